@@ -1,0 +1,43 @@
+"""Errors that say what happened, why, and how to mend it; each kind has an exit code of its own."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class LatheError(Exception):
+    """Base of every error that a user can mend.
+
+    Args:
+        what: what happened, one sentence.
+        why: the cause, as far as it is known.
+        fix: what the user can do about it.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, what: str, *, why: str = "", fix: str = "") -> None:
+        self.what = what
+        self.why = why
+        self.fix = fix
+        super().__init__(what)
+
+    def __str__(self) -> str:
+        parts = [self.what]
+        if self.why:
+            parts.append(f"Why: {self.why}")
+        if self.fix:
+            parts.append(f"Fix: {self.fix}")
+        return "\n".join(parts)
+
+
+class TargetError(LatheError):
+    """A target, device or runtime that is unknown, unreachable or not installed."""
+
+    exit_code = 6
+
+
+class MeasurementError(LatheError):
+    """A model that could not be run or timed on its target."""
+
+    exit_code = 7

@@ -1,0 +1,64 @@
+"""Distribution-free statistics of latencies."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value in nanoseconds with an interval and the confidence that the interval carries."""
+
+    low_ns: float
+    value_ns: float
+    high_ns: float
+    confidence: float
+
+    def __str__(self) -> str:
+        return f"{self.value_ns / 1e6:.4f} ms [{self.low_ns / 1e6:.4f}, {self.high_ns / 1e6:.4f}]"
+
+
+def quantile(samples: Sequence[float], level: float) -> float:
+    """Quantile by linear interpolation between order statistics (type 7 of Hyndman and Fan, 1996).
+
+    Raises:
+        ValueError: no samples, or a level outside 0..1.
+    """
+    if not samples:
+        raise ValueError("a quantile needs at least one sample")
+    if not 0.0 <= level <= 1.0:
+        raise ValueError(f"quantile level {level} is outside 0..1")
+    ordered = sorted(samples)
+    position = level * (len(ordered) - 1)
+    below = math.floor(position)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (ordered[above] - ordered[below]) * (position - below)
+
+
+def launch_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
+    """Median of launches with a distribution-free interval from order statistics.
+
+    Of all symmetric pairs of order statistics the narrowest that reaches ``confidence`` is taken; when even
+    the extremes do not reach it, the extremes are returned with the confidence that they have
+    (1 - 2^(1-n) for n launches: 0.9375 for 5, 0.969 for 6).
+
+    Raises:
+        ValueError: no values.
+    """
+    if not values:
+        raise ValueError("an interval needs at least one launch")
+    ordered = sorted(values)
+    count = len(ordered)
+    drop, reached = 0, _median_coverage(count, 0)
+    while 2 * (drop + 1) < count and _median_coverage(count, drop + 1) >= confidence:
+        drop += 1
+        reached = _median_coverage(count, drop)
+    return Interval(ordered[drop], quantile(ordered, 0.5), ordered[count - 1 - drop], reached)
+
+
+def _median_coverage(count: int, drop: int) -> float:
+    """Probability that the true median lies between the (drop+1)-th smallest and largest of ``count``."""
+    tail = sum(math.comb(count, k) for k in range(drop + 1)) / 2**count
+    return max(0.0, 1.0 - 2.0 * tail)

@@ -1,0 +1,17 @@
+"""Errors of the latency database."""
+
+from __future__ import annotations
+
+from devices.errors import LatheError
+
+
+class StoreError(LatheError):
+    """A database that cannot be opened, read or written, or has another schema."""
+
+    exit_code = 8
+
+
+class EstimateError(LatheError):
+    """An estimate that was asked for without the measurements it needs."""
+
+    exit_code = 8

@@ -1,0 +1,1 @@
+"""Teachers, data, spaces, search, distillation, export, compilation, bundles and the command line."""

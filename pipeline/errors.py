@@ -1,0 +1,47 @@
+"""Errors of the pipeline. Exit codes of all packages are listed in docs/exit-codes.md."""
+
+from __future__ import annotations
+
+from devices.errors import LatheError
+
+
+class RecipeError(LatheError):
+    """A recipe or command line that cannot be understood."""
+
+    exit_code = 2
+
+
+class DataError(LatheError):
+    """Data that is missing, unreadable or inconsistent."""
+
+    exit_code = 3
+
+
+class TeacherError(LatheError):
+    """A teacher that cannot be loaded or does not fit the data."""
+
+    exit_code = 4
+
+
+class BudgetError(LatheError):
+    """A budget that no member of the space can keep."""
+
+    exit_code = 5
+
+
+class WorkFolderError(LatheError):
+    """A work folder that is in use, unwritable or full."""
+
+    exit_code = 9
+
+
+class ParityError(LatheError):
+    """An exported model whose outputs differ from torch beyond the tolerance."""
+
+    exit_code = 10
+
+
+class VerificationError(LatheError):
+    """No candidate kept its budget when measured, or a bundle that does not verify."""
+
+    exit_code = 11
