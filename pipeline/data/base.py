@@ -34,7 +34,9 @@ class Preprocessing:
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """``(N, H, W, C)`` uint8 to ``(N, H, W, C)`` float32."""
         scaled = images.astype(np.float32) / np.float32(255)
-        return (scaled - np.asarray(self.mean, np.float32)) / np.asarray(self.std, np.float32)
+        mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
+        result: NDArray[np.float32] = (scaled - mean) / std
+        return result
 
     def to_json(self) -> dict[str, Any]:
         """The same as JSON."""

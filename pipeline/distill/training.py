@@ -1,0 +1,208 @@
+"""One training loop for teachers, candidates and winners: deterministic for a seed, and resumable."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pipeline.data.base import Dataset, Preprocessing, Split
+from pipeline.data.tensors import batches_of, to_tensor
+from pipeline.distill.augment import augment
+from pipeline.distill.losses import soft_target_loss
+from pipeline.distill.settings import EpochRecord, TrainingResult, TrainingSettings
+from pipeline.distill.targets import SoftTargets
+
+
+class TrainingDiverged(Exception):
+    """The loss became NaN or infinite."""
+
+
+OnEpoch = Callable[[int, int, EpochRecord], None]
+
+
+def training_device() -> torch.device:
+    """CUDA where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def fit(
+    model: nn.Module,
+    dataset: Dataset,
+    settings: TrainingSettings,
+    *,
+    seed: int,
+    targets: SoftTargets | None = None,
+    checkpoint: Path | None = None,
+    on_epoch: OnEpoch | None = None,
+) -> TrainingResult:
+    """Train ``model`` in place; it ends on the CPU, in eval mode, with the weights of its best epoch.
+
+    Each epoch draws its order and augmentation from ``seed`` and the epoch's number, so a run that was killed
+    and resumed from ``checkpoint`` gives the same weights as one that was not.
+
+    Args:
+        model: ``(N, C, H, W)`` to logits ``(N, classes)``; its present weights are the start.
+        dataset: trained on ``train``, stopped by ``validation``; ``test`` is not touched.
+        settings: schedule and loss.
+        seed: of order and augmentation.
+        targets: soft targets; without them the labels alone.
+        checkpoint: file written after every epoch and continued from when it exists.
+        on_epoch: called with epochs done, epochs at most, and the record.
+
+    Raises:
+        TrainingDiverged: the loss is not finite.
+    """
+    device = training_device()
+    model.to(device)
+    labels = torch.from_numpy(dataset.train.labels)
+    optimizer = torch.optim.SGD(
+        model.parameters(),
+        lr=settings.learning_rate,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+        nesterov=settings.momentum > 0,
+    )
+    progress = _Progress(model)
+    if checkpoint is not None and checkpoint.exists():
+        progress.load(checkpoint, model, optimizer)
+    # A batch of one would break BatchNorm, so a last batch of one is left out.
+    batches = max(1, math.ceil((len(labels) - 1) / settings.batch_size))
+    steps = settings.epochs * batches
+    while not progress.finished(settings):
+        epoch = len(progress.history)
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+        order = torch.randperm(len(labels), generator=generator)
+        model.train()
+        total_loss, rate = 0.0, 0.0
+        for step, index in enumerate(
+            torch.split(order, settings.batch_size)[:batches], start=epoch * batches
+        ):
+            rate = learning_rate_at(step, steps, settings)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            images = to_tensor(dataset.train.images[index.numpy()], dataset.preprocessing)
+            batch = augment(images, settings.augment, generator).to(device)
+            logits = model(batch)
+            hard = labels[index].to(device)
+            if targets is None:
+                loss = functional.cross_entropy(logits, hard)
+            else:
+                loss = soft_target_loss(
+                    logits,
+                    targets(batch, index),
+                    hard,
+                    temperature=settings.temperature,
+                    soft_weight=settings.soft_weight,
+                )
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            total_loss += float(loss.detach()) * len(index)
+        if not math.isfinite(total_loss):
+            raise TrainingDiverged(f"the training loss became {total_loss} in epoch {epoch + 1}")
+        validation = accuracy(model, dataset.validation, dataset.preprocessing)
+        progress.add(EpochRecord(epoch, total_loss / len(labels), validation, rate), model)
+        if checkpoint is not None:
+            progress.save(checkpoint, model, optimizer)
+        if on_epoch is not None:
+            on_epoch(epoch + 1, settings.epochs, progress.history[-1])
+    model.load_state_dict(progress.best_state)
+    model.to("cpu").eval()
+    return progress.result()
+
+
+def learning_rate_at(step: int, steps: int, settings: TrainingSettings) -> float:
+    """Linear warm-up over ``warmup_share`` of the steps, then a half cosine to zero (1608.03983)."""
+    warmup = int(steps * settings.warmup_share)
+    if step < warmup:
+        return settings.learning_rate * (step + 1) / warmup
+    position = (step - warmup) / max(1, steps - warmup)
+    return settings.learning_rate * 0.5 * (1.0 + math.cos(math.pi * position))
+
+
+def predict_logits(model: nn.Module, split: Split, preprocessing: Preprocessing) -> Tensor:
+    """Logits ``(N, classes)`` of a split, in eval mode, on the CPU; the model's mode is left as eval."""
+    device = training_device()
+    model.to(device).eval()
+    with torch.no_grad():
+        return torch.cat([model(batch.to(device)).cpu() for batch in batches_of(split, preprocessing)])
+
+
+def accuracy(model: nn.Module, split: Split, preprocessing: Preprocessing) -> float:
+    """Share of a split that the model gets right, in eval mode."""
+    predicted = predict_logits(model, split, preprocessing).argmax(dim=1)
+    return float((predicted == torch.from_numpy(split.labels)).float().mean())
+
+
+def save_atomically(state: dict[str, Any], path: Path) -> None:
+    """Write a checkpoint so that a kill leaves the old file or the new one.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written.
+    """
+    # Through memory: torch.save reports a full disk as a RuntimeError that hides the cause.
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("wb") as stream:
+        stream.write(buffer.getbuffer())
+        stream.flush()
+        os.fsync(stream.fileno())
+    partial.replace(path)
+
+
+class _Progress:
+    """History and best weights so far; everything that a checkpoint holds besides model and optimiser."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.history: list[EpochRecord] = []
+        self.best_state = _copy_of_state(model)
+
+    def add(self, record: EpochRecord, model: nn.Module) -> None:
+        if not self.history or record.validation_accuracy > self._best().validation_accuracy:
+            self.best_state = _copy_of_state(model)
+        self.history.append(record)
+
+    def finished(self, settings: TrainingSettings) -> bool:
+        if not self.history:
+            return False
+        stale = len(self.history) - 1 - self._best().epoch
+        return len(self.history) >= settings.epochs or stale >= settings.patience
+
+    def result(self) -> TrainingResult:
+        best = self._best()
+        return TrainingResult(best.epoch, best.validation_accuracy, tuple(self.history))
+
+    def save(self, path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        save_atomically(
+            {
+                "model": model.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "best": self.best_state,
+                "history": [asdict(record) for record in self.history],
+            },
+            path,
+        )
+
+    def load(self, path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        self.best_state = state["best"]
+        self.history = [EpochRecord(**record) for record in state["history"]]
+
+    def _best(self) -> EpochRecord:
+        return max(self.history, key=lambda record: (record.validation_accuracy, -record.epoch))
+
+
+def _copy_of_state(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
