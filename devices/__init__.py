@@ -1,1 +1,1 @@
-"""Machines, how to reach them, the runtimes on them, and how a latency is measured so that it can be trusted."""
+"""Machines, how to reach them, the runtimes on them, and how a latency is measured to be trusted."""

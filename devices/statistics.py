@@ -60,5 +60,5 @@ def launch_interval(values: Sequence[float], confidence: float = 0.95) -> Interv
 
 def _median_coverage(count: int, drop: int) -> float:
     """Probability that the true median lies between the (drop+1)-th smallest and largest of ``count``."""
-    tail = sum(math.comb(count, k) for k in range(drop + 1)) / 2**count
-    return max(0.0, 1.0 - 2.0 * tail)
+    below = sum(math.comb(count, smaller) for smaller in range(drop + 1))
+    return float(max(0.0, 1.0 - 2.0 * (below / 2**count)))

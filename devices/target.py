@@ -13,7 +13,7 @@ PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 _NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
 _PATTERN = re.compile(
     rf"(?P<device>{_NAME})/(?P<runtime>[a-z][a-z0-9-]*):(?P<precision>[a-z0-9]+)"
-    r"(?P<options>(?:\+[a-z][a-z0-9-]*)*)(?:@(?P<threads>[0-9]+))?"
+    r"(?P<options>(?:\+[a-z][a-z0-9-]*)*)(?:@(?P<threads>[0-9]{1,4}))?"
 )
 
 

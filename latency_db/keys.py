@@ -47,10 +47,14 @@ class Key:
         protocol: MeasuringProtocol,
     ) -> Key:
         """The key under which a measurement of ``workload`` is kept; the device's instance is left out."""
-        kind_of_device = {name: value for name, value in asdict(device).items() if name != "instance"}
         return cls(
             workload.identity,
             value_digest(asdict(runtime)),
-            value_digest(kind_of_device),
+            value_digest(kind_of_device(device)),
             value_digest(asdict(protocol)),
         )
+
+
+def kind_of_device(device: DeviceIdentity) -> dict[str, Any]:
+    """The identity of a kind of device: everything but the instance."""
+    return {name: value for name, value in asdict(device).items() if name != "instance"}

@@ -35,6 +35,12 @@ class WorkFolderError(LatheError):
     exit_code = 9
 
 
+class ExportError(LatheError):
+    """A module that cannot be exported or compiled, or an exporter that is not installed."""
+
+    exit_code = 10
+
+
 class ParityError(LatheError):
     """An exported model whose outputs differ from torch beyond the tolerance."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 from rich.console import Console
@@ -24,15 +24,9 @@ class Reporter(Protocol):
         """One line that stays."""
         ...
 
-    def task(self, what: str, unit: str) -> _TaskContext:
+    def task(self, what: str, unit: str) -> AbstractContextManager[Advance]:
         """A context manager that yields an ``Advance`` for one long piece of work."""
         ...
-
-
-class _TaskContext(Protocol):
-    def __enter__(self) -> Advance: ...
-
-    def __exit__(self, *details: object) -> bool | None: ...
 
 
 class ConsoleReporter:

@@ -93,7 +93,7 @@ class Recipe(_Section):
     seed: int = Field(default=0, ge=0)
     data: DataConfig
     teacher: tuple[TeacherConfig, ...] = Field(min_length=1)
-    space: MobileSpaceConfig = MobileSpaceConfig()
+    space: MobileSpaceConfig | None = None
     target: tuple[TargetConfig, ...] = Field(min_length=1)
     measure: MeasureConfig = MeasureConfig()
     search: SearchConfig = SearchConfig()
@@ -128,8 +128,7 @@ def load_recipe(source: str | None, overrides: Sequence[str] = ()) -> tuple[Reci
     """
     name = source or "quickstart"
     if name in EMBEDDED:
-        text = resources.files("pipeline").joinpath("recipes", f"{name}.toml").read_text("utf-8")
-        base = Path.cwd()
+        text, base = embedded_text(name), Path.cwd()
     else:
         text, base = _read(Path(name)), Path(name).absolute().parent
     try:
@@ -143,6 +142,11 @@ def load_recipe(source: str | None, overrides: Sequence[str] = ()) -> tuple[Reci
     recipe = parse_recipe(document, base)
     notes = "".join(f"# --set {override}\n" for override in overrides)
     return recipe, text + (f"\n{notes}" if notes else "")
+
+
+def embedded_text(name: str) -> str:
+    """Text of an embedded recipe, one of ``EMBEDDED``."""
+    return resources.files("pipeline").joinpath("recipes", f"{name}.toml").read_text("utf-8")
 
 
 def parse_recipe(document: Mapping[str, Any], base: Path) -> Recipe:
@@ -159,7 +163,7 @@ def parse_recipe(document: Mapping[str, Any], base: Path) -> Recipe:
             fix="correct or remove them; docs/recipes.md lists every key",
         )
     try:
-        return Recipe.model_validate(_with_absolute_paths(document, Recipe, base))
+        return Recipe.model_validate(document, context={"base": base})
     except ValidationError as error:
         lines = [_explain(dict(detail)) for detail in error.errors()]
         raise RecipeError(
@@ -246,23 +250,6 @@ def _unknown_keys(document: Any, model: type[BaseModel], where: str) -> list[str
                 step = f"{where}{key}.{position}." if isinstance(value, list) else f"{where}{key}."
                 problems += _unknown_keys(item, inner, step)
     return problems
-
-
-def _with_absolute_paths(document: Any, model: type[BaseModel], base: Path) -> Any:
-    """The document with every value of a ``Path`` field taken from ``base``."""
-    if not isinstance(document, Mapping):
-        return document
-    resolved = dict(document)
-    for key, value in document.items():
-        annotation = model.model_fields[key].annotation
-        if Path in (annotation, *typing.get_args(annotation)) and isinstance(value, str):
-            resolved[key] = base / Path(value).expanduser()
-        for inner in _models_in(annotation):
-            if isinstance(value, list):
-                resolved[key] = [_with_absolute_paths(item, inner, base) for item in value]
-            else:
-                resolved[key] = _with_absolute_paths(value, inner, base)
-    return resolved
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

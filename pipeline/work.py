@@ -95,9 +95,16 @@ class WorkFolder:
         self.records.append(StageRecord(name, digest, cached, round(time.monotonic() - started, 3)))
         return result
 
-    def folder_of(self, record: StageRecord) -> Path:
-        """Where a finished stage keeps its files."""
-        return self.path / "stages" / f"{record.name}-{record.digest[:16]}"
+    def folder_of(self, name: str) -> Path:
+        """Where the stage that last finished under this name keeps its files.
+
+        Raises:
+            KeyError: no stage of that name has finished in this run.
+        """
+        for record in reversed(self.records):
+            if record.name == name:
+                return self.path / "stages" / f"{name}-{record.digest[:16]}"
+        raise KeyError(name)
 
     @staticmethod
     def _read(folder: Path, adapter: TypeAdapter[T]) -> T | None:

@@ -106,7 +106,7 @@ def main() -> None:
         unexpected = LatheError(
             f"unexpected {type(error).__name__}: {error}",
             why="this is a fault of Lathe, the lines above say where",
-            fix="run the same command again to go on from the last finished piece; report it if it comes back",
+            fix="run the same command again, it goes on where it was; report the fault if it comes back",
         )
         print_error(unexpected, as_json=as_json)
         sys.exit(unexpected.exit_code)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from latency_db.estimate import Estimate
-from pipeline.spaces.base import Architecture
+from pipeline.spaces.base import Architecture, Block
 
 
 @dataclass(frozen=True)
@@ -34,15 +34,43 @@ class LatencyModel(Protocol):
         ...
 
 
-class Explorer(Protocol):
-    """Proposes architectures and learns from their ratings: ask and tell, with a state that can be saved."""
+class AdditiveLatencyModel(LatencyModel, Protocol):
+    """A latency model in which every block adds its own share, so that extremes can be found exactly.
 
-    def ask(self) -> Architecture:
-        """The next architecture to rate; always inside every budget's upper bound."""
+    For every architecture, the value of ``estimate`` is the sum of its blocks' costs and a constant, and the
+    upper end is the value times ``upper_factor``.
+    """
+
+    @property
+    def upper_factor(self) -> float:
+        """The upper end of every estimate divided by its value."""
         ...
 
-    def tell(self, architecture: Architecture, rating: Rating) -> None:
-        """Report a rating. The k-th tell answers the k-th ask."""
+    def block_cost_ns(self, block: Block) -> float:
+        """What the block adds to a network's latency; infinite if it cannot run on the target."""
+        ...
+
+
+class SearchExhausted(Exception):
+    """An explorer has nothing new to propose."""
+
+
+class Explorer(Protocol):
+    """Proposes architectures and learns from their ratings: ask and tell, with a state that can be saved.
+
+    The same seed and the same ratings give the same proposals.
+    """
+
+    def ask(self) -> Architecture:
+        """The next architecture to rate; always inside every budget's upper bound, and never asked before.
+
+        Raises:
+            SearchExhausted: every architecture within the budgets that it can find was asked.
+        """
+        ...
+
+    def tell(self, architecture: Architecture, rating: Rating | None) -> None:
+        """Report a rating, or None for a failure. The k-th tell answers the k-th ask."""
         ...
 
     def state(self) -> dict[str, Any]:

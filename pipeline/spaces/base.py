@@ -99,7 +99,7 @@ class Space(Protocol):
 
     @property
     def description(self) -> dict[str, object]:
-        """Everything that decides what the space builds, as JSON: two spaces with equal descriptions are one."""
+        """Everything that decides what the space builds, as JSON: equal descriptions, equal spaces."""
         ...
 
     def count(self) -> int:
@@ -150,4 +150,6 @@ def check_architecture(space: Space, architecture: Architecture) -> None:
         raise ValueError(f"architecture decides {[n for n, _ in architecture.choices]}, the space {names}")
     for decision in space.decisions:
         if architecture[decision.name] not in decision.choices:
-            raise ValueError(f"{decision.name} = {architecture[decision.name]!r} is not in {decision.choices}")
+            raise ValueError(
+                f"{decision.name} = {architecture[decision.name]!r} is not in {decision.choices}"
+            )

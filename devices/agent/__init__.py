@@ -1,0 +1,4 @@
+"""Device side: what runs on the machine that is measured. Python 3.8+, standard library, numpy, one runtime.
+
+Nothing here imports the rest of the project, and nothing imports this: the files are pushed and run by path.
+"""

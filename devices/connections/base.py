@@ -1,0 +1,87 @@
+"""How a device is reached: run a command there, push a file, pull a file."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+
+@dataclass(frozen=True)
+class Completed:
+    """How a command ended.
+
+    Attributes:
+        returncode: exit status; ``-N`` when signal N ended it.
+        stderr_tail: the last part of what it wrote on standard error.
+        timed_out: it was killed because it took too long or was silent too long.
+    """
+
+    returncode: int
+    stderr_tail: str
+    timed_out: bool
+
+
+class Connection(ABC):
+    """A way to one device. ``tests/contracts/connection.py`` holds the suite that every kind passes.
+
+    Attributes:
+        python: the command that starts Python 3.8+ there, as the first words of an argument list.
+    """
+
+    python: tuple[str, ...]
+
+    @abstractmethod
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: bytes = b"",
+        timeout_s: float,
+        silence_s: float | None = None,
+        on_line: Callable[[str], None] | None = None,
+    ) -> Completed:
+        """Run a command there and hand over each line of its standard output as it comes.
+
+        Arguments reach the command as they are: no shell reads them. When the command takes longer than
+        ``timeout_s``, or writes no line for ``silence_s``, it is killed with everything that it started.
+        However this returns, nothing that the command started in its process group is left running.
+
+        Raises:
+            TargetError: the command cannot be started.
+        """
+
+    @abstractmethod
+    def push(self, path: Path) -> str:
+        """Make a file of the host readable on the device, by content; its path there.
+
+        Raises:
+            MeasurementError: there is no such file.
+        """
+
+    @abstractmethod
+    def pull(self, remote: str, path: Path) -> None:
+        """Copy a file of the device to ``path`` on the host; a file already there is replaced as a whole.
+
+        Raises:
+            MeasurementError: there is no such file on the device.
+        """
+
+    @abstractmethod
+    def scratch(self) -> str:
+        """A private folder on the device, which lasts until ``close``."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Remove what was left on the device and end the connection; a second call does nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,143 @@
+"""The machine that Lathe itself runs on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import IO
+
+from devices.connections.base import Completed, Connection
+from devices.errors import MeasurementError, TargetError
+
+STDERR_TAIL_BYTES = 2_000
+_POLL_S = 0.25
+
+
+class LocalConnection(Connection):
+    """Processes on this machine, each in a process group of its own."""
+
+    def __init__(self, python: tuple[str, ...] = (sys.executable,)) -> None:
+        self.python = python
+        self._scratch: Path | None = None
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: bytes = b"",
+        timeout_s: float,
+        silence_s: float | None = None,
+        on_line: Callable[[str], None] | None = None,
+    ) -> Completed:
+        """Run a command; see the base class."""
+        with tempfile.TemporaryFile() as source, tempfile.TemporaryFile() as errors:
+            source.write(stdin)
+            source.seek(0)
+            try:
+                process = subprocess.Popen(
+                    argv, stdin=source, stdout=subprocess.PIPE, stderr=errors, start_new_session=True
+                )
+            except OSError as error:
+                raise TargetError(f"'{argv[0]}' cannot be started on this machine", why=str(error)) from error
+            timed_out = False
+            try:
+                for line in _lines(process, timeout_s, silence_s):
+                    if on_line is not None:
+                        on_line(line)
+            except TimeoutError:
+                timed_out = True
+            finally:
+                _kill_group(process)
+            return Completed(process.returncode, _tail(errors), timed_out)
+
+    def push(self, path: Path) -> str:
+        """The file is already here: its absolute path."""
+        if not path.is_file():
+            raise MeasurementError(f"there is no file {str(path)!r}")
+        return str(path.resolve())
+
+    def pull(self, remote: str, path: Path) -> None:
+        """Copy the file."""
+        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        try:
+            shutil.copyfile(remote, partial)
+            partial.replace(path)
+        except FileNotFoundError as error:
+            raise MeasurementError(f"there is no file {remote!r} on the device") from error
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def scratch(self) -> str:
+        """A private temporary folder."""
+        if self._scratch is None:
+            self._scratch = Path(tempfile.mkdtemp(prefix="lathe-"))
+        return str(self._scratch)
+
+    def close(self) -> None:
+        """Remove the temporary folder."""
+        if self._scratch is not None:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+            self._scratch = None
+
+
+def _lines(process: subprocess.Popen[bytes], timeout_s: float, silence_s: float | None) -> Iterator[str]:
+    """Lines of the output until it ends; TimeoutError when time runs out.
+
+    The end of the process ends the lines too: something that it started may still hold the pipe open.
+    """
+    assert process.stdout is not None
+    stream = process.stdout.fileno()
+    deadline = time.monotonic() + timeout_s
+    silent_from = time.monotonic()
+    rest = b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(stream, selectors.EVENT_READ)
+        while True:
+            ended = _has_ended(process)
+            if selector.select(0 if ended else _POLL_S):
+                chunk = os.read(stream, 1 << 16)
+                if not chunk:
+                    break
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in lines:
+                    silent_from = time.monotonic()
+                    yield line.decode("utf-8", errors="replace")
+            elif ended:
+                break
+            now = time.monotonic()
+            if now > deadline or (silence_s is not None and now - silent_from > silence_s):
+                raise TimeoutError
+    if rest:
+        yield rest.decode("utf-8", errors="replace")
+    while not _has_ended(process):
+        if time.monotonic() > deadline:
+            raise TimeoutError
+        time.sleep(0.001)
+
+
+def _has_ended(process: subprocess.Popen[bytes]) -> bool:
+    """Whether it has ended, without reaping it: until then no other process can get its number."""
+    return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
+
+
+def _tail(errors: IO[bytes]) -> str:
+    size = errors.seek(0, os.SEEK_END)
+    errors.seek(max(0, size - STDERR_TAIL_BYTES))
+    return errors.read().decode("utf-8", errors="replace").strip()

@@ -1,0 +1,154 @@
+"""From workloads to outcomes: what is stored is looked up, the rest is exported, measured and stored."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from devices.measurement import (
+    DeviceIdentity,
+    Measurement,
+    MeasurementFailure,
+    MeasuringProtocol,
+    Outcome,
+    Reason,
+    RuntimeIdentity,
+    Verdict,
+)
+from devices.target import Target
+from latency_db.keys import Key, Workload
+
+if TYPE_CHECKING:
+    from devices.measure import Job
+    from latency_db.store import Store
+
+BATCH = 30
+"""Workloads per export call and per measured batch: what shares start-up costs, and what a kill can lose."""
+
+Exporter = Callable[[Sequence[Workload]], Mapping[str, Path | Reason]]
+"""Workload identity -> artifact file, or the reason why the workload cannot be exported."""
+
+_log = logging.getLogger(__name__)
+
+
+class Measurer(Protocol):
+    """What measures artifacts on a target; the module ``devices.measure`` is one."""
+
+    def probe(self, target: Target, /) -> tuple[RuntimeIdentity, DeviceIdentity]:
+        """Which runtime on which device a measurement on ``target`` would use."""
+        ...
+
+    def measure(
+        self,
+        jobs: Sequence[Job],
+        target: Target,
+        protocol: MeasuringProtocol,
+        *,
+        on_progress: Callable[[int, int], None] | None = None,
+        on_outcome: Callable[[str, Outcome], None] | None = None,
+    ) -> Mapping[str, Outcome]:
+        """One outcome per job, by name."""
+        ...
+
+
+def measured(
+    workloads: Sequence[Workload],
+    target: Target,
+    *,
+    store: Store,
+    exporter: Exporter,
+    protocol: MeasuringProtocol,
+    on_progress: Callable[[int, int], None] | None = None,
+    measurer: Measurer | None = None,
+) -> dict[str, Outcome]:
+    """The outcome of every workload on ``target``, by identity.
+
+    Only what is not stored is exported and measured. Each outcome is stored as soon as it is known (a workload
+    that cannot be exported is a failure), so a killed call goes on where it ended, and a second call measures
+    and exports nothing. A measurement that is invalid is repeated once; if it is invalid again, it is returned
+    so, and repeated by the next call.
+
+    Args:
+        workloads: what to measure; repeated identities are measured once.
+        target: where.
+        store: where outcomes are found and kept.
+        exporter: called with up to 30 workloads at a time.
+        protocol: how to measure.
+        on_progress: called with the number of workloads done, counting a batch by the share of its launches
+            that is done, and their total.
+        measurer: ``devices.measure`` unless given.
+
+    Raises:
+        StoreError: an outcome cannot be read or stored.
+        TargetError, MeasurementError: the target cannot be reached or measured on.
+        ValueError: the exporter leaves a workload out.
+    """
+    measurer = measurer or _default_measurer()
+    runtime, device = measurer.probe(target)
+    distinct = {workload.identity: workload for workload in workloads}
+    outcomes: dict[str, Outcome] = {}
+    missing: list[Workload] = []
+    for workload in distinct.values():
+        outcome = store.find(Key.of(workload, runtime, device, protocol))
+        if outcome is None:
+            missing.append(workload)
+        else:
+            outcomes[workload.identity] = outcome
+    if missing:
+        why = store.explain_miss(Key.of(missing[0], runtime, device, protocol))
+        _log.info(
+            "%d of %d workloads to measure on %s; the first: %s", len(missing), len(distinct), target, why
+        )
+
+    def keep(identity: str, outcome: Outcome) -> None:
+        ran_on = (outcome.runtime, outcome.device) if isinstance(outcome, Measurement) else (runtime, device)
+        store.add(distinct[identity], *ran_on, protocol, outcome)
+        outcomes[identity] = outcome
+
+    def report(known: int, jobs: int = 0, launches_done: int = 0, launches: int = 1) -> None:
+        if on_progress is not None:
+            on_progress(known + jobs * launches_done // launches, len(distinct))
+
+    report(len(outcomes))
+    for start in range(0, len(missing), BATCH):
+        jobs = _exported(missing[start : start + BATCH], exporter, str(target), keep)
+        progress = partial(report, len(outcomes), len(jobs))
+        measurer.measure(jobs, target, protocol, on_progress=progress, on_outcome=keep)
+        again = [job for job in jobs if _is_invalid(outcomes[job.name])]
+        if again:
+            measurer.measure(again, target, protocol, on_outcome=keep)
+        report(len(outcomes))
+    return {identity: outcomes[identity] for identity in distinct}
+
+
+def _exported(
+    batch: Sequence[Workload], exporter: Exporter, target: str, keep: Callable[[str, Outcome], None]
+) -> list[Job]:
+    """Export a batch: jobs for what became a file; what did not is kept as a failure."""
+    from devices.measure import Job
+
+    artifacts = exporter(batch)
+    left_out = [workload.description for workload in batch if workload.identity not in artifacts]
+    if left_out:
+        raise ValueError(f"the exporter left out {', '.join(left_out)}")
+    jobs = []
+    for workload in batch:
+        artifact = artifacts[workload.identity]
+        if isinstance(artifact, Reason):
+            keep(workload.identity, MeasurementFailure("", target, artifact))
+        else:
+            jobs.append(Job(workload.identity, artifact))
+    return jobs
+
+
+def _is_invalid(outcome: Outcome) -> bool:
+    return isinstance(outcome, Measurement) and outcome.verdict is Verdict.INVALID
+
+
+def _default_measurer() -> Measurer:
+    from devices import measure
+
+    return measure

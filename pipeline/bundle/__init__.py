@@ -1,0 +1,18 @@
+"""Bundles: the folder that the edge team ships, written at once and refused after any change."""
+
+from pipeline.bundle.manifest import Manifest, manifest_schema
+from pipeline.bundle.reading import read_bundle
+from pipeline.bundle.verification import BundleVerification, TargetVerification, verify_bundle
+from pipeline.bundle.writing import BundleContent, TargetContent, write_bundle
+
+__all__ = [
+    "BundleContent",
+    "BundleVerification",
+    "Manifest",
+    "TargetContent",
+    "TargetVerification",
+    "manifest_schema",
+    "read_bundle",
+    "verify_bundle",
+    "write_bundle",
+]

@@ -1,0 +1,99 @@
+"""Reading a bundle: it is accepted only exactly as it was written.
+
+Digests find damage and edits. They are no signature: a bundle proves itself unchanged, not who made it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from devices.digests import file_digest
+from pipeline.bundle.manifest import (
+    MANIFEST_NAME,
+    SCHEMA_VERSION,
+    Manifest,
+    manifest_bytes,
+    manifest_digest,
+)
+from pipeline.errors import VerificationError
+
+
+def read_bundle(folder: Path) -> Manifest:
+    """Check every byte of a bundle against its manifest, and return the manifest.
+
+    Raises:
+        VerificationError: naming the file: it is missing, changed, not listed, a link, or outside the bundle;
+            or the manifest has a newer schema.
+    """
+    path = folder / MANIFEST_NAME
+    if path.is_symlink() or not path.is_file():
+        raise refused(folder, MANIFEST_NAME, "is missing, or not a plain file")
+    raw = path.read_bytes()
+    try:
+        document = json.loads(raw)
+        newest = document["schema_version"]
+        if isinstance(newest, int) and newest > SCHEMA_VERSION:
+            raise VerificationError(
+                f"{path} has schema {newest}, this version reads up to {SCHEMA_VERSION}",
+                why="the bundle was written by a newer version",
+                fix="update lathe-deploy",
+            )
+        changed = document["digest"] != manifest_digest(document) or manifest_bytes(document) != raw
+        manifest = Manifest.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise refused(folder, MANIFEST_NAME, f"is not valid at {place}: {first['msg']}") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise refused(folder, MANIFEST_NAME, f"cannot be read: {error}") from error
+    if changed:
+        raise refused(folder, MANIFEST_NAME, "was changed")
+    _check_files(folder, manifest)
+    for name, digest in manifest.files.items():
+        if file_digest(folder / name) != digest:
+            raise refused(folder, name, "was changed")
+    return manifest
+
+
+def listing(folder: Path) -> set[str]:
+    """Relative POSIX paths of the files in a folder.
+
+    Raises:
+        VerificationError: there is a link or something else that is neither file nor folder.
+    """
+    names = set()
+    for root, folders, files in os.walk(folder):
+        for entry in (Path(root) / name for name in folders + files):
+            name = entry.relative_to(folder).as_posix()
+            if entry.is_symlink() or not (entry.is_dir() or entry.is_file()):
+                raise refused(folder, name, "is a link or a special file")
+            if entry.is_file():
+                names.add(name)
+    return names
+
+
+def refused(folder: Path, name: str, what: str) -> VerificationError:
+    """The error for one file of a bundle that is not as it should be."""
+    return VerificationError(
+        f"the bundle {folder} does not verify: {name} {what}",
+        why="a bundle is accepted only exactly as it was written",
+        fix="take a fresh copy of the bundle, or write it again with lathe run",
+    )
+
+
+def _check_files(folder: Path, manifest: Manifest) -> None:
+    """Refuse what is not listed, what is missing, and what is not a plain file."""
+    present = listing(folder)
+    for name in sorted(present - {MANIFEST_NAME} - set(manifest.files)):
+        raise refused(folder, name, "is not listed in the manifest")
+    for name in sorted(set(manifest.files) - present):
+        raise refused(folder, name, "is missing")
+    used = {manifest.test, manifest.recipe, manifest.report}
+    for entry in manifest.targets:
+        used |= {entry.artifact, entry.infer, entry.measurements, entry.reference or entry.artifact}
+    for name in sorted(used - set(manifest.files)):
+        raise refused(folder, name, "is used by the manifest but has no digest in it")

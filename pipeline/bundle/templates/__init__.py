@@ -1,0 +1,1 @@
+"""Sources of the inference scripts that go into bundles."""

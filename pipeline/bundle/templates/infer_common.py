@@ -1,0 +1,104 @@
+"""What the inference scripts share. Its text is put into each script, so that a script is one file.
+
+Only numpy and the standard library of Python 3.9 are used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+try:
+    import numpy as np
+except ImportError:
+    sys.exit("error: numpy is not installed; install it with: python -m pip install numpy")
+
+Predict = Callable[[Any], Any]
+LoadModel = Callable[[str, int], Predict]
+
+
+def main(runtime: str, load_model: LoadModel) -> NoReturn:
+    """Read the arguments, classify the images, and exit: 0 done, 1 an error, 2 wrong arguments."""
+    parser = argparse.ArgumentParser(
+        description=f"Classify images with the bundle's model, run by {runtime}. Prints one JSON line per "
+        "image: its number, the label, the label's index and probability."
+    )
+    parser.add_argument(
+        "images", metavar="IMAGES.npy", help="uint8 images, shape (N, height, width, channels)"
+    )
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: as verified)")
+    parser.add_argument("--target", help="which of the bundle's targets (default: the first of this runtime)")
+    arguments = parser.parse_args()
+    if arguments.threads is not None and arguments.threads < 1:
+        parser.error("--threads must be 1 or more")
+    try:
+        _classify(runtime, load_model, arguments)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except ImportError as error:
+        sys.exit(f"error: {runtime} is not installed ({error}); the first lines of this script say how to")
+    except Exception as error:
+        sys.exit(f"error: {error}")
+    sys.exit(0)
+
+
+def _classify(runtime: str, load_model: LoadModel, arguments: argparse.Namespace) -> None:
+    folder = Path(__file__).resolve().parent
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    if manifest["schema_version"] != 1:
+        raise ValueError("manifest.json has another schema than this script; copy the whole bundle again")
+    entry = _entry(manifest, runtime, arguments.target)
+    model = folder / entry["artifact"]
+    if hashlib.sha256(model.read_bytes()).hexdigest() != entry["artifact_digest"]:
+        raise ValueError(f"{model} is not the file that was verified; copy the bundle again")
+    images = _read_images(arguments.images, manifest["image"])
+    threads = arguments.threads or int(entry["target"].rpartition("@")[2])
+    predict = load_model(str(model), threads)
+    for number, image in enumerate(images):
+        logits = np.asarray(predict(_prepare(image, manifest, entry)), np.float64).reshape(-1)
+        shares = np.exp(logits - logits.max())
+        index = int(logits.argmax())
+        answer = {
+            "image": number,
+            "label": manifest["labels"][index],
+            "index": index,
+            "probability": float(shares[index] / shares.sum()),
+        }
+        print(json.dumps(answer), flush=True)
+
+
+def _entry(manifest: dict[str, Any], runtime: str, target: str | None) -> dict[str, Any]:
+    ours = [
+        entry for entry in manifest["targets"] if entry["target"].partition("/")[2].startswith(runtime + ":")
+    ]
+    for entry in ours:
+        if target in (None, entry["target"]):
+            return dict(entry)
+    names = ", ".join(entry["target"] for entry in ours) or "none"
+    raise ValueError(f"this bundle has no target '{target}' for {runtime}; it has: {names}")
+
+
+def _read_images(path: str, image: dict[str, Any]) -> Any:
+    images = np.load(path, allow_pickle=False)
+    shape = (image["height"], image["width"], image["channels"])
+    if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape[1:] != shape:
+        seen = f"{images.dtype} {images.shape}" if isinstance(images, np.ndarray) else "an archive"
+        raise ValueError(
+            f"{path} holds {seen}; this model takes uint8 (N, height, width, channels) = (N, *{shape})"
+        )
+    return images
+
+
+def _prepare(image: Any, manifest: dict[str, Any], entry: dict[str, Any]) -> Any:
+    steps = manifest["preprocessing"]
+    scaled = image[None].astype(np.float32) / np.float32(steps["scale"])
+    ready = (scaled - np.array(steps["mean"], np.float32)) / np.array(steps["std"], np.float32)
+    if entry["input"]["layout"] == "NCHW":
+        ready = ready.transpose(0, 3, 1, 2)
+    return np.ascontiguousarray(ready)

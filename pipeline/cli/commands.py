@@ -1,0 +1,117 @@
+"""What the commands do; imported only when one of them runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.cli.output import print_json
+from pipeline.errors import RecipeError, VerificationError
+from pipeline.progress import ConsoleReporter
+
+if TYPE_CHECKING:
+    from pipeline.bundle import TargetVerification
+
+
+def run_recipe(recipe: str | None, work: str, settings: list[str], db: str | None, as_json: bool) -> None:
+    """``lathe run``."""
+    from pipeline.recipe import load_recipe
+    from pipeline.run import RunResult, run
+    from pipeline.work import WorkFolder
+
+    _quiet_libraries()
+    loaded, text = load_recipe(recipe, settings)
+    result: RunResult = run(loaded, text, WorkFolder(Path(work)), db, ConsoleReporter())
+    if as_json:
+        print_json(result.to_json())
+        return
+    verified = result.winner.verified
+    table = Table(title=f"{loaded.name}: the student keeps every budget", title_justify="left")
+    for column in ("target", "budget", "measured latency", "of reference", "accuracy on test"):
+        table.add_column(column, overflow="fold")
+    for name, verdict in verified.verdicts.items():
+        table.add_row(
+            name,
+            verdict.budget,
+            str(verdict.measurement.latency),
+            str(verdict.ratio) if verdict.ratio else "",
+            f"{verdict.accuracy:.2%}",
+        )
+    console = Console(highlight=False, markup=False)
+    console.print(table)
+    console.print(
+        f"teacher {verified.teacher_accuracy:.2%}, student {verified.student_accuracy:.2%} on the test split",
+        f"bundle  {result.bundle}",
+        f"report  {result.report}",
+        sep="\n",
+        soft_wrap=True,
+    )
+
+
+def verify_folder(bundle: str, as_json: bool) -> None:
+    """``lathe verify``; exits with the code of a failed verification when a promise does not hold."""
+    from pipeline.bundle import verify_bundle
+
+    _quiet_libraries()
+    with ConsoleReporter().task(f"verifying {bundle}", "targets") as advance:
+        result = verify_bundle(Path(bundle), advance)
+    failed = {
+        target.verdict.target: _why_not(target)
+        for target in result.targets
+        if not (target.accuracy_holds and target.verdict.feasible)
+    }
+    if failed:
+        raise VerificationError(
+            f"the bundle {bundle} does not hold on {', '.join(failed)}",
+            why="; ".join(failed.values()),
+            fix="leave the device to the measurement alone and verify again; if it stays so, build it anew",
+        )
+    if as_json:
+        print_json(result.to_json())
+        return
+    console = Console(highlight=False, markup=False)
+    console.print(f"{bundle}: every file is unchanged", soft_wrap=True)
+    for target in result.targets:
+        verdict = target.verdict
+        console.print(
+            f"{verdict.target}: holds, {verdict.accuracy:.2%} on the test split; {verdict.why}",
+            soft_wrap=True,
+        )
+
+
+def _why_not(target: TargetVerification) -> str:
+    """Why a target's promise does not hold."""
+    verdict = target.verdict
+    if target.accuracy_holds:
+        return verdict.why
+    return f"{verdict.correct} test images are correct on {verdict.target}, not {target.expected_correct}"
+
+
+def show_recipes(name: str | None) -> None:
+    """``lathe recipes``."""
+    from pipeline.recipe import EMBEDDED, embedded_text
+
+    if name is None:
+        for each in EMBEDDED:
+            first = embedded_text(each).splitlines()[0].lstrip("# ")
+            typer.echo(f"{each:15} {first}")
+        return
+    if name not in EMBEDDED:
+        raise RecipeError(f"no embedded recipe is called '{name}'", fix=f"choose from {', '.join(EMBEDDED)}")
+    typer.echo(embedded_text(name), nl=False)
+
+
+def _quiet_libraries() -> None:
+    """Keep the chatter of imported libraries off the terminal unless the user asks for it."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("GLOG_minloglevel", "3")
+    if not sys.warnoptions:
+        import warnings
+
+        warnings.simplefilter("ignore")

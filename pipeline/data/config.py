@@ -1,0 +1,41 @@
+"""What a recipe says about its data."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from pipeline.paths import RecipePath
+
+
+class DataConfig(BaseModel):
+    """The ``[data]`` table of a recipe.
+
+    Attributes:
+        kind: where the images come from; ``docs/recipes.md`` shows the layout of each.
+        path: folder or file of the source; every kind but ``digits`` needs one.
+        validation: share of each class of the train split that is kept for validation.
+        test: share of each class held out as test split by a source that comes without one.
+        train_limit: use about this many images for train and validation together, the same of each class.
+        test_limit: use about this many test images, the same of each class.
+        image_size: resize the shorter side to this many pixels and crop the centre to a square.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["digits", "folder", "npz", "cifar", "mnist", "huggingface"]
+    path: RecipePath | None = None
+    validation: float = Field(default=0.15, gt=0, lt=1)
+    test: float = Field(default=0.25, gt=0, lt=1)
+    train_limit: int | None = Field(default=None, gt=0)
+    test_limit: int | None = Field(default=None, gt=0)
+    image_size: int | None = Field(default=None, ge=4, le=4096)
+
+    @model_validator(mode="after")
+    def _path_fits_kind(self) -> Self:
+        if self.kind == "digits" and self.path is not None:
+            raise ValueError("data of kind 'digits' comes with scikit-learn and takes no path; remove 'path'")
+        if self.kind != "digits" and self.path is None:
+            raise ValueError(f"data of kind '{self.kind}' needs 'path', the folder or file that holds it")
+        return self

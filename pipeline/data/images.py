@@ -1,0 +1,98 @@
+"""Image files and arrays to uint8 pixels of one size."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from pipeline.errors import DataError
+
+Pixels = NDArray[np.uint8]
+
+_GREY_MODES = ("1", "L", "LA")
+_SHOWN = 5
+
+
+def decode_all(encoded: Sequence[Path | bytes], names: Sequence[str], size: int | None) -> Pixels:
+    """Decode image files to ``(N, H, W, C)``; C is 1 if all are grey, else 3.
+
+    Args:
+        encoded: paths, or the bytes of image files.
+        names: what to call each image in an error.
+        size: resize the shorter side to this and crop the centre; needed if the images differ in size.
+
+    Raises:
+        DataError: images that cannot be decoded (names the first few), or sizes that differ.
+    """
+
+    def attempt(source: Path | bytes) -> Pixels | str:
+        try:
+            return _decode(source, size)
+        except Image.DecompressionBombError as error:
+            return f"suspiciously large ({error})"
+        except Exception as error:  # Pillow's plug-ins raise OSError, SyntaxError, struct.error and others
+            return str(error) or type(error).__name__
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = list(pool.map(attempt, encoded))
+    broken = [f"{name} ({r})" for name, r in zip(names, results, strict=True) if isinstance(r, str)]
+    if broken:
+        more = f", and {len(broken) - _SHOWN} more" if len(broken) > _SHOWN else ""
+        raise DataError(
+            f"{len(broken)} of {len(names)} images cannot be decoded",
+            why="; ".join(broken[:_SHOWN]) + more,
+            fix="replace or remove these files",
+        )
+    images = [result for result in results if not isinstance(result, str)]
+    for name, image in zip(names, images, strict=True):
+        if image.shape[:2] != images[0].shape[:2]:
+            raise DataError(
+                "images differ in size",
+                why=f"{names[0]} is {_size(images[0])}, {name} is {_size(image)} (width x height)",
+                fix="set image_size in [data], e.g. image_size = 64",
+            )
+    channels = max(image.shape[2] for image in images)
+    return np.stack([with_channels(image, channels) for image in images])
+
+
+def resize_all(images: Pixels, size: int) -> Pixels:
+    """``(N, H, W, C)`` to ``(N, size, size, C)``: shorter side resized, centre cropped."""
+    if images.shape[1:3] == (size, size):
+        return images
+    squeezed = images[..., 0] if images.shape[3] == 1 else images
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        resized = pool.map(lambda image: np.asarray(_fit(Image.fromarray(image), size)), squeezed)
+        return np.stack(list(resized)).reshape(len(images), size, size, images.shape[3])
+
+
+def with_channels(images: Pixels, channels: int) -> Pixels:
+    """Repeat the single channel of grey images ``(..., 1)`` where three are wanted."""
+    return np.repeat(images, 3, axis=-1) if channels == 3 and images.shape[-1] == 1 else images
+
+
+def _decode(source: Path | bytes, size: int | None) -> Pixels:
+    with Image.open(source if isinstance(source, Path) else io.BytesIO(source)) as opened:
+        image = ImageOps.exif_transpose(opened)
+        if image.mode.startswith("I;16"):  # Pillow clips 16-bit grey instead of scaling it
+            image = Image.fromarray((np.asarray(image, np.uint16) >> 8).astype(np.uint8))
+        elif image.mode in ("I", "F"):
+            raise ValueError(f"pixel type {image.mode} has no fixed range; save it with 8 bits per channel")
+        image = image.convert("L" if image.mode in _GREY_MODES else "RGB")
+        if size is not None:
+            image = _fit(image, size)
+        return np.atleast_3d(np.asarray(image))
+
+
+def _fit(image: Image.Image, size: int) -> Image.Image:
+    return ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
+
+
+def _size(image: Pixels) -> str:
+    return f"{image.shape[1]}x{image.shape[0]}"

@@ -1,0 +1,1 @@
+"""One module per kind of source; each has ``read`` and hands over a ``Source``."""

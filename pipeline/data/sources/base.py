@@ -1,0 +1,128 @@
+"""What a source hands over before anything is split, resized or decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.data.base import Split
+from pipeline.errors import DataError
+
+Index = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledImages:
+    """Labels ``(N,)`` and a way to read the images of chosen rows as ``(n, H, W, C)`` uint8.
+
+    Reading is put off, so that images outside a limit are never decoded.
+    """
+
+    labels: Index
+    read: Callable[[Index], NDArray[np.uint8]]
+
+    @classmethod
+    def of_arrays(cls, images: Any, labels: Any, *, what: str) -> LabelledImages:
+        """Check and wrap arrays.
+
+        Args:
+            images: ``(N, H, W)`` or ``(N, H, W, C)`` with C 1 or 3; uint8, or floating point in 0..1.
+            labels: integers ``(N,)`` or ``(N, 1)``.
+            what: how to name the split in an error.
+
+        Raises:
+            DataError: another shape or type, NaN, a range other than 0..1, or counts that differ.
+        """
+        pixels = _pixels(np.asarray(images), what)
+        numbers = check_labels(labels, len(pixels), what=what)
+        return cls(numbers, lambda index: pixels[index])
+
+    def take(self, index: Index) -> LabelledImages:
+        """The rows at ``index``."""
+        return LabelledImages(self.labels[index], lambda inner: self.read(index[inner]))
+
+    def load(self) -> Split:
+        """Read all rows."""
+        return Split(self.read(np.arange(len(self.labels))), self.labels)
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Train split, test split if the source has one, and class names (``None``: name them by number)."""
+
+    train: LabelledImages
+    test: LabelledImages | None
+    classes: tuple[str, ...] | None
+
+
+def check_labels(labels: Any, count: int, *, what: str) -> Index:
+    """Labels as int64 ``(N,)``.
+
+    Raises:
+        DataError: not integers, or their number is not ``count``.
+    """
+    numbers = np.asarray(labels)
+    if numbers.ndim == 2 and numbers.shape[1] == 1:
+        numbers = numbers[:, 0]
+    if numbers.ndim != 1 or numbers.dtype.kind not in "iu":
+        raise DataError(
+            f"the {what} labels are not a list of whole numbers",
+            why=f"they have type {numbers.dtype} and shape {numbers.shape}",
+            fix="store one integer per image, counted from 0",
+        )
+    if len(numbers) != count:
+        raise DataError(
+            f"the {what} split has {count} images but {len(numbers)} labels",
+            fix="store exactly one label per image, in the same order",
+        )
+    return numbers.astype(np.int64)
+
+
+def missing(path: Path, expected: str) -> DataError:
+    """The error for a path that does not hold what it should."""
+    if not path.exists():
+        return DataError(
+            f"data path '{path}' does not exist",
+            why=f"expected {expected}",
+            fix="correct 'path' in [data]; a relative path starts at the recipe's folder",
+        )
+    return DataError(
+        f"'{path}' does not hold the expected data",
+        why=f"expected {expected}",
+        fix="correct 'path' or 'kind' in [data]",
+    )
+
+
+def _pixels(images: NDArray[Any], what: str) -> NDArray[np.uint8]:
+    if images.ndim == 3:
+        images = images[..., np.newaxis]
+    if images.ndim != 4 or images.shape[3] not in (1, 3) or 0 in images.shape[1:]:
+        raise DataError(
+            f"the {what} images have shape {images.shape}",
+            why="expected (N, height, width), (N, height, width, 1) or (N, height, width, 3)",
+            fix="move the channels to the last axis and keep one (grey) or three (RGB)",
+        )
+    if images.dtype == np.uint8:
+        return images
+    if images.dtype.kind != "f":
+        raise DataError(
+            f"the {what} images have type {images.dtype}",
+            why="accepted are uint8 (0 to 255) and floating point (0 to 1)",
+            fix="convert them, e.g. images.astype(numpy.uint8)",
+        )
+    if len(images) and not (images.min() >= 0 and images.max() <= 1):  # NaN fails both comparisons
+        found = (
+            "NaN or infinity" if not np.isfinite(images).all() else f"{images.min():g} to {images.max():g}"
+        )
+        raise DataError(
+            f"the {what} images hold {found}",
+            why="floating point images must lie in 0 to 1",
+            fix="store the original bytes as uint8, before any normalisation",
+        )
+    scaled: NDArray[np.uint8] = np.rint(images * 255).astype(np.uint8)
+    return scaled

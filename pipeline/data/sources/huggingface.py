@@ -1,0 +1,91 @@
+"""A Hugging Face dataset saved with ``save_to_disk``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.data.images import decode_all
+from pipeline.data.sources.base import Index, LabelledImages, Source, check_labels, missing
+from pipeline.errors import DataError
+
+_EXPECTED = "a folder written by datasets' save_to_disk"
+_TEST_NAMES = ("test", "validation", "valid", "val")
+
+
+def read(path: Path, *, image_size: int | None) -> Source:
+    """Read a ``Dataset``, or a ``DatasetDict`` with ``train`` and ``test`` (or ``validation``).
+
+    The columns are found by their features: exactly one ``Image`` and one ``ClassLabel``.
+
+    Raises:
+        DataError: datasets is not installed, the folder is something else, or the columns are not clear.
+    """
+    try:
+        import datasets
+    except ImportError as error:
+        raise DataError(
+            "a Hugging Face dataset needs the package datasets, which is not installed",
+            why=str(error),
+            fix='pip install "lathe-deploy[huggingface]"',
+        ) from error
+    if not path.is_dir():
+        raise missing(path, _EXPECTED)
+    try:
+        saved = datasets.load_from_disk(str(path))
+    except Exception as error:  # datasets and pyarrow raise many kinds
+        raise DataError(
+            f"'{path}' cannot be read as a saved dataset", why=str(error), fix=f"expected {_EXPECTED}"
+        ) from error
+    if not isinstance(saved, datasets.DatasetDict):
+        train, test = saved, None
+    elif "train" in saved:
+        train, test = saved["train"], next((saved[name] for name in _TEST_NAMES if name in saved), None)
+    else:
+        raise DataError(
+            f"'{path}' has no train split", why=f"it has {', '.join(saved)}", fix="name one 'train'"
+        )
+    classes = _classes(train)
+    if test is not None and _classes(test) != classes:
+        raise DataError(
+            "classes differ between train and test",
+            why=f"train names {', '.join(classes)}; test names {', '.join(_classes(test))}",
+            fix="save both splits with the same ClassLabel feature",
+        )
+    held_out = None if test is None else _labelled(test, "test", image_size)
+    return Source(_labelled(train, "train", image_size), held_out, classes)
+
+
+def _classes(rows: Any) -> tuple[str, ...]:
+    return tuple(rows.features[_column(rows, "ClassLabel")].names)
+
+
+def _column(rows: Any, feature: str) -> str:
+    found: list[str] = [name for name, kind in rows.features.items() if type(kind).__name__ == feature]
+    if len(found) != 1:
+        kinds = ", ".join(f"{name}: {type(kind).__name__}" for name, kind in rows.features.items())
+        raise DataError(
+            f"the dataset has {len(found)} columns of type {feature}, expected exactly one",
+            why=f"its columns are {kinds}",
+            fix="before save_to_disk, cast_column('label', ClassLabel(names=...)) or remove_columns",
+        )
+    return found[0]
+
+
+def _labelled(rows: Any, split: str, image_size: int | None) -> LabelledImages:
+    from datasets import Image
+
+    image, label = _column(rows, "Image"), _column(rows, "ClassLabel")
+    encoded = rows.cast_column(image, Image(decode=False))
+    numbers = [-1 if value is None else value for value in rows.select_columns(label)[:][label]]
+    labels = check_labels(numbers, len(rows), what=split)
+
+    def decode(index: Index) -> NDArray[np.uint8]:
+        cells = [encoded[int(row)][image] for row in index]
+        files = [cell["bytes"] if cell["bytes"] is not None else Path(cell["path"]) for cell in cells]
+        return decode_all(files, [f"{split} image {row}" for row in index], image_size)
+
+    return LabelledImages(labels, decode)

@@ -1,0 +1,130 @@
+"""Modules in, one file's bytes per module out: traced together here, converted together in a worker process."""
+
+from __future__ import annotations
+
+import copy
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.errors import ExportError
+from pipeline.export import flatbuffer, onnx_graph, worker
+from pipeline.export.base import Format
+
+Shape = tuple[int, int, int]
+
+# A group of the size that blocks.py asks for takes about twenty seconds on a slow core.
+WORKER_TIMEOUT_S = 1800
+_WORKER_ENVIRONMENT = {
+    "LITERT_TORCH_SHOW_PROGRESS": "n",
+    "PYTHONHASHSEED": "0",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+}
+# Tracing uses state that belongs to the process.
+_TRACING = threading.Lock()
+
+
+class ChannelLast(nn.Module):
+    """A module with ``(N, C, H, W)`` input that takes ``(N, H, W, C)``; a feature map comes out alike."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Run the module between two permutations, which the converter removes."""
+        result: Tensor = self.module(features.permute(0, 3, 1, 2))
+        return result.permute(0, 2, 3, 1) if result.dim() == 4 else result
+
+
+class _Joint(nn.Module):
+    """Independent modules as one: input ``i`` to output ``i``."""
+
+    def __init__(self, modules: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(modules)
+
+    def forward(self, *inputs: Tensor) -> list[Tensor]:
+        return [part(each) for part, each in zip(self.parts, inputs, strict=True)]
+
+
+def convert(modules: Sequence[tuple[nn.Module, Shape]], fmt: Format, output_name: str) -> list[bytes]:
+    """Convert modules, each with one input ``(1, C, H, W)`` and one output, in one exporter call.
+
+    Args:
+        modules: module and its input's channels, height, width. They are left as they are: what is exported
+            is a copy in evaluation mode on the CPU.
+        fmt: what to write.
+        output_name: name of every file's output; its input is called ``input``.
+
+    Returns:
+        The content of one file per module, in order. It depends on the module alone, not on its company.
+
+    Raises:
+        ExportError: tracing or conversion failed; the reason is in ``why``.
+    """
+    with tempfile.TemporaryDirectory(prefix="lathe-export-") as name:
+        folder = Path(name)
+        _trace(modules, fmt, folder / "program.pt2")
+        _run_worker(fmt, folder)
+        joint = (folder / "joint").read_bytes()
+    split = onnx_graph.split if fmt is Format.ONNX else flatbuffer.split
+    return split(joint, len(modules), output_name)
+
+
+def _trace(modules: Sequence[tuple[nn.Module, Shape]], fmt: Format, path: Path) -> None:
+    with _TRACING, warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        try:
+            parts = [copy.deepcopy(module).cpu().eval() for module, _ in modules]
+            inputs = tuple(torch.zeros(1, *shape) for _, shape in modules)
+            if fmt is Format.LITERT:
+                parts = [ChannelLast(part) for part in parts]
+                inputs = tuple(each.permute(0, 2, 3, 1).contiguous() for each in inputs)
+            program = torch.export.export(_Joint(parts).eval(), inputs)
+            torch.export.save(program, path)
+        except Exception as error:
+            raise ExportError("torch.export could not trace the module", why=worker.first_line(error)) from error
+    if len(program.graph_signature.user_outputs) != len(modules):
+        raise ExportError("the module cannot be exported", why="it must return one tensor")
+
+
+def _run_worker(fmt: Format, folder: Path) -> None:
+    # By path and with -P: nothing in the working directory can take the place of a package.
+    command = [sys.executable, "-P", worker.__file__, fmt.value, str(folder)]
+    try:
+        ended = subprocess.run(
+            command,
+            env=os.environ | _WORKER_ENVIRONMENT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=WORKER_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise ExportError(
+            f"the export to {fmt} did not end", why=f"it ran for more than {WORKER_TIMEOUT_S} s"
+        ) from None
+    if ended.returncode != 0:
+        raise ExportError(f"the export to {fmt} failed", why=_reason(folder, ended))
+
+
+def _reason(folder: Path, ended: subprocess.CompletedProcess[bytes]) -> str:
+    error = folder / "error"
+    if error.exists():
+        return error.read_text(encoding="utf-8")
+    said = ended.stdout.decode(errors="replace").strip().splitlines()
+    last = said[-1] if said else "without a word"
+    if ended.returncode < 0:
+        return f"the exporter was ended by {signal.Signals(-ended.returncode).name}: {last}"
+    return f"the exporter ended with status {ended.returncode}: {last}"

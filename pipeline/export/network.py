@@ -1,0 +1,44 @@
+"""A whole network to one file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from pipeline.errors import ExportError
+from pipeline.export.base import Format, exporter_versions
+from pipeline.export.conversion import Shape, convert
+from pipeline.work import write_atomically
+
+
+def export_network(model: nn.Module, input_shape: Shape, fmt: Format, path: Path) -> Path:
+    """Export a network ``(N, C, H, W)`` to logits ``(N, classes)``, batch 1, in evaluation mode.
+
+    The file's input is called ``input``, ``(1, C, H, W)`` in ONNX and ``(1, H, W, C)`` in LiteRT, its output
+    ``logits``. The model is left as it is, in its mode and on its device.
+
+    Args:
+        model: float32.
+        input_shape: channels, height, width.
+        fmt: what to write.
+        path: the file, written whole or not at all.
+
+    Returns:
+        ``path``.
+
+    Raises:
+        ExportError: the exporter is not installed, or cannot convert the network (an unsupported operator).
+    """
+    exporter_versions(fmt)
+    try:
+        (content,) = convert([(model, input_shape)], fmt, "logits")
+    except ExportError as error:
+        raise ExportError(
+            f"{type(model).__name__} cannot be exported to {fmt}",
+            why=f"{error.what}: {error.why}",
+            fix=error.fix or "leave the operator out of the network, or drop the targets of this format",
+        ) from error
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, content)
+    return path

@@ -1,0 +1,113 @@
+"""What a report is made of: plain values, estimates and measurements kept apart by their types."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from devices.statistics import Interval
+from latency_db.estimate import Estimate
+from pipeline.verify import TargetVerdict
+
+
+@dataclass(frozen=True)
+class CandidatePoint:
+    """One rated architecture: its accuracy on the validation slice and its predicted latency.
+
+    Attributes:
+        architecture: in words.
+        accuracy: share of the validation slice, 0..1.
+        spread: one standard error of the accuracy, if known.
+        predicted: estimate on the target that the point belongs to.
+        winner: the one that was trained in full.
+    """
+
+    architecture: str
+    accuracy: float
+    spread: float | None
+    predicted: Estimate
+    winner: bool = False
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A whole network that was predicted and measured.
+
+    ``fitted``: its measurement was used to fit the predictor, so its agreement proves less.
+    """
+
+    name: str
+    predicted: Estimate
+    measured: Interval
+    fitted: bool
+
+
+@dataclass(frozen=True)
+class BlockLatencies:
+    """Measured latencies of a network's blocks, or of its whole, in the order they run."""
+
+    network: str
+    blocks: tuple[tuple[str, Interval], ...]
+
+
+@dataclass(frozen=True)
+class TargetReport:
+    """One target's part of a report.
+
+    Attributes:
+        verdict: of the winner's artifact.
+        predicted: estimate of the winner before it was compiled; ``None`` if none was made.
+        limit_ns: the budget in nanoseconds; for a relative budget by the measured reference network.
+        candidates: all rated architectures.
+        comparisons: whole networks predicted and measured.
+        blocks: the winner first, then teacher or reference network; may be empty.
+    """
+
+    verdict: TargetVerdict
+    predicted: Estimate | None
+    limit_ns: float
+    candidates: tuple[CandidatePoint, ...]
+    comparisons: tuple[Comparison, ...] = ()
+    blocks: tuple[BlockLatencies, ...] = ()
+
+
+@dataclass(frozen=True)
+class TrainingCurve:
+    """Training of one network, epoch by epoch from 1; accuracy on the validation slice, 0..1."""
+
+    network: str
+    train_loss: tuple[float, ...]
+    validation_accuracy: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """A whole report.
+
+    Attributes:
+        title: name of the run.
+        summary: one sentence for the head of the page.
+        teacher_accuracy: share of the test split, 0..1.
+        student_accuracy: of the student in torch, before export, share of the test split.
+        targets: at least one.
+        curves: of teacher and student.
+        provenance: name and value pairs: digests, versions, device, conditions.
+        recipe: text of the recipe.
+    """
+
+    title: str
+    summary: str
+    teacher_accuracy: float
+    student_accuracy: float
+    targets: tuple[TargetReport, ...]
+    curves: tuple[TrainingCurve, ...]
+    provenance: tuple[tuple[str, str], ...]
+    recipe: str
+
+
+def pareto_front(points: tuple[CandidatePoint, ...]) -> tuple[CandidatePoint, ...]:
+    """Points that no other point beats in accuracy at no more predicted latency, fastest first."""
+    front: list[CandidatePoint] = []
+    for point in sorted(points, key=lambda each: (each.predicted.value_ns, -each.accuracy)):
+        if not front or point.accuracy > front[-1].accuracy:
+            front.append(point)
+    return tuple(front)

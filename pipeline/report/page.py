@@ -1,0 +1,218 @@
+"""The page: all text escaped, style, plots and plotly.js inside, nothing loaded from anywhere."""
+
+from __future__ import annotations
+
+import html
+import importlib.resources
+import json
+import string
+from collections.abc import Iterable
+from pathlib import Path
+
+from devices.statistics import Interval
+from latency_db.estimate import Estimate
+from pipeline.report.data import ReportData, TargetReport
+from pipeline.report.figures import (
+    Figure,
+    accuracy_figure,
+    blocks_figure,
+    comparison_figure,
+    curves_figure,
+    key_of,
+)
+from pipeline.work import disk_errors, write_atomically
+
+
+def render(report: ReportData, path: Path) -> Path:
+    """Write the report as one HTML file that works offline; atomic.
+
+    Raises:
+        WorkFolderError: the file cannot be written, or the disk is full.
+    """
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, page(report).encode())
+    return path
+
+
+def page(report: ReportData) -> str:
+    """The report as HTML text."""
+    from plotly.offline import get_plotlyjs
+
+    files = importlib.resources.files("pipeline.report")
+    sections = (_head(report), _search(report), _prediction(report), _blocks(report), _training(report))
+    body = "\n".join(section for section in (*sections, _provenance(report)) if section)
+    return string.Template((files / "page.html").read_text(encoding="utf-8")).substitute(
+        title=html.escape(report.title),
+        css=(files / "page.css").read_text(encoding="utf-8"),
+        body=body,
+        plotly=get_plotlyjs(),
+    )
+
+
+def _head(report: ReportData) -> str:
+    panels = "\n".join(_verdict(report, target) for target in report.targets)
+    return (
+        f'<h1>{html.escape(report.title)}</h1>\n<p class="lead">{html.escape(report.summary)}</p>\n'
+        f'<div class="panels">\n{panels}\n</div>'
+    )
+
+
+def _verdict(report: ReportData, target: TargetReport) -> str:
+    verdict = target.verdict
+    word, style = ("FEASIBLE", "feasible") if verdict.feasible else ("NOT FEASIBLE", "infeasible")
+    measurement = verdict.measurement
+    reasons = "".join(f"<small>{html.escape(reason.detail)}</small>" for reason in measurement.reasons)
+    rows = [
+        ("Budget", _budget(target)),
+        ("Predicted (estimate)", _estimate(target.predicted) if target.predicted else "none was made"),
+        ("Measured", _interval(measurement.latency, len(measurement.launches))),
+        ("Quality of measurement", html.escape(str(measurement.verdict)) + reasons),
+        ("Teacher's accuracy", _percent(report.teacher_accuracy)),
+        ("Student's accuracy", f"{_percent(report.student_accuracy)} <small>in torch, before export</small>"),
+        (
+            "Artifact's accuracy",
+            f"{_percent(verdict.accuracy)} <small>{verdict.correct} of {verdict.total} test images, "
+            "on the target</small>",
+        ),
+    ]
+    if verdict.ratio:
+        ratio = verdict.ratio
+        rows.insert(
+            3,
+            (
+                "Measured ratio",
+                f"{ratio.value:.3f}x <small>{ratio.low:.3f} to {ratio.high:.3f} of the reference network, "
+                f"{100 * ratio.confidence:.3g} % confidence</small>",
+            ),
+        )
+    table = _table((html.escape(name), value) for name, value in rows)
+    return (
+        f'<section class="panel"><h3>{html.escape(verdict.target)}</h3>\n'
+        f'<span class="verdict {style}">{word}</span>\n'
+        f'<p class="why">{html.escape(_sentence(verdict.why))}</p>\n{table}</section>'
+    )
+
+
+def _search(report: ReportData) -> str:
+    note = (
+        "Every point is an estimate: accuracy after a short distillation, on the validation slice, against "
+        "latency predicted from measured blocks. Vertical bars are one standard error. "
+        "The line is the Pareto front: nothing faster was more accurate."
+    )
+    plots = [
+        _plot(f"search-{number}", target.verdict.target, accuracy_figure(target))
+        for number, target in enumerate(report.targets)
+        if target.candidates
+    ]
+    return _section("Candidates", note, plots)
+
+
+def _prediction(report: ReportData) -> str:
+    note = (
+        "Whole networks that were both predicted and measured, with both intervals. A point on the "
+        "dotted line is predicted exactly; one that was used to fit the predictor proves less."
+    )
+    plots = [
+        _plot(f"prediction-{number}", target.verdict.target, comparison_figure(target.comparisons))
+        for number, target in enumerate(report.targets)
+        if target.comparisons
+    ]
+    return _section("Predicted and measured latency", note, plots)
+
+
+def _blocks(report: ReportData) -> str:
+    note = (
+        "Each block measured by itself, in the order the blocks run. A block that runs twice is listed twice."
+    )
+    plots = [
+        _plot(f"blocks-{number}", target.verdict.target, blocks_figure(target.blocks))
+        for number, target in enumerate(report.targets)
+        if target.blocks
+    ]
+    return _section("Latency by block", note, plots, "panels rows")
+
+
+def _training(report: ReportData) -> str:
+    if not report.curves:
+        return ""
+    plots = [
+        _plot(
+            "curves-accuracy", "Accuracy on the validation slice", curves_figure(report.curves, "accuracy")
+        ),
+        _plot("curves-loss", "Training loss", curves_figure(report.curves, "loss")),
+    ]
+    note = "The losses of teacher and student are different functions; compare each with itself only."
+    return _section("Training", note, plots)
+
+
+def _provenance(report: ReportData) -> str:
+    table = _table((html.escape(name), html.escape(value)) for name, value in report.provenance)
+    return (
+        f'<section><h2>Provenance</h2>\n<div class="panel">{table}</div>\n'
+        f"<h2>Recipe</h2>\n<pre>{html.escape(report.recipe)}</pre></section>"
+    )
+
+
+def _section(title: str, note: str, plots: list[str], style: str = "panels") -> str:
+    if not plots:
+        return ""
+    panels = "\n".join(plots)
+    return (
+        f'<section><h2>{title}</h2>\n<p class="note">{note}</p>\n'
+        f'<div class="{style}">\n{panels}\n</div></section>'
+    )
+
+
+def _plot(name: str, title: str, figure: Figure) -> str:
+    # A "<" could end the script element; in JSON it can only stand inside a string, where \u003c is the same.
+    data = json.dumps(figure, allow_nan=False).replace("<", "\\u003c")
+    key = "".join(
+        f'<span><i class="{shape}" style="--ink: {colour}"></i>{text}</span>'
+        for shape, colour, text in key_of(figure)
+    )
+    return (
+        f'<div class="panel"><h3>{html.escape(title)}</h3><p class="key">{key}</p>'
+        f'<div class="plot" id="{name}"></div>'
+        f'<script type="application/json" id="{name}-data">{data}</script></div>'
+    )
+
+
+def _table(rows: Iterable[tuple[str, str]]) -> str:
+    cells = "\n".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in rows)
+    return f"<table>\n{cells}\n</table>"
+
+
+def _budget(target: TargetReport) -> str:
+    budget = html.escape(target.verdict.budget)
+    if budget.endswith("x"):
+        return (
+            f"{budget} of the reference network <small>{_ms(target.limit_ns)} by its measured latency</small>"
+        )
+    return _ms(target.limit_ns)
+
+
+def _estimate(estimate: Estimate) -> str:
+    return (
+        f"{_ms(estimate.value_ns)} <small>{_ms(estimate.low_ns)} to {_ms(estimate.high_ns)}, "
+        f"{100 * estimate.coverage:.3g} % coverage</small>"
+    )
+
+
+def _interval(interval: Interval, launches: int) -> str:
+    return (
+        f"{_ms(interval.value_ns)} <small>{_ms(interval.low_ns)} to {_ms(interval.high_ns)}, "
+        f"{100 * interval.confidence:.3g} % confidence over {launches} launches</small>"
+    )
+
+
+def _ms(latency_ns: float) -> str:
+    return f"{latency_ns / 1e6:#.4g} ms"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f} %"
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")

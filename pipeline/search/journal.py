@@ -1,0 +1,109 @@
+"""The append-only record of a search: JSON lines, each on the disk before the search goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from pipeline.errors import WorkFolderError
+from pipeline.search.base import Rating
+from pipeline.spaces.base import Architecture
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An architecture with either its rating or why it has none."""
+
+    architecture: Architecture
+    rating: Rating | None = None
+    failure: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.rating is None) == (self.failure is None):
+            raise ValueError("a candidate has either a rating or a failure")
+
+    def to_json(self) -> dict[str, Any]:
+        """Choices, rating and failure."""
+        return {
+            "choices": [list(pair) for pair in self.architecture.choices],
+            "rating": None if self.rating is None else asdict(self.rating),
+            "failure": self.failure,
+        }
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Self:
+        """The candidate of ``to_json``.
+
+        Raises:
+            KeyError, TypeError, ValueError: the content is something else.
+        """
+        rating = None if content["rating"] is None else Rating(**content["rating"])
+        choices = tuple((name, choice) for name, choice in content["choices"])
+        return cls(Architecture(choices), rating, content["failure"])
+
+
+class Journal:
+    """Reads what an earlier process wrote, drops a last line that a kill cut off, and appends.
+
+    Attributes:
+        past: candidates found in the file.
+
+    Raises:
+        WorkFolderError: the file cannot be read or written, or a line other than the last is damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._stream = path.open("a+b", buffering=0)
+            self._stream.seek(0)
+            content = self._stream.read()
+            complete = content[: content.rfind(b"\n") + 1]
+            self._stream.truncate(len(complete))
+        except OSError as error:
+            raise self._unusable(error) from error
+        lines = complete.split(b"\n")[:-1]
+        self.past = [self._parsed(number, line) for number, line in enumerate(lines, start=1)]
+
+    def append(self, candidate: Candidate) -> None:
+        """Write one line and wait until the disk has it.
+
+        Raises:
+            WorkFolderError: the disk is full or failed.
+        """
+        line = json.dumps(candidate.to_json(), allow_nan=False).encode() + b"\n"
+        try:
+            written = 0
+            while written < len(line):
+                written += self._stream.write(line[written:])
+            os.fsync(self._stream.fileno())
+        except OSError as error:
+            raise self._unusable(error) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stream.close()
+
+    def _parsed(self, number: int, line: bytes) -> Candidate:
+        try:
+            return Candidate.from_json(json.loads(line))
+        except (KeyError, TypeError, ValueError) as error:
+            self._stream.close()
+            raise WorkFolderError(
+                f"The search journal {self._path} is damaged",
+                why=f"line {number} is not a candidate ({type(error).__name__}: {error})",
+                fix="delete the journal to search anew, or restore it from a copy",
+            ) from error
+
+    def _unusable(self, error: OSError) -> WorkFolderError:
+        return WorkFolderError(
+            f"The search journal {self._path} cannot be written",
+            why=f"{error.strerror}",
+            fix="make room or give write permission, then run again: rated candidates are kept",
+        )

@@ -1,0 +1,87 @@
+"""Multiply-accumulates and parameters of the mobile space's blocks, counted from their arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pipeline.spaces.base import Block
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Multiply-accumulates of convolutions and linear layers for one image, and trainable parameters."""
+
+    macs: int
+    parameters: int
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.macs + other.macs, self.parameters + other.parameters)
+
+
+def block_cost(block: Block) -> Cost:
+    """Cost of one block.
+
+    Raises:
+        ValueError: a block of another space.
+    """
+    arguments = {name: float(value) for name, value in block.arguments}
+    match block.kind:
+        case "stem":
+            return _stem(block.input_shape, arguments)
+        case "mbconv":
+            return _mbconv(block.input_shape, arguments)
+        case "head":
+            return _head(block.input_shape, arguments)
+        case _:
+            raise ValueError(f"the mobile space has no block of kind {block.kind!r}")
+
+
+def network_cost(blocks: Iterable[Block]) -> Cost:
+    """Cost of the network that runs ``blocks``; every occurrence has parameters of its own."""
+    return sum(map(block_cost, blocks), Cost(0, 0))
+
+
+def squeezed_channels(in_channels: int, ratio: float) -> int:
+    """Width inside a squeeze-and-excite gate; the ratio is of the block's input channels, as in MnasNet."""
+    return max(1, int(in_channels * ratio))
+
+
+def _stem(input_shape: tuple[int, int, int], arguments: dict[str, float]) -> Cost:
+    channels, height, width = input_shape
+    stride = int(arguments["stride"])
+    return _convolution(channels, int(arguments["out_channels"]), 3, _pixels(height, width, stride))
+
+
+def _mbconv(input_shape: tuple[int, int, int], arguments: dict[str, float]) -> Cost:
+    channels, height, width = input_shape
+    hidden = channels * int(arguments["expansion"])
+    pixels = _pixels(height, width, int(arguments["stride"]))
+    cost = _convolution(1, hidden, int(arguments["kernel"]), pixels)
+    cost += _convolution(hidden, int(arguments["out_channels"]), 1, pixels)
+    if hidden > channels:
+        cost += _convolution(channels, hidden, 1, height * width)
+    if arguments["squeeze_excite"] > 0:
+        squeezed = squeezed_channels(channels, arguments["squeeze_excite"])
+        cost += _linear(hidden, squeezed) + _linear(squeezed, hidden)
+    return cost
+
+
+def _head(input_shape: tuple[int, int, int], arguments: dict[str, float]) -> Cost:
+    channels, height, width = input_shape
+    features = int(arguments["width"])
+    return _convolution(channels, features, 1, height * width) + _linear(features, int(arguments["classes"]))
+
+
+def _convolution(channels_per_group: int, out_channels: int, kernel: int, pixels: int) -> Cost:
+    """A convolution with its BatchNorm (parameters, but no MACs once folded)."""
+    weights = channels_per_group * out_channels * kernel**2
+    return Cost(weights * pixels, weights + 2 * out_channels)
+
+
+def _linear(inputs: int, outputs: int) -> Cost:
+    return Cost(inputs * outputs, inputs * outputs + outputs)
+
+
+def _pixels(height: int, width: int, stride: int) -> int:
+    return -(-height // stride) * -(-width // stride)

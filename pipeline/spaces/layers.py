@@ -1,0 +1,114 @@
+"""Torch modules of the mobile space: stem, inverted residual with squeeze-and-excite, head.
+
+ReLU is used throughout and hard sigmoid in the gates: both are single operators that ONNX Runtime and LiteRT
+fuse or run natively, whereas ReLU6 becomes a clip that is not always fused. Every convolution is followed by
+BatchNorm, which export folds into the weights. Every padding is ``kernel // 2``, so a stride of 2 gives
+``ceil(size / 2)`` and any size down to 1x1 works.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from pipeline.spaces.cost import squeezed_channels
+
+
+class ConvBNReLU(nn.Sequential):
+    """Convolution, BatchNorm and, unless ``activate`` is false, ReLU; a stride divides height and width."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        *,
+        stride: int = 1,
+        groups: int = 1,
+        activate: bool = True,
+    ) -> None:
+        layers: list[nn.Module] = [
+            nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False),
+            nn.BatchNorm2d(out_channels),
+        ]
+        if activate:
+            layers.append(nn.ReLU(inplace=True))
+        super().__init__(*layers)
+
+
+class SqueezeExcite(nn.Module):
+    """Channel gates from globally pooled features (1709.01507): shape is kept."""
+
+    def __init__(self, channels: int, squeezed: int) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(channels, squeezed, 1)
+        self.expand = nn.Conv2d(squeezed, channels, 1)
+        self.activation = nn.ReLU(inplace=True)
+        self.gate = nn.Hardsigmoid(inplace=True)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Scale every channel by its gate in [0, 1]."""
+        pooled = features.mean((2, 3), keepdim=True)
+        gates: Tensor = self.gate(self.expand(self.activation(self.reduce(pooled))))
+        return features * gates
+
+
+class InvertedResidual(nn.Module):
+    """Expand 1x1, depthwise, optional squeeze-and-excite, project 1x1 (1801.04381, 1807.11626).
+
+    ``(N, in, H, W)`` to ``(N, out, ceil(H/stride), ceil(W/stride))``. The input is added when shape and
+    channels are kept. An expansion of 1 has no expanding convolution.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        kernel: int,
+        stride: int,
+        expansion: int,
+        squeeze_excite: float,
+    ) -> None:
+        super().__init__()
+        hidden = in_channels * expansion
+        layers: list[nn.Module] = []
+        if expansion > 1:
+            layers.append(ConvBNReLU(in_channels, hidden, 1))
+        layers.append(ConvBNReLU(hidden, hidden, kernel, stride=stride, groups=hidden))
+        if squeeze_excite > 0:
+            layers.append(SqueezeExcite(hidden, squeezed_channels(in_channels, squeeze_excite)))
+        layers.append(ConvBNReLU(hidden, out_channels, 1, activate=False))
+        self.layers = nn.Sequential(*layers)
+        self.residual = stride == 1 and in_channels == out_channels
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Run the layers and add the input where the block is residual."""
+        result: Tensor = self.layers(features)
+        return features + result if self.residual else result
+
+
+class Head(nn.Module):
+    """Convolution 1x1, global average pooling, linear classifier: ``(N, C, H, W)`` to ``(N, classes)``."""
+
+    def __init__(self, in_channels: int, width: int, classes: int) -> None:
+        super().__init__()
+        self.features = ConvBNReLU(in_channels, width, 1)
+        self.classifier = nn.Linear(width, classes)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits, not probabilities."""
+        pooled = self.features(features).mean((2, 3))
+        logits: Tensor = self.classifier(pooled)
+        return logits
+
+
+def initialise(module: nn.Module) -> None:
+    """Kaiming normal (fan out) for convolutions, small normal for linear layers; torch's global generator."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        elif isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.zeros_(layer.bias)

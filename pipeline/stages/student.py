@@ -1,0 +1,300 @@
+"""Stages ``distil``, ``export``, ``compile``, ``verify``: one candidate made real, judged on its targets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from devices.digests import file_digest
+from devices.target import Target
+from pipeline.compile import Artifact, compile_artifact
+from pipeline.distill.settings import EpochRecord
+from pipeline.errors import VerificationError
+from pipeline.export.base import Format, exporter_versions, format_of
+from pipeline.export.parity import Parity
+from pipeline.spaces.base import Architecture, Space
+from pipeline.stages.context import Context, training_versions
+from pipeline.stages.search import Searched
+from pipeline.stages.space import Task
+from pipeline.verify import TargetVerdict, verify_artifact
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_WEIGHTS = "student.safetensors"
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """A fully trained student."""
+
+    architecture: Architecture
+    weights_digest: str
+    best_epoch: int
+    validation_accuracy: float
+    history: tuple[EpochRecord, ...]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """Digests of the exported student and of the untrained reference network, and the student's parity."""
+
+    student_digest: str
+    reference_digest: str
+    parity: Parity
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """Compiled forms of student and reference network for one target."""
+
+    student: Artifact
+    reference: Artifact
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What the targets said of one candidate; accuracies are on the test split."""
+
+    teacher_accuracy: float
+    student_accuracy: float
+    verdicts: Mapping[str, TargetVerdict]
+
+    @property
+    def feasible(self) -> bool:
+        """Every budget is kept."""
+        return all(verdict.feasible for verdict in self.verdicts.values())
+
+
+@dataclass(frozen=True)
+class Winner:
+    """A student with everything that was made of it; ``rejected`` are candidates tried before it."""
+
+    distilled: Distilled
+    exported: Mapping[str, Exported]
+    compiled: Mapping[str, Compiled]
+    verified: Verified
+    rejected: tuple[tuple[Architecture, Verified], ...]
+
+
+def make_winner(context: Context, task: Task, reference: Architecture, searched: Searched) -> Winner:
+    """Distil, export, compile and verify candidates in order until one keeps every budget.
+
+    Raises:
+        VerificationError: none of the candidates that may be tried keeps its budgets when measured.
+        ParityError: an exported student differs from torch beyond the tolerance.
+    """
+    rejected: list[tuple[Architecture, Verified]] = []
+    for architecture in searched.order[: context.recipe.verify.candidates]:
+        distilled = distil(context, task, architecture)
+        exported, compiled = {}, {}
+        for target in context.budgets:
+            exported[str(target)] = export(context, task, distilled, reference, target)
+            compiled[str(target)] = compile_for(context, exported[str(target)], target)
+        verified = verify(context, task, distilled, compiled)
+        if verified.feasible:
+            return Winner(distilled, exported, compiled, verified, tuple(rejected))
+        rejected.append((architecture, verified))
+        context.reporter.note(f"             not feasible, trying the next candidate: {architecture}")
+    raise VerificationError(
+        "no candidate keeps its budgets when measured on the targets",
+        why="; ".join(
+            f"{architecture}: {verdict.why}"
+            for architecture, verified in rejected
+            for verdict in verified.verdicts.values()
+            if not verdict.feasible
+        )
+        or "every candidate of the search was measured over a budget, or could not be measured",
+        fix="loosen the budget, rate more candidates (search.evaluations), or try more (verify.candidates)",
+    )
+
+
+def distil(context: Context, task: Task, architecture: Architecture) -> Distilled:
+    """Train one student in full with soft targets; its weights lie in the stage's folder."""
+    recipe = context.recipe
+    inputs = {
+        "space": task.space.description,
+        "architecture": [list(pair) for pair in architecture.choices],
+        "data": task.data.summary.digest,
+        "teacher": task.teacher.summary.digest,
+        "distil": recipe.distil.model_dump(mode="json"),
+        "seed": recipe.seed,
+        "versions": training_versions(),
+    }
+
+    def compute(folder: Path) -> Distilled:
+        import torch
+        from safetensors.torch import save_file
+
+        from pipeline.distill.training import fit
+
+        torch.manual_seed(recipe.seed)
+        student = task.space.build(architecture)
+        checkpoint = folder / "checkpoint.pt"
+        with context.reporter.task("distilling the student", "epochs") as advance:
+            result = fit(
+                student,
+                task.data.dataset,
+                recipe.distil,
+                seed=recipe.seed,
+                targets=task.teacher.targets(task.data.dataset, recipe.distil.augment),
+                checkpoint=checkpoint,
+                on_epoch=lambda done, total, record: advance(done, total),
+            )
+        save_file(student.state_dict(), folder / _WEIGHTS)
+        checkpoint.unlink(missing_ok=True)
+        return Distilled(
+            architecture,
+            file_digest(folder / _WEIGHTS),
+            result.best_epoch,
+            result.best_validation_accuracy,
+            result.history,
+        )
+
+    value = context.work.stage("distil", inputs, Distilled, compute)
+    context.reporter.note(
+        f"distil       {architecture}: {value.validation_accuracy:.2%} on the validation slice "
+        f"after {len(value.history)} epochs"
+    )
+    return value
+
+
+def export(
+    context: Context, task: Task, distilled: Distilled, reference: Architecture, target: Target
+) -> Exported:
+    """Export student and reference network to the target's format, and compare the student with torch."""
+    fmt, settings = format_of(target), context.recipe.export
+    weights = context.work.folder_of("distil") / _WEIGHTS
+    inputs = {
+        "weights": distilled.weights_digest,
+        "architecture": [list(pair) for pair in distilled.architecture.choices],
+        "reference": [list(pair) for pair in reference.choices],
+        "space": task.space.description,
+        "target": str(target),
+        "export": settings.model_dump(mode="json"),
+        "versions": exporter_versions(fmt),
+    }
+
+    def compute(folder: Path) -> Exported:
+        import torch
+
+        from pipeline.data.tensors import to_tensor
+        from pipeline.export.network import export_network
+        from pipeline.export.parity import check_parity
+
+        student = load_student(task.space, distilled.architecture, weights)
+        exported = export_network(student, task.space.input_shape, fmt, _student_file(folder, fmt))
+        images = task.data.dataset.validation.images[: settings.samples]
+        parity = check_parity(
+            student,
+            exported,
+            fmt,
+            to_tensor(images, task.data.summary.preprocessing).numpy(),
+            target,
+            tolerance=settings.tolerance,
+        )
+        torch.manual_seed(0)
+        other = export_network(
+            task.space.build(reference), task.space.input_shape, fmt, _reference_file(folder, fmt)
+        )
+        return Exported(file_digest(exported), file_digest(other), parity)
+
+    with context.reporter.task(f"exporting for {target}", "models") as _:
+        value = context.work.stage("export", inputs, Exported, compute)
+    context.reporter.note(
+        f"export       {target}: {fmt}, largest difference to torch {value.parity.max_abs:.1e} "
+        f"(relative {value.parity.max_rel:.1e}) on {value.parity.samples} images"
+    )
+    return value
+
+
+def compile_for(context: Context, exported: Exported, target: Target) -> Compiled:
+    """Compile the exported student and reference network for their target."""
+    fmt, source = format_of(target), context.work.folder_of("export")
+    runtime, device = context.identities[target]
+    inputs = {
+        "student": exported.student_digest,
+        "reference": exported.reference_digest,
+        "target": str(target),
+        "runtime": [runtime.name, runtime.version, runtime.binary_digest],
+        "cpu": device.cpu,
+    }
+
+    def compute(folder: Path) -> Compiled:
+        return Compiled(
+            compile_artifact(_student_file(source, fmt), target, folder / "student"),
+            compile_artifact(_reference_file(source, fmt), target, folder / "reference"),
+        )
+
+    value = context.work.stage("compile", inputs, Compiled, compute)
+    size = value.student.path.stat().st_size
+    context.reporter.note(f"compile      {target}: {value.student.path.name}, {size / 1000:.0f} kB")
+    return value
+
+
+def verify(context: Context, task: Task, distilled: Distilled, compiled: Mapping[str, Compiled]) -> Verified:
+    """Run the compiled artifacts on their targets: accuracy on the test split, latency against the budget."""
+    weights = context.work.folder_of("distil") / _WEIGHTS
+    inputs = {
+        "artifacts": {name: [c.student.digest, c.reference.digest] for name, c in compiled.items()},
+        "teacher": task.teacher.summary.digest,
+        "data": task.data.summary.digest,
+        "budgets": {str(target): str(budget) for target, budget in context.budgets.items()},
+        "launches": context.recipe.verify.launches,
+        "targets": {
+            str(target): identity[0].binary_digest for target, identity in context.identities.items()
+        },
+    }
+
+    def compute(folder: Path) -> Verified:
+        from pipeline.distill.training import accuracy
+
+        dataset = task.data.dataset
+        verdicts = {}
+        with context.reporter.task("verifying on the targets", "targets") as advance:
+            for done, (target, budget) in enumerate(context.budgets.items()):
+                advance(done, len(context.budgets))
+                artifact = compiled[str(target)]
+                verdicts[str(target)] = verify_artifact(
+                    artifact.student.path,
+                    dataset.test,
+                    dataset.preprocessing,
+                    target,
+                    layout=artifact.student.format.layout,
+                    budget=budget,
+                    reference=artifact.reference.path,
+                    protocol=context.verification_protocol,
+                )
+        student = load_student(task.space, distilled.architecture, weights)
+        return Verified(
+            accuracy(task.teacher.teacher.module, dataset.test, dataset.preprocessing),
+            accuracy(student, dataset.test, dataset.preprocessing),
+            verdicts,
+        )
+
+    value = context.work.stage("verify", inputs, Verified, compute)
+    for name, verdict in value.verdicts.items():
+        word = "FEASIBLE" if verdict.feasible else "NOT FEASIBLE"
+        context.reporter.note(
+            f"verify       {name}: {word}, {verdict.accuracy:.2%} on the test split; {verdict.why}"
+        )
+    return value
+
+
+def load_student(space: Space, architecture: Architecture, weights: Path) -> nn.Module:
+    """The student with its trained weights, in eval mode."""
+    from safetensors.torch import load_file
+
+    student = space.build(architecture)
+    student.load_state_dict(load_file(weights))
+    return student.eval()
+
+
+def _student_file(folder: Path, fmt: Format) -> Path:
+    return folder / f"student{fmt.suffix}"
+
+
+def _reference_file(folder: Path, fmt: Format) -> Path:
+    return folder / f"reference{fmt.suffix}"

@@ -1,0 +1,91 @@
+"""What a recipe says about one teacher; free of torch."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from pipeline.distill.settings import TrainingSettings
+from pipeline.paths import RecipePath
+
+_OWN_KEYS = {
+    "train": {"width", "depth"},
+    "factory": {"factory", "arguments", "weights"},
+    "pt2": {"path"},
+    "timm": {"model", "arguments", "weights"},
+}
+_NEEDED = {"train": None, "factory": "factory", "pt2": "path", "timm": "model"}
+
+
+class TeacherConfig(BaseModel):
+    """One ``[[teacher]]`` of a recipe.
+
+    Attributes:
+        kind: ``train`` (a small ConvNet, trained here), ``factory`` (Python function), ``pt2`` (file from
+            ``torch.export.save``) or ``timm``.
+        width: ``train``: channels of the first stage; the second and third have two and four times as many.
+        depth: ``train``: residual blocks per stage.
+        factory: ``factory``: ``package.module:function`` that returns a ``torch.nn.Module``.
+        model: ``timm``: name of the model.
+        arguments: ``factory`` and ``timm``: keyword arguments of the function or of ``timm.create_model``.
+        weights: ``factory`` and ``timm``: state dict, ``.safetensors`` or ``.pt``/``.pth``.
+        path: ``pt2``: the file.
+        training: how a ``train`` teacher is trained; for ``factory`` and ``timm`` it means that the teacher
+            is trained on the data first, starting from its weights (fine-tuning).
+        resize: enlarge or shrink the images to this many pixels for the teacher (bilinear).
+        channels: 3 repeats the channel of grey images for the teacher.
+        mean: with ``std``: the teacher's own normalisation of images in 0..1, instead of the data's.
+        std: see ``mean``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["train", "factory", "pt2", "timm"] = "train"
+    width: int = Field(default=32, ge=1)
+    depth: int = Field(default=2, ge=1)
+    factory: str | None = Field(default=None, pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+    model: str | None = Field(default=None, min_length=1)
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    weights: RecipePath | None = None
+    path: RecipePath | None = None
+    training: TrainingSettings | None = None
+    resize: int | None = Field(default=None, ge=4, le=4096)
+    channels: Literal[3] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    @model_validator(mode="after")
+    def _keys_fit_kind(self) -> Self:
+        foreign = (set().union(*_OWN_KEYS.values()) - _OWN_KEYS[self.kind]) & self.model_fields_set
+        if foreign:
+            raise ValueError(f"a teacher of kind '{self.kind}' does not take {', '.join(sorted(foreign))}")
+        needed = _NEEDED[self.kind]
+        if needed is not None and getattr(self, needed) is None:
+            raise ValueError(f"a teacher of kind '{self.kind}' needs '{needed}'")
+        if self.kind == "factory" and self.weights is None and self.training is None:
+            raise ValueError(
+                "a factory's network has random weights: give 'weights', or 'training' to train it"
+            )
+        if self.kind == "pt2" and self.training is not None:
+            raise ValueError("an exported graph cannot be trained; remove 'training' or use kind 'factory'")
+        if (self.mean is None) != (self.std is None) or len(self.mean or ()) != len(self.std or ()):
+            raise ValueError("give 'mean' and 'std' together, with one value per channel each")
+        if self.std is not None and min(self.std, default=0.0) <= 0:
+            raise ValueError("every value of 'std' must be above 0")
+        return self
+
+    @property
+    def name(self) -> str:
+        """Short name for reports."""
+        own = {
+            "train": f"convnet-w{self.width}-d{self.depth}",
+            "factory": (self.factory or "").partition(":")[2],
+            "pt2": self.path.stem if self.path is not None else "",
+            "timm": self.model or "",
+        }
+        return own[self.kind]
+
+    def content(self) -> dict[str, Any]:
+        """Everything here that decides the logits besides the content of files, as JSON."""
+        return self.model_dump(mode="json", exclude={"weights", "path"})

@@ -1,0 +1,183 @@
+"""From the recipe's ``[[teacher]]`` tables to a ``Teacher`` that fits the data."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from devices.digests import file_digest, value_digest
+from pipeline.data.base import Dataset
+from pipeline.distill.settings import TrainingSettings
+from pipeline.distill.training import TrainingDiverged, fit
+from pipeline.errors import TeacherError
+from pipeline.teachers.config import TeacherConfig
+from pipeline.teachers.convnet import ConvNet
+from pipeline.teachers.exported import load_exported
+from pipeline.teachers.teacher import AdaptedNetwork, Member, Teacher
+from pipeline.teachers.weights import fit_weights, read_weights, weights_bytes
+from pipeline.work import write_atomically
+
+OnProgress = Callable[[int, int, str], None]
+"""Called with how many epochs are done, how many there are, and the teacher's name."""
+
+
+def load_teacher(
+    configs: Sequence[TeacherConfig], dataset: Dataset, *, folder: Path, seed: int, progress: OnProgress
+) -> Teacher:
+    """Load or train every teacher of a recipe; several make an ensemble.
+
+    A teacher that is trained keeps its checkpoint and then its final weights in ``folder``, under the digest
+    of what it was trained from: the same call again loads it, and after a kill goes on where it was.
+
+    Raises:
+        TeacherError: a file or package is missing or unsafe, weights do not fit, training diverges, or the
+            network does not take the data's images or has another number of outputs than there are classes.
+        OSError: ``folder`` cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    return Teacher([_member(config, dataset, folder, seed, progress) for config in configs])
+
+
+def _member(config: TeacherConfig, dataset: Dataset, folder: Path, seed: int, progress: OnProgress) -> Member:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = _network(config, dataset)
+    adapted = AdaptedNetwork(network, config, dataset.preprocessing)
+    _check_fit(adapted, config, dataset)
+    if config.kind == "train" or config.training is not None:
+        _train(adapted, config, dataset, folder=folder, seed=seed, progress=progress)
+    content = file_digest(config.path) if config.path is not None else _digest_of(network)
+    return Member(config.name, adapted, value_digest([config.content(), content]))
+
+
+def _network(config: TeacherConfig, dataset: Dataset) -> nn.Module:
+    channels, classes = config.channels or dataset.input_shape[0], len(dataset.classes)
+    if config.kind == "pt2" and config.path is not None:
+        return load_exported(config.path)
+    if config.kind == "timm":
+        network = _from_timm(config, channels, classes)
+    elif config.kind == "factory":
+        network = _from_factory(config)
+    else:
+        return ConvNet(channels, classes, width=config.width, depth=config.depth)
+    if config.weights is not None:
+        fit_weights(network, read_weights(config.weights), f"'{config.weights}'")
+    return network
+
+
+def _from_factory(config: TeacherConfig) -> nn.Module:
+    module_name, _, function_name = (config.factory or "").partition(":")
+    try:
+        function = getattr(importlib.import_module(module_name), function_name)
+    except (ImportError, AttributeError) as error:
+        raise TeacherError(
+            f"the factory '{config.factory}' cannot be imported",
+            why=str(error),
+            fix="install its package in this environment, or set PYTHONPATH to the folder that holds it",
+        ) from error
+    try:
+        network = function(**config.arguments)
+    except Exception as error:
+        raise TeacherError(
+            f"the factory '{config.factory}' failed",
+            why=f"{type(error).__name__}: {error}",
+            fix="correct 'arguments'",
+        ) from error
+    if not isinstance(network, nn.Module):
+        raise TeacherError(
+            f"the factory '{config.factory}' returned a {type(network).__name__}",
+            fix="return a torch.nn.Module",
+        )
+    return network
+
+
+def _from_timm(config: TeacherConfig, channels: int, classes: int) -> nn.Module:
+    try:
+        import timm
+    except ImportError as error:
+        raise TeacherError(
+            "a teacher of kind 'timm' needs the package timm, which is not installed",
+            why=str(error),
+            fix='pip install "lathe-deploy[timm]"',
+        ) from error
+    arguments: dict[str, Any] = {"in_chans": channels, "pretrained": config.weights is None}
+    if config.weights is not None or config.training is not None:
+        arguments["num_classes"] = classes
+    try:
+        network: nn.Module = timm.create_model(config.model, **{**arguments, **config.arguments})
+    except Exception as error:  # timm, huggingface_hub and its network layer raise many kinds
+        raise TeacherError(
+            f"timm cannot make '{config.model}'",
+            why=f"{type(error).__name__}: {error}",
+            fix="check the name; without 'weights', pretrained weights are downloaded and need a network",
+        ) from error
+    return network
+
+
+def _check_fit(adapted: AdaptedNetwork, config: TeacherConfig, dataset: Dataset) -> None:
+    """Run the network once on two blank images of the data's size."""
+    channels, height, width = dataset.input_shape
+    shape = f"{channels}x{height}x{width}"
+    try:
+        with torch.no_grad():
+            output = adapted.eval()(torch.zeros(2, channels, height, width))
+    except Exception as error:
+        raise TeacherError(
+            f"the teacher '{config.name}' does not take the data's images of {shape}",
+            why=str(error).splitlines()[0] if str(error) else type(error).__name__,
+            fix="set 'resize' to the size it was trained on, and channels = 3 if it wants colour",
+        ) from error
+    classes = len(dataset.classes)
+    given = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
+    if given != (2, classes):
+        outputs = output.shape[1] if isinstance(given, tuple) and len(given) == 2 else given
+        raise TeacherError(
+            f"the teacher '{config.name}' has {outputs} outputs, but the data have {classes} classes",
+            why=f"two images of {shape} gave {given}, expected (2, {classes})",
+            fix="use the data it was trained on, or a network with one output per class that a "
+            "[teacher.training] table trains",
+        )
+
+
+def _train(
+    adapted: AdaptedNetwork,
+    config: TeacherConfig,
+    dataset: Dataset,
+    *,
+    folder: Path,
+    seed: int,
+    progress: OnProgress,
+) -> None:
+    """Train in place, or load what an equal call has trained."""
+    settings = config.training or TrainingSettings()
+    inputs = [config.content(), settings.model_dump(mode="json"), dataset.digest, seed, _digest_of(adapted)]
+    key = value_digest(inputs)[:16]
+    final, checkpoint = folder / f"teacher-{key}.safetensors", folder / f"teacher-{key}.checkpoint"
+    if final.exists():
+        fit_weights(adapted.network, read_weights(final), f"'{final}'")
+        return
+    try:
+        fit(
+            adapted,
+            dataset,
+            settings,
+            seed=seed,
+            checkpoint=checkpoint,
+            on_epoch=lambda done, total, record: progress(done, total, config.name),
+        )
+    except TrainingDiverged as error:
+        raise TeacherError(
+            f"training the teacher '{config.name}' diverged", why=str(error), fix="lower its learning_rate"
+        ) from error
+    write_atomically(final, weights_bytes(adapted.network))
+    checkpoint.unlink(missing_ok=True)
+
+
+def _digest_of(network: nn.Module) -> str:
+    return hashlib.sha256(weights_bytes(network)).hexdigest()

@@ -1,0 +1,102 @@
+"""A teacher: one frozen network, or an ensemble, that gives logits for the data's images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from devices.digests import value_digest
+from pipeline.data.base import Preprocessing
+from pipeline.teachers.config import TeacherConfig
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """One trained network of a teacher; ``digest`` is over its configuration and its weights."""
+
+    name: str
+    network: nn.Module
+    digest: str
+
+
+class Teacher:
+    """One network, or several as an ensemble.
+
+    Attributes:
+        names: one per member.
+        digest: over the configuration and weights of all members, in order.
+        module: preprocessed ``(N, C, H, W)`` to logits ``(N, classes)``; on the CPU until it is moved.
+    """
+
+    def __init__(self, members: Sequence[Member]) -> None:
+        self.names = tuple(member.name for member in members)
+        self.digest = value_digest([member.digest for member in members])
+        networks = [member.network for member in members]
+        self.module: nn.Module = networks[0] if len(networks) == 1 else _Ensemble(networks)
+        self.module.eval().requires_grad_(False)
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Logits ``(N, classes)`` of preprocessed images ``(N, C, H, W)``, on the images' device.
+
+        A single teacher gives its own logits. An ensemble gives the logarithm of the mean of its members'
+        softmax probabilities (1503.02531, section 3), so that their softmax is that mean.
+        """
+        self.module.to(images.device).eval()
+        with torch.no_grad():
+            logits: Tensor = self.module(images)
+        return logits
+
+
+class AdaptedNetwork(nn.Module):
+    """A network that takes the data's images through its own normalisation, channels and size.
+
+    Args:
+        network: the network as it was trained.
+        config: says what to adapt.
+        preprocessing: how the data's images were normalised.
+    """
+
+    def __init__(self, network: nn.Module, config: TeacherConfig, preprocessing: Preprocessing) -> None:
+        super().__init__()
+        self.network = network
+        self._size = config.resize
+        self._channels = config.channels
+        self._own: Preprocessing | None = None
+        if config.mean is not None and config.std is not None:
+            self._own = Preprocessing(config.mean, config.std)
+        self._data = preprocessing
+
+    def forward(self, images: Tensor) -> Tensor:
+        """``(N, C, H, W)`` as the data give them, to logits."""
+        if self._channels is not None and images.shape[1] == 1:
+            images = images.expand(-1, self._channels, -1, -1)
+        if self._own is not None:
+            images = _row(images, self._data.std) * images + _row(images, self._data.mean)
+            images = (images - _row(images, self._own.mean)) / _row(images, self._own.std)
+        if self._size is not None:
+            size = (self._size, self._size)
+            images = functional.interpolate(
+                images, size, mode="bilinear", align_corners=False, antialias=True
+            )
+        logits: Tensor = self.network(images)
+        return logits
+
+
+class _Ensemble(nn.Module):
+    def __init__(self, networks: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+
+    def forward(self, images: Tensor) -> Tensor:
+        each = torch.stack([torch.log_softmax(network(images), dim=1) for network in self.networks])
+        return torch.logsumexp(each, dim=0) - math.log(len(each))
+
+
+def _row(images: Tensor, values: tuple[float, ...]) -> Tensor:
+    """Per-channel values, or one for all, as a tensor that broadcasts over ``images``."""
+    return images.new_tensor(values).view(1, -1, 1, 1)

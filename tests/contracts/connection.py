@@ -1,0 +1,154 @@
+"""What every kind of connection must do: inherit ``ConnectionContract`` and provide ``connection``."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from devices.connections import Connection
+from devices.errors import MeasurementError, TargetError
+
+ODD_NAMES = ("with space", "quote'\"`$(x)", "line\nbreak", "-rf", "--help", "ünï😀", "a;b|c&d>e")
+
+
+class ConnectionContract:
+    """Subclasses provide ``connection``; ``run_python`` starts the device's own Python."""
+
+    @pytest.fixture
+    def connection(self) -> Connection:
+        raise NotImplementedError
+
+    def run_python(self, connection: Connection, code: str, *arguments: str, **options):
+        lines: list[str] = []
+        argv = (*connection.python, "-c", code, *arguments)
+        ended = connection.run(argv, on_line=lines.append, **{"timeout_s": 30.0, **options})
+        return lines, ended
+
+    def test_run_hands_over_each_line_and_the_status_when_a_command_ends(self, connection):
+        lines, ended = self.run_python(connection, "import sys; print('a'); print('b', end=''); sys.exit(7)")
+        assert lines == ["a", "b"]
+        assert (ended.returncode, ended.timed_out) == (7, False)
+
+    def test_run_passes_standard_input_on_byte_for_byte(self, connection):
+        code = "import sys, hashlib; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())"
+        import hashlib
+
+        data = bytes(range(256)) * 1000
+        lines, _ = self.run_python(connection, code, stdin=data)
+        assert lines == [hashlib.sha256(data).hexdigest()]
+
+    @pytest.mark.parametrize("argument", [*ODD_NAMES, ""])
+    def test_run_passes_arguments_on_as_they_are_when_they_look_like_shell(self, connection, argument):
+        lines, _ = self.run_python(connection, "import sys, json; print(json.dumps(sys.argv[1]))", argument)
+        import json
+
+        assert [json.loads(line) for line in lines] == [argument]
+
+    def test_run_keeps_the_tail_of_standard_error(self, connection):
+        _, ended = self.run_python(connection, "import sys; sys.stderr.write('x' * 100_000 + 'the end')")
+        assert ended.stderr_tail.endswith("the end")
+        assert len(ended.stderr_tail) < 10_000
+
+    def test_run_names_the_signal_when_one_ends_the_command(self, connection):
+        _, ended = self.run_python(connection, "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
+        assert ended.returncode == -signal.SIGSEGV
+
+    def test_run_kills_the_command_when_it_takes_too_long(self, connection):
+        lines, ended = self.run_python(
+            connection, "import time\nwhile True: print(1); time.sleep(.05)", timeout_s=1
+        )
+        assert ended.timed_out
+        assert lines
+
+    def test_run_kills_the_command_when_it_is_silent_too_long(self, connection):
+        code = "import time; print('last', flush=True); time.sleep(60)"
+        lines, ended = self.run_python(connection, code, silence_s=0.5)
+        assert ended.timed_out
+        assert lines == ["last"]
+
+    def test_run_ends_when_the_command_ended_though_its_child_holds_the_pipe(self, connection):
+        code = (
+            "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])"
+        )
+        start = time.monotonic()
+        _, ended = self.run_python(connection, code)
+        assert (ended.returncode, ended.timed_out) == (0, False)
+        assert time.monotonic() - start < 25
+
+    def test_run_leaves_no_child_behind_when_it_times_out(self, connection):
+        code = (
+            "import subprocess, sys, time\n"
+            "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+            "print(child.pid, flush=True)\n"
+            "time.sleep(600)"
+        )
+        lines, ended = self.run_python(connection, code, silence_s=1.0)
+        assert ended.timed_out
+        check = (
+            "import sys\n"
+            "try: print(open('/proc/' + sys.argv[1] + '/stat').read())\n"
+            "except OSError: print('gone')"
+        )
+        for _ in range(100):
+            state, _ = self.run_python(connection, check, lines[0])
+            if state == ["gone"] or ") Z " in state[0]:
+                return
+            time.sleep(0.05)
+        pytest.fail(f"the child still runs: {state}")
+
+    def test_run_takes_output_of_many_megabytes(self, connection):
+        lines, ended = self.run_python(connection, "print('x' * 5_000_000); print('y')")
+        assert [len(line) for line in lines] == [5_000_000, 1]
+        assert ended.returncode == 0
+
+    def test_run_refuses_a_command_that_does_not_exist(self, connection):
+        with pytest.raises(TargetError):
+            connection.run(("no-such-command-anywhere",), timeout_s=5)
+
+    @pytest.mark.parametrize("name", ODD_NAMES)
+    def test_push_and_pull_keep_every_byte_when_names_are_odd(self, connection, tmp_path, name):
+        source, target = tmp_path / name, tmp_path / "back"
+        source.write_bytes(os.urandom(1000))
+        connection.pull(connection.push(source), target)
+        assert target.read_bytes() == source.read_bytes()
+
+    def test_push_refuses_a_file_that_does_not_exist(self, connection, tmp_path):
+        with pytest.raises(MeasurementError, match="absent"):
+            connection.push(tmp_path / "absent")
+
+    def test_pull_replaces_a_file_and_leaves_nothing_else(self, connection, tmp_path):
+        source, target = tmp_path / "source", tmp_path / "target"
+        source.write_text("new")
+        target.write_text("old")
+        connection.pull(connection.push(source), target)
+        assert target.read_text() == "new"
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["source", "target"]
+
+    def test_pull_keeps_the_old_file_when_there_is_none_on_the_device(self, connection, tmp_path):
+        target = tmp_path / "target"
+        target.write_text("old")
+        with pytest.raises(MeasurementError):
+            connection.pull(connection.scratch() + "/absent", target)
+        assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
+
+    def test_scratch_is_a_folder_that_lasts_until_close(self, connection):
+        folder = connection.scratch()
+        assert connection.scratch() == folder
+        lines, _ = self.run_python(connection, "import os, sys; print(os.path.isdir(sys.argv[1]))", folder)
+        assert lines == ["True"]
+        connection.close()
+        connection.close()
+        lines, _ = self.run_python(connection, "import os, sys; print(os.path.isdir(sys.argv[1]))", folder)
+        assert lines == ["False"]
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process of this machine exists and is not a zombie."""
+    try:
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False

@@ -1,0 +1,59 @@
+"""An engine whose artifacts are scripts of misbehaviour: the first word of the file says what happens.
+
+It stands for a runtime with defects that no installed runtime shows at will.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+
+def version():
+    return "1.0"
+
+
+def binaries():
+    return [__file__]
+
+
+class Model:
+    def __init__(self, path, settings):
+        self.inputs = [((1, 2), "float32")]
+        self._word, _, self._rest = Path(path).read_text().partition(" ")
+        if self._word == "refuse":
+            raise ValueError("no such operation")
+        if self._word == "die-loading":
+            os.kill(os.getpid(), signal.SIGSEGV)
+
+    def set_inputs(self, arrays):
+        self._arrays = arrays
+
+    def run(self):
+        if self._word == "die":
+            print("about to die", file=sys.stderr, flush=True)
+            os.kill(os.getpid(), signal.SIGSEGV)
+        elif self._word == "exit":
+            os._exit(5)
+        elif self._word == "hang":
+            if self._rest:
+                Path(self._rest).write_text(str(os.getpid()))
+            time.sleep(600)
+        elif self._word == "raise":
+            raise RuntimeError("overflow")
+        elif self._word == "exhaust":
+            raise MemoryError
+        elif self._word == "babble":
+            print('{"event": "result", "job": 0}', flush=True)
+            os.write(1, b"\xff\xfenot json\n")
+        elif self._word == "die-once" and not Path(self._rest).exists():
+            Path(self._rest).write_text("")
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif self._word == "slow":
+            time.sleep(0.05)
+
+    def outputs(self):
+        return self._arrays

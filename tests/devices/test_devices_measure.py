@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from contracts.connection import ODD_NAMES, is_running
+from contracts.runtime import QUICK
+
+from devices.connections import LocalConnection
+from devices.digests import file_digest
+from devices.errors import MeasurementError, TargetError
+from devices.measure import Job, measure, probe
+from devices.measurement import Measurement, MeasurementFailure
+from devices.target import Target
+
+ENGINE = Path(__file__).parent / "hostile_engine.py"
+ONCE = replace(QUICK, launches=1)
+
+
+@pytest.fixture
+def script(tmp_path):
+    def write(name, text):
+        path = tmp_path / f"{name}.script"
+        path.write_text(text)
+        return Job(name, path)
+
+    return write
+
+
+class Mangled(LocalConnection):
+    """A connection that loses the end of what the first measuring processes say."""
+
+    def __init__(self, spoiled, keep):
+        super().__init__()
+        self.spoiled, self.keep, self.runs = spoiled, keep, 0
+
+    def run(self, argv, *, on_line=None, **options):
+        self.runs += 1
+        lines = []
+        ended = super().run(argv, on_line=lines.append, **options)
+        if 1 < self.runs <= 1 + self.spoiled:
+            text = "\n".join(lines)
+            lines = text[: int(len(text) * self.keep)].split("\n")
+        for line in lines:
+            on_line(line)
+        return ended
+
+
+def test_measure_gives_one_outcome_per_job_in_their_order(hostile, script):
+    jobs = [script(name, "run") for name in "cab"]
+    outcomes = measure(jobs, hostile, QUICK)
+    assert list(outcomes) == ["c", "a", "b"]
+    for job in jobs:
+        outcome = outcomes[job.name]
+        assert isinstance(outcome, Measurement)
+        assert outcome.artifact_digest == file_digest(job.artifact)
+        assert outcome.target == "host/hostile:fp32@1"
+        assert (outcome.runtime, outcome.device) == probe(hostile)
+        assert len(outcome.launches) == len(outcome.headlines_ns) == 2
+
+
+def test_measure_starts_one_process_per_launch_when_all_is_well(hostile, script):
+    connection = Mangled(0, 1)
+    measure(
+        [script(name, "run") for name in "abc"], hostile, replace(QUICK, launches=3), connection=connection
+    )
+    assert connection.runs == 1 + 3
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("refuse", "load-failed"),
+        ("raise", "run-failed"),
+        ("exhaust", "out-of-memory"),
+        ("die-loading", "crashed-signal-11"),
+        ("die", "crashed-signal-11"),
+        ("exit", "crashed-exit-5"),
+        ("hang", "timeout"),
+    ],
+)
+def test_measure_names_the_cause_and_goes_on_when_a_job_fails(hostile, script, text, code):
+    jobs = [script("one", "run"), script("bad", text), script("two", "run")]
+    outcomes = measure(jobs, hostile, ONCE, job_timeout_s=2)
+    failure = outcomes["bad"]
+    assert isinstance(failure, MeasurementFailure)
+    assert failure.reason.code == code
+    assert failure.reason.detail.startswith("launch 1: ")
+    assert isinstance(outcomes["one"], Measurement)
+    assert isinstance(outcomes["two"], Measurement)
+
+
+def test_measure_keeps_the_tail_of_standard_error_when_a_job_kills_its_process(hostile, script):
+    outcome = measure([script("bad", "die")], hostile, ONCE)["bad"]
+    assert "about to die" in outcome.reason.detail
+
+
+def test_measure_tries_a_job_once_more_when_its_process_was_killed(hostile, script, tmp_path):
+    jobs = [script("flaky", f"die-once {tmp_path / 'mark'}"), script("sound", "run")]
+    outcomes = measure(jobs, hostile, QUICK)
+    assert [len(outcomes[name].launches) for name in ("flaky", "sound")] == [2, 2]
+
+
+def test_measure_is_not_misled_when_a_library_writes_on_standard_output(hostile, script):
+    outcome = measure([script("loud", "babble")], hostile, ONCE)["loud"]
+    assert isinstance(outcome, Measurement)
+    assert len(outcome.launches[0].samples_ns) == 20
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.3, 0.9])
+def test_measure_tries_again_when_output_is_cut_short(hostile, script, keep):
+    jobs = [script(name, "run") for name in "abc"]
+    outcomes = measure(jobs, hostile, ONCE, connection=Mangled(1, keep))
+    assert [len(outcome.launches) for outcome in outcomes.values()] == [1, 1, 1]
+
+
+def test_measure_gives_up_in_bounds_when_output_never_comes(hostile, script):
+    connection = Mangled(99, 0.0)
+    with pytest.raises(MeasurementError, match="truncated-output"):
+        measure([script("a", "run")], hostile, ONCE, connection=connection)
+    assert connection.runs < 10
+
+
+def test_measure_leaves_no_process_behind_when_a_job_hangs(hostile, script, tmp_path):
+    measure([script("bad", f"hang {tmp_path / 'pid'}")], hostile, ONCE, job_timeout_s=1)
+    assert not is_running(int((tmp_path / "pid").read_text()))
+
+
+def test_measure_leaves_no_process_behind_when_it_is_killed_itself(tmp_path, script):
+    job, mark = script("bad", f"hang {tmp_path / 'pid'}"), tmp_path / "pid"
+    code = (
+        "import sys, pathlib, devices.runtimes as r\n"
+        "from devices.measure import Job, measure\n"
+        "from devices.measurement import MeasuringProtocol\n"
+        "from devices.target import Target\n"
+        "engine, artifact = map(pathlib.Path, sys.argv[1:])\n"
+        "r.RUNTIMES = (r.Runtime('hostile', engine, ('.script',), ('fp32',), (), 'x'),)\n"
+        "measure([Job('a', artifact)], Target('host', 'hostile'), MeasuringProtocol())"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(ENGINE), str(job.artifact)])
+    while not (mark.exists() and mark.read_text()):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    deadline = time.monotonic() + 20
+    while is_running(int(mark.read_text())):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_measure_takes_files_whatever_their_names(hostile, script, name):
+    assert isinstance(measure([script(name, "run")], hostile, ONCE)[name], Measurement)
+
+
+def test_measure_reports_progress_up_to_the_total_when_some_jobs_fail(hostile, script, tmp_path):
+    (tmp_path / "x.other").write_text("run")
+    jobs = [script("one", "run"), script("bad", "raise"), Job("other", tmp_path / "x.other")]
+    seen, known = [], []
+    measure(
+        jobs, hostile, QUICK, on_progress=lambda *p: seen.append(p), on_outcome=lambda *o: known.append(o)
+    )
+    assert [done for done, _ in seen] == sorted({done for done, _ in seen})
+    assert seen[-1] == (6, 6)
+    assert {name: outcome.kind for name, outcome in known} == {
+        "other": "failure",
+        "bad": "failure",
+        "one": "measurement",
+    }
+    assert dict(known)["other"].reason.code == "unsupported-artifact"
+
+
+def test_measure_stops_at_the_cap_and_says_so_when_a_model_is_slow(hostile, script):
+    outcome = measure([script("slow", "slow")], hostile, replace(ONCE, max_ns=100_000_000))["slow"]
+    assert len(outcome.launches[0].samples_ns) <= 3
+    assert "few-samples" in [reason.code for reason in outcome.reasons]
+
+
+def test_measure_gives_nothing_when_there_are_no_jobs(hostile):
+    assert measure([], hostile, QUICK) == {}
+
+
+def test_measure_refuses_two_jobs_of_one_name(hostile, script):
+    with pytest.raises(ValueError, match="names"):
+        measure([script("a", "run")] * 2, hostile, ONCE)
+
+
+def test_measure_refuses_an_artifact_that_is_missing(hostile, tmp_path):
+    with pytest.raises(MeasurementError, match="absent"):
+        measure([Job("a", tmp_path / "absent.script")], hostile, ONCE)
+
+
+@pytest.mark.parametrize(
+    ("target", "word"),
+    [
+        (Target("pixel8", "litert"), "host"),
+        (Target("host", "tflite"), "litert"),
+        (Target("host", "litert", "int8"), "fp32"),
+        (Target("host", "litert", options=("gpu",)), "gpu"),
+    ],
+)
+def test_probe_says_what_is_known_when_a_target_is_not(target, word):
+    with pytest.raises(TargetError) as caught:
+        probe(target)
+    assert word in str(caught.value)

@@ -1,0 +1,118 @@
+"""Real measurement values for the tests of the latency database, fixed and drawn."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+
+from devices.measurement import (
+    Conditions,
+    DeviceIdentity,
+    Launch,
+    Measurement,
+    MeasurementFailure,
+    MeasuringProtocol,
+    Reason,
+    RuntimeIdentity,
+    Verdict,
+)
+from latency_db.keys import Key, Workload
+
+RUNTIME = RuntimeIdentity("onnxruntime", "1.20.0", "ab" * 32, "fp32", 1, ("arena",))
+DEVICE = DeviceIdentity("host", "some cpu", 2, "linux", "6.1", "machine-1")
+PROTOCOL = MeasuringProtocol()
+QUIET = Conditions(0.1, 8 << 30, (2_000_000,), "performance", (45_000,), 0)
+
+
+def block(name: str) -> Workload:
+    return Workload.of("block", name, name)
+
+
+def key_of(workload: Workload) -> Key:
+    return Key.of(workload, RUNTIME, DEVICE, PROTOCOL)
+
+
+def measurement(latency_ns: int = 1000, verdict: Verdict = Verdict.VALID, launches: int = 3) -> Measurement:
+    samples = tuple(latency_ns for _ in range(20))
+    reasons = () if verdict is Verdict.VALID else (Reason("spread", f"launches of {latency_ns} ns differ"),)
+    launch = Launch(10, 20, 30, samples, 1 << 20, QUIET, QUIET)
+    return Measurement(
+        "cd" * 32,
+        "host/onnxruntime:fp32@1",
+        RUNTIME,
+        DEVICE,
+        PROTOCOL,
+        (launch,) * launches,
+        verdict,
+        reasons,
+        "2025-01-01T00:00:00+00:00",
+    )
+
+
+def failure(code: str = "unsupported") -> MeasurementFailure:
+    return MeasurementFailure("ef" * 32, "host/onnxruntime:fp32@1", Reason(code, "no kernel for it"))
+
+
+counts = st.integers(0, 2**63)
+few_counts = st.none() | st.lists(counts, max_size=3).map(tuple)
+finite = st.floats(allow_nan=False, allow_infinity=False)
+reasons = st.builds(Reason, code=st.text(), detail=st.text())
+conditions = st.builds(
+    Conditions,
+    load_1min=st.none() | finite,
+    memory_available_bytes=st.none() | counts,
+    cpu_frequency_khz=few_counts,
+    governor=st.none() | st.text(),
+    temperature_millicelsius=few_counts,
+    throttle_count=st.none() | counts,
+)
+launches = st.builds(
+    Launch,
+    process_start_ns=counts,
+    load_ns=counts,
+    first_inference_ns=counts,
+    samples_ns=st.lists(counts, min_size=1, max_size=5).map(tuple),
+    peak_memory_bytes=counts,
+    before=conditions,
+    after=conditions,
+)
+runtimes = st.builds(
+    RuntimeIdentity,
+    name=st.text(),
+    version=st.text(),
+    binary_digest=st.text(),
+    precision=st.text(),
+    threads=counts,
+    options=st.lists(st.text(), max_size=2).map(tuple),
+)
+devices = st.builds(
+    DeviceIdentity,
+    machine=st.text(),
+    cpu=st.text(),
+    cores=counts,
+    os=st.text(),
+    kernel=st.text(),
+    instance=st.text(),
+)
+protocols = st.builds(
+    MeasuringProtocol,
+    launches=st.integers(1, 20),
+    max_ns=counts,
+    headline_quantile=st.floats(0, 1),
+)
+workloads = st.builds(Workload.of, st.sampled_from(["block", "network"]), st.text(), st.text())
+measurements = st.builds(
+    Measurement,
+    artifact_digest=st.text(),
+    target=st.text(),
+    runtime=runtimes,
+    device=devices,
+    protocol=protocols,
+    launches=st.lists(launches, min_size=1, max_size=3).map(tuple),
+    verdict=st.sampled_from([Verdict.VALID, Verdict.DEGRADED]),
+    reasons=st.lists(reasons, max_size=2).map(tuple),
+    started_at=st.text(),
+    kind=st.just("measurement"),
+)
+failures = st.builds(
+    MeasurementFailure, artifact_digest=st.text(), target=st.text(), reason=reasons, kind=st.just("failure")
+)

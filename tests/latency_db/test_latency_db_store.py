@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from measurement_samples import (
+    DEVICE,
+    PROTOCOL,
+    RUNTIME,
+    block,
+    devices,
+    failure,
+    failures,
+    key_of,
+    measurement,
+    measurements,
+    protocols,
+    runtimes,
+    workloads,
+)
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
+
+from devices.measurement import DeviceIdentity, Measurement, MeasurementFailure, Outcome, Verdict
+from latency_db.errors import StoreError
+from latency_db.keys import Key, Workload
+from latency_db.store import Store, open_store
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with open_store(str(tmp_path / "latency.db")) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def shared_store() -> Iterator[Store]:
+    with tempfile.TemporaryDirectory() as folder, open_store(f"{folder}/latency.db") as opened:
+        yield opened
+
+
+def add(store: Store, workload: Workload, outcome: Outcome, device: DeviceIdentity = DEVICE) -> Key:
+    runtime, protocol = RUNTIME, PROTOCOL
+    if isinstance(outcome, Measurement):
+        runtime, device, protocol = outcome.runtime, outcome.device, outcome.protocol
+    return store.add(workload, runtime, device, protocol, outcome)
+
+
+@settings(max_examples=30, deadline=None)
+@given(workload=workloads, outcome=measurements)
+def test_find_returns_an_equal_measurement_when_it_was_added(
+    shared_store: Store, workload: Workload, outcome: Measurement
+) -> None:
+    assert shared_store.find(add(shared_store, workload, outcome)) == outcome
+
+
+@settings(max_examples=15, deadline=None)
+@given(workload=workloads, outcome=failures, runtime=runtimes, device=devices, protocol=protocols)
+def test_find_returns_an_equal_failure_when_it_was_added(
+    shared_store: Store, workload, outcome, runtime, device, protocol
+) -> None:
+    key = shared_store.add(workload, runtime, device, protocol, outcome)
+    assert shared_store.find(key) == outcome
+
+
+def test_find_returns_the_newest_when_there_are_several(store: Store) -> None:
+    for latency_ns in (3000, 1000, 2000):
+        key = add(store, block("a"), measurement(latency_ns))
+    assert store.find(key) == measurement(2000)
+    assert store.count() == 3
+
+
+def test_find_returns_a_degraded_measurement(store: Store) -> None:
+    degraded = measurement(verdict=Verdict.DEGRADED)
+    assert store.find(add(store, block("a"), degraded)) == degraded
+
+
+def test_find_passes_over_invalid_measurements(store: Store) -> None:
+    key = add(store, block("a"), measurement(verdict=Verdict.INVALID))
+    assert store.find(key) is None
+    add(store, block("a"), measurement(7))
+    add(store, block("a"), measurement(verdict=Verdict.INVALID))
+    assert store.find(key) == measurement(7)
+    assert store.count() == 3
+
+
+def test_find_returns_the_newest_outcome_when_a_failure_stands_beside_a_measurement(store: Store) -> None:
+    add(store, block("a"), measurement())
+    key = add(store, block("a"), failure())
+    assert store.find(key) == failure()
+    add(store, block("a"), measurement())
+    assert store.find(key) == measurement()
+
+
+def test_find_returns_a_measurement_of_another_machine_of_the_kind(store: Store) -> None:
+    key = add(store, block("a"), measurement())
+    other_machine = replace(DEVICE, instance="machine-2")
+    assert Key.of(block("a"), RUNTIME, other_machine, PROTOCOL) == key
+    add(store, block("a"), replace(measurement(5), device=other_machine))
+    found = store.find(key)
+    assert isinstance(found, Measurement)
+    assert found.device == other_machine
+
+
+def test_store_keeps_everything_when_it_is_opened_again(tmp_path: Path) -> None:
+    path = str(tmp_path / "new folder" / "with ? and #.db")
+    with open_store(path) as store:
+        key = add(store, block("a"), measurement())
+    with open_store(path) as store:
+        assert store.find(key) == measurement()
+    assert Path(path).exists()
+
+
+def test_store_works_in_memory_when_the_url_says_so() -> None:
+    with open_store("sqlite://") as store:
+        assert store.find(add(store, block("a"), failure())) == failure()
+
+
+def test_add_refuses_a_measurement_that_ran_on_another_runtime(store: Store) -> None:
+    stranger = replace(measurement(), runtime=replace(RUNTIME, version="2"))
+    with pytest.raises(ValueError, match="another runtime"):
+        store.add(block("a"), RUNTIME, DEVICE, PROTOCOL, stranger)
+
+
+@pytest.mark.parametrize("statement", ["DELETE FROM measurements", "UPDATE measurements SET target = 'x'"])
+def test_measurements_cannot_be_changed_when_they_are_stored(store: Store, statement: str) -> None:
+    key = add(store, block("a"), measurement())
+    with pytest.raises(IntegrityError, match="kept for ever"), store._engine.begin() as connection:
+        connection.execute(text(statement))
+    assert store.find(key) == measurement()
+
+
+def test_find_explains_when_a_row_is_damaged(tmp_path: Path) -> None:
+    with open_store(str(tmp_path / "latency.db")) as store:
+        key = add(store, block("a"), measurement())
+        with store._engine.begin() as connection:
+            connection.execute(text("DROP TRIGGER measurements_keep_on_UPDATE"))
+            connection.execute(text("UPDATE measurements SET launches = x'00'"))
+        with pytest.raises(StoreError, match="measurement 1 of the latency database cannot be read"):
+            store.find(key)
+
+
+def test_explain_miss_says_so_when_the_workload_is_new(store: Store) -> None:
+    add(store, block("a"), measurement())
+    assert "never measured" in store.explain_miss(key_of(block("b")))
+
+
+def test_explain_miss_says_so_when_only_invalid_measurements_exist(store: Store) -> None:
+    key = add(store, block("a"), measurement(verdict=Verdict.INVALID))
+    assert "never validly" in store.explain_miss(key)
+
+
+def test_explain_miss_says_so_when_nothing_is_missing(store: Store) -> None:
+    assert "nothing is missing" in store.explain_miss(add(store, block("a"), measurement()))
+
+
+def test_explain_miss_names_the_part_and_its_content_when_the_wanted_part_is_unknown(store: Store) -> None:
+    add(store, block("a"), measurement())
+    wanted = Key.of(block("a"), replace(RUNTIME, version="1.21.0"), DEVICE, PROTOCOL)
+    message = store.explain_miss(wanted)
+    assert message.startswith("the runtime differs")
+    assert "1.20.0" in message
+
+
+def test_explain_miss_names_the_fields_when_both_parts_are_known(store: Store) -> None:
+    upgraded = replace(RUNTIME, version="1.21.0")
+    add(store, block("a"), measurement())
+    add(store, block("b"), replace(measurement(), runtime=upgraded))
+    message = store.explain_miss(Key.of(block("a"), upgraded, DEVICE, PROTOCOL))
+    assert message == "the runtime differs: version '1.20.0' is stored, '1.21.0' is asked for"
+
+
+def test_explain_miss_compares_with_the_nearest_row_when_there_are_several(store: Store) -> None:
+    far = replace(DEVICE, machine="pixel8", os="android")
+    upgraded = replace(RUNTIME, version="1.21.0")
+    add(store, block("a"), measurement())
+    add(store, block("a"), replace(measurement(), device=far, runtime=upgraded))
+    message = store.explain_miss(Key.of(block("a"), RUNTIME, DEVICE, replace(PROTOCOL, launches=9)))
+    assert message.startswith("the protocol differs")
+    assert "runtime" not in message
+
+
+def test_failure_never_carries_a_time() -> None:
+    assert not hasattr(MeasurementFailure("", "", failure().reason), "latency")

@@ -1,0 +1,32 @@
+import random
+
+import pytest
+from search_models import by_macs, latency_model, small_space
+
+from latency_db.errors import EstimateError
+
+
+def test_estimate_adds_up_the_costs_of_blocks_and_the_fixed_part():
+    space = small_space()
+    model = latency_model(space, by_macs)
+    drawn = [space.sample(random.Random(seed)) for seed in range(5)]
+    for architecture, estimate in zip(drawn, model.estimate(drawn), strict=True):
+        total = 500.0 + sum(model.block_cost_ns(block) for block in space.blocks(architecture))
+        assert estimate.value_ns == pytest.approx(total)
+        assert estimate.high_ns == pytest.approx(total * model.upper_factor)
+
+
+def test_estimate_is_infinite_when_a_block_failed():
+    space = small_space()
+    architecture = space.reference()
+    failed = space.blocks(architecture)[2]
+    model = latency_model(space, lambda block: None if block == failed else 1.0)
+    assert model.estimate([architecture])[0].high_ns == float("inf")
+    assert model.block_cost_ns(failed) == float("inf")
+
+
+def test_estimate_refuses_a_block_that_was_not_measured():
+    model = latency_model(small_space(1), by_macs)
+    wider = small_space(2)
+    with pytest.raises(EstimateError):
+        type(model)(wider, model.network_model).estimate([wider.reference()])

@@ -1,0 +1,224 @@
+import json
+import math
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from killed_search import SlowRater
+from search_models import by_macs, latency_model, small_space
+
+from pipeline.errors import WorkFolderError
+from pipeline.search.base import Rating
+from pipeline.search.constraints import Constraints
+from pipeline.search.explorers.evolution import EvolutionExplorer
+from pipeline.search.explorers.random_explorer import RandomExplorer
+from pipeline.search.journal import Candidate, Journal
+from pipeline.search.loop import search
+from pipeline.spaces.base import Architecture
+
+SCRIPT = Path(__file__).with_name("killed_search.py")
+ROOT = SCRIPT.parents[3]
+
+
+def constraints(limit_ns=60_000.0, stages=2):
+    space = small_space(stages)
+    return Constraints(space, {"t": latency_model(space, by_macs)}, {"t": limit_ns})
+
+
+class CountingRater(SlowRater):
+    def __init__(self):
+        super().__init__(0.0)
+        self.rated = []
+
+    def rate(self, architecture):
+        self.rated.append(architecture)
+        return super().rate(architecture)
+
+
+def evolution(seed=0):
+    return EvolutionExplorer(constraints(), seed, population_size=5, sample_size=2)
+
+
+def start(journal, seconds):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(SCRIPT.parent)])}
+    return subprocess.Popen(
+        [sys.executable, str(SCRIPT), str(journal), str(seconds)], stdout=subprocess.PIPE, env=environment
+    )
+
+
+def test_search_ends_alike_when_it_was_killed_and_continued(tmp_path):
+    whole, _ = start(tmp_path / "whole.jsonl", 0.0).communicate(timeout=60)
+    journal = tmp_path / "killed.jsonl"
+    for lines in (3, 9):
+        process = start(journal, 0.05)
+        deadline = time.monotonic() + 60
+        while not journal.exists() or journal.read_bytes().count(b"\n") < lines:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=60)
+        assert process.returncode == -signal.SIGKILL
+        assert journal.read_bytes().count(b"\n") < 20
+    continued, _ = start(journal, 0.0).communicate(timeout=60)
+    assert len(json.loads(whole)) == 20
+    assert continued == whole
+    assert journal.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+@settings(max_examples=15, deadline=None)
+@given(kept=st.floats(0, 1))
+def test_search_ends_alike_when_the_journal_was_cut_anywhere(tmp_path_factory, kept):
+    journal = tmp_path_factory.mktemp("search") / "journal.jsonl"
+    whole = search(evolution(), SlowRater(0), 12, journal)
+    content = journal.read_bytes()
+    journal.write_bytes(content[: int(kept * len(content))])
+    rater = CountingRater()
+    assert search(evolution(), rater, 12, journal) == whole
+    assert journal.read_bytes() == content
+    lines = content[: int(kept * len(content))].count(b"\n")
+    assert len(rater.rated) == 12 - lines
+
+
+def test_search_rates_nothing_when_the_journal_is_complete(tmp_path):
+    first = search(evolution(), SlowRater(0), 8, tmp_path / "journal.jsonl")
+    rater = CountingRater()
+    assert search(evolution(), rater, 8, tmp_path / "journal.jsonl") == first
+    assert rater.rated == []
+
+
+def test_search_goes_on_when_it_is_asked_for_more_candidates(tmp_path):
+    first = search(evolution(), SlowRater(0), 5, tmp_path / "journal.jsonl")
+    more = search(evolution(), SlowRater(0), 9, tmp_path / "journal.jsonl")
+    assert more[:5] == first
+    assert more == search(evolution(), SlowRater(0), 9, tmp_path / "another.jsonl")
+
+
+def test_search_records_failures_and_goes_on(tmp_path):
+    class FailingRater:
+        def __init__(self):
+            self.outcomes = iter([ZeroDivisionError("no"), math.nan, math.inf, 0.5])
+
+        def rate(self, architecture):
+            outcome = next(self.outcomes)
+            if isinstance(outcome, Exception):
+                raise outcome
+            return Rating(outcome, math.nan)
+
+    found = search(evolution(), FailingRater(), 4, tmp_path / "journal.jsonl")
+    assert [candidate.failure for candidate in found] == [
+        "ZeroDivisionError: no",
+        "the rating is nan",
+        "the rating is inf",
+        None,
+    ]
+    assert found[3].rating == Rating(0.5, None)
+
+
+def test_search_does_not_swallow_an_interrupt(tmp_path):
+    class Interrupted:
+        def rate(self, architecture):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        search(evolution(), Interrupted(), 4, tmp_path / "journal.jsonl")
+
+
+def test_search_rates_an_architecture_once_when_an_explorer_repeats_itself(tmp_path):
+    class Stubborn:
+        def ask(self):
+            return small_space().reference()
+
+        def tell(self, architecture, rating):
+            pass
+
+    rater = CountingRater()
+    found = search(Stubborn(), rater, 3, tmp_path / "journal.jsonl")
+    assert len(found) == 3
+    assert len(rater.rated) == 1
+
+
+def test_search_ends_early_when_the_explorer_is_exhausted(tmp_path):
+    small = constraints(limit_ns=1e9, stages=1)
+    found = search(RandomExplorer(small, 0), SlowRater(0), 1000, tmp_path / "journal.jsonl")
+    assert len(found) == small.space.count()
+
+
+def test_search_reports_each_candidate(tmp_path):
+    seen = []
+    found = search(evolution(), SlowRater(0), 3, tmp_path / "j.jsonl", lambda *call: seen.append(call))
+    assert seen == [(1, 3, found[0]), (2, 3, found[1]), (3, 3, found[2])]
+
+
+def test_search_refuses_the_journal_of_another_search(tmp_path):
+    search(evolution(seed=0), SlowRater(0), 3, tmp_path / "journal.jsonl")
+    content = (tmp_path / "journal.jsonl").read_bytes()
+    with pytest.raises(WorkFolderError, match="another search"):
+        search(evolution(seed=1), SlowRater(0), 3, tmp_path / "journal.jsonl")
+    assert (tmp_path / "journal.jsonl").read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    "line", [b"{", b"[]", b"{}", b'{"choices": 3, "rating": null, "failure": "x"}', b"\xff"]
+)
+def test_journal_refuses_a_damaged_line_before_the_last(tmp_path, line):
+    path = tmp_path / "journal.jsonl"
+    good = json.dumps(Candidate(Architecture((("a", 1),)), failure="x").to_json()).encode()
+    path.write_bytes(line + b"\n" + good + b"\n")
+    with pytest.raises(WorkFolderError, match="damaged") as caught:
+        Journal(path)
+    assert "line 1" in caught.value.why
+
+
+def test_journal_says_so_when_it_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(WorkFolderError, match="cannot be written"):
+        Journal(tmp_path / "file" / "journal.jsonl")
+
+
+def test_search_keeps_what_was_rated_when_the_disk_is_full(tmp_path):
+    journal = tmp_path / "journal.jsonl"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(WorkFolderError, match="cannot be written"):
+            search(evolution(), SlowRater(0), 12, journal)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    rater = CountingRater()
+    found = search(evolution(), rater, 12, journal)
+    assert found == search(evolution(), SlowRater(0), 12, tmp_path / "another.jsonl")
+    assert 0 < len(rater.rated) < 12
+
+
+choices = st.one_of(st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text())
+ratings = st.builds(
+    Rating,
+    value=st.floats(allow_nan=False, allow_infinity=False),
+    spread=st.none() | st.floats(0, 1),
+)
+
+
+@given(
+    pairs=st.lists(st.tuples(st.text(), choices)),
+    outcome=st.one_of(
+        st.builds(lambda r: {"rating": r}, ratings), st.builds(lambda f: {"failure": f}, st.text())
+    ),
+)
+def test_candidate_survives_json(pairs, outcome):
+    candidate = Candidate(Architecture(tuple(pairs)), **outcome)
+    again = Candidate.from_json(json.loads(json.dumps(candidate.to_json(), allow_nan=False)))
+    assert again == candidate
+    assert again.architecture.identity == candidate.architecture.identity
+
+
+@pytest.mark.parametrize("arguments", [{}, {"rating": Rating(1.0), "failure": "x"}])
+def test_candidate_refuses_both_or_neither_of_rating_and_failure(arguments):
+    with pytest.raises(ValueError, match="either"):
+        Candidate(Architecture(()), **arguments)

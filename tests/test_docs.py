@@ -1,0 +1,135 @@
+"""The documentation tells the truth: links resolve; exit codes, recipe keys and commands are the code's."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import typing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+import devices.errors
+import latency_db.errors
+import pipeline.errors
+from devices.errors import LatheError
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+
+
+def _without_code(text: str) -> str:
+    return re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def _anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", _without_code(page.read_text("utf-8")), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def _tables(page: Path) -> list[list[list[str]]]:
+    """Every table of a page as rows of cells, heading first, ruler left out."""
+    blocks = re.findall(r"(?:^\|.*\|\n)+", page.read_text("utf-8"), flags=re.MULTILINE)
+    return [
+        [
+            [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+            for line in block.splitlines()
+            if "---" not in line
+        ]
+        for block in blocks
+    ]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_resolve(page: Path) -> None:
+    for link in LINK.findall(_without_code(page.read_text("utf-8"))):
+        if link.startswith(("https://", "http://")):
+            continue
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        assert target.is_relative_to(ROOT), f"{link} leaves the project"
+        assert target.exists(), f"{link} leads nowhere"
+        assert not anchor or anchor in _anchors(target), f"{link} names no heading"
+
+
+def test_every_page_of_docs_is_reached_from_the_readme() -> None:
+    reached, waiting = set(), [ROOT / "README.md"]
+    while waiting:
+        page = waiting.pop()
+        if page in reached or page.suffix != ".md":
+            continue
+        reached.add(page)
+        for link in LINK.findall(_without_code(page.read_text("utf-8"))):
+            if not link.startswith("http"):
+                waiting.append((page.parent / link.partition("#")[0]).resolve() if link[0] != "#" else page)
+    assert set(PAGES) <= reached
+
+
+def test_exit_codes_in_docs_are_those_of_the_errors() -> None:
+    modules = (devices.errors, latency_db.errors, pipeline.errors)
+    errors = {
+        kind
+        for module in modules
+        for kind in vars(module).values()
+        if isinstance(kind, type) and issubclass(kind, LatheError)
+    }
+    documented = {
+        (name, int(code))
+        for code, names, _ in _tables(ROOT / "docs" / "exit-codes.md")[0][1:]
+        for name in re.findall(r"`(\w+)`", names)
+    }
+    assert documented == {(kind.__name__, kind.exit_code) for kind in errors}
+
+
+def _models(annotation: Any) -> set[type[BaseModel]]:
+    """All pydantic models that a type reaches, itself included."""
+    if isinstance(annotation, type) and not typing.get_args(annotation):
+        if not issubclass(annotation, BaseModel):
+            return set()
+        inner = (_models(field.annotation) for field in annotation.model_fields.values())
+        return {annotation}.union(*inner)
+    return set().union(*(_models(part) for part in typing.get_args(annotation)))
+
+
+def _default(model: type[BaseModel], key: str) -> str | None:
+    """What the docs say of a key's default; None where any words will do."""
+    field = model.model_fields[key]
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True)
+    if isinstance(value, BaseModel):
+        return None
+    return "none" if value is None else f"`{json.dumps(value)}`"
+
+
+def test_recipe_keys_in_docs_are_those_of_the_code_with_their_defaults() -> None:
+    from pipeline.recipe import Recipe
+
+    documented = {
+        frozenset(row[0].strip("`") for row in table[1:]): {row[0].strip("`"): row[1] for row in table[1:]}
+        for table in _tables(ROOT / "docs" / "recipes.md")
+        if table[0][:2] == ["key", "default"]
+    }
+    models = _models(Recipe)
+    assert set(documented) == {frozenset(model.model_fields) for model in models}
+    for model in models:
+        defaults = documented[frozenset(model.model_fields)]
+        for key, said in defaults.items():
+            expected = _default(model, key)
+            assert expected in (None, said), f"{model.__name__}.{key}"
+
+
+def test_command_reference_is_up_to_date() -> None:
+    path = ROOT / "tools" / "generate_command_reference.py"
+    spec = importlib.util.spec_from_file_location("generate_command_reference", path)
+    assert spec is not None
+    assert spec.loader is not None
+    generator = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generator)
+    assert generator.TARGET.read_text("utf-8") == generator.reference(), (
+        "run .venv/bin/python tools/generate_command_reference.py"
+    )
