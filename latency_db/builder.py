@@ -66,10 +66,10 @@ def measured(
 ) -> dict[str, Outcome]:
     """The outcome of every workload on ``target``, by identity.
 
-    Only what is not stored is exported and measured. Each outcome is stored as soon as it is known (a workload
-    that cannot be exported is a failure), so a killed call goes on where it ended, and a second call measures
-    and exports nothing. A measurement that is invalid is repeated once; if it is invalid again, it is returned
-    so, and repeated by the next call.
+    Only what is not stored is exported and measured. Each outcome is stored as soon as it is known (one that
+    cannot be exported as a failure), so a killed call goes on where it ended, and a second call measures and
+    exports nothing. A measurement that is invalid is repeated once; if the second is invalid too, it is
+    returned, and the next call repeats it.
 
     Args:
         workloads: what to measure; repeated identities are measured once.

@@ -55,7 +55,7 @@ class WorkFolder:
             WorkFolderError: the folder cannot be made or written, is in use, or the disk is full.
         """
         with disk_errors(self.path):
-            (self.path / "stages").mkdir(parents=True, exist_ok=True)
+            self._make()
             lock = FileLock(self.path / "lock", timeout=0)
             holder = self.path / "lock.holder"
             try:
@@ -72,6 +72,16 @@ class WorkFolder:
                 yield self
             finally:
                 lock.release()
+
+    def _make(self) -> None:
+        try:
+            (self.path / "stages").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise WorkFolderError(
+                f"the work folder {self.path} cannot be made",
+                why=str(error.strerror),
+                fix="choose another folder with --work, or change permissions above it",
+            ) from error
 
     def stage(self, name: str, inputs: Any, kind: type[T], compute: Callable[[Path], T]) -> T:
         """The result of a stage: read back if it was finished with the same inputs, else computed and kept.

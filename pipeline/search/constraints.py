@@ -12,7 +12,7 @@ from latency_db.estimate import Estimate
 from pipeline.errors import BudgetError
 from pipeline.search.base import AdditiveLatencyModel
 from pipeline.search.feasibility import Feasibility, TargetRange
-from pipeline.spaces.base import Architecture, Block, Space
+from pipeline.spaces.base import Architecture, Block, Space, architecture_of
 
 GRID_STEPS = 12
 
@@ -106,13 +106,13 @@ class Constraints:
             architecture = architecture.with_choice(name, anchor[name])
         return architecture
 
-    def members(self) -> Iterator[Architecture]:
-        """Every architecture within the budgets, in a fixed order; goes through the whole space."""
+    @cached_property
+    def members(self) -> tuple[Architecture, ...]:
+        """Every architecture within the budgets, in a fixed order; goes through the whole space, once."""
         names = [decision.name for decision in self.space.decisions]
-        for choices in itertools.product(*(decision.choices for decision in self.space.decisions)):
-            architecture = Architecture(tuple(zip(names, choices, strict=True)))
-            if self.feasible(architecture):
-                yield architecture
+        combinations = itertools.product(*(decision.choices for decision in self.space.decisions))
+        everyone = (architecture_of(self.space, zip(names, choices, strict=True)) for choices in combinations)
+        return tuple(filter(self.feasible, everyone))
 
     def _ratios(self, architecture: Architecture) -> list[float]:
         estimates = self.estimates(architecture)

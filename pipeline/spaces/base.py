@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -137,6 +137,21 @@ class Space(Protocol):
     def build_block(self, block: Block) -> nn.Module:
         """A fresh module for one block; input ``(N, C, H, W)`` as in ``block.input_shape``."""
         ...
+
+
+def architecture_of(space: Space, choices: Iterable[Sequence[Choice]]) -> Architecture:
+    """The space's architecture with these pairs of decision and choice, for example read from JSON.
+
+    It is of the class that the space itself uses, and decisions that are not among the pairs are the
+    reference's.
+
+    Raises:
+        KeyError: the space has no decision of that name.
+    """
+    architecture = space.reference()
+    for name, choice in choices:
+        architecture = architecture.with_choice(str(name), choice)
+    return architecture
 
 
 def check_architecture(space: Space, architecture: Architecture) -> None:

@@ -29,7 +29,7 @@ class RuntimeContract:
     """Subclasses provide three fixtures.
 
     ``runtime``; ``artifact``, a file it loads with one float input; ``reference``, what the artifact
-    computes: ``(N, ...)`` inputs to ``(N, outputs)``. ``input_shape`` is the shape of one input without the batch.
+    computes: ``(N, ...)`` inputs to ``(N, outputs)``. ``input_shape`` is that of one input without the batch.
     """
 
     input_shape: tuple[int, ...]

@@ -10,6 +10,7 @@ from measurement_samples import DEVICE, PROTOCOL, RUNTIME, block, failure, key_o
 from devices.measure import Job
 from devices.measurement import (
     DeviceIdentity,
+    Measurement,
     MeasurementFailure,
     MeasuringProtocol,
     Outcome,
@@ -184,6 +185,34 @@ def test_measured_reports_progress_that_ends_at_the_total(store: Store, bench: B
     assert seen[0] == (2, 5)
     assert seen[-1] == (5, 5)
     assert seen == sorted(seen)
+
+
+def test_measured_keeps_what_ran_and_what_did_not_on_this_host(
+    tmp_path: Path, store: Store, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onnx = pytest.importorskip("onnx", reason="builds an ONNX model")
+    pytest.importorskip("onnxruntime", reason="measures with ONNX Runtime")
+    monkeypatch.setenv("LATHE_STATE_DIR", str(tmp_path / "state"))
+    graph = "agraph (float[1, 8] x) => (float[1, 8] y) { y = Relu(x) }"
+    model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> {graph}')
+    works, broken = block("relu"), block("not a model")
+
+    def export(workloads: Sequence[Workload]) -> dict[str, Path]:
+        paths = {workload.identity: tmp_path / f"{workload.identity}.onnx" for workload in workloads}
+        onnx.save(model, paths[works.identity])
+        paths[broken.identity].write_bytes(b"these bytes are no model")
+        return paths
+
+    quick = MeasuringProtocol(launches=3, min_count=5, min_ns=100_000)
+    first = measured([works, broken], TARGET, store=store, exporter=export, protocol=quick)
+    ran = first[works.identity]
+    assert isinstance(ran, Measurement)
+    assert ran.latency.value_ns > 0
+    assert isinstance(first[broken.identity], MeasurementFailure)
+    if ran.verdict is not Verdict.INVALID:
+        again = measured([works, broken], TARGET, store=store, exporter=bench.export, protocol=quick)
+        assert again == first
+        assert bench.exported == []
 
 
 def test_measured_refuses_when_the_exporter_leaves_a_workload_out(store: Store, bench: Bench) -> None:

@@ -106,7 +106,7 @@ def test_interval_holds_the_stated_share_of_unseen_networks(
 ) -> None:
     generator = np.random.default_rng(count)
     inside, total = 0, 0
-    for _ in range(40):
+    for _ in range(25):
         networks = draw_networks(generator, count + 25)
         measured = [true_latency(n, 0.7, 3e3, 5e4) * math.exp(generator.normal(0, 0.05)) for n in networks]
         model = NetworkModel.fit(TABLE, networks[:count], measured[:count], coverage)

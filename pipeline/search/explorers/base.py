@@ -10,12 +10,10 @@ from typing import Any
 
 from pipeline.search.base import Rating, SearchExhausted
 from pipeline.search.constraints import Constraints
-from pipeline.spaces.base import Architecture, Choice
-
-Choices = tuple[tuple[str, Choice], ...]
+from pipeline.spaces.base import Architecture, architecture_of
 
 TRIES = 100
-ENUMERATION_LIMIT = 100_000
+ENUMERATION_LIMIT = 20_000
 
 
 class ConstrainedExplorer(ABC):
@@ -32,8 +30,7 @@ class ConstrainedExplorer(ABC):
         constraints.certificate.require_reachable()
         self.constraints = constraints
         self.generator = random.Random(seed)
-        # Choices, not architectures: an outside space may have a class of its own for these.
-        self._asked: list[Choices] = []
+        self._asked: list[Architecture] = []
         self._told = 0
 
     @abstractmethod
@@ -58,10 +55,10 @@ class ConstrainedExplorer(ABC):
         """
         asked = set(self._asked)
         tried = itertools.islice(self.proposals(), TRIES)
-        architecture = next((proposal for proposal in tried if proposal.choices not in asked), None)
+        architecture = next((proposal for proposal in tried if proposal not in asked), None)
         if architecture is None:
             architecture = self._any_left(asked)
-        self._asked.append(architecture.choices)
+        self._asked.append(architecture)
         return architecture
 
     def tell(self, architecture: Architecture, rating: Rating | None) -> None:
@@ -70,7 +67,7 @@ class ConstrainedExplorer(ABC):
         Raises:
             ValueError: the architecture is not the one that the same ask gave.
         """
-        if self._told >= len(self._asked) or self._asked[self._told] != architecture.choices:
+        if self._told >= len(self._asked) or self._asked[self._told] != architecture:
             raise ValueError(f"tell {self._told + 1} does not answer ask {self._told + 1}")
         self._told += 1
         if rating is not None:
@@ -81,7 +78,7 @@ class ConstrainedExplorer(ABC):
         version, internal, gauss_next = self.generator.getstate()
         return {
             "generator": [version, list(internal), gauss_next],
-            "asked": [choices_to_json(choices) for choices in self._asked],
+            "asked": [to_pairs(architecture) for architecture in self._asked],
             "told": self._told,
             "learned": self.learned(),
         }
@@ -90,23 +87,18 @@ class ConstrainedExplorer(ABC):
         """Continue from a state that ``state`` returned."""
         version, internal, gauss_next = state["generator"]
         self.generator.setstate((version, tuple(internal), gauss_next))
-        self._asked = [choices_from_json(choices) for choices in state["asked"]]
+        self._asked = [architecture_of(self.constraints.space, pairs) for pairs in state["asked"]]
         self._told = state["told"]
         self.relearn(state["learned"])
 
-    def _any_left(self, asked: set[Choices]) -> Architecture:
+    def _any_left(self, asked: set[Architecture]) -> Architecture:
         if self.constraints.space.count() <= ENUMERATION_LIMIT:
-            left = [member for member in self.constraints.members() if member.choices not in asked]
+            left = [member for member in self.constraints.members if member not in asked]
             if left:
                 return self.generator.choice(left)
         raise SearchExhausted(f"all architectures within the budgets were asked ({len(asked)})")
 
 
-def choices_to_json(choices: Choices) -> list[list[Any]]:
-    """Choices as a list of pairs."""
-    return [list(pair) for pair in choices]
-
-
-def choices_from_json(pairs: list[list[Any]]) -> Choices:
-    """The choices of ``choices_to_json``."""
-    return tuple((name, choice) for name, choice in pairs)
+def to_pairs(architecture: Architecture) -> list[list[Any]]:
+    """The choices as JSON; ``architecture_of`` reads them."""
+    return [list(pair) for pair in architecture.choices]

@@ -8,8 +8,8 @@ from typing import Any
 
 from pipeline.search.base import Rating
 from pipeline.search.constraints import Constraints
-from pipeline.search.explorers.base import ConstrainedExplorer, choices_from_json, choices_to_json
-from pipeline.spaces.base import Architecture
+from pipeline.search.explorers.base import ConstrainedExplorer, to_pairs
+from pipeline.spaces.base import Architecture, architecture_of
 
 
 class EvolutionExplorer(ConstrainedExplorer):
@@ -55,13 +55,11 @@ class EvolutionExplorer(ConstrainedExplorer):
 
     def learned(self) -> dict[str, Any]:
         """The population, oldest first."""
-        return {
-            "population": [[choices_to_json(member.choices), value] for member, value in self._population]
-        }
+        return {"population": [[to_pairs(member), value] for member, value in self._population]}
 
     def relearn(self, learned: dict[str, Any]) -> None:
         """Take back the population."""
         self._population.clear()
         self._population.extend(
-            (Architecture(choices_from_json(choices)), value) for choices, value in learned["population"]
+            (architecture_of(self.constraints.space, pairs), value) for pairs, value in learned["population"]
         )

@@ -17,7 +17,7 @@ TARGETS = ("host/onnxruntime:fp32@1", "host/litert:fp32@1")
 
 def all_upper_ns(space, model):
     everything = Constraints(space, {"t": model}, {"t": 1e300})
-    return {a: model.estimate([a])[0].high_ns for a in everything.members()}
+    return {a: model.estimate([a])[0].high_ns for a in everything.members}
 
 
 def two_targets(share, space=None):
@@ -140,7 +140,7 @@ def test_draw_reaches_every_member_when_the_budget_is_tight():
     model = latency_model(space, by_macs)
     uppers = sorted(all_upper_ns(space, model).values())
     constraints = Constraints(space, {"t": model}, {"t": uppers[6]})
-    members = set(constraints.members())
+    members = set(constraints.members)
     generator = random.Random(0)
     assert {constraints.draw(generator) for _ in range(2000)} == members
 

@@ -9,6 +9,7 @@ from pipeline.data.base import Dataset, Preprocessing, Split
 from pipeline.distill.settings import TrainingSettings
 from pipeline.search.loop import search
 from pipeline.search.rater import DistillationRater
+from pipeline.spaces.cost import block_cost
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +25,20 @@ def dataset() -> Dataset:
         return Split(images.astype(np.uint8), labels.astype(np.int64))
 
     return Dataset(
-        "bars", split(192), split(64), split(1), ("a", "b", "c"), Preprocessing((0.5,), (0.25,)), "digest"
+        "bars", split(96), split(64), split(1), ("a", "b", "c"), Preprocessing((0.5,), (0.25,)), "digest"
     )
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Networks this small are slower on several threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+SMALL = small_space().extreme(lambda block: block_cost(block).macs)
 
 
 class TrueTargets:
@@ -44,26 +57,25 @@ def rater(dataset, targets=None, seed=0, **changes):
 
 
 def test_rate_learns_an_easy_task_and_gives_the_binomial_standard_error(dataset):
-    rating = rater(dataset, epochs=6).rate(small_space().reference())
+    rating = rater(dataset, epochs=10).rate(SMALL)
     assert rating.value > 0.6
     assert rating.spread == pytest.approx(math.sqrt(rating.value * (1 - rating.value) / 64))
 
 
 def test_rate_repeats_whatever_was_rated_before(dataset):
-    space = small_space()
-    first, second = space.reference(), space.extreme(lambda block: 1.0)
-    alone = rater(dataset).rate(second)
+    other = SMALL.with_choice("stage1.kernel", 5)
+    alone = rater(dataset).rate(SMALL)
     both = rater(dataset)
-    both.rate(first)
+    both.rate(other)
     torch.manual_seed(123)
-    assert both.rate(second) == alone
+    assert both.rate(SMALL) == alone
 
 
 def test_rate_leaves_the_global_generator_as_it_was(dataset):
     torch.manual_seed(9)
     expected = torch.rand(3)
     torch.manual_seed(9)
-    rater(dataset).rate(small_space().reference())
+    rater(dataset, epochs=1).rate(SMALL)
     assert torch.equal(torch.rand(3), expected)
 
 
@@ -74,7 +86,7 @@ def test_diverged_training_is_a_failed_candidate(dataset, tmp_path):
 
     class OneProposal:
         def ask(self):
-            return small_space().reference()
+            return SMALL
 
         def tell(self, architecture, rating):
             assert rating is None

@@ -1,0 +1,149 @@
+"""The scripts in a bundle run by themselves and agree with the runtime that verified the artifact."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from devices.predict import predict
+from devices.target import Target
+from pipeline.bundle import BundleContent, read_bundle, write_bundle
+from pipeline.verify import in_layout
+
+
+def infer(
+    bundle: Path, runtime: str, *arguments: str, python: tuple[str, ...] = (sys.executable, "-I")
+) -> subprocess.CompletedProcess[str]:
+    script = str(bundle / f"infer_{runtime}.py")
+    return subprocess.run(
+        [*python, script, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=bundle.parent,
+        check=False,
+    )
+
+
+@pytest.fixture
+def images(bundle_content: BundleContent, tmp_path: Path) -> Path:
+    np.save(tmp_path / "images.npy", bundle_content.test.images)
+    return tmp_path / "images.npy"
+
+
+def assert_agrees(bundle: Path, number: int, content: BundleContent, output: str) -> None:
+    manifest = read_bundle(bundle)
+    entry = manifest.targets[number]
+    assert entry.input.layout != "NK"
+    inputs = in_layout(content.preprocessing(content.test.images), entry.input.layout)
+    logits = predict(bundle / entry.artifact, inputs, Target.parse(entry.target)).astype(np.float64)
+    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    answers = [json.loads(line) for line in output.splitlines()]
+    assert [answer["image"] for answer in answers] == list(range(len(inputs)))
+    assert [answer["index"] for answer in answers] == logits.argmax(axis=1).tolist()
+    assert [answer["label"] for answer in answers] == [content.labels[k] for k in logits.argmax(axis=1)]
+    np.testing.assert_allclose([a["probability"] for a in answers], shares.max(axis=1), atol=1e-6)
+
+
+def test_infer_onnxruntime_agrees_with_predict(
+    own_bundle: Path, bundle_content: BundleContent, images: Path
+) -> None:
+    done = infer(own_bundle, "onnxruntime", str(images), "--threads", "2")
+    assert done.returncode == 0, done.stderr
+    assert_agrees(own_bundle, 0, bundle_content, done.stdout)
+    read_bundle(own_bundle)
+
+
+@pytest.mark.slow
+def test_infer_litert_agrees_with_predict(
+    litert_content: BundleContent, images: Path, tmp_path: Path
+) -> None:
+    bundle = write_bundle(litert_content, tmp_path / "bundle")
+    done = infer(bundle, "litert", str(images))
+    assert done.returncode == 0, done.stderr
+    assert_agrees(bundle, 1, litert_content, done.stdout)
+
+
+def test_infer_shows_its_help_without_the_model(own_bundle: Path) -> None:
+    (own_bundle / "manifest.json").unlink()
+    done = infer(own_bundle, "onnxruntime", "--help")
+    assert done.returncode == 0
+    assert "IMAGES.npy" in done.stdout
+
+
+def test_infer_refuses_a_model_that_was_changed(own_bundle: Path, images: Path) -> None:
+    model = own_bundle / read_bundle(own_bundle).targets[0].artifact
+    model.write_bytes(model.read_bytes() + b"\0")
+    refused(infer(own_bundle, "onnxruntime", str(images)), "is not the file that was verified")
+
+
+def test_infer_names_the_target_that_the_bundle_lacks(own_bundle: Path, images: Path) -> None:
+    done = infer(own_bundle, "onnxruntime", str(images), "--target", "host/onnxruntime:int8@1")
+    refused(done, "it has: host/onnxruntime:fp32@1")
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((2, 4, 4, 1), np.float32),
+        np.zeros((2, 5, 4, 1), np.uint8),
+        np.zeros((4, 4), np.uint8),
+        np.zeros((), np.uint8),
+    ],
+)
+def test_infer_says_what_images_it_takes(own_bundle: Path, tmp_path: Path, array: np.ndarray) -> None:
+    np.save(tmp_path / "odd.npy", array)
+    refused(infer(own_bundle, "onnxruntime", str(tmp_path / "odd.npy")), "this model takes uint8")
+
+
+def test_infer_refuses_pickled_and_missing_images(own_bundle: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "pickled.npy", np.array([{}], dtype=object), allow_pickle=True)
+    refused(infer(own_bundle, "onnxruntime", str(tmp_path / "pickled.npy")), "allow_pickle=False")
+    refused(infer(own_bundle, "onnxruntime", str(tmp_path / "none.npy")), "none.npy")
+
+
+def test_infer_refuses_no_threads(own_bundle: Path, images: Path) -> None:
+    done = infer(own_bundle, "onnxruntime", str(images), "--threads", "0")
+    assert done.returncode == 2
+    assert "--threads must be 1 or more" in done.stderr
+
+
+def test_infer_names_the_package_when_numpy_is_missing(own_bundle: Path, images: Path) -> None:
+    done = infer(own_bundle, "onnxruntime", str(images), python=(sys.executable, "-I", "-S"))
+    refused(done, "numpy is not installed")
+
+
+def test_infer_ends_quietly_when_nobody_reads_on(own_bundle: Path, images: Path) -> None:
+    shell = shutil.which("sh")
+    assert shell is not None
+    done = subprocess.run(
+        [
+            shell,
+            "-c",
+            '"$0" -I "$1" "$2" | head -n 1',
+            sys.executable,
+            "bundle/infer_onnxruntime.py",
+            str(images),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=own_bundle.parent,
+        check=True,
+    )
+    assert len(done.stdout.splitlines()) == 1
+    assert "Traceback" not in done.stderr
+
+
+def refused(done: subprocess.CompletedProcess[str], message: str) -> None:
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr
+    assert not done.stdout

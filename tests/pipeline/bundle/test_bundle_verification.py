@@ -1,0 +1,61 @@
+"""A bundle proves its accuracy and latency again from itself alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from pipeline.bundle import BundleContent, verify_bundle, write_bundle
+from pipeline.errors import VerificationError
+
+
+def state(folder: Path) -> list[tuple[str, int, int]]:
+    entries = ((path, path.lstat()) for path in (folder, *folder.rglob("*")))
+    return sorted((str(path), seen.st_mtime_ns, seen.st_size) for path, seen in entries)
+
+
+def ignore(done: int, total: int) -> None:
+    """No progress is shown."""
+
+
+def test_verify_bundle_repeats_accuracy_and_latency_and_writes_nothing(
+    written_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = state(written_bundle)
+    steps: list[tuple[int, int]] = []
+    result = verify_bundle(written_bundle, lambda done, total: steps.append((done, total)))
+    (target,) = result.targets
+    assert target.accuracy_holds
+    assert (target.verdict.correct, target.expected_correct) == (11, 11)
+    assert target.verdict.reference is not None
+    assert target.verdict.measurement.protocol.launches == 3
+    assert result.holds is target.verdict.feasible
+    assert steps == [(0, 1), (1, 1)]
+    assert state(written_bundle) == before
+    assert not list(tmp_path.iterdir())
+    document = json.loads(json.dumps(result.to_json(), allow_nan=False))
+    assert document["holds"] is result.holds
+    assert document["targets"][0]["verdict"]["measurement"]["kind"] == "measurement"
+
+
+def test_verify_bundle_does_not_hold_when_accuracy_or_budget_was_claimed_too_high(
+    bundle_content: BundleContent, tmp_path: Path
+) -> None:
+    (target,) = bundle_content.targets
+    verdict = dataclasses.replace(target.verdict, correct=9, budget="0.000001x", feasible=True)
+    boasting = dataclasses.replace(target, verdict=verdict)
+    folder = write_bundle(dataclasses.replace(bundle_content, targets=(boasting,)), tmp_path / "bundle")
+    result = verify_bundle(folder, ignore)
+    assert not result.targets[0].accuracy_holds
+    assert not result.targets[0].verdict.feasible
+    assert not result.holds
+
+
+def test_verify_bundle_checks_integrity_first(own_bundle: Path) -> None:
+    (own_bundle / "recipe.toml").write_text("")
+    with pytest.raises(VerificationError, match=r"recipe\.toml was changed"):
+        verify_bundle(own_bundle, ignore)

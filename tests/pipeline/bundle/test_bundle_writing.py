@@ -1,0 +1,158 @@
+"""A bundle is written at once, holds what it was given, and never replaces what is not a bundle."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import resource
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from devices.digests import file_digest
+from devices.errors import TargetError
+from devices.target import Target
+from pipeline.bundle import BundleContent, manifest_schema, read_bundle, write_bundle
+from pipeline.bundle.manifest import plain_path, target_slug
+from pipeline.bundle.writing import inference_script
+from pipeline.errors import VerificationError, WorkFolderError
+from pipeline.verify import TargetVerdict
+
+SLUG = "host_onnxruntime_fp32_1"
+
+
+def files_of(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): file_digest(path) for path in folder.rglob("*") if path.is_file()
+    }
+
+
+def test_write_bundle_describes_what_it_was_given(
+    written_bundle: Path, bundle_content: BundleContent
+) -> None:
+    manifest = read_bundle(written_bundle)
+    (entry,) = manifest.targets
+    verdict = bundle_content.targets[0].verdict
+    assert entry.artifact == f"artifacts/{SLUG}/model.onnx"
+    assert entry.reference == f"reference/{SLUG}/model.onnx"
+    assert (entry.input.name, entry.input.shape, entry.input.layout) == ("input", (1, 1, 4, 4), "NCHW")
+    assert (entry.output.name, entry.output.shape) == ("logits", (1, 3))
+    assert entry.predicted is not None
+    assert (entry.predicted.kind, entry.measured.kind) == ("estimate", "measurement")
+    assert entry.measured.value_ns == verdict.measurement.latency.value_ns
+    assert (entry.correct, entry.total, entry.feasible) == (verdict.correct, 12, verdict.feasible)
+    assert manifest.student.accuracy == pytest.approx(11 / 12)
+    assert (written_bundle / manifest.recipe).read_text() == bundle_content.recipe
+
+
+def test_write_bundle_keeps_the_test_split_and_the_raw_samples(
+    written_bundle: Path, bundle_content: BundleContent
+) -> None:
+    with np.load(written_bundle / "data" / "test.npz", allow_pickle=False) as arrays:
+        assert np.array_equal(arrays["images"], bundle_content.test.images)
+        assert np.array_equal(arrays["labels"], bundle_content.test.labels)
+    document = json.loads((written_bundle / f"measurements/{SLUG}.json").read_text())
+    assert TargetVerdict.from_json(document) == bundle_content.targets[0].verdict
+
+
+def test_write_bundle_writes_the_same_bytes_for_the_same_content(
+    written_bundle: Path, bundle_content: BundleContent, tmp_path: Path
+) -> None:
+    assert files_of(write_bundle(bundle_content, tmp_path / "again")) == files_of(written_bundle)
+
+
+def test_write_bundle_replaces_an_earlier_bundle_whole(
+    bundle_content: BundleContent, own_bundle: Path
+) -> None:
+    (own_bundle / "extra").write_text("")
+    write_bundle(dataclasses.replace(bundle_content, name="second"), own_bundle)
+    assert read_bundle(own_bundle).name == "second"
+    assert [path.name for path in own_bundle.parent.iterdir()] == ["bundle"]
+
+
+def test_write_bundle_leaves_the_earlier_bundle_when_it_fails(
+    bundle_content: BundleContent, own_bundle: Path
+) -> None:
+    before = files_of(own_bundle)
+    broken = dataclasses.replace(bundle_content, report=own_bundle.parent / "no-report.html")
+    with pytest.raises(OSError, match="no-report"):
+        write_bundle(broken, own_bundle)
+    assert files_of(own_bundle) == before
+    assert [path.name for path in own_bundle.parent.iterdir()] == ["bundle"]
+
+
+def test_write_bundle_does_not_replace_a_folder_that_is_no_bundle(
+    bundle_content: BundleContent, tmp_path: Path
+) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(WorkFolderError, match="is not replaced by a bundle"):
+        write_bundle(bundle_content, tmp_path)
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_write_bundle_refuses_an_artifact_that_was_not_verified(
+    bundle_content: BundleContent, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.onnx"
+    other.write_bytes(bundle_content.targets[0].artifact.read_bytes() + b"\0")
+    target = dataclasses.replace(bundle_content.targets[0], artifact=other)
+    with pytest.raises(VerificationError, match="is not the file that was verified"):
+        write_bundle(dataclasses.replace(bundle_content, targets=(target,)), tmp_path / "bundle")
+    assert [path.name for path in tmp_path.iterdir()] == ["other.onnx"]
+
+
+def test_write_bundle_leaves_the_earlier_bundle_when_the_disk_takes_no_more(
+    bundle_content: BundleContent, own_bundle: Path
+) -> None:
+    """A real limit on the size of files stands for the full disk."""
+    before = files_of(own_bundle)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (400, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write_bundle(bundle_content, own_bundle)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert files_of(own_bundle) == before
+    assert [path.name for path in own_bundle.parent.iterdir()] == ["bundle"]
+
+
+def test_write_bundle_names_the_folder_that_cannot_be_written(
+    bundle_content: BundleContent, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WorkFolderError, match="cannot write"):
+        write_bundle(bundle_content, tmp_path / "file" / "bundle")
+
+
+def test_inference_script_imports_only_numpy_the_runtime_and_the_standard_library() -> None:
+    for runtime, package in (("onnxruntime", "onnxruntime"), ("litert", "ai_edge_litert")):
+        source = inference_script(runtime)
+        compile(source, runtime, "exec")
+        imported = {
+            line.split()[1].split(".")[0]
+            for line in map(str.strip, source.splitlines())
+            if line.startswith(("import ", "from "))
+        }
+        assert imported - set(sys.stdlib_module_names) == {"numpy", package}
+
+
+def test_inference_script_refuses_a_runtime_without_a_script() -> None:
+    for runtime in ("tensorrt", "common"):
+        with pytest.raises(TargetError, match="no inference script"):
+            inference_script(runtime)
+
+
+def test_manifest_schema_describes_every_field(written_bundle: Path) -> None:
+    schema = manifest_schema()
+    document = json.loads((written_bundle / "manifest.json").read_bytes())
+    assert set(schema["properties"]) == set(document)
+    assert schema["additionalProperties"] is False
+
+
+def test_target_slug_is_a_plain_name() -> None:
+    slugs = {target_slug(Target.parse(text)) for text in ("a/b-c:fp32@1", "a-b/c:fp32@1", "a/b:int8+gpu@4")}
+    assert slugs == {"a_b-c_fp32_1", "a-b_c_fp32_1", "a_b_int8+gpu_4"}
+    assert all(plain_path(slug) == slug for slug in slugs)

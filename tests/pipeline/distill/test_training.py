@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pipeline.data.base import Dataset, Preprocessing, Split
+from pipeline.distill.settings import EpochRecord, TrainingSettings
+from pipeline.distill.targets import LiveTargets, StoredTargets
+from pipeline.distill.training import (
+    TrainingDiverged,
+    accuracy,
+    fit,
+    learning_rate_at,
+    predict_logits,
+)
+
+
+def _split(count: int, seed: int) -> Split:
+    """Two classes of 6x6 images: bright left half, bright right half, with noise."""
+    generator = np.random.default_rng(seed)
+    labels = np.arange(count, dtype=np.int64) % 2
+    images = generator.integers(0, 120, (count, 6, 6, 1), dtype=np.uint8)
+    images[labels == 0, :, :3] += 100
+    images[labels == 1, :, 3:] += 100
+    return Split(images, labels)
+
+
+@pytest.fixture(name="dataset")
+def _dataset() -> Dataset:
+    splits = [_split(65, 0), _split(32, 1), _split(32, 2)]
+    return Dataset("halves", *splits, ("left", "right"), Preprocessing((0.4,), (0.3,)), "digest")
+
+
+def _network(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2)
+    )
+
+
+class _Teacher:
+    """Knows the answer: compares the halves."""
+
+    def logits(self, images: torch.Tensor) -> torch.Tensor:
+        difference = images[..., :3].mean((1, 2, 3)) - images[..., 3:].mean((1, 2, 3))
+        return torch.stack([difference, -difference], 1) * 4
+
+
+SETTINGS = TrainingSettings(epochs=4, batch_size=16, learning_rate=0.02, patience=4)
+
+
+def _weights(model: nn.Module) -> list[torch.Tensor]:
+    return [tensor.clone() for tensor in model.state_dict().values()]
+
+
+def _equal(first: list[torch.Tensor], second: list[torch.Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_fit_learns_and_leaves_the_model_in_eval_mode_with_its_best_weights(dataset: Dataset) -> None:
+    model = _network()
+    result = fit(model, dataset, SETTINGS, seed=0)
+    assert not model.training
+    assert result.best_validation_accuracy > 0.9
+    assert accuracy(model, dataset.validation, dataset.preprocessing) == result.best_validation_accuracy
+    assert result.best_validation_accuracy == max(r.validation_accuracy for r in result.history)
+
+
+@pytest.mark.parametrize("augment", ["none", "crop-flip"])
+def test_fit_gives_the_same_weights_when_the_seed_is_the_same(dataset: Dataset, augment: str) -> None:
+    settings = SETTINGS.model_copy(update={"augment": augment})
+    runs = []
+    for seed in (7, 7, 8):
+        model = _network()
+        fit(model, dataset, settings, seed=seed)
+        runs.append(_weights(model))
+    assert _equal(runs[0], runs[1])
+    assert not _equal(runs[0], runs[2])
+
+
+def test_fit_resumed_from_a_checkpoint_gives_the_weights_of_an_uninterrupted_run(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    settings = SETTINGS.model_copy(update={"augment": "crop", "epochs": 5, "patience": 5})
+    whole = _network()
+    expected = fit(whole, dataset, settings, seed=1)
+
+    class Killed(Exception):
+        pass
+
+    def kill(done: int, total: int, record: EpochRecord) -> None:
+        if done == 2:
+            raise Killed
+
+    checkpoint = tmp_path / "checkpoint.pt"
+    with pytest.raises(Killed):
+        fit(_network(), dataset, settings, seed=1, checkpoint=checkpoint, on_epoch=kill)
+    resumed = _network(seed=99)
+    seen: list[int] = []
+    result = fit(
+        resumed, dataset, settings, seed=1, checkpoint=checkpoint, on_epoch=lambda d, t, r: seen.append(d)
+    )
+    assert seen == [3, 4, 5]
+    assert result == expected
+    assert _equal(_weights(resumed), _weights(whole))
+
+
+def test_fit_stops_early_when_validation_has_not_risen_for_patience_epochs(dataset: Dataset) -> None:
+    settings = SETTINGS.model_copy(update={"epochs": 50, "patience": 2})
+    result = fit(_network(), dataset, settings, seed=0)
+    assert len(result.history) == result.best_epoch + 3 < 50
+
+
+def test_fit_raises_when_the_loss_is_not_finite(dataset: Dataset) -> None:
+    settings = SETTINGS.model_copy(update={"learning_rate": 1e20})
+    with pytest.raises(TrainingDiverged, match="loss became"):
+        fit(_network(), dataset, settings, seed=0)
+
+
+def test_stored_and_live_targets_give_the_same_student_when_images_are_not_augmented(
+    dataset: Dataset,
+) -> None:
+    settings = SETTINGS.model_copy(update={"soft_weight": 1.0})
+    students = []
+    for targets in (
+        LiveTargets(_Teacher()),
+        StoredTargets(_Teacher(), dataset.train, dataset.preprocessing),
+    ):
+        model = _network()
+        fit(model, dataset, settings, seed=0, targets=targets)
+        students.append(predict_logits(model, dataset.test, dataset.preprocessing))
+    assert torch.allclose(students[0], students[1], atol=1e-4)
+
+
+def test_distillation_alone_teaches_the_student_when_it_sees_no_label(dataset: Dataset) -> None:
+    generator = np.random.default_rng(0)
+    wrong = Split(dataset.train.images, generator.integers(0, 2, len(dataset.train)))
+    unlabelled = Dataset(
+        "unlabelled", wrong, dataset.validation, dataset.test, dataset.classes, dataset.preprocessing, "d"
+    )
+    model = _network()
+    settings = SETTINGS.model_copy(update={"soft_weight": 1.0, "epochs": 8, "patience": 8})
+    fit(model, unlabelled, settings, seed=0, targets=LiveTargets(_Teacher()))
+    assert accuracy(model, dataset.test, dataset.preprocessing) > 0.9
+
+
+def test_learning_rate_rises_to_its_peak_then_falls_to_zero() -> None:
+    settings = TrainingSettings(learning_rate=0.1, warmup_share=0.1)
+    rates = [learning_rate_at(step, 100, settings) for step in range(100)]
+    assert math.isclose(rates[9], 0.1)
+    assert rates[:10] == sorted(rates[:10])
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[-1] < 1e-3

@@ -1,0 +1,74 @@
+"""A budget is one positive number with its unit."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.budget import Budget
+from pipeline.errors import RecipeError
+
+positive = st.floats(min_value=0, exclude_min=True, allow_nan=False, allow_infinity=False)
+
+
+@given(positive, st.booleans())
+def test_parse_reads_back_what_str_writes(number: float, relative: bool) -> None:
+    budget = Budget(relative=number) if relative else Budget(limit_ms=number)
+    assert Budget.parse(str(budget)) == budget
+
+
+@pytest.mark.parametrize(
+    ("text", "relative", "limit_ns"),
+    [("0.6x", 0.6, None), ("1.5ms", None, 1_500_000.0), (" 2 ms ", None, 2e6), ("1e-3x", 0.001, None)],
+)
+def test_parse_tells_relative_from_absolute(
+    text: str, relative: float | None, limit_ns: float | None
+) -> None:
+    budget = Budget.parse(text)
+    assert (budget.relative, budget.limit_ns) == (relative, limit_ns)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "x",
+        "ms",
+        "0.6",
+        "0.6y",
+        "nanx",
+        "infms",
+        "0x",
+        "-1ms",
+        "-0.0x",
+        "1e999ms",
+        "1_0x",
+        "0x10x",
+        "1 x x",
+    ],
+)
+def test_parse_refuses_what_is_no_budget(text: str) -> None:
+    with pytest.raises(RecipeError):
+        Budget.parse(text)
+
+
+@pytest.mark.parametrize("number", [0.0, -1.0, math.nan, math.inf])
+def test_budget_refuses_numbers_that_cannot_be_kept(number: float) -> None:
+    with pytest.raises(RecipeError, match="cannot be kept"):
+        Budget(relative=number)
+    with pytest.raises(RecipeError, match="cannot be kept"):
+        Budget(limit_ms=number)
+
+
+def test_budget_refuses_both_and_neither() -> None:
+    for arguments in ({}, {"relative": 0.6, "limit_ms": 1.0}):
+        with pytest.raises(RecipeError, match="exactly one"):
+            Budget(**arguments)
+
+
+def test_limit_given_scales_the_reference_only_for_a_relative_budget() -> None:
+    assert Budget.parse("0.5x").limit_given(2_000.0) == 1_000.0
+    assert Budget.parse("1.5ms").limit_given(2_000.0) == 1_500_000.0

@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.errors import RecipeError
+from pipeline.recipe import EMBEDDED, load_recipe, parse_recipe
+
+
+def _minimal() -> dict[str, Any]:
+    return {
+        "name": "demo",
+        "data": {"kind": "digits"},
+        "teacher": [{"kind": "train"}],
+        "target": [{"name": "host/litert:fp32@1", "budget": "0.6x"}],
+    }
+
+
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_load_recipe_reads_every_embedded_recipe(name: str) -> None:
+    recipe, text = load_recipe(name)
+    assert recipe.name == name
+    assert text.startswith("# ")
+
+
+def test_load_recipe_reads_the_quickstart_when_none_is_named() -> None:
+    assert load_recipe(None)[0].name == "quickstart"
+
+
+def test_load_recipe_takes_relative_paths_from_the_recipes_folder(tmp_path: Path) -> None:
+    recipe = tmp_path / "my recipe.toml"
+    recipe.write_text(
+        'name = "mine"\n[data]\nkind = "npz"\npath = "data/mine.npz"\n'
+        '[[teacher]]\nkind = "pt2"\npath = "/absolute/teacher.pt2"\n'
+        '[[target]]\nname = "host/litert:fp32@1"\nbudget_ms = 1.5\n'
+    )
+    loaded, _ = load_recipe(str(recipe))
+    assert loaded.data.path == tmp_path / "data" / "mine.npz"
+    assert loaded.teacher[0].path == Path("/absolute/teacher.pt2")
+    assert loaded.target[0].limit().limit_ms == 1.5
+
+
+@pytest.mark.parametrize(
+    ("where", "key", "near"),
+    [
+        ((), "sead", "'seed'"),
+        (("data",), "vlidation", "'data.validation'"),
+        (("teacher", 0), "widht", "'teacher.0.width'"),
+        (("target", 0), "bugdet", "'target.0.budget'"),
+    ],
+)
+def test_parse_recipe_names_the_nearest_valid_key_when_a_key_is_unknown(
+    where: tuple[Any, ...], key: str, near: str
+) -> None:
+    document = _minimal()
+    holder: Any = document
+    for step in where:
+        holder = holder[step]
+    holder[key] = 1
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(document, Path())
+    assert f"did you mean {near}?" in caught.value.why
+
+
+def test_parse_recipe_looks_for_unknown_keys_in_deep_tables() -> None:
+    document = _minimal() | {"search": {"training": {"epoch": 3}}, "space": {"stages": [{"widht": 1}]}}
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(document, Path())
+    assert "'search.training.epochs'" in caught.value.why
+    assert "'space.stages.0.widths'" in caught.value.why
+
+
+@pytest.mark.parametrize("missing", ["name", "data", "teacher", "target"])
+def test_parse_recipe_says_what_is_missing(missing: str) -> None:
+    document = _minimal()
+    del document[missing]
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(document, Path())
+    assert f"{missing} is missing" in caught.value.why
+
+
+@pytest.mark.parametrize(
+    ("changed", "place"),
+    [
+        ({"seed": "seven"}, "seed"),
+        ({"seed": -1}, "seed"),
+        ({"name": "../escape"}, "name"),
+        ({"distil": {"epochs": 0}}, "distil.epochs"),
+        ({"data": {"kind": "digit"}}, "data.kind"),
+        ({"search": {"explorer": "psychic"}}, "search.explorer"),
+        ({"verify": {"launches": 2}}, "verify.launches"),
+        ({"target": []}, "target"),
+    ],
+)
+def test_parse_recipe_names_the_place_when_a_value_is_wrong(changed: dict[str, Any], place: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(_minimal() | changed, Path())
+    assert place in caught.value.why
+
+
+@pytest.mark.parametrize(
+    "budget",
+    [{}, {"budget": "0.6x", "budget_ms": 1.0}, {"budget": "0.6"}, {"budget_ms": 0.0}, {"budget": "-1x"}],
+)
+def test_parse_recipe_refuses_a_target_without_exactly_one_good_budget(budget: dict[str, Any]) -> None:
+    document = _minimal() | {"target": [{"name": "host/litert:fp32@1", **budget}]}
+    with pytest.raises(RecipeError):
+        parse_recipe(document, Path())
+
+
+def test_parse_recipe_refuses_one_target_twice_however_it_is_written() -> None:
+    twice = [{"name": "host/litert:fp32@1", "budget": "1x"}, {"name": "host/litert:fp32", "budget": "1x"}]
+    with pytest.raises(RecipeError, match="not valid") as caught:
+        parse_recipe(_minimal() | {"target": twice}, Path())
+    assert "must differ" in caught.value.why
+
+
+def test_overrides_change_values_by_dotted_keys() -> None:
+    recipe, text = load_recipe(
+        "quickstart",
+        ["seed=3", "search.evaluations=5", "target.0.budget=0.5x", "distil.augment=none", "name=mine"],
+    )
+    assert (recipe.seed, recipe.search.evaluations, recipe.distil.augment) == (3, 5, "none")
+    assert [str(target.limit()) for target in recipe.target] == ["0.5x", "0.6x"]
+    assert "# --set seed=3" in text
+
+
+def test_an_override_with_a_star_changes_every_item_and_replaces_the_other_form_of_a_budget() -> None:
+    recipe, _ = load_recipe("quickstart", ["target.*.budget_ms=2.5"])
+    assert [target.limit().limit_ms for target in recipe.target] == [2.5, 2.5]
+
+
+@pytest.mark.parametrize(
+    "override", ["seed", "=3", "target.7.budget=1x", "target.x.budget=1x", "seed.deep=1", "name.a.b=1"]
+)
+def test_an_override_that_leads_nowhere_is_refused(override: str) -> None:
+    with pytest.raises(RecipeError, match="--set"):
+        load_recipe("quickstart", [override])
+
+
+def test_load_recipe_says_so_when_the_file_is_missing_or_not_toml(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="cannot be read") as caught:
+        load_recipe("quickstrat")
+    assert "did you mean the embedded recipe 'quickstart'?" in caught.value.fix
+    broken = tmp_path / "broken.toml"
+    broken.write_text("name = ")
+    with pytest.raises(RecipeError, match="not valid TOML"):
+        load_recipe(str(broken))
+    broken.write_bytes(b"\xff\xfe")
+    with pytest.raises(RecipeError, match="not UTF-8"):
+        load_recipe(str(broken))

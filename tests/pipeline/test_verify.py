@@ -1,0 +1,218 @@
+"""A verdict rests on the measured interval, never on the value alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import TensorProto, helper
+
+from devices.errors import MeasurementError
+from devices.measure import measure
+from devices.measurement import (
+    Conditions,
+    DeviceIdentity,
+    Launch,
+    Measurement,
+    MeasuringProtocol,
+    Outcome,
+    Reason,
+    RuntimeIdentity,
+    Verdict,
+)
+from devices.target import Target
+from pipeline.budget import Budget
+from pipeline.data.base import Preprocessing, Split
+from pipeline.errors import VerificationError
+from pipeline.verify import TargetVerdict, in_layout, judge, latency_ratio, verify_artifact
+
+HOST = Target.parse("host/onnxruntime:fp32@1")
+IDENTITY = Preprocessing((0.0,), (1.0,))
+PROTOCOL = MeasuringProtocol(launches=3, min_ns=1_000_000, warmup_ns=1_000_000)
+
+headlines = st.lists(st.integers(1_000, 10**9), min_size=1, max_size=9)
+
+
+def a_measurement(headlines_ns: list[int], verdict: Verdict = Verdict.VALID) -> Measurement:
+    calm = Conditions(None, None, None, None, None, None)
+    return Measurement(
+        artifact_digest="00" * 32,
+        target=str(HOST),
+        runtime=RuntimeIdentity("onnxruntime", "1", "00", "fp32", 1),
+        device=DeviceIdentity("x86_64", "fixture", 1, "Linux", "6", "none"),
+        protocol=PROTOCOL,
+        launches=tuple(Launch(1, 1, 1, (value,) * 11, 1, calm, calm) for value in headlines_ns),
+        verdict=verdict,
+        reasons=() if verdict is Verdict.VALID else (Reason("launches-disagree", "launches differ"),),
+        started_at="2024-01-01T00:00:00+00:00",
+    )
+
+
+def save_pixel_model(path: Path, operator: str = "Flatten") -> Path:
+    """Logits are the two pixels of a (1, 1, 1, 2) image."""
+    graph = helper.make_graph(
+        [helper.make_node(operator, ["input"], ["flat"]), helper.make_node("Flatten", ["flat"], ["logits"])],
+        "pixels",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, (1, 1, 1, 2))],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, (1, 2))],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    return path
+
+
+def pixels() -> Split:
+    images = np.array([[9, 1], [1, 9], [9, 1], [1, 9]], np.uint8).reshape(4, 1, 2, 1)
+    return Split(images, np.array([0, 1, 1, 1], np.int64))
+
+
+@given(headlines)
+def test_latency_ratio_is_one_for_a_measurement_against_itself(values: list[int]) -> None:
+    ratio = latency_ratio(a_measurement(values), a_measurement(values))
+    assert ratio is not None
+    assert (ratio.low, ratio.value, ratio.high) == (1.0, 1.0, 1.0)
+
+
+@given(headlines, st.integers(2, 50))
+def test_latency_ratio_finds_a_constant_factor_whatever_the_launches_do(
+    values: list[int], factor: int
+) -> None:
+    ratio = latency_ratio(a_measurement([factor * value for value in values]), a_measurement(values))
+    assert ratio is not None
+    assert ratio.low == pytest.approx(factor)
+    assert ratio.high == pytest.approx(factor)
+
+
+def test_latency_ratio_needs_equally_many_launches() -> None:
+    student, reference = a_measurement([5, 5]), a_measurement([9, 9, 9])
+    assert latency_ratio(student, reference) is None
+    feasible, why = judge(Budget.parse("0.9x"), student, reference, None)
+    assert not feasible
+    assert "cannot be paired" in why
+
+
+@given(headlines, st.integers(1_000, 10**9))
+def test_judge_is_feasible_exactly_when_the_upper_end_is_within(values: list[int], limit_ns: int) -> None:
+    measurement = a_measurement(values)
+    budget = Budget(limit_ms=limit_ns / 1e6)
+    assert budget.limit_ns is not None
+    feasible, why = judge(budget, measurement, None, None)
+    assert feasible is (measurement.latency.high_ns <= budget.limit_ns)
+    assert str(budget) in why
+
+
+def test_judge_says_whether_the_budget_is_kept_in_doubt_or_exceeded() -> None:
+    measurement = a_measurement([1_000_000, 1_100_000, 1_200_000])
+    for text, word in (("1.3ms", " keeps "), ("1.15ms", " may exceed "), ("0.9ms", " exceeds ")):
+        feasible, why = judge(Budget.parse(text), measurement, None, None)
+        assert word in why
+        assert feasible is (text == "1.3ms")
+
+
+@pytest.mark.parametrize("which", ["artifact", "reference network"])
+def test_judge_never_calls_an_invalid_measurement_feasible(which: str) -> None:
+    student, reference = a_measurement([5, 5, 5]), a_measurement([50, 50, 50])
+    if which == "artifact":
+        student = dataclasses.replace(student, verdict=Verdict.INVALID)
+    else:
+        reference = dataclasses.replace(reference, verdict=Verdict.INVALID)
+    ratio = latency_ratio(student, reference)
+    feasible, why = judge(Budget.parse("0.9x"), student, reference, ratio)
+    assert not feasible
+    assert f"measurement of the {which} is invalid" in why
+
+
+def test_verify_artifact_runs_the_whole_split_and_both_networks(tmp_path: Path) -> None:
+    artifact = save_pixel_model(tmp_path / "student.onnx")
+    verdict = verify_artifact(
+        artifact,
+        pixels(),
+        IDENTITY,
+        HOST,
+        layout="NCHW",
+        budget=Budget.parse("1000x"),
+        reference=save_pixel_model(tmp_path / "reference.onnx", "Exp"),
+        protocol=PROTOCOL,
+    )
+    assert (verdict.correct, verdict.total, verdict.accuracy) == (3, 4, 0.75)
+    assert verdict.reference is not None
+    assert verdict.measurement.artifact_digest == verdict.artifact_digest
+    assert verdict.reference.artifact_digest != verdict.artifact_digest
+    assert len(verdict.measurement.launches) == len(verdict.reference.launches) == 3
+    assert verdict.ratio == latency_ratio(verdict.measurement, verdict.reference)
+    assert TargetVerdict.from_json(json.loads(json.dumps(verdict.to_json()))) == verdict
+
+
+def test_verify_artifact_repeats_an_invalid_measurement_once_and_never_calls_it_feasible(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def counted(*arguments: Any) -> dict[str, Outcome]:
+        calls.append(arguments)
+        return measure(*arguments)
+
+    monkeypatch.setattr("pipeline.verify.measure", counted)
+    verdict = verify_artifact(
+        save_pixel_model(tmp_path / "student.onnx"),
+        pixels(),
+        IDENTITY,
+        HOST,
+        layout="NCHW",
+        budget=Budget.parse("1000000ms"),
+        reference=None,
+        protocol=dataclasses.replace(PROTOCOL, max_count=1),
+    )
+    assert verdict.measurement.verdict is Verdict.INVALID
+    assert len(calls) == 2
+    assert not verdict.feasible
+    assert "is invalid, also when repeated" in verdict.why
+
+
+def test_verify_artifact_refuses_a_relative_budget_without_a_reference(tmp_path: Path) -> None:
+    with pytest.raises(VerificationError, match="cannot be checked"):
+        verify_artifact(
+            save_pixel_model(tmp_path / "student.onnx"),
+            pixels(),
+            IDENTITY,
+            HOST,
+            layout="NCHW",
+            budget=Budget.parse("0.5x"),
+            reference=None,
+            protocol=PROTOCOL,
+        )
+
+
+@pytest.mark.parametrize("damage", ["artifact", "reference", "numbers"])
+def test_verify_artifact_says_so_when_a_network_does_not_run(tmp_path: Path, damage: str) -> None:
+    artifact = save_pixel_model(tmp_path / "student.onnx", "Log" if damage == "numbers" else "Exp")
+    reference = save_pixel_model(tmp_path / "reference.onnx")
+    if damage != "numbers":
+        {"artifact": artifact, "reference": reference}[damage].write_bytes(b"no model")
+    split = pixels()
+    split.images[0] = 0
+    with pytest.raises(MeasurementError):
+        verify_artifact(
+            artifact,
+            split,
+            IDENTITY,
+            HOST,
+            layout="NCHW",
+            budget=Budget.parse("1ms"),
+            reference=reference,
+            protocol=PROTOCOL,
+        )
+
+
+def test_in_layout_moves_channels_only() -> None:
+    images = np.arange(2 * 3 * 4 * 5, dtype=np.float32).reshape(2, 3, 4, 5)
+    assert in_layout(images, "NHWC") is images
+    moved = in_layout(images, "NCHW")
+    assert moved.shape == (2, 5, 3, 4)
+    assert moved[1, 4, 2, 3] == images[1, 2, 3, 4]

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import subprocess
+import sys
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import WorkFolderError
+from pipeline.work import WorkFolder, write_atomically
+
+
+@dataclass(frozen=True)
+class _Value:
+    number: float
+    names: tuple[str, ...]
+
+
+def test_stage_computes_once_and_reads_back_an_equal_value(tmp_path: Path) -> None:
+    calls = []
+
+    def compute(folder: Path) -> _Value:
+        calls.append(folder)
+        (folder / "side.txt").write_text("kept")
+        return _Value(float("inf"), ("a", "b"))
+
+    with WorkFolder(tmp_path).opened() as work:
+        first = work.stage("demo", {"x": 1}, _Value, compute)
+    with WorkFolder(tmp_path).opened() as work:
+        second = work.stage("demo", {"x": 1}, _Value, compute)
+        assert (work.folder_of("demo") / "side.txt").read_text() == "kept"
+        assert [record.cached for record in work.records] == [True]
+    assert first == second
+    assert len(calls) == 1
+
+
+def test_stage_computes_again_when_an_input_differs(tmp_path: Path) -> None:
+    with WorkFolder(tmp_path).opened() as work:
+        values = [work.stage("demo", {"x": x}, _Value, lambda f, x=x: _Value(x, ())) for x in (1, 2, 1)]
+    assert [value.number for value in values] == [1, 2, 1]
+    assert [record.cached for record in work.records] == [False, False, True]
+
+
+@pytest.mark.parametrize("damage", ["change", "remove", "result"])
+def test_stage_computes_again_when_one_of_its_files_was_damaged(tmp_path: Path, damage: str) -> None:
+    calls = []
+
+    def compute(folder: Path) -> _Value:
+        calls.append(1)
+        (folder / "weights.bin").write_bytes(b"good")
+        return _Value(1, ())
+
+    with WorkFolder(tmp_path).opened() as work:
+        work.stage("demo", 1, _Value, compute)
+        folder = work.folder_of("demo")
+        if damage == "change":
+            (folder / "weights.bin").write_bytes(b"evil")
+        elif damage == "remove":
+            (folder / "weights.bin").unlink()
+        else:
+            (folder / "result.json").write_text("{")
+        work.stage("demo", 1, _Value, compute)
+    assert len(calls) == 2
+    assert (folder / "weights.bin").read_bytes() == b"good"
+
+
+def test_stage_that_raised_finds_what_it_left_when_it_is_called_again(tmp_path: Path) -> None:
+    def compute(folder: Path) -> _Value:
+        journal = folder / "journal"
+        done = len(journal.read_text()) if journal.exists() else 0
+        if done < 2:
+            journal.write_text("x" * (done + 1))
+            raise RuntimeError("killed")
+        return _Value(done, ())
+
+    with WorkFolder(tmp_path).opened() as work:
+        for _ in range(2):
+            with pytest.raises(RuntimeError):
+                work.stage("demo", 1, _Value, compute)
+        assert work.stage("demo", 1, _Value, compute).number == 2
+
+
+def test_opened_refuses_when_another_process_holds_the_folder(tmp_path: Path) -> None:
+    code = textwrap.dedent(
+        """
+        import sys
+        from pathlib import Path
+        from pipeline.work import WorkFolder
+        with WorkFolder(Path(sys.argv[1])).opened():
+            print("held", flush=True)
+            sys.stdin.read()
+        """
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        refusal = pytest.raises(WorkFolderError, match=rf"in use by process {other.pid}")
+        with refusal as caught, WorkFolder(tmp_path).opened():
+            pass
+        assert "--work" in caught.value.fix
+        other.kill()
+        other.wait()
+        with WorkFolder(tmp_path).opened():
+            pass
+
+
+@pytest.mark.parametrize("place", ["file", "/proc"])
+def test_opened_says_what_to_do_when_the_folder_cannot_be_written(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_text("")
+    folder = Path("/proc/lathe") if place == "/proc" else tmp_path / "file" / "work"
+    with pytest.raises(WorkFolderError, match="cannot be made") as caught, WorkFolder(folder).opened():
+        pass
+    assert "--work" in caught.value.fix
+
+
+def test_opened_says_so_when_the_disk_is_full(tmp_path: Path) -> None:
+    with pytest.raises(WorkFolderError, match="no space left") as caught, WorkFolder(tmp_path).opened():
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "x"))
+    assert "free some space" in caught.value.fix
+
+
+def test_write_atomically_keeps_the_old_file_when_the_disk_fills_while_writing(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    write_atomically(path, b"old")
+    code = textwrap.dedent(
+        f"""
+        import resource, signal, sys
+        from pathlib import Path
+        from pipeline.work import write_atomically
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, {resource.RLIM_INFINITY}))
+        try:
+            write_atomically(Path(sys.argv[1]), b"x" * 1000)
+        except OSError:
+            sys.exit(7)
+        """
+    )
+    ended = subprocess.run([sys.executable, "-c", code, str(path)], check=False)
+    assert ended.returncode == 7
+    assert path.read_bytes() == b"old"
