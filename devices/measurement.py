@@ -42,7 +42,8 @@ class Launch:
     """One fresh process in which the model was loaded, warmed up and timed.
 
     The phases are kept apart: process start, load, first inference, steady state (``samples_ns``, one
-    integer per inference in the order they ran).
+    integer per inference in the order they ran). An inference is timed from input ready to output ready, both
+    in buffers of the runtime. ``peak_memory_bytes`` is of the whole process: interpreter, runtime and model.
     """
 
     process_start_ns: int
@@ -82,9 +83,9 @@ class DeviceIdentity:
 class MeasuringProtocol:
     """How latencies are measured; part of every key, so a change of any number is another protocol.
 
-    Warm-up ends when both its count and time are reached. Timing stops when both minimum count and time are
-    reached, or at either cap. ``headline_quantile`` is the quantile of a launch's samples that stands for the
-    launch; see docs/measuring.md for the evidence.
+    Warm-up ends when both its count and time are reached, or at ``max_ns``. Timing stops when both minimum
+    count and time are reached, or at either cap. ``headline_quantile`` is the quantile of a launch's samples
+    that stands for the launch; see docs/measuring.md for the evidence.
     """
 
     version: int = 1

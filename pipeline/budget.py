@@ -70,4 +70,5 @@ class Budget:
         return self.limit_ms * 1e6
 
     def __str__(self) -> str:
-        return f"{self.relative!r}x" if self.relative is not None else f"{self.limit_ms!r}ms"
+        number, unit = (self.limit_ms, "ms") if self.relative is None else (self.relative, "x")
+        return repr(number).removesuffix(".0") + unit

@@ -142,6 +142,17 @@ def test_tools_lathe_names_the_remedy_when_no_python_is_on_the_path(tmp_path: Pa
     assert "python3-venv" in messages
 
 
+def test_tools_lathe_names_the_package_when_python_cannot_make_environments(tmp_path: Path) -> None:
+    project = _project(tmp_path / "project")
+    python = tmp_path / "python-of-debian"
+    python.write_text(f'#!/bin/sh\ncase "$*" in *ensurepip*) exit 1 ;; esac\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    code, _, messages = _run(project, LATHE_PYTHON=str(python))
+    assert code == 1
+    assert "cannot make virtual environments" in messages
+    assert "apt install python3-venv" in messages
+
+
 @pytest.mark.slow
 def test_tools_lathe_shows_the_words_of_pip_when_the_installation_fails(tmp_path: Path) -> None:
     project = _project(tmp_path / "project")

@@ -1,7 +1,7 @@
 # Sourced by tools/lathe, tools/test and .ci/run: makes the virtual environment .venv of this checkout.
 #
-# `set_up EXTRAS` returns at once when a stamp says that .venv was made from exactly these inputs: the place of
-# the checkout, the Python, pyproject.toml and constraints.txt. The stamp holds the inputs themselves.
+# `set_up EXTRAS` returns at once when a stamp says that .venv was made from exactly these inputs: the place
+# of the checkout, the Python, pyproject.toml and constraints.txt. The stamp holds the inputs themselves.
 
 root=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.." && pwd -P)
 venv=$root/.venv

@@ -19,6 +19,9 @@ _CONVENTION = 1
 
 Layout = Literal["NCHW", "NHWC"]
 
+INPUT_NAME = "input"
+OUTPUT_NAME = "logits"
+
 
 class Format(StrEnum):
     """A file format that a runtime loads."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -16,9 +17,10 @@ from pipeline.export.base import Format, exporter_versions
 from pipeline.export.conversion import Shape, convert
 from pipeline.work import write_atomically
 
-# Start of a worker costs as much as a handful of modules; one worker holds about 0.8 GB.
-_SMALLEST_GROUP = 8
-_LARGEST_GROUP = 32
+# Modules that cost a worker as much time as its start does: fewer are not worth a second one.
+_SMALLEST_GROUP = {Format.ONNX: 60, Format.LITERT: 15}
+_LARGEST_GROUP = 64
+# One worker holds about 0.8 GB.
 _MOST_WORKERS = 4
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -61,7 +63,7 @@ def export_modules(
 
     done: dict[str, Path | Reason] = {}
     workers = min(os.cpu_count() or 1, _MOST_WORKERS)
-    groups = _groups(list(modules), workers)
+    groups = _groups(list(modules), _SMALLEST_GROUP[fmt], workers)
     with ThreadPoolExecutor(workers) as pool:
         while groups:
             outcomes = zip(groups, pool.map(attempt, groups), strict=True)
@@ -77,8 +79,8 @@ def export_modules(
     return {name: done[name] for name in modules}
 
 
-def _groups(names: list[str], workers: int) -> list[list[str]]:
-    """Contiguous groups of nearly equal size: enough for all workers unless they would be small."""
-    count = max(min(workers, len(names) // _SMALLEST_GROUP), -(-len(names) // _LARGEST_GROUP), 1)
+def _groups(names: list[str], smallest: int, workers: int) -> list[list[str]]:
+    """Contiguous groups of nearly equal size: one per worker unless they would be too small or too large."""
+    count = max(min(workers, len(names) // smallest), -(-len(names) // _LARGEST_GROUP), 1)
     bounds = [len(names) * index // count for index in range(count + 1)]
-    return [names[start:end] for start, end in zip(bounds, bounds[1:], strict=False) if end > start]
+    return [names[start:end] for start, end in itertools.pairwise(bounds) if end > start]

@@ -1,8 +1,11 @@
-"""Modules in, one file's bytes per module out: traced together here, converted together in a worker process."""
+"""Modules in, one file's bytes per module out: traced together, converted together in a worker process."""
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import io
+import logging
 import os
 import signal
 import subprocess
@@ -10,11 +13,12 @@ import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pipeline.errors import ExportError
 from pipeline.export import flatbuffer, onnx_graph, worker
@@ -42,7 +46,7 @@ class ChannelLast(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Run the module between two permutations, which the converter removes."""
-        result: Tensor = self.module(features.permute(0, 3, 1, 2))
+        result = _one_tensor(self.module(features.permute(0, 3, 1, 2)))
         return result.permute(0, 2, 3, 1) if result.dim() == 4 else result
 
 
@@ -54,7 +58,13 @@ class _Joint(nn.Module):
         self.parts = nn.ModuleList(modules)
 
     def forward(self, *inputs: Tensor) -> list[Tensor]:
-        return [part(each) for part, each in zip(self.parts, inputs, strict=True)]
+        return [_one_tensor(part(each)) for part, each in zip(self.parts, inputs, strict=True)]
+
+
+def _one_tensor(result: object) -> Tensor:
+    if not isinstance(result, Tensor):
+        raise TypeError(f"a module must return one tensor, this one returns a {type(result).__name__}")
+    return result
 
 
 def convert(modules: Sequence[tuple[nn.Module, Shape]], fmt: Format, output_name: str) -> list[bytes]:
@@ -81,21 +91,49 @@ def convert(modules: Sequence[tuple[nn.Module, Shape]], fmt: Format, output_name
     return split(joint, len(modules), output_name)
 
 
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Torch warns, logs and prints whole graphs while it traces; what matters is in its exception."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
 def _trace(modules: Sequence[tuple[nn.Module, Shape]], fmt: Format, path: Path) -> None:
-    with _TRACING, warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
+    with _TRACING, _quiet(), torch.no_grad():
         try:
             parts = [copy.deepcopy(module).cpu().eval() for module, _ in modules]
+            for part in parts:
+                _fold_batch_norm(part)
             inputs = tuple(torch.zeros(1, *shape) for _, shape in modules)
             if fmt is Format.LITERT:
                 parts = [ChannelLast(part) for part in parts]
                 inputs = tuple(each.permute(0, 2, 3, 1).contiguous() for each in inputs)
-            program = torch.export.export(_Joint(parts).eval(), inputs)
-            torch.export.save(program, path)
+            torch.export.save(torch.export.export(_Joint(parts).eval(), inputs), path)
         except Exception as error:
-            raise ExportError("torch.export could not trace the module", why=worker.first_line(error)) from error
-    if len(program.graph_signature.user_outputs) != len(modules):
-        raise ExportError("the module cannot be exported", why="it must return one tensor")
+            raise ExportError(
+                "torch.export could not trace the module", why=worker.first_line(error)
+            ) from error
+
+
+def _fold_batch_norm(module: nn.Module) -> None:
+    """Fold BatchNorm into the convolution that stands before it in an ``nn.Sequential``, in place.
+
+    Both exporters would do the same after lowering; done here it spares them a quarter of their time.
+    """
+    for child in module.modules():
+        if not isinstance(child, nn.Sequential) or type(child).forward is not nn.Sequential.forward:
+            continue
+        for index in range(len(child) - 1):
+            first, second = child[index], child[index + 1]
+            if type(first) is nn.Conv2d and type(second) is nn.BatchNorm2d and second.track_running_stats:
+                child[index] = fuse_conv_bn_eval(first, second)
+                child[index + 1] = nn.Identity()
 
 
 def _run_worker(fmt: Format, folder: Path) -> None:

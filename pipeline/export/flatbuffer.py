@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import struct
 from collections.abc import Iterable
 from typing import Any
 
@@ -21,7 +22,10 @@ def read(data: bytes) -> Any:
     """
     if data[4:8] != _IDENTIFIER:
         raise ExportError("the file is not a LiteRT model", why="its file identifier is missing")
-    return _schema().ModelT.InitFromPackedBuf(data, 0)
+    try:
+        return _schema().ModelT.InitFromPackedBuf(data, 0)
+    except (struct.error, IndexError, TypeError, ValueError) as error:
+        raise ExportError("the file is not a whole LiteRT model", why=str(error)) from error
 
 
 def split(joint: bytes, count: int, output_name: str) -> list[bytes]:
@@ -93,7 +97,7 @@ def write(model: Any) -> bytes:
     class AlignedBuilder(flatbuffers.Builder):  # type: ignore[misc]
         """The generated code ignores ``force_align``, which the schema sets on buffers' bytes."""
 
-        def StartVector(self, elemSize: int, numElems: int, alignment: int) -> int:  # noqa: N802, N803
+        def StartVector(self, elemSize: int, numElems: int, alignment: int) -> int:
             alignment = _BUFFER_ALIGNMENT if elemSize == 1 else alignment
             return int(super().StartVector(elemSize, numElems, alignment))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from pipeline.errors import ExportError
@@ -23,7 +22,7 @@ def split(joint: bytes, count: int, output_name: str) -> list[bytes]:
     for index in range(count):
         try:
             piece = extractor.extract_model([f"input_{index}"], [f"output_{index}"])
-            _rename(piece, output_name)
+            tidy(piece, output_name)
             onnx.checker.check_model(piece)
         except (ValueError, onnx.checker.ValidationError) as error:
             raise ExportError("the exported ONNX graph cannot be used", why=str(error)) from error
@@ -31,8 +30,12 @@ def split(joint: bytes, count: int, output_name: str) -> list[bytes]:
     return pieces
 
 
-def _rename(model: Any, output_name: str) -> None:
-    """Name values, weights and nodes by position, and drop the trail of source files that torch leaves."""
+def tidy(model: Any, output_name: str) -> None:
+    """Name values, weights and nodes by position, and drop the trail of source files that torch leaves.
+
+    Raises:
+        ValueError: an operator holds a graph of its own (control flow).
+    """
     graph = model.graph
     names = {graph.input[0].name: "input", graph.output[0].name: output_name, "": ""}
     weights = {weight.name: weight for weight in graph.initializer}
@@ -56,14 +59,7 @@ def _rename(model: Any, output_name: str) -> None:
     del graph.value_info[:]
     graph.name = "lathe"
     model.producer_name, model.producer_version = "lathe", ""
+    model.opset_import.sort(key=lambda opset: opset.domain)
     for thing in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
         thing.doc_string = ""
         del thing.metadata_props[:]
-
-
-def operators(data: bytes) -> Iterator[str]:
-    """Operator types in the order they run."""
-    import onnx
-
-    for node in onnx.load_model_from_string(data).graph.node:
-        yield node.op_type

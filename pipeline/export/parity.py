@@ -78,7 +78,8 @@ def compare(
             why=f"its outputs are {actual.shape}, those of torch {expected.shape}",
             fix="check that the artifact was exported from this model",
         )
-    difference = np.abs(expected.astype(np.float64) - actual).max(axis=1)
+    with np.errstate(invalid="ignore"):
+        difference = np.abs(expected.astype(np.float64) - actual).max(axis=1)
     # NaN compares false with everything, so it must be looked for.
     difference = np.where(np.isfinite(difference), difference, np.inf)
     worst = int(difference.argmax())

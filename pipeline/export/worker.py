@@ -1,7 +1,7 @@
 """Converts one traced program; run as a script in a process of its own, with torch and an exporter only.
 
-``python worker.py FORMAT FOLDER`` reads ``FOLDER/program.pt2`` and writes ``FOLDER/joint``, a model with inputs
-and outputs in the program's order. A failure goes to ``FOLDER/error``, one line, with exit status 1.
+``python worker.py FORMAT FOLDER`` reads ``FOLDER/program.pt2`` and writes ``FOLDER/joint``, a model with
+inputs and outputs in the program's order. A failure goes to ``FOLDER/error``, one line, with exit status 1.
 
 Exporters write to standard error from C, keep memory, change global state and may abort; here none of that
 reaches the caller.

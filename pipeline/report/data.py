@@ -59,7 +59,7 @@ class TargetReport:
         limit_ns: the budget in nanoseconds; for a relative budget by the measured reference network.
         candidates: all rated architectures.
         comparisons: whole networks predicted and measured.
-        blocks: the winner first, then teacher or reference network; may be empty.
+        blocks: the winner first, then teacher and reference network as far as they were measured.
     """
 
     verdict: TargetVerdict
@@ -89,7 +89,7 @@ class ReportData:
         teacher_accuracy: share of the test split, 0..1.
         student_accuracy: of the student in torch, before export, share of the test split.
         targets: at least one.
-        curves: of teacher and student.
+        curves: of the teacher or teachers, then of the student.
         provenance: name and value pairs: digests, versions, device, conditions.
         recipe: text of the recipe.
     """

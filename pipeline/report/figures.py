@@ -9,6 +9,7 @@ plot; it is made from each trace's ``name``, which is HTML, and ``meta``: ``line
 from __future__ import annotations
 
 import html
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ Figure = dict[str, Any]
 
 _NS_PER_MS = 1e6
 _LONGEST_LABEL = 72
+_COLOURS = ("var(--measured)", "var(--other)", "var(--estimate)", "var(--limit)")
 
 
 def accuracy_figure(target: TargetReport) -> Figure:
@@ -119,7 +121,7 @@ def blocks_figure(networks: Sequence[BlockLatencies]) -> Figure:
     """Measured latency of every block as horizontal bars, first block on top, one group per network."""
     labels: list[str] = []
     traces = []
-    for network, colour in zip(networks, ("var(--measured)", "var(--other)"), strict=False):
+    for network, colour in zip(networks, itertools.cycle(_COLOURS), strict=False):
         start = len(labels)
         labels += [label for label, _ in network.blocks]
         values = [interval.value_ns / _NS_PER_MS for _, interval in network.blocks]
@@ -159,9 +161,9 @@ def blocks_figure(networks: Sequence[BlockLatencies]) -> Figure:
 
 
 def curves_figure(curves: Sequence[TrainingCurve], quantity: str) -> Figure:
-    """Training curves by epoch; ``quantity`` is ``accuracy`` (validation, per cent) or ``loss`` (train)."""
+    """Training curves, the last first: validation ``accuracy`` in per cent, or training ``loss``."""
     traces = []
-    for curve, colour in zip(curves, ("var(--other)", "var(--measured)"), strict=False):
+    for curve, colour in zip(reversed(curves), itertools.cycle(_COLOURS), strict=False):
         values = (
             [100 * each for each in curve.validation_accuracy] if quantity == "accuracy" else curve.train_loss
         )

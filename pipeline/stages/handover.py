@@ -13,7 +13,7 @@ from latency_db.estimate import Estimate
 from pipeline.bundle import BundleContent, TargetContent, read_bundle, write_bundle
 from pipeline.distill.settings import EpochRecord
 from pipeline.errors import VerificationError
-from pipeline.export.base import format_of
+from pipeline.export.base import INPUT_NAME, OUTPUT_NAME, format_of
 from pipeline.report import (
     BlockLatencies,
     CandidatePoint,
@@ -85,8 +85,8 @@ def write_bundle_of(context: Context, task: Task, findings: Findings, report: Pa
                 artifact=compiled.student.path,
                 reference=compiled.reference.path,
                 layout=layout,
-                input_name=compiled.student.input_name,
-                output_name=compiled.student.output_name,
+                input_name=INPUT_NAME,
+                output_name=OUTPUT_NAME,
                 predicted=estimates.get(name),
                 verdict=winner.verified.verdicts[name],
             )

@@ -133,10 +133,10 @@ def prepare_teacher(context: Context, data: Data) -> FrozenTeacher:
         teacher = _load(context, data, folder)
         dataset = data.dataset
         return TeacherSummary(
-            teacher.name,
+            " + ".join(teacher.names),
             teacher.digest,
             accuracy(teacher.module, dataset.validation, dataset.preprocessing),
-            teacher.history,
+            getattr(teacher,"history",()),
         )
 
     summary = context.work.stage("teacher", _teacher_inputs(context, data), TeacherSummary, compute)

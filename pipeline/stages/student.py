@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -229,6 +229,12 @@ def compile_for(context: Context, exported: Exported, target: Target) -> Compile
         )
 
     value = context.work.stage("compile", inputs, Compiled, compute)
+    # A work folder may have been moved since: the files lie where the stage lies now.
+    folder = context.work.folder_of("compile")
+    value = Compiled(
+        replace(value.student, path=folder / "student" / value.student.path.name),
+        replace(value.reference, path=folder / "reference" / value.reference.path.name),
+    )
     size = value.student.path.stat().st_size
     context.reporter.note(f"compile      {target}: {value.student.path.name}, {size / 1000:.0f} kB")
     return value

@@ -75,10 +75,10 @@ def _from_factory(config: TeacherConfig) -> nn.Module:
     module_name, _, function_name = (config.factory or "").partition(":")
     try:
         function = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # the module is the person's own, and may raise anything
         raise TeacherError(
             f"the factory '{config.factory}' cannot be imported",
-            why=str(error),
+            why=f"{type(error).__name__}: {error}",
             fix="install its package in this environment, or set PYTHONPATH to the folder that holds it",
         ) from error
     try:
@@ -100,9 +100,9 @@ def _from_factory(config: TeacherConfig) -> nn.Module:
 def _from_timm(config: TeacherConfig, channels: int, classes: int) -> nn.Module:
     try:
         import timm
-    except ImportError as error:
+    except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision built for another torch
         raise TeacherError(
-            "a teacher of kind 'timm' needs the package timm, which is not installed",
+            "a teacher of kind 'timm' needs the package timm, which cannot be imported",
             why=str(error),
             fix='pip install "lathe-deploy[timm]"',
         ) from error

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import devices
@@ -64,6 +64,7 @@ def test_random_inputs_are_equal_when_the_seed_is_equal_and_differ_otherwise(age
     assert set(first[1].tolist()) <= {0, 1}
 
 
+@settings(max_examples=20)
 @given(
     min_count=st.integers(1, 20),
     max_count=st.integers(1, 20),

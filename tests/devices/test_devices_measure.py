@@ -81,7 +81,7 @@ def test_measure_starts_one_process_per_launch_when_all_is_well(hostile, script)
         ("die-loading", "crashed-signal-11"),
         ("die", "crashed-signal-11"),
         ("exit", "crashed-exit-5"),
-        ("hang", "timeout"),
+        pytest.param("hang", "timeout", marks=pytest.mark.slow),
     ],
 )
 def test_measure_names_the_cause_and_goes_on_when_a_job_fails(hostile, script, text, code):

@@ -9,8 +9,10 @@ change of a headline between repeats is reported too: how far a measurement can 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import statistics
+import sys
 import tempfile
 import time
 from dataclasses import asdict
@@ -36,7 +38,8 @@ def main() -> None:
     results = []
     with tempfile.TemporaryDirectory() as folder:
         for runtime, suffix in (("onnxruntime", ".onnx"), ("litert", ".tflite")):
-            artifacts = [export(Path(folder), shape, suffix) for shape in SHAPES]
+            with contextlib.redirect_stdout(sys.stderr):
+                artifacts = [export(Path(folder), shape, suffix) for shape in SHAPES]
             jobs = [Job(str(n), artifacts[n % len(artifacts)]) for n in range(arguments.blocks)]
             results.append(cost(jobs, Target("host", runtime), protocol, arguments.repeat))
     print(

@@ -89,9 +89,7 @@ def _read_images(path: str, image: dict[str, Any]) -> Any:
     shape = (image["height"], image["width"], image["channels"])
     if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape[1:] != shape:
         seen = f"{images.dtype} {images.shape}" if isinstance(images, np.ndarray) else "an archive"
-        raise ValueError(
-            f"{path} holds {seen}; this model takes uint8 (N, height, width, channels) = (N, *{shape})"
-        )
+        raise ValueError(f"{path} holds {seen}; this model takes uint8 (N, {str(shape)[1:-1]})")
     return images
 
 

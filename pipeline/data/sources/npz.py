@@ -29,7 +29,8 @@ def read(path: Path, *, image_size: int | None) -> Source:
     if not path.is_file():
         raise missing(path, _EXPECTED)
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as stream:
+            archive = np.load(stream, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise missing(path, _EXPECTED)
             arrays = {name: archive[name] for name in archive.files}

@@ -1,0 +1,99 @@
+"""ONNX Runtime: the graph optimised ahead of time and saved, so that the device need not do it.
+
+At level ``all`` the saved graph may hold operators that suit this CPU alone (the NCHWc layout, whose block
+follows the vector width). So only the host's own artifact is optimised that far, and its notes name the CPU;
+for another device the level is ``extended``, which any CPU with the same runtime runs. Loading an optimised
+model with optimisation on is harmless: there is nothing left to do, and outputs stay the same.
+"""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from importlib import metadata, util
+from pathlib import Path
+
+from devices.inventory import HOST
+from devices.target import Target
+from pipeline.errors import ExportError
+from pipeline.export import onnx_graph
+from pipeline.work import write_atomically
+
+_TIMEOUT_S = 600
+
+# In a process of its own: the runtime warns on standard error from C and keeps its threads.
+_PROGRAM = """
+import sys
+import onnxruntime
+source, optimised, level, threads = sys.argv[1:]
+options = onnxruntime.SessionOptions()
+options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
+options.optimized_model_filepath = optimised
+options.intra_op_num_threads = int(threads)
+options.log_severity_level = 3
+onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+"""
+
+
+def optimise(exported: Path, target: Target, path: Path) -> Mapping[str, str]:
+    """Write ``path``: the graph as ONNX Runtime optimises it when it loads ``exported``.
+
+    Raises:
+        ExportError: ONNX Runtime is not installed, or refuses the model.
+    """
+    for package in ("onnxruntime", "onnx"):
+        if util.find_spec(package) is None:
+            raise ExportError(
+                f"{exported.name} cannot be compiled for {target}",
+                why=f"the package {package} is not installed",
+                fix='pip install "lathe-deploy[onnxruntime]"',
+            )
+    level = "all" if target.device == HOST.name else "extended"
+    with tempfile.TemporaryDirectory(prefix="lathe-compile-") as folder:
+        optimised = Path(folder) / "optimised.onnx"
+        arguments = [str(exported), str(optimised), f"ORT_ENABLE_{level.upper()}", str(target.threads)]
+        ended = subprocess.run(
+            [sys.executable, "-P", "-c", _PROGRAM, *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_TIMEOUT_S,
+            check=False,
+        )
+        if ended.returncode != 0 or not optimised.exists():
+            said = ended.stderr.strip().splitlines()
+            raise ExportError(
+                f"ONNX Runtime cannot compile {exported.name}",
+                why=said[-1] if said else f"it ended with status {ended.returncode}",
+                fix="check that the file is a whole ONNX model whose operators the runtime has",
+            )
+        write_atomically(path, _tidied(optimised))
+    return {
+        "onnxruntime": metadata.version("onnxruntime"),
+        "graph_optimization": level,
+        "cpu": _cpu() if level == "all" else "any",
+    }
+
+
+def _tidied(optimised: Path) -> bytes:
+    """The saved model with names by position: the runtime's own differ from one run to the next."""
+    import onnx
+
+    model = onnx.load(optimised)
+    onnx_graph.tidy(model, model.graph.output[0].name)
+    content: bytes = model.SerializeToString(deterministic=True)
+    return content
+
+
+def _cpu() -> str:
+    """Name of this machine's processor, or its architecture where the system does not tell."""
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        for line in information.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

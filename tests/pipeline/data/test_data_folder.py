@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.data import DataConfig, load
+from pipeline.errors import DataError
+
+
+def fill(
+    folder: Path, classes: str, count: int, *, size: tuple[int, int] = (6, 6), suffix: str = "png"
+) -> None:
+    for level, name in enumerate(classes):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            pixels = np.full((*size, 3), 40 * level + number, np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{number}.{suffix}")
+
+
+def test_load_reads_train_and_test_folders_with_classes_in_order(tmp_path: Path) -> None:
+    fill(tmp_path / "train", "abc", 6)
+    fill(tmp_path / "test", "abc", 3)
+    data = load(DataConfig(kind="folder", path=tmp_path), seed=0)
+    assert data.classes == ("a", "b", "c")
+    assert (len(data.train) + len(data.validation), len(data.test)) == (18, 9)
+    assert (data.test.images[:, 0, 0, 0] // 40 == data.test.labels).all()
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation"])
+def test_load_takes_a_validation_folder_as_test_when_there_is_no_test(tmp_path: Path, name: str) -> None:
+    fill(tmp_path / "train", "ab", 6)
+    fill(tmp_path / name, "ab", 2)
+    assert len(load(DataConfig(kind="folder", path=tmp_path), seed=0).test) == 4
+
+
+@pytest.mark.parametrize("inside", ["", "train"])
+def test_load_holds_out_a_test_split_when_there_is_none(tmp_path: Path, inside: str) -> None:
+    fill(tmp_path / inside, "ab", 8)
+    data = load(DataConfig(kind="folder", path=tmp_path, test=0.25), seed=0)
+    assert np.bincount(data.test.labels).tolist() == [2, 2]
+
+
+def test_load_takes_train_for_a_class_when_images_lie_in_it(tmp_path: Path) -> None:
+    fill(tmp_path, "ab", 8)
+    (tmp_path / "a").rename(tmp_path / "train")
+    (tmp_path / "b").rename(tmp_path / "bus")
+    assert load(DataConfig(kind="folder", path=tmp_path), seed=0).classes == ("bus", "train")
+
+
+def test_load_passes_over_files_that_are_not_images_and_reads_nested_ones(tmp_path: Path) -> None:
+    fill(tmp_path, "ab", 8, suffix="bmp")
+    (tmp_path / "a" / "notes.txt").write_text("hello")
+    (tmp_path / "a" / ".hidden.png").write_text("not an image")
+    (tmp_path / "a" / "more").mkdir()
+    (tmp_path / "a" / "0.bmp").rename(tmp_path / "a" / "more" / "0.BMP")
+    data = load(DataConfig(kind="folder", path=tmp_path), seed=0)
+    assert sum(map(len, (data.train, data.validation, data.test))) == 16
+
+
+def test_load_names_the_classes_when_folders_differ(tmp_path: Path) -> None:
+    fill(tmp_path / "train", "abc", 4)
+    fill(tmp_path / "test", "abd", 4)
+    with pytest.raises(DataError, match="classes differ") as caught:
+        load(DataConfig(kind="folder", path=tmp_path), seed=0)
+    assert caught.value.why == "train lacks 'd'; test lacks 'c'"
+
+
+def test_load_names_the_file_when_an_image_is_corrupted(tmp_path: Path) -> None:
+    fill(tmp_path, "ab", 8)
+    broken = tmp_path / "b" / "3.png"
+    broken.write_bytes(broken.read_bytes()[:40])
+    with pytest.raises(DataError, match="cannot be decoded") as caught:
+        load(DataConfig(kind="folder", path=tmp_path), seed=0)
+    assert str(broken) in caught.value.why
+
+
+def test_load_asks_for_a_size_when_images_differ_and_accepts_it(tmp_path: Path) -> None:
+    fill(tmp_path / "train", "ab", 8)
+    fill(tmp_path / "test", "ab", 8, size=(9, 12))
+    with pytest.raises(DataError, match="differ in size") as caught:
+        load(DataConfig(kind="folder", path=tmp_path), seed=0)
+    assert "image_size" in caught.value.fix
+    assert load(DataConfig(kind="folder", path=tmp_path, image_size=5), seed=0).input_shape == (3, 5, 5)
+
+
+def test_load_refuses_a_folder_without_classes(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="does not hold the expected data"):
+        load(DataConfig(kind="folder", path=tmp_path), seed=0)
+
+
+def test_load_refuses_classes_without_any_image(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    with pytest.raises(DataError, match="no images under"):
+        load(DataConfig(kind="folder", path=tmp_path), seed=0)
+
+
+def test_load_names_the_class_when_one_folder_is_empty(tmp_path: Path) -> None:
+    fill(tmp_path, "ab", 8)
+    (tmp_path / "c").mkdir()
+    with pytest.raises(DataError, match="classes without images") as caught:
+        load(DataConfig(kind="folder", path=tmp_path), seed=0)
+    assert "'c'" in caught.value.why

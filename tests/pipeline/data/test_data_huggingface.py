@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.data import DataConfig, load
+from pipeline.errors import DataError
+
+
+def rows(count: int, classes: int = 2) -> dict[str, list[Any]]:
+    images = [Image.fromarray(np.full((5, 5), 100 * (i % classes) + i, np.uint8)) for i in range(count)]
+    return {"picture": images, "kind": [i % classes for i in range(count)], "note": ["x"] * count}
+
+
+def saved(folder: Path, **splits: int) -> Path:
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features(
+        {
+            "picture": datasets.Image(),
+            "kind": datasets.ClassLabel(names=["cat", "dog"]),
+            "note": datasets.Value("string"),
+        }
+    )
+    parts = {
+        name: datasets.Dataset.from_dict(rows(count), features=features) for name, count in splits.items()
+    }
+    whole = parts["only"] if "only" in parts else datasets.DatasetDict(parts)
+    whole.save_to_disk(str(folder / "saved"))
+    return folder / "saved"
+
+
+@pytest.mark.parametrize("name", ["test", "validation"])
+def test_load_finds_image_and_label_by_their_features(tmp_path: Path, name: str) -> None:
+    path = saved(tmp_path, train=12, **{name: 6})
+    data = load(DataConfig(kind="huggingface", path=path), seed=0)
+    assert data.classes == ("cat", "dog")
+    assert (len(data.train) + len(data.validation), len(data.test)) == (12, 6)
+    assert ((data.test.images[:, 0, 0, 0] >= 100) == data.test.labels).all()
+
+
+def test_load_holds_out_a_test_split_when_only_one_is_saved(tmp_path: Path) -> None:
+    data = load(DataConfig(kind="huggingface", path=saved(tmp_path, only=16), image_size=4), seed=0)
+    assert len(data.test) == 4
+    assert data.input_shape == (1, 4, 4)
+
+
+def test_load_lists_the_columns_when_there_is_no_class_label(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    datasets.Dataset.from_dict({"text": ["a", "b"]}).save_to_disk(str(tmp_path / "saved"))
+    with pytest.raises(DataError, match="0 columns of type ClassLabel") as caught:
+        load(DataConfig(kind="huggingface", path=tmp_path / "saved"), seed=0)
+    assert "text: Value" in caught.value.why
+
+
+def test_load_refuses_a_folder_that_is_not_a_saved_dataset(tmp_path: Path) -> None:
+    pytest.importorskip("datasets")
+    with pytest.raises(DataError, match="cannot be read as a saved dataset"):
+        load(DataConfig(kind="huggingface", path=tmp_path), seed=0)
+
+
+def test_load_names_the_extra_when_datasets_is_not_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if importlib.util.find_spec("datasets") is not None:
+        monkeypatch.setitem(__import__("sys").modules, "datasets", None)
+    with pytest.raises(DataError, match="not installed") as caught:
+        load(DataConfig(kind="huggingface", path=tmp_path), seed=0)
+    assert caught.value.fix == 'pip install "lathe-deploy[huggingface]"'
