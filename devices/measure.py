@@ -22,7 +22,7 @@ from devices.measurement import (
 from devices.probe import identify, probe
 from devices.runtimes import find_runtime
 from devices.target import Target
-from devices.verdict import judge
+from devices.verdict import judge, settled
 
 __all__ = ["Job", "measure", "probe"]
 
@@ -34,6 +34,7 @@ def measure(
     target: Target,
     protocol: MeasuringProtocol,
     *,
+    paired: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
     on_outcome: Callable[[str, Outcome], None] | None = None,
     job_timeout_s: float = JOB_TIMEOUT_S,
@@ -42,7 +43,9 @@ def measure(
     """Measure a batch of jobs on a target, which is held alone meanwhile.
 
     Each of ``protocol.launches`` launches is one fresh process that loads and times every job, in an order
-    shuffled by the launch's number, so that a disturbance meets all jobs alike. A job that fails or ends its
+    shuffled by the launch's number, so that a disturbance meets all jobs alike. Jobs whose launches disagree
+    get further launches, up to ``protocol.max_launches``; the stop looks at the spread only, never at the
+    level, so it favours no latency. A job that fails or ends its
     process is tried once more, alone; when it fails again it becomes a MeasurementFailure and is left out of
     the remaining launches, and the other jobs go on. Times, conditions and peak memory are read by the agent
     on the device; peak memory counts the whole process, so in a batch it is an upper bound.
@@ -51,6 +54,8 @@ def measure(
         jobs: what to time.
         target: where.
         protocol: how often and how long.
+        paired: every job gets as many launches as the one that needs most, so that launches can be compared
+            one by one.
         on_progress: called with the launches of jobs that are done, and their total.
         on_outcome: called with each job's name and outcome as soon as it is known.
         job_timeout_s: how long one job may take in one launch, loading included.
@@ -86,7 +91,7 @@ def measure(
 
     def fail(job: Job, reason: Reason) -> None:
         finish(job, MeasurementFailure(digests[job], str(target), reason))
-        count(protocol.launches - len(launches[job]))
+        count(max(0, protocol.launches - len(launches[job])))
 
     with connected(target.device, connection) as device, device_lock(target.device):
         identity = probe(target) if connection is None else identify(target, device)
@@ -99,9 +104,15 @@ def measure(
             if job.artifact.suffix not in runtime.suffixes:
                 known = " and ".join(runtime.suffixes)
                 fail(job, Reason("unsupported-artifact", f"{runtime.name} loads {known} files"))
-        for number in range(protocol.launches):
+        for number in range(max(protocol.launches, protocol.max_launches)):
             order = [job for job in jobs if job.name not in outcomes]
+            if number >= protocol.launches:
+                unsettled = [job for job in order if not settled(launches[job], protocol)]
+                order = order if unsettled and paired else unsettled
+                total += len(order)
             random.Random(protocol.input_seed + number).shuffle(order)
+            if not order:
+                break
             timed, failed = launcher.launch(order)
             for job, launch in timed.items():
                 launches[job].append(launch)

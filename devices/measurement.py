@@ -83,13 +83,15 @@ class DeviceIdentity:
 class MeasuringProtocol:
     """How latencies are measured; part of every key, so a change of any number is another protocol.
 
-    Warm-up ends when both its count and time are reached, or at ``max_ns``. Timing stops when both minimum
-    count and time are reached, or at either cap. ``headline_quantile`` is the quantile of a launch's samples
-    that stands for the launch; see docs/measuring.md for the evidence.
+    Every workload gets ``launches`` launches, and further ones up to ``max_launches`` while its launches
+    still disagree. Warm-up ends when both its count and time are reached, or at ``max_ns``. Timing stops when
+    both minimum count and time are reached, or at either cap. ``headline_quantile`` is the quantile of a
+    launch's samples that stands for the launch; see docs/measuring.md for the evidence.
     """
 
     version: int = 1
     launches: int = 5
+    max_launches: int = 15
     warmup_count: int = 5
     warmup_ns: int = 10_000_000
     min_count: int = 50
@@ -144,6 +146,11 @@ class MeasurementFailure:
     target: str
     reason: Reason
     kind: Literal["failure"] = field(default="failure")
+
+    @property
+    def passing(self) -> bool:
+        """It may not come back: the device was too busy, too full, or lost in the middle."""
+        return self.reason.code in ("timeout", "truncated-output", "out-of-memory")
 
 
 Outcome = Measurement | MeasurementFailure

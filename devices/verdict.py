@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from devices.measurement import Launch, MeasuringProtocol, Reason, Verdict
-from devices.statistics import quantile
+from devices.statistics import launch_interval, quantile
 
 SPREAD_DEGRADED = 0.10
-"""Largest less smallest launch headline, relative to their median, beyond which a measurement is degraded."""
+"""Width of the headline's interval over launches, relative to the headline, beyond which it is degraded.
+
+The interval leaves out the extremes where there are launches enough, so a single disturbed launch does not
+spoil a measurement of many."""
 SPREAD_INVALID = 0.30
 """The same, beyond which it is invalid."""
 TREND_DEGRADED = 0.10
@@ -39,6 +42,11 @@ def judge(launches: Sequence[Launch], protocol: MeasuringProtocol) -> tuple[Verd
     return worst, tuple(reason for _, reason in found)
 
 
+def settled(launches: Sequence[Launch], protocol: MeasuringProtocol) -> bool:
+    """Whether the launches agree, so that further ones are not needed."""
+    return not any(_spread(launches, protocol))
+
+
 def _counts(launches: Sequence[Launch]) -> Iterator[tuple[Verdict, Reason]]:
     fewest = min(len(launch.samples_ns) for launch in launches)
     if fewest < MIN_SAMPLES:
@@ -51,7 +59,8 @@ def _counts(launches: Sequence[Launch]) -> Iterator[tuple[Verdict, Reason]]:
 
 def _spread(launches: Sequence[Launch], protocol: MeasuringProtocol) -> Iterator[tuple[Verdict, Reason]]:
     headlines = [quantile(launch.samples_ns, protocol.headline_quantile) for launch in launches]
-    spread = (max(headlines) - min(headlines)) / quantile(headlines, 0.5)
+    interval = launch_interval(headlines)
+    spread = (interval.high_ns - interval.low_ns) / interval.value_ns
     if spread > SPREAD_DEGRADED:
         invalid = spread > SPREAD_INVALID
         limit = SPREAD_INVALID if invalid else SPREAD_DEGRADED

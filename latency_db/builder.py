@@ -25,8 +25,11 @@ if TYPE_CHECKING:
     from devices.measure import Job
     from latency_db.store import Store
 
-BATCH = 30
+BATCH = 64
 """Workloads per export call and per measured batch: what shares start-up costs, and what a kill can lose."""
+
+REPEATS = 2
+"""How often an invalid measurement is repeated at once, before it is returned as it is."""
 
 Exporter = Callable[[Sequence[Workload]], Mapping[str, Path | Reason]]
 """Workload identity -> artifact file, or the reason why the workload cannot be exported."""
@@ -68,14 +71,14 @@ def measured(
 
     Only what is not stored is exported and measured. Each outcome is stored as soon as it is known (one that
     cannot be exported as a failure), so a killed call goes on where it ended, and a second call measures and
-    exports nothing. A measurement that is invalid is repeated once; if the second is invalid too, it is
-    returned, and the next call repeats it.
+    exports nothing. A measurement that is invalid is repeated ``REPEATS`` times; if it stays so, it is
+    returned, and the next call repeats it, as it does a failure that may pass.
 
     Args:
         workloads: what to measure; repeated identities are measured once.
         target: where.
         store: where outcomes are found and kept.
-        exporter: called with up to 30 workloads at a time.
+        exporter: called with up to ``BATCH`` workloads at a time.
         protocol: how to measure.
         on_progress: called with the number of workloads done, counting a batch by the share of its launches
             that is done, and their total.
@@ -89,18 +92,12 @@ def measured(
     measurer = measurer or _default_measurer()
     runtime, device = measurer.probe(target)
     distinct = {workload.identity: workload for workload in workloads}
-    outcomes: dict[str, Outcome] = {}
-    missing: list[Workload] = []
-    for workload in distinct.values():
-        outcome = store.find(Key.of(workload, runtime, device, protocol))
-        if outcome is None:
-            missing.append(workload)
-        else:
-            outcomes[workload.identity] = outcome
-    if missing:
-        why = store.explain_miss(Key.of(missing[0], runtime, device, protocol))
+    outcomes = stored(workloads, target, store=store, protocol=protocol, measurer=measurer)
+    absent = [workload for identity, workload in distinct.items() if identity not in outcomes]
+    if absent:
+        why = store.explain_miss(Key.of(absent[0], runtime, device, protocol))
         _log.info(
-            "%d of %d workloads to measure on %s; the first: %s", len(missing), len(distinct), target, why
+            "%d of %d workloads to measure on %s; the first: %s", len(absent), len(distinct), target, why
         )
 
     def keep(identity: str, outcome: Outcome) -> None:
@@ -113,15 +110,38 @@ def measured(
             on_progress(known + jobs * launches_done // launches, len(distinct))
 
     report(len(outcomes))
-    for start in range(0, len(missing), BATCH):
-        jobs = _exported(missing[start : start + BATCH], exporter, str(target), keep)
+    for start in range(0, len(absent), BATCH):
+        jobs = _exported(absent[start : start + BATCH], exporter, str(target), keep)
         progress = partial(report, len(outcomes), len(jobs))
         measurer.measure(jobs, target, protocol, on_progress=progress, on_outcome=keep)
-        again = [job for job in jobs if _is_invalid(outcomes[job.name])]
-        if again:
-            measurer.measure(again, target, protocol, on_outcome=keep)
+        for _ in range(REPEATS):
+            if again := [job for job in jobs if _is_invalid(outcomes[job.name])]:
+                measurer.measure(again, target, protocol, on_outcome=keep)
         report(len(outcomes))
     return {identity: outcomes[identity] for identity in distinct}
+
+
+def stored(
+    workloads: Sequence[Workload],
+    target: Target,
+    *,
+    store: Store,
+    protocol: MeasuringProtocol,
+    measurer: Measurer | None = None,
+) -> dict[str, Outcome]:
+    """What is known already, by identity: what ``measured`` would neither export nor measure.
+
+    Raises:
+        StoreError: an outcome cannot be read.
+        TargetError: the target cannot be reached.
+    """
+    runtime, device = (measurer or _default_measurer()).probe(target)
+    found: dict[str, Outcome] = {}
+    for workload in workloads:
+        outcome = store.find(Key.of(workload, runtime, device, protocol))
+        if outcome is not None and not (isinstance(outcome, MeasurementFailure) and outcome.passing):
+            found[workload.identity] = outcome
+    return found
 
 
 def _exported(

@@ -85,12 +85,13 @@ class _PlainTask:
     def __init__(self, emit: Callable[[str], None], what: str, unit: str) -> None:
         self._emit, self._what, self._unit = emit, what, unit
         self._started = self._last = time.monotonic()
+        self._ended = False
 
     def advance(self, done: int, total: int) -> None:
         now = time.monotonic()
-        if done < total and now - self._last < PLAIN_INTERVAL_S:
+        if self._ended or (done < total and now - self._last < PLAIN_INTERVAL_S):
             return
-        self._last = now
+        self._last, self._ended = now, done >= total
         line = f"  {self._what}: {done}/{total} {self._unit}"
         self._emit(f"{line}, {pace(done, total, now - self._started)}" if done else line)
 

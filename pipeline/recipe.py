@@ -83,7 +83,7 @@ class VerifyConfig(_Section):
     """Verification on the target: how many candidates may be tried, and launches per measurement."""
 
     candidates: int = Field(default=3, ge=1)
-    launches: int = Field(default=7, ge=6)
+    launches: int = Field(default=9, ge=6)
 
 
 class Recipe(_Section):

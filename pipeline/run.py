@@ -16,7 +16,6 @@ from pipeline.stages.latency import Feasible, build_tables, check_feasibility
 from pipeline.stages.search import Searched, describe, search_students
 from pipeline.stages.space import Task, prepare_space
 from pipeline.stages.student import Winner, make_winner
-from pipeline.stages.teacher_latency import measure_teacher
 from pipeline.work import StageRecord, WorkFolder
 
 
@@ -71,7 +70,7 @@ class RunResult:
                         "ratio_to_reference": verdict.ratio.value if verdict.ratio else None,
                         "ratio_upper": verdict.ratio.high if verdict.ratio else None,
                         "artifact_digest": verdict.artifact_digest,
-                        "parity_max_abs": self.winner.exported[name].parity.max_abs,
+                        "parity_max_abs": self.winner.exported.parity[name].max_abs,
                     }
                     for name, verdict in verified.verdicts.items()
                 ],
@@ -104,12 +103,11 @@ def run(recipe: Recipe, recipe_text: str, work: WorkFolder, db: str | None, repo
         data = prepare_data(context)
         teacher = prepare_teacher(context, data)
         task = Task(data, teacher, prepare_space(context, data))
-        tables = build_tables(context, task.space)
+        tables = build_tables(context, task)
         feasible = check_feasibility(context, task.space, tables)
         searched = search_students(context, task, feasible)
         winner = make_winner(context, task, feasible.reference, searched)
-        teacher_latencies = measure_teacher(context, task)
-        findings = Findings(tables, feasible, searched, winner, teacher_latencies)
+        findings = Findings(tables, feasible, searched, winner)
         report = write_report(context, task, findings)
         bundle = write_bundle_of(context, task, findings, report)
         return RunResult(

@@ -195,12 +195,12 @@ def _measure_together(
     jobs = [Job("artifact", artifact)]
     if reference is not None:
         jobs.append(Job("reference", reference))
-    outcomes = measure(jobs, target, protocol)
+    outcomes = measure(jobs, target, protocol, paired=True)
     if any(
         isinstance(outcome, Measurement) and outcome.verdict is Verdict.INVALID
         for outcome in outcomes.values()
     ):
-        outcomes = measure(jobs, target, protocol)
+        outcomes = measure(jobs, target, protocol, paired=True)
     measured = {job.name: _ran(job, outcomes[job.name]) for job in jobs}
     return measured["artifact"], measured.get("reference")
 

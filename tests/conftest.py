@@ -9,7 +9,16 @@ from typing import TypeVar
 import pytest
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
-ALLOWED_IN_CI = ("GPU", "LATHE_SHARED_DATA")
+ALLOWED_IN_CI = ("GPU",)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_state(tmp_path_factory: pytest.TempPathFactory) -> Generator[None, None, None]:
+    """Locks and databases of the suite are its own, never the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LATHE_STATE_DIR", str(tmp_path_factory.mktemp("state")))
+        patch.setenv("LATHE_DB", str(tmp_path_factory.mktemp("data") / "latency.db"))
+        yield
 
 
 def _refuse_skip(report: Report) -> Report:

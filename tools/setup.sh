@@ -8,7 +8,6 @@ venv=$root/.venv
 unfinished=$venv/lathe-unfinished
 log=$venv/lathe-install.log
 test_extras=quickstart,huggingface,dev
-torch_cpu_index=https://download.pytorch.org/whl/cpu
 
 say() { printf 'lathe: %s\n' "$*" >&2; }
 
@@ -61,13 +60,13 @@ pip_install() { # ARGUMENTS of pip install; shows what is downloaded, logs every
         done
 }
 
-# On Linux, the plain torch of PyPI brings several gigabytes of CUDA; the +cpu build is a tenth of it.
+# On Linux, plain torch brings several gigabytes of CUDA; the +cpu build is a tenth of it. Not every index has
+# one: LATHE_TORCH_INDEX names an index that does.
 install_torch() {
     local version
     version=$(sed -n 's/^torch==//p' "$root/constraints.txt")
     [ -n "$version" ] && [ "$(uname -s)" = Linux ] || return 0
-    pip_install --no-deps "torch==$version+cpu" ||
-        pip_install --no-deps --retries 0 --index-url "$torch_cpu_index" "torch==$version+cpu" ||
+    pip_install --no-deps ${LATHE_TORCH_INDEX:+--index-url "$LATHE_TORCH_INDEX"} "torch==$version+cpu" ||
         say "no CPU build of torch $version is offered; installing the plain one"
 }
 

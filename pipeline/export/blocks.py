@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -27,7 +27,11 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
 def export_modules(
-    modules: Mapping[str, tuple[nn.Module, Shape]], fmt: Format, folder: Path
+    modules: Mapping[str, tuple[nn.Module, Shape]],
+    fmt: Format,
+    folder: Path,
+    *,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Path | Reason]:
     """Export every module to ``folder/NAME.SUFFIX``, batch 1, in evaluation mode, with the weights it has.
 
@@ -38,6 +42,7 @@ def export_modules(
         modules: by name (letters, digits, ``_.-``), the module and its input's channels, height, width.
         fmt: what to write.
         folder: where to; made when it is not there.
+        on_progress: called, when a group is finished, with how many modules are done and how many there are.
 
     Returns:
         For every name its file, or a ``Reason`` with the code ``export-failed``.
@@ -76,6 +81,8 @@ def export_modules(
                 else:
                     middle = len(group) // 2
                     groups += [group[:middle], group[middle:]]
+                if on_progress is not None:
+                    on_progress(len(done), len(modules))
     return {name: done[name] for name in modules}
 
 

@@ -1,13 +1,14 @@
-"""A whole network to one file."""
+"""Whole networks to one file each."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from torch import nn
 
 from pipeline.errors import ExportError
-from pipeline.export.base import Format, exporter_versions
+from pipeline.export.base import OUTPUT_NAME, Format, exporter_versions
 from pipeline.export.conversion import Shape, convert
 from pipeline.work import write_atomically
 
@@ -30,15 +31,26 @@ def export_network(model: nn.Module, input_shape: Shape, fmt: Format, path: Path
     Raises:
         ExportError: the exporter is not installed, or cannot convert the network (an unsupported operator).
     """
+    export_networks({path: model}, input_shape, fmt)
+    return path
+
+
+def export_networks(models: Mapping[Path, nn.Module], input_shape: Shape, fmt: Format) -> None:
+    """Export several networks of one input shape in one exporter call, each as ``export_network`` does.
+
+    Raises:
+        ExportError: the exporter is not installed, or cannot convert one of the networks.
+    """
     exporter_versions(fmt)
     try:
-        (content,) = convert([(model, input_shape)], fmt, "logits")
+        contents = convert([(model, input_shape) for model in models.values()], fmt, OUTPUT_NAME)
     except ExportError as error:
+        names = ", ".join(sorted({type(model).__name__ for model in models.values()}))
         raise ExportError(
-            f"{type(model).__name__} cannot be exported to {fmt}",
+            f"{names} cannot be exported to {fmt}",
             why=f"{error.what}: {error.why}",
             fix=error.fix or "leave the operator out of the network, or drop the targets of this format",
         ) from error
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, content)
-    return path
+    for path, content in zip(models, contents, strict=True):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, content)

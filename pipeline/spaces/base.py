@@ -51,7 +51,12 @@ class Architecture:
         return value_digest([list(pair) for pair in self.choices])
 
     def __str__(self) -> str:
-        return " ".join(f"{name}={choice}" for name, choice in self.choices)
+        """Decisions by their common prefix: ``stage1(kernel=3 width=16) stage2(kernel=5 width=24)``."""
+        groups: dict[str, list[str]] = {}
+        for name, choice in self.choices:
+            prefix, _, last = name.rpartition(".")
+            groups.setdefault(prefix, []).append(f"{last}={choice}")
+        return " ".join(f"{p}({' '.join(c)})" if p else " ".join(c) for p, c in groups.items())
 
 
 @dataclass(frozen=True)

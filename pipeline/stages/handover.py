@@ -30,7 +30,6 @@ from pipeline.stages.latency import Feasible, MeasuredNetwork, Tables
 from pipeline.stages.search import RatedCandidate, Searched
 from pipeline.stages.space import Task
 from pipeline.stages.student import Winner
-from pipeline.stages.teacher_latency import TeacherLatencies
 
 _REPORT = "report.html"
 
@@ -50,7 +49,6 @@ class Findings:
     feasible: Feasible
     searched: Searched
     winner: Winner
-    teacher_latencies: TeacherLatencies
 
 
 def write_report(context: Context, task: Task, findings: Findings) -> Path:
@@ -128,13 +126,14 @@ def _report(context: Context, task: Task, findings: Findings) -> ReportData:
     architecture = winner.distilled.architecture
     verified = winner.verified
     targets = tuple(_target(task.space, target, findings) for target in context.budgets)
-    curves = [_curve(teacher.summary.name, teacher.summary.history)] if teacher.summary.history else []
-    tried = len(winner.rejected) + 1
+    curves = [_curve(f"teacher {name}", history) for name, history in teacher.summary.members if history]
+    rejected = len(winner.rejected)
     return ReportData(
         title=f"Lathe: {context.recipe.name}",
         summary=(
-            f"The student ({architecture}) reaches {verified.student_accuracy:.2%} on the test split, its "
-            f"teacher {verified.teacher_accuracy:.2%}. It is candidate {tried} of those tried in full."
+            f"The student reaches {verified.student_accuracy:.2%} on the test split, its teacher "
+            f"{verified.teacher_accuracy:.2%}. Architecture: {architecture}. Candidates trained in "
+            f"full before it that exceeded a budget: {rejected}."
         ),
         teacher_accuracy=verified.teacher_accuracy,
         student_accuracy=verified.student_accuracy,
@@ -166,9 +165,7 @@ def _target(space: Space, target: Target, findings: Findings) -> TargetReport:
         ),
         blocks=(
             _blocks("winner", space, architecture, rows),
-            BlockLatencies(
-                "teacher, modules measured alone", findings.teacher_latencies.by_target[name].modules
-            ),
+            BlockLatencies("teacher, modules measured alone", findings.tables.teacher[name].modules),
             _blocks("reference network", space, feasible.reference, rows),
         ),
     )
@@ -213,9 +210,9 @@ def _provenance(context: Context, teacher: FrozenTeacher, findings: Findings) ->
         rows[f"{name}: runtime"] = f"{runtime.name} {runtime.version}, binary {runtime.binary_digest[:16]}"
         rows[f"{name}: device"] = f"{device.cpu}, {device.cores} cores, {device.os}, {device.kernel}"
         rows[f"{name}: protocol"] = f"version {winner.verified.verdicts[name].measurement.protocol.version}"
-        whole = findings.teacher_latencies.by_target[name].whole
+        whole = findings.tables.teacher[name].whole
         rows[f"{name}: latency of the teacher"] = str(whole) if whole else "could not be measured"
-        parity = winner.exported[name].parity
+        parity = winner.exported.parity[name]
         rows[f"{name}: parity with torch"] = (
             f"largest difference {parity.max_abs:.2e}, relative {parity.max_rel:.2e}, {parity.samples} images"
         )

@@ -91,12 +91,12 @@ def prepare_data(context: Context) -> Data:
 
 @dataclass(frozen=True)
 class TeacherSummary:
-    """Who teaches: name, digest of its content, accuracy on the validation slice, epochs of its training."""
+    """Who teaches: name, digest of its content, accuracy on the validation slice, training of each member."""
 
     name: str
     digest: str
     validation_accuracy: float
-    history: tuple[EpochRecord, ...]
+    members: tuple[tuple[str, tuple[EpochRecord, ...]], ...]
 
 
 class FrozenTeacher:
@@ -136,7 +136,7 @@ def prepare_teacher(context: Context, data: Data) -> FrozenTeacher:
             " + ".join(teacher.names),
             teacher.digest,
             accuracy(teacher.module, dataset.validation, dataset.preprocessing),
-            getattr(teacher,"history",()),
+            tuple((member.name, member.history) for member in teacher.members),
         )
 
     summary = context.work.stage("teacher", _teacher_inputs(context, data), TeacherSummary, compute)

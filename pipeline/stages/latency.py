@@ -4,40 +4,34 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-from devices.measurement import Measurement, MeasurementFailure, Outcome, Reason, Verdict
+from devices.measurement import Measurement, MeasurementFailure, Outcome, Verdict
 from devices.statistics import Interval
 from devices.target import Target
-from latency_db.builder import measured
 from latency_db.errors import EstimateError
 from latency_db.estimate import Estimate
-from latency_db.keys import Workload
 from latency_db.network_model import NetworkModel
 from latency_db.table import LatencyTable
 from pipeline.errors import BudgetError
-from pipeline.export.base import Format, block_workload, format_of, network_workload
+from pipeline.export.base import block_workload, format_of, network_workload
 from pipeline.search.constraints import Constraints
 from pipeline.search.feasibility import Feasibility
 from pipeline.search.latency import TableLatencyModel
 from pipeline.spaces.base import Architecture, Block, Space
 from pipeline.stages.context import Context
-
-if TYPE_CHECKING:
-    from torch import nn
-
-Build = Callable[[], "nn.Module"]
-Shape = tuple[int, int, int]
+from pipeline.stages.measuring import Part, measure_parts
+from pipeline.stages.space import Task
+from pipeline.stages.teacher_parts import TeacherLatency, teacher_latency, teacher_parts
 
 
 @dataclass(frozen=True)
 class Tables:
-    """One latency table per target, keyed by the target as text."""
+    """One latency table per target, and the teacher's latencies there; keyed by the target as text."""
 
     by_target: Mapping[str, LatencyTable]
+    teacher: Mapping[str, TeacherLatency]
 
 
 @dataclass(frozen=True)
@@ -62,11 +56,16 @@ class Feasible:
     calibration: tuple[MeasuredNetwork, ...]
 
 
-def build_tables(context: Context, space: Space) -> Tables:
-    """Measure every distinct block of the space on every target; what is in the database is not measured."""
+def build_tables(context: Context, task: Task) -> Tables:
+    """Measure every distinct block of the space, and the teacher, on every target.
+
+    What is in the database is not measured again.
+    """
+    space = task.space
     blocks = space.distinct_blocks()
     inputs = {
         "space": space.description,
+        "teacher": task.teacher.summary.digest,
         "targets": [context.conditions(target) for target in context.budgets],
         "blocks": [
             [block_workload(block, format_of(target)).identity for block in blocks]
@@ -74,13 +73,13 @@ def build_tables(context: Context, space: Space) -> Tables:
         ],
     }
 
-    def compute(folder: Path) -> Tables:
-        return Tables({str(target): _table(context, space, blocks, target) for target in context.budgets})
-
-    tables = context.work.stage("table", inputs, Tables, compute)
+    tables = context.work.stage("table", inputs, Tables, lambda folder: _measure_blocks(context, task))
     for name, table in tables.by_target.items():
         failed = f", {len(table.failed)} cannot run" if table.failed else ""
-        context.reporter.note(f"table        {name}: {len(table.rows)} blocks measured{failed}")
+        whole = tables.teacher[name].whole or "cannot run there"
+        context.reporter.note(
+            f"table        {name}: {len(table.rows)} blocks measured{failed}; the teacher: {whole}"
+        )
     return tables
 
 
@@ -121,67 +120,47 @@ def constraints_of(space: Space, value: Feasible) -> Constraints:
 
 
 def measure_networks(
-    context: Context, space: Space, architectures: Sequence[Architecture], target: Target
-) -> list[Outcome]:
-    """Measure whole networks with untrained weights; latency does not depend on what the weights learned."""
-    fmt = format_of(target)
-    workloads = [network_workload(space.description, architecture, fmt) for architecture in architectures]
-    builds: dict[str, tuple[Build, Shape]] = {
-        workload.identity: (lambda a=architecture: space.build(a), space.input_shape)  # type: ignore[misc]
-        for workload, architecture in zip(workloads, architectures, strict=True)
+    context: Context, space: Space, architectures: Sequence[Architecture]
+) -> dict[Target, list[Outcome]]:
+    """Measure whole networks on every target, untrained: latency does not depend on the weights' values."""
+
+    def part(architecture: Architecture, target: Target) -> Part:
+        workload = network_workload(space.description, architecture, format_of(target))
+        return Part(workload, lambda: space.build(architecture), space.input_shape)
+
+    parts = {target: [part(each, target) for each in architectures] for target in context.budgets}
+    outcomes = measure_parts(context, parts, "networks")
+    return {
+        target: [outcomes[target][part.workload.identity] for part in its_parts]
+        for target, its_parts in parts.items()
     }
-    outcomes = measure_modules(context, workloads, builds, target, f"networks on {target}")
-    return [outcomes[workload.identity] for workload in workloads]
 
 
-def measure_modules(
-    context: Context,
-    workloads: Sequence[Workload],
-    builds: Mapping[str, tuple[Build, Shape]],
-    target: Target,
-    what: str,
-) -> dict[str, Outcome]:
-    """Export and measure modules by workload identity; those in the database are taken from there."""
-    fmt = format_of(target)
-    with context.scratch() as scratch, context.reporter.task(what, "measured") as advance:
-        return measured(
-            workloads,
-            target,
-            store=context.store,
-            exporter=_exporter(builds, fmt, scratch),
-            protocol=context.protocol,
-            on_progress=advance,
-        )
+def _measure_blocks(context: Context, task: Task) -> Tables:
+    blocks = task.space.distinct_blocks()
 
+    def part(block: Block, target: Target) -> Part:
+        workload = block_workload(block, format_of(target))
+        return Part(workload, lambda: task.space.build_block(block), block.input_shape)
 
-def _exporter(
-    builds: Mapping[str, tuple[Build, Shape]], fmt: Format, folder: Path
-) -> Callable[[Sequence[Workload]], Mapping[str, Path | Reason]]:
-    def export(workloads: Sequence[Workload]) -> Mapping[str, Path | Reason]:
-        import torch
-
-        from pipeline.export.blocks import export_modules
-
-        torch.manual_seed(0)
-        modules = {}
-        for workload in workloads:
-            build, shape = builds[workload.identity]
-            modules[workload.identity] = (build(), shape)
-        return export_modules(modules, fmt, folder)
-
-    return export
-
-
-def _table(context: Context, space: Space, blocks: Sequence[Block], target: Target) -> LatencyTable:
-    fmt = format_of(target)
-    workloads = [block_workload(block, fmt) for block in blocks]
-    builds: dict[str, tuple[Build, Shape]] = {
-        workload.identity: (lambda b=block: space.build_block(b), block.input_shape)  # type: ignore[misc]
-        for workload, block in zip(workloads, blocks, strict=True)
-    }
-    outcomes = measure_modules(context, workloads, builds, target, f"blocks on {target}")
-    by_block = {block.identity: outcomes[w.identity] for block, w in zip(blocks, workloads, strict=True)}
-    return LatencyTable.of(target, by_block)
+    parts = {target: [part(block, target) for block in blocks] for target in context.budgets}
+    teachers = {target: teacher_parts(task, format_of(target)) for target in context.budgets}
+    outcomes = measure_parts(
+        context, {target: [*parts[target], *teachers[target].values()] for target in parts}, "blocks"
+    )
+    return Tables(
+        {
+            str(target): LatencyTable.of(
+                target,
+                {
+                    block.identity: outcomes[target][part.workload.identity]
+                    for block, part in zip(blocks, its_parts, strict=True)
+                },
+            )
+            for target, its_parts in parts.items()
+        },
+        {str(target): teacher_latency(teacher, outcomes[target]) for target, teacher in teachers.items()},
+    )
 
 
 def _feasibility(context: Context, space: Space, tables: Tables) -> Feasible:
@@ -189,9 +168,9 @@ def _feasibility(context: Context, space: Space, tables: Tables) -> Feasible:
     networks = _calibration_networks(context, space, tables, reference)
     block_names = [[block.identity for block in space.blocks(network)] for network in networks]
     models, limits, calibration = {}, {}, list[MeasuredNetwork]()
+    measured_on = measure_networks(context, space, networks)
     for target, budget in context.budgets.items():
-        table = tables.by_target[str(target)]
-        outcomes = measure_networks(context, space, networks, target)
+        table, outcomes = tables.by_target[str(target)], measured_on[target]
         ran = [
             (network, names, outcome)
             for network, names, outcome in zip(networks, block_names, outcomes, strict=True)

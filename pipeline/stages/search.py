@@ -154,8 +154,7 @@ def _shortlist(
             break
         group = hopeful[start : start + _SHORTLIST_ROUND]
         kept = {candidate.architecture.identity for candidate in group}
-        for target in context.budgets:
-            outcomes = measure_networks(context, space, [c.architecture for c in group], target)
+        for target, outcomes in measure_networks(context, space, [c.architecture for c in group]).items():
             for candidate, outcome in zip(group, outcomes, strict=True):
                 if not isinstance(outcome, Measurement) or outcome.verdict is Verdict.INVALID:
                     kept.discard(candidate.architecture.identity)

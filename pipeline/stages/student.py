@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,11 +40,11 @@ class Distilled:
 
 @dataclass(frozen=True)
 class Exported:
-    """Digests of the exported student and of the untrained reference network, and the student's parity."""
+    """Digests of the files of student and untrained reference network by format; parity by target."""
 
-    student_digest: str
-    reference_digest: str
-    parity: Parity
+    students: Mapping[Format, str]
+    references: Mapping[Format, str]
+    parity: Mapping[str, Parity]
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Winner:
     """A student with everything that was made of it; ``rejected`` are candidates tried before it."""
 
     distilled: Distilled
-    exported: Mapping[str, Exported]
+    exported: Exported
     compiled: Mapping[str, Compiled]
     verified: Verified
     rejected: tuple[tuple[Architecture, Verified], ...]
@@ -89,10 +90,8 @@ def make_winner(context: Context, task: Task, reference: Architecture, searched:
     rejected: list[tuple[Architecture, Verified]] = []
     for architecture in searched.order[: context.recipe.verify.candidates]:
         distilled = distil(context, task, architecture)
-        exported, compiled = {}, {}
-        for target in context.budgets:
-            exported[str(target)] = export(context, task, distilled, reference, target)
-            compiled[str(target)] = compile_for(context, exported[str(target)], target)
+        exported = export(context, task, distilled, reference)
+        compiled = {str(target): compile_for(context, exported, target) for target in context.budgets}
         verified = verify(context, task, distilled, compiled)
         if verified.feasible:
             return Winner(distilled, exported, compiled, verified, tuple(rejected))
@@ -161,53 +160,61 @@ def distil(context: Context, task: Task, architecture: Architecture) -> Distille
     return value
 
 
-def export(
-    context: Context, task: Task, distilled: Distilled, reference: Architecture, target: Target
-) -> Exported:
-    """Export student and reference network to the target's format, and compare the student with torch."""
-    fmt, settings = format_of(target), context.recipe.export
+def export(context: Context, task: Task, distilled: Distilled, reference: Architecture) -> Exported:
+    """Export student and reference network to every target's format; compare the student with torch there."""
+    settings, formats = context.recipe.export, sorted({format_of(target) for target in context.budgets})
     weights = context.work.folder_of("distil") / _WEIGHTS
     inputs = {
         "weights": distilled.weights_digest,
         "architecture": [list(pair) for pair in distilled.architecture.choices],
         "reference": [list(pair) for pair in reference.choices],
         "space": task.space.description,
-        "target": str(target),
+        "targets": [str(target) for target in context.budgets],
         "export": settings.model_dump(mode="json"),
-        "versions": exporter_versions(fmt),
+        "versions": {fmt.value: exporter_versions(fmt) for fmt in formats},
     }
 
     def compute(folder: Path) -> Exported:
         import torch
 
-        from pipeline.data.tensors import to_tensor
-        from pipeline.export.network import export_network
-        from pipeline.export.parity import check_parity
+        from pipeline.export.network import export_networks
 
         student = load_student(task.space, distilled.architecture, weights)
-        exported = export_network(student, task.space.input_shape, fmt, _student_file(folder, fmt))
-        images = task.data.dataset.validation.images[: settings.samples]
-        parity = check_parity(
-            student,
-            exported,
-            fmt,
-            to_tensor(images, task.data.summary.preprocessing).numpy(),
-            target,
-            tolerance=settings.tolerance,
-        )
         torch.manual_seed(0)
-        other = export_network(
-            task.space.build(reference), task.space.input_shape, fmt, _reference_file(folder, fmt)
-        )
-        return Exported(file_digest(exported), file_digest(other), parity)
+        untrained = task.space.build(reference)
 
-    with context.reporter.task(f"exporting for {target}", "models") as _:
-        value = context.work.stage("export", inputs, Exported, compute)
-    context.reporter.note(
-        f"export       {target}: {fmt}, largest difference to torch {value.parity.max_abs:.1e} "
-        f"(relative {value.parity.max_rel:.1e}) on {value.parity.samples} images"
-    )
+        def write(fmt: Format) -> None:
+            models = {_student_file(folder, fmt): student, _reference_file(folder, fmt): untrained}
+            export_networks(models, task.space.input_shape, fmt)
+
+        # Conversion runs in processes of its own, one per format.
+        with ThreadPoolExecutor(len(formats)) as pool:
+            list(pool.map(write, formats))
+        return Exported(
+            {fmt: file_digest(_student_file(folder, fmt)) for fmt in formats},
+            {fmt: file_digest(_reference_file(folder, fmt)) for fmt in formats},
+            {str(target): _parity(context, task, student, folder, target) for target in context.budgets},
+        )
+
+    value = context.work.stage("export", inputs, Exported, compute)
+    for name, parity in value.parity.items():
+        context.reporter.note(
+            f"export       {name}: largest difference to torch {parity.max_abs:.1e} "
+            f"(relative {parity.max_rel:.1e}) on {parity.samples} images"
+        )
     return value
+
+
+def _parity(context: Context, task: Task, student: nn.Module, folder: Path, target: Target) -> Parity:
+    from pipeline.data.tensors import to_tensor
+    from pipeline.export.parity import check_parity
+
+    fmt, settings = format_of(target), context.recipe.export
+    images = task.data.dataset.validation.images[: settings.samples]
+    inputs = to_tensor(images, task.data.summary.preprocessing).numpy()
+    return check_parity(
+        student, _student_file(folder, fmt), fmt, inputs, target, tolerance=settings.tolerance
+    )
 
 
 def compile_for(context: Context, exported: Exported, target: Target) -> Compiled:
@@ -215,8 +222,8 @@ def compile_for(context: Context, exported: Exported, target: Target) -> Compile
     fmt, source = format_of(target), context.work.folder_of("export")
     runtime, device = context.identities[target]
     inputs = {
-        "student": exported.student_digest,
-        "reference": exported.reference_digest,
+        "student": exported.students[fmt],
+        "reference": exported.references[fmt],
         "target": str(target),
         "runtime": [runtime.name, runtime.version, runtime.binary_digest],
         "cpu": device.cpu,

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from torch import nn
 
 from devices.digests import file_digest, value_digest
 from pipeline.data.base import Dataset
-from pipeline.distill.settings import TrainingSettings
+from pipeline.distill.settings import EpochRecord, TrainingSettings
 from pipeline.distill.training import TrainingDiverged, fit
 from pipeline.errors import TeacherError
 from pipeline.teachers.config import TeacherConfig
@@ -22,6 +23,8 @@ from pipeline.teachers.exported import load_exported
 from pipeline.teachers.teacher import AdaptedNetwork, Member, Teacher
 from pipeline.teachers.weights import fit_weights, read_weights, weights_bytes
 from pipeline.work import write_atomically
+
+_HISTORY = TypeAdapter(tuple[EpochRecord, ...])
 
 OnProgress = Callable[[int, int, str], None]
 """Called with how many epochs are done, how many there are, and the teacher's name."""
@@ -50,10 +53,11 @@ def _member(config: TeacherConfig, dataset: Dataset, folder: Path, seed: int, pr
         network = _network(config, dataset)
     adapted = AdaptedNetwork(network, config, dataset.preprocessing)
     _check_fit(adapted, config, dataset)
+    history: tuple[EpochRecord, ...] = ()
     if config.kind == "train" or config.training is not None:
-        _train(adapted, config, dataset, folder=folder, seed=seed, progress=progress)
+        history = _train(adapted, config, dataset, folder=folder, seed=seed, progress=progress)
     content = file_digest(config.path) if config.path is not None else _digest_of(network)
-    return Member(config.name, adapted, value_digest([config.content(), content]))
+    return Member(config.name, adapted, value_digest([config.content(), content]), history)
 
 
 def _network(config: TeacherConfig, dataset: Dataset) -> nn.Module:
@@ -153,17 +157,18 @@ def _train(
     folder: Path,
     seed: int,
     progress: OnProgress,
-) -> None:
-    """Train in place, or load what an equal call has trained."""
+) -> tuple[EpochRecord, ...]:
+    """Train in place, or load what an equal call has trained; returns the history of the training."""
     settings = config.training or TrainingSettings()
     inputs = [config.content(), settings.model_dump(mode="json"), dataset.digest, seed, _digest_of(adapted)]
     key = value_digest(inputs)[:16]
     final, checkpoint = folder / f"teacher-{key}.safetensors", folder / f"teacher-{key}.checkpoint"
+    past = folder / f"teacher-{key}.history.json"
     if final.exists():
         fit_weights(adapted.network, read_weights(final), f"'{final}'")
-        return
+        return _HISTORY.validate_json(past.read_bytes())
     try:
-        fit(
+        result = fit(
             adapted,
             dataset,
             settings,
@@ -175,8 +180,10 @@ def _train(
         raise TeacherError(
             f"training the teacher '{config.name}' diverged", why=str(error), fix="lower its learning_rate"
         ) from error
+    write_atomically(past, _HISTORY.dump_json(result.history))
     write_atomically(final, weights_bytes(adapted.network))
     checkpoint.unlink(missing_ok=True)
+    return result.history
 
 
 def _digest_of(network: nn.Module) -> str:

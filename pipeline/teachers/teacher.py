@@ -12,28 +12,35 @@ from torch.nn import functional
 
 from devices.digests import value_digest
 from pipeline.data.base import Preprocessing
+from pipeline.distill.settings import EpochRecord
 from pipeline.teachers.config import TeacherConfig
 
 
 @dataclass(frozen=True, eq=False)
 class Member:
-    """One trained network of a teacher; ``digest`` is over its configuration and its weights."""
+    """One trained network of a teacher; ``digest`` is over its configuration and its weights.
+
+    ``history`` is of its training here, empty where its weights were taken as they are.
+    """
 
     name: str
     network: nn.Module
     digest: str
+    history: tuple[EpochRecord, ...] = ()
 
 
 class Teacher:
     """One network, or several as an ensemble.
 
     Attributes:
+        members: its networks.
         names: one per member.
         digest: over the configuration and weights of all members, in order.
         module: preprocessed ``(N, C, H, W)`` to logits ``(N, classes)``; on the CPU until it is moved.
     """
 
     def __init__(self, members: Sequence[Member]) -> None:
+        self.members = tuple(members)
         self.names = tuple(member.name for member in members)
         self.digest = value_digest([member.digest for member in members])
         networks = [member.network for member in members]

@@ -21,7 +21,14 @@ from devices.runtimes import Runtime, find_runtime
 from devices.target import Target
 
 QUICK = MeasuringProtocol(
-    launches=2, warmup_count=2, warmup_ns=0, min_count=20, min_ns=0, max_count=30, max_ns=1_000_000_000
+    max_launches=0,
+    launches=2,
+    warmup_count=2,
+    warmup_ns=0,
+    min_count=20,
+    min_ns=0,
+    max_count=30,
+    max_ns=1_000_000_000,
 )
 
 

@@ -24,6 +24,10 @@ class Model:
     def __init__(self, path, settings):
         self.inputs = [((1, 2), "float32")]
         self._word, _, self._rest = Path(path).read_text().partition(" ")
+        if self._word == "wander":
+            turns = Path(self._rest)
+            turns.write_text((turns.read_text() if turns.exists() else "") + "x")
+            self._pause_s = 0.002 * len(turns.read_text())
         if self._word == "refuse":
             raise ValueError("no such operation")
         if self._word == "die-loading":
@@ -52,6 +56,8 @@ class Model:
         elif self._word == "die-once" and not Path(self._rest).exists():
             Path(self._rest).write_text("")
             os.kill(os.getpid(), signal.SIGKILL)
+        elif self._word == "wander":
+            time.sleep(self._pause_s)
         elif self._word == "slow":
             time.sleep(0.05)
 

@@ -15,7 +15,7 @@ from devices.connections import LocalConnection
 from devices.digests import file_digest
 from devices.errors import MeasurementError, TargetError
 from devices.measure import Job, measure, probe
-from devices.measurement import Measurement, MeasurementFailure
+from devices.measurement import Measurement, MeasurementFailure, Verdict
 from devices.target import Target
 
 ENGINE = Path(__file__).parent / "hostile_engine.py"
@@ -70,6 +70,23 @@ def test_measure_starts_one_process_per_launch_when_all_is_well(hostile, script)
         [script(name, "run") for name in "abc"], hostile, replace(QUICK, launches=3), connection=connection
     )
     assert connection.runs == 1 + 3
+
+
+@pytest.mark.parametrize("paired", [False, True])
+def test_measure_launches_again_while_launches_disagree_and_pairs_them_if_asked(
+    hostile, script, tmp_path, paired
+):
+    # Every launch of the first job is slower than the one before, so it never settles.
+    jobs = [script("restless", f"wander {tmp_path / 'turns'}"), script("calm", "slow")]
+    protocol = replace(QUICK, launches=2, max_launches=5)
+    progress = []
+    outcomes = measure(
+        jobs, hostile, protocol, paired=paired, on_progress=lambda *done: progress.append(done)
+    )
+    assert len(outcomes["restless"].launches) == 5
+    assert outcomes["restless"].verdict is Verdict.INVALID
+    assert len(outcomes["calm"].launches) == (5 if paired else 2)
+    assert progress[-1][0] == progress[-1][1] == (10 if paired else 7)
 
 
 @pytest.mark.parametrize(

@@ -148,7 +148,7 @@ def test_measured_goes_on_where_an_earlier_call_was_ended(tmp_path: Path, store:
     assert later.exported == later.measured == [names[BATCH + 2 :]]
 
 
-def test_measured_repeats_an_invalid_measurement_once(store: Store, bench: Bench) -> None:
+def test_measured_repeats_an_invalid_measurement_at_once(store: Store, bench: Bench) -> None:
     bench.outcomes = {"b": [measurement(1, Verdict.INVALID), measurement(2)]}
     assert run("abc", store, bench)["b"] == measurement(2)
     assert bench.measured == [["a", "b", "c"], ["b"]]
@@ -159,10 +159,10 @@ def test_measured_repeats_an_invalid_measurement_once(store: Store, bench: Bench
 def test_measured_returns_an_invalid_measurement_and_tries_again_when_it_is_called_again(
     store: Store, bench: Bench
 ) -> None:
-    bench.outcomes = {"a": [measurement(n, Verdict.INVALID) for n in (1, 2)] + [measurement(3)]}
-    assert run("a", store, bench)["a"] == measurement(2, Verdict.INVALID)
-    assert run("a", store, bench)["a"] == measurement(3)
-    assert store.count() == 3
+    bench.outcomes = {"a": [measurement(n, Verdict.INVALID) for n in (1, 2, 3)] + [measurement(4)]}
+    assert run("a", store, bench)["a"] == measurement(3, Verdict.INVALID)
+    assert run("a", store, bench)["a"] == measurement(4)
+    assert store.count() == 4
 
 
 def test_measured_measures_again_when_the_runtime_is_another(

@@ -59,10 +59,10 @@ def test_workload_identity_depends_on_kind_and_content_but_not_on_description() 
 
 
 def test_digests_stay_the_same_between_releases_so_that_rows_are_found_again() -> None:
-    protocol = MeasuringProtocol(1, 5, 5, 10_000_000, 50, 25_000_000, 5_000, 2_000_000_000, 0.1, 0)
+    protocol = MeasuringProtocol(1, 5, 15, 5, 10_000_000, 50, 25_000_000, 5_000, 2_000_000_000, 0.1, 0)
     assert astuple(Key.of(block("a"), RUNTIME, DEVICE, protocol)) == (
         "0ade3b9a2728accc4940e144965e0336a3eb7eb7b25bc41f61ba4598f581d63e",
         "815a675b7c9e5dd3c0dada55adac2756a824762e359951fcffd72a63fb6717ad",
         "6f949e783548e89cf582a92a79fe7e1ec96288619175906cacc7af3442daf11f",
-        "d3de96dcdf9815a5ec406815f6952ca20dfca5f7a10a7610d7a5189ca662fe74",
+        "91e7ab55b2b3e7e232fbd56841ae487fa08fa010afdb236a987120992e6983a7",
     )

@@ -35,7 +35,7 @@ from pipeline.verify import TargetVerdict, in_layout, judge, latency_ratio, veri
 
 HOST = Target.parse("host/onnxruntime:fp32@1")
 IDENTITY = Preprocessing((0.0,), (1.0,))
-PROTOCOL = MeasuringProtocol(launches=3, min_ns=1_000_000, warmup_ns=1_000_000)
+PROTOCOL = MeasuringProtocol(launches=3, max_launches=0, min_ns=1_000_000, warmup_ns=1_000_000)
 
 headlines = st.lists(st.integers(1_000, 10**9), min_size=1, max_size=9)
 
@@ -154,9 +154,9 @@ def test_verify_artifact_repeats_an_invalid_measurement_once_and_never_calls_it_
 ) -> None:
     calls = []
 
-    def counted(*arguments: Any) -> dict[str, Outcome]:
+    def counted(*arguments: Any, **options: Any) -> dict[str, Outcome]:
         calls.append(arguments)
-        return measure(*arguments)
+        return measure(*arguments, **options)
 
     monkeypatch.setattr("pipeline.verify.measure", counted)
     verdict = verify_artifact(

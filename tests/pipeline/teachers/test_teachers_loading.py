@@ -61,7 +61,8 @@ def test_load_teacher_trains_once_and_then_loads_the_same_teacher(dataset: Datas
     assert len(calls) == 4
     assert first.digest == second.digest
     assert torch.equal(first.logits(images_of(dataset)), second.logits(images_of(dataset)))
-    assert [file.suffix for file in (tmp_path / "t").iterdir()] == [".safetensors"]
+    assert sorted(file.suffix for file in (tmp_path / "t").iterdir()) == [".json", ".safetensors"]
+    assert [m.history for m in first.members] == [m.history for m in second.members]
 
 
 def test_load_teacher_trains_another_for_another_seed(dataset: Dataset, tmp_path: Path) -> None:

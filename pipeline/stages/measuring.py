@@ -1,0 +1,97 @@
+"""From modules to measured workloads on several targets: exports are shared and made side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from devices.measurement import Outcome, Reason
+from devices.target import Target
+from latency_db.builder import measured, stored
+from latency_db.keys import Workload
+from pipeline.export.base import Format, format_of
+from pipeline.stages.context import Context
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Shape = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A workload with the module behind it, built when it has to be exported, and its input's shape."""
+
+    workload: Workload
+    build: Callable[[], nn.Module]
+    shape: Shape
+
+
+def measure_parts(
+    context: Context, parts: Mapping[Target, Sequence[Part]], what: str
+) -> dict[Target, dict[str, Outcome]]:
+    """One outcome per part, by workload identity, on every target.
+
+    What the database holds is neither exported nor measured. Everything else is exported first, all formats
+    side by side, so that nothing disturbs the measurements that follow.
+
+    Args:
+        context: of the run.
+        parts: what to measure, by target.
+        what: the parts in a word, for progress lines.
+    """
+    wanted: dict[Format, dict[str, Part]] = {}
+    for target, its_parts in parts.items():
+        workloads = [part.workload for part in its_parts]
+        known = stored(workloads, target, store=context.store, protocol=context.protocol)
+        for part in its_parts:
+            if part.workload.identity not in known:
+                wanted.setdefault(format_of(target), {})[part.workload.identity] = part
+    outcomes = {}
+    with context.scratch() as scratch:
+        exports = _export(context, wanted, scratch, what) if wanted else {}
+        for target, its_parts in parts.items():
+            files = exports.get(format_of(target), {})
+            with context.reporter.task(f"measuring {what} on {target}", what) as advance:
+                outcomes[target] = measured(
+                    [part.workload for part in its_parts],
+                    target,
+                    store=context.store,
+                    exporter=lambda batch, files=files: {w.identity: files[w.identity] for w in batch},  # type: ignore[misc]
+                    protocol=context.protocol,
+                    on_progress=advance,
+                )
+    return outcomes
+
+
+def _export(
+    context: Context, wanted: Mapping[Format, Mapping[str, Part]], folder: Path, what: str
+) -> dict[Format, dict[str, Path | Reason]]:
+    import torch
+
+    from pipeline.export.blocks import export_modules
+
+    torch.manual_seed(0)
+    modules = {
+        fmt: {name: (part.build(), part.shape) for name, part in parts.items()}
+        for fmt, parts in wanted.items()
+    }
+    done = dict.fromkeys(wanted, 0)
+    total = sum(map(len, wanted.values()))
+    formats = " and ".join(wanted)
+    with (
+        context.reporter.task(f"exporting {what} to {formats}", what) as advance,
+        ThreadPoolExecutor(len(wanted)) as pool,
+    ):
+
+        def export(fmt: Format) -> dict[str, Path | Reason]:
+            def count(finished: int, _: int) -> None:
+                done[fmt] = finished
+                advance(sum(done.values()), total)
+
+            return export_modules(modules[fmt], fmt, folder / fmt, on_progress=count)
+
+        return dict(zip(wanted, pool.map(export, wanted), strict=True))

@@ -1,0 +1,105 @@
+"""The teacher as workloads: whole, and its modules each alone; the baseline beside every student."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from devices.measurement import Measurement, Outcome
+from devices.statistics import Interval
+from latency_db.keys import Workload
+from pipeline.export.base import Format, exporter_versions
+from pipeline.stages.measuring import Part, Shape
+from pipeline.stages.space import Task
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_WHOLE = "whole network"
+
+
+@dataclass(frozen=True)
+class TeacherLatency:
+    """Measured latencies on one target: of the whole teacher, and of its modules each run alone.
+
+    ``whole`` is ``None`` and a module is absent where it could not be exported or run there: the teacher is
+    there for comparison, so its failure stops nothing.
+    """
+
+    whole: Interval | None
+    modules: tuple[tuple[str, Interval], ...]
+
+
+def teacher_parts(task: Task, fmt: Format) -> dict[str, Part]:
+    """The teacher of a task cut into parts, by name."""
+    teacher, shape = task.teacher.teacher.module, task.data.summary.input_shape
+    summary = task.teacher.summary
+
+    def part(name: str, module: nn.Module, input_shape: Shape) -> Part:
+        content = {
+            "teacher": summary.digest,
+            "module": name,
+            "input_shape": list(input_shape),
+            "format": fmt.value,
+            "exporter": exporter_versions(fmt),
+        }
+        kind: Literal["network", "block"] = "network" if name == _WHOLE else "block"
+        workload = Workload.of(kind, f"teacher {summary.name}: {name}", content)
+        return Part(workload, lambda: module, input_shape)
+
+    parts = {name: part(name, module, its_shape) for name, module, its_shape in _modules(teacher, shape)}
+    return {_WHOLE: part(_WHOLE, teacher, shape), **parts}
+
+
+def teacher_latency(parts: Mapping[str, Part], outcomes: Mapping[str, Outcome]) -> TeacherLatency:
+    """What the outcomes, by workload identity, say of the teacher."""
+    found = {
+        name: outcome.latency
+        for name, part in parts.items()
+        if isinstance(outcome := outcomes[part.workload.identity], Measurement)
+    }
+    modules = tuple((name, interval) for name, interval in found.items() if name != _WHOLE)
+    return TeacherLatency(found.get(_WHOLE), modules)
+
+
+def _modules(teacher: nn.Module, shape: Shape) -> Iterator[tuple[str, nn.Module, Shape]]:
+    """Outermost modules that are called once with one image-like tensor, with the shape it has there.
+
+    Containers with a single child, and sequences, are opened; what happens between modules is not seen.
+    """
+    import torch
+    from torch import nn
+
+    opened = teacher
+    prefix = ""
+    while len(children := list(opened.named_children())) == 1:
+        name, opened = children[0]
+        prefix += f"{name}."
+    candidates: dict[str, nn.Module] = {}
+    for name, child in opened.named_children():
+        inner = dict(child.named_children()) if isinstance(child, nn.Sequential) and len(child) > 3 else {}
+        for inner_name, module in inner.items():
+            candidates[f"{prefix}{name}.{inner_name}"] = module
+        if not inner:
+            candidates[f"{prefix}{name}"] = child
+    seen: dict[str, list[Shape]] = {name: [] for name in candidates}
+
+    def note(name: str) -> Any:
+        def hook(_: nn.Module, arguments: tuple[Any, ...]) -> None:
+            first = arguments[0] if len(arguments) == 1 else None
+            if isinstance(first, torch.Tensor) and first.dim() == 4:
+                seen[name].append((first.shape[1], first.shape[2], first.shape[3]))
+
+        return hook
+
+    handles = [module.register_forward_pre_hook(note(name)) for name, module in candidates.items()]
+    try:
+        with torch.no_grad():
+            teacher(torch.zeros(1, *shape))
+    finally:
+        for handle in handles:
+            handle.remove()
+    for name, module in candidates.items():
+        if len(seen[name]) == 1:
+            yield name, module, seen[name][0]

@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_recipe import STAGES, TEXT, command, kill_at, run_recipe, write_recipe
+
+from pipeline.bundle import read_bundle
+
+pytestmark = pytest.mark.slow
+
+Finished = tuple[Path, Path, dict[str, Any]]
+
+
+@pytest.fixture(scope="module", name="finished")
+def _finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """A recipe, the folder it ran in, and what it printed."""
+    folder = tmp_path_factory.mktemp("finished run")
+    recipe = write_recipe(folder)
+    return recipe, folder, run_recipe(recipe, folder)
+
+
+def test_run_goes_through_every_stage_and_hands_over_a_whole_bundle(finished: Finished) -> None:
+    _, _, document = finished
+    assert {stage["name"] for stage in document["stages"]} == set(STAGES)
+    assert not any(stage["cached"] for stage in document["stages"])
+    manifest = read_bundle(Path(document["bundle"]))
+    assert [target.target for target in manifest.targets] == ["host/onnxruntime:fp32@1", "host/litert:fp32@1"]
+    for target in document["winner"]["targets"]:
+        assert target["feasible"]
+        assert target["parity_max_abs"] < 1e-4
+        assert target["measured_ms"]["low"] <= target["measured_ms"]["value"] <= target["measured_ms"]["high"]
+    assert len(document["candidates"]) == 3
+    assert "<html" in Path(document["report"]).read_text()[:200]
+
+
+def test_run_does_nothing_again_when_everything_is_done(finished: Finished) -> None:
+    recipe, folder, before = finished
+    database = (folder / "latency.db").read_bytes()
+    again = run_recipe(recipe, folder)
+    assert all(stage["cached"] for stage in again["stages"])
+    assert again["winner"] == before["winner"]
+    assert (folder / "latency.db").read_bytes() == database
+
+
+def test_run_finds_measured_blocks_in_the_database_when_the_work_folder_is_new(
+    finished: Finished, tmp_path: Path
+) -> None:
+    recipe, folder, before = finished
+    shutil.copy(folder / "latency.db", tmp_path / "latency.db")
+    ended = subprocess.run(command(recipe, tmp_path), capture_output=True, text=True, check=True)
+    again = json.loads(ended.stdout)
+    # The same measurements and the same seed choose and train the same student.
+    assert again["candidates"] == before["candidates"]
+    assert again["winner"]["architecture"] == before["winner"]["architecture"]
+    assert again["winner"]["test_accuracy"] == before["winner"]["test_accuracy"]
+    assert again["feasibility"] == before["feasibility"]
+
+
+def test_run_makes_only_what_changed_again_when_a_setting_changes(finished: Finished) -> None:
+    recipe, folder, _ = finished
+    changed = run_recipe(recipe, folder, ["distil.epochs=2"])
+    made = [stage["name"] for stage in changed["stages"] if not stage["cached"]]
+    assert made[0] == "distil"
+    assert not {"data", "teacher", "table", "feasibility", "search"} & set(made)
+
+
+def test_run_killed_at_every_stage_ends_like_one_that_was_not(finished: Finished, tmp_path: Path) -> None:
+    recipe, folder, expected = finished
+    # The same database gives the same estimates; measurements of one machine are never equal twice.
+    shutil.copy(folder / "latency.db", tmp_path / "latency.db")
+    killed = [stage for stage in STAGES if kill_at(recipe, tmp_path, stage)]
+    assert {"teacher", "table", "feasibility", "search", "distil", "export", "verify"} <= set(killed)
+    document = run_recipe(recipe, tmp_path)
+    assert document["candidates"] == expected["candidates"]
+    assert document["winner"]["architecture"] == expected["winner"]["architecture"]
+    assert document["winner"]["test_accuracy"] == expected["winner"]["test_accuracy"]
+    read_bundle(Path(document["bundle"]))
+
+
+def test_run_continues_from_the_blocks_already_measured_when_killed_while_measuring(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path)
+    assert kill_at(recipe, tmp_path, "feasibility")
+    stored = _rows(tmp_path / "latency.db")
+    assert stored > 0
+    document = run_recipe(recipe, tmp_path)
+    table = next(stage for stage in document["stages"] if stage["name"] == "table")
+    assert table["cached"]
+    assert _rows(tmp_path / "latency.db") > stored
+
+
+def test_a_second_run_on_one_work_folder_is_refused(finished: Finished, tmp_path: Path) -> None:
+    recipe, _, _ = finished
+    with subprocess.Popen(
+        command(recipe, tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as first:
+        while not (tmp_path / "work" / "lock.holder").exists():
+            assert first.poll() is None
+        second = subprocess.run(command(recipe, tmp_path), capture_output=True, text=True, check=False)
+        first.kill()
+    assert second.returncode == 9
+    assert f"in use by process {first.pid}" in second.stderr
+
+
+def test_an_unreachable_budget_ends_with_five_and_the_nearest_possible_one(finished: Finished) -> None:
+    recipe, folder, _ = finished
+    ended = subprocess.run(
+        command(recipe, folder, ["target.*.budget=0.01x"]), capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 5
+    error = json.loads(ended.stdout)["error"]
+    assert 'budget = "0.' in error["fix"] or 'budget = "1.' in error["fix"]
+    assert "host/litert:fp32@1" in error["fix"]
+
+
+def test_a_budget_that_only_a_measurement_can_refute_ends_with_eleven_and_says_so(finished: Finished) -> None:
+    recipe, folder, _ = finished
+    # Parity below any float32 rounding is refused before verification, with its own code.
+    ended = subprocess.run(
+        command(recipe, folder, ["export.tolerance=1e-12"]), capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 10
+    assert "differs from torch" in json.loads(ended.stdout)["error"]["what"]
+
+
+def test_an_unreadable_database_ends_with_eight(finished: Finished, tmp_path: Path) -> None:
+    recipe, _, _ = finished
+    (tmp_path / "latency.db").write_bytes(b"this is no database" * 100)
+    ended = subprocess.run(command(recipe, tmp_path), capture_output=True, text=True, check=False)
+    assert ended.returncode == 8
+
+
+def test_a_teacher_of_another_width_ends_with_four(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 255, (60, 8, 8), dtype=np.uint8)
+    labels = np.arange(60) % 3
+    np.savez(tmp_path / "three.npz", train_x=images, train_y=labels, test_x=images, test_y=labels)
+    (tmp_path / "my_teachers.py").write_text(
+        "from torch import nn\n\n\ndef seven():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 7))\n"
+    )
+    text = TEXT.replace('kind = "digits"\ntrain_limit = 300', 'kind = "npz"\npath = "three.npz"')
+    text = text.replace(
+        'kind = "train"\nwidth = 8\ndepth = 1', 'kind = "factory"\nfactory = "my_teachers:seven"'
+    )
+    recipe = write_recipe(tmp_path, text)
+    ended = subprocess.run(
+        command(recipe, tmp_path), capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert ended.returncode == 4, ended.stderr
+    error = json.loads(ended.stdout)["error"]
+    assert "7 outputs" in error["what"]
+    assert "3 classes" in error["what"]
+
+
+def test_verify_repeats_the_bundle_and_refuses_it_after_one_changed_byte(
+    finished: Finished, tmp_path: Path
+) -> None:
+    _, _, document = finished
+    bundle = shutil.copytree(document["bundle"], tmp_path / "my bundle")
+    verify = [
+        sys.executable,
+        "-c",
+        "from pipeline.cli.main import main; main()",
+        "verify",
+        str(bundle),
+        "--json",
+    ]
+    for _ in range(4):  # a disturbed machine may make a measurement invalid, which is not what is tested
+        ended = subprocess.run(verify, capture_output=True, text=True, check=False)
+        if ended.returncode == 0 or "is invalid" not in ended.stderr:
+            break
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout)["holds"]
+    artifact = next(bundle.glob("artifacts/*/model.onnx"))
+    content = bytearray(artifact.read_bytes())
+    content[len(content) // 2] ^= 1
+    artifact.write_bytes(content)
+    ended = subprocess.run(verify, capture_output=True, text=True, check=False)
+    assert ended.returncode == 11
+    assert "model.onnx" in json.loads(ended.stdout)["error"]["what"]
+
+
+def _rows(database: Path) -> int:
+    from latency_db.store import open_store
+
+    with open_store(str(database)) as store:
+        return store.count()
