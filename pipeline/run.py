@@ -12,7 +12,7 @@ from pipeline.recipe import Recipe
 from pipeline.stages.context import Context
 from pipeline.stages.handover import Findings, write_bundle_of, write_report
 from pipeline.stages.inputs import DataSummary, TeacherSummary, prepare_data, prepare_teacher
-from pipeline.stages.latency import Feasible, build_tables, check_feasibility
+from pipeline.stages.latency import Feasible, Tables, build_tables, check_feasibility
 from pipeline.stages.search import Searched, describe, search_students
 from pipeline.stages.space import Task, prepare_space
 from pipeline.stages.student import Winner, make_winner
@@ -26,6 +26,7 @@ class RunResult:
     recipe: Recipe
     data: DataSummary
     teacher: TeacherSummary
+    tables: Tables
     feasible: Feasible
     searched: Searched
     winner: Winner
@@ -43,6 +44,10 @@ class RunResult:
                 "name": self.teacher.name,
                 "digest": self.teacher.digest,
                 "test_accuracy": verified.teacher_accuracy,
+                "measured_ms": {
+                    name: _milliseconds(latency.whole) if latency.whole else None
+                    for name, latency in self.tables.teacher.items()
+                },
             },
             "feasibility": [
                 {
@@ -114,6 +119,7 @@ def run(recipe: Recipe, recipe_text: str, work: WorkFolder, db: str | None, repo
             recipe,
             data.summary,
             teacher.summary,
+            tables,
             feasible,
             searched,
             winner,

@@ -21,7 +21,7 @@ from pipeline.errors import WorkFolderError
 T = TypeVar("T")
 
 _RESULT = "result.json"
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -158,7 +158,7 @@ def disk_errors(path: Path) -> Iterator[None]:
         where = error.filename or path
         if error.errno in _DISK_FULL:
             raise WorkFolderError(
-                f"no space left on the disk of {where}",
+                f"there is no space to write {where}",
                 why=str(error.strerror),
                 fix="free some space and run the same command again: it goes on from the last finished piece",
             ) from error

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from pipeline.cli.output import print_json
 from pipeline.errors import RecipeError, VerificationError
@@ -17,41 +16,22 @@ from pipeline.progress import ConsoleReporter
 
 if TYPE_CHECKING:
     from pipeline.bundle import TargetVerification
+    from pipeline.run import RunResult
 
 
 def run_recipe(recipe: str | None, work: str, settings: list[str], db: str | None, as_json: bool) -> None:
     """``lathe run``."""
     from pipeline.recipe import load_recipe
-    from pipeline.run import RunResult, run
+    from pipeline.run import run
     from pipeline.work import WorkFolder
 
     _quiet_libraries()
     loaded, text = load_recipe(recipe, settings)
-    result: RunResult = run(loaded, text, WorkFolder(Path(work)), db, ConsoleReporter())
+    result = run(loaded, text, WorkFolder(Path(work)), db, ConsoleReporter())
     if as_json:
         print_json(result.to_json())
         return
-    verified = result.winner.verified
-    table = Table(title=f"{loaded.name}: the student keeps every budget", title_justify="left")
-    for column in ("target", "budget", "measured latency", "of reference", "accuracy on test"):
-        table.add_column(column, overflow="fold")
-    for name, verdict in verified.verdicts.items():
-        table.add_row(
-            name,
-            verdict.budget,
-            str(verdict.measurement.latency),
-            str(verdict.ratio) if verdict.ratio else "",
-            f"{verdict.accuracy:.2%}",
-        )
-    console = Console(highlight=False, markup=False)
-    console.print(table)
-    console.print(
-        f"teacher {verified.teacher_accuracy:.2%}, student {verified.student_accuracy:.2%} on the test split",
-        f"bundle  {result.bundle}",
-        f"report  {result.report}",
-        sep="\n",
-        soft_wrap=True,
-    )
+    sys.stdout.write(_summary(result))
 
 
 def verify_folder(bundle: str, as_json: bool) -> None:
@@ -91,6 +71,24 @@ def _why_not(target: TargetVerification) -> str:
     if target.accuracy_holds:
         return verdict.why
     return f"{verdict.correct} test images are correct on {verdict.target}, not {target.expected_correct}"
+
+
+def _summary(result: RunResult) -> str:
+    """What a finished run has to say, as text."""
+    verified = result.winner.verified
+    lines = [f"{result.recipe.name}: the student keeps every budget"]
+    for name, verdict in verified.verdicts.items():
+        ratio = f", {verdict.ratio} of the reference network's" if verdict.ratio else ""
+        whole = result.tables.teacher[name].whole
+        lines += [
+            "",
+            name,
+            f"  budget    {verdict.budget}",
+            f"  latency   {verdict.measurement.latency} measured{ratio}",
+            f"  teacher   {whole or 'could not be run there'}",
+            f"  accuracy  {verdict.accuracy:.2%} on the test split, teacher {verified.teacher_accuracy:.2%}",
+        ]
+    return "\n".join([*lines, "", f"bundle  {result.bundle}", f"report  {result.report}", ""])
 
 
 def show_recipes(name: str | None) -> None:

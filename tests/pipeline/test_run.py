@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_recipe import STAGES, TEXT, command, kill_at, run_recipe, write_recipe
+from tiny_recipe import STAGES, TEXT, command, kill_at, run_limited, run_recipe, write_recipe
 
 from pipeline.bundle import read_bundle
 
@@ -119,14 +119,28 @@ def test_an_unreachable_budget_ends_with_five_and_the_nearest_possible_one(finis
     assert "host/litert:fp32@1" in error["fix"]
 
 
-def test_a_budget_that_only_a_measurement_can_refute_ends_with_eleven_and_says_so(finished: Finished) -> None:
+def test_an_export_that_differs_from_torch_ends_with_ten(finished: Finished) -> None:
     recipe, folder, _ = finished
-    # Parity below any float32 rounding is refused before verification, with its own code.
+    # No float32 runtime is that near.
     ended = subprocess.run(
         command(recipe, folder, ["export.tolerance=1e-12"]), capture_output=True, text=True, check=False
     )
     assert ended.returncode == 10
     assert "differs from torch" in json.loads(ended.stdout)["error"]["what"]
+
+
+def test_a_disk_that_is_full_ends_with_nine_and_the_next_run_goes_on(
+    finished: Finished, tmp_path: Path
+) -> None:
+    recipe, folder, expected = finished
+    shutil.copy(folder / "latency.db", tmp_path / "latency.db")
+    # Data and table fit, the teacher's checkpoint does not.
+    ended = run_limited(recipe, tmp_path, 60_000)
+    assert ended.returncode == 9, ended.stderr
+    assert "no space to write" in json.loads(ended.stdout)["error"]["what"]
+    document = run_recipe(recipe, tmp_path)
+    assert document["stages"][0]["cached"]
+    assert document["winner"]["test_accuracy"] == expected["winner"]["test_accuracy"]
 
 
 def test_an_unreadable_database_ends_with_eight(finished: Finished, tmp_path: Path) -> None:

@@ -121,7 +121,7 @@ def test_opened_says_what_to_do_when_the_folder_cannot_be_written(tmp_path: Path
 
 
 def test_opened_says_so_when_the_disk_is_full(tmp_path: Path) -> None:
-    with pytest.raises(WorkFolderError, match="no space left") as caught, WorkFolder(tmp_path).opened():
+    with pytest.raises(WorkFolderError, match="no space to write") as caught, WorkFolder(tmp_path).opened():
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "x"))
     assert "free some space" in caught.value.fix
 

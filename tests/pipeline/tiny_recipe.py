@@ -94,6 +94,13 @@ def run_recipe(recipe: Path, folder: Path, settings: Sequence[str] = ()) -> dict
     return document
 
 
+def run_limited(recipe: Path, folder: Path, file_bytes: int) -> subprocess.CompletedProcess[str]:
+    """Run with a limit on the size of any file, which fails writes as a full disk does."""
+    code = f"import resource as r; r.setrlimit(r.RLIMIT_FSIZE, ({file_bytes}, r.RLIM_INFINITY)); {_PROGRAM}"
+    arguments = [sys.executable, "-c", code, *command(recipe, folder)[3:]]
+    return subprocess.run(arguments, capture_output=True, text=True, check=False)
+
+
 def kill_at(recipe: Path, folder: Path, stage: str, timeout_s: float = 300) -> bool:
     """Start a run and kill it as soon as the folder of ``stage`` is there; whether it was killed in time."""
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
