@@ -62,7 +62,8 @@ def fit(
         TrainingDiverged: the loss is not finite.
     """
     device = training_device()
-    model.to(device)
+    # Depthwise convolutions train 1.5 to 1.8 times faster on CPUs with channels last.
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     labels = torch.from_numpy(dataset.train.labels)
     optimizer = torch.optim.SGD(
         model.parameters(),
@@ -90,7 +91,8 @@ def fit(
             for group in optimizer.param_groups:
                 group["lr"] = rate
             images = to_tensor(dataset.train.images[index.numpy()], dataset.preprocessing)
-            batch = augment(images, settings.augment, generator).to(device)
+            batch = augment(images, settings.augment, generator)
+            batch = batch.to(device, memory_format=torch.channels_last)
             logits = model(batch)
             hard = labels[index].to(device)
             if targets is None:
@@ -116,7 +118,7 @@ def fit(
         if on_epoch is not None:
             on_epoch(epoch + 1, settings.epochs, progress.history[-1])
     model.load_state_dict(progress.best_state)
-    model.to("cpu").eval()
+    model.to("cpu", memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
     return progress.result()
 
 

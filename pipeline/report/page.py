@@ -123,7 +123,8 @@ def _prediction(report: ReportData) -> str:
 
 def _blocks(report: ReportData) -> str:
     note = (
-        "Each block measured by itself, in the order the blocks run. A block that runs twice is listed twice."
+        "Each block measured by itself, in the order the blocks run; one that runs twice is listed twice. "
+        "Alone, a block pays for a call of the runtime, so the blocks add up to more than their network."
     )
     plots = [
         _plot(f"blocks-{number}", target.verdict.target, blocks_figure(target.blocks))

@@ -1,8 +1,8 @@
 """Time per block of a joint export, as JSON on standard output.
 
-``python tools/bench/export_cost.py [BLOCKS]`` exports that many blocks (30) of the default 8x8 mobile
-space to each format: wall seconds, and processor seconds of this process and its workers, which other work on
-the machine disturbs less.
+``python tools/bench/export_cost.py [BLOCKS]`` exports that many blocks (30) of the default 8x8 mobile space
+to each format: wall seconds, and processor seconds of this process and its workers, which other work on the
+machine disturbs less.
 """
 
 from __future__ import annotations
