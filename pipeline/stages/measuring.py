@@ -43,16 +43,18 @@ def measure_parts(
         parts: what to measure, by target.
         what: the parts in a word, for progress lines.
     """
+    outcomes: dict[Target, dict[str, Outcome]] = {}
     wanted: dict[Format, dict[str, Part]] = {}
     for target, its_parts in parts.items():
         workloads = [part.workload for part in its_parts]
-        known = stored(workloads, target, store=context.store, protocol=context.protocol)
+        outcomes[target] = stored(workloads, target, store=context.store, protocol=context.protocol)
         for part in its_parts:
-            if part.workload.identity not in known:
+            if part.workload.identity not in outcomes[target]:
                 wanted.setdefault(format_of(target), {})[part.workload.identity] = part
-    outcomes = {}
+    if not wanted:
+        return outcomes
     with context.scratch() as scratch:
-        exports = _export(context, wanted, scratch, what) if wanted else {}
+        exports = _export(context, wanted, scratch, what)
         for target, its_parts in parts.items():
             files = exports.get(format_of(target), {})
             with context.reporter.task(f"measuring {what} on {target}", what) as advance:

@@ -90,10 +90,9 @@ def test_compile_artifact_gives_the_same_bytes_when_it_is_repeated(built, tmp_pa
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("built", TARGETS[:1], indirect=True, ids=str)
 def test_onnx_artifact_is_optimised_and_stays_so_when_it_is_loaded_again(built, tmp_path):
     target, _, exported = built
-    if format_of(target) is not Format.ONNX:
-        pytest.skip("for ONNX Runtime")
     artifact = compile_artifact(exported, target, tmp_path)
     plain, optimised = (onnx.load(path).graph for path in (exported, artifact.path))
     assert len(optimised.node) < len(plain.node)
@@ -107,20 +106,18 @@ def test_onnx_artifact_is_optimised_and_stays_so_when_it_is_loaded_again(built, 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("built", TARGETS[:1], indirect=True, ids=str)
 def test_onnx_artifact_is_portable_when_the_device_is_another_machine(built, tmp_path):
-    target, _, exported = built
-    if format_of(target) is not Format.ONNX:
-        pytest.skip("for ONNX Runtime")
+    _, _, exported = built
     artifact = compile_artifact(exported, Target("board", "onnxruntime"), tmp_path)
     assert artifact.notes["cpu"] == "any"
     assert "com.microsoft.nchwc" not in {node.domain for node in onnx.load(artifact.path).graph.node}
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("built", TARGETS[1:], indirect=True, ids=str)
 def test_litert_artifact_is_one_channel_last_graph_without_metadata(built, tmp_path):
     target, _, exported = built
-    if format_of(target) is not Format.LITERT:
-        pytest.skip("for LiteRT")
     model = flatbuffer.read(compile_artifact(exported, target, tmp_path).path.read_bytes())
     (graph,) = model.subgraphs
     assert list(graph.tensors[graph.inputs[0]].shape) == [1, 8, 8, 1]
