@@ -12,6 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from typer.testing import CliRunner
+
+from pipeline.cli.main import app
+
 TEXT = """
 name = "tiny"
 
@@ -88,8 +92,9 @@ def command(recipe: Path, folder: Path, settings: Sequence[str] = ()) -> list[st
 
 def run_recipe(recipe: Path, folder: Path, settings: Sequence[str] = ()) -> dict[str, Any]:
     """Run to the end and return the printed document."""
-    ended = subprocess.run(command(recipe, folder, settings), capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr
+    # In this process, so that coverage sees it.
+    ended = CliRunner().invoke(app, command(recipe, folder, settings)[3:], catch_exceptions=False)
+    assert ended.exit_code == 0, ended.stderr
     document: dict[str, Any] = json.loads(ended.stdout)
     return document
 

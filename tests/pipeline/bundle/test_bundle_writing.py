@@ -111,7 +111,7 @@ def test_write_bundle_leaves_the_earlier_bundle_when_the_disk_takes_no_more(
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (400, hard))
     try:
-        with pytest.raises(OSError, match="File too large"):
+        with pytest.raises(WorkFolderError, match="no space to write"):
             write_bundle(bundle_content, own_bundle)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
