@@ -105,9 +105,14 @@ def measured(
         store.add(distinct[identity], *ran_on, protocol, outcome)
         outcomes[identity] = outcome
 
+    shown = 0
+
     def report(known: int, jobs: int = 0, launches_done: int = 0, launches: int = 1) -> None:
+        nonlocal shown
+        # Launches are added where they disagree; what was shown as done stays so.
+        shown = max(shown, known + jobs * launches_done // launches)
         if on_progress is not None:
-            on_progress(known + jobs * launches_done // launches, len(distinct))
+            on_progress(shown, len(distinct))
 
     report(len(outcomes))
     for start in range(0, len(absent), BATCH):

@@ -96,7 +96,7 @@ def block_workload(block: Block, fmt: Format) -> Workload:
         "kind": block.kind,
         "input_shape": list(block.input_shape),
         "arguments": [list(pair) for pair in block.arguments],
-        **_exporter(fmt),
+        **exporter_identity(fmt),
     }
     return Workload.of("block", str(block), content)
 
@@ -112,10 +112,15 @@ def network_workload(
     content = {
         "space": value_digest(dict(space_description)),
         "architecture": [list(pair) for pair in architecture.choices],
-        **_exporter(fmt),
+        **exporter_identity(fmt),
     }
     return Workload.of("network", str(architecture), content)
 
 
-def _exporter(fmt: Format) -> dict[str, object]:
+def exporter_identity(fmt: Format) -> dict[str, object]:
+    """What decides an exported graph besides the module itself, as JSON; part of every workload's identity.
+
+    Raises:
+        ExportError: the exporter is not installed.
+    """
     return {"format": fmt.value, "convention": _CONVENTION, "exporter": exporter_versions(fmt)}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from devices.measurement import Measurement, Outcome
 from devices.statistics import Interval
 from latency_db.keys import Workload
-from pipeline.export.base import Format, exporter_versions
+from pipeline.export.base import Format, exporter_identity
 from pipeline.stages.measuring import Part, Shape
 from pipeline.stages.space import Task
 
@@ -41,8 +41,7 @@ def teacher_parts(task: Task, fmt: Format) -> dict[str, Part]:
             "teacher": summary.digest,
             "module": name,
             "input_shape": list(input_shape),
-            "format": fmt.value,
-            "exporter": exporter_versions(fmt),
+            **exporter_identity(fmt),
         }
         kind: Literal["network", "block"] = "network" if name == _WHOLE else "block"
         workload = Workload.of(kind, f"teacher {summary.name}: {name}", content)

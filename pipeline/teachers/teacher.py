@@ -68,23 +68,28 @@ class AdaptedNetwork(nn.Module):
         preprocessing: how the data's images were normalised.
     """
 
+    _scale: Tensor
+    _shift: Tensor
+
     def __init__(self, network: nn.Module, config: TeacherConfig, preprocessing: Preprocessing) -> None:
         super().__init__()
         self.network = network
         self._size = config.resize
         self._channels = config.channels
-        self._own: Preprocessing | None = None
+        self._renormalise = config.mean is not None and config.std is not None
         if config.mean is not None and config.std is not None:
-            self._own = Preprocessing(config.mean, config.std)
-        self._data = preprocessing
+            data_mean, data_std = _row(preprocessing.mean), _row(preprocessing.std)
+            mean, std = _row(config.mean), _row(config.std)
+            # Not persistent: the state of the network stays that of its own parameters.
+            self.register_buffer("_scale", data_std / std, persistent=False)
+            self.register_buffer("_shift", (data_mean - mean) / std, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """``(N, C, H, W)`` as the data give them, to logits."""
         if self._channels is not None and images.shape[1] == 1:
             images = images.expand(-1, self._channels, -1, -1)
-        if self._own is not None:
-            images = _row(images, self._data.std) * images + _row(images, self._data.mean)
-            images = (images - _row(images, self._own.mean)) / _row(images, self._own.std)
+        if self._renormalise:
+            images = images * self._scale + self._shift
         if self._size is not None:
             size = (self._size, self._size)
             images = functional.interpolate(
@@ -104,6 +109,6 @@ class _Ensemble(nn.Module):
         return torch.logsumexp(each, dim=0) - math.log(len(each))
 
 
-def _row(images: Tensor, values: tuple[float, ...]) -> Tensor:
-    """Per-channel values, or one for all, as a tensor that broadcasts over ``images``."""
-    return images.new_tensor(values).view(1, -1, 1, 1)
+def _row(values: tuple[float, ...]) -> Tensor:
+    """Per-channel values, or one for all, as a tensor that broadcasts over images."""
+    return torch.tensor(values).view(1, -1, 1, 1)
