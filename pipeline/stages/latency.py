@@ -15,7 +15,7 @@ from latency_db.estimate import Estimate
 from latency_db.network_model import NetworkModel
 from latency_db.table import LatencyTable
 from pipeline.errors import BudgetError
-from pipeline.export.base import block_workload, format_of, network_workload
+from pipeline.export.base import block_workload, exporter_identity, format_of, network_workload
 from pipeline.search.constraints import Constraints
 from pipeline.search.feasibility import Feasibility
 from pipeline.search.latency import TableLatencyModel
@@ -67,6 +67,7 @@ def build_tables(context: Context, task: Task) -> Tables:
         "space": space.description,
         "teacher": task.teacher.summary.digest,
         "targets": [context.conditions(target) for target in context.budgets],
+        "exporters": [exporter_identity(format_of(target)) for target in context.budgets],
         "blocks": [
             [block_workload(block, format_of(target)).identity for block in blocks]
             for target in context.budgets

@@ -47,7 +47,9 @@ def teacher_parts(task: Task, fmt: Format) -> dict[str, Part]:
         workload = Workload.of(kind, f"teacher {summary.name}: {name}", content)
         return Part(workload, lambda: module, input_shape)
 
-    parts = {name: part(name, module, its_shape) for name, module, its_shape in _modules(teacher, shape)}
+    parts = {
+        name: part(name, module, its_shape) for name, module, its_shape in teacher_modules(teacher, shape)
+    }
     return {_WHOLE: part(_WHOLE, teacher, shape), **parts}
 
 
@@ -62,7 +64,7 @@ def teacher_latency(parts: Mapping[str, Part], outcomes: Mapping[str, Outcome]) 
     return TeacherLatency(found.get(_WHOLE), modules)
 
 
-def _modules(teacher: nn.Module, shape: Shape) -> Iterator[tuple[str, nn.Module, Shape]]:
+def teacher_modules(teacher: nn.Module, shape: Shape) -> Iterator[tuple[str, nn.Module, Shape]]:
     """Outermost modules that are called once with one image-like tensor, with the shape it has there.
 
     Containers with a single child, and sequences, are opened; what happens between modules is not seen.
