@@ -8,6 +8,7 @@ from torch import nn
 
 from pipeline.data.base import Preprocessing
 from pipeline.export.base import Format
+from pipeline.export.blocks import export_modules
 from pipeline.stages.teacher_parts import teacher_modules
 from pipeline.teachers.config import TeacherConfig
 from pipeline.teachers.convnet import ConvNet
