@@ -62,18 +62,6 @@ class ConsoleReporter:
             yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
-class SilentReporter:
-    """Reports nothing."""
-
-    def note(self, text: str) -> None:
-        """Drop the line."""
-
-    @contextmanager
-    def task(self, what: str, unit: str) -> Iterator[Advance]:
-        """Drop the progress."""
-        yield lambda done, total: None
-
-
 class _PaceColumn(ProgressColumn):
     def render(self, task: Task) -> Text:
         return Text(pace(int(task.completed), int(task.total or 0), task.elapsed or 0.0))
