@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
@@ -27,14 +28,95 @@ class Reason:
 
 @dataclass(frozen=True)
 class Conditions:
-    """The state of a device at one moment; ``None`` where it cannot be read."""
+    """The state of a device at one moment; ``None`` where it cannot be read.
 
-    load_1min: float | None
-    memory_available_bytes: int | None
-    cpu_frequency_khz: tuple[int, ...] | None
-    governor: str | None
-    temperature_millicelsius: tuple[int, ...] | None
-    throttle_count: int | None
+    ``thermal_status`` is Android's, 0 (none) to 6 (shutdown). The fields of the GPU are of the one that the
+    runtime uses; ``gpu_throttle_reasons`` is the driver's own word for why its clock is held down.
+    """
+
+    load_1min: float | None = None
+    memory_available_bytes: int | None = None
+    cpu_frequency_khz: tuple[int, ...] | None = None
+    governor: str | None = None
+    temperature_millicelsius: tuple[int, ...] | None = None
+    throttle_count: int | None = None
+    battery_percent: int | None = None
+    charging: bool | None = None
+    thermal_status: int | None = None
+    gpu_frequency_khz: int | None = None
+    gpu_temperature_millicelsius: int | None = None
+    gpu_throttle_reasons: str | None = None
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What the processors did while one model was loaded, warmed up and timed; ``None`` where unreadable.
+
+    Attributes:
+        wall_ns: how long that took by the monotonic clock.
+        own_cpu_ns: processor time of the measuring process, all its threads.
+        waiting_ns: how long its main thread was ready to run and was not let.
+        other_cpu_ns: processor time of everything else on the machine, over all cores (the kernel counts
+            it in ticks of 10 ms).
+        stolen_ns: time that the hypervisor gave to other machines, over all cores.
+        clock_jump_ns: by how much the wall clock moved more than the monotonic one.
+    """
+
+    wall_ns: int
+    own_cpu_ns: int
+    waiting_ns: int | None = None
+    other_cpu_ns: int | None = None
+    stolen_ns: int | None = None
+    clock_jump_ns: int = 0
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Operations of a model that one execution provider or delegate took, in so many connected partitions.
+
+    A number is ``None`` where the runtime's tool does not tell it.
+    """
+
+    where: str
+    nodes: int | None
+    partitions: int | None
+
+    def __str__(self) -> str:
+        nodes = "an unknown number of" if self.nodes is None else self.nodes
+        partitions = "" if self.partitions is None else f" in {self.partitions} partitions"
+        return f"{nodes} operations on {self.where}{partitions}"
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where the operations of a model ran, as the runtime reports it.
+
+    Attributes:
+        delegate: where the target wants them all.
+        parts: where they were.
+    """
+
+    delegate: str
+    parts: tuple[Placed, ...]
+
+    @property
+    def full(self) -> bool:
+        """No operation fell back to anything else than the delegate."""
+        return all(part.where == self.delegate for part in self.parts)
+
+    def __str__(self) -> str:
+        return ", ".join(str(part) for part in self.parts)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """All that a tool which keeps its samples to itself says of them; quantiles as (level, ns) pairs."""
+
+    count: int
+    mean_ns: int
+    min_ns: int
+    max_ns: int
+    quantiles_ns: tuple[tuple[float, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -43,16 +125,56 @@ class Launch:
 
     The phases are kept apart: process start, load, first inference, steady state (``samples_ns``, one
     integer per inference in the order they ran). An inference is timed from input ready to output ready, both
-    in buffers of the runtime. ``peak_memory_bytes`` is of the whole process: interpreter, runtime and model.
+    in buffers of the runtime. ``None`` stands for a phase that the tool does not report.
+
+    Attributes:
+        samples_ns: empty only where ``summary`` stands in for them.
+        peak_memory_bytes: of the whole process: interpreter, runtime and model.
+        usage: the processors meanwhile.
+        canary_ns: the canary's latency in the same process: at its start, in its middle, at its end.
+        placement: where the operations ran; ``None`` where the runtime does not tell.
+        to_device_ns: copies of the inputs to an accelerator, which are in no other time.
+        from_device_ns: copies of the outputs back.
+        void: why the launch does not count: something disturbed it. Its samples are kept all the same.
     """
 
-    process_start_ns: int
-    load_ns: int
-    first_inference_ns: int
+    process_start_ns: int | None
+    load_ns: int | None
+    first_inference_ns: int | None
     samples_ns: tuple[int, ...]
-    peak_memory_bytes: int
+    peak_memory_bytes: int | None
     before: Conditions
     after: Conditions
+    usage: Usage | None = None
+    canary_ns: tuple[int, ...] = ()
+    placement: Placement | None = None
+    to_device_ns: tuple[int, ...] = ()
+    from_device_ns: tuple[int, ...] = ()
+    summary: Summary | None = None
+    void: Reason | None = None
+
+    def quantile_ns(self, level: float) -> float:
+        """A quantile of the samples, nanoseconds.
+
+        Raises:
+            ValueError: there are no samples, and the summary does not hold this quantile.
+        """
+        if self.samples_ns:
+            return quantile(self.samples_ns, level)
+        for known, value_ns in self.summary.quantiles_ns if self.summary is not None else ():
+            if known == level:
+                return float(value_ns)
+        raise ValueError(f"the tool reported neither samples nor the {level:g} quantile")
+
+
+MIN_LAUNCHES = 3
+"""Launches below which their disagreement cannot be seen."""
+
+
+def counted(launches: Sequence[Launch]) -> tuple[Launch, ...]:
+    """The launches that are not void; all of them where fewer than ``MIN_LAUNCHES`` would be left."""
+    sound = tuple(launch for launch in launches if launch.void is None)
+    return sound if len(sound) >= MIN_LAUNCHES else tuple(launches)
 
 
 @dataclass(frozen=True)
@@ -69,7 +191,12 @@ class RuntimeIdentity:
 
 @dataclass(frozen=True)
 class DeviceIdentity:
-    """The kind of machine; ``instance`` tells one machine of the kind from another and is kept apart."""
+    """The kind of machine; ``instance`` tells one machine of the kind from another and is kept apart.
+
+    Attributes:
+        accelerator: GPU with its driver, where the runtime uses one.
+        emulated: the processor is emulated by another kind, so that its times say nothing of a real one.
+    """
 
     machine: str
     cpu: str
@@ -77,19 +204,21 @@ class DeviceIdentity:
     os: str
     kernel: str
     instance: str
+    accelerator: str = ""
+    emulated: bool = False
 
 
 @dataclass(frozen=True)
 class MeasuringProtocol:
     """How latencies are measured; part of every key, so a change of any number is another protocol.
 
-    Every workload gets ``launches`` launches, and further ones up to ``max_launches`` while its launches
-    still disagree. Warm-up ends when both its count and time are reached, or at ``max_ns``. Timing stops when
-    both minimum count and time are reached, or at either cap. ``headline_quantile`` is the quantile of a
-    launch's samples that stands for the launch; see docs/measuring.md for the evidence.
+    Every workload gets ``launches`` launches, and further ones up to ``max_launches`` while they are not
+    settled (``devices.verdict``). Warm-up ends when both its count and time are reached, or at ``max_ns``.
+    Timing stops when both minimum count and time are reached, or at either cap. ``headline_quantile`` is the
+    quantile of a launch's samples that stands for the launch; see docs/measuring.md for the evidence.
     """
 
-    version: int = 1
+    version: int = 2
     launches: int = 5
     max_launches: int = 15
     warmup_count: int = 5
@@ -106,8 +235,8 @@ class MeasuringProtocol:
 class Measurement:
     """Something that ran. Never made from an estimate.
 
-    ``latency`` is the headline: the median over launches of each launch's headline quantile, with a
-    distribution-free interval over launches.
+    ``latency`` is the headline: the median over the launches that count of each one's headline quantile, with
+    a distribution-free interval over these launches.
     """
 
     artifact_digest: str
@@ -127,15 +256,25 @@ class Measurement:
         return launch_interval(self.headlines_ns)
 
     @property
+    def counted(self) -> tuple[Launch, ...]:
+        """The launches that count, in their order: those not void, or all where too few would be left."""
+        return counted(self.launches)
+
+    @property
     def headlines_ns(self) -> tuple[float, ...]:
-        """Each launch's headline quantile, nanoseconds, in launch order."""
-        level = self.protocol.headline_quantile
-        return tuple(quantile(launch.samples_ns, level) for launch in self.launches)
+        """The headline quantile of each launch that counts, nanoseconds, in launch order."""
+        return tuple(launch.quantile_ns(self.protocol.headline_quantile) for launch in self.counted)
 
     @property
     def median_ns(self) -> float:
-        """Median over launches of each launch's median, nanoseconds."""
-        return quantile([quantile(launch.samples_ns, 0.5) for launch in self.launches], 0.5)
+        """Median over the launches that count of each one's median, nanoseconds."""
+        return quantile([launch.quantile_ns(0.5) for launch in self.counted], 0.5)
+
+    @property
+    def placement(self) -> Placement | None:
+        """Where the operations ran; that of the first launch which fell back, if one did."""
+        known = [launch.placement for launch in self.launches if launch.placement is not None]
+        return next((placement for placement in known if not placement.full), known[0] if known else None)
 
 
 @dataclass(frozen=True)
@@ -150,7 +289,7 @@ class MeasurementFailure:
     @property
     def passing(self) -> bool:
         """It may not come back: the device was too busy, too full, or lost in the middle."""
-        return self.reason.code in ("timeout", "truncated-output", "out-of-memory")
+        return self.reason.code in ("timeout", "truncated-output", "out-of-memory", "device-lost")
 
 
 Outcome = Measurement | MeasurementFailure

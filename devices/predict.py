@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 
 from devices.connections import Connection
 from devices.errors import MeasurementError
-from devices.exchange import describe_end, exchange
-from devices.inventory import connected
+from devices.inventory import connected, runtime_of
 from devices.lock import device_lock
-from devices.runtimes import find_runtime
+from devices.runtimes.base import Call, Predict, describe_end
 from devices.target import Target
 
 DEFAULT_TIMEOUT_S = 600.0
@@ -43,25 +42,18 @@ def predict(
         TargetError: device or runtime unknown, runtime not installed, precision or option unsupported.
         MeasurementError: the artifact cannot be loaded or run, takes other inputs, or took too long.
     """
-    runtime = find_runtime(target.runtime)
-    runtime.check(target)
+    runtime = runtime_of(target)
     if len(inputs) == 0:
         raise MeasurementError(f"there are no inputs to run {artifact.name!r} on")
     with (
         connected(target.device, connection) as device,
-        device_lock(target.device),
+        device_lock(target.device, device),
         tempfile.TemporaryDirectory(prefix="lathe-") as folder,
     ):
         rows, outputs = Path(folder) / "inputs.npy", Path(folder) / "outputs.npy"
         np.save(rows, np.ascontiguousarray(inputs, np.float32), allow_pickle=False)
-        remote_outputs = f"{device.scratch()}/outputs.npy"
-        request = {
-            "command": "predict",
-            "artifact": device.push(artifact),
-            "inputs": device.push(rows),
-            "outputs": remote_outputs,
-        }
-        reply = exchange(device, runtime, target, request, timeout_s=timeout_s)
+        call = Call(device, target, timeout_s=timeout_s)
+        reply = runtime.exchange(call, Predict(artifact, rows, outputs))
         for failure in reply.all("failed"):
             raise MeasurementError(
                 f"{artifact.name!r} could not be run on '{target}' ({failure['code']})",
@@ -70,6 +62,5 @@ def predict(
         if not reply.all("outputs"):
             code, detail = describe_end(reply.ended)
             raise MeasurementError(f"{artifact.name!r} could not be run on '{target}' ({code})", why=detail)
-        device.pull(remote_outputs, outputs)
         values: NDArray[np.float32] = np.load(outputs, allow_pickle=False)
     return values

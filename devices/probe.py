@@ -6,10 +6,9 @@ import functools
 
 from devices.connections import Connection
 from devices.errors import MeasurementError
-from devices.exchange import exchange
-from devices.inventory import connected
+from devices.inventory import connected, find_device, runtime_of
 from devices.measurement import DeviceIdentity, RuntimeIdentity
-from devices.runtimes import find_runtime
+from devices.runtimes.base import Call, Identify
 from devices.target import Target
 
 PROBE_TIMEOUT_S = 120.0
@@ -23,17 +22,18 @@ def probe(target: Target) -> tuple[RuntimeIdentity, DeviceIdentity]:
         TargetError: device or runtime unknown, runtime not installed, precision or option unsupported.
         MeasurementError: the agent gave no answer.
     """
-    find_runtime(target.runtime).check(target)
+    runtime_of(target)
     with connected(target.device) as connection:
         return identify(target, connection)
 
 
 def identify(target: Target, connection: Connection) -> tuple[RuntimeIdentity, DeviceIdentity]:
     """The same over a connection that is already open, and not kept."""
-    runtime = find_runtime(target.runtime)
-    runtime.check(target)
-    reply = exchange(connection, runtime, target, {"command": "identify"}, timeout_s=PROBE_TIMEOUT_S)
+    runtime = runtime_of(target)
+    reply = runtime.exchange(Call(connection, target, timeout_s=PROBE_TIMEOUT_S), Identify())
     identity = reply.only("identity")
+    device = dict(identity["device"])
+    device["emulated"] = bool(device.get("emulated")) or find_device(target.device).emulated
     try:
         return (
             RuntimeIdentity(
@@ -44,7 +44,7 @@ def identify(target: Target, connection: Connection) -> tuple[RuntimeIdentity, D
                 threads=target.threads,
                 options=target.options,
             ),
-            DeviceIdentity(**identity["device"]),
+            DeviceIdentity(**device),
         )
     except (KeyError, TypeError) as error:
         raise MeasurementError(f"'{target}' gave an identity that cannot be read", why=repr(error)) from error

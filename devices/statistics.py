@@ -62,3 +62,18 @@ def _median_coverage(count: int, drop: int) -> float:
     """Probability that the true median lies between the (drop+1)-th smallest and largest of ``count``."""
     below = sum(math.comb(count, smaller) for smaller in range(drop + 1))
     return float(max(0.0, 1.0 - 2.0 * (below / 2**count)))
+
+
+def can_carry(level: float, count: int, confidence: float = 0.99) -> bool:
+    """Whether so many samples can carry a percentile.
+
+    They can when their second most extreme one bounds it with ``confidence``, so that a single odd sample
+    does not decide: 11 samples for the median, 64 for the 10th or 90th percentile, 662 for the 99th.
+
+    Raises:
+        ValueError: a level not strictly between 0 and 1.
+    """
+    if not 0.0 < level < 1.0:
+        raise ValueError(f"percentile level {level} is not between 0 and 1")
+    inside = max(level, 1.0 - level)
+    return 1.0 - inside**count - count * (1.0 - inside) * inside ** (count - 1) >= confidence

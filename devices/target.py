@@ -1,9 +1,11 @@
-"""A target names everything that decides a latency: device, runtime, precision, threads, options."""
+"""A target names everything that decides a latency: device, runtime, precision, options, threads."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Self
 
 from devices.errors import TargetError
@@ -13,7 +15,7 @@ PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 _NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
 _PATTERN = re.compile(
     rf"(?P<device>{_NAME})/(?P<runtime>[a-z][a-z0-9-]*):(?P<precision>[a-z0-9]+)"
-    r"(?P<options>(?:\+[a-z][a-z0-9-]*)*)(?:@(?P<threads>[0-9]{1,4}))?"
+    r"(?P<options>(?:\+[a-z][a-z0-9-]*(?:=[A-Za-z0-9][A-Za-z0-9.,_-]*)?)*)(?:@(?P<threads>[0-9]{1,4}))?"
 )
 
 
@@ -21,7 +23,8 @@ _PATTERN = re.compile(
 class Target:
     """Device, runtime, precision, options and threads; written ``DEVICE/RUNTIME:PRECISION+OPTION@THREADS``.
 
-    ``Target.parse(str(target)) == target`` holds for every target.
+    An option is ``name`` or ``name=value``, e.g. ``gpu`` or ``cores=4-7``. ``Target.parse(str(target)) ==
+    target`` holds for every target; the text gives options in alphabetical order, and always the threads.
     """
 
     device: str
@@ -29,6 +32,16 @@ class Target:
     precision: str = "fp32"
     threads: int = 1
     options: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Put the options in order.
+
+        Raises:
+            TargetError: an option is given twice.
+        """
+        object.__setattr__(self, "options", tuple(sorted(self.options)))
+        if len(self.settings) < len(self.options):
+            raise TargetError(f"target '{self}' gives an option twice", fix="give each option once")
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -60,3 +73,10 @@ class Target:
     def __str__(self) -> str:
         options = "".join(f"+{option}" for option in self.options)
         return f"{self.device}/{self.runtime}:{self.precision}{options}@{self.threads}"
+
+    @property
+    def settings(self) -> Mapping[str, str]:
+        """Options by name; those without a value have an empty one."""
+        return MappingProxyType(
+            {name: value for name, _, value in (option.partition("=") for option in self.options)}
+        )

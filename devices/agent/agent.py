@@ -1,11 +1,12 @@
 """Identifies, times and runs models on the machine it is started on.
 
 One JSON request comes in on standard input; one JSON object per line goes out on standard output (``ready``,
-then by command ``identity``, or ``started``/``result``/``failed`` per job, or ``outputs``; ``fatal`` instead
-of ``ready`` when the runtime cannot be imported). Whatever a library prints on standard output is sent to
-standard error, so that it can never be taken for an answer.
+then by command ``identity``, or ``started``/``result``/``failed`` per job with ``canary`` between them, or
+``operations``, ``window``s and ``finished``, ``outputs``; ``fatal`` instead of ``ready`` when nothing can be
+done). Whatever a library prints on standard output is sent to standard error, so that it can never be taken
+for an answer.
 
-The runtime is reached through an *engine*, a file named in the request; devices/runtimes/base.py says what
+The runtime is reached through an *engine*, a file named in the request; devices/runtimes/agent.py says what
 an engine provides.
 """
 
@@ -17,10 +18,14 @@ import importlib.util
 import json
 import os
 import platform
+import re
 import sys
 import time
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Iterator
+
+COPIES = 20
+"""Copies to and from an accelerator that are timed, after the inferences."""
 
 
 class JobFailed(Exception):
@@ -43,26 +48,21 @@ def main() -> int:
         channel.flush()
 
     try:
+        choose_cores(request["settings"]["options"].get("cores"))
         engine = load_engine(request["engine"])
     except (ImportError, OSError) as error:
         emit("fatal", code="runtime-missing", detail=f"{type(error).__name__}: {error}")
         return 3
+    except ValueError as error:
+        emit("fatal", code="bad-option", detail=str(error))
+        return 3
     gc.freeze()  # what was imported stays, so that a collection before each timing costs nothing
-    emit("ready", process_start_ns=time.monotonic_ns() - request["spawned_ns"])
-    if request["command"] == "identify":
-        emit("identity", runtime=identify_runtime(engine), device=identify_device())
-    elif request["command"] == "measure":
-        for index, path in enumerate(request["artifacts"]):
-            emit("started", job=index)
-            try:
-                emit("result", job=index, **measure(engine, path, request["settings"], request["protocol"]))
-            except JobFailed as failure:
-                emit("failed", job=index, code=failure.code, detail=str(failure))
-    elif request["command"] == "predict":
-        try:
-            emit("outputs", rows=predict(engine, request))
-        except JobFailed as failure:
-            emit("failed", code=failure.code, detail=str(failure))
+    emit("ready", process_start_ns=process_start_ns(request["spawned_ns"]))
+    try:
+        for event, fields in ANSWERS[request["command"]](engine, request):
+            emit(event, **fields)
+    except JobFailed as failure:
+        emit("failed", code=failure.code, detail=str(failure))
     return 0
 
 
@@ -79,6 +79,37 @@ def die_with_parent() -> None:
             return
 
 
+def choose_cores(text: str | None) -> None:
+    """Keep this process, and every thread that it will start, on some cores, given as ``0-3,6``.
+
+    Raises:
+        ValueError: the text has another form, or the machine lacks such a core.
+    """
+    if text is None:
+        return
+    if not re.fullmatch(r"\d{1,4}(-\d{1,4})?(,\d{1,4}(-\d{1,4})?)*", text, re.ASCII):
+        raise ValueError(f"cores={text} is not a list of cores such as 0-3,6")
+    cores: set[int] = set()
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        cores |= set(range(int(first), int(last or first) + 1))
+    allowed = os.sched_getaffinity(0)
+    if not cores or not cores <= allowed:
+        raise ValueError(f"cores={text} names cores that this machine does not offer: {sorted(allowed)}")
+    os.sched_setaffinity(0, cores)
+
+
+def process_start_ns(spawned_ns: int | None) -> int | None:
+    """From the start of this process until now: exact on the host, to a tick of 10 ms elsewhere."""
+    if spawned_ns is not None:
+        return time.monotonic_ns() - spawned_ns
+    stat = read("/proc/self/stat")
+    if stat is None or not hasattr(time, "CLOCK_BOOTTIME"):
+        return None
+    started_ticks = int(stat.rpartition(")")[2].split()[19])
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) - started_ticks * TICK_NS
+
+
 def load_engine(path: str) -> Any:
     """Import the engine file; ImportError when the runtime is not installed."""
     spec = importlib.util.spec_from_file_location("engine", path)
@@ -89,10 +120,49 @@ def load_engine(path: str) -> Any:
     return engine
 
 
-def measure(engine: Any, path: str, settings: dict[str, Any], protocol: dict[str, Any]) -> dict[str, Any]:
+Answers = Iterator["tuple[str, dict[str, Any]]"]
+
+
+def measure(engine: Any, request: dict[str, Any]) -> Answers:
+    """Time each file in turn, and the canary before, between and after them."""
+    paths, settings, protocol = request["artifacts"], request["settings"], request["protocol"]
+    canary = load_canary(engine, request)
+
+    def time_canary() -> Answers:
+        if canary is not None:
+            warm_up(canary.run, protocol)
+            yield "canary", {"samples_ns": time_steadily(canary.run, protocol)}
+
+    yield from time_canary()
+    for index, path in enumerate(paths):
+        yield "started", {"job": index}
+        try:
+            yield "result", {"job": index, **measure_one(engine, path, request, settings, protocol)}
+        except JobFailed as failure:
+            yield "failed", {"job": index, "code": failure.code, "detail": str(failure)}
+        if index + 1 == len(paths) // 2:
+            yield from time_canary()
+    yield from time_canary()
+
+
+def load_canary(engine: Any, request: dict[str, Any]) -> Any:
+    """The canary with its inputs set, or None where the runtime has none."""
+    if request["canary"] is not None:
+        canary = load_model(engine, request["canary"], request["settings"])
+    elif hasattr(engine, "canary"):
+        canary = engine.canary(request["settings"])
+    else:
+        return None
+    canary.set_inputs(random_inputs(canary.inputs, request["protocol"]["input_seed"]))
+    return canary
+
+
+def measure_one(
+    engine: Any, path: str, request: dict[str, Any], settings: dict[str, Any], protocol: dict[str, Any]
+) -> dict[str, Any]:
     """Load, run once, warm up and time one model; all times in nanoseconds."""
     reset_peak_memory()
-    before = conditions()
+    before, usage = conditions(engine, settings), Usage()
     clock = time.perf_counter_ns
     start = clock()
     model = load_model(engine, path, settings)
@@ -104,6 +174,12 @@ def measure(engine: Any, path: str, settings: dict[str, Any], protocol: dict[str
         first_inference_ns = clock() - start
         warm_up(model.run, protocol)
         samples_ns = time_steadily(model.run, protocol)
+        used = usage.until_now()
+        to_device_ns, from_device_ns = (
+            [timed(getattr(model, name)) for _ in range(COPIES)] if hasattr(model, name) else []
+            for name in ("copy_in", "copy_out")
+        )
+        parts = model.placement()
     except Exception as error:
         raise JobFailed("run-failed", error) from error
     del model
@@ -114,7 +190,11 @@ def measure(engine: Any, path: str, settings: dict[str, Any], protocol: dict[str
         "samples_ns": samples_ns,
         "peak_memory_bytes": peak_memory_bytes(),
         "before": before,
-        "after": conditions(),
+        "after": conditions(engine, settings),
+        "usage": used,
+        "placement": None if parts is None else {"delegate": request["delegate"], "parts": parts},
+        "to_device_ns": to_device_ns,
+        "from_device_ns": from_device_ns,
     }
 
 
@@ -124,6 +204,51 @@ def load_model(engine: Any, path: str, settings: dict[str, Any]) -> Any:
         return engine.Model(path, settings)
     except Exception as error:
         raise JobFailed("load-failed", error) from error
+
+
+def operations(engine: Any, request: dict[str, Any]) -> Answers:
+    """The time of each operation, by the runtime's own profiler."""
+    settings, protocol = request["settings"], request["protocol"]
+    if not hasattr(engine, "operations"):
+        raise JobFailed("not-supported", NotImplementedError("this runtime has no profiler of operations"))
+    model = load_model(engine, request["artifact"], settings)
+    arrays = random_inputs(model.inputs, protocol["input_seed"])
+    del model
+    try:
+        found, total_ns = engine.operations(request["artifact"], settings, arrays, protocol["min_count"])
+    except Exception as error:
+        raise JobFailed("run-failed", error) from error
+    yield "operations", {"operations": found, "total_ns": total_ns}
+
+
+def sustain(engine: Any, request: dict[str, Any]) -> Answers:
+    """Run one model without pause, and tell of each window of time."""
+    settings, protocol = request["settings"], request["protocol"]
+    model = load_model(engine, request["artifact"], settings)
+    clock = time.perf_counter_ns
+    try:
+        model.set_inputs(random_inputs(model.inputs, protocol["input_seed"]))
+        begin = clock()
+        while True:
+            window_ns = min(request["window_ns"], request["duration_ns"] - (clock() - begin))
+            if window_ns <= 0:
+                break
+            start_ns = clock() - begin
+            samples_ns = time_steadily(
+                model.run,
+                {"min_count": 1, "min_ns": window_ns, "max_count": sys.maxsize, "max_ns": sys.maxsize},
+            )
+            yield (
+                "window",
+                {
+                    "start_ns": start_ns,
+                    "samples_ns": samples_ns,
+                    "conditions": conditions(engine, settings),
+                },
+            )
+    except Exception as error:
+        raise JobFailed("run-failed", error) from error
+    yield "finished", {}
 
 
 def random_inputs(inputs: list[tuple[tuple[int, ...], str]], seed: int) -> list[Any]:
@@ -177,7 +302,14 @@ def time_steadily(run: Callable[[], None], protocol: dict[str, Any]) -> list[int
         gc.enable()
 
 
-def predict(engine: Any, request: dict[str, Any]) -> int:
+def timed(run: Callable[[], None]) -> int:
+    """How long one call takes."""
+    start = time.perf_counter_ns()
+    run()
+    return time.perf_counter_ns() - start
+
+
+def predict(engine: Any, request: dict[str, Any]) -> Answers:
     """Run every row of the input file as a batch of one; write the first output, flattened, per row."""
     import numpy
 
@@ -195,7 +327,15 @@ def predict(engine: Any, request: dict[str, Any]) -> int:
         numpy.save(request["outputs"], numpy.stack(outputs), allow_pickle=False)
     except Exception as error:
         raise JobFailed("run-failed", error) from error
-    return len(outputs)
+    yield "outputs", {"rows": len(outputs)}
+
+
+def identify(engine: Any, request: dict[str, Any]) -> Answers:
+    """Who runs here, and on what."""
+    device = identify_device()
+    if hasattr(engine, "accelerator"):
+        device["accelerator"] = engine.accelerator(request["settings"])
+    yield "identity", {"runtime": identify_runtime(engine), "device": device}
 
 
 def identify_runtime(engine: Any) -> dict[str, str]:
@@ -219,7 +359,13 @@ def identify_device() -> dict[str, Any]:
         "os": release.get("PRETTY_NAME", platform.system()).strip('"'),
         "kernel": platform.release(),
         "instance": hashlib.sha256(machine_id.encode()).hexdigest(),
+        "emulated": is_emulated(),
     }
+
+
+def is_emulated() -> bool:
+    """Whether the processor is emulated by QEMU's user mode, as far as it can be seen from inside."""
+    return "qemu" in (read("/proc/self/auxv") or "")
 
 
 def cpu_name() -> str:
@@ -232,8 +378,8 @@ def cpu_name() -> str:
     return board.strip("\0") if board else platform.processor() or platform.machine()
 
 
-def conditions() -> dict[str, Any]:
-    """Load, memory, frequencies, governor, temperatures and throttling now; None where unreadable."""
+def conditions(engine: Any, settings: dict[str, Any]) -> dict[str, Any]:
+    """Load, memory, clocks, governor, temperatures, throttling and battery now; None where unreadable."""
     cpus = Path("/sys/devices/system/cpu")
     governors = {read(path) or "" for path in cpus.glob("cpu[0-9]*/cpufreq/scaling_governor")}
     throttled = read_numbers(cpus, "cpu[0-9]*/thermal_throttle/core_throttle_count")
@@ -250,7 +396,59 @@ def conditions() -> dict[str, Any]:
         "governor": ",".join(sorted(governors)) or None,
         "temperature_millicelsius": read_numbers(Path("/sys/class/thermal"), "thermal_zone*/temp"),
         "throttle_count": sum(throttled) if throttled else None,
+        **battery(),
+        **(engine.accelerator_conditions(settings) if hasattr(engine, "accelerator_conditions") else {}),
     }
+
+
+def battery() -> dict[str, Any]:
+    """Charge of the first battery in percent, and whether mains power is there; nothing without a battery."""
+    for supply in sorted(Path("/sys/class/power_supply").glob("*")):
+        percent = read(supply / "capacity")
+        if read(supply / "type") == "Battery" and percent is not None and percent.isdigit():
+            return {"battery_percent": int(percent), "charging": read(supply / "status") != "Discharging"}
+    return {}
+
+
+TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+
+
+class Usage:
+    """What the processors do from now on; see ``devices.measurement.Usage``."""
+
+    def __init__(self) -> None:
+        self._start = self._read()
+
+    def until_now(self) -> dict[str, Any]:
+        """The fields of a Usage."""
+        start, end = self._start, self._read()
+        spent: dict[str, Any] = {
+            name: None if value is None or start[name] is None else value - start[name]
+            for name, value in end.items()
+        }
+        busy = spent.pop("busy_ns")
+        return {
+            "wall_ns": spent["monotonic_ns"],
+            "own_cpu_ns": spent["own_cpu_ns"],
+            "waiting_ns": spent["waiting_ns"],
+            "other_cpu_ns": None if busy is None else max(0, busy - spent["own_cpu_ns"]),
+            "stolen_ns": spent["stolen_ns"],
+            "clock_jump_ns": spent["wall_clock_ns"] - spent["monotonic_ns"],
+        }
+
+    @staticmethod
+    def _read() -> dict[str, Any]:
+        scheduled = (read("/proc/self/schedstat") or "").split()
+        ticks = [int(value) for value in (read("/proc/stat") or "").partition("\n")[0].split()[1:9]]
+        return {
+            "monotonic_ns": time.perf_counter_ns(),
+            "wall_clock_ns": time.time_ns(),
+            "own_cpu_ns": time.process_time_ns(),
+            "waiting_ns": int(scheduled[1]) if len(scheduled) == 3 else None,
+            # user, nice, system, irq, softirq; not idle, iowait, and steal, which is told apart
+            "busy_ns": TICK_NS * (sum(ticks[:3]) + sum(ticks[5:7])) if len(ticks) == 8 else None,
+            "stolen_ns": TICK_NS * ticks[7] if len(ticks) == 8 else None,
+        }
 
 
 def read(path: str | Path) -> str | None:
@@ -285,6 +483,14 @@ def peak_memory_bytes() -> int:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
+
+ANSWERS = {
+    "identify": identify,
+    "measure": measure,
+    "operations": operations,
+    "sustain": sustain,
+    "predict": predict,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from types import MappingProxyType, TracebackType
+from typing import ClassVar, Self
+
+STDERR_TAIL_BYTES = 2_000
 
 
 @dataclass(frozen=True)
@@ -18,21 +21,31 @@ class Completed:
         returncode: exit status; ``-N`` when signal N ended it.
         stderr_tail: the last part of what it wrote on standard error.
         timed_out: it was killed because it took too long or was silent too long.
+        lost: the device went away before the command had ended; its status is not known.
     """
 
     returncode: int
     stderr_tail: str
-    timed_out: bool
+    timed_out: bool = False
+    lost: bool = False
 
 
 class Connection(ABC):
     """A way to one device. ``tests/contracts/connection.py`` holds the suite that every kind passes.
 
+    A connection opens itself when it is first used, and again when it is used after it was lost. Several
+    threads may use one connection at the same time.
+
     Attributes:
-        python: the command that starts Python 3.8+ there, as the first words of an argument list.
+        python: the command that starts Python 3.8+ there, as the first words of an argument list; ``None``
+            where there is no Python, as on phones.
+        shares_clock: its processes read the same monotonic clock as this one.
+        tools: files of this machine that are the command-line tools for that device, by name.
     """
 
-    python: tuple[str, ...]
+    python: tuple[str, ...] | None
+    tools: Mapping[str, Path] = MappingProxyType({})
+    shares_clock: ClassVar[bool] = False
 
     @abstractmethod
     def run(
@@ -43,23 +56,29 @@ class Connection(ABC):
         timeout_s: float,
         silence_s: float | None = None,
         on_line: Callable[[str], None] | None = None,
+        stop: threading.Event | None = None,
     ) -> Completed:
         """Run a command there and hand over each line of its standard output as it comes.
 
         Arguments reach the command as they are: no shell reads them. When the command takes longer than
-        ``timeout_s``, or writes no line for ``silence_s``, it is killed with everything that it started.
-        However this returns, nothing that the command started in its process group is left running.
+        ``timeout_s``, or writes no line for ``silence_s``, or when ``stop`` is set, it is killed with
+        everything that it started. However this returns, nothing that the command started in its process
+        group is left running; where the device is lost, it ends there by itself.
 
         Raises:
-            TargetError: the command cannot be started.
+            TargetError: the command cannot be started, or the device cannot be reached at all.
         """
 
     @abstractmethod
     def push(self, path: Path) -> str:
         """Make a file of the host readable on the device, by content; its path there.
 
+        A file that is there already is not sent again. The name there keeps the suffix of ``path`` and
+        nothing else of it that a command could take for an option.
+
         Raises:
             MeasurementError: there is no such file.
+            TargetError: the device cannot be reached, has no folder that can be written, or no space left.
         """
 
     @abstractmethod
@@ -68,6 +87,7 @@ class Connection(ABC):
 
         Raises:
             MeasurementError: there is no such file on the device.
+            TargetError: the device cannot be reached.
         """
 
     @abstractmethod

@@ -1,50 +1,179 @@
-"""What the host knows of a runtime: the engine to send, the artifacts it takes, the targets it can be."""
+"""What the host knows of a runtime: the artifacts it takes, the targets it can be, how it is asked."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
-from devices.errors import TargetError
+from devices.connections import Completed, Connection
+from devices.errors import MeasurementError, TargetError
+from devices.measurement import MeasuringProtocol
 from devices.target import Target
+
+Event = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Runtime:
+class Identify:
+    """Asks for one ``identity``: ``runtime`` (version, binary_digest) and ``device`` (a DeviceIdentity)."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Asks to time files one after the other in one process (one launch).
+
+    Answered by ``ready`` (process_start_ns), then per file, whose number is ``job``: ``started``, and
+    ``result`` (the fields of a Launch but process_start_ns and canary_ns) or ``failed`` (code, detail). The
+    canary, a small fixed model, is timed before the first file, after the middle one and after the last, and
+    reported as ``canary`` (samples_ns) each time.
+    """
+
+    artifacts: tuple[Path, ...]
+    protocol: MeasuringProtocol
+
+
+@dataclass(frozen=True)
+class ProfileOperations:
+    """Asks for the time of each operation, in a run of its own since profiling slows a model down.
+
+    Answered by ``operations`` (operations: a list of name, kind, where, samples_ns; total_ns: the samples
+    of whole inferences in the same run) or ``failed``.
+    """
+
+    artifact: Path
+    protocol: MeasuringProtocol
+
+
+@dataclass(frozen=True)
+class Sustain:
+    """Asks to run one file without pause, for heat to show.
+
+    Answered by a ``window`` every ``window_ns`` (start_ns since the first, samples_ns, conditions), and
+    ``finished`` or ``failed``.
+    """
+
+    artifact: Path
+    protocol: MeasuringProtocol
+    duration_ns: int
+    window_ns: int
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Asks to run every row of ``inputs``, an .npy file, as a batch of one.
+
+    The first output of the model, flattened per row, is written to ``outputs`` on the host, also as .npy.
+    Answered by ``outputs`` (rows) or ``failed``.
+    """
+
+    artifact: Path
+    inputs: Path
+    outputs: Path
+
+
+Request = Identify | Measure | ProfileOperations | Sustain | Predict
+
+
+@dataclass(frozen=True)
+class Call:
+    """Where a request goes and how long it may take.
+
+    Attributes:
+        connection: to the device of the target.
+        target: what is asked.
+        timeout_s: the longest that the whole exchange may take.
+        silence_s: the longest time without an event.
+        on_event: called with each event as it comes.
+    """
+
+    connection: Connection
+    target: Target
+    timeout_s: float
+    silence_s: float | None = None
+    on_event: Callable[[Event], None] | None = None
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The events of one exchange, each an object with its kind in ``event``, and how its process ended."""
+
+    events: tuple[Event, ...]
+    ended: Completed
+
+    def all(self, kind: str) -> list[Event]:
+        """The events of one kind, in order."""
+        return [event for event in self.events if event["event"] == kind]
+
+    def only(self, kind: str) -> Event:
+        """The one event of a kind.
+
+        Raises:
+            MeasurementError: there is none, or more; with how the process ended.
+        """
+        found = self.all(kind)
+        if len(found) != 1:
+            code, detail = describe_end(self.ended)
+            raise MeasurementError(f"the device gave no {kind} ({code})", why=detail)
+        return found[0]
+
+
+def describe_end(ended: Completed) -> tuple[str, str]:
+    """A machine-readable code for how a process ended without an answer, and the tail of its errors."""
+    if ended.lost:
+        code = "device-lost"
+    elif ended.timed_out:
+        code = "timeout"
+    elif ended.returncode < 0:
+        code = f"crashed-signal-{-ended.returncode}"
+    elif ended.returncode > 0:
+        code = f"crashed-exit-{ended.returncode}"
+    else:
+        code = "truncated-output"
+    return code, ended.stderr_tail or "nothing was written on standard error"
+
+
+@dataclass(frozen=True)
+class Runtime(ABC):
     """An inference engine as seen from the host.
 
-    ``engine`` is a Python file (3.8+, standard library, numpy and the runtime only) that is pushed to the
-    device and loaded by the agent. Importing it must raise ImportError when the runtime is not installed.
-    It provides::
-
-        def version() -> str
-        def binaries() -> list[str]                     # native files whose content identifies the runtime
-        class Model:
-            def __init__(self, path: str, settings: dict)  # load; settings: threads, precision, options
-            inputs: list[tuple[tuple[int, ...], str]]      # shape and numpy dtype of each input
-            def set_inputs(self, arrays) -> None           # copy into buffers that the runtime owns
-            def run(self) -> None                          # one inference, complete on return: this is timed
-            def outputs(self) -> list                      # copies of the last outputs
-
-    ``run`` may be called many times after one ``set_inputs`` and gives the same outputs each time; no copy
-    between the caller and the runtime is in it, so that times of blocks add up. The suite in
-    ``tests/contracts/runtime.py`` checks all this.
+    There are two kinds: ``AgentRuntime`` sends Lathe's agent and an engine file to a device with Python;
+    a runtime with ``needs_python = False`` starts a command-line tool that its makers publish, and turns what
+    that prints into the same events. ``tests/contracts/runtime.py`` holds the suite that every one passes.
 
     Attributes:
         name: as written in targets.
-        engine: the engine file on the host.
         suffixes: file suffixes of the artifacts it loads.
         precisions: precisions that a target may name.
-        options: options that a target may name.
-        extra: the extra of the distribution that installs it.
+        options: options that a target may name, each with one line on what it does and, if it takes a
+            value, how that is written.
     """
 
     name: str
-    engine: Path
     suffixes: tuple[str, ...]
     precisions: tuple[str, ...]
-    options: tuple[str, ...]
-    extra: str
+    options: Mapping[str, str]
+
+    needs_python: ClassVar[bool]
+
+    @abstractmethod
+    def exchange(self, call: Call, request: Request) -> Reply:
+        """Ask a device, and collect what it answers until it has ended.
+
+        Raises:
+            TargetError: the runtime is not installed on the device, or it cannot be reached.
+            MeasurementError: the runtime cannot do what is asked.
+        """
+
+    @abstractmethod
+    def delegate(self, target: Target) -> str:
+        """Where the target wants every operation to run, in the words of the runtime's placements."""
+
+    def adapt(self, protocol: MeasuringProtocol) -> MeasuringProtocol:
+        """The protocol as far as the runtime can follow it; it stands in the record of what was measured."""
+        return protocol
 
     def check(self, target: Target) -> None:
         """Refuse a precision or option that the runtime does not have.
@@ -58,18 +187,10 @@ class Runtime:
                 why=f"{self.name} is supported with {', '.join(self.precisions)}",
                 fix=f"write {target.device}/{target.runtime}:{self.precisions[0]}@{target.threads}",
             )
-        for option in target.options:
-            if option not in self.options:
+        for name in target.settings:
+            if name not in self.options:
                 raise TargetError(
-                    f"target '{target}' asks for the option '{option}'",
+                    f"target '{target}' asks for the option '{name}'",
                     why=f"{self.name} has {', '.join(self.options) or 'no options'}",
-                    fix=f"leave '+{option}' out",
+                    fix=f"leave '+{name}' out",
                 )
-
-    def missing(self, device: str, detail: str) -> TargetError:
-        """The error for a device on which the runtime cannot be imported."""
-        return TargetError(
-            f"{self.name} is not installed on '{device}'",
-            why=detail,
-            fix=f'pip install "lathe-deploy[{self.extra}]"',
-        )

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hostile_runtime import hostile_runtime
 from tiny_models import write_tiny_onnx, write_tiny_tflite
 
 import devices.runtimes
-from devices.runtimes import Runtime
 from devices.target import Target
 
 
@@ -30,8 +30,5 @@ def tiny_tflite(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def hostile(monkeypatch: pytest.MonkeyPatch) -> Target:
     """A target whose runtime does what its artifacts say; see hostile_engine.py."""
-    runtime = Runtime(
-        "hostile", Path(__file__).parent / "hostile_engine.py", (".script",), ("fp32",), (), "hostile"
-    )
-    monkeypatch.setattr(devices.runtimes, "RUNTIMES", (*devices.runtimes.RUNTIMES, runtime))
+    monkeypatch.setattr(devices.runtimes, "RUNTIMES", (*devices.runtimes.RUNTIMES, hostile_runtime()))
     return Target("host", "hostile")

@@ -20,10 +20,14 @@ def binaries():
     return [__file__]
 
 
+def canary(settings):
+    return Model(None, settings)
+
+
 class Model:
     def __init__(self, path, settings):
         self.inputs = [((1, 2), "float32")]
-        self._word, _, self._rest = Path(path).read_text().partition(" ")
+        self._word, _, self._rest = ("run" if path is None else Path(path).read_text()).partition(" ")
         if self._word == "wander":
             turns = Path(self._rest)
             turns.write_text((turns.read_text() if turns.exists() else "") + "x")
@@ -60,6 +64,18 @@ class Model:
             time.sleep(self._pause_s)
         elif self._word == "slow":
             time.sleep(0.05)
+        else:
+            end = time.perf_counter() + 0.0001
+            while time.perf_counter() < end:
+                pass
 
     def outputs(self):
         return self._arrays
+
+    def placement(self):
+        if self._word == "fall-back":
+            return [
+                {"where": "hostile", "nodes": 2, "partitions": 1},
+                {"where": "elsewhere", "nodes": 1, "partitions": 1},
+            ]
+        return [{"where": "hostile", "nodes": 3, "partitions": 1}]

@@ -2,14 +2,18 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import itertools
 import json
+import os
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
+from contracts.runtime import QUICK
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +21,8 @@ import devices
 from devices.conditions import conditions_from_json
 
 FOLDER = Path(devices.__file__).parent / "agent"
+ENGINE = Path(__file__).parent / "hostile_engine.py"
+PROTOCOL = asdict(QUICK)
 
 
 @pytest.fixture(scope="module")
@@ -31,13 +37,25 @@ def test_agent_is_python_3_8_and_imports_none_of_our_packages():
     for path in FOLDER.glob("*.py"):
         tree = ast.parse(path.read_text(), feature_version=(3, 8))
         text = ast.unparse(tree)
-        for package in ("devices", "latency_db", "pipeline", "torch"):
+        for package in ("devices", "latency_db", "pipeline"):
             assert f"import {package}" not in text
             assert f"from {package}" not in text
 
 
 def test_agent_says_fatal_when_the_engine_is_not_there():
-    request = {"engine": "/absent/engine.py", "spawned_ns": time.monotonic_ns(), "command": "identify"}
+    assert answers({"engine": "/absent/engine.py"})[0]["code"] == "runtime-missing"
+
+
+def answers(request):
+    """What the agent says to a request, with the rest of the request filled in."""
+    request = {
+        "command": "identify",
+        "engine": str(ENGINE),
+        "settings": {"threads": 1, "precision": "fp32", "options": {}},
+        "delegate": "hostile",
+        "spawned_ns": None,
+        **request,
+    }
     ended = subprocess.run(
         [sys.executable, FOLDER / "agent.py"],
         input=json.dumps(request),
@@ -45,11 +63,74 @@ def test_agent_says_fatal_when_the_engine_is_not_there():
         text=True,
         check=False,
     )
-    assert json.loads(ended.stdout)["code"] == "runtime-missing"
+    return [json.loads(line) for line in ended.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("cores", ["", "x", "0-", "7-3", "0,,1", "99999"])
+def test_agent_says_fatal_when_cores_are_not_there(cores):
+    settings = {"threads": 1, "precision": "fp32", "options": {"cores": cores}}
+    (fatal,) = answers({"settings": settings})
+    assert (fatal["event"], fatal["code"]) == ("fatal", "bad-option")
+    assert cores in fatal["detail"]
+
+
+def test_agent_runs_on_the_cores_that_were_chosen(agent):
+    allowed = os.sched_getaffinity(0)
+    try:
+        agent.choose_cores(str(min(allowed)))
+        assert os.sched_getaffinity(0) == {min(allowed)}
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+def test_agent_tells_its_process_start_when_the_clock_is_not_shared():
+    ready = answers({})[0]
+    assert ready["event"] == "ready"
+    assert 0 < ready["process_start_ns"] < 60e9
+
+
+def test_agent_says_failed_when_the_engine_has_no_profiler(tmp_path):
+    (tmp_path / "a.script").write_text("run")
+    request = {"command": "operations", "artifact": str(tmp_path / "a.script"), "protocol": PROTOCOL}
+    assert answers(request)[-1]["code"] == "not-supported"
+
+
+def test_agent_tells_of_each_window_when_load_is_sustained(tmp_path):
+    (tmp_path / "a.script").write_text("run")
+    request = {"command": "sustain", "artifact": str(tmp_path / "a.script"), "protocol": PROTOCOL}
+    told = answers({**request, "duration_ns": 60_000_000, "window_ns": 20_000_000})
+    windows = [event for event in told if event["event"] == "window"]
+    assert told[-1]["event"] == "finished"
+    assert len(windows) >= 2
+    for window, later in itertools.pairwise(windows):
+        assert window["start_ns"] + sum(window["samples_ns"]) <= later["start_ns"]
+    assert all(conditions_from_json(window["conditions"]) for window in windows)
+
+
+def test_agent_times_the_canary_first_in_the_middle_and_last(tmp_path):
+    for name in "abcd":
+        (tmp_path / name).write_text("run")
+    artifacts = [str(tmp_path / name) for name in "abcd"]
+    request = {"command": "measure", "artifacts": artifacts, "canary": None, "protocol": PROTOCOL}
+    kinds = [event["event"] for event in answers(request) if event["event"] in ("canary", "result")]
+    assert kinds == ["canary", "result", "result", "canary", "result", "result", "canary"]
+
+
+def test_usage_sees_other_processes_and_this_one(agent):
+    usage = agent.Usage()
+    subprocess.run([sys.executable, "-c", "sum(range(10_000_000))"], check=True)
+    end = time.process_time() + 0.1
+    while time.process_time() < end:
+        pass
+    used = usage.until_now()
+    assert used["own_cpu_ns"] >= 100_000_000
+    assert used["other_cpu_ns"] is None or used["other_cpu_ns"] >= 50_000_000
+    assert used["wall_ns"] >= 100_000_000
+    assert abs(used["clock_jump_ns"]) < used["wall_ns"]
 
 
 def test_conditions_are_read_without_error_and_parse_on_this_machine(agent):
-    conditions = conditions_from_json(json.loads(json.dumps(agent.conditions())))
+    conditions = conditions_from_json(json.loads(json.dumps(agent.conditions(agent, {}))))
     assert conditions.load_1min is None or conditions.load_1min >= 0
     assert conditions.memory_available_bytes is None or conditions.memory_available_bytes > 0
 

@@ -11,14 +11,15 @@ import pytest
 from contracts.connection import ODD_NAMES, is_running
 from contracts.runtime import QUICK
 
+import devices.launch
+import devices.measure
 from devices.connections import LocalConnection
 from devices.digests import file_digest
 from devices.errors import MeasurementError, TargetError
 from devices.measure import Job, measure, probe
-from devices.measurement import Measurement, MeasurementFailure, Verdict
+from devices.measurement import Measurement, MeasurementFailure, Reason, Verdict
 from devices.target import Target
 
-ENGINE = Path(__file__).parent / "hostile_engine.py"
 ONCE = replace(QUICK, launches=1)
 
 
@@ -72,9 +73,15 @@ def test_measure_starts_one_process_per_launch_when_all_is_well(hostile, script)
     assert connection.runs == 1 + 3
 
 
+@pytest.fixture
+def undisturbed(monkeypatch):
+    """No launch is void, however busy the machine of the tests is."""
+    monkeypatch.setattr(devices.measure, "mark", lambda launches, protocol, *, cores: tuple(launches))
+
+
 @pytest.mark.parametrize("paired", [False, True])
 def test_measure_launches_again_while_launches_disagree_and_pairs_them_if_asked(
-    hostile, script, tmp_path, paired
+    hostile, script, tmp_path, undisturbed, paired
 ):
     # Every launch of the first job is slower than the one before, so it never settles.
     jobs = [script("restless", f"wander {tmp_path / 'turns'}"), script("calm", "slow")]
@@ -87,6 +94,94 @@ def test_measure_launches_again_while_launches_disagree_and_pairs_them_if_asked(
     assert outcomes["restless"].verdict is Verdict.INVALID
     assert len(outcomes["calm"].launches) == (5 if paired else 2)
     assert progress[-1][0] == progress[-1][1] == (10 if paired else 7)
+
+
+@pytest.mark.parametrize("paired", [False, True])
+def test_measure_launches_again_when_launches_are_void_and_keeps_them(
+    hostile, script, monkeypatch, paired
+):
+    void = Reason("other-load", "something ran")
+
+    def mark(launches, protocol, *, cores):
+        slow = launches[0].samples_ns[0] > 40_000_000
+        return tuple(
+            replace(launch, void=void if slow and index == 0 else None)
+            for index, launch in enumerate(launches)
+        )
+
+    monkeypatch.setattr(devices.measure, "mark", mark)
+    protocol = replace(QUICK, launches=3, max_launches=6, min_count=2, max_count=2)
+    other = script("other", "run")
+    outcomes = measure([script("slow", "slow"), other], hostile, protocol, paired=paired)
+    slow = outcomes["slow"]
+    assert [launch.void for launch in slow.launches[:2]] == [void, None]
+    assert len(slow.launches) >= 4
+    assert slow.headlines_ns == tuple(launch.quantile_ns(0.1) for launch in slow.launches[1:])
+    assert (outcomes["other"].launches[0].void == void) == paired
+
+
+class Vanishing(LocalConnection):
+    """A device that goes away during some of the measuring processes, and later cannot be reached at all."""
+
+    def __init__(self, lost_runs, gone_after=10**9):
+        super().__init__()
+        self.lost_runs, self.gone_after, self.runs = lost_runs, gone_after, 0
+
+    def run(self, argv, *, on_line=None, **options):
+        self.runs += 1
+        if self.runs > self.gone_after:
+            raise TargetError("no route to the device")
+        lines = []
+        ended = super().run(argv, on_line=lines.append, **options)
+        if self.runs in self.lost_runs:
+            kept = [line for line in lines if '"result"' not in line or '"job": 0' in line]
+            ended, lines = replace(ended, lost=True), kept
+        for line in lines:
+            on_line(line)
+        return ended
+
+
+@pytest.fixture
+def no_pauses(monkeypatch):
+    monkeypatch.setattr(devices.launch, "LOST_PAUSES_S", (0.0, 0.0))
+
+
+def test_measure_repeats_what_was_under_way_when_the_device_went_away(hostile, script, no_pauses, caplog):
+    jobs = [script(name, "run") for name in "abc"]
+    connection = Vanishing(lost_runs=(2, 3))
+    outcomes = measure(jobs, hostile, QUICK, connection=connection)
+    assert all(len(outcome.launches) == QUICK.launches for outcome in outcomes.values())
+    assert connection.runs == 1 + QUICK.launches + 2
+    assert "went away" in caplog.text
+
+
+def test_measure_keeps_what_it_has_when_the_device_does_not_come_back(hostile, script, no_pauses):
+    jobs = [script(name, "run") for name in "abc"]
+    outcomes = measure(jobs, hostile, QUICK, connection=Vanishing(lost_runs=(2,), gone_after=2))
+    (kept,) = [outcome for outcome in outcomes.values() if isinstance(outcome, Measurement)]
+    assert len(kept.launches) == 1
+    assert kept.verdict is not Verdict.VALID
+    assert kept.reasons[-1].code == "device-lost"
+    others = [outcome for outcome in outcomes.values() if outcome is not kept]
+    assert [(other.reason.code, other.passing) for other in others] == [("device-lost", True)] * 2
+
+
+def test_measure_says_that_the_device_cannot_be_reached_when_it_never_could(hostile, script):
+    with pytest.raises(TargetError, match="no route"):
+        measure([script("a", "run")], hostile, QUICK, connection=Vanishing((), gone_after=0))
+
+
+def test_measure_reports_where_operations_ran_and_fails_on_fallback_if_asked(hostile, script):
+    jobs = [script("whole", "run"), script("split", "fall-back")]
+    found = measure(jobs, hostile, ONCE)
+    assert found["whole"].placement.full
+    assert str(found["split"].placement) == (
+        "2 of 3 operations on hostile in 1 partitions, 1 of 3 operations on elsewhere in 1 partitions"
+    )
+    asked = measure(jobs, hostile, ONCE, require_full_delegation=True)
+    assert isinstance(asked["whole"], Measurement)
+    assert asked["split"].reason.code == "fallback"
+    assert "elsewhere" in asked["split"].reason.detail
 
 
 @pytest.mark.parametrize(
@@ -152,14 +247,17 @@ def test_measure_leaves_no_process_behind_when_it_is_killed_itself(tmp_path, scr
     job, mark = script("bad", f"hang {tmp_path / 'pid'}"), tmp_path / "pid"
     code = (
         "import sys, pathlib, devices.runtimes as r\n"
+        "sys.path.insert(0, sys.argv.pop())\n"
+        "from hostile_runtime import hostile_runtime\n"
         "from devices.measure import Job, measure\n"
         "from devices.measurement import MeasuringProtocol\n"
         "from devices.target import Target\n"
-        "engine, artifact = map(pathlib.Path, sys.argv[1:])\n"
-        "r.RUNTIMES = (r.Runtime('hostile', engine, ('.script',), ('fp32',), (), 'x'),)\n"
+        "r.RUNTIMES = (hostile_runtime(),)\n"
+        "artifact = pathlib.Path(sys.argv[1])\n"
         "measure([Job('a', artifact)], Target('host', 'hostile'), MeasuringProtocol())"
     )
-    process = subprocess.Popen([sys.executable, "-c", code, str(ENGINE), str(job.artifact)])
+    folder = str(Path(__file__).parent)
+    process = subprocess.Popen([sys.executable, "-c", code, str(job.artifact), folder])
     while not (mark.exists() and mark.read_text()):
         assert process.poll() is None
         time.sleep(0.02)
@@ -218,8 +316,8 @@ def test_measure_refuses_an_artifact_that_is_missing(hostile, tmp_path):
     [
         (Target("pixel8", "litert"), "host"),
         (Target("host", "tflite"), "litert"),
-        (Target("host", "litert", "int8"), "fp32"),
-        (Target("host", "litert", options=("gpu",)), "gpu"),
+        (Target("host", "litert", "bf16"), "fp32"),
+        (Target("host", "litert", options=("no-such",)), "no-such"),
     ],
 )
 def test_probe_says_what_is_known_when_a_target_is_not(target, word):

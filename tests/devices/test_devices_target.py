@@ -10,13 +10,16 @@ from devices.target import PRECISIONS, Target
 
 names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]*", fullmatch=True)
 words = st.from_regex(r"[a-z][a-z0-9-]*", fullmatch=True)
+values = st.from_regex(r"(=[A-Za-z0-9][A-Za-z0-9.,_-]*)?", fullmatch=True)
 targets = st.builds(
     Target,
     names,
     words,
     st.sampled_from(PRECISIONS),
     st.integers(1, 4096),
-    st.lists(words, max_size=3).map(tuple),
+    st.dictionaries(words, values, max_size=3).map(
+        lambda options: tuple(name + value for name, value in options.items())
+    ),
 )
 
 
@@ -47,6 +50,8 @@ def test_parse_gives_a_target_or_a_target_error_whatever_the_text(text):
         "../x/litert:fp32",
         "-rf/litert:fp32",
         "host/litert:fp32@٣",
+        "host/litert:fp32+cores=@1",
+        "host/litert:fp32+cores=0;reboot@1",
     ],
 )
 def test_parse_refuses_other_forms(text):
@@ -56,6 +61,19 @@ def test_parse_refuses_other_forms(text):
 
 def test_parse_takes_one_thread_when_none_are_named():
     assert Target.parse("pixel8/litert:fp16+gpu") == Target("pixel8", "litert", "fp16", 1, ("gpu",))
+
+
+def test_parse_reads_options_with_and_without_a_value_in_any_order():
+    text = "pixel8/litert:fp16+gpu+cores=4-7@2"
+    assert Target.parse(text) == Target("pixel8", "litert", "fp16", 2, ("cores=4-7", "gpu"))
+    assert Target.parse(text).settings == {"cores": "4-7", "gpu": ""}
+    assert str(Target.parse(text)) == "pixel8/litert:fp16+cores=4-7+gpu@2"
+
+
+@pytest.mark.parametrize("options", ["+gpu+gpu", "+cores=0+cores=1"])
+def test_parse_refuses_an_option_that_is_given_twice(options):
+    with pytest.raises(TargetError, match="twice"):
+        Target.parse(f"host/litert:fp32{options}@1")
 
 
 def test_find_device_always_knows_the_host():

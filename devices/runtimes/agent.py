@@ -1,0 +1,172 @@
+"""Runtimes that Lathe's agent drives: a fresh Python process on the device, with an engine file."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from devices.errors import TargetError
+from devices.runtimes.base import (
+    Call,
+    Event,
+    Identify,
+    Measure,
+    Predict,
+    ProfileOperations,
+    Reply,
+    Request,
+    Runtime,
+    Sustain,
+)
+from devices.target import Target
+
+AGENT = Path(__file__).parent.parent / "agent" / "agent.py"
+
+
+@dataclass(frozen=True)
+class AgentRuntime(Runtime):
+    """A runtime with a Python module.
+
+    ``engine`` is a Python file (3.8+, standard library, numpy and the runtime only) that is pushed to the
+    device and loaded by the agent. Importing it must raise ImportError when the runtime is not installed.
+    It provides::
+
+        def version() -> str
+        def binaries() -> list[str]                     # native files whose content identifies the runtime
+        class Model:
+            def __init__(self, path: str, settings: dict)  # load; settings: threads, precision, options
+            inputs: list[tuple[tuple[int, ...], str]]      # shape and numpy dtype of each input
+            def set_inputs(self, arrays) -> None           # copy into buffers that the runtime owns
+            def run(self) -> None                          # one inference, complete on return: this is timed
+            def outputs(self) -> list                      # copies of the last outputs
+            def placement(self) -> list[dict] | None       # where, nodes, partitions; asked after timing
+
+    where ``settings["options"]`` are the target's options by name. ``run`` may be called many times after one
+    ``set_inputs`` and gives the same outputs each time; no copy between the caller and the runtime is in it,
+    so that times of blocks add up. An engine may also provide::
+
+        class Model:
+            def copy_in(self) -> None                      # inputs to the accelerator once more, complete
+            def copy_out(self) -> None                     # outputs back to the processor, complete
+        def operations(path, settings, arrays, count) -> tuple[list[dict], list[int]]
+            # profile `count` inferences: name, kind, where, samples_ns of each operation in order of
+            # execution; samples_ns of the whole inferences
+        def accelerator(settings) -> str                   # name and driver of the GPU; "" for none
+        def accelerator_conditions(settings) -> dict       # gpu_* of Conditions
+        def canary(settings) -> Model                      # where no canary file is given
+
+    Attributes:
+        engine: the engine file on the host.
+        extra: the extra of the distribution that installs the runtime.
+        delegates: where each choosing option wants the operations; ``""`` is for a target without one.
+        canary: the canary as a file of the runtime.
+    """
+
+    engine: Path
+    extra: str
+    delegates: Callable[[Target], str]
+    canary: Path | None = None
+
+    needs_python: ClassVar[bool] = True
+
+    def delegate(self, target: Target) -> str:
+        """Where the target wants every operation to run."""
+        return self.delegates(target)
+
+    def exchange(self, call: Call, request: Request) -> Reply:
+        """Start a fresh agent, hand it the request, and collect its events until it ends."""
+        events: list[Event] = []
+
+        def read(line: str) -> None:
+            event = _event(line)
+            if event is not None:
+                events.append(event)
+                if call.on_event is not None:
+                    call.on_event(event)
+
+        connection, target = call.connection, call.target
+        if connection.python is None:
+            raise TargetError(
+                f"'{target.device}' has no Python for {self.name} to be driven from",
+                why="Lathe's agent is a Python program",
+                fix=f"name an interpreter as 'python' under [devices.{target.device}] in devices.toml",
+            )
+        settings = {
+            "threads": target.threads,
+            "precision": target.precision,
+            "options": dict(target.settings),
+        }
+        remote_outputs = f"{connection.scratch()}/outputs.npy" if isinstance(request, Predict) else ""
+        message = {
+            **self._message(call, request, remote_outputs),
+            "engine": connection.push(self.engine),
+            "settings": settings,
+            "delegate": self.delegate(target),
+        }
+        agent = connection.push(AGENT)
+        message["spawned_ns"] = time.monotonic_ns() if connection.shares_clock else None
+        ended = connection.run(
+            (*connection.python, agent),
+            stdin=json.dumps(message).encode(),
+            timeout_s=call.timeout_s,
+            silence_s=call.silence_s,
+            on_line=read,
+        )
+        reply = Reply(tuple(events), ended)
+        for event in reply.all("fatal"):
+            raise self.missing(target.device, str(event.get("detail", "")))
+        if isinstance(request, Predict) and reply.all("outputs"):
+            connection.pull(remote_outputs, request.outputs)
+        return reply
+
+    def missing(self, device: str, detail: str) -> TargetError:
+        """The error for a device on which the runtime cannot be imported."""
+        fix = (
+            f'pip install "lathe-deploy[{self.extra}]"'
+            if device == "host"
+            else f"install {self.name} for the Python that devices.toml names for '{device}'"
+        )
+        return TargetError(f"{self.name} is not installed on '{device}'", why=detail, fix=fix)
+
+    def _message(self, call: Call, request: Request, remote_outputs: str) -> dict[str, Any]:
+        push = call.connection.push
+        match request:
+            case Identify():
+                return {"command": "identify"}
+            case Measure(artifacts, protocol):
+                return {
+                    "command": "measure",
+                    "artifacts": [push(path) for path in artifacts],
+                    "canary": None if self.canary is None else push(self.canary),
+                    "protocol": asdict(protocol),
+                }
+            case ProfileOperations(artifact, protocol):
+                return {"command": "operations", "artifact": push(artifact), "protocol": asdict(protocol)}
+            case Sustain(artifact, protocol, duration_ns, window_ns):
+                return {
+                    "command": "sustain",
+                    "artifact": push(artifact),
+                    "protocol": asdict(protocol),
+                    "duration_ns": duration_ns,
+                    "window_ns": window_ns,
+                }
+            case Predict(artifact, inputs, _):
+                return {
+                    "command": "predict",
+                    "artifact": push(artifact),
+                    "inputs": push(inputs),
+                    "outputs": remote_outputs,
+                }
+
+
+def _event(line: str) -> Event | None:
+    """An event, or nothing where a line was cut or is not ours."""
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) and isinstance(value.get("event"), str) else None
