@@ -171,6 +171,7 @@ def _launch_from_json(result: Event, process_start_ns: int | None, canary_ns: tu
         to_device_ns=tuple(result.get("to_device_ns", ())),
         from_device_ns=tuple(result.get("from_device_ns", ())),
         summary=None if summary is None else _summary_from_json(summary),
+        warnings=tuple(Reason(**warning) for warning in result.get("warnings", ())),
     )
 
 

@@ -81,11 +81,6 @@ class Placed:
     nodes: int | None
     partitions: int | None
 
-    def __str__(self) -> str:
-        nodes = "an unknown number of" if self.nodes is None else self.nodes
-        partitions = "" if self.partitions is None else f" in {self.partitions} partitions"
-        return f"{nodes} operations on {self.where}{partitions}"
-
 
 @dataclass(frozen=True)
 class Placement:
@@ -105,7 +100,13 @@ class Placement:
         return all(part.where == self.delegate for part in self.parts)
 
     def __str__(self) -> str:
-        return ", ".join(str(part) for part in self.parts)
+        counts = [part.nodes for part in self.parts if part.nodes is not None]
+        of_all = f" of {sum(counts)}" if len(counts) == len(self.parts) else ""
+        return ", ".join(
+            f"{'some' if part.nodes is None else part.nodes}{of_all} operations on {part.where}"
+            + (f" in {part.partitions} partitions" if (part.partitions or 1) > 1 else "")
+            for part in self.parts
+        )
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,7 @@ class Launch:
         placement: where the operations ran; ``None`` where the runtime does not tell.
         to_device_ns: copies of the inputs to an accelerator, which are in no other time.
         from_device_ns: copies of the outputs back.
+        warnings: what the runtime itself found odd.
         void: why the launch does not count: something disturbed it. Its samples are kept all the same.
     """
 
@@ -151,6 +153,7 @@ class Launch:
     to_device_ns: tuple[int, ...] = ()
     from_device_ns: tuple[int, ...] = ()
     summary: Summary | None = None
+    warnings: tuple[Reason, ...] = ()
     void: Reason | None = None
 
     def quantile_ns(self, level: float) -> float:

@@ -34,6 +34,8 @@ SPREAD_INVALID = 0.30
 """The same, beyond which it is invalid."""
 TREND_DEGRADED = 0.10
 """Median over launches of the relative change from first to last third, beyond which it is degraded."""
+DEGRADING_WARNINGS = frozenset({"unstable", "precision-unused"})
+"""Warnings of a runtime after which its times are not what was asked for."""
 MIN_SAMPLES = 11
 """Samples per launch: the fewest whose second largest bounds their median with 99 % confidence."""
 MIN_SAMPLES_AT_ALL = 3
@@ -89,10 +91,11 @@ def settled(launches: Sequence[Launch], protocol: MeasuringProtocol) -> bool:
 def judge(launches: Sequence[Launch], protocol: MeasuringProtocol) -> tuple[Verdict, tuple[Reason, ...]]:
     """The verdict on some marked launches of one workload, with every reason that speaks against them.
 
-    Hardly any samples, launches that disagree by more than ``SPREAD_INVALID``, or fewer than ``MIN_LAUNCHES``
-    that count make a measurement invalid. Degraded is one with too few samples or launches, launches that
-    still disagree after ``max_launches``, a trend within launches (heat, or a ramping clock), a throttle
-    counter that moved, or no canary.
+    Hardly any samples, launches that disagree by more than ``SPREAD_INVALID``, or a canary that drifted in
+    all but a few launches make a measurement invalid. Degraded is one with too few samples or launches, with
+    other disturbances in all but a few launches, with launches that still disagree after ``max_launches``,
+    with a trend within launches (heat, or a ramping clock), with a throttle counter that moved, without a
+    canary, or with one of ``DEGRADING_WARNINGS``.
 
     Raises:
         ValueError: no launches.
@@ -107,6 +110,7 @@ def judge(launches: Sequence[Launch], protocol: MeasuringProtocol) -> tuple[Verd
         *_trend(basis),
         *_throttling(basis),
         *_canary(basis),
+        *_warnings(basis),
     ]
     verdicts = {verdict for verdict, _ in found}
     worst = next((v for v in (Verdict.INVALID, Verdict.DEGRADED) if v in verdicts), Verdict.VALID)
@@ -116,10 +120,10 @@ def judge(launches: Sequence[Launch], protocol: MeasuringProtocol) -> tuple[Verd
 def _void(launches: Sequence[Launch]) -> Found:
     reasons = [launch.void for launch in launches if launch.void is not None]
     if reasons and len(launches) - len(reasons) < MIN_LAUNCHES:
-        commonest = max({reason.code for reason in reasons}, key=[reason.code for reason in reasons].count)
-        example = next(reason.detail for reason in reasons if reason.code == commonest)
-        detail = f"{len(reasons)} of {len(launches)} launches were disturbed; {example}"
-        yield Verdict.INVALID, Reason(commonest, detail)
+        for code in dict.fromkeys(reason.code for reason in reasons):
+            details = [reason.detail for reason in reasons if reason.code == code]
+            detail = f"in {len(details)} of {len(launches)} launches: {details[0]}"
+            yield Verdict.INVALID if code == "canary-drift" else Verdict.DEGRADED, Reason(code, detail)
 
 
 def _counts(launches: Sequence[Launch]) -> Found:
@@ -170,3 +174,9 @@ def _canary(launches: Sequence[Launch]) -> Found:
     if missing:
         detail = f"{missing} of {len(launches)} launches have no canary to compare their conditions by"
         yield Verdict.DEGRADED, Reason("no-canary", detail)
+
+
+def _warnings(launches: Sequence[Launch]) -> Found:
+    found = {warning.code: warning for launch in launches for warning in launch.warnings}
+    for code in sorted(found.keys() & DEGRADING_WARNINGS):
+        yield Verdict.DEGRADED, found[code]

@@ -166,7 +166,7 @@ def count_correct(
 
 def latency_ratio(student: Measurement, reference: Measurement) -> Ratio | None:
     """Ratio of headlines paired by launch; ``None`` when the launches cannot be paired."""
-    if len(student.launches) != len(reference.launches):
+    if len(student.headlines_ns) != len(reference.headlines_ns):
         return None
     pairs = zip(student.headlines_ns, reference.headlines_ns, strict=True)
     interval = launch_interval([mine / theirs for mine, theirs in pairs])

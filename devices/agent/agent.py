@@ -50,6 +50,8 @@ def main() -> int:
     try:
         choose_cores(request["settings"]["options"].get("cores"))
         engine = load_engine(request["engine"])
+        if hasattr(engine, "check"):
+            engine.check(request["settings"])
     except (ImportError, OSError) as error:
         emit("fatal", code="runtime-missing", detail=f"{type(error).__name__}: {error}")
         return 3
@@ -146,14 +148,19 @@ def measure(engine: Any, request: dict[str, Any]) -> Answers:
 
 
 def load_canary(engine: Any, request: dict[str, Any]) -> Any:
-    """The canary with its inputs set, or None where the runtime has none."""
-    if request["canary"] is not None:
-        canary = load_model(engine, request["canary"], request["settings"])
-    elif hasattr(engine, "canary"):
-        canary = engine.canary(request["settings"])
-    else:
+    """The canary with its inputs set, or None where the runtime has none, or cannot run it."""
+    try:
+        if request["canary"] is not None:
+            canary = engine.Model(request["canary"], request["settings"])
+        elif hasattr(engine, "canary"):
+            canary = engine.canary(request["settings"])
+        else:
+            return None
+        canary.set_inputs(random_inputs(canary.inputs, request["protocol"]["input_seed"]))
+        canary.run()
+    except Exception as error:
+        print(f"the canary does not run: {error}", file=sys.stderr)
         return None
-    canary.set_inputs(random_inputs(canary.inputs, request["protocol"]["input_seed"]))
     return canary
 
 
@@ -179,7 +186,9 @@ def measure_one(
             [timed(getattr(model, name)) for _ in range(COPIES)] if hasattr(model, name) else []
             for name in ("copy_in", "copy_out")
         )
+        peak = peak_memory_bytes()  # before the placement, for which some runtimes load the model once more
         parts = model.placement()
+        warnings = model.warnings() if hasattr(model, "warnings") else []
     except Exception as error:
         raise JobFailed("run-failed", error) from error
     del model
@@ -188,13 +197,14 @@ def measure_one(
         "load_ns": load_ns,
         "first_inference_ns": first_inference_ns,
         "samples_ns": samples_ns,
-        "peak_memory_bytes": peak_memory_bytes(),
+        "peak_memory_bytes": peak,
         "before": before,
         "after": conditions(engine, settings),
         "usage": used,
         "placement": None if parts is None else {"delegate": request["delegate"], "parts": parts},
         "to_device_ns": to_device_ns,
         "from_device_ns": from_device_ns,
+        "warnings": warnings,
     }
 
 
@@ -216,6 +226,8 @@ def operations(engine: Any, request: dict[str, Any]) -> Answers:
     del model
     try:
         found, total_ns = engine.operations(request["artifact"], settings, arrays, protocol["min_count"])
+    except NotImplementedError as error:
+        raise JobFailed("not-supported", error) from error
     except Exception as error:
         raise JobFailed("run-failed", error) from error
     yield "operations", {"operations": found, "total_ns": total_ns}
@@ -238,14 +250,9 @@ def sustain(engine: Any, request: dict[str, Any]) -> Answers:
                 model.run,
                 {"min_count": 1, "min_ns": window_ns, "max_count": sys.maxsize, "max_ns": sys.maxsize},
             )
-            yield (
-                "window",
-                {
-                    "start_ns": start_ns,
-                    "samples_ns": samples_ns,
-                    "conditions": conditions(engine, settings),
-                },
-            )
+            step = -(-len(samples_ns) // protocol["max_count"])
+            told = {"start_ns": start_ns, "count": len(samples_ns), "samples_ns": samples_ns[::step]}
+            yield "window", {**told, "conditions": conditions(engine, settings)}
     except Exception as error:
         raise JobFailed("run-failed", error) from error
     yield "finished", {}
@@ -364,8 +371,23 @@ def identify_device() -> dict[str, Any]:
 
 
 def is_emulated() -> bool:
-    """Whether the processor is emulated by QEMU's user mode, as far as it can be seen from inside."""
-    return "qemu" in (read("/proc/self/auxv") or "")
+    """Whether another kind of processor runs this interpreter's code, as under QEMU's user mode.
+
+    The kernel tells which program it started, and that is the emulator, a program for the real processor.
+    QEMU hides that in /proc/self and /proc/PID, but not in /proc/thread-self (seen with 7.2).
+    """
+    ours, started = elf_machine(sys.executable), elf_machine("/proc/thread-self/exe")
+    return ours is not None and started is not None and ours != started
+
+
+def elf_machine(path: str) -> bytes | None:
+    """The processor that a program is for, as its ELF header has it; None where there is no such program."""
+    try:
+        with Path(path).open("rb") as stream:
+            header = stream.read(20)
+    except OSError:
+        return None
+    return header[18:20] if header.startswith(b"\x7fELF") else None
 
 
 def cpu_name() -> str:

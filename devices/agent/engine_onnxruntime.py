@@ -1,15 +1,62 @@
-"""Engine of ONNX Runtime on the CPU: ``.onnx`` and ``.ort`` files.
+"""Engine of ONNX Runtime, on the CPU or on another execution provider: ``.onnx`` and ``.ort`` files.
 
-Inputs and outputs are bound to buffers that the runtime owns, so that ``run`` is one inference from input
-ready to output ready, without copies to or from numpy.
+Inputs and outputs are bound to buffers that the runtime owns, on an NVIDIA GPU in its memory, so that ``run``
+is one inference from input ready to output ready, without copies to or from numpy. ONNX Runtime waits for the
+accelerator at the end of each run.
+
+Sources: ONNX Runtime 1.31, pages "Execution Providers", "I/O Binding" and "Profiling tools" of its
+documentation, and ``OrtApi::Session_GetEpGraphAssignmentInfo`` of its C API.
 """
 
 from __future__ import annotations
 
+import itertools
+import json
+import subprocess
+import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
 import onnxruntime
+
+CPU = "CPUExecutionProvider"
+
+PROVIDERS = {
+    "acl": "ACLExecutionProvider",
+    "cann": "CANNExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "directml": "DmlExecutionProvider",
+    "dnnl": "DnnlExecutionProvider",
+    "migraphx": "MIGraphXExecutionProvider",
+    "nnapi": "NnapiExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "qnn": "QNNExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "webgpu": "WebGpuExecutionProvider",
+    "xnnpack": "XnnpackExecutionProvider",
+}
+
+PACKAGES = {
+    "cann": "onnxruntime-cann",
+    "cuda": "onnxruntime-gpu",
+    "directml": "onnxruntime-directml",
+    "migraphx": "onnxruntime-migraphx",
+    "openvino": "onnxruntime-openvino",
+    "qnn": "onnxruntime-qnn",
+    "tensorrt": "onnxruntime-gpu",
+    "webgpu": "onnxruntime-webgpu",
+}
+"""The pip package with each provider; the others are in builds of one's own, CoreML in the one for macOS."""
+
+NVIDIA = ("cuda", "tensorrt")
+"""Providers with memory of their own: inputs and outputs are kept there."""
+
+ASYNCHRONOUS = ("cuda", "directml", "migraphx", "tensorrt", "webgpu")
+"""Providers whose kernels are only started in the time that the profile of ONNX Runtime gives."""
+
+CONTROL_FLOW = ("If", "Loop", "Scan", "SequenceMap")
 
 DTYPES = {
     "tensor(float)": "float32",
@@ -17,8 +64,12 @@ DTYPES = {
     "tensor(double)": "float64",
     "tensor(int8)": "int8",
     "tensor(uint8)": "uint8",
+    "tensor(int16)": "int16",
+    "tensor(uint16)": "uint16",
     "tensor(int32)": "int32",
+    "tensor(uint32)": "uint32",
     "tensor(int64)": "int64",
+    "tensor(uint64)": "uint64",
     "tensor(bool)": "bool",
 }
 
@@ -33,29 +84,62 @@ def binaries() -> list[str]:
     return [str(path) for path in Path(onnxruntime.__file__).parent.glob("capi/*") if ".so" in path.suffixes]
 
 
+def check(settings: dict[str, Any]) -> None:
+    """Refuse an execution provider that this build of ONNX Runtime lacks.
+
+    Raises:
+        ValueError: naming those that it has, and the package with the one that is asked for.
+    """
+    option = _option(settings)
+    available = onnxruntime.get_available_providers()
+    if option and PROVIDERS[option] not in available:
+        package = PACKAGES.get(option)
+        source = f"pip install {package}" if package else "it needs a build of ONNX Runtime of one's own"
+        raise ValueError(
+            f"this ONNX Runtime {version()} has no {PROVIDERS[option]}, only {', '.join(available)}; {source}"
+        )
+
+
 class Model:
-    """A session with one thread pool, in sequential mode; inputs with open dimensions are taken as 1."""
+    """A session with one thread pool, in sequential mode; inputs with open dimensions are taken as 1.
+
+    Raises:
+        ValueError: the provider is not in this build, or an input is not a tensor of numbers.
+        RuntimeError: the provider is there, but could not be started.
+    """
 
     def __init__(self, path: str, settings: dict[str, Any]) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = settings["threads"]
-        options.inter_op_num_threads = 1
-        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-        options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        check(settings)
+        self._path, self._settings = path, settings
+        self._session = _session(path, settings, _options(settings))
         self._binding = self._session.io_binding()
-        self._names = [node.name for node in self._session.get_inputs()]
+        self._where = "cuda" if _option(settings) in NVIDIA else "cpu"
+        nodes = self._session.get_inputs()
+        for node in nodes:
+            if node.type not in DTYPES:
+                raise ValueError(f"input '{node.name}' is a {node.type}, which cannot be filled")
+        self._names = [node.name for node in nodes]
         self.inputs = [
             (tuple(size if isinstance(size, int) else 1 for size in node.shape), DTYPES[node.type])
-            for node in self._session.get_inputs()
+            for node in nodes
         ]
         for node in self._session.get_outputs():
-            self._binding.bind_output(node.name, "cpu")
+            self._binding.bind_output(node.name, self._where)
+        self._arrays: list[Any] = []
+        self._values: list[Any] = []
+        if self._where != "cpu":
+            self.copy_in, self.copy_out = self._copy_in, self._copy_out
 
     def set_inputs(self, arrays: list[Any]) -> None:
         """Copy the arrays into the runtime's input buffers."""
-        for name, array in zip(self._names, arrays):
-            self._binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
+        self._arrays = arrays
+        self._values = [
+            onnxruntime.OrtValue.ortvalue_from_shape_and_type(array.shape, array.dtype.type, self._where, 0)
+            for array in arrays
+        ]
+        self._copy_in()
+        for name, value in zip(self._names, self._values):
+            self._binding.bind_ortvalue_input(name, value)
 
     def run(self) -> None:
         """One inference on the inputs that were set."""
@@ -64,3 +148,222 @@ class Model:
     def outputs(self) -> list[Any]:
         """Copies of the last outputs."""
         return list(self._binding.copy_outputs_to_cpu())
+
+    def placement(self) -> list[dict[str, Any]] | None:
+        """Which provider took how many operations of the graph; None before ONNX Runtime 1.24.
+
+        Operations are counted after ONNX Runtime's basic optimisations and before it fuses any. Where several
+        providers share them, a partition is a stretch in order of execution; one more inference, in a
+        session of its own, tells it.
+        """
+        if not hasattr(self._session, "get_provider_graph_assignment_info"):
+            return None
+        nodes: dict[str, int] = {}
+        for subgraph in self._session.get_provider_graph_assignment_info():
+            nodes[subgraph.ep_name] = nodes.get(subgraph.ep_name, 0) + len(subgraph.get_nodes())
+        partitions = dict.fromkeys(nodes, 1)
+        if len(nodes) > 1:
+            _, runs = _profile(self._path, self._settings, self._arrays, 1)
+            order = [provider for provider, _ in itertools.groupby(event["where"] for event in runs[0])]
+            partitions = {provider: max(1, order.count(provider)) for provider in nodes}
+        return [
+            {"where": provider, "nodes": count, "partitions": partitions[provider]}
+            for provider, count in nodes.items()
+        ]
+
+    def _copy_in(self) -> None:
+        for value, array in zip(self._values, self._arrays):
+            value.update_inplace(array)
+
+    def _copy_out(self) -> None:
+        for value in self._binding.get_outputs():
+            value.numpy()
+
+
+def operations(
+    path: str, settings: dict[str, Any], arrays: list[Any], count: int
+) -> tuple[list[dict[str, Any]], list[int]]:
+    """Time of each operation by ONNX Runtime's own profiler, which counts in microseconds.
+
+    Operations are those that are left after all optimisations. The time of an ``If``, ``Loop`` or ``Scan``
+    contains that of the operations in it, which are not listed.
+
+    Raises:
+        NotImplementedError: the provider's kernels run on after the time that the profiler gives them.
+    """
+    check(settings)
+    option = _option(settings)
+    if option in ASYNCHRONOUS:
+        raise NotImplementedError(
+            f"ONNX Runtime's profiler times how long {PROVIDERS[option]} takes to start a kernel, not how "
+            "long that runs; profile the model on another runtime, or with the vendor's tool"
+        )
+    total_ns, runs = _profile(path, settings, arrays, count)
+    found = [
+        {**{key: event[key] for key in ("name", "kind", "where")}, "samples_ns": []} for event in runs[0]
+    ]
+    for run in runs:
+        if [event["name"] for event in run] != [entry["name"] for entry in found]:
+            raise RuntimeError("the model does not execute the same operations each time")
+        for entry, event in zip(found, run):
+            entry["samples_ns"].append(event["duration_ns"])
+    return found, total_ns
+
+
+def accelerator(settings: dict[str, Any]) -> str:
+    """Name and driver of the NVIDIA GPU; empty on the CPU, and for providers that do not tell."""
+    if _option(settings) not in NVIDIA:
+        return ""
+    found = _nvidia_smi("name,driver_version")
+    return f"{found[0]}, driver {found[1]}" if found else "NVIDIA GPU, driver unknown"
+
+
+def accelerator_conditions(settings: dict[str, Any]) -> dict[str, Any]:
+    """Clock, temperature and what holds the clock of an NVIDIA GPU down."""
+    if _option(settings) not in NVIDIA:
+        return {}
+    found = _nvidia_smi("clocks.sm,temperature.gpu,clocks_throttle_reasons.active")
+    if not found:
+        return {}
+    clock_mhz, celsius, reasons = found
+    return {
+        "gpu_frequency_khz": int(clock_mhz) * 1000 if clock_mhz.isdigit() else None,
+        "gpu_temperature_millicelsius": int(celsius) * 1000 if celsius.isdigit() else None,
+        "gpu_throttle_reasons": _throttle_reasons(reasons),
+    }
+
+
+def _option(settings: dict[str, Any]) -> str:
+    """The option that chooses a provider; empty for the CPU."""
+    chosen = [name for name in settings["options"] if name in PROVIDERS]
+    if len(chosen) > 1:
+        raise ValueError(f"'{chosen[0]}' and '{chosen[1]}' cannot both be had; choose one")
+    return chosen[0] if chosen else ""
+
+
+def _options(settings: dict[str, Any]) -> Any:
+    options = onnxruntime.SessionOptions()
+    # XNNPACK has a thread pool of its own, beside which ONNX Runtime asks for no other
+    options.intra_op_num_threads = 1 if _option(settings) == "xnnpack" else settings["threads"]
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    return options
+
+
+def _provider_options(settings: dict[str, Any]) -> dict[str, str]:
+    """Options by which a provider gets the threads and the precision of the target."""
+    option, threads = _option(settings), str(settings["threads"])
+    if option == "tensorrt":
+        return {
+            "trt_fp16_enable": str(settings["precision"] == "fp16"),
+            "trt_int8_enable": str(settings["precision"] == "int8"),
+        }
+    return {
+        "xnnpack": {"intra_op_num_threads": threads},
+        "openvino": {"num_of_threads": threads},
+    }.get(option, {})
+
+
+def _session(path: str, settings: dict[str, Any], options: Any) -> Any:
+    """A session that has the provider; ONNX Runtime itself would go on without one that fails to start."""
+    provider = PROVIDERS.get(_option(settings), CPU)
+    session = onnxruntime.InferenceSession(
+        path, options, providers=[(provider, _provider_options(settings))], enable_fallback=0
+    )
+    if provider not in session.get_providers():
+        raise RuntimeError(
+            f"{provider} is in this ONNX Runtime but could not be started, often because a library or driver "
+            f"that it needs is missing (the message is on standard error); it has {session.get_providers()}"
+        )
+    return session
+
+
+def _profile(
+    path: str, settings: dict[str, Any], arrays: list[Any], count: int
+) -> tuple[list[int], list[list[dict[str, Any]]]]:
+    """Profile inferences after one to warm up: the time of each, and the operations of each in order."""
+    options = _options(settings)
+    with tempfile.TemporaryDirectory(prefix="lathe-") as folder:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(Path(folder) / "profile")
+        session = _session(path, settings, options)
+        feeds = {node.name: array for node, array in zip(session.get_inputs(), arrays)}
+        total_ns = []
+        for _ in range(1 + count):
+            start = time.perf_counter_ns()
+            session.run(None, feeds)
+            total_ns.append(time.perf_counter_ns() - start)
+        events = json.loads(Path(session.end_profiling()).read_text())
+    runs: list[list[dict[str, Any]]] = [[]]
+    for event in events:  # written as they end: those of an inference come before its "model_run"
+        if event.get("name") == "model_run":
+            runs.append([])
+        elif event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            kind = event["args"]["op_name"]
+            name = event["name"][: -len("_kernel_time")].strip()
+            if name in ("", "fused"):
+                name = f"{kind}_{event['args']['node_index']}"
+            runs[-1].append(
+                {
+                    "name": name,
+                    "kind": kind,
+                    "where": event["args"]["provider"],
+                    "start_us": event["ts"],
+                    "duration_ns": event["dur"] * 1000,
+                }
+            )
+    complete = [_outermost(run) for run in runs[1:-1]]
+    if len(complete) < count:
+        raise RuntimeError(
+            f"the profile has {len(complete)} of {count} inferences: ONNX Runtime keeps a million events"
+        )
+    return total_ns[1:], complete
+
+
+def _outermost(run: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The operations that are in no ``If``, ``Loop`` or ``Scan``; the latter end after what is in them."""
+    kept: list[dict[str, Any]] = []
+    for event in run:
+        if event["kind"] in CONTROL_FLOW:
+            kept = [each for each in kept if each["start_us"] < event["start_us"]]
+        kept.append(event)
+    return kept
+
+
+def _nvidia_smi(query: str) -> list[str]:
+    """What the driver says of the first GPU; nothing where its tool is missing or silent."""
+    try:
+        found = subprocess.run(
+            ["nvidia-smi", "--id=0", f"--query-gpu={query}", "--format=csv,noheader,nounits"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return []
+    values = [value.strip() for value in found.stdout.strip().split(",")]
+    return values if len(values) == query.count(",") + 1 else []
+
+
+THROTTLE_REASONS = {
+    0x02: "applications clocks setting",
+    0x04: "software power cap",
+    0x08: "hardware slowdown",
+    0x10: "sync boost",
+    0x20: "software thermal slowdown",
+    0x40: "hardware thermal slowdown",
+    0x80: "hardware power brake",
+}
+"""Bits of the driver's mask (NVML, ``nvmlClocksEventReasons``); 0x01 means idle, which is none."""
+
+
+def _throttle_reasons(mask: str) -> str | None:
+    """The names of the bits that are set, empty for none; None where the driver gives no mask."""
+    try:
+        bits = int(mask, 16)
+    except ValueError:
+        return None
+    return ", ".join(name for bit, name in THROTTLE_REASONS.items() if bits & bit)

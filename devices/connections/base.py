@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType, TracebackType
+from types import TracebackType
 from typing import ClassVar, Self
 
 STDERR_TAIL_BYTES = 2_000
@@ -40,11 +40,9 @@ class Connection(ABC):
         python: the command that starts Python 3.8+ there, as the first words of an argument list; ``None``
             where there is no Python, as on phones.
         shares_clock: its processes read the same monotonic clock as this one.
-        tools: files of this machine that are the command-line tools for that device, by name.
     """
 
     python: tuple[str, ...] | None
-    tools: Mapping[str, Path] = MappingProxyType({})
     shares_clock: ClassVar[bool] = False
 
     @abstractmethod

@@ -10,24 +10,28 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, ClassVar
 
-from devices.connections.base import Completed, Connection
+from devices.connections.base import STDERR_TAIL_BYTES, Completed, Connection
 from devices.errors import MeasurementError, TargetError
 
-STDERR_TAIL_BYTES = 2_000
 _POLL_S = 0.25
 
 
 class LocalConnection(Connection):
     """Processes on this machine, each in a process group of its own."""
 
+    shares_clock: ClassVar[bool] = True
+
     def __init__(self, python: tuple[str, ...] = (sys.executable,)) -> None:
         self.python = python
         self._scratch: Path | None = None
+        self._lock = threading.Lock()
 
     def run(
         self,
@@ -37,6 +41,7 @@ class LocalConnection(Connection):
         timeout_s: float,
         silence_s: float | None = None,
         on_line: Callable[[str], None] | None = None,
+        stop: threading.Event | None = None,
     ) -> Completed:
         """Run a command; see the base class."""
         with tempfile.TemporaryFile() as source, tempfile.TemporaryFile() as errors:
@@ -50,14 +55,14 @@ class LocalConnection(Connection):
                 raise TargetError(f"'{argv[0]}' cannot be started on this machine", why=str(error)) from error
             timed_out = False
             try:
-                for line in _lines(process, timeout_s, silence_s):
+                for line in _lines(process, timeout_s, silence_s, stop):
                     if on_line is not None:
                         on_line(line)
             except TimeoutError:
                 timed_out = True
             finally:
                 _kill_group(process)
-            return Completed(process.returncode, _tail(errors), timed_out)
+            return Completed(process.returncode, _tail(errors), timed_out=timed_out)
 
     def push(self, path: Path) -> str:
         """The file is already here: its absolute path."""
@@ -67,30 +72,37 @@ class LocalConnection(Connection):
 
     def pull(self, remote: str, path: Path) -> None:
         """Copy the file."""
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        if not Path(remote).is_file():
+            raise MeasurementError(f"there is no file {remote!r} on this machine")
+        partial = path.with_name(f".lathe-{uuid.uuid4().hex}.partial")
         try:
             shutil.copyfile(remote, partial)
             partial.replace(path)
-        except FileNotFoundError as error:
-            raise MeasurementError(f"there is no file {remote!r} on the device") from error
         finally:
             partial.unlink(missing_ok=True)
 
     def scratch(self) -> str:
         """A private temporary folder."""
-        if self._scratch is None:
-            self._scratch = Path(tempfile.mkdtemp(prefix="lathe-"))
-        return str(self._scratch)
+        with self._lock:
+            if self._scratch is None:
+                self._scratch = Path(tempfile.mkdtemp(prefix="lathe-"))
+            return str(self._scratch)
 
     def close(self) -> None:
         """Remove the temporary folder."""
-        if self._scratch is not None:
-            shutil.rmtree(self._scratch, ignore_errors=True)
-            self._scratch = None
+        with self._lock:
+            if self._scratch is not None:
+                shutil.rmtree(self._scratch, ignore_errors=True)
+                self._scratch = None
 
 
-def _lines(process: subprocess.Popen[bytes], timeout_s: float, silence_s: float | None) -> Iterator[str]:
-    """Lines of the output until it ends; TimeoutError when time runs out.
+def _lines(
+    process: subprocess.Popen[bytes],
+    timeout_s: float,
+    silence_s: float | None,
+    stop: threading.Event | None,
+) -> Iterator[str]:
+    """Lines of the output until it ends or is to stop; TimeoutError when time runs out.
 
     The end of the process ends the lines too: something that it started may still hold the pipe open.
     """
@@ -101,7 +113,7 @@ def _lines(process: subprocess.Popen[bytes], timeout_s: float, silence_s: float 
     rest = b""
     with selectors.DefaultSelector() as selector:
         selector.register(stream, selectors.EVENT_READ)
-        while True:
+        while stop is None or not stop.is_set():
             ended = _has_ended(process)
             if selector.select(0 if ended else _POLL_S):
                 chunk = os.read(stream, 1 << 16)
@@ -118,7 +130,7 @@ def _lines(process: subprocess.Popen[bytes], timeout_s: float, silence_s: float 
                 raise TimeoutError
     if rest:
         yield rest.decode("utf-8", errors="replace")
-    while not _has_ended(process):
+    while not _has_ended(process) and not (stop is not None and stop.is_set()):
         if time.monotonic() > deadline:
             raise TimeoutError
         time.sleep(0.001)

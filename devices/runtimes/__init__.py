@@ -2,26 +2,86 @@
 
 from __future__ import annotations
 
+import functools
+from importlib.metadata import EntryPoint, entry_points
+
 from devices.errors import TargetError
+from devices.runtimes.agent import AgentRuntime
 from devices.runtimes.base import Runtime
+from devices.runtimes.benchmark_model import BENCHMARK_MODEL
 from devices.runtimes.litert import LITERT
 from devices.runtimes.onnxruntime import ONNXRUNTIME
+from devices.runtimes.perf_test import PERF_TEST
+from devices.runtimes.tensorrt import TENSORRT, TRTEXEC
+from devices.runtimes.tflite_runtime import TFLITE_RUNTIME
+from devices.runtimes.torch import TORCH
 
-__all__ = ["RUNTIMES", "Runtime", "find_runtime"]
+__all__ = ["RUNTIMES", "AgentRuntime", "Runtime", "find_runtime", "known_runtimes"]
 
-RUNTIMES: tuple[Runtime, ...] = (ONNXRUNTIME, LITERT)
+RUNTIMES: tuple[Runtime, ...] = (
+    ONNXRUNTIME,
+    LITERT,
+    TFLITE_RUNTIME,
+    TORCH,
+    TENSORRT,
+    TRTEXEC,
+    BENCHMARK_MODEL,
+    PERF_TEST,
+)
+
+ENTRY_POINTS = "lathe.runtimes"
+"""Group of entry points by which other distributions add runtimes; each names a ``Runtime``."""
 
 
-def find_runtime(name: str) -> Runtime:
+def known_runtimes() -> tuple[Runtime, ...]:
+    """Lathe's own runtimes and those of other installed distributions.
+
+    Raises:
+        TargetError: a distribution names a runtime that cannot be loaded.
+    """
+    return (*RUNTIMES, *_added_runtimes())
+
+
+@functools.cache
+def _added_runtimes() -> tuple[Runtime, ...]:
+    added = []
+    for entry in entry_points(group=ENTRY_POINTS):
+        try:
+            runtime = entry.load()
+        except Exception as error:
+            raise _unusable(entry, f"{type(error).__name__}: {error}") from error
+        if not isinstance(runtime, Runtime):
+            raise _unusable(entry, f"it is a {type(runtime).__name__}, not a Runtime")
+        added.append(runtime)
+    return tuple(added)
+
+
+def _unusable(entry: EntryPoint, why: str) -> TargetError:
+    owner = entry.dist.name if entry.dist is not None else "a distribution"
+    return TargetError(
+        f"the runtime '{entry.name}' of {owner} cannot be used",
+        why=why,
+        fix=f"mend or uninstall {owner}",
+    )
+
+
+def find_runtime(name: str, *, native: bool = False) -> Runtime:
     """The runtime of that name.
+
+    Args:
+        name: as in targets.
+        native: its makers' command-line tool instead of the agent, as on a device without Python.
 
     Raises:
         TargetError: no such runtime; the known ones are listed.
     """
-    for runtime in RUNTIMES:
-        if runtime.name == name:
+    for runtime in known_runtimes():
+        if runtime.name == name and runtime.needs_python != native:
             return runtime
-    known = ", ".join(runtime.name for runtime in RUNTIMES)
+    known = ", ".join(runtime.name for runtime in known_runtimes() if runtime.needs_python != native)
+    where = "without Python" if native else "with Python"
     raise TargetError(
-        f"there is no runtime '{name}'", why=f"known runtimes are {known}", fix="choose one of them"
+        f"there is no runtime '{name}' for a device {where}",
+        why=f"known ones are {known or 'none'}",
+        fix="choose one of them",
     )

@@ -52,22 +52,26 @@ class AgentRuntime(Runtime):
         class Model:
             def copy_in(self) -> None                      # inputs to the accelerator once more, complete
             def copy_out(self) -> None                     # outputs back to the processor, complete
+            def warnings(self) -> list[dict]               # code and detail; asked after timing
         def operations(path, settings, arrays, count) -> tuple[list[dict], list[int]]
             # profile `count` inferences: name, kind, where, samples_ns of each operation in order of
             # execution; samples_ns of the whole inferences
         def accelerator(settings) -> str                   # name and driver of the GPU; "" for none
         def accelerator_conditions(settings) -> dict       # gpu_* of Conditions
         def canary(settings) -> Model                      # where no canary file is given
+        def check(settings) -> None                        # ValueError: an option that cannot be had, and why
 
     Attributes:
         engine: the engine file on the host.
         extra: the extra of the distribution that installs the runtime.
+        package: the package of the runtime itself, for a device.
         delegates: where each choosing option wants the operations; ``""`` is for a target without one.
         canary: the canary as a file of the runtime.
     """
 
     engine: Path
     extra: str
+    package: str
     delegates: Callable[[Target], str]
     canary: Path | None = None
 
@@ -118,7 +122,12 @@ class AgentRuntime(Runtime):
         )
         reply = Reply(tuple(events), ended)
         for event in reply.all("fatal"):
-            raise self.missing(target.device, str(event.get("detail", "")))
+            detail = str(event.get("detail", ""))
+            if event.get("code") == "bad-option":
+                raise TargetError(
+                    f"'{target}' cannot be had", why=detail, fix="write another option, or leave it out"
+                )
+            raise self.missing(target.device, detail)
         if isinstance(request, Predict) and reply.all("outputs"):
             connection.pull(remote_outputs, request.outputs)
         return reply
@@ -128,7 +137,7 @@ class AgentRuntime(Runtime):
         fix = (
             f'pip install "lathe-deploy[{self.extra}]"'
             if device == "host"
-            else f"install {self.name} for the Python that devices.toml names for '{device}'"
+            else f"install {self.package} for the Python that devices.toml names for '{device}'"
         )
         return TargetError(f"{self.name} is not installed on '{device}'", why=detail, fix=fix)
 

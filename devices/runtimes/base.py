@@ -51,8 +51,8 @@ class ProfileOperations:
 class Sustain:
     """Asks to run one file without pause, for heat to show.
 
-    Answered by a ``window`` every ``window_ns`` (start_ns since the first, samples_ns, conditions), and
-    ``finished`` or ``failed``.
+    Answered by a ``window`` every ``window_ns`` (start_ns since the first, count of inferences, samples_ns of
+    at most the protocol's ``max_count`` of them, evenly chosen, conditions), and ``finished`` or ``failed``.
     """
 
     artifact: Path

@@ -1,16 +1,30 @@
-"""LiteRT on the CPU, through its default XNNPACK delegate."""
+"""LiteRT: on the CPU through its default XNNPACK delegate, or on the GPU by option."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from devices.runtimes.base import Runtime
+from devices.runtimes.agent import AgentRuntime
+from devices.target import Target
 
-LITERT = Runtime(
+_FOLDER = Path(__file__).parent.parent
+
+
+def _delegate(target: Target) -> str:
+    return "gpu" if "gpu" in target.settings else "xnnpack"
+
+
+LITERT = AgentRuntime(
     name="litert",
-    engine=Path(__file__).parent.parent / "agent" / "engine_litert.py",
     suffixes=(".tflite",),
-    precisions=("fp32",),
-    options=(),
+    precisions=("fp32", "fp16", "int8"),
+    options={
+        "cores": "run on these cores only, as in cores=0-3,6",
+        "gpu": "run on the GPU through LiteRT's GPU accelerator",
+    },
+    engine=_FOLDER / "agent" / "engine_litert.py",
     extra="litert",
+    package="ai-edge-litert",
+    delegates=_delegate,
+    canary=_FOLDER / "canary" / "canary.tflite",
 )

@@ -11,6 +11,7 @@ import typer
 
 from devices.errors import LatheError
 from pipeline.cli.output import print_error
+from pipeline.cli.profile import compare, profile
 
 app = typer.Typer(
     name="lathe",
@@ -90,6 +91,10 @@ def recipes(
     show_recipes(name)
 
 
+app.command()(profile)
+app.command()(compare)
+
+
 def main() -> None:
     """Entry point of ``lathe``; every error ends with its documented exit code (docs/exit-codes.md)."""
     as_json = "--json" in sys.argv[1:]
@@ -99,7 +104,7 @@ def main() -> None:
         print_error(error, as_json=as_json)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        sys.stderr.write("\nstopped; the same command goes on from here\n")
+        sys.stderr.write("\nstopped; what was finished is kept\n")
         sys.exit(130)
     except Exception as error:
         traceback.print_exc()

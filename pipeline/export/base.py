@@ -67,6 +67,12 @@ def format_of(target: Target) -> Format:
             why=f"models are exported for {', '.join(_FORMATS)}, not for {target.runtime}",
             fix=f"write {target.device}/onnxruntime:fp32@{target.threads}",
         )
+    if target.precision != "fp32":
+        raise TargetError(
+            f"nothing can be exported for target '{target}'",
+            why="models are exported in fp32; other precisions can be measured by 'lathe profile'",
+            fix=f"write {target.device}/{target.runtime}:fp32@{target.threads}",
+        )
     return _FORMATS[target.runtime]
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import signal
+import threading
 import time
-from pathlib import Path
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
 
 import pytest
 
@@ -13,6 +18,15 @@ from devices.connections import Connection
 from devices.errors import MeasurementError, TargetError
 
 ODD_NAMES = ("with space", "quote'\"`$(x)", "line\nbreak", "-rf", "--help", "ünï😀", "a;b|c&d>e")
+
+
+PARENT = (
+    "import subprocess, sys, time\n"
+    "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+    "print(child.pid, flush=True)\n"
+    "time.sleep(600)"
+)
+"""Starts a child, prints its number, and goes on."""
 
 
 class ConnectionContract:
@@ -31,12 +45,18 @@ class ConnectionContract:
     def test_run_hands_over_each_line_and_the_status_when_a_command_ends(self, connection):
         lines, ended = self.run_python(connection, "import sys; print('a'); print('b', end=''); sys.exit(7)")
         assert lines == ["a", "b"]
-        assert (ended.returncode, ended.timed_out) == (7, False)
+        assert (ended.returncode, ended.timed_out, ended.lost) == (7, False, False)
+
+    def test_run_hands_over_a_line_while_the_command_still_runs(self, connection):
+        came: list[float] = []
+        code = "import time; print('first', flush=True); time.sleep(1); print('last')"
+        connection.run(
+            (*connection.python, "-c", code), timeout_s=30, on_line=lambda _: came.append(time.monotonic())
+        )
+        assert came[1] - came[0] > 0.5
 
     def test_run_passes_standard_input_on_byte_for_byte(self, connection):
         code = "import sys, hashlib; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())"
-        import hashlib
-
         data = bytes(range(256)) * 1000
         lines, _ = self.run_python(connection, code, stdin=data)
         assert lines == [hashlib.sha256(data).hexdigest()]
@@ -44,8 +64,6 @@ class ConnectionContract:
     @pytest.mark.parametrize("argument", [*ODD_NAMES, ""])
     def test_run_passes_arguments_on_as_they_are_when_they_look_like_shell(self, connection, argument):
         lines, _ = self.run_python(connection, "import sys, json; print(json.dumps(sys.argv[1]))", argument)
-        import json
-
         assert [json.loads(line) for line in lines] == [argument]
 
     def test_run_keeps_the_tail_of_standard_error(self, connection):
@@ -59,7 +77,7 @@ class ConnectionContract:
 
     def test_run_kills_the_command_when_it_takes_too_long(self, connection):
         lines, ended = self.run_python(
-            connection, "import time\nwhile True: print(1); time.sleep(.05)", timeout_s=1
+            connection, "import time\nwhile True: print(1, flush=True); time.sleep(.05)", timeout_s=1
         )
         assert ended.timed_out
         assert lines
@@ -80,25 +98,67 @@ class ConnectionContract:
         assert time.monotonic() - start < 25
 
     def test_run_leaves_no_child_behind_when_it_times_out(self, connection):
-        code = (
-            "import subprocess, sys, time\n"
-            "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
-            "print(child.pid, flush=True)\n"
-            "time.sleep(600)"
-        )
-        lines, ended = self.run_python(connection, code, silence_s=1.0)
+        lines, ended = self.run_python(connection, PARENT, silence_s=1.0)
         assert ended.timed_out
+        self.assert_gone(connection, lines[0])
+
+    def assert_gone(self, connection: Connection, pid: str) -> None:
         check = (
             "import sys\n"
             "try: print(open('/proc/' + sys.argv[1] + '/stat').read())\n"
             "except OSError: print('gone')"
         )
-        for _ in range(100):
-            state, _ = self.run_python(connection, check, lines[0])
-            if state == ["gone"] or ") Z " in state[0]:
-                return
-            time.sleep(0.05)
-        pytest.fail(f"the child still runs: {state}")
+        assert wait_until(
+            lambda: (state := self.run_python(connection, check, pid)[0]) == ["gone"] or ") Z " in state[0]
+        )
+
+    def test_run_kills_the_command_with_its_children_when_it_is_told_to_stop(self, connection):
+        stop = threading.Event()
+        lines: list[str] = []
+
+        def on_line(line: str) -> None:
+            lines.append(line)
+            stop.set()
+
+        ended = connection.run((*connection.python, "-c", PARENT), timeout_s=60, on_line=on_line, stop=stop)
+        assert not ended.timed_out and not ended.lost
+        self.assert_gone(connection, lines[0])
+
+    def test_run_kills_the_command_when_the_receiver_of_its_lines_fails(self, connection):
+        lines: list[str] = []
+
+        def on_line(line: str) -> None:
+            lines.append(line)
+            raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            connection.run((*connection.python, "-c", PARENT), timeout_s=60, on_line=on_line)
+        self.assert_gone(connection, lines[0])
+
+    def test_run_takes_standard_output_that_is_not_text(self, connection):
+        code = "import sys; sys.stdout.buffer.write(bytes(range(256)).replace(b'\\n', b'') + b'\\nend')"
+        lines, ended = self.run_python(connection, code)
+        assert (len(lines), lines[-1], ended.returncode) == (2, "end", 0)
+
+    def test_run_and_push_work_when_several_threads_use_the_connection(self, connection, tmp_path):
+        source = tmp_path / "source"
+        source.write_bytes(os.urandom(100_000))
+        code = "import sys; print(len(open(sys.argv[1], 'rb').read()), sys.stdin.read())"
+
+        def one(number: int) -> list[str]:
+            remote = connection.push(source)
+            return self.run_python(connection, code, remote, stdin=str(number).encode())[0]
+
+        with ThreadPoolExecutor(4) as threads:
+            assert list(threads.map(one, range(8))) == [[f"100000 {number}"] for number in range(8)]
+
+    def test_processes_read_the_same_clock_when_the_connection_says_so(self, connection):
+        before = time.monotonic_ns()
+        lines, _ = self.run_python(connection, "import time; print(time.monotonic_ns())")
+        if connection.shares_clock:
+            assert before < int(lines[0]) < time.monotonic_ns()
+        else:
+            assert int(lines[0]) > 0
 
     def test_run_takes_output_of_many_megabytes(self, connection):
         lines, ended = self.run_python(connection, "print('x' * 5_000_000); print('y')")
@@ -113,8 +173,25 @@ class ConnectionContract:
     def test_push_and_pull_keep_every_byte_when_names_are_odd(self, connection, tmp_path, name):
         source, target = tmp_path / name, tmp_path / "back"
         source.write_bytes(os.urandom(1000))
-        connection.pull(connection.push(source), target)
+        remote = connection.push(source)
+        connection.pull(remote, target)
         assert target.read_bytes() == source.read_bytes()
+        assert not remote.startswith("-")
+
+    def test_push_keeps_the_suffix_and_gives_one_place_to_one_content(self, connection, tmp_path):
+        source = tmp_path / "a model.tflite"
+        source.write_bytes(b"one")
+        first = connection.push(source)
+        assert PurePosixPath(first).suffix == ".tflite"
+        assert connection.push(source) == first
+        source.write_bytes(b"two")
+        connection.pull(connection.push(source), tmp_path / "back")
+        assert (tmp_path / "back").read_bytes() == b"two"
+
+    def test_push_takes_a_file_without_content(self, connection, tmp_path):
+        (tmp_path / "empty").touch()
+        connection.pull(connection.push(tmp_path / "empty"), tmp_path / "back")
+        assert (tmp_path / "back").read_bytes() == b""
 
     def test_push_refuses_a_file_that_does_not_exist(self, connection, tmp_path):
         with pytest.raises(MeasurementError, match="absent"):
@@ -152,3 +229,12 @@ def is_running(pid: int) -> bool:
         return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return False
+
+
+def wait_until(condition: Callable[[], bool]) -> bool:
+    """Whether it becomes true in ten seconds; a killed process, for one, is not gone at once."""
+    for _ in range(200):
+        if condition():
+            return True
+        time.sleep(0.05)
+    return False

@@ -75,7 +75,7 @@ class Model:
     def placement(self):
         if self._word == "fall-back":
             return [
-                {"where": "hostile", "nodes": 2, "partitions": 1},
+                {"where": "hostile", "nodes": 2, "partitions": 2},
                 {"where": "elsewhere", "nodes": 1, "partitions": 1},
             ]
         return [{"where": "hostile", "nodes": 3, "partitions": 1}]

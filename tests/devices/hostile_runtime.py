@@ -16,5 +16,6 @@ def hostile_runtime() -> AgentRuntime:
         options={"cores": "run on these cores only"},
         engine=Path(__file__).parent / "hostile_engine.py",
         extra="hostile",
+        package="hostile",
         delegates=lambda target: "hostile",
     )

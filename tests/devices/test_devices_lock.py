@@ -1,22 +1,33 @@
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import logging
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
+from pathlib import Path
 
 import pytest
+from local_shell import ShellConnection
 
+from devices.connections import LocalConnection
 from devices.errors import TargetError
-from devices.lock import device_lock
+from devices.lock import device_lock, lock_state_of
+from devices.lock_queue import SCRIPT, Ticket, lock_state, machine_folder
 
 HOLDER = """
 import sys
+from devices.connections import LocalConnection
 from devices.lock import device_lock
-with device_lock("host"):
+with device_lock("host", LocalConnection()):
     print("held", flush=True)
     sys.stdin.readline()
 """
+WAYS = {"in this process": LocalConnection, "by the script": ShellConnection}
 
 
 @pytest.fixture
@@ -30,40 +41,255 @@ def holder():
     process.communicate()
 
 
-def test_device_lock_gives_up_and_names_the_holder_when_another_process_keeps_it(holder, caplog):
+@pytest.fixture(params=WAYS)
+def connection(request):
+    with WAYS[request.param]() as opened:
+        yield opened
+
+
+@pytest.fixture
+def script():
+    """Starts the script as another host would, by a pipe to a shell."""
+    with contextlib.ExitStack() as started:
+
+        def start(who: str) -> subprocess.Popen[str]:
+            process = subprocess.Popen(
+                ["sh", "-c", SCRIPT, "lathe-lock", "take", who],
+                stdout=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+            )
+            started.callback(process.communicate)
+            started.callback(end, process)
+            return process
+
+        yield start
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """Kill it as connections do: with all that it started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def wait_until(true) -> None:
+    for _ in range(300):
+        if true():
+            return
+        time.sleep(0.05)
+    pytest.fail("it did not come true")
+
+
+def waiting() -> list[str]:
+    return [entry.who for entry in lock_state(machine_folder()).waiting]
+
+
+def test_device_lock_gives_up_and_names_the_holder_when_another_process_keeps_it(holder, connection, caplog):
     with (
         caplog.at_level(logging.WARNING),
         pytest.raises(TargetError, match="in use") as caught,
-        device_lock("host", wait_s=0.2),
+        device_lock("pi5", connection, wait_s=0.2),
     ):
         pytest.fail("the lock was given twice")
     assert f"process {holder.pid} holds it since 20" in caught.value.why
-    assert f"process {holder.pid}" in caplog.text
+    assert f"waiting for device 'pi5': {caught.value.why}" in caplog.text
+    assert waiting() == []
 
 
-def test_device_lock_is_free_when_its_holder_was_killed(holder):
+def test_device_lock_is_free_when_its_holder_was_killed(holder, connection):
     holder.kill()
     holder.wait()
-    with device_lock("host", wait_s=10):
-        pass
+    with device_lock("host", connection, wait_s=10):
+        assert lock_state(machine_folder()).holder is not None
 
 
-def test_device_lock_waits_until_the_holder_lets_go(holder):
+def test_device_lock_waits_until_the_holder_lets_go(holder, connection):
     holder.stdin.write("\n")
     holder.stdin.flush()
-    with device_lock("host", wait_s=30):
+    with device_lock("host", connection, wait_s=30):
         assert holder.wait(timeout=30) == 0
 
 
-def test_device_lock_of_one_device_leaves_another_free(holder):
-    with device_lock("another", wait_s=0):
+def test_device_lock_is_one_for_all_names_and_ways_to_a_machine(connection):
+    with device_lock("one-name", connection):
+        for other in WAYS.values():
+            with (
+                other() as opened,
+                pytest.raises(TargetError, match="in use"),
+                device_lock("another-name", opened, wait_s=0),
+            ):
+                pytest.fail("the lock was given twice")
+
+
+def test_device_lock_excludes_other_threads_of_the_process():
+    inside, most = [], []
+
+    def work():
+        with device_lock("host", LocalConnection(), wait_s=30):
+            inside.append(1)
+            most.append(len(inside))
+            time.sleep(0.02)
+            inside.pop()
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1] * 4
+
+
+def test_device_lock_respects_a_plain_flock_of_the_user(connection):
+    with device_lock("host", connection):
         pass
+    with (machine_folder() / "lathe-device.lock").open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert lock_state_of(connection).taken
+        with (
+            pytest.raises(TargetError) as caught,
+            device_lock("host", connection, wait_s=0.2),
+        ):
+            pytest.fail("the lock was given twice")
+    assert caught.value.why == "another process holds it"
 
 
-def test_device_lock_says_how_to_mend_it_when_the_state_folder_cannot_be_made(tmp_path, monkeypatch):
+def test_device_lock_is_given_in_the_order_of_asking_when_some_ask_here_and_some_by_the_script(
+    script, caplog
+):
+    first = Ticket(machine_folder(), "first")
+    assert first.take()
+    order: list[str] = []
+    second = script("second")
+    wait_until(lambda: waiting() == ["second"])
+
+    def third_asks():
+        with device_lock("host", LocalConnection(), wait_s=30):
+            order.append("third")
+
+    third = threading.Thread(target=third_asks)
+    with caplog.at_level(logging.WARNING):
+        third.start()
+        wait_until(lambda: len(waiting()) == 2)
+        fourth = script("fourth")
+        wait_until(lambda: len(waiting()) == 3)
+        first.close()
+        said = [second.stdout.readline().split("\t")[:3] for _ in range(1)]
+        assert second.stdout.readline() == "held\n"
+        assert said == [["waiting", "1", "first"]]
+        assert order == []
+        end(second)
+        third.join(timeout=30)
+    assert order == ["third"]
+    assert "first holds it since 20" in caplog.text
+    assert "1 more wait" in caplog.text
+    assert fourth.stdout.readline().startswith("waiting\t3\tfirst\t20")
+    assert "held\n" in fourth.stdout
+
+
+def test_device_lock_goes_to_the_next_when_one_in_the_middle_gives_up(script):
+    first, second, third = script("first"), None, None
+    assert first.stdout.readline() == "held\n"
+    second = script("second")
+    assert second.stdout.readline().startswith("waiting\t1")
+    third = script("third")
+    assert third.stdout.readline().startswith("waiting\t2")
+    end(second)
+    assert third.stdout.readline().startswith("waiting\t1\tfirst")
+    assert [entry.who for entry in lock_state(machine_folder()).entries] == ["first", "third"]
+    end(first)
+    assert third.stdout.readline() == "held\n"
+
+
+def test_lock_state_is_the_same_by_both_ways_and_harmless_when_names_are_hostile(script):
+    hostile = script("\x1b[31mred\ttab; $(touch x) `id`")
+    assert hostile.stdout.readline() == "held\n"
+    waiter = script("waiter")
+    assert waiter.stdout.readline().startswith("waiting")
+    with LocalConnection() as local, ShellConnection() as shell:
+        here, there = lock_state_of(local), lock_state_of(shell)
+    assert here.taken and there.taken
+    assert here.holder.who == "[31mred tab; $(touch x) `id`"
+    assert [entry.who for entry in here.waiting] == [entry.who for entry in there.waiting] == ["waiter"]
+    assert all(text.isprintable() for entry in there.entries for text in (entry.who, entry.since))
+
+
+def test_lock_state_is_free_before_anybody_asked(connection):
+    state = lock_state_of(connection)
+    assert (state.taken, state.entries) == (False, ())
+
+
+def test_device_lock_leaves_no_ticket_behind_for_long(connection):
+    with device_lock("host", connection):
+        assert len(list((machine_folder() / "lathe-device.queue").iterdir())) == 1
+    with device_lock("host", connection):
+        # What a killed script leaves is removed by who comes next.
+        assert len(list((machine_folder() / "lathe-device.queue").iterdir())) == 1
+    assert not lock_state(machine_folder()).taken
+
+
+def test_ensure_takes_the_lock_again_when_the_device_went_away_meanwhile():
+    with ShellConnection() as connection, device_lock("pi5", connection) as lock:
+        lock.ensure()
+        connection.cut()
+        wait_until(lambda: not lock_state(machine_folder()).taken)
+        lock.ensure()
+        assert lock_state(machine_folder()).taken
+
+
+def test_device_lock_is_kept_on_this_host_and_says_so_when_the_device_has_no_flock(
+    tmp_path, monkeypatch, caplog
+):
+    for name in ("sh", "mkdir", "mktemp", "find", "setsid", "sleep", "head", "cat", "wc", "rm", "id"):
+        (tmp_path / name).symlink_to(Path("/usr/bin") / name)
+    with ShellConnection(path=str(tmp_path)) as connection, caplog.at_level(logging.WARNING):
+        assert lock_state_of(connection) is None
+        with device_lock("pi5", connection):
+            with pytest.raises(TargetError), device_lock("pi5", connection, wait_s=0):
+                pytest.fail("the lock was given twice")
+            with device_lock("another", connection, wait_s=0):
+                pass
+    assert "'pi5' has no command flock" in caplog.text
+
+
+def test_device_lock_says_how_to_mend_it_when_the_folder_cannot_be_made(tmp_path, monkeypatch, connection):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("LATHE_STATE_DIR", str(tmp_path / "file" / "below"))
-    with pytest.raises(TargetError) as caught, device_lock("host"):
-        pass
+    with pytest.raises(TargetError) as caught, device_lock("host", connection):
+        pytest.fail("there is no folder for a lock")
     assert "LATHE_STATE_DIR" in caught.value.fix
     assert os.fspath(tmp_path) in caught.value.why
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+def test_device_lock_is_shared_with_another_user_when_the_folder_is_like_tmp(tmp_path, monkeypatch):
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    folder.chmod(0o1777)
+    for parent in folder.parents:
+        if parent.stat().st_mode & 0o005 != 0o005:
+            parent.chmod(parent.stat().st_mode | 0o055)
+    monkeypatch.setenv("LATHE_STATE_DIR", str(folder))
+
+    def as_nobody(script: str, *arguments: str) -> list[str]:
+        started = subprocess.Popen(
+            ["sh", "-c", script, "lathe-lock", *arguments],
+            stdout=subprocess.PIPE,
+            text=True,
+            user=65534,
+            group=65534,
+            extra_groups=[],
+            start_new_session=True,
+        )
+        line = started.stdout.readline()
+        end(started)
+        return [line, *started.communicate()[0].splitlines(keepends=True)]
+
+    for make_first in (True, False):
+        for leftover in folder.iterdir():
+            subprocess.run(["rm", "-rf", "--", leftover], check=True)
+        if make_first:
+            with device_lock("host", LocalConnection()):
+                assert as_nobody(SCRIPT, "take", "nobody")[0].startswith("waiting\t1\t")
+        assert as_nobody(SCRIPT, "take", "nobody")[0] == "held\n"
+        with device_lock("host", LocalConnection(), wait_s=5):
+            assert as_nobody(SCRIPT, "take", "nobody")[0].startswith("waiting\t1\t")

@@ -97,9 +97,7 @@ def test_measure_launches_again_while_launches_disagree_and_pairs_them_if_asked(
 
 
 @pytest.mark.parametrize("paired", [False, True])
-def test_measure_launches_again_when_launches_are_void_and_keeps_them(
-    hostile, script, monkeypatch, paired
-):
+def test_measure_launches_again_when_launches_are_void_and_keeps_them(hostile, script, monkeypatch, paired):
     void = Reason("other-load", "something ran")
 
     def mark(launches, protocol, *, cores):
@@ -176,7 +174,7 @@ def test_measure_reports_where_operations_ran_and_fails_on_fallback_if_asked(hos
     found = measure(jobs, hostile, ONCE)
     assert found["whole"].placement.full
     assert str(found["split"].placement) == (
-        "2 of 3 operations on hostile in 1 partitions, 1 of 3 operations on elsewhere in 1 partitions"
+        "2 of 3 operations on hostile in 2 partitions, 1 of 3 operations on elsewhere"
     )
     asked = measure(jobs, hostile, ONCE, require_full_delegation=True)
     assert isinstance(asked["whole"], Measurement)

@@ -123,9 +123,11 @@ def test_judge_says_valid_when_void_launches_were_made_up_for():
     assert codes([disturbed(), *[launch([1000] * 60)] * 5]) == (Verdict.VALID, [])
 
 
-def test_judge_says_invalid_when_hardly_a_launch_was_undisturbed():
-    found = codes([disturbed(), disturbed(), disturbed("stolen"), *[launch([1000] * 60)] * 2])
-    assert found == (Verdict.INVALID, ["other-load"])
+def test_judge_says_degraded_when_hardly_a_launch_was_undisturbed_and_invalid_when_the_canary_drifted():
+    sound = [launch([1000] * 60)] * 2
+    found = codes([disturbed(), disturbed(), disturbed("stolen"), *sound])
+    assert found == (Verdict.DEGRADED, ["other-load", "stolen"])
+    assert codes([disturbed("canary-drift"), disturbed(), *sound])[0] is Verdict.INVALID
 
 
 def test_judge_says_no_canary_when_conditions_cannot_be_compared():

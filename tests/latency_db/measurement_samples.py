@@ -11,8 +11,12 @@ from devices.measurement import (
     Measurement,
     MeasurementFailure,
     MeasuringProtocol,
+    Placed,
+    Placement,
     Reason,
     RuntimeIdentity,
+    Summary,
+    Usage,
     Verdict,
 )
 from latency_db.keys import Key, Workload
@@ -64,16 +68,37 @@ conditions = st.builds(
     governor=st.none() | st.text(),
     temperature_millicelsius=few_counts,
     throttle_count=st.none() | counts,
+    battery_percent=st.none() | st.integers(0, 100),
+    charging=st.none() | st.booleans(),
+    thermal_status=st.none() | st.integers(0, 6),
+    gpu_frequency_khz=st.none() | counts,
+    gpu_throttle_reasons=st.none() | st.text(),
 )
+signed = st.integers(-(2**62), 2**62)
+usages = st.builds(Usage, counts, counts, st.none() | counts, st.none() | counts, st.none() | counts, signed)
+placements = st.builds(
+    Placement, st.text(), st.lists(st.builds(Placed, st.text(), counts, counts), max_size=2).map(tuple)
+)
+summaries = st.builds(
+    Summary, counts, counts, counts, counts, st.lists(st.tuples(finite, counts), max_size=2).map(tuple)
+)
+few_samples = st.lists(counts, max_size=3).map(tuple)
 launches = st.builds(
     Launch,
-    process_start_ns=counts,
-    load_ns=counts,
-    first_inference_ns=counts,
+    process_start_ns=st.none() | counts,
+    load_ns=st.none() | counts,
+    first_inference_ns=st.none() | counts,
     samples_ns=st.lists(counts, min_size=1, max_size=5).map(tuple),
-    peak_memory_bytes=counts,
+    peak_memory_bytes=st.none() | counts,
     before=conditions,
     after=conditions,
+    usage=st.none() | usages,
+    canary_ns=few_samples,
+    placement=st.none() | placements,
+    to_device_ns=few_samples,
+    from_device_ns=few_samples,
+    summary=st.none() | summaries,
+    void=st.none() | reasons,
 )
 runtimes = st.builds(
     RuntimeIdentity,
@@ -92,6 +117,8 @@ devices = st.builds(
     os=st.text(),
     kernel=st.text(),
     instance=st.text(),
+    accelerator=st.text(),
+    emulated=st.booleans(),
 )
 protocols = st.builds(
     MeasuringProtocol,

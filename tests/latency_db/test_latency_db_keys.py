@@ -63,6 +63,6 @@ def test_digests_stay_the_same_between_releases_so_that_rows_are_found_again() -
     assert astuple(Key.of(block("a"), RUNTIME, DEVICE, protocol)) == (
         "0ade3b9a2728accc4940e144965e0336a3eb7eb7b25bc41f61ba4598f581d63e",
         "815a675b7c9e5dd3c0dada55adac2756a824762e359951fcffd72a63fb6717ad",
-        "6f949e783548e89cf582a92a79fe7e1ec96288619175906cacc7af3442daf11f",
+        "2bf081a8dce1501e6a77fe69d60b3660c70ca41d302c10d8f9d71dc4e2188f5b",
         "91e7ab55b2b3e7e232fbd56841ae487fa08fa010afdb236a987120992e6983a7",
     )

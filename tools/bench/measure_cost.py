@@ -1,95 +1,106 @@
-"""What measuring costs: seconds per block for a batch of small convolutions, on both runtimes of this host.
+"""What measuring costs: one 1 ms model from the command line, a batch of 100 small ones, and each inference.
 
-    python tools/bench/measure_cost.py [--blocks 40] [--repeat 1]
+    python tools/bench/measure_cost.py [BLOCKS] > measure_cost.json
 
-Prints one JSON document. With ``--repeat`` above 1 the batch is measured again, and the largest relative
-change of a headline between repeats is reported too: how far a measurement can be reproduced.
+The overhead of the agent per inference is the wall time of its timing loop over an empty model, minus that
+of a bare loop which only reads the clock twice and appends, per turn; both are run in turns.
 """
 
 from __future__ import annotations
 
-import argparse
-import contextlib
+import importlib.util
 import json
-import statistics
+import shutil
+import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict
 from pathlib import Path
 
-import litert_torch
-import torch
+from models import make_models
 
-from devices.measure import Job, measure, probe
-from devices.measurement import Measurement, MeasuringProtocol
+import devices
+from devices.measure import Job, measure
+from devices.measurement import Measurement, MeasuringProtocol, Verdict
+from devices.statistics import quantile
 from devices.target import Target
 
-SHAPES = ((16, 8), (32, 8), (24, 16), (48, 4))
-"""Channels and side of the inputs."""
+TURNS = 100_000
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--blocks", type=int, default=40)
-    parser.add_argument("--repeat", type=int, default=1)
-    arguments = parser.parse_args()
-    protocol = MeasuringProtocol()
-    results = []
-    with tempfile.TemporaryDirectory() as folder:
-        for runtime, suffix in (("onnxruntime", ".onnx"), ("litert", ".tflite")):
-            with contextlib.redirect_stdout(sys.stderr):
-                artifacts = [export(Path(folder), shape, suffix) for shape in SHAPES]
-            jobs = [Job(str(n), artifacts[n % len(artifacts)]) for n in range(arguments.blocks)]
-            results.append(cost(jobs, Target("host", runtime), protocol, arguments.repeat))
-    print(
-        json.dumps({"blocks": arguments.blocks, "protocol": asdict(protocol), "targets": results}, indent=2)
+def command_line(artifact: Path, runtime: str) -> dict[str, object]:
+    """Seconds of ``lathe profile`` on one model, start of Python included."""
+    command = [Path(sys.executable).with_name("lathe"), "profile", artifact]
+    start = time.perf_counter()
+    ended = subprocess.run(
+        [*command, "--target", f"host/{runtime}:fp32@1", "--json"], capture_output=True, text=True, check=True
     )
+    seconds = time.perf_counter() - start
+    verdicts = [outcome["verdict"] for outcome in json.loads(ended.stdout)["outcomes"]]
+    return {"runtime": runtime, "seconds": seconds, "verdicts": verdicts}
 
 
-def export(folder: Path, shape: tuple[int, int], suffix: str) -> Path:
-    """One inverted-residual block as a file of either format."""
-    channels, side = shape
-    wide = 4 * channels
-    block = torch.nn.Sequential(
-        torch.nn.Conv2d(channels, wide, 1),
-        torch.nn.ReLU(),
-        torch.nn.Conv2d(wide, wide, 3, padding=1, groups=wide),
-        torch.nn.ReLU(),
-        torch.nn.Conv2d(wide, channels, 1),
-    ).eval()
-    path = folder / f"{channels}-{side}{suffix}"
-    example = (torch.zeros(1, channels, side, side),)
-    if suffix == ".onnx":
-        torch.onnx.export(block, example, path, dynamo=True, verbose=False, external_data=False)
-    else:
-        litert_torch.convert(block, example).export(str(path))
-    return path
-
-
-def cost(jobs: list[Job], target: Target, protocol: MeasuringProtocol, repeat: int) -> dict[str, object]:
-    """Seconds per block, verdicts, and the change between repeats."""
-    probe(target)
-    seconds, headlines, verdicts = [], [], []
-    for _ in range(repeat):
-        start = time.monotonic()
-        outcomes = measure(jobs, target, protocol)
-        seconds.append((time.monotonic() - start) / len(jobs))
-        measured = [outcome for outcome in outcomes.values() if isinstance(outcome, Measurement)]
-        headlines.append([outcome.latency.value_ns for outcome in measured])
-        verdicts += [str(outcome.verdict) for outcome in measured]
-    changes = [max(values) / min(values) - 1 for values in zip(*headlines, strict=True)]
+def batch(artifact: Path, runtime: str, count: int, folder: Path) -> dict[str, object]:
+    """Seconds per model of a batch of so many small ones."""
+    jobs = []
+    for index in range(count):
+        copy = folder / f"{index}{artifact.suffix}"
+        shutil.copyfile(artifact, copy)
+        jobs.append(Job(str(index), copy))
+    start = time.perf_counter()
+    outcomes = measure(jobs, Target("host", runtime), MeasuringProtocol())
+    seconds = time.perf_counter() - start
+    found = [outcome for outcome in outcomes.values() if isinstance(outcome, Measurement)]
     return {
-        "target": str(target),
-        "seconds_per_block": round(statistics.median(seconds), 4),
-        "verdicts": {verdict: verdicts.count(verdict) for verdict in sorted(set(verdicts))},
-        "change_between_repeats": {
-            "median": round(statistics.median(changes), 4),
-            "largest": round(max(changes), 4),
-        },
-        "latency_us": sorted({round(value / 1000, 1) for value in headlines[0]}),
+        "runtime": runtime,
+        "models": count,
+        "seconds_per_model": seconds / count,
+        "launches_per_model": sum(len(outcome.launches) for outcome in found) / count,
+        "valid_share": sum(outcome.verdict is Verdict.VALID for outcome in found) / count,
     }
 
 
+def overhead() -> dict[str, float]:
+    """Nanoseconds per inference that the agent's loop adds to a bare one, and that a sample holds."""
+    path = Path(devices.__file__).parent / "agent" / "agent.py"
+    spec = importlib.util.spec_from_file_location("agent", path)
+    assert spec is not None and spec.loader is not None
+    agent = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(agent)
+    protocol = {"min_count": TURNS, "min_ns": 0, "max_count": TURNS, "max_ns": 10**12}
+    ours, bare, empty = [], [], []
+    clock = time.perf_counter_ns
+    for _ in range(7):
+        start = clock()
+        samples = agent.time_steadily(lambda: None, protocol)
+        ours.append((clock() - start) / TURNS)
+        empty.append(quantile(samples, 0.5))
+        run, times = (lambda: None), []
+        start = clock()
+        for _turn in range(TURNS):
+            before = clock()
+            run()
+            times.append(clock() - before)
+        bare.append((clock() - start) / TURNS)
+    return {
+        "agent_loop_ns": quantile(ours, 0.5),
+        "bare_loop_ns": quantile(bare, 0.5),
+        "added_ns": quantile(ours, 0.5) - quantile(bare, 0.5),
+        "inside_a_sample_ns": quantile(empty, 0.5),
+    }
+
+
+def main(count: int) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        files = make_models(folder, ("c1", "c5"))
+        document = {
+            "one_model_of_1_to_2_ms": [command_line(files[runtime]["c5"], runtime) for runtime in files],
+            "batch": [batch(files[runtime]["c1"], runtime, count, folder) for runtime in files],
+            "overhead_per_inference": overhead(),
+        }
+    print(json.dumps(document, indent=1))
+
+
 if __name__ == "__main__":
-    main()
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 100)

@@ -1,0 +1,458 @@
+"""Engine of TensorRT by its Python API: builds ``.onnx`` on the device, loads ``.engine`` and ``.plan``.
+
+Built engines are kept in ``$XDG_CACHE_HOME/lathe/tensorrt``, under a digest of everything that decides them:
+the bytes of the file, the build options, the versions of TensorRT and of the driver, the GPU and its compute
+capability. The tactic timings of earlier builds are only a hint: an incompatible cache is dropped.
+
+Inputs and outputs stay in memory of the GPU; ``run`` enqueues one inference and waits for its stream. Memory
+and streams come from the driver's own library, libcuda, which is wherever a GPU works. Sources: the TensorRT
+API of Python, versions 8.6 to 11; CUDA driver API; ``nvidia-smi --help-query-gpu``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import hashlib
+import json
+import os
+import re
+import subprocess
+import time
+from pathlib import Path
+from typing import Any, Iterator
+
+import numpy
+import tensorrt
+
+DRIVER = ctypes.CDLL("libcuda.so.1")
+
+PRECISION_FLAGS = {"fp32": (), "fp16": ("FP16",), "bf16": ("BF16",), "int8": ("INT8", "FP16")}
+"""Builder flags of each precision; a model quantised to int8 keeps fp16 for what is not quantised."""
+PRECISION_FORMATS = {"fp16": ("half", "fp16"), "bf16": ("bf16", "bfloat16"), "int8": ("int8",)}
+"""Words of the engine inspector for tensors of each precision."""
+THROTTLE_REASONS = {
+    0x02: "applications clocks setting",
+    0x04: "software power cap",
+    0x08: "hardware slowdown",
+    0x10: "sync boost",
+    0x20: "software thermal slowdown",
+    0x40: "hardware thermal slowdown",
+    0x80: "hardware power brake",
+}
+"""Bits of ``clocks_throttle_reasons.active``; 0x01 means idle, which is none."""
+EXTERNAL_WEIGHTS = re.compile(rb"\x6a.{1,2}\x0a\x08location", re.DOTALL)
+"""An entry of ``TensorProto.external_data`` (field 13) with the key ``location``."""
+SMI_TIMEOUT_S = 10
+OUT_OF_MEMORY = 2
+COMPUTE_CAPABILITY_MAJOR, COMPUTE_CAPABILITY_MINOR = 75, 76
+
+
+def version() -> str:
+    """Version of TensorRT."""
+    return str(tensorrt.__version__)
+
+
+def binaries() -> list[str]:
+    """The libraries of TensorRT that this process has loaded."""
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    paths = {line.split(None, 5)[-1] for line in lines if "libnv" in line and ".so" in line}
+    return sorted(path for path in paths if re.search(r"/libnv(infer|onnxparser)[^/]*$", path))
+
+
+def accelerator(settings: dict[str, Any]) -> str:
+    """Name, compute capability and driver of the GPU."""
+    gpu = gpu_identity()
+    return f"{gpu['name']}, compute capability {gpu['compute_capability']}, driver {gpu['driver']}"
+
+
+def accelerator_conditions(settings: dict[str, Any]) -> dict[str, Any]:
+    """Clock, temperature and throttling of the GPU now; not called while a model is timed."""
+    query = "clocks.sm,temperature.gpu,clocks_throttle_reasons.active"
+    command = ["nvidia-smi", "--id=0", f"--query-gpu={query}", "--format=csv,noheader,nounits"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=SMI_TIMEOUT_S, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return tegra_conditions()
+    conditions = parse_smi_conditions(answer.stdout)
+    return conditions if conditions["gpu_frequency_khz"] is not None else tegra_conditions()
+
+
+def parse_smi_conditions(text: str) -> dict[str, Any]:
+    """Conditions from one line of comma-separated values; None for what the GPU does not tell."""
+    megahertz, celsius, reasons = ([part.strip() for part in text.split(",")] + [""] * 3)[:3]
+    bits = int(reasons, 16) if re.fullmatch(r"0x[0-9a-fA-F]+", reasons) else None
+    return {
+        "gpu_frequency_khz": int(megahertz) * 1000 if megahertz.isdigit() else None,
+        "gpu_temperature_millicelsius": int(celsius) * 1000 if celsius.isdigit() else None,
+        "gpu_throttle_reasons": None
+        if bits is None
+        else ", ".join(name for bit, name in THROTTLE_REASONS.items() if bits & bit),
+    }
+
+
+def tegra_conditions() -> dict[str, Any]:
+    """The same from the files of a Jetson's kernel."""
+    hertz = [read(path) for path in sorted(Path("/sys/class/devfreq").glob("*gpu*/cur_freq"))]
+    zones = sorted(Path("/sys/class/thermal").glob("thermal_zone*"))
+    warmth = [read(zone / "temp") for zone in zones if read(zone / "type").lower().startswith("gpu")]
+    return {
+        "gpu_frequency_khz": int(hertz[0]) // 1000 if hertz and hertz[0].isdigit() else None,
+        "gpu_temperature_millicelsius": int(warmth[0]) if warmth and warmth[0].isdigit() else None,
+        "gpu_throttle_reasons": None,
+    }
+
+
+def read(path: Path) -> str:
+    """A small text file, or nothing."""
+    try:
+        return path.read_text(errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def driver(name: str, *arguments: Any) -> None:
+    """Call a function of the CUDA driver.
+
+    Raises:
+        MemoryError: the GPU has no memory left.
+        RuntimeError: anything else went wrong.
+    """
+    status = getattr(DRIVER, name)(*arguments)
+    if status == OUT_OF_MEMORY:
+        raise MemoryError(f"the GPU has no memory left ({name})")
+    if status:
+        text = ctypes.c_char_p()
+        DRIVER.cuGetErrorName(status, ctypes.byref(text))
+        raise RuntimeError(f"{name}: {(text.value or b'unknown').decode()} ({status})")
+
+
+@functools.lru_cache(maxsize=None)
+def gpu_identity() -> dict[str, str]:
+    """Name, compute capability and driver of the first GPU, whose context becomes this thread's."""
+    driver("cuInit", 0)
+    device, context = ctypes.c_int(), ctypes.c_void_p()
+    driver("cuDeviceGet", ctypes.byref(device), 0)
+    driver("cuDevicePrimaryCtxRetain", ctypes.byref(context), device)
+    driver("cuCtxSetCurrent", context)
+    name = ctypes.create_string_buffer(256)
+    driver("cuDeviceGetName", name, len(name), device)
+    major, minor = ctypes.c_int(), ctypes.c_int()
+    driver("cuDeviceGetAttribute", ctypes.byref(major), COMPUTE_CAPABILITY_MAJOR, device)
+    driver("cuDeviceGetAttribute", ctypes.byref(minor), COMPUTE_CAPABILITY_MINOR, device)
+    return {
+        "name": name.value.decode(errors="replace"),
+        "compute_capability": f"{major.value}.{minor.value}",
+        "driver": driver_version(
+            read(Path("/proc/driver/nvidia/version")), read(Path("/etc/nv_tegra_release"))
+        ),
+    }
+
+
+def driver_version(kernel_module: str, tegra_release: str) -> str:
+    """The driver's version: by its kernel module, on older Jetsons by the release of their system."""
+    found = re.search(r"Kernel Module.*?\s(\d+(?:\.\d+)+)", kernel_module)
+    return found.group(1) if found else tegra_release.partition("\n")[0].lstrip("# ") or "unknown"
+
+
+def cache_folder() -> Path:
+    """Where engines and timing caches are kept."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lathe" / "tensorrt"
+
+
+def key(parts: dict[str, Any]) -> str:
+    """A name for a cached file, from everything that decides its content."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def engine_key(data: bytes, flags: list[str], tf32: bool, gpu: dict[str, str]) -> str | None:
+    """The name of the engine of an ONNX file; None where its weights are in a file of their own."""
+    if EXTERNAL_WEIGHTS.search(data):
+        return None
+    digest = hashlib.sha256(data).hexdigest()
+    return key({"model": digest, "flags": flags, "tf32": tf32, "version": version(), "gpu": gpu})
+
+
+def builder_flags(precision: str, known: set[str]) -> list[str]:
+    """The builder flags of a precision; none where types come from the model, as from TensorRT 11 on.
+
+    Raises:
+        ValueError: this TensorRT does not know the precision.
+    """
+    wanted = PRECISION_FLAGS[precision]
+    if "FP16" not in known:
+        return []
+    missing = [flag for flag in wanted if flag not in known]
+    if missing:
+        raise ValueError(f"TensorRT {version()} has no precision {precision}: no builder flag {missing[0]}")
+    return list(wanted)
+
+
+def lacks_precision(layers: list[Any], precision: str) -> bool:
+    """Whether the layers say their formats, and none of them has the precision."""
+    formats = [
+        str(tensor.get("Format/Datatype", "")).lower()
+        for layer in layers
+        if isinstance(layer, dict)
+        for tensor in [*layer.get("Inputs", []), *layer.get("Outputs", [])]
+        if isinstance(tensor, dict)
+    ]
+    words = PRECISION_FORMATS.get(precision, ())
+    return bool(words and formats) and not any(word in text for text in formats for word in words)
+
+
+def write(path: Path, data: Any) -> None:
+    """Write a file as a whole, where that is possible: a cache is not worth an error."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(data)
+        partial.replace(path)
+
+
+def make_logger() -> Any:
+    """A logger that keeps errors for exceptions."""
+
+    class Logger(tensorrt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            tensorrt.ILogger.__init__(self)
+            self.errors: list[str] = []
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in (tensorrt.ILogger.Severity.ERROR, tensorrt.ILogger.Severity.INTERNAL_ERROR):
+                self.errors.append(message)
+
+        def error(self, what: str) -> Exception:
+            detail = "; ".join([what, *self.errors[-3:]])
+            no_memory = re.search(r"out ?of ?memory", detail, re.IGNORECASE)
+            return MemoryError(detail) if no_memory else RuntimeError(detail)
+
+    return Logger()
+
+
+def build(path: str, settings: dict[str, Any], logger: Any) -> bytes:
+    """The serialised engine of an ONNX file, with open dimensions taken as 1."""
+    builder = tensorrt.Builder(logger)
+    kinds = tensorrt.NetworkDefinitionCreationFlag
+    explicit = int(version().split(".")[0]) < 10
+    network = builder.create_network(1 << int(kinds.EXPLICIT_BATCH) if explicit else 0)
+    parser = tensorrt.OnnxParser(network, logger)
+    if not parser.parse_from_file(path):
+        found = [str(parser.get_error(index).desc()) for index in range(parser.num_errors)]
+        raise ValueError("TensorRT cannot read the model: " + ("; ".join(found) or "no reason given"))
+    config = builder.create_builder_config()
+    config.profiling_verbosity = tensorrt.ProfilingVerbosity.DETAILED
+    for flag in builder_flags(settings["precision"], set(tensorrt.BuilderFlag.__members__)):
+        config.set_flag(getattr(tensorrt.BuilderFlag, flag))
+    if "tf32" not in settings["options"]:
+        config.clear_flag(tensorrt.BuilderFlag.TF32)
+    profile = builder.create_optimization_profile()
+    tensors = [network.get_input(index) for index in range(network.num_inputs)]
+    for tensor in tensors:
+        shape = closed(tensor.shape)
+        profile.set_shape(tensor.name, shape, shape, shape)
+    if any(-1 in tuple(tensor.shape) for tensor in tensors):
+        config.add_optimization_profile(profile)
+    timings = cache_folder() / f"{key({'version': version(), 'gpu': gpu_identity()})}.timings"
+    use_timings(config, timings)
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        raise logger.error("TensorRT cannot build an engine of the model")
+    learnt = config.get_timing_cache()
+    if learnt is not None:
+        write(timings, learnt.serialize())
+    return bytes(plan)
+
+
+def use_timings(config: Any, path: Path) -> None:
+    """Give the builder the timings of earlier builds; where they do not fit, an empty cache."""
+    for data in (path.read_bytes() if path.is_file() else b"", b""):
+        with contextlib.suppress(Exception):
+            timings = config.create_timing_cache(data)
+            if timings is not None and config.set_timing_cache(timings, False):
+                return
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def closed(shape: Any) -> tuple[int, ...]:
+    """A shape with open dimensions taken as 1."""
+    return tuple(1 if size < 0 else int(size) for size in shape)
+
+
+class Buffer:
+    """A tensor in memory of the GPU, and beside it in locked memory of the host, as ``array``."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: Any) -> None:
+        self.address, self._host = ctypes.c_uint64(), ctypes.c_void_p()
+        size = max(1, int(numpy.prod(shape, dtype=numpy.int64)) * dtype.itemsize)
+        driver("cuMemAlloc_v2", ctypes.byref(self.address), ctypes.c_size_t(size))
+        driver("cuMemAllocHost_v2", ctypes.byref(self._host), ctypes.c_size_t(size))
+        assert self._host.value is not None
+        memory = (ctypes.c_byte * size).from_address(self._host.value)
+        self.array = numpy.frombuffer(memory, dtype, int(numpy.prod(shape))).reshape(shape)
+
+    def upload(self) -> None:
+        """Copy ``array`` to the GPU, complete."""
+        driver("cuMemcpyHtoD_v2", self.address, self._host, ctypes.c_size_t(self.array.nbytes))
+
+    def download(self) -> None:
+        """Copy what is on the GPU to ``array``, complete."""
+        driver("cuMemcpyDtoH_v2", self._host, self.address, ctypes.c_size_t(self.array.nbytes))
+
+    def __del__(self) -> None:
+        if self.address.value:
+            DRIVER.cuMemFree_v2(self.address)
+        if self._host.value:
+            DRIVER.cuMemFreeHost(self._host)
+
+
+class Model:
+    """An engine with an execution context and a stream.
+
+    Loading an ONNX file includes building its engine, unless that is in the cache: see ``warnings``.
+    """
+
+    def __init__(self, path: str, settings: dict[str, Any]) -> None:
+        self._build_s, self._stream = 0.0, ctypes.c_void_p()
+        self._precision = settings["precision"]
+        gpu_identity()
+        self._logger = make_logger()
+        tensorrt.init_libnvinfer_plugins(self._logger, "")
+        self._runtime = tensorrt.Runtime(self._logger)
+        self._engine = self._load(path, settings)
+        self.context = self._engine.create_execution_context()
+        if self.context is None:
+            raise self._logger.error("TensorRT cannot create an execution context")
+        driver("cuStreamCreate", ctypes.byref(self._stream), 1)
+        self._bind()
+        self._synchronise = DRIVER.cuStreamSynchronize
+        self._handle = self._stream.value
+
+    def _load(self, path: str, settings: dict[str, Any]) -> Any:
+        if Path(path).suffix != ".onnx":
+            return self._deserialise(Path(path).read_bytes())
+        flags = builder_flags(settings["precision"], set(tensorrt.BuilderFlag.__members__))
+        tf32 = "tf32" in settings["options"]
+        name = engine_key(Path(path).read_bytes(), flags, tf32, gpu_identity())
+        cached = None if name is None else cache_folder() / f"{name}.engine"
+        if cached is not None and cached.is_file():
+            with contextlib.suppress(RuntimeError):  # damaged: it is built again
+                return self._deserialise(cached.read_bytes())
+        start = time.perf_counter()
+        plan = build(path, settings, self._logger)
+        self._build_s = time.perf_counter() - start
+        if cached is not None:
+            write(cached, plan)
+        return self._deserialise(plan)
+
+    def _deserialise(self, plan: bytes) -> Any:
+        engine = self._runtime.deserialize_cuda_engine(plan)
+        if engine is None:
+            raise self._logger.error("the engine cannot be loaded by this TensorRT on this GPU")
+        return engine
+
+    def _bind(self) -> None:
+        names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
+        is_input = {name: self._engine.get_tensor_mode(name) == tensorrt.TensorIOMode.INPUT for name in names}
+        for name in names:
+            shape = closed(self._engine.get_tensor_shape(name))
+            if is_input[name] and not self.context.set_input_shape(name, shape):
+                raise ValueError(f"input '{name}' of the engine cannot have the shape {shape}")
+        self._inputs: list[Buffer] = []
+        self._outputs: list[Buffer] = []
+        for name in names:
+            shape = tuple(self.context.get_tensor_shape(name))
+            if -1 in shape:
+                raise ValueError(f"the shape of output '{name}' depends on the values of the inputs")
+            buffer = Buffer(shape, numpy.dtype(tensorrt.nptype(self._engine.get_tensor_dtype(name))))
+            (self._inputs if is_input[name] else self._outputs).append(buffer)
+            self.context.set_tensor_address(name, buffer.address.value)
+        self.inputs = [(buffer.array.shape, buffer.array.dtype.name) for buffer in self._inputs]
+
+    def set_inputs(self, arrays: list[Any]) -> None:
+        """Copy the arrays to the GPU."""
+        for buffer, array in zip(self._inputs, arrays):
+            buffer.array[...] = array
+        self.copy_in()
+
+    def run(self) -> None:
+        """Enqueue one inference and wait until the GPU has done it."""
+        if not self.context.execute_async_v3(self._handle) or self._synchronise(self._stream):
+            raise self._logger.error("TensorRT could not run the model")
+
+    def copy_in(self) -> None:
+        """Copy the inputs from locked memory to the GPU, complete."""
+        for buffer in self._inputs:
+            buffer.upload()
+
+    def copy_out(self) -> None:
+        """Copy the outputs from the GPU to locked memory, complete."""
+        for buffer in self._outputs:
+            buffer.download()
+
+    def outputs(self) -> list[Any]:
+        """Copies of the last outputs."""
+        self.copy_out()
+        return [buffer.array.copy() for buffer in self._outputs]
+
+    def layers(self) -> list[Any]:
+        """What the engine inspector says of each layer: an object, or its name alone."""
+        inspector = self._engine.create_engine_inspector()
+        inspector.execution_context = self.context
+        text = inspector.get_engine_information(tensorrt.LayerInformationFormat.JSON)
+        return list(json.loads(text).get("Layers", []))
+
+    def placement(self) -> list[dict[str, Any]]:
+        """All layers run in the engine."""
+        return [{"where": "tensorrt", "nodes": self._engine.num_layers, "partitions": 1}]
+
+    def warnings(self) -> list[dict[str, str]]:
+        """What should be known beside the times: code and detail of each."""
+        return list(self._warnings())
+
+    def _warnings(self) -> Iterator[dict[str, str]]:
+        if self._build_s:
+            detail = f"the load time includes {self._build_s:.1f} s of building the engine"
+            yield {"code": "engine-built", "detail": detail}
+        if lacks_precision(self.layers(), self._precision):
+            yield {"code": "precision-unused", "detail": f"no layer of the engine uses {self._precision}"}
+
+    def __del__(self) -> None:
+        if self._stream.value:
+            DRIVER.cuStreamSynchronize(self._stream)
+            DRIVER.cuStreamDestroy_v2(self._stream)
+
+
+def operations(
+    path: str, settings: dict[str, Any], arrays: list[Any], count: int
+) -> tuple[list[dict[str, Any]], list[int]]:
+    """Times of the layers over some inferences, and of the whole inferences in the same run."""
+
+    class Profiler(tensorrt.IProfiler):  # type: ignore[misc]
+        def __init__(self) -> None:
+            tensorrt.IProfiler.__init__(self)
+            self.samples_ns: dict[str, list[int]] = {}
+
+        def report_layer_time(self, layer_name: str, ms: float) -> None:
+            self.samples_ns.setdefault(layer_name, []).append(round(ms * 1e6))
+
+    model = Model(path, settings)
+    model.set_inputs(arrays)
+    model.run()
+    profiler = Profiler()
+    model.context.profiler = profiler
+    total_ns = []
+    for _ in range(count):
+        start = time.perf_counter_ns()
+        model.run()
+        total_ns.append(time.perf_counter_ns() - start)
+    kinds = {
+        layer.get("Name"): layer.get("LayerType", "") for layer in model.layers() if isinstance(layer, dict)
+    }
+    found = [
+        {"name": name, "kind": kinds.get(name, ""), "where": "tensorrt", "samples_ns": samples_ns}
+        for name, samples_ns in profiler.samples_ns.items()
+    ]
+    return found, total_ns

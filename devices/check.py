@@ -1,0 +1,390 @@
+"""Finds out whether a device can be measured on: reaches it, looks at it, and tries every runtime it has."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import median
+
+from devices.connections import Connection
+from devices.errors import LatheError, MeasurementError, TargetError
+from devices.inventory import Device, find_device
+from devices.lock import LockState, device_lock, lock_state_of
+from devices.measurement import Conditions, DeviceIdentity, MeasuringProtocol
+from devices.runtimes import Runtime, known_runtimes
+from devices.runtimes.base import Call, Identify, Measure, describe_end
+from devices.runtimes.shell import identify_device, read_conditions
+from devices.target import Target
+
+LOCK_WAIT_S = 60.0
+_ANSWER_S = 60.0
+_RUNTIME_S = 180.0
+_OLDEST_PYTHON = (3, 8)
+_LITTLE_SPACE_BYTES = 200_000_000
+_HOT_MILLICELSIUS = 75_000
+"""A little below where boards begin to throttle: the Raspberry Pi does at 80 °C (its documentation)."""
+_LOW_BATTERY_PERCENT = 30
+
+CANARIES = Path(__file__).parent / "canary"
+SMOKE = MeasuringProtocol(
+    launches=1,
+    max_launches=1,
+    warmup_count=1,
+    warmup_ns=0,
+    min_count=20,
+    min_ns=0,
+    max_count=20,
+    max_ns=1_000_000_000,
+)
+"""Enough to see that a model runs; its time is no measurement."""
+
+# What devices.runtimes.shell does not read. Argument: the folder for Lathe's files.
+_FACTS = r"""
+LC_ALL=C; export LC_ALL
+exec 2>/dev/null
+df -P -k "$1" | while read -r line; do echo "space $line"; done
+while read -r key value unit; do
+  case $key in MemTotal:) echo "memory $value";; esac
+done < /proc/meminfo
+swapped() {
+  while read -r key value; do
+    case $key in pswpin|pswpout) echo "$1 $value";; esac
+  done < /proc/vmstat
+}
+swapped swap-before; sleep 1; swapped swap-after
+for zone in /sys/class/thermal/thermal_zone*; do
+  type=; value=
+  read -r type < "$zone/type"; read -r value < "$zone/temp"
+  [ -n "$value" ] && echo "sensor $value $type"
+done
+"""
+_PYTHON = """
+import sys
+print("version %d.%d.%d" % sys.version_info[:3])
+try:
+    import numpy
+    print("numpy " + numpy.__version__)
+except ImportError as error:
+    print("without " + str(error))
+"""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that keeps a device from being measured on: what happened, why, and how to mend it."""
+
+    what: str
+    why: str = ""
+    fix: str = ""
+
+
+@dataclass(frozen=True)
+class RuntimeReport:
+    """One runtime on a device.
+
+    Attributes:
+        native: its makers' tool, and not Lathe's agent.
+        version: ``None`` where it is not installed, which is no problem; ``detail`` says why it seems so.
+        smoke_ns: how long an inference of the smoke model took, nanoseconds; no measurement.
+        problem: why it is installed and yet cannot be used.
+    """
+
+    name: str
+    native: bool
+    version: str | None = None
+    detail: str = ""
+    smoke_ns: int | None = None
+    problem: Problem | None = None
+
+
+@dataclass(frozen=True)
+class DeviceReport:
+    """What a check of one device found; ``None`` for what it could not find out.
+
+    Attributes:
+        python: version of the Python there, and of its numpy.
+        folder: where Lathe's files go on the device.
+        free_bytes: space left there.
+        sensors: temperature sensors with what they read, thousandths of a degree Celsius.
+        lock: who has and wants the device, before the check asked for it itself.
+        problems: what has to be mended before anything can be measured.
+        hints: what makes measurements less trustworthy than they could be.
+    """
+
+    name: str
+    connection: str
+    emulated: bool = False
+    identity: DeviceIdentity | None = None
+    conditions: Conditions | None = None
+    python: str | None = None
+    folder: str | None = None
+    free_bytes: int | None = None
+    memory_bytes: int | None = None
+    sensors: tuple[tuple[str, int], ...] = ()
+    lock: LockState | None = None
+    runtimes: tuple[RuntimeReport, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    hints: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """It can be measured on."""
+        return not self.problems and all(runtime.problem is None for runtime in self.runtimes)
+
+
+def check_device(
+    name: str, *, lock_wait_s: float = LOCK_WAIT_S, on_step: Callable[[str], None] = lambda step: None
+) -> DeviceReport:
+    """Check one device; what fails is reported, and what does not depend on it is tried nevertheless.
+
+    Args:
+        name: of a device.
+        lock_wait_s: the longest wait for others that measure there, seconds; then its runtimes are not tried.
+        on_step: called with what is about to be done.
+
+    Raises:
+        TargetError: no such device, or a devices.toml is wrong.
+    """
+    check = _Check(find_device(name), lock_wait_s, on_step)
+    with check.trying(f"reaching {name}"):
+        check.connect()
+        try:
+            check.run()
+        finally:
+            with contextlib.suppress(LatheError):
+                check.connection.close()
+    return check.finish()
+
+
+def describe_device(name: str) -> DeviceReport:
+    """Identity, conditions and lock of a device, without a try of its runtimes.
+
+    Raises:
+        TargetError: no such device, or a devices.toml is wrong.
+    """
+    check = _Check(find_device(name), 0.0, lambda step: None)
+    with check.trying(f"reaching {name}"):
+        check.connect()
+        try:
+            check.look()
+        finally:
+            with contextlib.suppress(LatheError):
+                check.connection.close()
+    return check.report
+
+
+@dataclass
+class _Check:
+    """A check under way."""
+
+    device: Device
+    lock_wait_s: float
+    on_step: Callable[[str], None]
+    connection: Connection = field(init=False)
+    report: DeviceReport = field(init=False)
+    _swapping: bool = False
+
+    def __post_init__(self) -> None:
+        definition = self.device.definition
+        kind = "local" if definition is None else definition.connection
+        self.report = DeviceReport(self.device.name, kind, self.device.emulated)
+
+    @contextlib.contextmanager
+    def trying(self, step: str) -> Iterator[None]:
+        """Note down what goes wrong in a step."""
+        self.on_step(step)
+        try:
+            yield
+        except LatheError as error:
+            self._problem(error.what, error.why, error.fix)
+
+    def connect(self) -> None:
+        """Open the connection.
+
+        Raises:
+            TargetError: it cannot be opened.
+        """
+        self.connection = self.device.connect()
+        said: list[str] = []
+        ended = self.connection.run(
+            ("sh", "-c", "echo lathe"), timeout_s=_ANSWER_S, on_line=lambda line: said.append(line.rstrip())
+        )
+        if "lathe" not in said:
+            raise MeasurementError(
+                f"the shell of '{self.device.name}' gives no answer",
+                why="it took too long" if ended.timed_out else ended.stderr_tail or repr(ended),
+                fix="log in by hand and see that 'sh -c \"echo lathe\"' works there",
+            )
+
+    def look(self) -> None:
+        """Everything that can be read without a runtime."""
+        with self.trying("reading what it is"):
+            identity = identify_device(self.connection, emulated=self.device.emulated)
+            self.report = replace(self.report, identity=DeviceIdentity(**identity))
+        with self.trying("reading how it is"):
+            self.report = replace(self.report, conditions=read_conditions(self.connection))
+        with self.trying("asking who uses it"):
+            self.report = replace(self.report, lock=lock_state_of(self.connection))
+
+    def run(self) -> None:
+        """All of it."""
+        self.look()
+        with self.trying("pushing a file"):
+            self.report = replace(self.report, folder=self.connection.scratch())
+            self.connection.push(next(iter(sorted(CANARIES.glob("canary.*")))))
+        with self.trying("reading space, memory and sensors"):
+            self._read_facts(self.report.folder or ".")
+        if self.device.has_python:
+            with self.trying("starting Python"):
+                self._try_python()
+        with (
+            self.trying("waiting for the device"),
+            device_lock(self.device.name, self.connection, wait_s=self.lock_wait_s),
+        ):
+            for runtime in known_runtimes():
+                if self.report.python is not None or not runtime.needs_python:
+                    self.on_step(f"trying {runtime.name}")
+                    found = self._try_runtime(runtime)
+                    self.report = replace(self.report, runtimes=(*self.report.runtimes, found))
+            startable = self.report.python is not None or not self.device.has_python
+            if startable and not any(runtime.version or runtime.problem for runtime in self.report.runtimes):
+                self._problem(
+                    f"'{self.device.name}' has no runtime that Lathe knows",
+                    "; ".join(f"{runtime.name}: {runtime.detail}" for runtime in self.report.runtimes),
+                    "install one of them; docs/devices/connecting.md says how",
+                )
+
+    def finish(self) -> DeviceReport:
+        """The report, with hints."""
+        return replace(self.report, hints=tuple(_hints(self.report, self._swapping)))
+
+    def _problem(self, what: str, why: str, fix: str) -> None:
+        self.report = replace(self.report, problems=(*self.report.problems, Problem(what, why, fix)))
+
+    def _read_facts(self, folder: str) -> None:
+        lines: list[str] = []
+        argv = ("sh", "-c", _FACTS, "lathe-facts", folder)
+        self.connection.run(argv, timeout_s=_ANSWER_S, on_line=lines.append)
+        facts: dict[str, list[list[str]]] = {}
+        for line in lines:
+            kind, *words = line.split()
+            facts.setdefault(kind, []).append(words)
+        space = [words for words in facts.get("space", []) if len(words) >= 6 and words[3].isdecimal()]
+        memory = [words[0] for words in facts.get("memory", []) if words[0].isdecimal()]
+        self._swapping = facts.get("swap-before") != facts.get("swap-after")
+        self.report = replace(
+            self.report,
+            free_bytes=int(space[-1][3]) * 1024 if space else None,
+            memory_bytes=int(memory[0]) * 1024 if memory else None,
+            sensors=tuple(
+                (" ".join(words[1:]), int(words[0]))
+                for words in facts.get("sensor", [])
+                if words[0].lstrip("-").isdecimal()
+            ),
+        )
+
+    def _try_python(self) -> None:
+        lines: list[str] = []
+        python = self.connection.python or ()
+        shown = " ".join(python)
+        where = "" if self.device.definition is None else f" in {self.device.definition.file}"
+        mend = f"install Python there, or name it by 'python' under [devices.{self.device.name}]{where}"
+        try:
+            ended = self.connection.run((*python, "-c", _PYTHON), timeout_s=_ANSWER_S, on_line=lines.append)
+        except TargetError as error:
+            raise TargetError(error.what, why=error.why, fix=error.fix or mend) from error
+        said = dict(line.rstrip().split(" ", 1) for line in lines if " " in line)
+        version = said.get("version", "")
+        if not re.fullmatch(r"\d+\.\d+\.\d+", version):
+            raise TargetError(f"'{shown}' does not work as Python", why=ended.stderr_tail, fix=mend)
+        if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST_PYTHON:
+            raise TargetError(f"'{shown}' is Python {version}, and 3.8 or later is needed", fix=mend)
+        self.report = replace(self.report, python=f"{version}, numpy {said.get('numpy', 'missing')}")
+        if "numpy" not in said:
+            raise TargetError(
+                f"'{shown}' has no numpy", why=said.get("without", ""), fix=f"{shown} -m pip install numpy"
+            )
+
+    def _try_runtime(self, runtime: Runtime) -> RuntimeReport:
+        native = not runtime.needs_python
+        options = ("native",) if native and self.device.has_python else ()
+        target = Target(self.device.name, runtime.name, runtime.precisions[0], options=options)
+        call = Call(self.connection, target, timeout_s=_RUNTIME_S)
+        report = RuntimeReport(runtime.name, native)
+        try:
+            identity = runtime.exchange(call, Identify()).only("identity")
+            report = replace(report, version=str(identity["runtime"]["version"]))
+        except MeasurementError as error:
+            return replace(report, problem=Problem(error.what, error.why, error.fix))
+        except LatheError as error:
+            return replace(report, detail=error.why or error.what)
+        try:
+            smoke_ns = _smoke(runtime, call)
+        except LatheError as error:
+            return replace(report, problem=Problem(error.what, error.why, error.fix))
+        return replace(
+            report, smoke_ns=smoke_ns, detail="" if smoke_ns else "there is no smoke model for this runtime"
+        )
+
+
+def _smoke(runtime: Runtime, call: Call) -> int | None:
+    """How long an inference of the smoke model took, nanoseconds; ``None`` where there is no such model.
+
+    It is the canary, as a file or made by the runtime's engine, which times it though it is given no file.
+
+    Raises:
+        MeasurementError: it did not run.
+    """
+    paths = (CANARIES / f"canary{suffix}" for suffix in runtime.suffixes)
+    canary = tuple(path for path in paths if path.is_file())[:1]
+    reply = runtime.exchange(call, Measure(canary, runtime.adapt(SMOKE)))
+    for event in reply.all("result" if canary else "canary"):
+        samples: list[int] = event.get("samples_ns") or [event["summary"]["mean_ns"]]
+        return round(median(samples))
+    failed = reply.all("failed")
+    if not canary and not failed and reply.ended.returncode == 0:
+        return None
+    code, detail = (failed[0]["code"], failed[0]["detail"]) if failed else describe_end(reply.ended)
+    raise MeasurementError(
+        f"{runtime.name} is installed, but the smoke model does not run ({code})",
+        why=str(detail),
+        fix=f"install another version of {runtime.name}, built for this processor",
+    )
+
+
+def _hints(report: DeviceReport, swapping: bool) -> Iterator[str]:
+    """What makes measurements on a device less trustworthy than they could be."""
+    now = report.conditions or Conditions()
+    if report.emulated:
+        yield "the processor is emulated: its times say nothing of a real one"
+    if now.governor is not None and set(now.governor.split(",")) != {"performance"}:
+        yield (
+            f"the governor is {now.governor}, so that clocks wander; where you may: "
+            "echo performance | sudo tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor"
+        )
+    if now.battery_percent is not None and now.battery_percent < _LOW_BATTERY_PERCENT:
+        yield f"the battery is at {now.battery_percent} %, where phones save energy: charge it first"
+    if now.charging:
+        yield "the battery is charging, which heats the device: let it fill up, or connect it by network"
+    if now.thermal_status:
+        yield f"it throttles for heat (thermal status {now.thermal_status}): let it cool"
+    elif now.temperature_millicelsius and max(now.temperature_millicelsius) >= _HOT_MILLICELSIUS:
+        hottest = max(now.temperature_millicelsius) / 1000
+        yield f"it is hot ({hottest:.0f} °C): let it cool, or give it a fan"
+    if swapping:
+        yield "it is swapping: end what uses its memory"
+    if now.load_1min is not None and report.identity and now.load_1min > max(0.5, report.identity.cores / 4):
+        yield f"it is busy (load {now.load_1min:.2f} on {report.identity.cores} cores): end what runs there"
+    if (
+        report.memory_bytes
+        and now.memory_available_bytes is not None
+        and now.memory_available_bytes < report.memory_bytes / 10
+    ):
+        yield f"only {now.memory_available_bytes / 1e6:.0f} MB of memory are free: end what uses it"
+    if report.free_bytes is not None and report.free_bytes < _LITTLE_SPACE_BYTES:
+        yield f"only {report.free_bytes / 1e6:.0f} MB of disk are free in {report.folder}: make room"
+    if report.identity is not None and report.lock is None:
+        yield "it has no flock command, so that only this host keeps measurements apart: install util-linux"

@@ -1,0 +1,27 @@
+"""tflite-runtime, for boards whose Python is too old for LiteRT: on the CPU through XNNPACK."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from devices.runtimes.agent import AgentRuntime
+from devices.target import Target
+
+_FOLDER = Path(__file__).parent.parent
+
+
+def _delegate(target: Target) -> str:
+    return "xnnpack"
+
+
+TFLITE_RUNTIME = AgentRuntime(
+    name="tflite-runtime",
+    suffixes=(".tflite",),
+    precisions=("fp32", "fp16", "int8"),
+    options={"cores": "run on these cores only, as in cores=0-3,6"},
+    engine=_FOLDER / "agent" / "engine_tflite_runtime.py",
+    extra="tflite-runtime",
+    package="tflite-runtime",
+    delegates=_delegate,
+    canary=_FOLDER / "canary" / "canary.tflite",
+)

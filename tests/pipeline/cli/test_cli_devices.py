@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import devices.check
+from devices.devices_file import read_file
+from devices.errors import TargetError
+from devices.runtimes import find_runtime
+from pipeline.cli.devices import devices_app
+
+
+@pytest.fixture(autouse=True)
+def user_devices(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("LATHE_DEVICES", str(tmp_path / "user.toml"))
+    monkeypatch.setenv("LATHE_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(devices.check, "known_runtimes", lambda: (find_runtime("onnxruntime"),))
+    return tmp_path / "user.toml"
+
+
+def lathe(*arguments: str):
+    return CliRunner().invoke(devices_app, arguments)
+
+
+def error_of(*arguments: str) -> TargetError:
+    ended = lathe(*arguments)
+    assert isinstance(ended.exception, TargetError)
+    assert ended.exception.exit_code == 6
+    return ended.exception
+
+
+def test_help_of_every_command_is_complete_and_loads_no_heavy_package():
+    for command in ("list", "check", "add", "describe"):
+        ended = lathe(command, "--help")
+        assert ended.exit_code == 0
+        assert "--json" in ended.stdout
+    code = "import sys; import pipeline.cli.devices; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert not {"torch", "numpy", "pydantic", "tomlkit", "asyncssh"} & set(loaded)
+
+
+def test_list_names_host_and_every_device_with_where_it_is_defined(user_devices, tmp_path):
+    assert lathe("add", "pi5", "--ssh", "pi5.local", "--note", "with a fan").exit_code == 0
+    assert lathe("add", "phone", "--adb", "XYZ", "--project").exit_code == 0
+    lines = lathe("list").stdout.splitlines()
+    assert [line.split()[:3] for line in lines] == [
+        ["host", "this", "machine"],
+        ["pi5", "ssh", "pi5.local"],
+        ["phone", "adb", "XYZ"],
+    ]
+    assert str(user_devices) in lines[1] and "with a fan" in lines[1]
+    assert str(tmp_path / "devices.toml") in lines[2]
+    listed = json.loads(lathe("list", "--json").stdout)["devices"]
+    assert [(device["name"], device["connection"]) for device in listed] == [
+        ("host", "local"),
+        ("pi5", "ssh"),
+        ("phone", "adb"),
+    ]
+    assert listed[2]["has_python"] is False
+
+
+@pytest.mark.parametrize(
+    ("arguments", "table"),
+    [
+        (
+            [
+                "--ssh",
+                "pi",
+                "--user",
+                "u",
+                "--port",
+                "22",
+                "--identity-file",
+                "k",
+                "--folder",
+                "/f",
+                "--emulated",
+            ],
+            {
+                "connection": "ssh",
+                "host": "pi",
+                "user": "u",
+                "port": 22,
+                "identity_file": "k",
+                "folder": "/f",
+                "emulated": True,
+            },
+        ),
+        (["--ssh", "pi", "--python", "/p"], {"connection": "ssh", "host": "pi", "python": "/p"}),
+        (["--adb", "XYZ"], {"connection": "adb", "serial": "XYZ"}),
+        (["--address", "192.168.1.5:5555"], {"connection": "adb", "address": "192.168.1.5:5555"}),
+        (["--python", "/opt/tf/bin/python"], {"connection": "local", "python": "/opt/tf/bin/python"}),
+    ],
+)
+def test_add_writes_what_the_options_say_and_suggests_a_check(user_devices, arguments, table):
+    ended = lathe("add", "new", *arguments)
+    assert ended.exit_code == 0, ended.output
+    assert dict(read_file(user_devices)["new"].table) == table
+    assert "lathe devices check new" in ended.stderr
+    assert str(user_devices) in ended.stdout
+
+
+def test_add_prints_one_json_document_when_asked(user_devices):
+    added = json.loads(lathe("add", "a", "--ssh", "h", "--json").stdout)
+    assert added == {
+        "name": "a",
+        "file": str(user_devices),
+        "table": {"connection": "ssh", "host": "h"},
+    }
+
+
+def test_add_replaces_a_device_only_when_asked(user_devices):
+    lathe("add", "a", "--ssh", "old")
+    assert "--replace" in error_of("add", "a", "--ssh", "new").fix
+    assert read_file(user_devices)["a"].table["host"] == "old"
+    assert lathe("add", "a", "--ssh", "new", "--replace").exit_code == 0
+    assert read_file(user_devices)["a"].table["host"] == "new"
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["--ssh", "a", "--adb", "b"], ["--adb", "a", "--address", "b:1"], ["--user", "me"]]
+)
+def test_add_wants_exactly_one_way_to_reach_a_device(user_devices, arguments):
+    ended = lathe("add", "a", *arguments)
+    assert ended.exit_code == 2
+    assert "--ssh" in ended.stderr
+    assert not user_devices.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["host", "--ssh", "h"], "'host' is always"),
+        (["a b", "--ssh", "h"], "a name is made of"),
+        (["a", "--ssh", "h", "--port", "70000"], "65535"),
+        (["a", "--adb", "x", "--user", "me"], "'user' is not a key"),
+        (["a", "--address", "h:x"], "HOST:PORT"),
+    ],
+)
+def test_add_refuses_what_cannot_be_and_writes_nothing(user_devices, arguments, said):
+    assert said in str(error_of("add", *arguments))
+    assert not user_devices.exists()
+
+
+def test_check_ends_with_zero_and_says_ready_when_a_device_works():
+    ended = lathe("check")
+    assert ended.exit_code == 0, ended.output
+    assert "host (local)" in ended.stdout
+    assert "onnxruntime" in ended.stdout
+    assert ended.stdout.rstrip().endswith("ready")
+    assert "trying onnxruntime" in ended.stderr
+
+
+def test_check_of_all_goes_on_after_a_failure_and_ends_with_six():
+    lathe("add", "broken", "--python", "/nonexistent/python")
+    lathe("add", "fine", "--python", sys.executable)
+    ended = lathe("check", "--all", "--json")
+    assert ended.exit_code == 6
+    reports = {report["name"]: report for report in json.loads(ended.stdout)["devices"]}
+    assert {name: report["ok"] for name, report in reports.items()} == {
+        "host": True,
+        "broken": False,
+        "fine": True,
+    }
+    assert "[devices.broken]" in reports["broken"]["problems"][0]["fix"]
+    assert reports["fine"]["runtimes"][0]["smoke_ns"] > 0
+    text = lathe("check", "broken")
+    assert text.exit_code == 6
+    assert "problem: " in text.stdout and "Fix: " in text.stdout and "not ready" in text.stdout
+
+
+def test_check_refuses_unknown_names_and_names_beside_all():
+    assert "mars" in error_of("check", "mars").what
+    assert lathe("check", "host", "--all").exit_code == 2
+
+
+def test_describe_shows_definition_identity_and_lock_as_text_and_json():
+    lathe("add", "env", "--python", sys.executable)
+    text = lathe("describe", "env")
+    assert text.exit_code == 0, text.output
+    assert "connection = 'local'" in text.stdout
+    assert "lock" in text.stdout and "free" in text.stdout
+    described = json.loads(lathe("describe", "env", "--json").stdout)
+    assert described["definition"]["table"]["python"] == sys.executable
+    assert described["identity"]["cores"] >= 1
+    assert described["lock"] == {"taken": False, "entries": []}
+
+
+def test_a_damaged_file_is_an_error_of_every_command_that_reads_it(user_devices):
+    user_devices.write_text("[devices.a\n")
+    for arguments in (["list"], ["check", "--all"], ["describe", "a"], ["add", "b", "--ssh", "h"]):
+        assert "line 1" in error_of(*arguments).why
