@@ -41,7 +41,7 @@ class Ratio:
     confidence: float
 
     def __str__(self) -> str:
-        return f"{self.value:.3g}x [{self.low:.3g}, {self.high:.3g}]"
+        return f"{self.value:.3f}x [{self.low:.3f}, {self.high:.3f}]"
 
     @property
     def inverse(self) -> Ratio:

@@ -52,6 +52,7 @@ class Launcher:
 
     Attributes:
         job_timeout_s: how long one job may take in one launch, loading included.
+        ensure_lock: called before each process: a lock is lost with the connection that holds it.
         on_timed: called when a job has been timed once more.
     """
 
@@ -60,6 +61,7 @@ class Launcher:
     runtime: Runtime
     protocol: MeasuringProtocol
     job_timeout_s: float
+    ensure_lock: Callable[[], None]
     on_timed: Callable[[], None]
 
     def launch(self, order: Sequence[Job]) -> Tally:
@@ -114,6 +116,7 @@ class Launcher:
         return done
 
     def _attempt(self, order: Sequence[Job]) -> Tally:
+        self.ensure_lock()
         reply = self.runtime.exchange(
             Call(
                 self.connection,

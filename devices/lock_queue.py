@@ -91,9 +91,9 @@ sleep 604800 8>&- 9>&-
 """For ``sh -c SCRIPT lathe-lock take WHO`` and ``... list``; answers in lines of fields between tabs.
 
 ``take`` prints ``waiting COUNT WHO SINCE`` for those before it and ``held`` when it has the device, which it
-keeps until it is killed; ``refused FOLDER`` when it cannot write there, ``no-flock`` when that command or
-file system does not do it. ``list`` prints ``entry WHO SINCE`` for each ticket, ``held`` if the lock is, and ``end``. Nothing in
-it polls: a waiting or holding process takes no processor time from what is being measured.
+keeps until it is killed; ``refused FOLDER`` when it cannot write there, ``no-flock`` when the command or the
+file system does not lock. ``list`` prints ``entry WHO SINCE`` for each ticket, ``held`` if the lock is, and
+``end``. Nothing in it polls: who waits or holds takes no processor time from what is being measured.
 """
 
 _ordinal = itertools.count()

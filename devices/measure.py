@@ -93,9 +93,9 @@ def measure(
         on_outcome=on_outcome,
     )
     batch.refuse_others_than(runtime.suffixes)
-    with connected(target.device, connection) as device, device_lock(target.device, device):
+    with connected(target.device, connection) as device, device_lock(target.device, device) as lock:
         identity = probe(target) if connection is None else identify(target, device)
-        launcher = Launcher(device, target, runtime, protocol, job_timeout_s, batch.count)
+        launcher = Launcher(device, target, runtime, protocol, job_timeout_s, lock.ensure, batch.count)
         cores = identity[1].cores
         for number in range(max(protocol.launches, protocol.max_launches)):
             order = batch.due(number, cores)

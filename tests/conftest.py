@@ -14,9 +14,10 @@ ALLOWED_IN_CI = ("GPU",)
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_state(tmp_path_factory: pytest.TempPathFactory) -> Generator[None, None, None]:
-    """Locks and databases of the suite are its own, never the user's."""
+    """Locks, devices and databases of the suite are its own, never the user's."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LATHE_STATE_DIR", str(tmp_path_factory.mktemp("state")))
+        patch.setenv("LATHE_DEVICES", str(tmp_path_factory.mktemp("config") / "devices.toml"))
         patch.setenv("LATHE_DB", str(tmp_path_factory.mktemp("data") / "latency.db"))
         yield
 

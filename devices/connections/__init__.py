@@ -8,13 +8,18 @@ from devices.connections.base import Completed, Connection
 from devices.connections.local import LocalConnection
 
 if TYPE_CHECKING:
+    from devices.connections.adb import AdbConnection
     from devices.connections.ssh import SshConnection
 
-__all__ = ["Completed", "Connection", "LocalConnection", "SshConnection"]
+__all__ = ["AdbConnection", "Completed", "Connection", "LocalConnection", "SshConnection"]
 
 
 def __getattr__(name: str) -> Any:
-    # Only for those who have such a device is its client loaded.
+    # Loaded for those only who have such a device.
+    if name == "AdbConnection":
+        from devices.connections.adb import AdbConnection
+
+        return AdbConnection
     if name == "SshConnection":
         from devices.connections.ssh import SshConnection
 

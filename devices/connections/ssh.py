@@ -78,8 +78,14 @@ class SshConnection(RemoteConnection):
         self._client: asyncssh.SSHClientConnection | None = None
 
     def _execute(self, command: str) -> RemoteProcess:
-        import asyncssh
-
+        try:
+            import asyncssh
+        except ImportError as error:
+            raise TargetError(
+                f"{self.label} is reached by SSH, for which asyncssh is not installed",
+                why=str(error),
+                fix='pip install "lathe-deploy[ssh]"',
+            ) from error
         loop, client = self._connected()
         try:
             return loop.call(_Process.start(loop, client, command), self._connect_timeout_s)

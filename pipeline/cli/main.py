@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from devices.errors import LatheError
+from pipeline.cli.devices import devices_app
 from pipeline.cli.output import print_error
 from pipeline.cli.profile import compare, profile
 
@@ -93,6 +94,7 @@ def recipes(
 
 app.command()(profile)
 app.command()(compare)
+app.add_typer(devices_app, name="devices")
 
 
 def main() -> None:

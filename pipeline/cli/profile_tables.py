@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -32,7 +33,9 @@ Rows = list[tuple[str, str]]
 
 def show(entries: Sequence[Entry]) -> None:
     """Print every result, and first an overview where several files were measured."""
-    console = Console(highlight=False, markup=False, emoji=False)
+    # A file or a pipe has no width of its own, and names of models are long.
+    width = None if sys.stdout.isatty() else 120
+    console = Console(highlight=False, markup=False, emoji=False, width=width)
     measured = [entry for entry in entries if isinstance(entry.result, Measurement | MeasurementFailure)]
     if len(measured) > 1:
         console.print(_overview(measured))
@@ -127,7 +130,8 @@ def _verdict(measurement: Measurement) -> str:
     void = sorted({launch.void.code for launch in measurement.launches if launch.void is not None})
     left_out = len(measurement.launches) - len(measurement.counted)
     if left_out:
-        meaning += f"; {left_out} more launches were disturbed and are left out ({', '.join(void)})"
+        more = "1 more launch was" if left_out == 1 else f"{left_out} more launches were"
+        meaning += f"; {more} disturbed and left out ({', '.join(void)})"
     return "; ".join([meaning, *(printable(reason.detail) for reason in measurement.reasons)])
 
 

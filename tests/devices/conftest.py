@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from arm64 import arm64_tree
 from hostile_runtime import hostile_runtime
 from tiny_models import write_tiny_onnx, write_tiny_tflite
 
@@ -25,6 +27,13 @@ def tiny_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_tflite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_tflite(tmp_path_factory.mktemp("models") / "tiny.tflite")
+
+
+@pytest.fixture(scope="session")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The file system of an arm64 board."""
+    with arm64_tree(tmp_path_factory.mktemp("arm64")) as built:
+        yield built
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from arm64 import BINFMT, TOOL, arm64_tree, free_port, is_free, require_emulation, served, wait_for
+from arm64 import BINFMT, TOOL, free_port, is_free, require_emulation, served, wait_for
 from contracts.connection import ConnectionContract
 from contracts.runtime import QUICK
 from tiny_models import INPUTS, tiny_reference
@@ -30,12 +30,6 @@ pytestmark = pytest.mark.slow
 
 RUNTIMES = {"onnxruntime": "onnxruntime", "litert": "ai-edge-litert"}
 X86_64, AARCH64 = 62, 183
-
-
-@pytest.fixture(scope="module")
-def tree(tmp_path_factory):
-    with arm64_tree(tmp_path_factory.mktemp("arm64")) as tree:
-        yield tree
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ def test_first_is_faster_when_every_launch_of_the_second_takes_longer() -> None:
     assert found.finding is Finding.FASTER
     assert found.ratio is not None
     assert found.ratio.low <= 1.2 <= found.ratio.high
-    assert found.describe("a", "b").startswith("a is faster than b by 1.2x [")
+    assert found.describe("a", "b").startswith("a is faster than b by 1.200x [")
 
 
 def test_first_is_slower_by_the_inverse_ratio_when_the_files_change_places() -> None:
@@ -38,7 +38,7 @@ def test_first_is_slower_by_the_inverse_ratio_when_the_files_change_places() -> 
     assert there.ratio is not None
     assert back.ratio.inverse.value == pytest.approx(there.ratio.value)
     assert back.ratio.inverse.low <= back.ratio.inverse.value <= back.ratio.inverse.high
-    assert "slower than b by 1.3x" in back.describe("a", "b")
+    assert "slower than b by 1.300x" in back.describe("a", "b")
 
 
 def test_no_difference_is_shown_when_the_interval_holds_one() -> None:

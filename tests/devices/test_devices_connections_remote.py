@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import random
 import selectors
 import shutil
 import signal
@@ -12,9 +14,9 @@ import time
 from pathlib import Path
 
 import pytest
-from contracts.connection import PARENT, is_running, wait_until
+from contracts.connection import PARENT, is_mentioned, is_running, wait_until
 
-from devices.connections.remote import Output, RemoteConnection
+from devices.connections.remote import KILL_S, Output, RemoteConnection
 from devices.errors import MeasurementError, TargetError
 
 TOOLS = (
@@ -150,27 +152,16 @@ def test_run_refuses_a_command_that_does_not_exist_or_cannot_be_executed(connect
 
 
 def test_run_leaves_no_process_of_its_own_behind(connection):
-    during: list[bytes] = []
+    timeout_s = random.randrange(1_000_000, 2_000_000)
+    mark = str(math.ceil(timeout_s + KILL_S)).encode()
+    during: list[bool] = []
     ended = connection.run(
-        (sys.executable, "-c", "print()"), timeout_s=66_666, on_line=lambda _: during.extend(watching())
+        (sys.executable, "-c", "print()"),
+        timeout_s=timeout_s,
+        on_line=lambda _: during.append(is_mentioned(mark)),
     )
-    assert ended.returncode == 0
-    assert during
-    assert wait_until(lambda: not watching())
-
-
-def watching() -> list[bytes]:
-    return [line for line in command_lines() if b"66676" in line]
-
-
-def command_lines() -> list[bytes]:
-    lines = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            lines.append(path.read_bytes())
-        except OSError:
-            continue
-    return lines
+    assert (ended.returncode, during) == (0, [True])
+    assert wait_until(lambda: not is_mentioned(mark))
 
 
 def test_push_pull_and_close_work_with_the_tools_at_hand(connection, tmp_path):

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -9,10 +8,10 @@ import threading
 from pathlib import Path
 
 import pytest
-from contracts.connection import PARENT, ConnectionContract, is_running, wait_until
+from contracts.connection import PARENT, ConnectionContract, is_mentioned, is_running, wait_until
 from ssh_server import USER, SshServer, free_port, make_key, public
 
-from devices.connections import SshConnection
+from devices.connections.ssh import SshConnection
 from devices.errors import TargetError
 
 
@@ -75,6 +74,13 @@ def test_packages_import_no_client_until_it_is_used():
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "False\n"
 
 
+def test_run_names_the_extra_when_the_client_is_not_installed(connect, monkeypatch):
+    monkeypatch.setitem(sys.modules, "asyncssh", None)
+    with pytest.raises(TargetError) as caught:
+        connect().run(("true",), timeout_s=10)
+    assert "lathe-deploy[ssh]" in caught.value.fix
+
+
 def test_push_sends_nothing_when_the_content_is_there_from_an_earlier_connection(connect, tmp_path):
     source = tmp_path / "model.onnx"
     source.write_bytes(os.urandom(5000))
@@ -99,21 +105,19 @@ def test_push_sends_again_when_only_a_part_is_there(connect, tmp_path):
 def test_run_leaves_neither_processes_nor_files_behind(connect, device):
     connection = connect()
     scratch = Path(connection.scratch())
-    assert connection.run(("sleep", "0.1"), stdin=b"x", timeout_s=77_777).returncode == 0
+    during: list[bool] = []
+    mark = str(device).encode()
+    ended = connection.run(
+        ("sh", "-c", "cat; sleep 0.1"),
+        stdin=b"x\n",
+        timeout_s=30,
+        on_line=lambda _: during.append(is_mentioned(mark)),
+    )
+    assert (ended.returncode, during) == (0, [True])
     assert not list(scratch.iterdir())
-    # The one kind of process that it starts there has the folder among its arguments, the other the time.
-    marks = (str(device).encode(), b"77787")
-    assert wait_until(lambda: not [line for line in command_lines() if any(mark in line for mark in marks)])
+    assert wait_until(lambda: not is_mentioned(mark))
     connection.close()
     assert not list(device.iterdir())
-
-
-def command_lines() -> list[bytes]:
-    lines = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            lines.append(path.read_bytes())
-    return lines
 
 
 def test_run_reports_the_device_lost_and_leaves_nothing_when_the_connection_is_cut(connect, server):
@@ -174,7 +178,7 @@ def test_run_connects_again_and_keeps_its_folder_when_the_device_was_lost(connec
 
 def test_run_ends_on_the_device_when_the_host_process_is_killed(server, tmp_path):
     code = (
-        "import sys; from devices.connections import SshConnection\n"
+        "import sys; from devices.connections.ssh import SshConnection\n"
         f"connection = SshConnection('127.0.0.1', port={server.port}, identity_file={str(server.identity)!r},"
         f" known_hosts={str(server.known_hosts)!r}, folder={str(tmp_path / 'folder')!r})\n"
         f"connection.run((sys.executable, '-c', {PARENT!r}), timeout_s=600,"
@@ -272,6 +276,27 @@ def test_connecting_is_refused_when_the_key_is_not_authorised(connect, tmp_path)
     error = refused(connect(identity_file=make_key(tmp_path / "stranger"), user=USER))
     assert f"refused the login of '{USER}'" in error.what
     assert "ssh-copy-id" in error.fix
+
+
+def test_connecting_asks_the_agent_when_the_key_has_a_passphrase(connect, server, tmp_path, monkeypatch):
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    locked = tmp_path / "locked"
+    locked.write_bytes(server.identity.read_bytes())
+    locked.chmod(0o600)
+    subprocess.run(
+        ["ssh-keygen", "-q", "-p", "-P", "", "-N", "secret", "-f", locked], check=True, capture_output=True
+    )
+    assert "ssh-add" in refused(connect(identity_file=locked)).fix
+    socket_path = tmp_path / "agent"
+    agent = subprocess.Popen(["ssh-agent", "-D", "-a", socket_path], stdout=subprocess.DEVNULL)
+    try:
+        assert wait_until(socket_path.exists)
+        monkeypatch.setenv("SSH_AUTH_SOCK", str(socket_path))
+        subprocess.run(["ssh-add", server.identity], check=True, capture_output=True)
+        assert connect(identity_file=locked).run(("true",), timeout_s=10).returncode == 0
+    finally:
+        agent.kill()
+        agent.wait()
 
 
 def test_connecting_fails_when_nothing_listens(connect):

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -211,6 +212,65 @@ def test_lock_state_is_the_same_by_both_ways_and_harmless_when_names_are_hostile
     assert here.holder.who == "[31mred tab; $(touch x) `id`"
     assert [entry.who for entry in here.waiting] == [entry.who for entry in there.waiting] == ["waiter"]
     assert all(text.isprintable() for entry in there.entries for text in (entry.who, entry.since))
+
+
+@pytest.mark.parametrize("tools", ["toybox", "busybox"])
+def test_the_script_runs_under_the_shells_and_tools_of_phones_and_boards(tools, tmp_path, monkeypatch):
+    shell = {"toybox": "mksh", "busybox": "busybox"}[tools]
+    if shutil.which(shell) is None or shutil.which(tools) is None:
+        pytest.skip(f"{shell} and {tools} are not installed (Debian: apt-get install mksh toybox busybox)")
+    for name in ("mkdir", "rm", "mv", "date", "sleep", "printf"):
+        (tmp_path / name).symlink_to(shutil.which(tools))
+    # Debian's busybox is built without it.
+    (tmp_path / "flock").symlink_to(shutil.which(tools if "flock" in applets(tools) else "flock"))
+
+    def start(*arguments: str) -> subprocess.Popen[str]:
+        program = [shutil.which("mksh")] if shell == "mksh" else [shutil.which("busybox"), "ash"]
+        return subprocess.Popen(
+            [*program, "-c", SCRIPT, "lathe-lock", *arguments],
+            env={"PATH": str(tmp_path), "LATHE_STATE_DIR": str(tmp_path / "state")},
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    first = start("take", "first")
+    second = None
+    try:
+        assert first.stdout.readline() == "held\n"
+        second = start("take", "second")
+        assert second.stdout.readline().startswith("waiting\t1\tfirst\t20")
+        listed = start("list").communicate(timeout=30)[0].splitlines()
+        assert [line.split("\t")[:2] for line in listed] == [
+            ["entry", "first"],
+            ["entry", "second"],
+            ["held"],
+            ["end"],
+        ]
+        assert [entry.who for entry in lock_state(tmp_path / "state").entries] == ["first", "second"]
+        end(first)
+        assert second.stdout.readline() == "held\n"
+    finally:
+        for process in filter(None, (first, second)):
+            end(process)
+            process.communicate()
+
+
+def applets(tools: str) -> list[str]:
+    listing = subprocess.run(
+        [tools, *(["--list"] if tools == "busybox" else [])], check=True, capture_output=True, text=True
+    )
+    return listing.stdout.split()
+
+
+def test_device_lock_says_so_when_the_command_flock_does_not_lock(tmp_path, caplog):
+    for name in ("sh", "mkdir", "mktemp", "find", "setsid", "sleep", "head", "cat", "wc", "rm", "id"):
+        (tmp_path / name).symlink_to(Path("/usr/bin") / name)
+    (tmp_path / "flock").symlink_to("/usr/bin/false")
+    with ShellConnection(path=str(tmp_path)) as connection, caplog.at_level(logging.WARNING):
+        assert lock_state_of(connection) is None
+        with device_lock("pi5", connection):
+            assert "'pi5' has no command flock" in caplog.text
 
 
 def test_lock_state_is_free_before_anybody_asked(connection):
