@@ -10,8 +10,14 @@ from typing import Literal
 
 from devices.connections import Connection
 from devices.measure import Job, measure
-from devices.measurement import MeasurementFailure, MeasuringProtocol, Outcome, Verdict
-from devices.statistics import launch_interval
+from devices.measurement import (
+    MeasurementFailure,
+    MeasuringProtocol,
+    Outcome,
+    Ratio,
+    Verdict,
+    paired_ratio,
+)
 from devices.target import Target
 
 LAUNCHES = 9
@@ -32,24 +38,6 @@ class Finding(StrEnum):
 
 
 @dataclass(frozen=True)
-class Ratio:
-    """Median of ratios taken launch by launch, with its distribution-free interval."""
-
-    low: float
-    value: float
-    high: float
-    confidence: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.3f}x [{self.low:.3f}, {self.high:.3f}]"
-
-    @property
-    def inverse(self) -> Ratio:
-        """The ratio the other way round."""
-        return Ratio(1 / self.high, 1 / self.value, 1 / self.low, self.confidence)
-
-
-@dataclass(frozen=True)
 class Comparison:
     """Two files that ran in the same launches, in random order."""
 
@@ -63,11 +51,7 @@ class Comparison:
         first, second = self.first, self.second
         if isinstance(first, MeasurementFailure) or isinstance(second, MeasurementFailure):
             return None
-        if len(first.headlines_ns) != len(second.headlines_ns):
-            return None
-        pairs = zip(first.headlines_ns, second.headlines_ns, strict=True)
-        interval = launch_interval([theirs / mine for mine, theirs in pairs])
-        return Ratio(interval.low_ns, interval.value_ns, interval.high_ns, interval.confidence)
+        return paired_ratio(second, first)
 
     @property
     def obstacles(self) -> tuple[str, ...]:

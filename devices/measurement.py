@@ -281,6 +281,33 @@ class Measurement:
 
 
 @dataclass(frozen=True)
+class Ratio:
+    """Median of ratios taken launch by launch, with its distribution-free interval."""
+
+    low: float
+    value: float
+    high: float
+    confidence: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f}x [{self.low:.3f}, {self.high:.3f}]"
+
+    @property
+    def inverse(self) -> Ratio:
+        """The ratio the other way round."""
+        return Ratio(1 / self.high, 1 / self.value, 1 / self.low, self.confidence)
+
+
+def paired_ratio(one: Measurement, other: Measurement) -> Ratio | None:
+    """Latency of one over that of another, launch by launch; ``None`` where launches cannot be paired."""
+    if len(one.headlines_ns) != len(other.headlines_ns):
+        return None
+    pairs = zip(one.headlines_ns, other.headlines_ns, strict=True)
+    interval = launch_interval([mine / theirs for mine, theirs in pairs])
+    return Ratio(interval.low_ns, interval.value_ns, interval.high_ns, interval.confidence)
+
+
+@dataclass(frozen=True)
 class MeasurementFailure:
     """A workload that could not be run on its target: the reason, and never a time."""
 

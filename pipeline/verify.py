@@ -14,9 +14,16 @@ from pydantic import TypeAdapter
 from devices.digests import file_digest
 from devices.errors import MeasurementError
 from devices.measure import Job, measure
-from devices.measurement import Measurement, MeasurementFailure, MeasuringProtocol, Outcome, Verdict
+from devices.measurement import (
+    Measurement,
+    MeasurementFailure,
+    MeasuringProtocol,
+    Outcome,
+    Ratio,
+    Verdict,
+    paired_ratio,
+)
 from devices.predict import predict
-from devices.statistics import launch_interval
 from devices.target import Target
 from pipeline.budget import Budget
 from pipeline.data.base import Preprocessing, Split
@@ -27,19 +34,6 @@ Layout = Literal["NCHW", "NHWC"]
 
 RETRY_PAUSES_S = (5.0, 20.0, 60.0)
 """Waits before an invalid measurement is repeated: what disturbs a shared machine often passes."""
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """Student's latency over the reference's, launch by launch: median and distribution-free interval."""
-
-    low: float
-    value: float
-    high: float
-    confidence: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.3f}x [{self.low:.3f}, {self.high:.3f}]"
 
 
 @dataclass(frozen=True)
@@ -124,7 +118,7 @@ def verify_artifact(
     digest = file_digest(artifact)
     correct = count_correct(artifact, test, preprocessing, target, layout)
     student, other = _measure_together(artifact, reference, target, protocol)
-    ratio = latency_ratio(student, other) if other is not None else None
+    ratio = paired_ratio(student, other) if other is not None else None
     feasible, why = judge(budget, student, other, ratio)
     return TargetVerdict(
         target=str(target),
@@ -162,15 +156,6 @@ def count_correct(
             fix="compare it with the exported model on the same images",
         )
     return int((logits.argmax(axis=1) == test.labels).sum())
-
-
-def latency_ratio(student: Measurement, reference: Measurement) -> Ratio | None:
-    """Ratio of headlines paired by launch; ``None`` when the launches cannot be paired."""
-    if len(student.headlines_ns) != len(reference.headlines_ns):
-        return None
-    pairs = zip(student.headlines_ns, reference.headlines_ns, strict=True)
-    interval = launch_interval([mine / theirs for mine, theirs in pairs])
-    return Ratio(interval.low_ns, interval.value_ns, interval.high_ns, interval.confidence)
 
 
 def judge(

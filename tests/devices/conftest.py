@@ -10,6 +10,7 @@ from arm64 import arm64_tree
 from hostile_runtime import hostile_runtime
 from tiny_models import write_tiny_onnx, write_tiny_tflite
 
+import devices.measure
 import devices.runtimes
 from devices.target import Target
 
@@ -27,6 +28,12 @@ def tiny_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_tflite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_tflite(tmp_path_factory.mktemp("models") / "tiny.tflite")
+
+
+@pytest.fixture
+def undisturbed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No launch is void, however busy the machine of the tests is."""
+    monkeypatch.setattr(devices.measure, "mark", lambda launches, protocol, *, cores: tuple(launches))
 
 
 @pytest.fixture(scope="session")

@@ -96,7 +96,7 @@ def test_void_launches_do_not_count() -> None:
     assert Comparison(first, second).ratio == Comparison(_noisy(1000), _noisy(1200)).ratio
 
 
-def test_compare_pairs_launches_of_two_real_files(tiny_onnx: Path, tmp_path: Path) -> None:
+def test_compare_pairs_launches_of_two_real_files(undisturbed, tiny_onnx: Path, tmp_path: Path) -> None:
     from devices.target import Target
 
     copy = tmp_path / "copy.onnx"

@@ -73,12 +73,6 @@ def test_measure_starts_one_process_per_launch_when_all_is_well(hostile, script)
     assert connection.runs == 1 + 3
 
 
-@pytest.fixture
-def undisturbed(monkeypatch):
-    """No launch is void, however busy the machine of the tests is."""
-    monkeypatch.setattr(devices.measure, "mark", lambda launches, protocol, *, cores: tuple(launches))
-
-
 @pytest.mark.parametrize("paired", [False, True])
 def test_measure_launches_again_while_launches_disagree_and_pairs_them_if_asked(
     hostile, script, tmp_path, undisturbed, paired

@@ -26,12 +26,13 @@ from devices.measurement import (
     Reason,
     RuntimeIdentity,
     Verdict,
+    paired_ratio,
 )
 from devices.target import Target
 from pipeline.budget import Budget
 from pipeline.data.base import Preprocessing, Split
 from pipeline.errors import VerificationError
-from pipeline.verify import TargetVerdict, in_layout, judge, latency_ratio, verify_artifact
+from pipeline.verify import TargetVerdict, in_layout, judge, verify_artifact
 
 HOST = Target.parse("host/onnxruntime:fp32@1")
 IDENTITY = Preprocessing((0.0,), (1.0,))
@@ -74,7 +75,7 @@ def pixels() -> Split:
 
 @given(headlines)
 def test_latency_ratio_is_one_for_a_measurement_against_itself(values: list[int]) -> None:
-    ratio = latency_ratio(a_measurement(values), a_measurement(values))
+    ratio = paired_ratio(a_measurement(values), a_measurement(values))
     assert ratio is not None
     assert (ratio.low, ratio.value, ratio.high) == (1.0, 1.0, 1.0)
 
@@ -83,7 +84,7 @@ def test_latency_ratio_is_one_for_a_measurement_against_itself(values: list[int]
 def test_latency_ratio_finds_a_constant_factor_whatever_the_launches_do(
     values: list[int], factor: int
 ) -> None:
-    ratio = latency_ratio(a_measurement([factor * value for value in values]), a_measurement(values))
+    ratio = paired_ratio(a_measurement([factor * value for value in values]), a_measurement(values))
     assert ratio is not None
     assert ratio.low == pytest.approx(factor)
     assert ratio.high == pytest.approx(factor)
@@ -91,7 +92,7 @@ def test_latency_ratio_finds_a_constant_factor_whatever_the_launches_do(
 
 def test_latency_ratio_needs_equally_many_launches() -> None:
     student, reference = a_measurement([5, 5]), a_measurement([9, 9, 9])
-    assert latency_ratio(student, reference) is None
+    assert paired_ratio(student, reference) is None
     feasible, why = judge(Budget.parse("0.9x"), student, reference, None)
     assert not feasible
     assert "cannot be paired" in why
@@ -122,7 +123,7 @@ def test_judge_never_calls_an_invalid_measurement_feasible(which: str) -> None:
         student = dataclasses.replace(student, verdict=Verdict.INVALID)
     else:
         reference = dataclasses.replace(reference, verdict=Verdict.INVALID)
-    ratio = latency_ratio(student, reference)
+    ratio = paired_ratio(student, reference)
     feasible, why = judge(Budget.parse("0.9x"), student, reference, ratio)
     assert not feasible
     assert f"measurement of the {which} is invalid" in why
@@ -145,7 +146,7 @@ def test_verify_artifact_runs_the_whole_split_and_both_networks(tmp_path: Path) 
     assert verdict.measurement.artifact_digest == verdict.artifact_digest
     assert verdict.reference.artifact_digest != verdict.artifact_digest
     assert len(verdict.measurement.launches) == len(verdict.reference.launches) == 3
-    assert verdict.ratio == latency_ratio(verdict.measurement, verdict.reference)
+    assert verdict.ratio == paired_ratio(verdict.measurement, verdict.reference)
     assert TargetVerdict.from_json(json.loads(json.dumps(verdict.to_json()))) == verdict
 
 

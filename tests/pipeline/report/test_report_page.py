@@ -17,6 +17,7 @@ from devices.measurement import (
     Launch,
     Measurement,
     MeasuringProtocol,
+    Ratio,
     Reason,
     RuntimeIdentity,
     Verdict,
@@ -34,7 +35,7 @@ from pipeline.report import (
     render,
 )
 from pipeline.report.data import pareto_front
-from pipeline.verify import Ratio, TargetVerdict
+from pipeline.verify import TargetVerdict
 
 HOSTILE = '</script><img src=x onerror="alert(1)"> & "quoted" <b>bold</b>'
 
