@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from devices.connections import Connection
-from devices.measure import Job, measure
+from devices.measure import JOB_TIMEOUT_S, Job, measure
 from devices.measurement import (
     MeasurementFailure,
     MeasuringProtocol,
@@ -106,6 +106,7 @@ def compare(
     protocol: MeasuringProtocol,
     *,
     on_progress: Callable[[int, int], None] | None = None,
+    job_timeout_s: float = JOB_TIMEOUT_S,
     connection: Connection | None = None,
 ) -> Comparison:
     """Time two files in the same launches, each in random order, and compare them launch by launch.
@@ -116,6 +117,7 @@ def compare(
         target: where.
         protocol: how often and how long; ``LAUNCHES`` launches are enough for a verdict.
         on_progress: called with the launches of files that are done, and their total.
+        job_timeout_s: how long one file may take in one launch, loading included.
         connection: an open connection to use instead of a new one to the target's device; it stays open.
 
     Raises:
@@ -127,6 +129,7 @@ def compare(
         protocol,
         paired=True,
         on_progress=on_progress,
+        job_timeout_s=job_timeout_s,
         connection=connection,
     )
     return Comparison(outcomes["first"], outcomes["second"])

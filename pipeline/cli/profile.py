@@ -25,6 +25,15 @@ Full = Annotated[
         "--require-full-delegation", help="A model fails if any operation runs elsewhere than asked for."
     ),
 ]
+Timeout = Annotated[
+    float,
+    typer.Option(
+        "--timeout",
+        metavar="SECONDS",
+        min=1,
+        help="How long a model may take in one launch; building an engine on the device counts.",
+    ),
+]
 Save = Annotated[
     str | None,
     typer.Option("--save", metavar="FILE", help="Keep everything, raw samples too, in a new result file."),
@@ -48,6 +57,7 @@ def profile(
     ] = None,
     launches: Annotated[int | None, Launches] = None,
     require_full_delegation: Full = False,
+    timeout_s: Timeout = 120,
     save: Save = None,
     json_output: Json = False,
 ) -> None:
@@ -61,7 +71,7 @@ def profile(
     profile_models(
         models,
         targets,
-        Wanted(launches, ops, sustained, require_full_delegation),
+        Wanted(launches, ops, sustained, require_full_delegation, timeout_s),
         save=save,
         as_json=json_output,
     )
@@ -75,10 +85,13 @@ def compare(
         str, typer.Option("--target", metavar="TARGET", help="Where: DEVICE/RUNTIME:PRECISION@THREADS.")
     ],
     launches: Annotated[int | None, Launches] = None,
+    timeout_s: Timeout = 120,
     save: Save = None,
     json_output: Json = False,
 ) -> None:
     """Say which of two models is faster: measured in the same launches, with an interval and a verdict."""
     from pipeline.cli.profiling import compare_models
 
-    compare_models(first, second, target, launches=launches, save=save, as_json=json_output)
+    compare_models(
+        first, second, target, launches=launches, timeout_s=timeout_s, save=save, as_json=json_output
+    )

@@ -39,12 +39,14 @@ class Wanted:
         operations: profile them too.
         minutes: run each model without pause for so long; ``None`` for not at all.
         full_delegation: a model of which a part fell back has failed.
+        timeout_s: how long a model may take in one launch.
     """
 
     launches: int | None
     operations: bool
     minutes: float | None
     full_delegation: bool
+    timeout_s: float
 
 
 @dataclass
@@ -112,7 +114,14 @@ def profile_models(
 
 
 def compare_models(
-    first: str, second: str, target: str, *, launches: int | None, save: str | None, as_json: bool
+    first: str,
+    second: str,
+    target: str,
+    *,
+    launches: int | None,
+    timeout_s: float,
+    save: str | None,
+    as_json: bool,
 ) -> None:
     """``lathe compare``."""
     where = Target.parse(target)
@@ -122,7 +131,9 @@ def compare_models(
     protocol = _protocol(launches or COMPARE_LAUNCHES)
     with _session(save) as session:
         with ConsoleReporter().task(f"comparing on {where}", "launches") as advance:
-            found = compare(Path(first), Path(second), where, protocol, on_progress=advance)
+            found = compare(
+                Path(first), Path(second), where, protocol, on_progress=advance, job_timeout_s=timeout_s
+            )
         session.add((first, second), found)
     _finish(session, save, as_json)
 
@@ -144,6 +155,7 @@ def _profile_on(
                 protocol,
                 require_full_delegation=wanted.full_delegation,
                 on_progress=advance,
+                job_timeout_s=wanted.timeout_s,
                 connection=connection,
             )
         for name, outcome in outcomes.items():
