@@ -218,7 +218,9 @@ class MeasuringProtocol:
     Every workload gets ``launches`` launches, and further ones up to ``max_launches`` while they are not
     settled (``devices.verdict``). Warm-up ends when both its count and time are reached, or at ``max_ns``.
     Timing stops when both minimum count and time are reached, or at either cap. ``headline_quantile`` is the
-    quantile of a launch's samples that stands for the launch; see docs/measuring.md for the evidence.
+    quantile of a launch's samples that stands for the launch. ``drift`` widens the headline's interval at
+    either end by this share of the headline: launches that are seconds apart cannot see how a machine changes
+    over minutes. See docs/measuring.md for the evidence.
     """
 
     version: int = 2
@@ -232,6 +234,7 @@ class MeasuringProtocol:
     max_ns: int = 2_000_000_000
     headline_quantile: float = 0.1
     input_seed: int = 0
+    drift: float = 0.003
 
 
 @dataclass(frozen=True)
@@ -239,7 +242,7 @@ class Measurement:
     """Something that ran. Never made from an estimate.
 
     ``latency`` is the headline: the median over the launches that count of each one's headline quantile, with
-    a distribution-free interval over these launches.
+    a distribution-free interval over these launches that is widened by the protocol's ``drift``.
     """
 
     artifact_digest: str
@@ -255,8 +258,8 @@ class Measurement:
 
     @property
     def latency(self) -> Interval:
-        """Headline latency in nanoseconds with its interval over launches."""
-        return launch_interval(self.headlines_ns)
+        """Headline latency in nanoseconds with its interval over launches, widened by the drift."""
+        return launch_interval(self.headlines_ns).widened(self.protocol.drift)
 
     @property
     def counted(self) -> tuple[Launch, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -15,6 +15,11 @@ class Interval:
     value_ns: float
     high_ns: float
     confidence: float
+
+    def widened(self, share: float) -> Interval:
+        """The interval with either end moved outwards by a share of the value."""
+        margin_ns = share * self.value_ns
+        return replace(self, low_ns=self.low_ns - margin_ns, high_ns=self.high_ns + margin_ns)
 
     def __str__(self) -> str:
         return f"{self.value_ns / 1e6:.4f} ms [{self.low_ns / 1e6:.4f}, {self.high_ns / 1e6:.4f}]"

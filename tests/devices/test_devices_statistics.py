@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from devices.statistics import launch_interval, quantile
+from devices.statistics import Interval, can_carry, launch_interval, quantile
 
 latencies = st.lists(st.integers(1, 10**12), min_size=1, max_size=60)
 levels = st.floats(0, 1)
@@ -63,3 +63,23 @@ def test_launch_interval_covers_the_true_median_as_often_as_it_claims(count):
 def test_launch_interval_refuses_no_launches():
     with pytest.raises(ValueError):
         launch_interval([])
+
+
+def test_widened_moves_either_end_outwards_by_a_share_of_the_value():
+    assert Interval(90, 100, 120, 0.9).widened(0.01) == Interval(89, 100, 121, 0.9)
+    assert Interval(90, 100, 120, 0.9).widened(0) == Interval(90, 100, 120, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("level", "count"),
+    [(0.5, 11), (0.9, 64), (0.1, 64), (0.95, 130), (0.97, 219), (0.99, 662), (0.999, 6636)],
+)
+def test_can_carry_says_from_how_many_samples_on_a_percentile_is_known(level, count):
+    assert can_carry(level, count)
+    assert not can_carry(level, count - 1)
+
+
+@pytest.mark.parametrize("level", [-0.1, 0, 1, 1.5])
+def test_can_carry_refuses_what_is_no_percentile(level):
+    with pytest.raises(ValueError):
+        can_carry(level, 100)

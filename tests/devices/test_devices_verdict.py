@@ -148,3 +148,8 @@ def test_judge_does_not_depend_on_the_unit_of_time(samples, factor):
     scaled = judge([launch([factor * value for value in row]) for row in samples], PROTOCOL)
     assert [reason.code for reason in plain[1]] == [reason.code for reason in scaled[1]]
     assert (plain[0] is Verdict.VALID) == (not plain[1])
+
+
+def test_judge_takes_over_the_warnings_of_a_runtime_after_which_times_are_not_what_was_asked_for():
+    warned = launch([1000] * 60, warnings=(Reason("precision-unused", "fp16"), Reason("engine-built", "")))
+    assert codes([warned] * 5) == (Verdict.DEGRADED, ["precision-unused"])
