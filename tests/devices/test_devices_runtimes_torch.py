@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import subprocess
+import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -212,12 +215,28 @@ def test_canary_runs_and_lasts_longer_than_the_clock_can_mistake(engine):
 
 @pytest.fixture(scope="module")
 def compile_package(tmp_path_factory):
-    """Makes packages by AOTInductor, which needs a C++ compiler."""
+    """Makes packages by AOTInductor, which needs a C++ compiler.
+
+    It hands torch's own folder to that compiler unquoted, so torch is imported through a link without spaces.
+    """
+    site_packages = tmp_path_factory.mktemp("link") / "packages"
+    site_packages.symlink_to(Path(torch.__file__).parent.parent)
+    code = (
+        "import json, sys, torch\n"
+        "from tiny_models import INPUTS, tiny_module\n"
+        "program = torch.export.export(tiny_module(), (torch.zeros(1, INPUTS),))\n"
+        "path, configs = sys.argv[1], json.loads(sys.argv[2])\n"
+        "torch._inductor.aoti_compile_and_package(program, package_path=path, inductor_configs=configs)"
+    )
 
     def compile_one(name: str, configs: dict) -> Path:
         path = tmp_path_factory.mktemp("packages") / f"{name}.pt2"
-        program = torch.export.export(tiny_module(), (torch.zeros(1, INPUTS),))
-        torch._inductor.aoti_compile_and_package(program, package_path=str(path), inductor_configs=configs)
+        folders = os.pathsep.join((str(site_packages), str(Path(__file__).parent)))
+        subprocess.run(
+            [sys.executable, "-c", code, path, json.dumps(configs)],
+            env={**os.environ, "PYTHONPATH": folders},
+            check=True,
+        )
         return path
 
     return compile_one
