@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -66,6 +67,8 @@ def measured(
     protocol: MeasuringProtocol,
     on_progress: Callable[[int, int], None] | None = None,
     measurer: Measurer | None = None,
+    again: bool = False,
+    deadline_s: float | None = None,
 ) -> dict[str, Outcome]:
     """The outcome of every workload on ``target``, by identity.
 
@@ -83,6 +86,9 @@ def measured(
         on_progress: called with the number of workloads done, counting a batch by the share of its launches
             that is done, and their total.
         measurer: ``devices.measure`` unless given.
+        again: measure what is stored too, for example to see how well measurements repeat.
+        deadline_s: by ``time.monotonic``; no batch is begun after it, and what was not measured is left out
+            of the result.
 
     Raises:
         StoreError: an outcome cannot be read or stored.
@@ -92,9 +98,11 @@ def measured(
     measurer = measurer or _default_measurer()
     runtime, device = measurer.probe(target)
     distinct = {workload.identity: workload for workload in workloads}
-    outcomes = stored(workloads, target, store=store, protocol=protocol, measurer=measurer)
+    outcomes: dict[str, Outcome] = {}
+    if not again:
+        outcomes = stored(workloads, target, store=store, protocol=protocol, measurer=measurer)
     absent = [workload for identity, workload in distinct.items() if identity not in outcomes]
-    if absent:
+    if absent and not again:
         why = store.explain_miss(Key.of(absent[0], runtime, device, protocol))
         _log.info(
             "%d of %d workloads to measure on %s; the first: %s", len(absent), len(distinct), target, why
@@ -116,14 +124,17 @@ def measured(
 
     report(len(outcomes))
     for start in range(0, len(absent), BATCH):
+        if deadline_s is not None and time.monotonic() >= deadline_s:
+            _log.info("the time is up: %d workloads were not measured on %s", len(absent) - start, target)
+            break
         jobs = _exported(absent[start : start + BATCH], exporter, str(target), keep)
         progress = partial(report, len(outcomes), len(jobs))
         measurer.measure(jobs, target, protocol, on_progress=progress, on_outcome=keep)
         for _ in range(REPEATS):
-            if again := [job for job in jobs if _is_invalid(outcomes[job.name])]:
-                measurer.measure(again, target, protocol, on_outcome=keep)
+            if invalid := [job for job in jobs if _is_invalid(outcomes[job.name])]:
+                measurer.measure(invalid, target, protocol, on_outcome=keep)
         report(len(outcomes))
-    return {identity: outcomes[identity] for identity in distinct}
+    return {identity: outcomes[identity] for identity in distinct if identity in outcomes}
 
 
 def stored(

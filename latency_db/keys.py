@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from typing import Any, Literal
 
 from devices.digests import value_digest
@@ -31,12 +33,17 @@ class Workload:
 
 @dataclass(frozen=True)
 class Key:
-    """Digests of the four parts; a lookup never crosses a part silently."""
+    """Digests of the four parts; a lookup never crosses a part silently.
+
+    Attributes:
+        contents: what the digests stand for, by part, so that a miss can be explained; no part of equality.
+    """
 
     workload: str
     runtime: str
     device: str
     protocol: str
+    contents: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def of(
@@ -47,12 +54,22 @@ class Key:
         protocol: MeasuringProtocol,
     ) -> Key:
         """The key under which a measurement of ``workload`` is kept; the device's instance is left out."""
+        parts = {"runtime": _part(runtime), "device": _part(device), "protocol": _part(protocol)}
+        described = {"kind": workload.kind, "description": workload.description}
         return cls(
             workload.identity,
-            value_digest(asdict(runtime)),
-            value_digest(kind_of_device(device)),
-            value_digest(asdict(protocol)),
+            **{part: digest for part, (digest, _) in parts.items()},
+            contents={"workload": described, **{part: content for part, (_, content) in parts.items()}},
         )
+
+
+@lru_cache(maxsize=1024)
+def _part(
+    value: RuntimeIdentity | DeviceIdentity | MeasuringProtocol,
+) -> tuple[str, Mapping[str, Any]]:
+    """Digest and content of a part: thousands of keys share few of them."""
+    content = kind_of_device(value) if isinstance(value, DeviceIdentity) else asdict(value)
+    return value_digest(content), content
 
 
 def kind_of_device(device: DeviceIdentity) -> dict[str, Any]:

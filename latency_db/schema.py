@@ -1,6 +1,6 @@
-"""Tables of the latency database, and the version by which a file says which tables it has.
+"""Tables of the latency database, and the version by which a database says which tables it has.
 
-Measurements are only ever added. Estimates have no table here.
+Measurements and evidence are only ever added. Estimates have no table here.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     Connection,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -17,6 +18,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    UniqueConstraint,
     insert,
     inspect,
     select,
@@ -24,7 +26,8 @@ from sqlalchemy import (
 
 from latency_db.errors import StoreError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""1: measurements. 2: a digest of every row, so that merged databases hold each once; evidence."""
 
 # Named constraints can be altered by later migrations on every database.
 metadata = MetaData(
@@ -71,30 +74,59 @@ measurements = Table(
     Column("artifact_digest", String, nullable=False),
     Column("verdict", String, nullable=False),
     Column("reasons", JSON, nullable=False),
-    Column("launches", LargeBinary, comment="zlib of the JSON of all launches with their raw samples"),
+    Column("launches", LargeBinary),  # zlib of the JSON of all launches with their raw samples
     Column("started_at", String, nullable=False),
     Column("provenance", JSON, nullable=False),
+    Column("digest", String, nullable=False),  # of the rest of the row: latency_db.rows
     CheckConstraint("verdict IN ('valid', 'degraded', 'invalid', 'failed')", name="known_verdict"),
     CheckConstraint("(verdict = 'failed') = (launches IS NULL)", name="failures_have_no_times"),
     Index(None, "workload", "runtime", "device", "protocol"),
+    Index(None, "digest", unique=True),
+    Index(None, "target", "verdict"),
+    Index(None, "started_at"),
     sqlite_autoincrement=True,
 )
 
-_SQLITE_APPEND_ONLY = """
-CREATE TRIGGER measurements_keep_on_{event} BEFORE {event} ON measurements
-BEGIN SELECT RAISE(ABORT, 'measurements are kept for ever'); END
-"""
+evidence_sources = Table(
+    "evidence_sources",
+    metadata,
+    Column("digest", String, primary_key=True),
+    Column("name", String, nullable=False),
+    Column("content", JSON, nullable=False),  # latency_db.evidence.Source
+    Column("imported_at", String, nullable=False),
+)
+
+evidence = Table(
+    "evidence",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("source", ForeignKey("evidence_sources.digest"), nullable=False),
+    Column("row", Integer, nullable=False),  # of the imported file, from 0
+    Column("device", String, nullable=False),  # as the file or the user calls it
+    Column("workload", String, nullable=False),  # as the file describes it
+    Column("latency_ns", Float),
+    Column("count", Integer),
+    Column("variance_ns2", Float),
+    Column("flag", String, nullable=False),
+    CheckConstraint("flag IN ('', 'missing', 'impossible', 'failed-run')", name="known_flag"),
+    CheckConstraint("(flag IN ('missing', 'impossible')) = (latency_ns IS NULL)", name="only_times_are_kept"),
+    CheckConstraint("latency_ns > 0", name="latency_is_positive"),
+    UniqueConstraint("source", "device", "row"),
+    sqlite_autoincrement=True,
+)
+
+KEPT_FOR_EVER = (measurements, evidence)
 
 
-def is_prepared(connection: Connection) -> bool:
-    """Whether the database has this schema; ``False`` if it is empty.
+def version_of(connection: Connection) -> int | None:
+    """The schema version of the database; ``None`` if it is empty.
 
     Raises:
-        StoreError: the database holds something else, or has a newer schema.
+        StoreError: the database holds something else, lacks tables, or has a newer schema.
     """
-    tables = inspect(connection).get_table_names()
+    tables = set(inspect(connection).get_table_names())
     if not tables:
-        return False
+        return None
     if lathe_schema.name not in tables:
         raise StoreError(
             "this database is not a latency database",
@@ -108,19 +140,45 @@ def is_prepared(connection: Connection) -> bool:
             why=f"{lathe_schema.name} holds {len(versions)} rows instead of one",
             fix="restore the file from a copy, or choose another one with --db",
         )
-    if versions[0] > SCHEMA_VERSION:
+    version: int = versions[0]
+    if version > SCHEMA_VERSION:
         raise StoreError(
-            f"the latency database has schema {versions[0]}, newer than the {SCHEMA_VERSION} known here",
+            f"the latency database has schema {version}, newer than the {SCHEMA_VERSION} known here",
             why="a later version of Lathe wrote it; nothing in it was changed",
             fix="upgrade Lathe, or choose another file with --db",
         )
-    return True
+    if version == SCHEMA_VERSION and (missing := metadata.tables.keys() - tables):
+        raise StoreError(
+            f"the latency database lacks tables of its schema {version}",
+            why=f"missing: {', '.join(sorted(missing))}",
+            fix="restore it from a copy, or choose another one with --db",
+        )
+    return version
 
 
 def create(connection: Connection) -> None:
     """Create all tables and write the version, inside the caller's transaction."""
     metadata.create_all(connection)
+    for table in KEPT_FOR_EVER:
+        keep_for_ever(connection, table.name)
+    connection.execute(insert(lathe_schema).values(version=SCHEMA_VERSION))
+
+
+def keep_for_ever(connection: Connection, table: str) -> None:
+    """Let the database itself refuse to change or remove rows of a table."""
+    refusal = f"{table} are kept for ever" if table == "measurements" else f"{table} is kept for ever"
     if connection.dialect.name == "sqlite":
         for event in ("UPDATE", "DELETE"):
-            connection.exec_driver_sql(_SQLITE_APPEND_ONLY.format(event=event))
-    connection.execute(insert(lathe_schema).values(version=SCHEMA_VERSION))
+            connection.exec_driver_sql(
+                f"CREATE TRIGGER {table}_keep_on_{event} BEFORE {event} ON {table}\n"
+                f"BEGIN SELECT RAISE(ABORT, '{refusal}'); END"
+            )
+    elif connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(
+            f"CREATE FUNCTION {table}_keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+            f" RAISE EXCEPTION '{refusal}' USING ERRCODE = 'integrity_constraint_violation'; END $$"
+        )
+        connection.exec_driver_sql(
+            f"CREATE TRIGGER {table}_keep BEFORE UPDATE OR DELETE OR TRUNCATE ON {table}"
+            f" FOR EACH STATEMENT EXECUTE FUNCTION {table}_keep()"
+        )

@@ -2,48 +2,38 @@
 
 from __future__ import annotations
 
-import platform
-import zlib
-from collections.abc import Mapping
-from dataclasses import asdict
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Self
 
-from pydantic import TypeAdapter, ValidationError
-from sqlalchemy import Engine, Row, func, insert, select
+from sqlalchemy import Connection, Engine, func, select
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
 from devices.measurement import (
     DeviceIdentity,
-    Launch,
     Measurement,
-    MeasurementFailure,
     MeasuringProtocol,
     Outcome,
-    Reason,
     RuntimeIdentity,
     Verdict,
 )
-from latency_db.database import default_url, explained_errors, open_engine
+from latency_db.database import default_url, open_engine, sqlite_file, transact
 from latency_db.errors import StoreError
-from latency_db.keys import Key, Workload, kind_of_device
-from latency_db.schema import PARTS, SCHEMA_VERSION, measurements
+from latency_db.keys import Key, Workload
+from latency_db.miss import explanation
+from latency_db.rows import outcome_of, row_of
+from latency_db.schema import PARTS, measurements
 
-_FAILED = "failed"
-
-_LAUNCHES = TypeAdapter(tuple[Launch, ...])
-_REASONS = TypeAdapter(tuple[Reason, ...])
-_RUNTIME = TypeAdapter(RuntimeIdentity)
-_DEVICE = TypeAdapter(DeviceIdentity)
-_PROTOCOL = TypeAdapter(MeasuringProtocol)
+Entry = tuple[Workload, RuntimeIdentity, DeviceIdentity, MeasuringProtocol, Outcome]
+"""What ``Store.add`` takes."""
 
 
 def open_store(url: str | None = None) -> Store:
     """Open the store at a path or SQLAlchemy URL (default: ``default_url()``), creating it if need be.
 
     Raises:
-        StoreError: it cannot be opened or created, is damaged, or has a newer schema.
+        StoreError: it cannot be opened, created or migrated, is damaged, or has a newer schema.
     """
     return Store(open_engine(url or default_url()))
 
@@ -52,12 +42,14 @@ class Store:
     """Measurements and failures, kept for ever; a context manager. Several processes may write at once.
 
     Every method raises ``StoreError`` when the database cannot be read or written; what was stored before
-    is never lost by that.
+    is never lost by that. While a server does not answer, it is tried again for some seconds first.
     """
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        self.engine = engine
         self._known_parts: set[tuple[str, str]] = set()
+        self._file = sqlite_file(engine.url)
+        self._file_identity = _identity(self._file)
 
     def __enter__(self) -> Self:
         return self
@@ -67,7 +59,7 @@ class Store:
 
     def close(self) -> None:
         """Give back the connections."""
-        self._engine.dispose()
+        self.engine.dispose()
 
     def add(
         self,
@@ -82,33 +74,57 @@ class Store:
         Raises:
             ValueError: a measurement ran on another runtime, device or protocol than those given.
         """
-        key = Key.of(workload, runtime, device, protocol)
-        if isinstance(outcome, Measurement) and (outcome.runtime, outcome.device, outcome.protocol) != (
-            runtime,
-            device,
-            protocol,
-        ):
-            raise ValueError("the measurement ran on another runtime, device or protocol than given")
-        contents = {
-            "workload": {"kind": workload.kind, "description": workload.description},
-            "runtime": asdict(runtime),
-            "device": kind_of_device(device),
-            "protocol": asdict(protocol),
-        }
-        row = {
-            **asdict(key),
-            **_columns(outcome),
-            "instance": device.instance,
-            "target": outcome.target,
-            "artifact_digest": outcome.artifact_digest,
-            "provenance": _provenance(),
-        }
-        with explained_errors(self._engine.url):
-            for part, content in contents.items():
-                self._keep_part(part, getattr(key, part), content)
-            with self._engine.begin() as connection:
-                connection.execute(insert(measurements).values(row))
-        return key
+        return self.add_all([(workload, runtime, device, protocol, outcome)])[0]
+
+    def add_all(self, entries: Iterable[Entry]) -> list[Key]:
+        """Store many outcomes in one transaction, all or none; see ``add``."""
+        keys, rows = [], []
+        parts: dict[tuple[str, str], Mapping[str, Any]] = {}
+        for workload, runtime, device, protocol, outcome in entries:
+            if isinstance(outcome, Measurement) and (outcome.runtime, outcome.device, outcome.protocol) != (
+                runtime,
+                device,
+                protocol,
+            ):
+                raise ValueError("the measurement ran on another runtime, device or protocol than given")
+            key = Key.of(workload, runtime, device, protocol)
+            parts |= {(part, getattr(key, part)): content for part, content in key.contents.items()}
+            keys.append(key)
+            rows.append(row_of(key, device.instance, outcome))
+        self.put(parts, rows)
+        return keys
+
+    def put(
+        self, parts: Mapping[tuple[str, str], Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]
+    ) -> int:
+        """Store rows as ``latency_db.rows`` makes them, in one transaction; those already there are left out.
+
+        Args:
+            parts: contents by part and digest; all that the rows refer to and the database may lack.
+            rows: their columns.
+
+        Returns:
+            How many rows were new.
+        """
+        if not rows:
+            return 0
+        new_parts = {key: content for key, content in parts.items() if key not in self._known_parts}
+        try:
+            added = transact(self.engine, lambda connection: _insert(connection, new_parts, rows))
+        except StoreError as error:
+            if not isinstance(error.__cause__, IntegrityError) or len(new_parts) == len(parts):
+                raise
+            # A part without rows was cleared away since it was written.
+            self._known_parts.clear()
+            added = transact(self.engine, lambda connection: _insert(connection, parts, rows))
+        if _identity(self._file) != self._file_identity:
+            raise StoreError(
+                f"the latency database {self._file} was removed or replaced while it was open",
+                why="its disk is gone, or its folder was deleted; what was written since is lost with it",
+                fix="bring the file back and repeat the command: what is missing is measured again",
+            )
+        self._known_parts |= {key for key in parts if key[0] != "workload"}
+        return added
 
     def find(self, key: Key) -> Outcome | None:
         """The newest outcome under exactly this key that is not an invalid measurement, or ``None``."""
@@ -128,120 +144,51 @@ class Store:
             .order_by(measurements.c.id.desc())
             .limit(1)
         )
-        with explained_errors(self._engine.url), self._engine.connect() as connection:
-            row = connection.execute(query).one_or_none()
-        return None if row is None else _outcome(row)
+        row = transact(self.engine, lambda connection: connection.execute(query).one_or_none())
+        if row is None:
+            return None
+        columns = dict(row._mapping)
+        return outcome_of(columns, {part: columns[f"{part}_content"] for part in list(PARTS)[1:]})
 
     def explain_miss(self, key: Key) -> str:
-        """Why ``find(key)`` gives nothing: which part of the key differs from what is stored, and how."""
-        columns = [measurements.c[part] for part in PARTS]
-        query = (
-            select(*columns, func.max(measurements.c.id))
-            .where(measurements.c.workload == key.workload)
-            .group_by(*columns)
-            .order_by(func.max(measurements.c.id).desc())
-        )
-        with explained_errors(self._engine.url), self._engine.connect() as connection:
-            stored = [Key(*row[: len(PARTS)]) for row in connection.execute(query)]
-        if not stored:
-            return f"this workload was never measured; the database holds {self.count()} outcomes of others"
-        nearest = min(stored, key=lambda other: len(_differing(key, other)))
-        differing = _differing(key, nearest)
-        if not differing:
-            if self.find(key) is not None:
-                return "nothing is missing: an outcome is stored under this key"
-            return "it was measured under this key, but never validly"
-        differences = (
-            f"the {part} differs: {self._difference(part, getattr(key, part), getattr(nearest, part))}"
-            for part in differing
-        )
-        return "; ".join(differences)
+        """Why ``find(key)`` gives nothing: which parts of the key differ from the nearest row, and how."""
+        if self.find(key) is not None:
+            return "nothing is missing: an outcome is stored under this key"
+        stored = self.count()
+        return transact(self.engine, lambda connection: explanation(connection, key, stored))
 
     def count(self) -> int:
         """Number of stored outcomes, failures and invalid measurements included."""
-        with explained_errors(self._engine.url), self._engine.connect() as connection:
-            return connection.scalar(select(func.count()).select_from(measurements)) or 0
-
-    def _keep_part(self, part: str, digest: str, content: Mapping[str, Any]) -> None:
-        if (part, digest) in self._known_parts:
-            return
-        if self._part(part, digest) is None:
-            try:
-                with self._engine.begin() as connection:
-                    connection.execute(insert(PARTS[part]).values(digest=digest, content=content))
-            except IntegrityError:
-                if self._part(part, digest) is None:
-                    raise
-        self._known_parts.add((part, digest))
-
-    def _part(self, part: str, digest: str) -> dict[str, Any] | None:
-        table = PARTS[part]
-        query = select(table.c.content).where(table.c.digest == digest)
-        with self._engine.connect() as connection:
-            content: dict[str, Any] | None = connection.scalar(query)
-        return content
-
-    def _difference(self, part: str, wanted_digest: str, stored_digest: str) -> str:
-        with explained_errors(self._engine.url):
-            wanted, stored = self._part(part, wanted_digest), self._part(part, stored_digest) or {}
-        if wanted is None:
-            return f"stored is {stored}, and what is asked for has never been stored"
-        changes = (
-            f"{name} {stored.get(name)!r} is stored, {wanted.get(name)!r} is asked for"
-            for name in sorted(stored.keys() | wanted.keys())
-            if stored.get(name) != wanted.get(name)
-        )
-        return ", ".join(changes)
+        query = select(func.count()).select_from(measurements)
+        return transact(self.engine, lambda connection: connection.scalar(query)) or 0
 
 
-def _differing(key: Key, other: Key) -> list[str]:
-    return [part for part in PARTS if getattr(key, part) != getattr(other, part)]
-
-
-def _columns(outcome: Outcome) -> dict[str, Any]:
-    if isinstance(outcome, MeasurementFailure):
-        return {
-            "verdict": _FAILED,
-            "reasons": _REASONS.dump_python((outcome.reason,), mode="json"),
-            "launches": None,
-            "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
-    return {
-        "verdict": outcome.verdict.value,
-        "reasons": _REASONS.dump_python(outcome.reasons, mode="json"),
-        "launches": zlib.compress(_LAUNCHES.dump_json(outcome.launches)),
-        "started_at": outcome.started_at,
-    }
-
-
-def _outcome(row: Row[Any]) -> Outcome:
+def _identity(file: Path | None) -> tuple[int, int] | None:
+    """Which file it is, by device and inode: SQLite goes on writing to one that has been deleted."""
     try:
-        reasons = _REASONS.validate_python(row.reasons)
-        if row.verdict == _FAILED:
-            return MeasurementFailure(row.artifact_digest, row.target, reasons[0])
-        return Measurement(
-            artifact_digest=row.artifact_digest,
-            target=row.target,
-            runtime=_RUNTIME.validate_python(row.runtime_content),
-            device=_DEVICE.validate_python({**row.device_content, "instance": row.instance}),
-            protocol=_PROTOCOL.validate_python(row.protocol_content),
-            launches=_LAUNCHES.validate_json(zlib.decompress(row.launches)),
-            verdict=Verdict(row.verdict),
-            reasons=reasons,
-            started_at=row.started_at,
-        )
-    except (zlib.error, ValidationError, ValueError, IndexError) as error:
-        raise StoreError(
-            f"measurement {row.id} of the latency database cannot be read",
-            why=f"its row is damaged: {error}",
-            fix="restore the file from a copy, or choose another one with --db",
-        ) from error
+        state = file.stat() if file is not None else None
+    except OSError:
+        return None
+    return None if state is None else (state.st_dev, state.st_ino)
 
 
-def _provenance() -> dict[str, Any]:
-    """Versions that wrote a row."""
-    try:
-        lathe = version("lathe-deploy")
-    except PackageNotFoundError:
-        lathe = "unknown"
-    return {"lathe": lathe, "python": platform.python_version(), "schema": SCHEMA_VERSION}
+def _insert(
+    connection: Connection,
+    parts: Mapping[tuple[str, str], Mapping[str, Any]],
+    rows: Sequence[Mapping[str, Any]],
+) -> int:
+    """Insert what is not there yet; the number of new rows.
+
+    Parts go in a fixed order, so that writers on a server do not wait for one another in a circle.
+    """
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    for part, table in PARTS.items():
+        contents = [
+            {"digest": digest, "content": content}
+            for (name, digest), content in sorted(parts.items(), key=lambda item: item[0])
+            if name == part
+        ]
+        if contents:
+            connection.execute(insert(table).on_conflict_do_nothing(index_elements=["digest"]), contents)
+    statement = insert(measurements).on_conflict_do_nothing(index_elements=["digest"])
+    return len(connection.scalars(statement.returning(measurements.c.id), list(rows)).all())

@@ -65,6 +65,7 @@ def show_info(db: Db = None, json_output: Json = False) -> None:
 
 @db_app.command("query")
 def query(
+    *,
     target: Target = None,
     workload: Workload = None,
     verdict: Verdict = None,
@@ -131,6 +132,7 @@ def export(
     file: Annotated[
         str, typer.Argument(metavar="FILE", help="Its suffix says the format: .parquet, .csv or .json.")
     ],
+    *,
     target: Target = None,
     workload: Workload = None,
     verdict: Verdict = None,
@@ -158,6 +160,7 @@ def import_(
     file: Annotated[
         str, typer.Argument(metavar="FILE", help="A file of lathe db export, or see --evidence.")
     ],
+    *,
     evidence: Annotated[
         bool,
         typer.Option(
@@ -255,10 +258,9 @@ def gc(
     if json_output:
         print_json({**asdict(cleared), "dry_run": rehearse})
         return
+    copies = f"{len(cleared.backups)} copies ({cleared.freed_bytes / 1e6:.1f} MB)"
     verb = "would be removed" if rehearse else "removed"
-    typer.echo(
-        f"{verb}: {len(cleared.backups)} copies ({cleared.freed_bytes / 1e6:.1f} MB), {cleared.parts} unused parts"
-    )
+    typer.echo(f"{verb}: {copies}, {cleared.parts} unused parts of keys")
 
 
 def _filter(target: str | None, workload: str | None, verdict: str | None, since: str | None) -> Filter:

@@ -10,9 +10,11 @@ from typing import Annotated
 import typer
 
 from devices.errors import LatheError
+from pipeline.cli.db import db_app
 from pipeline.cli.devices import devices_app
 from pipeline.cli.output import print_error
 from pipeline.cli.profile import compare, profile
+from pipeline.cli.table import table_app
 
 app = typer.Typer(
     name="lathe",
@@ -95,6 +97,8 @@ def recipes(
 app.command()(profile)
 app.command()(compare)
 app.add_typer(devices_app, name="devices")
+app.add_typer(db_app, name="db")
+app.add_typer(table_app, name="table")
 
 
 def main() -> None:

@@ -24,6 +24,7 @@ from pipeline.stages.context import Context
 from pipeline.stages.measuring import Part, measure_parts
 from pipeline.stages.space import Task
 from pipeline.stages.teacher_parts import TeacherLatency, teacher_latency, teacher_parts
+from pipeline.tables.traits import traits_of
 
 
 @dataclass(frozen=True)
@@ -157,6 +158,7 @@ def _measure_blocks(context: Context, task: Task) -> Tables:
                     block.identity: outcomes[target][part.workload.identity]
                     for block, part in zip(blocks, its_parts, strict=True)
                 },
+                traits_of(blocks),
             )
             for target, its_parts in parts.items()
         },

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from devices.measurement import Outcome, Reason
+from devices.measurement import MeasuringProtocol, Outcome, Reason
 from devices.target import Target
 from latency_db.builder import measured, stored
 from latency_db.keys import Workload
+from latency_db.store import Store
 from pipeline.export.base import Format, format_of
-from pipeline.stages.context import Context
+from pipeline.progress import Reporter
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,8 +32,36 @@ class Part:
     shape: Shape
 
 
+class Workplace(Protocol):
+    """What measuring needs; the context of a run is one."""
+
+    @property
+    def store(self) -> Store:
+        """Where outcomes are found and kept."""
+        ...
+
+    @property
+    def protocol(self) -> MeasuringProtocol:
+        """How to measure."""
+        ...
+
+    @property
+    def reporter(self) -> Reporter:
+        """Where to tell of progress."""
+        ...
+
+    def scratch(self) -> AbstractContextManager[Path]:
+        """A folder that is gone afterwards."""
+        ...
+
+
 def measure_parts(
-    context: Context, parts: Mapping[Target, Sequence[Part]], what: str
+    context: Workplace,
+    parts: Mapping[Target, Sequence[Part]],
+    what: str,
+    *,
+    again: bool = False,
+    deadline_s: float | None = None,
 ) -> dict[Target, dict[str, Outcome]]:
     """One outcome per part, by workload identity, on every target.
 
@@ -42,11 +72,13 @@ def measure_parts(
         context: of the run.
         parts: what to measure, by target.
         what: the parts in a word, for progress lines.
+        again: as of ``latency_db.builder.measured``.
+        deadline_s: as there; what is not measured by then has no outcome.
     """
     outcomes: dict[Target, dict[str, Outcome]] = {}
     wanted: dict[Format, dict[str, Part]] = {}
     for target, its_parts in parts.items():
-        workloads = [part.workload for part in its_parts]
+        workloads = [] if again else [part.workload for part in its_parts]
         outcomes[target] = stored(workloads, target, store=context.store, protocol=context.protocol)
         for part in its_parts:
             if part.workload.identity not in outcomes[target]:
@@ -65,12 +97,14 @@ def measure_parts(
                     exporter=lambda batch, files=files: {w.identity: files[w.identity] for w in batch},  # type: ignore[misc]
                     protocol=context.protocol,
                     on_progress=advance,
+                    again=again,
+                    deadline_s=deadline_s,
                 )
     return outcomes
 
 
 def _export(
-    context: Context, wanted: Mapping[Format, Mapping[str, Part]], folder: Path, what: str
+    context: Workplace, wanted: Mapping[Format, Mapping[str, Part]], folder: Path, what: str
 ) -> dict[Format, dict[str, Path | Reason]]:
     import torch
 

@@ -56,28 +56,30 @@ def failure(code: str = "unsupported") -> MeasurementFailure:
     return MeasurementFailure("ef" * 32, "host/onnxruntime:fp32@1", Reason(code, "no kernel for it"))
 
 
+# PostgreSQL has no text with the character 0.
+words = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
 counts = st.integers(0, 2**63)
 few_counts = st.none() | st.lists(counts, max_size=3).map(tuple)
 finite = st.floats(allow_nan=False, allow_infinity=False)
-reasons = st.builds(Reason, code=st.text(), detail=st.text())
+reasons = st.builds(Reason, code=words, detail=words)
 conditions = st.builds(
     Conditions,
     load_1min=st.none() | finite,
     memory_available_bytes=st.none() | counts,
     cpu_frequency_khz=few_counts,
-    governor=st.none() | st.text(),
+    governor=st.none() | words,
     temperature_millicelsius=few_counts,
     throttle_count=st.none() | counts,
     battery_percent=st.none() | st.integers(0, 100),
     charging=st.none() | st.booleans(),
     thermal_status=st.none() | st.integers(0, 6),
     gpu_frequency_khz=st.none() | counts,
-    gpu_throttle_reasons=st.none() | st.text(),
+    gpu_throttle_reasons=st.none() | words,
 )
 signed = st.integers(-(2**62), 2**62)
 usages = st.builds(Usage, counts, counts, st.none() | counts, st.none() | counts, st.none() | counts, signed)
 placements = st.builds(
-    Placement, st.text(), st.lists(st.builds(Placed, st.text(), counts, counts), max_size=2).map(tuple)
+    Placement, words, st.lists(st.builds(Placed, words, counts, counts), max_size=2).map(tuple)
 )
 summaries = st.builds(
     Summary, counts, counts, counts, counts, st.lists(st.tuples(finite, counts), max_size=2).map(tuple)
@@ -102,22 +104,22 @@ launches = st.builds(
 )
 runtimes = st.builds(
     RuntimeIdentity,
-    name=st.text(),
-    version=st.text(),
-    binary_digest=st.text(),
-    precision=st.text(),
+    name=words,
+    version=words,
+    binary_digest=words,
+    precision=words,
     threads=counts,
-    options=st.lists(st.text(), max_size=2).map(tuple),
+    options=st.lists(words, max_size=2).map(tuple),
 )
 devices = st.builds(
     DeviceIdentity,
-    machine=st.text(),
-    cpu=st.text(),
+    machine=words,
+    cpu=words,
     cores=counts,
-    os=st.text(),
-    kernel=st.text(),
-    instance=st.text(),
-    accelerator=st.text(),
+    os=words,
+    kernel=words,
+    instance=words,
+    accelerator=words,
     emulated=st.booleans(),
 )
 protocols = st.builds(
@@ -126,20 +128,20 @@ protocols = st.builds(
     max_ns=counts,
     headline_quantile=st.floats(0, 1),
 )
-workloads = st.builds(Workload.of, st.sampled_from(["block", "network"]), st.text(), st.text())
+workloads = st.builds(Workload.of, st.sampled_from(["block", "network"]), words, words)
 measurements = st.builds(
     Measurement,
-    artifact_digest=st.text(),
-    target=st.text(),
+    artifact_digest=words,
+    target=words,
     runtime=runtimes,
     device=devices,
     protocol=protocols,
     launches=st.lists(launches, min_size=1, max_size=3).map(tuple),
     verdict=st.sampled_from([Verdict.VALID, Verdict.DEGRADED]),
     reasons=st.lists(reasons, max_size=2).map(tuple),
-    started_at=st.text(),
+    started_at=words,
     kind=st.just("measurement"),
 )
 failures = st.builds(
-    MeasurementFailure, artifact_digest=st.text(), target=st.text(), reason=reasons, kind=st.just("failure")
+    MeasurementFailure, artifact_digest=words, target=words, reason=reasons, kind=st.just("failure")
 )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -226,3 +227,35 @@ def test_measured_refuses_when_the_exporter_leaves_a_workload_out(store: Store, 
             measurer=bench,
         )
     assert bench.measured == []
+
+
+def test_measured_measures_what_is_stored_when_asked_to_do_it_again(store: Store, bench: Bench) -> None:
+    run("ab", store, bench)
+    outcomes = measured(
+        [block("a")],
+        TARGET,
+        store=store,
+        exporter=bench.export,
+        protocol=PROTOCOL,
+        measurer=bench,
+        again=True,
+    )
+    assert list(outcomes) == [block("a").identity]
+    assert bench.measured == [["a", "b"], ["a"]]
+
+
+def test_measured_begins_nothing_after_the_deadline_and_still_gives_what_is_stored(
+    store: Store, bench: Bench
+) -> None:
+    run("a", store, bench)
+    outcomes = measured(
+        [block("a"), block("b")],
+        TARGET,
+        store=store,
+        exporter=bench.export,
+        protocol=PROTOCOL,
+        measurer=bench,
+        deadline_s=time.monotonic(),
+    )
+    assert list(outcomes) == [block("a").identity]
+    assert bench.measured == [["a"]]

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import os
+import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +17,7 @@ from latency_db.errors import StoreError
 from latency_db.schema import SCHEMA_VERSION
 from latency_db.store import Store, open_store
 
+OLD = Path(__file__).with_name("data") / "schema_1.db"
 WRITERS = Path(__file__).with_name("store_writers.py")
 
 
@@ -58,7 +63,7 @@ def test_default_url_is_in_the_users_data_folder_unless_the_environment_names_an
 
 def test_open_store_uses_write_ahead_log_and_foreign_keys(tmp_path: Path) -> None:
     path = filled(tmp_path / "latency.db")
-    with open_store(str(path)) as store, store._engine.connect() as connection:
+    with open_store(str(path)) as store, store.engine.connect() as connection:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
         assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
         assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 30_000
@@ -122,6 +127,15 @@ def test_open_store_refuses_when_the_version_is_lost(tmp_path: Path) -> None:
     assert "which schema" in refusal(path).what
 
 
+def test_open_store_refuses_when_a_table_is_lost(tmp_path: Path) -> None:
+    path = filled(tmp_path / "latency.db")
+    with sqlite3.connect(path) as connection:
+        connection.execute("DROP TABLE evidence")
+    error = refusal(path)
+    assert "lacks tables" in error.what
+    assert "evidence" in error.why
+
+
 @pytest.mark.parametrize("folder", ["a file/under", "/proc/lathe"])
 def test_open_store_refuses_when_the_folder_cannot_be_written(tmp_path: Path, folder: str) -> None:
     (tmp_path / "a file").write_text("not a folder")
@@ -150,7 +164,7 @@ def test_add_explains_when_the_database_is_read_only(tmp_path: Path) -> None:
 def test_add_explains_and_keeps_the_rest_when_the_database_may_not_grow(tmp_path: Path) -> None:
     path = filled(tmp_path / "latency.db")
     with open_store(str(path)) as store:
-        with store._engine.connect() as connection:
+        with store.engine.connect() as connection:
             connection.exec_driver_sql("PRAGMA max_page_count = 1")
         with pytest.raises(StoreError, match="disk space"):
             for row in range(1, 1000):
@@ -172,6 +186,86 @@ def test_add_explains_and_keeps_the_rest_when_the_disk_is_full(tmp_path: Path) -
         assert store.find(key_of(block("0"))) == measurement()
         add(store, "written after the disk was freed")
     assert integrity(path) == "ok"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of one megabyte."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    if os.getuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("only root may mount a small file system, and not in every container")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_store_keeps_what_it_reported_when_a_real_disk_fills_up(small_disk: Path) -> None:
+    path = small_disk / "latency.db"
+    with open_store(str(path)) as store:
+        with pytest.raises(StoreError) as caught:
+            for row in range(100_000):
+                add(store, str(row))
+        assert "disk" in caught.value.fix
+        reported = row
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT count(*) FROM measurements").fetchone() == (reported,)
+    assert integrity(path) == "ok"
+
+
+def test_a_migration_on_a_full_disk_leaves_the_file_as_it_was(small_disk: Path) -> None:
+    path = Path(shutil.copy(OLD, small_disk / "latency.db"))
+    filler = small_disk / "filler"
+    with pytest.raises(OSError, match="No space"), filler.open("wb") as stream:
+        stream.write(b"\0" * (1 << 21))
+    with pytest.raises(StoreError) as caught:
+        open_store(str(path))
+    assert "disk" in caught.value.fix
+    filler.unlink()
+    with open_store(str(path)) as store:
+        assert store.count() == 6
+
+
+def test_add_explains_when_the_file_is_gone_in_the_middle(tmp_path: Path) -> None:
+    folder = tmp_path / "disk"
+    path = filled(folder / "latency.db")
+    with open_store(str(path)) as store:
+        add(store, "1")
+        shutil.rmtree(folder)
+        with pytest.raises(StoreError, match="removed or replaced"):
+            add(store, "2")
+
+
+def test_a_read_only_file_can_be_read_but_not_written(tmp_path: Path) -> None:
+    path = filled(tmp_path / "latency.db")
+    tmp_path.chmod(0o555)
+    path.chmod(0o444)
+    code = (
+        "import sys, os; from test_latency_db_database import add, open_store;"
+        "import email.parser, encodings.idna;"
+        "os.getuid() or os.setuid(65534);"
+        "store = open_store(sys.argv[1]); print(store.count(), flush=True); add(store, '1')"
+    )
+    places = [str(path), str(WRITERS.parent), str(WRITERS.parents[2])]
+    if os.getuid() == 0 and not _readable_by_all(path):
+        path = Path(shutil.copy(path, tempfile.mkdtemp(prefix="lathe-read-only-")))
+        path.parent.chmod(0o555)
+    ended = subprocess.run(
+        [sys.executable, "-c", code, str(path)],
+        cwd=WRITERS.parent,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(places[1:])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    tmp_path.chmod(0o755)
+    assert ended.stdout == "1\n", ended.stderr
+    assert "cannot be written" in ended.stderr
+    assert "make the file and its folder writable" in ended.stderr
+
+
+def _readable_by_all(path: Path) -> bool:
+    return all(folder.stat().st_mode & 0o005 == 0o005 for folder in path.parents)
 
 
 def test_store_keeps_every_row_when_eight_processes_write_at_once(tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ from devices.measurement import Reason
 from devices.statistics import Interval
 from devices.target import Target
 from latency_db.errors import EstimateError
-from latency_db.network_model import NetworkModel, nonnegative_least_squares
-from latency_db.table import LatencyTable
+from latency_db.fitting import nonnegative_least_squares
+from latency_db.network_model import NetworkModel
+from latency_db.table import BlockTraits, LatencyTable
 
 BLOCKS = {f"b{i}": 1e4 * 1.4**i for i in range(12)}
 
@@ -210,3 +211,69 @@ def test_model_is_frozen() -> None:
     with pytest.raises(AttributeError):
         model.scale = 1.0  # type: ignore[misc]
     assert replace(model, scale=1.0).scale == 1.0
+
+
+def table_with_traits(seed: int) -> LatencyTable:
+    generator = np.random.default_rng(seed)
+    traits = {
+        name: BlockTraits(int(generator.integers(1_000, 100_000)), int(generator.integers(100, 50_000)))
+        for name in BLOCKS
+    }
+    return replace(table_of(BLOCKS), traits=traits)
+
+
+def test_fit_finds_what_boundaries_and_weights_cost() -> None:
+    table = table_with_traits(3)
+    # What the block of the least latency per boundary byte may lose at most.
+    boundary = -0.5 * min(BLOCKS[name] / table.traits[name].boundary_bytes for name in BLOCKS)
+    networks = draw_networks(np.random.default_rng(4), 40)
+    measured = [
+        sum(
+            0.9 * BLOCKS[name]
+            + boundary * table.traits[name].boundary_bytes
+            + 0.2 * table.traits[name].weight_bytes
+            for name in network
+        )
+        + 500
+        for network in networks
+    ]
+    model = NetworkModel.fit(table, networks, measured)
+    assert model.scale == pytest.approx(0.9, rel=1e-4)
+    assert model.boundary_ns_per_byte == pytest.approx(boundary, rel=1e-3)
+    assert model.weights_ns_per_byte == pytest.approx(0.2, rel=1e-3)
+    assert [estimate.value_ns for estimate in model.estimate(networks)] == pytest.approx(measured)
+
+
+@settings(deadline=None, max_examples=20)
+@given(seed=st.integers(0, 1000))
+def test_no_block_costs_less_than_nothing_whatever_was_measured(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    table = table_with_traits(seed)
+    networks = draw_networks(generator, 10)
+    measured = [float(generator.uniform(1e3, 1e6)) for _ in networks]
+    model = NetworkModel.fit(table, networks, measured)
+    sizes = table.traits
+    for name, latency in BLOCKS.items():
+        cost = (
+            model.scale * latency
+            + model.per_block_ns
+            + model.boundary_ns_per_byte * sizes[name].boundary_bytes
+            + model.weights_ns_per_byte * sizes[name].weight_bytes
+        )
+        assert cost >= -1e-6 * latency
+    assert model.scale >= 0
+
+
+def test_interval_is_made_of_the_scored_networks_alone() -> None:
+    generator = np.random.default_rng(5)
+    networks = draw_networks(generator, 30)
+    noise = [0.001] * 20 + [0.2] * 10
+    measured = [
+        true_latency(n, 0.8, 500, 2e4) * (1 + s * generator.normal())
+        for n, s in zip(networks, noise, strict=True)
+    ]
+    quiet = NetworkModel.fit(TABLE, networks, measured, scored=range(20))
+    assert quiet.upper_factor < NetworkModel.fit(TABLE, networks, measured).upper_factor
+    assert quiet.coverage == 0.9
+    with pytest.raises(ValueError, match="scored"):
+        NetworkModel.fit(TABLE, networks, measured, scored=[])

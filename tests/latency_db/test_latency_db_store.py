@@ -22,25 +22,24 @@ from measurement_samples import (
     runtimes,
     workloads,
 )
-from sqlalchemy import text
+from sqlalchemy import insert, select, text
 from sqlalchemy.exc import IntegrityError
 
 from devices.measurement import DeviceIdentity, Measurement, MeasurementFailure, Outcome, Verdict
 from latency_db.errors import StoreError
 from latency_db.keys import Key, Workload
+from latency_db.schema import evidence, evidence_sources
 from latency_db.store import Store, open_store
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with open_store(str(tmp_path / "latency.db")) as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def shared_store() -> Iterator[Store]:
-    with tempfile.TemporaryDirectory() as folder, open_store(f"{folder}/latency.db") as opened:
-        yield opened
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def shared_store(request: pytest.FixtureRequest) -> Iterator[Store]:
+    with tempfile.TemporaryDirectory() as folder:
+        location = f"{folder}/latency.db"
+        if request.param == "postgresql":
+            location = request.getfixturevalue("server").new_database()
+        with open_store(location) as opened:
+            yield opened
 
 
 def add(store: Store, workload: Workload, outcome: Outcome, device: DeviceIdentity = DEVICE) -> Key:
@@ -106,13 +105,43 @@ def test_find_returns_a_measurement_of_another_machine_of_the_kind(store: Store)
     assert found.device == other_machine
 
 
-def test_store_keeps_everything_when_it_is_opened_again(tmp_path: Path) -> None:
+def test_store_keeps_everything_when_it_is_opened_again(location: str) -> None:
+    with open_store(location) as store:
+        key = add(store, block("a"), measurement())
+    with open_store(location) as store:
+        assert store.find(key) == measurement()
+
+
+def test_store_makes_its_folder_when_there_is_none(tmp_path: Path) -> None:
     path = str(tmp_path / "new folder" / "with ? and #.db")
     with open_store(path) as store:
-        key = add(store, block("a"), measurement())
-    with open_store(path) as store:
-        assert store.find(key) == measurement()
+        add(store, block("a"), measurement())
     assert Path(path).exists()
+
+
+def test_add_all_stores_many_outcomes_in_the_given_order(store: Store) -> None:
+    entries = [(block(str(n)), RUNTIME, DEVICE, PROTOCOL, measurement(n + 1)) for n in range(50)]
+    entries.append((block("0"), RUNTIME, DEVICE, PROTOCOL, failure()))
+    keys = store.add_all(entries)
+    assert store.count() == 51
+    assert [store.find(key) for key in keys[1:50]] == [measurement(n + 1) for n in range(1, 50)]
+    assert store.find(keys[0]) == failure()
+    assert store.add_all([]) == []
+
+
+def test_add_all_stores_nothing_when_one_outcome_is_refused(store: Store) -> None:
+    stranger = replace(measurement(), runtime=replace(RUNTIME, version="2"))
+    good = (block("a"), RUNTIME, DEVICE, PROTOCOL, measurement())
+    with pytest.raises(ValueError, match="another runtime"):
+        store.add_all([good, (block("b"), RUNTIME, DEVICE, PROTOCOL, stranger)])
+    assert store.count() == 0
+
+
+def test_add_writes_parts_again_when_they_were_cleared_away_meanwhile(store: Store) -> None:
+    first = replace(measurement(), runtime=replace(RUNTIME, version="2"))
+    store._known_parts |= {("runtime", Key.of(block("a"), first.runtime, DEVICE, PROTOCOL).runtime)}
+    key = add(store, block("a"), first)
+    assert store.find(key) == first
 
 
 def test_store_works_in_memory_when_the_url_says_so() -> None:
@@ -126,27 +155,90 @@ def test_add_refuses_a_measurement_that_ran_on_another_runtime(store: Store) -> 
         store.add(block("a"), RUNTIME, DEVICE, PROTOCOL, stranger)
 
 
-@pytest.mark.parametrize("statement", ["DELETE FROM measurements", "UPDATE measurements SET target = 'x'"])
-def test_measurements_cannot_be_changed_when_they_are_stored(store: Store, statement: str) -> None:
+@pytest.mark.parametrize(
+    "statement", ["DELETE FROM {table}", "UPDATE {table} SET {column} = 'x'", "TRUNCATE {table}"]
+)
+@pytest.mark.parametrize(("table", "column"), [("measurements", "target"), ("evidence", "device")])
+def test_rows_cannot_be_changed_or_removed_when_they_are_stored(
+    store: Store, statement: str, table: str, column: str
+) -> None:
+    if store.engine.dialect.name == "sqlite" and statement.startswith("TRUNCATE"):
+        statement = "REPLACE INTO {table} SELECT * FROM {table}"
     key = add(store, block("a"), measurement())
-    with pytest.raises(IntegrityError, match="kept for ever"), store._engine.begin() as connection:
-        connection.execute(text(statement))
+    source = {"digest": "s", "name": "n", "content": {}, "imported_at": "now"}
+    cell = {"source": "s", "row": 0, "device": "d", "workload": "w", "latency_ns": 1.0, "flag": ""}
+    with store.engine.begin() as connection:
+        connection.execute(insert(evidence_sources), source)
+        connection.execute(insert(evidence), cell)
+    with pytest.raises(IntegrityError, match="kept for ever"), store.engine.begin() as connection:
+        connection.execute(text(statement.format(table=table, column=column)))
     assert store.find(key) == measurement()
+    with store.engine.connect() as connection:
+        assert connection.scalar(select(evidence.c.device)) == "d"
 
 
 def test_find_explains_when_a_row_is_damaged(tmp_path: Path) -> None:
     with open_store(str(tmp_path / "latency.db")) as store:
         key = add(store, block("a"), measurement())
-        with store._engine.begin() as connection:
+        with store.engine.begin() as connection:
             connection.execute(text("DROP TRIGGER measurements_keep_on_UPDATE"))
             connection.execute(text("UPDATE measurements SET launches = x'00'"))
         with pytest.raises(StoreError, match="measurement 1 of the latency database cannot be read"):
             store.find(key)
 
 
+def test_explain_miss_says_so_when_nothing_is_stored(store: Store) -> None:
+    assert store.explain_miss(key_of(block("a"))) == "the database is empty"
+
+
 def test_explain_miss_says_so_when_the_workload_is_new(store: Store) -> None:
     add(store, block("a"), measurement())
-    assert "never measured" in store.explain_miss(key_of(block("b")))
+    assert store.explain_miss(key_of(block("b"))) == (
+        "this workload was never measured; others were, on this runtime, device and protocol"
+    )
+
+
+def test_explain_miss_also_compares_the_other_parts_when_the_workload_is_new(store: Store) -> None:
+    add(store, block("a"), measurement())
+    wanted = Key.of(block("b"), RUNTIME, replace(DEVICE, kernel="6.2"), PROTOCOL)
+    assert store.explain_miss(wanted) == (
+        "this workload was never measured; the nearest of the others: "
+        "the device differs: kernel '6.1' is stored, '6.2' is asked for"
+    )
+
+
+def test_find_never_answers_with_an_emulated_device_for_a_real_one(store: Store) -> None:
+    emulated = replace(measurement(), device=replace(DEVICE, emulated=True))
+    add(store, block("a"), emulated)
+    assert store.find(key_of(block("a"))) is None
+    assert store.explain_miss(key_of(block("a"))) == (
+        "the device differs: emulated True is stored, False is asked for"
+    )
+
+
+def test_explain_miss_names_every_field_of_every_part_that_differs(store: Store) -> None:
+    add(store, block("a"), measurement())
+    wanted = Key.of(
+        block("a"), replace(RUNTIME, threads=2, options=()), DEVICE, replace(PROTOCOL, launches=9)
+    )
+    assert store.explain_miss(wanted) == (
+        "the runtime differs: options ['arena'] is stored, [] is asked for, threads 1 is stored, "
+        "2 is asked for; the protocol differs: launches 5 is stored, 9 is asked for"
+    )
+
+
+@settings(max_examples=20, deadline=None)
+@given(workload=workloads, stored=measurements, wanted=measurements)
+def test_explain_miss_names_exactly_the_parts_that_differ(
+    workload: Workload, stored: Measurement, wanted: Measurement
+) -> None:
+    with open_store("sqlite://") as store:
+        key = add(store, workload, stored)
+        other = Key.of(workload, wanted.runtime, wanted.device, wanted.protocol)
+        message = store.explain_miss(other)
+        for part in ("runtime", "device", "protocol"):
+            differs = getattr(key, part) != getattr(other, part)
+            assert (f"the {part} differs: " in message) == differs
 
 
 def test_explain_miss_says_so_when_only_invalid_measurements_exist(store: Store) -> None:
@@ -158,12 +250,13 @@ def test_explain_miss_says_so_when_nothing_is_missing(store: Store) -> None:
     assert "nothing is missing" in store.explain_miss(add(store, block("a"), measurement()))
 
 
-def test_explain_miss_names_the_part_and_its_content_when_the_wanted_part_is_unknown(store: Store) -> None:
+def test_explain_miss_shows_what_is_stored_when_only_digests_are_asked_for(store: Store) -> None:
     add(store, block("a"), measurement())
     wanted = Key.of(block("a"), replace(RUNTIME, version="1.21.0"), DEVICE, PROTOCOL)
-    message = store.explain_miss(wanted)
+    message = store.explain_miss(Key(wanted.workload, wanted.runtime, wanted.device, wanted.protocol))
     assert message.startswith("the runtime differs")
     assert "1.20.0" in message
+    assert "never been stored" in message
 
 
 def test_explain_miss_names_the_fields_when_both_parts_are_known(store: Store) -> None:

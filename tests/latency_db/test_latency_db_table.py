@@ -1,15 +1,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
-from measurement_samples import failure, measurement
+from measurement_samples import DEVICE, PROTOCOL, RUNTIME, failure, measurement
 from pydantic import TypeAdapter
 
 from devices.measurement import Verdict
 from devices.target import Target
 from latency_db.errors import EstimateError
-from latency_db.table import LatencyTable
+from latency_db.table import LatencyTable, TableKey
 
 TARGET = Target("host", "onnxruntime")
 
@@ -49,3 +50,33 @@ def test_table_survives_json() -> None:
     adapter = TypeAdapter(LatencyTable)
     table = LatencyTable.of(TARGET, {"a": measurement(), "b": failure()})
     assert adapter.validate_json(adapter.dump_json(table)) == table
+
+
+def test_table_is_bound_to_the_key_of_its_measurements() -> None:
+    table = LatencyTable.of(TARGET, {"a": measurement(), "b": failure()})
+    key = TableKey.of(RUNTIME, DEVICE, PROTOCOL)
+    assert table.key == key
+    table.require_key(TableKey.of(RUNTIME, replace(DEVICE, instance="another of its kind"), PROTOCOL))
+    assert LatencyTable.of(TARGET, {"b": failure()}).key is None
+
+
+@pytest.mark.parametrize(
+    ("runtime", "said"),
+    [
+        (replace(RUNTIME, version="1.21.0"), "runtime version: 1.20.0, not 1.21.0"),
+        (replace(RUNTIME, precision="int8"), "runtime precision: fp32, not int8"),
+        (replace(RUNTIME, threads=4), "runtime threads: 1, not 4"),
+    ],
+)
+def test_table_refuses_another_runtime_precision_or_thread_count(runtime, said) -> None:
+    table = LatencyTable.of(TARGET, {"a": measurement()})
+    with pytest.raises(EstimateError) as caught:
+        table.require_key(TableKey.of(runtime, DEVICE, PROTOCOL))
+    assert said in caught.value.why
+
+
+def test_table_refuses_rows_of_two_runtimes() -> None:
+    other = replace(measurement(), runtime=replace(RUNTIME, version="1.21.0"))
+    with pytest.raises(EstimateError, match="under one key") as caught:
+        LatencyTable.of(TARGET, {"a": measurement(), "b": other})
+    assert "1.21.0" in caught.value.why

@@ -1,16 +1,20 @@
-"""Speed of the latency database, as JSON: ``python tools/bench/store.py [ROWS]``.
+"""Speed of the latency database, as JSON: ``python tools/bench/store.py [ROWS] [SECONDS]``.
 
-Rows are what the default protocol gives for a block: five launches of a few hundred samples each.
+Rows are what the default protocol gives for a block: five launches of a few hundred samples each. The rows
+that only fill the database up to ROWS have one launch of ten, so that a million of them fit on a small disk.
 """
 
 from __future__ import annotations
 
 import json
+import multiprocessing
 import random
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from devices.measurement import (
@@ -22,6 +26,7 @@ from devices.measurement import (
     RuntimeIdentity,
     Verdict,
 )
+from latency_db.errors import StoreError
 from latency_db.keys import Key, Workload
 from latency_db.store import open_store
 
@@ -29,70 +34,169 @@ RUNTIME = RuntimeIdentity("onnxruntime", "1.20.0", "ab" * 32, "fp32", 1)
 DEVICE = DeviceIdentity("host", "some cpu", 2, "linux", "6.1", "machine-1")
 PROTOCOL = MeasuringProtocol()
 SAMPLES_PER_LAUNCH = 400
+BATCH = 500
+BATCHED_ROWS = 20_000
+LOOKUPS = 500
+WRITERS = 8
 
 
-def measurement(generator: random.Random) -> Measurement:
+def measurement(generator: random.Random, samples: int, launches: int) -> Measurement:
     conditions = Conditions(0.1, 8 << 30, (2_000_000,), "performance", (45_000,), 0)
-    launches = tuple(
+    drawn = tuple(
         Launch(
             process_start_ns=50_000_000,
             load_ns=10_000_000,
             first_inference_ns=300_000,
-            samples_ns=tuple(
-                int(60_000 * generator.lognormvariate(0, 0.05)) for _ in range(SAMPLES_PER_LAUNCH)
-            ),
+            samples_ns=tuple(int(60_000 * generator.lognormvariate(0, 0.05)) for _ in range(samples)),
             peak_memory_bytes=100 << 20,
             before=conditions,
             after=conditions,
         )
-        for _ in range(PROTOCOL.launches)
+        for _ in range(launches)
     )
     started_at = "2025-01-01T00:00:00+00:00"
     target = "host/onnxruntime:fp32@1"
-    return Measurement("cd" * 32, target, RUNTIME, DEVICE, PROTOCOL, launches, Verdict.VALID, (), started_at)
+    return Measurement("cd" * 32, target, RUNTIME, DEVICE, PROTOCOL, drawn, Verdict.VALID, (), started_at)
+
+
+def workload(row: object) -> Workload:
+    return Workload.of("block", f"block {row}", row)
 
 
 def elapsed_ms(started: float) -> float:
     return (time.perf_counter() - started) * 1e3
 
 
-def main(rows: int = 1000) -> None:
-    generator = random.Random(0)
-    outcomes = [measurement(generator) for _ in range(20)]
-    workloads = [Workload.of("block", f"block {row}", row) for row in range(rows)]
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "latency.db"
+def batched(count: int) -> Iterator[range]:
+    for start in range(0, count, BATCH):
+        yield range(start, min(start + BATCH, count))
+
+
+def insert_batches(location: str, name: str, rows: int, outcomes: list[Measurement]) -> float:
+    """Rows per second of which each batch is one transaction."""
+    with open_store(location) as store:
         started = time.perf_counter()
-        with open_store(str(path)) as store:
-            create_ms = elapsed_ms(started)
+        for batch in batched(rows):
+            store.add_all(
+                [
+                    (workload(f"{name} {row}"), RUNTIME, DEVICE, PROTOCOL, outcomes[row % len(outcomes)])
+                    for row in batch
+                ]
+            )
+        return rows / (elapsed_ms(started) / 1e3)
+
+
+def write_for(
+    location: str, writer: int, seconds: float, results: multiprocessing.Queue[tuple[int, str]]
+) -> None:
+    outcome = measurement(random.Random(writer), SAMPLES_PER_LAUNCH, PROTOCOL.launches)
+    rows = 0
+    try:
+        with open_store(location) as store:
+            end = time.monotonic() + seconds
+            while time.monotonic() < end:
+                store.add(workload(f"writer {writer} {rows}"), RUNTIME, DEVICE, PROTOCOL, outcome)
+                rows += 1
+    except StoreError as error:
+        results.put((rows, str(error)))
+    else:
+        results.put((rows, ""))
+
+
+def write_at_once(location: str, seconds: float) -> dict[str, object]:
+    context = multiprocessing.get_context("spawn")
+    results = context.Queue()
+    writers = [
+        context.Process(target=write_for, args=(location, writer, seconds, results))
+        for writer in range(WRITERS)
+    ]
+    with open_store(location) as store:
+        before = store.count()
+        for writer in writers:
+            writer.start()
+        said = [results.get() for _ in writers]
+        for writer in writers:
+            writer.join()
+        stored = store.count() - before
+    reported = sum(rows for rows, _ in said)
+    return {
+        "writers": WRITERS,
+        "seconds": seconds,
+        "rows": reported,
+        "rows_per_s": round(reported / seconds, 1),
+        "errors": [error for _, error in said if error],
+        "lost": reported - stored,
+    }
+
+
+def open_ms(location: str) -> dict[str, float]:
+    """Opening the store: in this process again, and for the first time in a new one, imports apart."""
+    again = []
+    for _ in range(20):
+        started = time.perf_counter()
+        open_store(location).close()
+        again.append(elapsed_ms(started))
+    code = (
+        "import sys, time; from latency_db.store import open_store; started = time.perf_counter();"
+        "open_store(sys.argv[1]); print((time.perf_counter() - started) * 1e3)"
+    )
+    command = [sys.executable, "-c", code, location]
+    first = [
+        float(subprocess.run(command, capture_output=True, text=True, check=True).stdout) for _ in range(5)
+    ]
+    return {"again": round(statistics.median(again), 3), "first": round(statistics.median(first), 3)}
+
+
+def lookups(location: str, rows: int) -> dict[str, float]:
+    generator = random.Random(1)
+    hits, misses = [], []
+    with open_store(location) as store:
+        for _ in range(LOOKUPS):
+            key = Key.of(workload(f"full {generator.randrange(BATCHED_ROWS)}"), RUNTIME, DEVICE, PROTOCOL)
             started = time.perf_counter()
-            for row, workload in enumerate(workloads):
-                store.add(workload, RUNTIME, DEVICE, PROTOCOL, outcomes[row % len(outcomes)])
-            insert_s = elapsed_ms(started) / 1e3
+            assert store.find(key) is not None
+            hits.append(elapsed_ms(started))
+            unknown = workload(f"missing {generator.randrange(rows)}")
+            key = Key.of(unknown, RUNTIME, DEVICE, PROTOCOL)
+            started = time.perf_counter()
+            assert store.find(key) is None
+            misses.append(elapsed_ms(started))
+    found = {}
+    for name, times in (("hit", hits), ("miss", misses)):
+        found |= {
+            f"{name}_median": round(statistics.median(times), 3),
+            f"{name}_p99": round(statistics.quantiles(times, n=100)[98], 3),
+        }
+    return found
+
+
+def main(rows: int = 1_000_000, seconds: float = 60) -> None:
+    generator = random.Random(0)
+    full = [measurement(generator, SAMPLES_PER_LAUNCH, PROTOCOL.launches) for _ in range(20)]
+    small = [measurement(generator, 10, 1) for _ in range(20)]
+    with tempfile.TemporaryDirectory() as folder:
+        location = str(Path(folder) / "latency.db")
         started = time.perf_counter()
-        with open_store(str(path)) as store:
-            open_ms = elapsed_ms(started)
-            hits, misses = [], []
-            for row in range(rows):
-                key = Key.of(workloads[row], RUNTIME, DEVICE, PROTOCOL)
-                started = time.perf_counter()
-                assert store.find(key) == outcomes[row % len(outcomes)]
-                hits.append(elapsed_ms(started))
-                started = time.perf_counter()
-                assert store.find(Key(key.protocol, key.runtime, key.device, key.workload)) is None
-                misses.append(elapsed_ms(started))
+        open_store(location).close()
+        create_ms = elapsed_ms(started)
+        full_rate = insert_batches(location, "full", min(rows, BATCHED_ROWS), full)
+        bytes_per_row = Path(location).stat().st_size / min(rows, BATCHED_ROWS)
+        small_rate = insert_batches(location, "small", max(0, rows - BATCHED_ROWS), small)
         figures = {
             "rows": rows,
             "samples_per_row": SAMPLES_PER_LAUNCH * PROTOCOL.launches,
-            "create_ms": create_ms,
-            "open_ms": open_ms,
-            "inserts_per_s": rows / insert_s,
-            "find_hit_median_ms": statistics.median(hits),
-            "find_miss_median_ms": statistics.median(misses),
-            "bytes_per_row": path.stat().st_size / rows,
+            "bytes_per_row": round(bytes_per_row),
+            "create_ms": round(create_ms, 3),
+            "inserts_per_s": {"batches": round(full_rate), "batches_of_small_rows": round(small_rate)},
+            "open_ms": open_ms(location),
+            "find_ms": lookups(location, rows),
+            "writers": write_at_once(location, seconds),
+            "database_mb": round(Path(location).stat().st_size / 1e6),
         }
-    print(json.dumps({name: round(value, 3) for name, value in figures.items()}, indent=2))
+    print(json.dumps(figures, indent=2))
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    main(
+        int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000, float(sys.argv[2]) if len(sys.argv) > 2 else 60
+    )

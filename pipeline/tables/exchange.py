@@ -1,0 +1,147 @@
+"""A table with its network model as one JSON file, and what differs between two tables."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
+
+from latency_db.accuracy import spearman
+from latency_db.errors import EstimateError
+from latency_db.network_model import NetworkModel
+from latency_db.table import LatencyTable
+from pipeline.work import write_atomically
+
+FORMAT = "lathe-table"
+VERSION = 1
+MAX_BYTES = 256 << 20
+
+_MODEL = TypeAdapter(NetworkModel)
+
+
+def write_table(path: Path, model: NetworkModel, space: dict[str, object], blocks: dict[str, str]) -> None:
+    """Write a model with its table, the description of its space, and what its blocks are, by identity."""
+    document = {
+        "format": FORMAT,
+        "version": VERSION,
+        "space": space,
+        "blocks": blocks,
+        "model": _MODEL.dump_python(model, mode="json"),
+    }
+    write_atomically(path, (json.dumps(document, indent=1) + "\n").encode())
+
+
+def read_table(path: Path) -> NetworkModel:
+    """The model, with its table, of a file that ``write_table`` wrote.
+
+    Raises:
+        EstimateError: the file is missing, too long, damaged, of another version, or something else.
+    """
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise _unreadable(path, f"it is longer than {MAX_BYTES >> 20} MB")
+        document = json.loads(path.read_bytes())
+        if not isinstance(document, dict) or document.get("format") != FORMAT:
+            raise _unreadable(path, f'a table is a JSON object with "format": "{FORMAT}"')
+        if document.get("version") != VERSION:
+            raise _unreadable(path, f"it has version {document.get('version')}, this Lathe reads {VERSION}")
+        return _MODEL.validate_python(document.get("model"))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise _unreadable(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise _unreadable(path, str(error)) from error
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Two tables, block by block; ratios are the second's latency over the first's.
+
+    Attributes:
+        key: what differs between what the tables are bound to.
+        shared: how many blocks ran in both.
+        only_first: blocks that ran in the first alone; ``only_second`` likewise.
+        median_ratio: with the smallest and the largest; ``None`` where no block is shared.
+        spearman: rank correlation of the shared blocks; ``None`` where undefined.
+        beyond: blocks whose intervals do not meet, by identity, with their ratios, the most changed first.
+    """
+
+    key: tuple[str, ...]
+    shared: int
+    only_first: tuple[str, ...]
+    only_second: tuple[str, ...]
+    smallest_ratio: float | None
+    median_ratio: float | None
+    largest_ratio: float | None
+    spearman: float | None
+    beyond: tuple[tuple[str, float], ...]
+
+
+def difference(first: LatencyTable, second: LatencyTable) -> Difference:
+    """Compare two tables, of one target at two times or of two targets."""
+    shared = sorted(first.rows.keys() & second.rows.keys())
+    one = np.array([first.rows[block].value_ns for block in shared])
+    other = np.array([second.rows[block].value_ns for block in shared])
+    ratios = other / one
+    beyond = [
+        (block, float(ratio))
+        for block, ratio in zip(shared, ratios, strict=True)
+        if first.rows[block].high_ns < second.rows[block].low_ns
+        or second.rows[block].high_ns < first.rows[block].low_ns
+    ]
+    ranks = spearman(one, other) if shared else math.nan
+    return Difference(
+        tuple(first.key.differences(second.key)) if first.key and second.key else (),
+        len(shared),
+        tuple(sorted(first.rows.keys() - second.rows.keys())),
+        tuple(sorted(second.rows.keys() - first.rows.keys())),
+        float(ratios.min()) if shared else None,
+        float(np.median(ratios)) if shared else None,
+        float(ratios.max()) if shared else None,
+        None if math.isnan(ranks) else ranks,
+        tuple(sorted(beyond, key=lambda each: -abs(math.log(each[1])))),
+    )
+
+
+def table_json(model: NetworkModel, blocks: dict[str, str]) -> dict[str, Any]:
+    """A table as a document for people's programs: milliseconds, and what the blocks are."""
+    table = model.table
+    return {
+        "target": str(table.target),
+        "blocks": [
+            {
+                "block": blocks.get(name, name),
+                "latency_ms": row.value_ns / 1e6,
+                "low_ms": row.low_ns / 1e6,
+                "high_ms": row.high_ns / 1e6,
+            }
+            for name, row in table.rows.items()
+        ],
+        "failed": [
+            {"block": blocks.get(name, name), "code": reason.code, "detail": reason.detail}
+            for name, reason in table.failed.items()
+        ],
+        "model": {
+            "scale": model.scale,
+            "per_block_ns": model.per_block_ns,
+            "fixed_ns": model.fixed_ns,
+            "boundary_ns_per_byte": model.boundary_ns_per_byte,
+            "weights_ns_per_byte": model.weights_ns_per_byte,
+            "upper_factor": model.upper_factor,
+            "coverage": model.coverage,
+            "fitted_networks": model.fitted_networks,
+        },
+    }
+
+
+def _unreadable(path: Path, why: str) -> EstimateError:
+    return EstimateError(
+        f"{str(path)!r} cannot be read as a latency table",
+        why=why,
+        fix="name a file that 'lathe table export' wrote",
+    )

@@ -1,0 +1,65 @@
+"""What a table is asked for: the space, its input, and the place where measurements are made and kept."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from devices.measurement import MeasuringProtocol
+from latency_db.store import Store
+from pipeline.errors import RecipeError
+from pipeline.progress import Reporter
+from pipeline.spaces.base import Space
+from pipeline.spaces.mobile import MobileSpace
+
+_SHAPE = re.compile(r"(?:(?P<channels>[1-9]\d{0,3})x)?(?P<height>[1-9]\d{0,3})x(?P<width>[1-9]\d{0,3})")
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where tables are measured and kept: database, protocol, and where to tell of progress."""
+
+    store: Store
+    protocol: MeasuringProtocol
+    reporter: Reporter
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A folder for exports that is gone afterwards."""
+        with tempfile.TemporaryDirectory(prefix="lathe-table-") as folder:
+            yield Path(folder)
+
+
+def find_space(name: str, shape: str, classes: int) -> Space:
+    """The space of a name: ``mobile``, or a recipe file whose ``[space]`` it is.
+
+    Args:
+        name: of the space, or path of a TOML recipe.
+        shape: of the input, as ``32x32`` or ``1x28x28``; 3 channels unless given.
+        classes: number of logits.
+
+    Raises:
+        RecipeError: there is no such space or file, or the shape cannot be read.
+    """
+    match = _SHAPE.fullmatch(shape)
+    if match is None or classes < 1:
+        raise RecipeError(
+            f"no space has inputs of '{shape}' and {classes} classes",
+            fix="write the input as HEIGHTxWIDTH or CHANNELSxHEIGHTxWIDTH, for example 32x32",
+        )
+    size = (int(match["channels"] or 3), int(match["height"]), int(match["width"]))
+    if name == "mobile":
+        return MobileSpace.from_config(None, size, classes)
+    if not Path(name).is_file():
+        raise RecipeError(
+            f"there is no space '{name}'",
+            why="it is neither a known space nor a file",
+            fix="write mobile, or the path of a recipe whose [space] is meant",
+        )
+    from pipeline.recipe import load_recipe
+
+    return MobileSpace.from_config(load_recipe(name, [])[0].space, size, classes)

@@ -1,0 +1,305 @@
+"""``data/schema_1.db`` was written by the release whose schema was 1."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from measurement_samples import DEVICE, PROTOCOL, RUNTIME, block, failure, key_of, measurement
+from postgresql_server import PostgresqlServer
+from sqlalchemy import Engine, create_engine, event, insert, select, text
+
+import latency_db.migrations
+from devices.measurement import Measurement, Verdict
+from latency_db import schema
+from latency_db.database import backups_of
+from latency_db.errors import StoreError
+from latency_db.keys import Key
+from latency_db.rows import digest_of
+from latency_db.schema import SCHEMA_VERSION
+from latency_db.store import Store, open_store
+
+OLD = Path(__file__).with_name("data") / "schema_1.db"
+ROWS = 6
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    return Path(shutil.copy(OLD, tmp_path / "latency.db"))
+
+
+def version(path: Path) -> int:
+    with closing(sqlite3.connect(path)) as connection:
+        return int(connection.execute("SELECT version FROM lathe_schema").fetchone()[0])
+
+
+def content(path: Path) -> list[Any]:
+    """Everything that schema 1 knows of the measurements; repetitions got a number in their provenance."""
+    columns = "id, workload, runtime, device, protocol, instance, target, artifact_digest, verdict, reasons"
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute(
+            f"SELECT {columns}, launches, started_at FROM measurements ORDER BY id"
+        ).fetchall()
+
+
+def old_key(store: Store, row: int) -> Key:
+    """The key of a row of the old file; those of today's identities may have further fields."""
+    columns = [schema.measurements.c[part] for part in schema.PARTS]
+    with store.engine.connect() as connection:
+        return Key(*connection.execute(select(*columns).where(schema.measurements.c.id == row)).one())
+
+
+def assert_holds_what_schema_1_held(store: Store) -> None:
+    assert store.count() == ROWS
+    for row, name, latency_ns in ((1, "host", 1000), (5, "board", 4000)):
+        found = store.find(old_key(store, row))
+        assert isinstance(found, Measurement)
+        assert found.launches == measurement(latency_ns).launches
+        assert (found.verdict, found.device.machine, found.device.emulated) == (
+            Verdict.VALID,
+            name,
+            name == "board",
+        )
+    assert store.find(old_key(store, 3)) is None
+    assert "never validly" in store.explain_miss(old_key(store, 3))
+    assert store.find(old_key(store, 4)) == failure()
+
+
+def assert_rows_carry_their_digests(store: Store) -> None:
+    with store.engine.connect() as connection:
+        rows = [dict(row._mapping) for row in connection.execute(select(schema.measurements))]
+    assert [row["digest"] for row in rows] == [digest_of(row) for row in rows]
+    assert len({row["digest"] for row in rows}) == ROWS
+
+
+def test_open_store_migrates_a_file_of_schema_1_and_loses_nothing(old: Path) -> None:
+    before = content(old)
+    with open_store(str(old)) as store:
+        assert_holds_what_schema_1_held(store)
+        assert_rows_carry_their_digests(store)
+        store.add(block("a"), RUNTIME, DEVICE, PROTOCOL, measurement(5000))
+        assert store.find(key_of(block("a"))) == measurement(5000)
+    assert version(old) == SCHEMA_VERSION
+    assert content(old)[:ROWS] == before
+
+
+def test_open_store_copies_the_file_before_it_migrates_it(old: Path) -> None:
+    open_store(str(old)).close()
+    (backup,) = backups_of(old)
+    assert version(backup) == 1
+    assert content(backup) == content(OLD)
+    with open_store(str(backup)) as store:
+        assert_holds_what_schema_1_held(store)
+
+
+def test_open_store_copies_what_is_only_in_the_write_ahead_log(old: Path) -> None:
+    with closing(sqlite3.connect(old)) as writer:
+        writer.execute("INSERT INTO workloads VALUES ('logged', '{}')")
+        writer.commit()
+        assert old.with_name("latency.db-wal").stat().st_size > 0
+        open_store(str(old)).close()
+        with closing(sqlite3.connect(backups_of(old)[0])) as copy:
+            assert copy.execute("SELECT count(*) FROM workloads WHERE digest = 'logged'").fetchone() == (1,)
+
+
+def test_a_second_open_changes_nothing_and_does_not_import_alembic(old: Path) -> None:
+    open_store(str(old)).close()
+    before = old.read_bytes()
+    code = (
+        "import sys; from latency_db.store import open_store; open_store(sys.argv[1]).close();"
+        "print('alembic' in sys.modules)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code, old], capture_output=True, text=True, check=True)
+    assert ended.stdout == "False\n"
+    assert old.read_bytes() == before
+    assert len(backups_of(old)) == 1
+
+
+def structure(path: Path) -> set[tuple[str, str, str]]:
+    query = "SELECT type, name, coalesce(sql, '') FROM sqlite_master"
+    with closing(sqlite3.connect(path)) as connection:
+        return {
+            (kind, name, "" if kind == "table" else " ".join(sql.replace('"', "").split()))
+            for kind, name, sql in connection.execute(query)
+        }
+
+
+def test_a_migrated_file_has_the_structure_of_a_new_one(old: Path, tmp_path: Path) -> None:
+    open_store(str(old)).close()
+    open_store(str(tmp_path / "new.db")).close()
+    assert structure(old) == structure(tmp_path / "new.db")
+    for path in (old, tmp_path / "new.db"):
+        with create_engine(f"sqlite:///{path}").connect() as connection:
+            assert compare_metadata(MigrationContext.configure(connection), schema.metadata) == []
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM measurements",
+        "UPDATE measurements SET target = 'x'",
+        "REPLACE INTO measurements SELECT * FROM measurements",
+        "INSERT INTO measurements SELECT 99, workload, runtime, device, protocol, instance, target,"
+        " artifact_digest, 'splendid', reasons, launches, started_at, provenance, 'd' FROM measurements",
+        "INSERT INTO measurements SELECT 99, workload, runtime, device, protocol, instance, target,"
+        " artifact_digest, verdict, reasons, launches, started_at, provenance, NULL FROM measurements",
+        "INSERT INTO measurements SELECT 99, 'nowhere', runtime, device, protocol, instance, target,"
+        " artifact_digest, verdict, reasons, launches, started_at, provenance, 'd' FROM measurements",
+    ],
+)
+def test_a_migrated_file_keeps_its_rows_and_its_constraints(old: Path, statement: str) -> None:
+    from sqlalchemy.exc import IntegrityError
+
+    with open_store(str(old)) as store:
+        with pytest.raises(IntegrityError), store.engine.begin() as connection:
+            connection.execute(text(statement))
+        assert_holds_what_schema_1_held(store)
+
+
+def test_a_migration_that_is_killed_at_any_statement_leaves_the_old_or_the_new_state(old: Path) -> None:
+    """The process is ended by SIGKILL before its n-th statement, for every n until one comes through."""
+    before = content(old)
+    left = []
+    for number in range(200):
+        shutil.copy(OLD, old)
+        child = os.fork()
+        if child == 0:
+            _open_and_die(str(old), number)
+        _, status = os.waitpid(child, 0)
+        left.append(version(old))
+        assert content(old) == before
+        if os.waitstatus_to_exitcode(status) == 0:
+            break
+        assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL
+        with open_store(str(old)) as store:
+            assert_holds_what_schema_1_held(store)
+            assert_rows_carry_their_digests(store)
+        for leftover in (*backups_of(old), *old.parent.glob("latency.db-*")):
+            leftover.unlink()
+    assert len(left) > 20
+    assert set(left[:-1]) <= {1, SCHEMA_VERSION}
+    assert left[-1] == SCHEMA_VERSION
+
+
+def _open_and_die(path: str, number: int) -> None:
+    """In a forked process: open the store, and die before statement ``number`` after the version was read."""
+    done = 0
+
+    def count(*_: object) -> None:
+        nonlocal done
+        if done == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        done += 1
+
+    event.listen(Engine, "before_cursor_execute", count)
+    event.listen(Engine, "commit", count)
+    try:
+        open_store(path).close()
+    finally:
+        os._exit(0)
+
+
+def test_a_migration_that_is_refused_leaves_the_file_as_it_was(old: Path) -> None:
+    with closing(sqlite3.connect(old)) as connection:
+        connection.execute("CREATE TABLE evidence (something TEXT)")
+    before = content(old)
+    with pytest.raises(StoreError) as caught:
+        open_store(str(old))
+    assert "evidence already exists" in caught.value.why
+    assert version(old) == 1
+    assert content(old) == before
+
+
+def test_a_migration_is_refused_when_no_copy_can_be_made(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> Any:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    real = sqlite3.connect
+
+    class Unfinished(sqlite3.Connection):
+        backup = full
+
+    monkeypatch.setattr(
+        "latency_db.database.sqlite3.connect", lambda path, **_: real(path, factory=Unfinished)
+    )
+    with pytest.raises(StoreError, match="cannot be copied before its migration") as caught:
+        open_store(str(old))
+    monkeypatch.undo()
+    assert "disk space" in caught.value.fix
+    assert version(old) == 1
+    assert backups_of(old) == []
+
+
+def test_two_processes_that_open_an_old_file_at_once_migrate_it_once(old: Path) -> None:
+    code = "import sys; from latency_db.store import open_store; print(open_store(sys.argv[1]).count())"
+    command = [sys.executable, "-c", code, str(old)]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [process.communicate()[0] for process in both] == [f"{ROWS}\n"] * 2
+    assert len(backups_of(old)) == 1
+
+
+def test_a_damaged_row_does_not_keep_the_others_from_migrating(old: Path) -> None:
+    with closing(sqlite3.connect(old)) as connection:
+        connection.execute("DROP TRIGGER measurements_keep_on_UPDATE")
+        connection.execute("UPDATE measurements SET launches = x'00' WHERE id = 2")
+        connection.execute(
+            "CREATE TRIGGER measurements_keep_on_UPDATE AFTER UPDATE ON lathe_schema BEGIN SELECT 1; END"
+        )
+        connection.commit()
+    with open_store(str(old)) as store:
+        assert_holds_what_schema_1_held(store)
+
+
+def test_migrations_lead_one_by_one_to_the_present_schema() -> None:
+    scripts = ScriptDirectory(str(Path(latency_db.migrations.__file__).parent))
+    revisions = [revision.revision for revision in scripts.walk_revisions()]
+    assert revisions == [str(number) for number in range(SCHEMA_VERSION, 0, -1)]
+
+
+def test_open_store_migrates_a_server_of_schema_1(server: PostgresqlServer) -> None:
+    url = server.new_database()
+    _fill_as_schema_1(url)
+    with open_store(url) as store:
+        assert_holds_what_schema_1_held(store)
+        assert_rows_carry_their_digests(store)
+        store.add(block("a"), RUNTIME, DEVICE, PROTOCOL, measurement(5000, Verdict.DEGRADED))
+        assert store.count() == ROWS + 1
+        with store.engine.connect() as connection:
+            assert compare_metadata(MigrationContext.configure(connection), schema.metadata) == []
+
+
+def _fill_as_schema_1(url: str) -> None:
+    """Copy the tables of the old file to a server, as the release of that schema would have made them."""
+    from sqlalchemy import MetaData
+
+    old, new = create_engine(f"sqlite:///{OLD}"), create_engine(url)
+    tables = MetaData()
+    tables.reflect(old)
+    json_columns = {"content", "reasons", "provenance"}
+    for table in tables.sorted_tables:
+        for column in table.columns:
+            if column.name in json_columns:
+                column.type = schema.measurements.c.reasons.type
+            if column.name == "launches":
+                column.type = schema.measurements.c.launches.type
+    with closing(old.connect()) as source, new.begin() as target:
+        tables.create_all(target)
+        for table in tables.sorted_tables:
+            if table.name == "sqlite_sequence":
+                continue
+            rows = [dict(row._mapping) for row in source.execute(select(table))]
+            target.execute(insert(table), rows)
+        target.exec_driver_sql("SELECT setval('measurements_id_seq', 6)")
+    old.dispose()
+    new.dispose()

@@ -1,0 +1,101 @@
+"""How well a table predicts this machine, as JSON: ``python tools/bench/own_device.py [OPTIONS]``.
+
+Builds the mobile space's table in a new database for each target and input, with the number of measured
+workloads kept within ``--workloads`` (300), and times that, exports included; where measurements stay
+invalid, the build goes on, up to three times. Then ``--networks`` (100) random networks that the model has
+not seen are measured twice: share within 5 % and 10 %, mean absolute percentage error, Spearman, coverage of
+the intervals, the noise ceiling by repeated measurements, and baselines. Then the vectorised model is timed
+on a million architectures.
+
+Options: ``--targets`` (host/onnxruntime:fp32@1 host/litert:fp32@1), ``--inputs`` (32x32 96x96),
+``--networks`` and ``--workloads``. Models of int8 are not exported, so they are not part of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from devices.measurement import MeasuringProtocol
+from devices.target import Target
+from latency_db.errors import EstimateError
+from latency_db.store import open_store
+from pipeline.progress import ConsoleReporter
+from pipeline.tables.building import Built, build
+from pipeline.tables.request import Bench, find_space
+from pipeline.tables.vectorised import Decomposition, VectorisedModel
+from pipeline.tables.verification import verify
+
+ARCHITECTURES = 1_000_000
+BUILDS = 3
+
+
+def one(target: Target, shape: str, folder: Path, workloads: int, networks: int) -> dict[str, Any]:
+    """All figures of one target and input."""
+    space = find_space("mobile", shape, 10)
+    calibration = min(workloads - len(space.distinct_blocks()), 60)
+    with open_store(str(folder / f"{target.runtime}-{shape}.db")) as store:
+        bench = Bench(store, MeasuringProtocol(), ConsoleReporter())
+        started = time.perf_counter()
+        for attempt in range(BUILDS):
+            try:
+                built = build(space, [target], bench, networks=calibration)[target]
+                break
+            except EstimateError:
+                if attempt == BUILDS - 1:
+                    raise
+        build_s = time.perf_counter() - started
+        verified = verify(space, target, built, bench, count=networks).to_json()
+    model = built.model
+    return {
+        "input": shape,
+        "blocks": len(built.table.rows),
+        "failed_blocks": len(built.table.failed),
+        "fitted_networks": model.fitted_networks,
+        "build_s": round(build_s, 1),
+        "scale": model.scale,
+        "per_block_ns": model.per_block_ns,
+        "fixed_ns": model.fixed_ns,
+        "boundary_ns_per_byte": model.boundary_ns_per_byte,
+        "weights_ns_per_byte": model.weights_ns_per_byte,
+        "upper_factor": model.upper_factor,
+        **verified,
+        "architectures_per_s": round(per_second(shape, built)),
+    }
+
+
+def per_second(shape: str, built: Built) -> float:
+    """Architectures estimated in a second."""
+    decomposition = Decomposition(find_space("mobile", shape, 10))
+    model = VectorisedModel(decomposition, built.model)
+    indices = decomposition.sample(np.random.default_rng(0), ARCHITECTURES)
+    started = time.perf_counter()
+    model.values_ns(indices)
+    return ARCHITECTURES / (time.perf_counter() - started)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--targets", nargs="+", default=["host/onnxruntime:fp32@1", "host/litert:fp32@1"])
+    parser.add_argument("--inputs", nargs="+", default=["32x32", "96x96"])
+    parser.add_argument("--networks", type=int, default=100)
+    parser.add_argument("--workloads", type=int, default=300)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        results = [
+            one(Target.parse(target), shape, Path(folder), given.workloads, given.networks)
+            for target in given.targets
+            for shape in given.inputs
+        ]
+    json.dump({"own_device": results}, sys.stdout, indent=2)
+
+
+if __name__ == "__main__":
+    main()
