@@ -162,7 +162,8 @@ class _Device:
             found.append(("whole-milliseconds", self.whole, said))
         if self.failed:
             below_ms = self.failed_below_ns() / 1e6
-            said = f"{self.failed} of {times} are below {below_ms:.4g} ms, a fifth of the median: failed runs"
+            line = f"{below_ms:.4g} ms, a fifth of the median"
+            said = f"{self.failed} of {times} are below {line}: failed or empty runs"
             found.append(("failed-run", self.failed, said))
         if (explained := self._additive_r2()) >= _ADDITIVE_R2:
             said = f"exactly additive (R² {explained:.6f}): as sums of parts are, not measured networks"

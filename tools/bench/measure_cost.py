@@ -36,7 +36,7 @@ def command_line(artifact: Path, runtime: str) -> dict[str, object]:
         [*command, "--target", f"host/{runtime}:fp32@1", "--json"], capture_output=True, text=True, check=True
     )
     seconds = time.perf_counter() - start
-    verdicts = [outcome["verdict"] for outcome in json.loads(ended.stdout)["outcomes"]]
+    verdicts = [result["verdict"] for result in json.loads(ended.stdout)["results"]]
     return {"runtime": runtime, "seconds": seconds, "verdicts": verdicts}
 
 
