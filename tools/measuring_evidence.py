@@ -148,7 +148,6 @@ def warm_up(rows: list[Row]) -> None:
         axis.plot(range(1, 32), np.median(curves, axis=0), style, label=" ".join(case))
     axis.axvline(SKIPPED + 1.5, color="grey", linewidth=1)
     axis.set(
-        yscale="log",
         xlabel="inference in its launch (left of the grey line: the warm-up by count)",
         ylabel="latency / headline",
     )

@@ -129,7 +129,9 @@ def survey(call: Call) -> Found:
         raise TargetError(
             f"trtexec is not installed on '{device}'",
             why=f"it was looked for as {' and as '.join(candidates)}",
-            fix=f'{INSTALL}; or write tools.trtexec = "/path/to/trtexec" under [devices.{device}] '
+            fix=f"{INSTALL}; or put it on the PATH"
+            if device == "host"
+            else f'{INSTALL}; or write tools.trtexec = "/path/to/trtexec" under [devices.{device}] '
             "in devices.toml",
         )
     version = trtexec_output.version(read.get("banner", ""))

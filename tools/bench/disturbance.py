@@ -1,10 +1,10 @@
 """Whether disturbed measurements say so: 60 runs with hogs that start at random, 60 without, in random order.
 
-python tools/bench/disturbance.py [RUNS] > disturbance.json
+python tools/bench/disturbance.py [RUNS] [LONGEST_S] > disturbance.json
 
 A hog is a process that computes, or one that moves memory, without pause. One to four start at a random
-moment, before or during the measurement, and stop after a random time. A run has moved when its headline is
-more than 5 % from the median of the undisturbed runs of its model.
+moment, before or during the measurement, and stop after a random time of up to LONGEST_S (5) seconds. A run
+has moved when its headline is more than 5 % from the median of the undisturbed runs of its model.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ HOGS = ("while True: pass", "import numpy as n\na = n.zeros(1 << 24)\nwhile True
 
 
 @contextlib.contextmanager
-def hogs(generator: random.Random) -> Iterator[None]:
+def hogs(generator: random.Random, longest_s: float) -> Iterator[None]:
     """Hogs that come and go beside the body, at moments that the generator draws."""
     plan = [
-        (generator.uniform(-0.5, 1.5), generator.uniform(0.2, 5.0), generator.choice(HOGS))
+        (generator.uniform(-0.5, 1.5), generator.uniform(0.2, longest_s), generator.choice(HOGS))
         for _ in range(generator.randint(1, 4))
     ]
     over = threading.Event()
@@ -60,7 +60,7 @@ def hogs(generator: random.Random) -> Iterator[None]:
             thread.join()
 
 
-def main(count: int) -> None:
+def main(count: int, longest_s: float) -> None:
     generator = random.Random(0)
     runs: list[tuple[str, str, bool, Measurement]] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -69,7 +69,7 @@ def main(count: int) -> None:
         plan = [(*cases[index % len(cases)], hogged) for index in range(count) for hogged in (False, True)]
         generator.shuffle(plan)
         for runtime, name, hogged in plan:
-            with hogs(generator) if hogged else contextlib.nullcontext():
+            with hogs(generator, longest_s) if hogged else contextlib.nullcontext():
                 job = Job(name, files[runtime][name])
                 outcome = measure([job], Target("host", runtime), MeasuringProtocol())[name]
             assert isinstance(outcome, Measurement), outcome
@@ -98,6 +98,7 @@ def main(count: int) -> None:
     quiet = [row for row in rows if not row["hogs"]]
     document = {
         "runs_with_hogs": len(disturbed),
+        "longest_hog_s": longest_s,
         "of_these_moved_by_more_than_5_percent": len(moved),
         "of_the_moved_marked_share": len(marked) / len(moved) if moved else None,
         "valid_with_hogs": sum(row["verdict"] == Verdict.VALID for row in disturbed),
@@ -111,4 +112,4 @@ def main(count: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 60)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 60, float(sys.argv[2]) if len(sys.argv) > 2 else 5.0)

@@ -8,6 +8,7 @@ of a bare loop which only reads the clock twice and appends, per turn; both are 
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import json
 import shutil
@@ -67,6 +68,7 @@ def overhead() -> dict[str, float]:
     assert spec is not None and spec.loader is not None
     agent = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(agent)
+    gc.freeze()  # as the agent does before its first model
     protocol = {"min_count": TURNS, "min_ns": 0, "max_count": TURNS, "max_ns": 10**12}
     ours, bare, empty = [], [], []
     clock = time.perf_counter_ns
