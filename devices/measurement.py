@@ -234,7 +234,7 @@ class MeasuringProtocol:
     max_ns: int = 2_000_000_000
     headline_quantile: float = 0.1
     input_seed: int = 0
-    drift: float = 0.002
+    drift: float = 0.0015
 
 
 @dataclass(frozen=True)

