@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from latency_db.estimate import Estimate
-from pipeline.spaces.base import Architecture, Block
+from pipeline.spaces.base import Architecture
+
+Block_contra = TypeVar("Block_contra", bound=Hashable, contravariant=True)
 
 
 @dataclass(frozen=True)
@@ -26,15 +28,30 @@ class Rater(Protocol):
         ...
 
 
+@runtime_checkable
+class LeveledRater(Rater, Protocol):
+    """A rater that can look closer, at a higher price: a family of raters of rising fidelity."""
+
+    @property
+    def levels(self) -> int:
+        """How many fidelities there are; it rates at the lowest one, 0."""
+        ...
+
+    def at(self, level: int) -> Rater:
+        """The rater of one fidelity, of which a higher one costs more."""
+        ...
+
+
 class LatencyModel(Protocol):
     """Predicts the latency of whole networks on one target."""
 
     def estimate(self, architectures: Sequence[Architecture]) -> Sequence[Estimate]:
-        """One estimate per architecture, in the same order."""
+        """One estimate per architecture, in the same order; infinite where it cannot run on the target."""
         ...
 
 
-class AdditiveLatencyModel(LatencyModel, Protocol):
+@runtime_checkable
+class AdditiveLatencyModel(LatencyModel, Protocol[Block_contra]):
     """A latency model in which every block adds its own share, so that extremes can be found exactly.
 
     For every architecture, the value of ``estimate`` is the sum of its blocks' costs and a constant, and the
@@ -46,7 +63,7 @@ class AdditiveLatencyModel(LatencyModel, Protocol):
         """The upper end of every estimate divided by its value."""
         ...
 
-    def block_cost_ns(self, block: Block) -> float:
+    def block_cost_ns(self, block: Block_contra) -> float:
         """What the block adds to a network's latency; infinite if it cannot run on the target."""
         ...
 

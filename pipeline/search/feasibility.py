@@ -12,7 +12,7 @@ from pipeline.spaces.base import Architecture
 
 @dataclass(frozen=True)
 class TargetRange:
-    """The fastest and the slowest member of the space on one target, exactly, among those that run there."""
+    """The fastest and the slowest member of the space on one target, among those that run there."""
 
     target: str
     limit_ns: float
@@ -33,7 +33,9 @@ class Feasibility:
         anchor: the member of smallest ratio among those looked at.
         anchor_estimates: of the anchor, in the order of ``ranges``.
         ratio: of the anchor; all budgets can be kept if it is at most 1.
-        least_ratio: no member of the space has a smaller ratio. With a single target it equals ``ratio``.
+        least_ratio: no member of the space has a smaller ratio; 0 where that is not known. It equals
+            ``ratio`` where the ranges are exact and there is a single target.
+        exact: the ranges are exact. Else they are the best that was found, and a member beyond may exist.
     """
 
     ranges: tuple[TargetRange, ...]
@@ -41,6 +43,7 @@ class Feasibility:
     anchor_estimates: tuple[Estimate, ...]
     ratio: float
     least_ratio: float
+    exact: bool
 
     @property
     def reachable(self) -> bool:
@@ -65,16 +68,19 @@ class Feasibility:
             return
         alone = [r for r in self.ranges if r.fastest_estimate.high_ns > r.limit_ns]
         if alone:
-            what = "No network of the space keeps the budget of " + " and ".join(
+            none = "No network of the space keeps" if self.exact else "No network was found that keeps"
+            what = f"{none} the budget of " + " and ".join(
                 f"{r.limit_ns / 1e6:.4f} ms on {r.target}" for r in alone
             )
-            why = "; ".join(f"the fastest on {r.target} is estimated at {r.fastest_estimate}" for r in alone)
+            found = "" if self.exact else " found"
+            why = "; ".join(
+                f"the fastest{found} on {r.target} is estimated at {r.fastest_estimate}" for r in alone
+            )
         else:
             what = "No network of the space was found that keeps the budgets on all targets together"
-            why = (
-                f"the best one found needs {self.ratio:.3f} times the limits, "
-                f"and none needs less than {self.least_ratio:.3f} times"
-            )
+            why = f"the best one found needs {self.ratio:.3f} times the limits"
+            if self.least_ratio:
+                why += f", and none needs less than {self.least_ratio:.3f} times"
         nearest = ", ".join(
             f"{_rounded_up_ms(limit):.4f} ms on {target}" for target, limit in self.nearest_limits_ns.items()
         )

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import math
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import replace
 from pathlib import Path
 
 from pipeline.errors import WorkFolderError
-from pipeline.search.base import Explorer, Rater, Rating, SearchExhausted
+from pipeline.search.base import Explorer, Rater, SearchExhausted
 from pipeline.search.journal import Candidate, Journal
+from pipeline.search.workers import InProcess, Workers
 from pipeline.spaces.base import Architecture
 
 OnCandidate = Callable[[int, int, Candidate], None]
@@ -21,12 +23,18 @@ def search(
     evaluations: int,
     journal: Path,
     on_progress: OnCandidate | None = None,
+    *,
+    executor: Callable[[], Executor] = InProcess,
+    ahead: int = 1,
 ) -> list[Candidate]:
     """Rate ``evaluations`` proposals of a fresh explorer, in the order they were asked.
 
     What the journal holds is not rated again: the explorer is told it and goes on from there, so that a
     search that was killed ends like one that was not. A rater that raises, or gives a value that is not
-    finite, makes a failed candidate, and the search goes on.
+    finite, makes a failed candidate, as does one that ends its process; the search goes on.
+
+    The k-th candidate is told before candidate k + ``ahead`` is asked, whichever is rated first. So the
+    result depends on ``ahead``, but not on the executor or on how long anything takes.
 
     Args:
         explorer: fresh, with the same seed and constraints as when the journal was begun.
@@ -34,45 +42,43 @@ def search(
         evaluations: candidates in the end, those in the journal included; fewer if the explorer is exhausted.
         journal: file that is appended to, one line per candidate.
         on_progress: called with candidates done, ``evaluations``, and the candidate.
+        executor: makes what rates: by default this thread, or a process pool, or a cluster's executor.
+        ahead: candidates that may be rated at the same time.
 
     Raises:
         WorkFolderError: the journal cannot be read or written, is damaged, or belongs to another search.
     """
     candidates: list[Candidate] = []
-    known: dict[str, Candidate] = {}
-    with Journal(journal) as written:
-        while len(candidates) < evaluations:
-            try:
-                architecture = explorer.ask()
-            except SearchExhausted:
-                break
-            if len(candidates) < len(written.past):
-                past = written.past[len(candidates)]
-                _check_same_search(journal, len(candidates), past, architecture)
-                candidate = replace(past, architecture=architecture)
-            else:
-                candidate = known.get(architecture.identity) or _rated(rater, architecture)
-                written.append(candidate)
-            explorer.tell(architecture, candidate.rating)
-            known[architecture.identity] = candidate
-            candidates.append(candidate)
-            if on_progress is not None:
-                on_progress(len(candidates), evaluations, candidate)
-    return candidates
-
-
-def _rated(rater: Rater, architecture: Architecture) -> Candidate:
+    waiting: deque[Architecture] = deque()
+    exhausted = False
+    workers = Workers(executor, rater)
     try:
-        rating = rater.rate(architecture)
-    except Exception as error:  # A candidate may fail in any way; the search has to outlive it.
-        return Candidate(architecture, failure=f"{type(error).__name__}: {error}")
-    if not math.isfinite(rating.value):
-        return Candidate(architecture, failure=f"the rating is {rating.value}")
-    return Candidate(architecture, rating=Rating(rating.value, _finite_or_none(rating.spread)))
-
-
-def _finite_or_none(spread: float | None) -> float | None:
-    return spread if spread is not None and math.isfinite(spread) else None
+        with Journal(journal) as written:
+            while True:
+                while not exhausted and len(waiting) < min(ahead, evaluations - len(candidates)):
+                    try:
+                        architecture = explorer.ask()
+                    except SearchExhausted:
+                        exhausted = True
+                        break
+                    index = len(candidates) + len(waiting)
+                    if index < len(written.past):
+                        past = written.past[index]
+                        _check_same_search(journal, index, past, architecture)
+                        workers.know(replace(past, architecture=architecture))
+                    workers.start(architecture)
+                    waiting.append(architecture)
+                if not waiting:
+                    return candidates
+                candidate = workers.finish(waiting.popleft())
+                if len(candidates) >= len(written.past):
+                    written.append(candidate)
+                explorer.tell(candidate.architecture, candidate.rating)
+                candidates.append(candidate)
+                if on_progress is not None:
+                    on_progress(len(candidates), evaluations, candidate)
+    finally:
+        workers.close()
 
 
 def _check_same_search(journal: Path, index: int, past: Candidate, asked: Architecture) -> None:

@@ -3,24 +3,44 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
 from devices.digests import value_digest
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import nn
 
 Choice = bool | int | float | str
 
+Block_co = TypeVar("Block_co", bound=Hashable, covariant=True)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """That an earlier decision is to be made, and has one of these choices."""
+
+    decision: str
+    choices: tuple[Choice, ...]
+
 
 @dataclass(frozen=True)
 class Decision:
-    """One named decision and the choices it allows, in a fixed order."""
+    """One named decision and the choices it allows, in a fixed order.
+
+    Attributes:
+        name: unlike that of every other decision of the space.
+        choices: at least one, none twice.
+        condition: when the decision is to be made; always if None. Where it is not, an architecture has the
+            first choice, so that equal networks are equal architectures.
+    """
 
     name: str
     choices: tuple[Choice, ...]
+    condition: Condition | None = None
 
 
 @dataclass(frozen=True)
@@ -85,17 +105,77 @@ class Block:
 
 
 @runtime_checkable
-class Space(Protocol):
-    """A set of architectures that can be drawn from, cut into blocks, and built.
+class SearchSpace(Protocol):
+    """A set of architectures that can be drawn from and changed: all that an explorer needs.
 
-    An outside class satisfies it without importing anything of ours; ``tests/contracts/space.py`` holds the
-    suite that it should pass.
+    An outside class satisfies it without importing anything of ours, with architectures that have what
+    ``Architecture`` has; ``tests/contracts/search_space.py`` holds the suite that it should pass.
+    ``DecisionSpace`` derives everything from the decisions.
     """
 
     @property
     def decisions(self) -> tuple[Decision, ...]:
-        """All decisions, in a fixed order."""
+        """All decisions, in a fixed order; one that depends on another stands after it."""
         ...
+
+    def count(self) -> int:
+        """Number of architectures."""
+        ...
+
+    def sample(self, generator: random.Random) -> Architecture:
+        """Draw uniformly."""
+        ...
+
+    def mutate(self, architecture: Architecture, generator: random.Random) -> Architecture:
+        """Change one decision to another of its choices (the same architecture if none has two)."""
+        ...
+
+    def crossover(
+        self, architecture: Architecture, other: Architecture, generator: random.Random
+    ) -> Architecture:
+        """An architecture that has each of its choices from one of two."""
+        ...
+
+    def neighbours(self, architecture: Architecture) -> Iterable[Architecture]:
+        """Every architecture that another choice in one decision makes, once."""
+        ...
+
+    def members(self) -> Iterable[Architecture]:
+        """Every architecture, once, in a fixed order."""
+        ...
+
+    def encode(self, architecture: Architecture) -> NDArray[np.float32]:
+        """Features of an architecture, shape (n_features,); different ones for different architectures."""
+        ...
+
+
+@runtime_checkable
+class BlockSpace(SearchSpace, Protocol[Block_co]):
+    """A search space of architectures that are made from blocks, whose costs add up.
+
+    A block is any hashable value; in a space of networks it is a ``Block``.
+    """
+
+    def blocks(self, architecture: Architecture) -> Sequence[Block_co]:
+        """The blocks whose latencies are measured, in the order they run; a block may stand several times."""
+        ...
+
+    def distinct_blocks(self) -> Sequence[Block_co]:
+        """Every block that some architecture uses, once, in a fixed order."""
+        ...
+
+    def extreme(self, cost: Callable[[Block_co], float], *, largest: bool = False) -> Architecture:
+        """The architecture with the smallest (or largest) total of ``cost`` over its blocks, exactly."""
+        ...
+
+
+@runtime_checkable
+class Space(BlockSpace[Block], Protocol):
+    """A space of networks: architectures that can be cut into blocks, and built.
+
+    An outside class satisfies it without importing anything of ours; ``tests/contracts/space.py`` holds the
+    suite that it should pass.
+    """
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -107,32 +187,8 @@ class Space(Protocol):
         """Everything that decides what the space builds, as JSON: equal descriptions, equal spaces."""
         ...
 
-    def count(self) -> int:
-        """Number of architectures."""
-        ...
-
     def reference(self) -> Architecture:
         """The network to which relative budgets refer."""
-        ...
-
-    def sample(self, generator: random.Random) -> Architecture:
-        """Draw uniformly."""
-        ...
-
-    def mutate(self, architecture: Architecture, generator: random.Random) -> Architecture:
-        """Change one decision to another of its choices (the same architecture if none has two)."""
-        ...
-
-    def blocks(self, architecture: Architecture) -> tuple[Block, ...]:
-        """The blocks whose latencies are measured, in the order they run; a block may stand several times."""
-        ...
-
-    def distinct_blocks(self) -> tuple[Block, ...]:
-        """Every block that some architecture uses, once, in a fixed order."""
-        ...
-
-    def extreme(self, cost: Callable[[Block], float], *, largest: bool = False) -> Architecture:
-        """The architecture with the smallest (or largest) total of ``cost`` over its blocks, exactly."""
         ...
 
     def build(self, architecture: Architecture) -> nn.Module:
@@ -144,26 +200,43 @@ class Space(Protocol):
         ...
 
 
-def architecture_of(space: Space, choices: Iterable[Sequence[Choice]]) -> Architecture:
+def canonical(space: SearchSpace, architecture: Architecture) -> Architecture:
+    """The same with the first choice in every decision that is not to be made."""
+    made: dict[str, bool] = {}
+    for decision in space.decisions:
+        condition: Condition | None = getattr(decision, "condition", None)
+        made[decision.name] = condition is None or (
+            made[condition.decision] and architecture[condition.decision] in condition.choices
+        )
+        if not made[decision.name]:
+            architecture = architecture.with_choice(decision.name, decision.choices[0])
+    return architecture
+
+
+def architecture_of(space: SearchSpace, choices: Iterable[Sequence[Choice]]) -> Architecture:
     """The space's architecture with these pairs of decision and choice, for example read from JSON.
 
-    It is of the class that the space itself uses, and decisions that are not among the pairs are the
-    reference's.
+    It is of the class that the space itself uses.
+
+    Args:
+        space: the space.
+        choices: a pair for every decision.
 
     Raises:
         KeyError: the space has no decision of that name.
     """
-    architecture = space.reference()
+    architecture = space.sample(random.Random(0))
     for name, choice in choices:
         architecture = architecture.with_choice(str(name), choice)
     return architecture
 
 
-def check_architecture(space: Space, architecture: Architecture) -> None:
+def check_architecture(space: SearchSpace, architecture: Architecture) -> None:
     """Refuse an architecture that is not of the space.
 
     Raises:
-        ValueError: a decision is missing, unknown, out of order, or has a choice that is not allowed.
+        ValueError: a decision is missing, unknown, out of order, has a choice that is not allowed, or
+            is not to be made and has another than its first choice.
     """
     names: Sequence[str] = [decision.name for decision in space.decisions]
     if [name for name, _ in architecture.choices] != names:
@@ -173,3 +246,5 @@ def check_architecture(space: Space, architecture: Architecture) -> None:
             raise ValueError(
                 f"{decision.name} = {architecture[decision.name]!r} is not in {decision.choices}"
             )
+    if canonical(space, architecture) != architecture:
+        raise ValueError("a decision that is not to be made has another than its first choice")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from pipeline.spaces.base import Architecture, Block, Choice, Decision
+from pipeline.spaces.decisions import DecisionSpace
 from pipeline.spaces.mobile_config import MobileSpaceConfig, StageConfig
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class StageChoice(NamedTuple):
 
 
 @dataclass(frozen=True)
-class MobileSpace:
+class MobileSpace(DecisionSpace):
     """Stem, stages of inverted residuals, head.
 
     Decisions are named ``stage1.kernel``, ``stage1.expansion``, ``stage1.depth``, ``stage1.width``,
@@ -77,30 +77,11 @@ class MobileSpace:
             "classes": self.classes,
         }
 
-    def count(self) -> int:
-        """Product of the numbers of choices: every combination is an architecture."""
-        return math.prod(len(decision.choices) for decision in self.decisions)
-
     def reference(self) -> Architecture:
         """Largest width, depth, expansion and squeeze-and-excite ratio everywhere; kernel 5 where offered."""
         return Architecture(
             tuple((decision.name, _reference_choice(decision)) for decision in self.decisions)
         )
-
-    def sample(self, generator: random.Random) -> Architecture:
-        """Draw uniformly."""
-        return Architecture(
-            tuple((decision.name, generator.choice(decision.choices)) for decision in self.decisions)
-        )
-
-    def mutate(self, architecture: Architecture, generator: random.Random) -> Architecture:
-        """Draw one decision that has a choice, then another of its choices, both uniformly."""
-        open_decisions = [decision for decision in self.decisions if len(decision.choices) > 1]
-        if not open_decisions:
-            return architecture
-        decision = generator.choice(open_decisions)
-        others = [choice for choice in decision.choices if choice != architecture[decision.name]]
-        return architecture.with_choice(decision.name, generator.choice(others))
 
     def blocks(self, architecture: Architecture) -> tuple[Block, ...]:
         """Stem, every inverted residual, head."""

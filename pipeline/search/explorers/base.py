@@ -10,10 +10,10 @@ from typing import Any
 
 from pipeline.search.base import Rating, SearchExhausted
 from pipeline.search.constraints import Constraints
+from pipeline.search.reach import ENUMERATION_LIMIT
 from pipeline.spaces.base import Architecture, architecture_of
 
 TRIES = 100
-ENUMERATION_LIMIT = 20_000
 
 
 class ConstrainedExplorer(ABC):

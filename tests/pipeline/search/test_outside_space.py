@@ -5,6 +5,7 @@ import itertools
 import random
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import torch
 from contracts.explorer import ExplorerContract
@@ -77,6 +78,24 @@ class ToySpace:
         decision = generator.choice(self.decisions)
         others = [choice for choice in decision.choices if choice != architecture[decision.name]]
         return architecture.with_choice(decision.name, generator.choice(others))
+
+    def crossover(self, architecture, other, generator):
+        parents = (architecture, other)
+        return ToyArchitecture(tuple((d.name, generator.choice(parents)[d.name]) for d in self.decisions))
+
+    def neighbours(self, architecture):
+        for decision in self.decisions:
+            for choice in decision.choices:
+                if choice != architecture[decision.name]:
+                    yield architecture.with_choice(decision.name, choice)
+
+    def members(self):
+        names = [decision.name for decision in self.decisions]
+        for choices in itertools.product(*(decision.choices for decision in self.decisions)):
+            yield ToyArchitecture(tuple(zip(names, choices, strict=True)))
+
+    def encode(self, architecture):
+        return np.array([float(choice) for _, choice in architecture.choices], np.float32)
 
     def blocks(self, architecture):
         layers = [
