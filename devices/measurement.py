@@ -277,6 +277,16 @@ class Measurement:
         return quantile([launch.quantile_ns(0.5) for launch in self.counted], 0.5)
 
     @property
+    def pace_ns(self) -> float | None:
+        """How fast the machine was: median over the launches that count of each one's median canary.
+
+        ``None`` where the runtime has no canary. Latencies of one target taken at different times compare
+        better after division by it; docs/measuring.md has the evidence.
+        """
+        canaries = [quantile(launch.canary_ns, 0.5) for launch in self.counted if launch.canary_ns]
+        return quantile(canaries, 0.5) if canaries else None
+
+    @property
     def placement(self) -> Placement | None:
         """Where the operations ran; that of the first launch which fell back, if one did."""
         known = [launch.placement for launch in self.launches if launch.placement is not None]

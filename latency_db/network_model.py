@@ -30,7 +30,7 @@ MIN_NETWORKS = 6
 
 @dataclass(frozen=True)
 class NetworkModel:
-    """Predicts latencies of networks on the target of ``table``, and only under the table's key.
+    """Predicts latencies of networks on the target of ``table``, at its pace, and only under its key.
 
     Attributes:
         scale: factor on the sum of the blocks' latencies, not negative.
@@ -63,6 +63,7 @@ class NetworkModel:
         coverage: float = 0.9,
         *,
         scored: Sequence[int] | None = None,
+        paces_ns: Sequence[float | None] | None = None,
     ) -> Self:
         """Fit on measured networks, each given by the identities of its blocks.
 
@@ -80,6 +81,7 @@ class NetworkModel:
             coverage: wanted for the intervals.
             scored: indices of the networks whose residuals make the interval: those that were drawn at
                 random, where others were chosen for the fit. All of them, if None.
+            paces_ns: how fast the machine was when each network was measured (``Measurement.pace_ns``).
 
         Raises:
             EstimateError: fewer than 6 networks, a network whose blocks were not measured or cannot run, or
@@ -97,7 +99,9 @@ class NetworkModel:
                 f"a latency model needs at least {MIN_NETWORKS} measured networks, {len(networks)} are given",
                 fix="measure more networks of the space",
             )
-        measured = np.asarray(measured_ns, np.float64)
+        measured = np.array(measured_ns, np.float64)
+        if paces_ns is not None:
+            measured /= list(map(table.slowness, paces_ns))
         properties = network_properties(table, networks)
         if not (np.isfinite(measured) & (measured > 0)).all() or not np.isfinite(properties).all():
             raise EstimateError(

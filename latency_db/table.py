@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from statistics import median
 from typing import Any, Self
 
 from devices.measurement import (
@@ -74,6 +76,7 @@ class LatencyTable:
         failed: why a block could not run, for every block that did not.
         traits: sizes of the blocks, as far as they are known.
         key: under which all rows were measured; ``None`` where nothing ran.
+        paces_ns: how fast the machine was when a block was measured (``Measurement.pace_ns``), where known.
     """
 
     target: Target
@@ -81,6 +84,7 @@ class LatencyTable:
     failed: Mapping[str, Reason]
     traits: Mapping[str, BlockTraits] = field(default_factory=dict)
     key: TableKey | None = None
+    paces_ns: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -124,7 +128,20 @@ class LatencyTable:
             {block: o.reason for block, o in outcomes.items() if isinstance(o, MeasurementFailure)},
             traits or {},
             key,
+            {block: pace for block, m in ran.items() if (pace := m.pace_ns) is not None},
         )
+
+    @cached_property
+    def pace_ns(self) -> float | None:
+        """The table's own pace, the median of its blocks'; ``None`` where none is known."""
+        return median(self.paces_ns.values()) if self.paces_ns else None
+
+    def slowness(self, pace_ns: float | None) -> float:
+        """A pace over the table's: what to divide by to bring a latency to it; 1 where either is not known.
+
+        Machines run a few per cent faster or slower for minutes at a time, and the canary with them.
+        """
+        return 1.0 if pace_ns is None or self.pace_ns is None else pace_ns / self.pace_ns
 
     def require_key(self, key: TableKey) -> None:
         """Check that the table says something of this runtime, device and protocol.
@@ -140,7 +157,7 @@ class LatencyTable:
             )
 
     def latency_ns(self, block: str) -> float:
-        """Headline latency of a block; infinite if it cannot run on the target.
+        """Headline latency of a block at the table's pace; infinite if it cannot run on the target.
 
         Raises:
             EstimateError: the block was never measured.
@@ -148,7 +165,7 @@ class LatencyTable:
         if block in self.failed:
             return math.inf
         self.require([block])
-        return self.rows[block].value_ns
+        return self.rows[block].value_ns / self.slowness(self.paces_ns.get(block))
 
     def require(self, blocks: Iterable[str]) -> None:
         """Check that each block was measured, or is known not to run.

@@ -180,7 +180,10 @@ def _feasibility(context: Context, space: Space, tables: Tables) -> Feasible:
             if isinstance(outcome, Measurement) and outcome.verdict is not Verdict.INVALID
         ]
         model = NetworkModel.fit(
-            table, [names for _, names, _ in ran], [outcome.latency.value_ns for _, _, outcome in ran]
+            table,
+            [names for _, names, _ in ran],
+            [outcome.latency.value_ns for _, _, outcome in ran],
+            paces_ns=[outcome.pace_ns for _, _, outcome in ran],
         )
         models[str(target)] = model
         limits[str(target)] = budget.limit_given(_reference_ns(target, outcomes[0]))

@@ -30,7 +30,7 @@ _DRAWN, _POOL = 400, 300
 
 @dataclass(frozen=True)
 class Built:
-    """A table with its network model, and the measured networks behind that."""
+    """A table with its network model, and the measured networks behind that with latencies at its pace."""
 
     table: LatencyTable
     model: NetworkModel
@@ -93,18 +93,20 @@ def load(space: Space, target: Target, bench: Bench) -> Built:
     plan = list(enumerate(calibration_plan(space)))
     outcomes = _stored_networks(space, [network for _, network in plan], target, bench)
     ran = [
-        (position, network, outcome.latency.value_ns)
+        (position, network, outcome.latency.value_ns, outcome.pace_ns)
         for (position, network), outcome in zip(plan, outcomes, strict=True)
         if isinstance(outcome, Measurement) and runs(space, table, network)
     ]
-    scored = [index for index, (position, _, _) in enumerate(ran) if is_random(position)]
+    scored = [index for index, (position, *_) in enumerate(ran) if is_random(position)]
     model = NetworkModel.fit(
         table,
-        [block_names(space, network) for _, network, _ in ran],
-        [latency for _, _, latency in ran],
+        [block_names(space, network) for _, network, *_ in ran],
+        [latency for _, _, latency, _ in ran],
         scored=scored or None,
+        paces_ns=[pace for *_, pace in ran],
     )
-    return Built(table, model, tuple((network, latency) for _, network, latency in ran))
+    networks = tuple((network, latency / table.slowness(pace)) for _, network, latency, pace in ran)
+    return Built(table, model, networks)
 
 
 def load_table(space: Space, target: Target, bench: Bench) -> tuple[LatencyTable, list[Block]]:

@@ -28,12 +28,33 @@ FEWEST = 3
 
 @dataclass(frozen=True)
 class VerifiedNetwork:
-    """A network that the model had not seen: what was predicted, measured, and measured once more."""
+    """A network that the model had not seen: what was predicted, measured, and measured once more.
+
+    Attributes:
+        architecture: as text.
+        predicted: at the table's pace.
+        measured_ns: as measured.
+        repeated_ns: as measured the second time.
+        pace: the canary's latency meanwhile over that of the table; 1 where there is no canary.
+        repeated_pace: the same of the second time.
+    """
 
     architecture: str
     predicted: Estimate
     measured_ns: float
     repeated_ns: float
+    pace: float
+    repeated_pace: float
+
+    @property
+    def paced_ns(self) -> float:
+        """The first measurement at the table's pace."""
+        return self.measured_ns / self.pace
+
+    @property
+    def repeated_paced_ns(self) -> float:
+        """The second measurement at the table's pace."""
+        return self.repeated_ns / self.repeated_pace
 
 
 @dataclass(frozen=True)
@@ -42,8 +63,9 @@ class Verified:
 
     Attributes:
         target: as text.
-        model: the estimates.
-        ceiling: the first measurements as predictions of the second ones.
+        model: the estimates against the measurements, these brought to the table's pace.
+        as_measured: the same with the measurements as they are, so with the machine's drift since the table.
+        ceiling: the first measurements as predictions of the second ones, both at the table's pace.
         baselines: by name: ``plain sum`` of the blocks, ``sum and line`` (fitted on the networks of the
             model), ``macs and line``.
         networks: one by one.
@@ -53,6 +75,7 @@ class Verified:
 
     target: str
     model: Accuracy
+    as_measured: Accuracy
     ceiling: Accuracy
     baselines: dict[str, Accuracy]
     networks: tuple[VerifiedNetwork, ...]
@@ -64,6 +87,7 @@ class Verified:
         return {
             "target": self.target,
             "model": self.model.to_json(),
+            "as_measured": self.as_measured.to_json(),
             "ceiling": self.ceiling.to_json(),
             "baselines": {name: each.to_json() for name, each in self.baselines.items()},
             "invalid": self.invalid,
@@ -76,6 +100,8 @@ class Verified:
                     "high_ns": each.predicted.high_ns,
                     "measured_ns": each.measured_ns,
                     "repeated_ns": each.repeated_ns,
+                    "pace": each.pace,
+                    "repeated_pace": each.repeated_pace,
                 }
                 for each in self.networks
             ],
@@ -107,7 +133,14 @@ def verify(
     first = measure_networks(space, fresh, target, bench)
     second = measure_networks(space, fresh, target, bench, again=True)
     networks = tuple(
-        VerifiedNetwork(str(network), estimate, one.latency.value_ns, other.latency.value_ns)
+        VerifiedNetwork(
+            str(network),
+            estimate,
+            one.latency.value_ns,
+            other.latency.value_ns,
+            built.table.slowness(one.pace_ns),
+            built.table.slowness(other.pace_ns),
+        )
         for network, estimate, one, other in zip(fresh, estimates, first, second, strict=True)
         if isinstance(one, Measurement)
         and isinstance(other, Measurement)
@@ -120,18 +153,16 @@ def verify(
             why=f"{len(fresh)} were drawn that the model has not seen; the others have no valid measurement",
             fix="leave the device to the measurement alone and run again, or verify in a larger space",
         )
-    measured = [each.measured_ns for each in networks]
+    measured = [each.paced_ns for each in networks]
+    predicted = [each.predicted.value_ns for each in networks]
+    intervals = [(each.predicted.low_ns, each.predicted.high_ns) for each in networks]
     kept = {each.architecture for each in networks}
     names = [block_names(space, network) for network in fresh if str(network) in kept]
     return Verified(
         str(target),
-        accuracy(
-            measured,
-            [each.predicted.value_ns for each in networks],
-            [(each.predicted.low_ns, each.predicted.high_ns) for each in networks],
-            built.model.coverage,
-        ),
-        accuracy([each.repeated_ns for each in networks], measured),
+        accuracy(measured, predicted, intervals, built.model.coverage),
+        accuracy([each.measured_ns for each in networks], predicted, intervals, built.model.coverage),
+        accuracy([each.repeated_paced_ns for each in networks], measured),
         _baselines(space, built, names, measured),
         networks,
         len(fresh) - len(networks),

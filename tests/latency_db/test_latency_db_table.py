@@ -7,7 +7,7 @@ import pytest
 from measurement_samples import DEVICE, PROTOCOL, RUNTIME, failure, measurement
 from pydantic import TypeAdapter
 
-from devices.measurement import Verdict
+from devices.measurement import Measurement, Verdict
 from devices.target import Target
 from latency_db.errors import EstimateError
 from latency_db.table import LatencyTable, TableKey
@@ -80,3 +80,34 @@ def test_table_refuses_rows_of_two_runtimes() -> None:
     with pytest.raises(EstimateError, match="under one key") as caught:
         LatencyTable.of(TARGET, {"a": measurement(), "b": other})
     assert "1.21.0" in caught.value.why
+
+
+def at_pace(latency_ns: int, *canaries_ns: int) -> Measurement:
+    drawn = measurement(latency_ns)
+    launches = tuple(
+        replace(launch, canary_ns=(canary_ns, canary_ns + 1))
+        for launch, canary_ns in zip(drawn.launches, canaries_ns, strict=True)
+    )
+    return replace(drawn, launches=launches)
+
+
+def test_table_brings_its_blocks_to_one_pace() -> None:
+    outcomes = {
+        "calm": at_pace(1000, 100, 100, 100),
+        "slowed": at_pace(1100, 110, 110, 110),
+        "hurried": at_pace(900, 90, 90, 90),
+        "unknown": measurement(1000),
+    }
+    table = LatencyTable.of(TARGET, outcomes)
+    assert table.pace_ns == 100.5
+    assert table.rows["slowed"].value_ns == 1100
+    for block in outcomes:
+        assert table.latency_ns(block) == pytest.approx(1000, rel=0.001)
+    assert table.slowness(201.0) == 2.0
+    assert table.slowness(None) == 1.0
+    assert LatencyTable.of(TARGET, {"a": measurement()}).slowness(100.0) == 1.0
+
+
+def test_pace_of_a_measurement_is_the_median_over_its_launches() -> None:
+    assert at_pace(1000, 100, 140, 120).pace_ns == 120.5
+    assert measurement().pace_ns is None

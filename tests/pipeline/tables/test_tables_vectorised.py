@@ -11,7 +11,8 @@ from devices.statistics import Interval
 from devices.target import Target
 from latency_db.network_model import NetworkModel
 from latency_db.table import LatencyTable
-from pipeline.spaces.base import Architecture, Block, Decision
+from pipeline.spaces.base import Block, Decision
+from pipeline.spaces.decisions import DecisionSpace
 from pipeline.spaces.mobile import MobileSpace
 from pipeline.tables import vectorised
 from pipeline.tables.traits import traits_of
@@ -58,7 +59,7 @@ def test_sample_draws_choices_of_the_space() -> None:
 
 
 @dataclass(frozen=True)
-class OneBlockSpace:
+class OneBlockSpace(DecisionSpace):
     """Every decision acts on one and the same block."""
 
     count_of_decisions: int
@@ -66,9 +67,6 @@ class OneBlockSpace:
     @property
     def decisions(self):
         return tuple(Decision(f"d{i}", (0, 1, 2, 3)) for i in range(self.count_of_decisions))
-
-    def reference(self):
-        return Architecture(tuple((decision.name, 0) for decision in self.decisions))
 
     def blocks(self, architecture):
         return (Block("all", (1, 1, 1), architecture.choices),)
