@@ -168,7 +168,8 @@ def _measure_blocks(context: Context, task: Task) -> Tables:
 
 def _feasibility(context: Context, space: Space, tables: Tables) -> Feasible:
     reference = space.reference()
-    networks = _calibration_networks(context, space, tables, reference)
+    chosen = _chosen_networks(space, tables, reference)
+    networks = chosen + _drawn_networks(context, space, chosen)
     block_names = [[block.identity for block in space.blocks(network)] for network in networks]
     models, limits, calibration = {}, {}, list[MeasuredNetwork]()
     measured_on = measure_networks(context, space, networks)
@@ -179,10 +180,12 @@ def _feasibility(context: Context, space: Space, tables: Tables) -> Feasible:
             for network, names, outcome in zip(networks, block_names, outcomes, strict=True)
             if isinstance(outcome, Measurement) and outcome.verdict is not Verdict.INVALID
         ]
+        drawn = [index for index, (network, *_) in enumerate(ran) if network not in chosen]
         model = NetworkModel.fit(
             table,
             [names for _, names, _ in ran],
             [outcome.latency.value_ns for _, _, outcome in ran],
+            scored=drawn or None,
             paces_ns=[outcome.pace_ns for _, _, outcome in ran],
         )
         models[str(target)] = model
@@ -197,21 +200,26 @@ def _feasibility(context: Context, space: Space, tables: Tables) -> Feasible:
     return Feasible(models, limits, reference, certificate, tuple(calibration))
 
 
-def _calibration_networks(
-    context: Context, space: Space, tables: Tables, reference: Architecture
-) -> list[Architecture]:
-    """Reference, fastest and slowest by the plain sum on each target, and random members; each once."""
+def _chosen_networks(space: Space, tables: Tables, reference: Architecture) -> list[Architecture]:
+    """Reference, fastest and slowest by the plain sum on each target; each once."""
     chosen = {reference.identity: reference}
     for table in tables.by_target.values():
         for largest in (False, True):
             extreme = space.extreme(lambda block, t=table: t.latency_ns(block.identity), largest=largest)  # type: ignore[misc]
             chosen[extreme.identity] = extreme
-    generator = random.Random(context.recipe.seed)
-    wanted = min(context.recipe.measure.calibration_networks + len(chosen), space.count())
-    while len(chosen) < wanted:
-        drawn = space.sample(generator)
-        chosen[drawn.identity] = drawn
     return list(chosen.values())
+
+
+def _drawn_networks(context: Context, space: Space, chosen: Sequence[Architecture]) -> list[Architecture]:
+    """Random members other than these, whose errors make the interval; each once."""
+    generator = random.Random(context.recipe.seed)
+    wanted = min(context.recipe.measure.calibration_networks, space.count() - len(chosen))
+    drawn: dict[str, Architecture] = {}
+    while len(drawn) < wanted:
+        architecture = space.sample(generator)
+        if architecture not in chosen:
+            drawn[architecture.identity] = architecture
+    return list(drawn.values())
 
 
 def _reference_ns(target: Target, outcome: Outcome) -> float:
