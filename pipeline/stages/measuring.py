@@ -51,7 +51,7 @@ class Workplace(Protocol):
         ...
 
     def scratch(self) -> AbstractContextManager[Path]:
-        """A folder that is gone afterwards."""
+        """A folder for exports, gone afterwards; where it is not yet, what lies in it is not exported again."""
         ...
 
 
@@ -111,12 +111,19 @@ def _export(
     from pipeline.export.blocks import export_modules
 
     torch.manual_seed(0)
+    files = {
+        fmt: {name: folder / fmt / f"{name}{fmt.suffix}" for name in parts} for fmt, parts in wanted.items()
+    }
     modules = {
-        fmt: {name: (part.build(), part.shape) for name, part in parts.items()}
+        fmt: {
+            name: (part.build(), part.shape) for name, part in parts.items() if not files[fmt][name].exists()
+        }
         for fmt, parts in wanted.items()
     }
     done = dict.fromkeys(wanted, 0)
-    total = sum(map(len, wanted.values()))
+    total = sum(map(len, modules.values()))
+    if not total:
+        return {fmt: dict(paths) for fmt, paths in files.items()}
     formats = " and ".join(wanted)
     with (
         context.reporter.task(f"exporting {what} to {formats}", what) as advance,
@@ -128,6 +135,6 @@ def _export(
                 done[fmt] = finished
                 advance(sum(done.values()), total)
 
-            return export_modules(modules[fmt], fmt, folder / fmt, on_progress=count)
+            return files[fmt] | export_modules(modules[fmt], fmt, folder / fmt, on_progress=count)
 
         return dict(zip(wanted, pool.map(export, wanted), strict=True))

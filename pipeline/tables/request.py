@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from devices.measurement import MeasuringProtocol
@@ -29,9 +30,12 @@ class Bench:
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
-        """A folder for exports that is gone afterwards."""
-        with tempfile.TemporaryDirectory(prefix="lathe-table-") as folder:
-            yield Path(folder)
+        """A folder for exports, the same each time, that is gone when the bench is."""
+        yield Path(self._folder.name)
+
+    @cached_property
+    def _folder(self) -> tempfile.TemporaryDirectory[str]:
+        return tempfile.TemporaryDirectory(prefix="lathe-table-")
 
 
 def find_space(name: str, shape: str, classes: int) -> Space:
