@@ -6,8 +6,9 @@ then by command ``identity``, or ``started``/``result``/``failed`` per job with 
 done). Whatever a library prints on standard output is sent to standard error, so that it can never be taken
 for an answer.
 
-The runtime is reached through an *engine*, a file named in the request; devices/runtimes/agent.py says what
-an engine provides.
+The other files lie wherever they were pushed, and the request says where: ``machine.py``, which observes the
+machine, the *engine*, by which the runtime is reached, and modules that the engine imports.
+devices/runtimes/agent.py says what an engine provides.
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ import hashlib
 import importlib.util
 import json
 import os
-import platform
 import re
 import sys
 import time
+import types
 from pathlib import Path
 from typing import Any, Callable, Iterator
+
+PACKAGE = "lathe_agent"
+"""What the pushed files are modules of, so that they import each other as ``from .machine import read``."""
 
 COPIES = 20
 """Copies to and from an accelerator that are timed, after the inferences."""
@@ -49,7 +53,8 @@ def main() -> int:
 
     try:
         choose_cores(request["settings"]["options"].get("cores"))
-        engine = load_engine(request["engine"])
+        modules = load(request["files"])
+        engine, machine = modules["engine"], modules["machine"]
         if hasattr(engine, "check"):
             engine.check(request["settings"])
     except (ImportError, OSError) as error:
@@ -59,9 +64,11 @@ def main() -> int:
         emit("fatal", code="bad-option", detail=str(error))
         return 3
     gc.freeze()  # what was imported stays, so that a collection before each timing costs nothing
-    emit("ready", process_start_ns=process_start_ns(request["spawned_ns"]))
+    spawned_ns = request["spawned_ns"]
+    started_ns = machine.process_age_ns() if spawned_ns is None else time.monotonic_ns() - spawned_ns
+    emit("ready", process_start_ns=started_ns)
     try:
-        for event, fields in ANSWERS[request["command"]](engine, request):
+        for event, fields in ANSWERS[request["command"]](engine, machine, request):
             emit(event, **fields)
     except JobFailed as failure:
         emit("failed", code=failure.code, detail=str(failure))
@@ -101,33 +108,32 @@ def choose_cores(text: str | None) -> None:
     os.sched_setaffinity(0, cores)
 
 
-def process_start_ns(spawned_ns: int | None) -> int | None:
-    """From the start of this process until now: exact on the host, to a tick of 10 ms elsewhere."""
-    if spawned_ns is not None:
-        return time.monotonic_ns() - spawned_ns
-    stat = read("/proc/self/stat")
-    if stat is None or not hasattr(time, "CLOCK_BOOTTIME"):
-        return None
-    started_ticks = int(stat.rpartition(")")[2].split()[19])
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) - started_ticks * TICK_NS
+def load(files: dict[str, str]) -> dict[str, Any]:
+    """Import files as modules of one package, in an order in which each needs those before it alone.
 
-
-def load_engine(path: str) -> Any:
-    """Import the engine file; ImportError when the runtime is not installed."""
-    spec = importlib.util.spec_from_file_location("engine", path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{path} is not a Python file")
-    engine = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(engine)
-    return engine
+    Raises:
+        ImportError: the runtime, or something else that a file imports, is not installed.
+        OSError: there is no such file, or a library that it loads is not there.
+    """
+    package = types.ModuleType(PACKAGE)
+    package.__path__ = []
+    sys.modules[PACKAGE] = package
+    modules = {}
+    for name, path in files.items():
+        spec = importlib.util.spec_from_file_location(f"{PACKAGE}.{name}", path)
+        if spec is None or spec.loader is None:
+            raise ImportError(f"{path} is not a Python file")
+        modules[name] = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(modules[name])
+    return modules
 
 
 Answers = Iterator["tuple[str, dict[str, Any]]"]
 
 
-def measure(engine: Any, request: dict[str, Any]) -> Answers:
+def measure(engine: Any, machine: Any, request: dict[str, Any]) -> Answers:
     """Time each file in turn, and the canary before, between and after them."""
-    paths, settings, protocol = request["artifacts"], request["settings"], request["protocol"]
+    paths, protocol = request["artifacts"], request["protocol"]
     canary = load_canary(engine, request)
 
     def time_canary() -> Answers:
@@ -139,7 +145,7 @@ def measure(engine: Any, request: dict[str, Any]) -> Answers:
     for index, path in enumerate(paths):
         yield "started", {"job": index}
         try:
-            yield "result", {"job": index, **measure_one(engine, path, request, settings, protocol)}
+            yield "result", {"job": index, **measure_one(engine, machine, path, request)}
         except JobFailed as failure:
             yield "failed", {"job": index, "code": failure.code, "detail": str(failure)}
         if index + 1 == len(paths) // 2:
@@ -164,12 +170,11 @@ def load_canary(engine: Any, request: dict[str, Any]) -> Any:
     return canary
 
 
-def measure_one(
-    engine: Any, path: str, request: dict[str, Any], settings: dict[str, Any], protocol: dict[str, Any]
-) -> dict[str, Any]:
+def measure_one(engine: Any, machine: Any, path: str, request: dict[str, Any]) -> dict[str, Any]:
     """Load, run once, warm up and time one model; all times in nanoseconds."""
-    reset_peak_memory()
-    before, usage = conditions(engine, settings), Usage()
+    settings, protocol = request["settings"], request["protocol"]
+    machine.reset_peak_memory()
+    before, usage = conditions(engine, machine, settings), machine.Usage()
     clock = time.perf_counter_ns
     start = clock()
     model = load_model(engine, path, settings)
@@ -186,7 +191,8 @@ def measure_one(
             [timed(getattr(model, name)) for _ in range(COPIES)] if hasattr(model, name) else []
             for name in ("copy_in", "copy_out")
         )
-        peak = peak_memory_bytes()  # before the placement, for which some runtimes load the model once more
+        # before the placement, for which some runtimes load the model once more
+        peak_bytes = machine.peak_memory_bytes()
         parts = model.placement()
         warnings = model.warnings() if hasattr(model, "warnings") else []
     except Exception as error:
@@ -197,15 +203,23 @@ def measure_one(
         "load_ns": load_ns,
         "first_inference_ns": first_inference_ns,
         "samples_ns": samples_ns,
-        "peak_memory_bytes": peak,
+        "peak_memory_bytes": peak_bytes,
         "before": before,
-        "after": conditions(engine, settings),
+        "after": conditions(engine, machine, settings),
         "usage": used,
-        "placement": None if parts is None else {"delegate": request["delegate"], "parts": parts},
+        "placement": None if parts is None else {"delegate": settings["delegate"], "parts": parts},
         "to_device_ns": to_device_ns,
         "from_device_ns": from_device_ns,
         "warnings": warnings,
     }
+
+
+def conditions(engine: Any, machine: Any, settings: dict[str, Any]) -> dict[str, Any]:
+    """The conditions now, with those of the accelerator."""
+    found: dict[str, Any] = machine.conditions()
+    if hasattr(engine, "accelerator_conditions"):
+        found.update(engine.accelerator_conditions(settings))
+    return found
 
 
 def load_model(engine: Any, path: str, settings: dict[str, Any]) -> Any:
@@ -216,7 +230,7 @@ def load_model(engine: Any, path: str, settings: dict[str, Any]) -> Any:
         raise JobFailed("load-failed", error) from error
 
 
-def operations(engine: Any, request: dict[str, Any]) -> Answers:
+def operations(engine: Any, machine: Any, request: dict[str, Any]) -> Answers:
     """The time of each operation, by the runtime's own profiler."""
     settings, protocol = request["settings"], request["protocol"]
     if not hasattr(engine, "operations"):
@@ -233,7 +247,7 @@ def operations(engine: Any, request: dict[str, Any]) -> Answers:
     yield "operations", {"operations": found, "total_ns": total_ns}
 
 
-def sustain(engine: Any, request: dict[str, Any]) -> Answers:
+def sustain(engine: Any, machine: Any, request: dict[str, Any]) -> Answers:
     """Run one model without pause, and tell of each window of time."""
     settings, protocol = request["settings"], request["protocol"]
     model = load_model(engine, request["artifact"], settings)
@@ -252,7 +266,7 @@ def sustain(engine: Any, request: dict[str, Any]) -> Answers:
             )
             step = -(-len(samples_ns) // protocol["max_count"])
             told = {"start_ns": start_ns, "count": len(samples_ns), "samples_ns": samples_ns[::step]}
-            yield "window", {**told, "conditions": conditions(engine, settings)}
+            yield "window", {**told, "conditions": conditions(engine, machine, settings)}
     except Exception as error:
         raise JobFailed("run-failed", error) from error
     yield "finished", {}
@@ -316,7 +330,7 @@ def timed(run: Callable[[], None]) -> int:
     return time.perf_counter_ns() - start
 
 
-def predict(engine: Any, request: dict[str, Any]) -> Answers:
+def predict(engine: Any, machine: Any, request: dict[str, Any]) -> Answers:
     """Run every row of the input file as a batch of one; write the first output, flattened, per row."""
     import numpy
 
@@ -337,9 +351,9 @@ def predict(engine: Any, request: dict[str, Any]) -> Answers:
     yield "outputs", {"rows": len(outputs)}
 
 
-def identify(engine: Any, request: dict[str, Any]) -> Answers:
+def identify(engine: Any, machine: Any, request: dict[str, Any]) -> Answers:
     """Who runs here, and on what."""
-    device = identify_device()
+    device = machine.identity()
     if hasattr(engine, "accelerator"):
         device["accelerator"] = engine.accelerator(request["settings"])
     yield "identity", {"runtime": identify_runtime(engine), "device": device}
@@ -353,157 +367,6 @@ def identify_runtime(engine: Any) -> dict[str, str]:
             for chunk in iter(lambda: stream.read(1 << 20), b""):
                 digest.update(chunk)
     return {"version": engine.version(), "binary_digest": digest.hexdigest()}
-
-
-def identify_device() -> dict[str, Any]:
-    """What kind of machine this is, and a digest that tells it from others of its kind."""
-    machine_id = read("/etc/machine-id") or platform.node()
-    release = dict(line.split("=", 1) for line in (read("/etc/os-release") or "").splitlines() if "=" in line)
-    return {
-        "machine": platform.machine(),
-        "cpu": cpu_name(),
-        "cores": os.cpu_count() or 1,
-        "os": release.get("PRETTY_NAME", platform.system()).strip('"'),
-        "kernel": platform.release(),
-        "instance": hashlib.sha256(machine_id.encode()).hexdigest(),
-        "emulated": is_emulated(),
-    }
-
-
-def is_emulated() -> bool:
-    """Whether another kind of processor runs this interpreter's code, as under QEMU's user mode.
-
-    The kernel tells which program it started, and that is the emulator, a program for the real processor.
-    QEMU hides that in /proc/self and /proc/PID, but not in /proc/thread-self (seen with 7.2).
-    """
-    ours, started = elf_machine(sys.executable), elf_machine("/proc/thread-self/exe")
-    return ours is not None and started is not None and ours != started
-
-
-def elf_machine(path: str) -> bytes | None:
-    """The processor that a program is for, as its ELF header has it; None where there is no such program."""
-    try:
-        with Path(path).open("rb") as stream:
-            header = stream.read(20)
-    except OSError:
-        return None
-    return header[18:20] if header.startswith(b"\x7fELF") else None
-
-
-def cpu_name() -> str:
-    """The name of the processor: x86 and some ARM kernels state it, boards have it in the device tree."""
-    for line in (read("/proc/cpuinfo") or "").splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() in ("model name", "Hardware"):
-            return value.strip()
-    board = read("/proc/device-tree/model")
-    return board.strip("\0") if board else platform.processor() or platform.machine()
-
-
-def conditions(engine: Any, settings: dict[str, Any]) -> dict[str, Any]:
-    """Load, memory, clocks, governor, temperatures, throttling and battery now; None where unreadable."""
-    cpus = Path("/sys/devices/system/cpu")
-    governors = {read(path) or "" for path in cpus.glob("cpu[0-9]*/cpufreq/scaling_governor")}
-    throttled = read_numbers(cpus, "cpu[0-9]*/thermal_throttle/core_throttle_count")
-    load = read("/proc/loadavg")
-    available = [
-        line.split()[1]
-        for line in (read("/proc/meminfo") or "").splitlines()
-        if line.startswith("MemAvailable:")
-    ]
-    return {
-        "load_1min": float(load.split()[0]) if load else None,
-        "memory_available_bytes": int(available[0]) * 1024 if available else None,
-        "cpu_frequency_khz": read_numbers(cpus, "cpu[0-9]*/cpufreq/scaling_cur_freq"),
-        "governor": ",".join(sorted(governors)) or None,
-        "temperature_millicelsius": read_numbers(Path("/sys/class/thermal"), "thermal_zone*/temp"),
-        "throttle_count": sum(throttled) if throttled else None,
-        **battery(),
-        **(engine.accelerator_conditions(settings) if hasattr(engine, "accelerator_conditions") else {}),
-    }
-
-
-def battery() -> dict[str, Any]:
-    """Charge of the first battery in percent, and whether mains power is there; nothing without a battery."""
-    for supply in sorted(Path("/sys/class/power_supply").glob("*")):
-        percent = read(supply / "capacity")
-        if read(supply / "type") == "Battery" and percent is not None and percent.isdigit():
-            return {"battery_percent": int(percent), "charging": read(supply / "status") != "Discharging"}
-    return {}
-
-
-TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
-
-
-class Usage:
-    """What the processors do from now on; see ``devices.measurement.Usage``."""
-
-    def __init__(self) -> None:
-        self._start = self._read()
-
-    def until_now(self) -> dict[str, Any]:
-        """The fields of a Usage."""
-        start, end = self._start, self._read()
-        spent: dict[str, Any] = {
-            name: None if value is None or start[name] is None else value - start[name]
-            for name, value in end.items()
-        }
-        busy = spent.pop("busy_ns")
-        return {
-            "wall_ns": spent["monotonic_ns"],
-            "own_cpu_ns": spent["own_cpu_ns"],
-            "waiting_ns": spent["waiting_ns"],
-            "other_cpu_ns": None if busy is None else max(0, busy - spent["own_cpu_ns"]),
-            "stolen_ns": spent["stolen_ns"],
-            "clock_jump_ns": spent["wall_clock_ns"] - spent["monotonic_ns"],
-        }
-
-    @staticmethod
-    def _read() -> dict[str, Any]:
-        scheduled = (read("/proc/self/schedstat") or "").split()
-        ticks = [int(value) for value in (read("/proc/stat") or "").partition("\n")[0].split()[1:9]]
-        return {
-            "monotonic_ns": time.perf_counter_ns(),
-            "wall_clock_ns": time.time_ns(),
-            "own_cpu_ns": time.process_time_ns(),
-            "waiting_ns": int(scheduled[1]) if len(scheduled) == 3 else None,
-            # user, nice, system, irq, softirq; not idle, iowait, and steal, which is told apart
-            "busy_ns": TICK_NS * (sum(ticks[:3]) + sum(ticks[5:7])) if len(ticks) == 8 else None,
-            "stolen_ns": TICK_NS * ticks[7] if len(ticks) == 8 else None,
-        }
-
-
-def read(path: str | Path) -> str | None:
-    """A small text file without its last line end, or None."""
-    try:
-        return Path(path).read_text(errors="replace").strip()
-    except OSError:
-        return None
-
-
-def read_numbers(folder: Path, pattern: str) -> list[int] | None:
-    """The integers in all files that match, in the order of their names; None when there are none."""
-    texts = [read(path) for path in sorted(folder.glob(pattern))]
-    return [int(text) for text in texts if text and text.lstrip("-").isdigit()] or None
-
-
-def reset_peak_memory() -> None:
-    """Let the peak of resident memory start anew, where the kernel permits it."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return
-
-
-def peak_memory_bytes() -> int:
-    """Peak resident memory of this process; an upper bound for a model that was not the first in it."""
-    for line in (read("/proc/self/status") or "").splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 ANSWERS = {

@@ -1,8 +1,5 @@
 """Engine of LiteRT: ``.tflite`` files, on the CPU with its default XNNPACK delegate, or on the GPU.
 
-Inputs are written into the interpreter's own tensors beforehand, so that ``run`` is one inference from input
-ready to output ready, without copies to or from numpy.
-
 Sources: the modules ``interpreter``, ``compiled_model`` and ``gpu_options`` of ai-edge-litert 2.3, and the
 headers ``litert/c/litert_*.h`` of LiteRT, with its page on the profiler.
 """
@@ -17,6 +14,8 @@ from typing import Any
 import ai_edge_litert
 import numpy
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+from .interpreter import OnCpu
 
 
 def version() -> str:
@@ -47,75 +46,9 @@ def Model(path: str, settings: dict[str, Any]) -> Any:
         RuntimeError: the model needs operations or types that LiteRT lacks, which are named; or the GPU
             accelerator finds no GPU, or does not take all of the model.
     """
-    return OnGpu(path, settings) if "gpu" in settings["options"] else OnCpu(path, settings)
-
-
-class OnCpu:
-    """An interpreter with its tensors allocated and XNNPACK applied to what it takes."""
-
-    def __init__(self, path: str, settings: dict[str, Any]) -> None:
-        self._interpreter = Interpreter(model_path=path, num_threads=settings["threads"])
-        self._interpreter.allocate_tensors()
-        self._inputs = self._interpreter.get_input_details()
-        self._outputs = self._interpreter.get_output_details()
-        self.inputs = [
-            (tuple(int(size) for size in entry["shape"]), numpy.dtype(entry["dtype"]).name)
-            for entry in self._inputs
-        ]
-
-    def set_inputs(self, arrays: list[Any]) -> None:
-        """Copy the arrays into the interpreter's input tensors, which an inference leaves unchanged."""
-        for entry, array in zip(self._inputs, arrays):
-            self._interpreter.set_tensor(entry["index"], array)
-
-    def run(self) -> None:
-        """One inference on the inputs that were set."""
-        self._interpreter.invoke()
-
-    def outputs(self) -> list[Any]:
-        """Copies of the last outputs."""
-        return [self._interpreter.get_tensor(entry["index"]) for entry in self._outputs]
-
-    def placement(self) -> list[dict[str, Any]] | None:
-        """What XNNPACK took, in how many partitions, and what was left to LiteRT's own kernels (``cpu``).
-
-        The interpreter lists the operations of the file, and behind them one DELEGATE for each partition,
-        which covers the operations between its inputs and its outputs.
-        """
-        listed = self._interpreter._get_ops_details()
-        delegates = [entry for entry in listed if entry["op_name"] == "DELEGATE"]
-        operations = [entry for entry in listed if entry["op_name"] != "DELEGATE"]
-        taken: set[int] = set()
-        for delegate in delegates:
-            taken |= covered(delegate, operations)
-        parts = [
-            {"where": "xnnpack", "nodes": len(taken), "partitions": len(delegates)},
-            {
-                "where": "cpu",
-                "nodes": len(operations) - len(taken),
-                "partitions": stretches([entry["index"] in taken for entry in operations]),
-            },
-        ]
-        return [part for part in parts if part["nodes"]]
-
-
-def covered(delegate: dict[str, Any], operations: list[dict[str, Any]]) -> set[int]:
-    """The operations between the inputs and the outputs of a delegate, by index."""
-    maker = {int(tensor): entry for entry in operations for tensor in entry["outputs"]}
-    outside = {int(tensor) for tensor in delegate["inputs"]}
-    found: set[int] = set()
-    waiting = [int(tensor) for tensor in delegate["outputs"]]
-    while waiting:
-        entry = maker.get(waiting.pop())
-        if entry is not None and entry["index"] not in found:
-            found.add(entry["index"])
-            waiting += [int(tensor) for tensor in entry["inputs"] if int(tensor) not in outside]
-    return found
-
-
-def stretches(taken: list[bool]) -> int:
-    """How many stretches of operations, in the order of the file, were not taken."""
-    return sum(not here and (index == 0 or taken[index - 1]) for index, here in enumerate(taken))
+    if settings["delegate"] == "gpu":
+        return OnGpu(path, settings)
+    return OnCpu(Interpreter(model_path=path, num_threads=settings["threads"]))
 
 
 class OnGpu:
@@ -226,12 +159,13 @@ def operations(
         NotImplementedError: another LiteRT than 2.3, or the GPU.
         RuntimeError: LiteRT cannot load or run the model.
     """
-    if not version().startswith(PROFILED_VERSION) or "gpu" in settings["options"]:
+    on_gpu = settings["delegate"] == "gpu"
+    if not version().startswith(PROFILED_VERSION) or on_gpu:
         raise NotImplementedError(
             "operations can be profiled with LiteRT 2.3 on the CPU, or by LiteRT's own tool with '+native'; "
-            f"this is LiteRT {version()}" + (" on the GPU" if "gpu" in settings["options"] else "")
+            f"this is LiteRT {version()}" + (" on the GPU" if on_gpu else "")
         )
-    names = [entry["name"] for entry in OnCpu(path, settings)._inputs]
+    names = Model(path, settings).names
     profiled = Profiled(path, settings["threads"], dict(zip(names, arrays)))
     profiled.run()
     found: list[dict[str, Any]] = []

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -20,40 +19,29 @@ from typing import Any
 
 import onnxruntime
 
-CPU = "CPUExecutionProvider"
-
-PROVIDERS = {
-    "acl": "ACLExecutionProvider",
-    "cann": "CANNExecutionProvider",
-    "coreml": "CoreMLExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "directml": "DmlExecutionProvider",
-    "dnnl": "DnnlExecutionProvider",
-    "migraphx": "MIGraphXExecutionProvider",
-    "nnapi": "NnapiExecutionProvider",
-    "openvino": "OpenVINOExecutionProvider",
-    "qnn": "QNNExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
-    "webgpu": "WebGpuExecutionProvider",
-    "xnnpack": "XnnpackExecutionProvider",
-}
+from . import nvidia
 
 PACKAGES = {
-    "cann": "onnxruntime-cann",
-    "cuda": "onnxruntime-gpu",
-    "directml": "onnxruntime-directml",
-    "migraphx": "onnxruntime-migraphx",
-    "openvino": "onnxruntime-openvino",
-    "qnn": "onnxruntime-qnn",
-    "tensorrt": "onnxruntime-gpu",
-    "webgpu": "onnxruntime-webgpu",
+    "CANNExecutionProvider": "onnxruntime-cann",
+    "CUDAExecutionProvider": "onnxruntime-gpu",
+    "DmlExecutionProvider": "onnxruntime-directml",
+    "MIGraphXExecutionProvider": "onnxruntime-migraphx",
+    "OpenVINOExecutionProvider": "onnxruntime-openvino",
+    "QNNExecutionProvider": "onnxruntime-qnn",
+    "TensorrtExecutionProvider": "onnxruntime-gpu",
+    "WebGpuExecutionProvider": "onnxruntime-webgpu",
 }
 """The pip package with each provider; the others are in builds of one's own, CoreML in the one for macOS."""
 
-NVIDIA = ("cuda", "tensorrt")
+NVIDIA = ("CUDAExecutionProvider", "TensorrtExecutionProvider")
 """Providers with memory of their own: inputs and outputs are kept there."""
 
-ASYNCHRONOUS = ("cuda", "directml", "migraphx", "tensorrt", "webgpu")
+ASYNCHRONOUS = (
+    *NVIDIA,
+    "DmlExecutionProvider",
+    "MIGraphXExecutionProvider",
+    "WebGpuExecutionProvider",
+)
 """Providers whose kernels are only started in the time that the profile of ONNX Runtime gives."""
 
 CONTROL_FLOW = ("If", "Loop", "Scan", "SequenceMap")
@@ -90,13 +78,12 @@ def check(settings: dict[str, Any]) -> None:
     Raises:
         ValueError: naming those that it has, and the package with the one that is asked for.
     """
-    option = _option(settings)
-    available = onnxruntime.get_available_providers()
-    if option and PROVIDERS[option] not in available:
-        package = PACKAGES.get(option)
+    provider, available = settings["delegate"], onnxruntime.get_available_providers()
+    if provider not in available:
+        package = PACKAGES.get(provider)
         source = f"pip install {package}" if package else "it needs a build of ONNX Runtime of one's own"
         raise ValueError(
-            f"this ONNX Runtime {version()} has no {PROVIDERS[option]}, only {', '.join(available)}; {source}"
+            f"this ONNX Runtime {version()} has no {provider}, only {', '.join(available)}; {source}"
         )
 
 
@@ -113,7 +100,7 @@ class Model:
         self._path, self._settings = path, settings
         self._session = _session(path, settings, _options(settings))
         self._binding = self._session.io_binding()
-        self._where = "cuda" if _option(settings) in NVIDIA else "cpu"
+        self._where = "cuda" if settings["delegate"] in NVIDIA else "cpu"
         nodes = self._session.get_inputs()
         for node in nodes:
             if node.type not in DTYPES:
@@ -192,10 +179,9 @@ def operations(
         NotImplementedError: the provider's kernels run on after the time that the profiler gives them.
     """
     check(settings)
-    option = _option(settings)
-    if option in ASYNCHRONOUS:
+    if settings["delegate"] in ASYNCHRONOUS:
         raise NotImplementedError(
-            f"ONNX Runtime's profiler times how long {PROVIDERS[option]} takes to start a kernel, not how "
+            f"ONNX Runtime's profiler times how long {settings['delegate']} takes to start a kernel, not how "
             "long that runs; profile the model on another runtime, or with the vendor's tool"
         )
     total_ns, runs = _profile(path, settings, arrays, count)
@@ -212,39 +198,22 @@ def operations(
 
 def accelerator(settings: dict[str, Any]) -> str:
     """Name and driver of the NVIDIA GPU; empty on the CPU, and for providers that do not tell."""
-    if _option(settings) not in NVIDIA:
+    if settings["delegate"] not in NVIDIA:
         return ""
-    found = _nvidia_smi("name,driver_version")
+    found = nvidia.smi(nvidia.FIRST, "name", "driver_version")
     return f"{found[0]}, driver {found[1]}" if found else "NVIDIA GPU, driver unknown"
 
 
 def accelerator_conditions(settings: dict[str, Any]) -> dict[str, Any]:
     """Clock, temperature and what holds the clock of an NVIDIA GPU down."""
-    if _option(settings) not in NVIDIA:
-        return {}
-    found = _nvidia_smi("clocks.sm,temperature.gpu,clocks_throttle_reasons.active")
-    if not found:
-        return {}
-    clock_mhz, celsius, reasons = found
-    return {
-        "gpu_frequency_khz": int(clock_mhz) * 1000 if clock_mhz.isdigit() else None,
-        "gpu_temperature_millicelsius": int(celsius) * 1000 if celsius.isdigit() else None,
-        "gpu_throttle_reasons": _throttle_reasons(reasons),
-    }
-
-
-def _option(settings: dict[str, Any]) -> str:
-    """The option that chooses a provider; empty for the CPU."""
-    chosen = [name for name in settings["options"] if name in PROVIDERS]
-    if len(chosen) > 1:
-        raise ValueError(f"'{chosen[0]}' and '{chosen[1]}' cannot both be had; choose one")
-    return chosen[0] if chosen else ""
+    return nvidia.conditions(nvidia.FIRST) if settings["delegate"] in NVIDIA else {}
 
 
 def _options(settings: dict[str, Any]) -> Any:
     options = onnxruntime.SessionOptions()
     # XNNPACK has a thread pool of its own, beside which ONNX Runtime asks for no other
-    options.intra_op_num_threads = 1 if _option(settings) == "xnnpack" else settings["threads"]
+    own_threads = settings["delegate"] == "XnnpackExecutionProvider"
+    options.intra_op_num_threads = 1 if own_threads else settings["threads"]
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = 3
@@ -254,21 +223,20 @@ def _options(settings: dict[str, Any]) -> Any:
 
 def _provider_options(settings: dict[str, Any]) -> dict[str, str]:
     """Options by which a provider gets the threads and the precision of the target."""
-    option, threads = _option(settings), str(settings["threads"])
-    if option == "tensorrt":
-        return {
+    threads = str(settings["threads"])
+    return {
+        "OpenVINOExecutionProvider": {"num_of_threads": threads},
+        "TensorrtExecutionProvider": {
             "trt_fp16_enable": str(settings["precision"] == "fp16"),
             "trt_int8_enable": str(settings["precision"] == "int8"),
-        }
-    return {
-        "xnnpack": {"intra_op_num_threads": threads},
-        "openvino": {"num_of_threads": threads},
-    }.get(option, {})
+        },
+        "XnnpackExecutionProvider": {"intra_op_num_threads": threads},
+    }.get(settings["delegate"], {})
 
 
 def _session(path: str, settings: dict[str, Any], options: Any) -> Any:
     """A session that has the provider; ONNX Runtime itself would go on without one that fails to start."""
-    provider = PROVIDERS.get(_option(settings), CPU)
+    provider = settings["delegate"]
     session = onnxruntime.InferenceSession(
         path, options, providers=[(provider, _provider_options(settings))], enable_fallback=0
     )
@@ -330,40 +298,3 @@ def _outermost(run: list[dict[str, Any]]) -> list[dict[str, Any]]:
             kept = [each for each in kept if each["start_us"] < event["start_us"]]
         kept.append(event)
     return kept
-
-
-def _nvidia_smi(query: str) -> list[str]:
-    """What the driver says of the first GPU; nothing where its tool is missing or silent."""
-    try:
-        found = subprocess.run(
-            ["nvidia-smi", "--id=0", f"--query-gpu={query}", "--format=csv,noheader,nounits"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return []
-    values = [value.strip() for value in found.stdout.strip().split(",")]
-    return values if len(values) == query.count(",") + 1 else []
-
-
-THROTTLE_REASONS = {
-    0x02: "applications clocks setting",
-    0x04: "software power cap",
-    0x08: "hardware slowdown",
-    0x10: "sync boost",
-    0x20: "software thermal slowdown",
-    0x40: "hardware thermal slowdown",
-    0x80: "hardware power brake",
-}
-"""Bits of the driver's mask (NVML, ``nvmlClocksEventReasons``); 0x01 means idle, which is none."""
-
-
-def _throttle_reasons(mask: str) -> str | None:
-    """The names of the bits that are set, empty for none; None where the driver gives no mask."""
-    try:
-        bits = int(mask, 16)
-    except ValueError:
-        return None
-    return ", ".join(name for bit, name in THROTTLE_REASONS.items() if bits & bit)

@@ -4,21 +4,18 @@ Built engines are kept in ``$XDG_CACHE_HOME/lathe/tensorrt``, under a digest of 
 the bytes of the file, the build options, the versions of TensorRT and of the driver, the GPU and its compute
 capability. The tactic timings of earlier builds are only a hint: an incompatible cache is dropped.
 
-Inputs and outputs stay in memory of the GPU; ``run`` enqueues one inference and waits for its stream. Memory
-and streams come from the driver's own library, libcuda, which is wherever a GPU works. Sources: the TensorRT
-API of Python, versions 8.6 to 11; CUDA driver API; ``nvidia-smi --help-query-gpu``.
+Inputs and outputs stay in memory of the GPU; ``run`` enqueues one inference and waits for its stream. Source:
+the TensorRT API of Python, versions 8.6 to 11.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import functools
 import hashlib
 import json
 import os
 import re
-import subprocess
 import time
 from pathlib import Path
 from typing import Any, Iterator
@@ -26,27 +23,14 @@ from typing import Any, Iterator
 import numpy
 import tensorrt
 
-DRIVER = ctypes.CDLL("libcuda.so.1")
+from . import cuda, nvidia
 
 PRECISION_FLAGS = {"fp32": (), "fp16": ("FP16",), "bf16": ("BF16",), "int8": ("INT8", "FP16")}
 """Builder flags of each precision; a model quantised to int8 keeps fp16 for what is not quantised."""
 PRECISION_FORMATS = {"fp16": ("half", "fp16"), "bf16": ("bf16", "bfloat16"), "int8": ("int8",)}
 """Words of the engine inspector for tensors of each precision."""
-THROTTLE_REASONS = {
-    0x02: "applications clocks setting",
-    0x04: "software power cap",
-    0x08: "hardware slowdown",
-    0x10: "sync boost",
-    0x20: "software thermal slowdown",
-    0x40: "hardware thermal slowdown",
-    0x80: "hardware power brake",
-}
-"""Bits of ``clocks_throttle_reasons.active``; 0x01 means idle, which is none."""
 EXTERNAL_WEIGHTS = re.compile(rb"\x6a.{1,2}\x0a\x08location", re.DOTALL)
 """An entry of ``TensorProto.external_data`` (field 13) with the key ``location``."""
-SMI_TIMEOUT_S = 10
-OUT_OF_MEMORY = 2
-COMPUTE_CAPABILITY_MAJOR, COMPUTE_CAPABILITY_MINOR = 75, 76
 
 
 def version() -> str:
@@ -63,97 +47,13 @@ def binaries() -> list[str]:
 
 def accelerator(settings: dict[str, Any]) -> str:
     """Name, compute capability and driver of the GPU."""
-    gpu = gpu_identity()
+    gpu = cuda.gpu_identity()
     return f"{gpu['name']}, compute capability {gpu['compute_capability']}, driver {gpu['driver']}"
 
 
 def accelerator_conditions(settings: dict[str, Any]) -> dict[str, Any]:
     """Clock, temperature and throttling of the GPU now; not called while a model is timed."""
-    query = "clocks.sm,temperature.gpu,clocks_throttle_reasons.active"
-    command = ["nvidia-smi", "--id=0", f"--query-gpu={query}", "--format=csv,noheader,nounits"]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=SMI_TIMEOUT_S, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return tegra_conditions()
-    conditions = parse_smi_conditions(answer.stdout)
-    return conditions if conditions["gpu_frequency_khz"] is not None else tegra_conditions()
-
-
-def parse_smi_conditions(text: str) -> dict[str, Any]:
-    """Conditions from one line of comma-separated values; None for what the GPU does not tell."""
-    megahertz, celsius, reasons = ([part.strip() for part in text.split(",")] + [""] * 3)[:3]
-    bits = int(reasons, 16) if re.fullmatch(r"0x[0-9a-fA-F]+", reasons) else None
-    return {
-        "gpu_frequency_khz": int(megahertz) * 1000 if megahertz.isdigit() else None,
-        "gpu_temperature_millicelsius": int(celsius) * 1000 if celsius.isdigit() else None,
-        "gpu_throttle_reasons": None
-        if bits is None
-        else ", ".join(name for bit, name in THROTTLE_REASONS.items() if bits & bit),
-    }
-
-
-def tegra_conditions() -> dict[str, Any]:
-    """The same from the files of a Jetson's kernel."""
-    hertz = [read(path) for path in sorted(Path("/sys/class/devfreq").glob("*gpu*/cur_freq"))]
-    zones = sorted(Path("/sys/class/thermal").glob("thermal_zone*"))
-    warmth = [read(zone / "temp") for zone in zones if read(zone / "type").lower().startswith("gpu")]
-    return {
-        "gpu_frequency_khz": int(hertz[0]) // 1000 if hertz and hertz[0].isdigit() else None,
-        "gpu_temperature_millicelsius": int(warmth[0]) if warmth and warmth[0].isdigit() else None,
-        "gpu_throttle_reasons": None,
-    }
-
-
-def read(path: Path) -> str:
-    """A small text file, or nothing."""
-    try:
-        return path.read_text(errors="replace").strip()
-    except OSError:
-        return ""
-
-
-def driver(name: str, *arguments: Any) -> None:
-    """Call a function of the CUDA driver.
-
-    Raises:
-        MemoryError: the GPU has no memory left.
-        RuntimeError: anything else went wrong.
-    """
-    status = getattr(DRIVER, name)(*arguments)
-    if status == OUT_OF_MEMORY:
-        raise MemoryError(f"the GPU has no memory left ({name})")
-    if status:
-        text = ctypes.c_char_p()
-        DRIVER.cuGetErrorName(status, ctypes.byref(text))
-        raise RuntimeError(f"{name}: {(text.value or b'unknown').decode()} ({status})")
-
-
-@functools.lru_cache(maxsize=None)
-def gpu_identity() -> dict[str, str]:
-    """Name, compute capability and driver of the first GPU, whose context becomes this thread's."""
-    driver("cuInit", 0)
-    device, context = ctypes.c_int(), ctypes.c_void_p()
-    driver("cuDeviceGet", ctypes.byref(device), 0)
-    driver("cuDevicePrimaryCtxRetain", ctypes.byref(context), device)
-    driver("cuCtxSetCurrent", context)
-    name = ctypes.create_string_buffer(256)
-    driver("cuDeviceGetName", name, len(name), device)
-    major, minor = ctypes.c_int(), ctypes.c_int()
-    driver("cuDeviceGetAttribute", ctypes.byref(major), COMPUTE_CAPABILITY_MAJOR, device)
-    driver("cuDeviceGetAttribute", ctypes.byref(minor), COMPUTE_CAPABILITY_MINOR, device)
-    return {
-        "name": name.value.decode(errors="replace"),
-        "compute_capability": f"{major.value}.{minor.value}",
-        "driver": driver_version(
-            read(Path("/proc/driver/nvidia/version")), read(Path("/etc/nv_tegra_release"))
-        ),
-    }
-
-
-def driver_version(kernel_module: str, tegra_release: str) -> str:
-    """The driver's version: by its kernel module, on older Jetsons by the release of their system."""
-    found = re.search(r"Kernel Module.*?\s(\d+(?:\.\d+)+)", kernel_module)
-    return found.group(1) if found else tegra_release.partition("\n")[0].lstrip("# ") or "unknown"
+    return nvidia.conditions(nvidia.FIRST)
 
 
 def cache_folder() -> Path:
@@ -254,7 +154,7 @@ def build(path: str, settings: dict[str, Any], logger: Any) -> bytes:
         profile.set_shape(tensor.name, shape, shape, shape)
     if any(-1 in tuple(tensor.shape) for tensor in tensors):
         config.add_optimization_profile(profile)
-    timings = cache_folder() / f"{key({'version': version(), 'gpu': gpu_identity()})}.timings"
+    timings = cache_folder() / f"{key({'version': version(), 'gpu': cuda.gpu_identity()})}.timings"
     use_timings(config, timings)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
@@ -281,33 +181,6 @@ def closed(shape: Any) -> tuple[int, ...]:
     return tuple(1 if size < 0 else int(size) for size in shape)
 
 
-class Buffer:
-    """A tensor in memory of the GPU, and beside it in locked memory of the host, as ``array``."""
-
-    def __init__(self, shape: tuple[int, ...], dtype: Any) -> None:
-        self.address, self._host = ctypes.c_uint64(), ctypes.c_void_p()
-        size = max(1, int(numpy.prod(shape, dtype=numpy.int64)) * dtype.itemsize)
-        driver("cuMemAlloc_v2", ctypes.byref(self.address), ctypes.c_size_t(size))
-        driver("cuMemAllocHost_v2", ctypes.byref(self._host), ctypes.c_size_t(size))
-        assert self._host.value is not None
-        memory = (ctypes.c_byte * size).from_address(self._host.value)
-        self.array = numpy.frombuffer(memory, dtype, int(numpy.prod(shape))).reshape(shape)
-
-    def upload(self) -> None:
-        """Copy ``array`` to the GPU, complete."""
-        driver("cuMemcpyHtoD_v2", self.address, self._host, ctypes.c_size_t(self.array.nbytes))
-
-    def download(self) -> None:
-        """Copy what is on the GPU to ``array``, complete."""
-        driver("cuMemcpyDtoH_v2", self._host, self.address, ctypes.c_size_t(self.array.nbytes))
-
-    def __del__(self) -> None:
-        if self.address.value:
-            DRIVER.cuMemFree_v2(self.address)
-        if self._host.value:
-            DRIVER.cuMemFreeHost(self._host)
-
-
 class Model:
     """An engine with an execution context and a stream.
 
@@ -317,7 +190,7 @@ class Model:
     def __init__(self, path: str, settings: dict[str, Any]) -> None:
         self._build_s, self._stream = 0.0, ctypes.c_void_p()
         self._precision = settings["precision"]
-        gpu_identity()
+        cuda.gpu_identity()
         self._logger = make_logger()
         tensorrt.init_libnvinfer_plugins(self._logger, "")
         self._runtime = tensorrt.Runtime(self._logger)
@@ -325,9 +198,9 @@ class Model:
         self.context = self._engine.create_execution_context()
         if self.context is None:
             raise self._logger.error("TensorRT cannot create an execution context")
-        driver("cuStreamCreate", ctypes.byref(self._stream), 1)
+        cuda.driver("cuStreamCreate", ctypes.byref(self._stream), 1)
         self._bind()
-        self._synchronise = DRIVER.cuStreamSynchronize
+        self._synchronise = cuda.DRIVER.cuStreamSynchronize
         self._handle = self._stream.value
 
     def _load(self, path: str, settings: dict[str, Any]) -> Any:
@@ -335,7 +208,7 @@ class Model:
             return self._deserialise(Path(path).read_bytes())
         flags = builder_flags(settings["precision"], set(tensorrt.BuilderFlag.__members__))
         tf32 = "tf32" in settings["options"]
-        name = engine_key(Path(path).read_bytes(), flags, tf32, gpu_identity())
+        name = engine_key(Path(path).read_bytes(), flags, tf32, cuda.gpu_identity())
         cached = None if name is None else cache_folder() / f"{name}.engine"
         if cached is not None and cached.is_file():
             with contextlib.suppress(RuntimeError):  # damaged: it is built again
@@ -360,13 +233,13 @@ class Model:
             shape = closed(self._engine.get_tensor_shape(name))
             if is_input[name] and not self.context.set_input_shape(name, shape):
                 raise ValueError(f"input '{name}' of the engine cannot have the shape {shape}")
-        self._inputs: list[Buffer] = []
-        self._outputs: list[Buffer] = []
+        self._inputs: list[cuda.Buffer] = []
+        self._outputs: list[cuda.Buffer] = []
         for name in names:
             shape = tuple(self.context.get_tensor_shape(name))
             if -1 in shape:
                 raise ValueError(f"the shape of output '{name}' depends on the values of the inputs")
-            buffer = Buffer(shape, numpy.dtype(tensorrt.nptype(self._engine.get_tensor_dtype(name))))
+            buffer = cuda.Buffer(shape, numpy.dtype(tensorrt.nptype(self._engine.get_tensor_dtype(name))))
             (self._inputs if is_input[name] else self._outputs).append(buffer)
             self.context.set_tensor_address(name, buffer.address.value)
         self.inputs = [(buffer.array.shape, buffer.array.dtype.name) for buffer in self._inputs]
@@ -421,8 +294,8 @@ class Model:
 
     def __del__(self) -> None:
         if self._stream.value:
-            DRIVER.cuStreamSynchronize(self._stream)
-            DRIVER.cuStreamDestroy_v2(self._stream)
+            cuda.DRIVER.cuStreamSynchronize(self._stream)
+            cuda.DRIVER.cuStreamDestroy_v2(self._stream)
 
 
 def operations(

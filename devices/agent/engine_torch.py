@@ -19,7 +19,6 @@ import json
 import logging
 import os
 import re
-import subprocess
 import zipfile
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Tuple
@@ -27,6 +26,8 @@ from typing import Any, Callable, Dict, List, Tuple
 os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"  # torch.export.load asks for less
 
 import torch
+
+from . import nvidia
 
 COMPILED = "data/aotinductor/"
 PICKLED = ("data/constants/custom_obj_", "data/constants/opaque_obj_")
@@ -50,7 +51,7 @@ def check(settings: dict[str, Any]) -> None:
     Raises:
         ValueError: with the reason.
     """
-    if _device(settings) == "cuda" and not torch.cuda.is_available():
+    if settings["delegate"] == "cuda" and not torch.cuda.is_available():
         why = (
             "sees no NVIDIA GPU; check the driver with nvidia-smi"
             if torch.version.cuda
@@ -79,7 +80,7 @@ class Network:
         self._call = call
         self._dtypes = [dtype for _, dtype in inputs]
         self._parts = parts
-        self._device = _device(settings)
+        self._device = settings["delegate"]
         self.inputs = [(shape, _numpy_name(dtype)) for shape, dtype in inputs]
         self._sources: list[Any] = []
         self._tensors: list[Any] = []
@@ -172,7 +173,7 @@ def operations(
     model = Model(path, settings)
     model.set_inputs(arrays)
     activities = [torch.profiler.ProfilerActivity.CPU]
-    if _device(settings) == "cuda":
+    if settings["delegate"] == "cuda":
         activities.append(torch.profiler.ProfilerActivity.CUDA)
     with torch.profiler.profile(activities=activities) as profile:
         for _ in range(1 + count):  # the first one pays for the start of the profiler
@@ -189,7 +190,7 @@ def operations(
                 {
                     "name": f"{event.name[len('aten::') :]}_{index}",
                     "kind": event.name,
-                    "where": _device(settings),
+                    "where": settings["delegate"],
                     "samples_ns": [],
                 }
                 for index, event in enumerate(events)
@@ -212,33 +213,22 @@ def canary(settings: dict[str, Any]) -> Network:
     torch.set_num_threads(settings["threads"])
     torch.manual_seed(0)
     layers = [torch.nn.Conv2d(16, 16, 3, padding=1) for _ in range(3)]
-    module = torch.nn.Sequential(*layers).eval().to(_device(settings))
-    parts = [{"where": _device(settings), "nodes": len(layers), "partitions": 1}]
+    module = torch.nn.Sequential(*layers).eval().to(settings["delegate"])
+    parts = [{"where": settings["delegate"], "nodes": len(layers), "partitions": 1}]
     return Network(lambda tensors: module(*tensors), [((1, 16, 32, 32), torch.float32)], parts, settings)
 
 
 def accelerator(settings: dict[str, Any]) -> str:
     """Name and driver of the GPU; empty on the CPU."""
-    if _device(settings) != "cuda":
+    if settings["delegate"] != "cuda":
         return ""
-    check(settings)
-    found = _nvidia_smi("driver_version")
+    found = nvidia.smi(_gpu(), "driver_version")
     return f"{torch.cuda.get_device_name()}, driver {found[0] if found else 'unknown'}"
 
 
 def accelerator_conditions(settings: dict[str, Any]) -> dict[str, Any]:
     """Clock, temperature and what holds the clock of the GPU down."""
-    if _device(settings) != "cuda" or not torch.cuda.is_available():
-        return {}
-    found = _nvidia_smi("clocks.sm,temperature.gpu,clocks_throttle_reasons.active")
-    if not found:
-        return {}
-    clock_mhz, celsius, reasons = found
-    return {
-        "gpu_frequency_khz": int(clock_mhz) * 1000 if clock_mhz.isdigit() else None,
-        "gpu_temperature_millicelsius": int(celsius) * 1000 if celsius.isdigit() else None,
-        "gpu_throttle_reasons": _throttle_reasons(reasons),
-    }
+    return nvidia.conditions(_gpu()) if settings["delegate"] == "cuda" else {}
 
 
 Loaded = Tuple[Callable[[List[Any]], Any], List[Tuple[Tuple[int, ...], Any]], List[Dict[str, Any]]]
@@ -247,7 +237,7 @@ Loaded = Tuple[Callable[[List[Any]], Any], List[Tuple[Tuple[int, ...], Any]], Li
 def _load_program(path: str, settings: dict[str, Any]) -> Loaded:
     """An exported program, moved to the device; open dimensions take their smallest size."""
     program = _exported(path)
-    if _device(settings) == "cuda":
+    if settings["delegate"] == "cuda":
         from torch.export.passes import move_to_device_pass
 
         program = move_to_device_pass(program, "cuda")
@@ -268,7 +258,7 @@ def _load_program(path: str, settings: dict[str, Any]) -> Loaded:
         return module(*arguments, **named)
 
     devices = [
-        next((tensor.device.type for tensor in _tensors_in(node.meta.get("val"))), _device(settings))
+        next((tensor.device.type for tensor in _tensors_in(node.meta.get("val"))), settings["delegate"])
         for node in program.graph.nodes
         if node.op == "call_function"
     ]
@@ -312,7 +302,7 @@ def _load_package(path: str, settings: dict[str, Any]) -> Loaded:
     package = torch._inductor.aoti_load_package(path)
     metadata = package.loader.get_metadata()
     device = metadata.get("AOTI_DEVICE_KEY", "cpu")
-    if device != _device(settings):
+    if device != settings["delegate"]:
         option = "with" if device == "cuda" else "without"
         raise ValueError(f"the package is compiled for {device}; write the target {option} '+cuda'")
     if INPUTS_KEY not in metadata:
@@ -361,10 +351,6 @@ def _stretches(devices: list[str], device: str) -> int:
     )
 
 
-def _device(settings: dict[str, Any]) -> str:
-    return "cuda" if "cuda" in settings["options"] else "cpu"
-
-
 def _tensors_in(value: Any) -> list[Any]:
     """The tensors in a nest of tuples, lists and dictionaries, in order."""
     return [leaf for leaf in torch.utils._pytree.tree_leaves(value) if isinstance(leaf, torch.Tensor)]
@@ -375,44 +361,7 @@ def _numpy_name(dtype: Any) -> str:
     return "float32" if dtype == torch.bfloat16 else str(dtype)[len("torch.") :]
 
 
-def _nvidia_smi(query: str) -> list[str]:
-    """What the driver says of the GPU in use; nothing where its tool is missing or silent."""
+def _gpu() -> str:
+    """The GPU in use, as the driver's tool knows it; PyTorch numbers those that it may see."""
     uuid = getattr(torch.cuda.get_device_properties(0), "uuid", None)
-    try:
-        found = subprocess.run(
-            [
-                "nvidia-smi",
-                f"--id={0 if uuid is None else f'GPU-{uuid}'}",
-                f"--query-gpu={query}",
-                "--format=csv,noheader,nounits",
-            ],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return []
-    values = [value.strip() for value in found.stdout.strip().split(",")]
-    return values if len(values) == query.count(",") + 1 else []
-
-
-THROTTLE_REASONS = {
-    0x02: "applications clocks setting",
-    0x04: "software power cap",
-    0x08: "hardware slowdown",
-    0x10: "sync boost",
-    0x20: "software thermal slowdown",
-    0x40: "hardware thermal slowdown",
-    0x80: "hardware power brake",
-}
-"""Bits of the driver's mask (NVML, ``nvmlClocksEventReasons``); 0x01 means idle, which is none."""
-
-
-def _throttle_reasons(mask: str) -> str | None:
-    """The names of the bits that are set, empty for none; None where the driver gives no mask."""
-    try:
-        bits = int(mask, 16)
-    except ValueError:
-        return None
-    return ", ".join(name for bit, name in THROTTLE_REASONS.items() if bits & bit)
+    return nvidia.FIRST if uuid is None else f"GPU-{uuid}"

@@ -24,7 +24,7 @@ from devices.runtimes.base import (
 )
 from devices.target import Target
 
-AGENT = Path(__file__).parent.parent / "agent" / "agent.py"
+FOLDER = Path(__file__).parent.parent / "agent"
 
 
 @dataclass(frozen=True)
@@ -32,22 +32,23 @@ class AgentRuntime(Runtime):
     """A runtime with a Python module.
 
     ``engine`` is a Python file (3.8+, standard library, numpy and the runtime only) that is pushed to the
-    device and loaded by the agent. Importing it must raise ImportError when the runtime is not installed.
-    It provides::
+    device and imported by the agent, after ``modules``. Importing it must raise ImportError when the runtime
+    is not installed. It provides::
 
         def version() -> str
         def binaries() -> list[str]                     # native files whose content identifies the runtime
         class Model:
-            def __init__(self, path: str, settings: dict)  # load; settings: threads, precision, options
+            def __init__(self, path: str, settings: dict)  # load; for settings see below
             inputs: list[tuple[tuple[int, ...], str]]      # shape and numpy dtype of each input
             def set_inputs(self, arrays) -> None           # copy into buffers that the runtime owns
             def run(self) -> None                          # one inference, complete on return: this is timed
             def outputs(self) -> list                      # copies of the last outputs
             def placement(self) -> list[dict] | None       # where, nodes, partitions; asked after timing
 
-    where ``settings["options"]`` are the target's options by name. ``run`` may be called many times after one
-    ``set_inputs`` and gives the same outputs each time; no copy between the caller and the runtime is in it,
-    so that times of blocks add up. An engine may also provide::
+    where the settings are ``threads`` and ``precision`` of the target, its ``options`` by name, and
+    ``delegate``, where it wants the operations. ``run`` may be called many times after one ``set_inputs`` and
+    gives the same outputs each time; no copy between the caller and the runtime is in it, so that times of
+    blocks add up. An engine may also provide::
 
         class Model:
             def copy_in(self) -> None                      # inputs to the accelerator once more, complete
@@ -67,6 +68,8 @@ class AgentRuntime(Runtime):
         package: the package of the runtime itself, for a device.
         delegates: where each choosing option wants the operations; ``""`` is for a target without one.
         canary: the canary as a file of the runtime.
+        modules: files that the engine imports as ``from .stem import ...``, in the order in which they import
+            each other; ``.machine`` is always there.
     """
 
     engine: Path
@@ -74,12 +77,18 @@ class AgentRuntime(Runtime):
     package: str
     delegates: Callable[[Target], str]
     canary: Path | None = None
+    modules: tuple[Path, ...] = ()
 
     needs_python: ClassVar[bool] = True
 
     def delegate(self, target: Target) -> str:
         """Where the target wants every operation to run."""
         return self.delegates(target)
+
+    def files(self) -> dict[str, Path]:
+        """What the agent imports, by the name under which it does, in order."""
+        modules = (FOLDER / "machine.py", *self.modules)
+        return {**{path.stem: path for path in modules}, "engine": self.engine}
 
     def exchange(self, call: Call, request: Request) -> Reply:
         """Start a fresh agent, hand it the request, and collect its events until it ends."""
@@ -103,15 +112,15 @@ class AgentRuntime(Runtime):
             "threads": target.threads,
             "precision": target.precision,
             "options": dict(target.settings),
+            "delegate": self.delegate(target),
         }
         remote_outputs = f"{connection.scratch()}/outputs.npy" if isinstance(request, Predict) else ""
         message = {
             **self._message(call, request, remote_outputs),
-            "engine": connection.push(self.engine),
+            "files": {name: connection.push(path) for name, path in self.files().items()},
             "settings": settings,
-            "delegate": self.delegate(target),
         }
-        agent = connection.push(AGENT)
+        agent = connection.push(FOLDER / "agent.py")
         message["spawned_ns"] = time.monotonic_ns() if connection.shares_clock else None
         ended = connection.run(
             (*connection.python, agent),

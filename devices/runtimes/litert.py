@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from devices.runtimes.agent import AgentRuntime
+from devices.runtimes.agent import FOLDER, AgentRuntime
 from devices.target import Target
-
-_FOLDER = Path(__file__).parent.parent
 
 
 def _delegate(target: Target) -> str:
@@ -22,9 +18,10 @@ LITERT = AgentRuntime(
         "cores": "run on these cores only, as in cores=0-3,6",
         "gpu": "run on the GPU through LiteRT's GPU accelerator",
     },
-    engine=_FOLDER / "agent" / "engine_litert.py",
+    engine=FOLDER / "engine_litert.py",
     extra="litert",
     package="ai-edge-litert",
     delegates=_delegate,
-    canary=_FOLDER / "canary" / "canary.tflite",
+    canary=FOLDER.parent / "canary" / "canary.tflite",
+    modules=(FOLDER / "interpreter.py",),
 )

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import dataclass
 
-from devices.runtimes.agent import AgentRuntime
+from devices.errors import TargetError
+from devices.runtimes.agent import FOLDER, AgentRuntime
 from devices.target import Target
-
-_FOLDER = Path(__file__).parent.parent
 
 PROVIDERS = {
     "acl": "ACLExecutionProvider",
@@ -27,12 +26,35 @@ PROVIDERS = {
 """Execution providers by option, as ONNX Runtime 1.31 names them."""
 
 
+def _chosen(target: Target) -> list[str]:
+    return [name for name in target.settings if name in PROVIDERS]
+
+
 def _delegate(target: Target) -> str:
-    chosen = [PROVIDERS[name] for name in target.settings if name in PROVIDERS]
-    return chosen[0] if chosen else "CPUExecutionProvider"
+    return next((PROVIDERS[name] for name in _chosen(target)), "CPUExecutionProvider")
 
 
-ONNXRUNTIME = AgentRuntime(
+@dataclass(frozen=True)
+class OnnxRuntime(AgentRuntime):
+    """ONNX Runtime, with one execution provider beside the CPU's at most."""
+
+    def check(self, target: Target) -> None:
+        """Refuse also more than one execution provider.
+
+        Raises:
+            TargetError: naming them.
+        """
+        super().check(target)
+        chosen = _chosen(target)
+        if len(chosen) > 1:
+            raise TargetError(
+                f"target '{target}' asks for {' and '.join(PROVIDERS[name] for name in chosen)}",
+                why="a model is measured on one execution provider, and on the CPU what that does not take",
+                fix=f"leave '+{chosen[1]}' out",
+            )
+
+
+ONNXRUNTIME = OnnxRuntime(
     name="onnxruntime",
     suffixes=(".onnx", ".ort"),
     precisions=("fp32", "fp16", "int8"),
@@ -40,9 +62,10 @@ ONNXRUNTIME = AgentRuntime(
         "cores": "run on these cores only, as in cores=0-3,6",
         **{name: f"run on {provider}" for name, provider in PROVIDERS.items()},
     },
-    engine=_FOLDER / "agent" / "engine_onnxruntime.py",
+    engine=FOLDER / "engine_onnxruntime.py",
     extra="onnxruntime",
     package="onnxruntime",
     delegates=_delegate,
-    canary=_FOLDER / "canary" / "canary.onnx",
+    canary=FOLDER.parent / "canary" / "canary.onnx",
+    modules=(FOLDER / "nvidia.py",),
 )

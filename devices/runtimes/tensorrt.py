@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from devices.connections import Completed
 from devices.errors import MeasurementError, TargetError
 from devices.measurement import MeasuringProtocol
-from devices.runtimes.agent import AgentRuntime
+from devices.runtimes.agent import FOLDER, AgentRuntime
 from devices.runtimes.base import (
     Call,
     Identify,
@@ -28,8 +28,7 @@ from devices.runtimes.base import (
 from devices.runtimes.trtexec import DELEGATE, INSTALL, Failed, Lost, Session, survey
 from devices.target import Target
 
-_FOLDER = Path(__file__).parent.parent
-_CANARY = _FOLDER / "canary" / "canary.onnx"
+_CANARY = FOLDER.parent / "canary" / "canary.onnx"
 
 WARMUP_NS = 200_000_000
 """The least warm-up, trtexec's own: a GPU takes that long to raise its clocks."""
@@ -65,11 +64,12 @@ class TensorRt(AgentRuntime):
 TENSORRT = TensorRt(
     **_COMMON,
     options={"cores": "run on these cores only, as in cores=0-3,6", "tf32": _TF32},
-    engine=_FOLDER / "agent" / "engine_tensorrt.py",
+    engine=FOLDER / "engine_tensorrt.py",
     extra="tensorrt",
     package="tensorrt",
     delegates=lambda _: DELEGATE,
     canary=_CANARY,
+    modules=(FOLDER / "nvidia.py", FOLDER / "cuda.py"),
 )
 
 

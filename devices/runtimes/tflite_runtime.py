@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from devices.runtimes.agent import AgentRuntime
+from devices.runtimes.agent import FOLDER, AgentRuntime
 from devices.target import Target
-
-_FOLDER = Path(__file__).parent.parent
 
 
 def _delegate(target: Target) -> str:
@@ -19,9 +15,10 @@ TFLITE_RUNTIME = AgentRuntime(
     suffixes=(".tflite",),
     precisions=("fp32", "fp16", "int8"),
     options={"cores": "run on these cores only, as in cores=0-3,6"},
-    engine=_FOLDER / "agent" / "engine_tflite_runtime.py",
+    engine=FOLDER / "engine_tflite_runtime.py",
     extra="tflite-runtime",
     package="tflite-runtime",
     delegates=_delegate,
-    canary=_FOLDER / "canary" / "canary.tflite",
+    canary=FOLDER.parent / "canary" / "canary.tflite",
+    modules=(FOLDER / "interpreter.py",),
 )

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from devices.runtimes.agent import AgentRuntime
+from devices.runtimes.agent import FOLDER, AgentRuntime
 from devices.target import Target
-
-_FOLDER = Path(__file__).parent.parent
 
 
 def _delegate(target: Target) -> str:
@@ -22,8 +18,9 @@ TORCH = AgentRuntime(
         "cores": "run on these cores only, as in cores=0-3,6",
         "cuda": "run on the first NVIDIA GPU",
     },
-    engine=_FOLDER / "agent" / "engine_torch.py",
+    engine=FOLDER / "engine_torch.py",
     extra="torch",
     package="torch",
     delegates=_delegate,
+    modules=(FOLDER / "nvidia.py",),
 )

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from devices.agent.agent import load
 from devices.connections import Connection, LocalConnection
 from devices.errors import MeasurementError, TargetError
 from devices.measure import Job, measure
@@ -22,7 +22,7 @@ from devices.measurement import Measurement, MeasurementFailure, MeasuringProtoc
 from devices.operations import profile_operations
 from devices.predict import predict
 from devices.probe import identify
-from devices.runtimes import Runtime, find_runtime
+from devices.runtimes import AgentRuntime, Runtime, find_runtime
 from devices.target import PRECISIONS, Target
 
 QUICK = MeasuringProtocol(
@@ -190,19 +190,20 @@ class AgentRuntimeContract(RuntimeContract):
         raise NotImplementedError
 
     def test_engine_is_python_3_8_and_imports_only_what_a_device_has(self, runtime):
-        tree = ast.parse(runtime.engine.read_text(), feature_version=(3, 8))
-        imported = {
-            name.split(".")[0]
-            for node in ast.walk(tree)
-            for name in (
-                [alias.name for alias in node.names]
-                if isinstance(node, ast.Import)
-                else [node.module or ""]
-                if isinstance(node, ast.ImportFrom)
-                else []
-            )
-        }
-        assert imported <= set(sys.stdlib_module_names) | {"numpy"} | self.packages
+        for path in runtime.files().values():
+            tree = ast.parse(path.read_text(), feature_version=(3, 8))
+            imported = {
+                name.split(".")[0]
+                for node in ast.walk(tree)
+                for name in (
+                    [alias.name for alias in node.names]
+                    if isinstance(node, ast.Import)
+                    else [node.module or ""]
+                    if isinstance(node, ast.ImportFrom) and not node.level
+                    else []
+                )
+            }
+            assert imported <= set(sys.stdlib_module_names) | {"numpy"} | self.packages
 
     def test_predict_gives_each_rows_outputs_when_inputs_are_many(
         self, artifact, target, connection, reference
@@ -232,7 +233,7 @@ class EngineContract:
     """
 
     @pytest.fixture
-    def engine(self, runtime: Runtime) -> ModuleType:
+    def engine(self, runtime: AgentRuntime) -> ModuleType:
         return load_engine(runtime)
 
     def test_model_gives_equal_outputs_when_run_again_on_inputs_set_once(
@@ -271,14 +272,17 @@ class EngineContract:
         np.testing.assert_array_equal(first, kept)
 
 
-def load_engine(runtime: Runtime) -> ModuleType:
-    """The engine file of a runtime as a module, as the agent loads it."""
-    spec = importlib.util.spec_from_file_location("engine_under_test", runtime.engine)
-    engine = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(engine)
-    return engine
+def load_engine(runtime: AgentRuntime) -> ModuleType:
+    """The engine of a runtime, as the agent loads it."""
+    return load({name: str(path) for name, path in runtime.files().items()})["engine"]
 
 
-def settings_of(runtime: Runtime, **options: str) -> dict:
+def settings_of(runtime: AgentRuntime, **options: str) -> dict:
     """What the agent hands to an engine."""
-    return {"threads": 1, "precision": runtime.precisions[0], "options": options}
+    target = Target("host", runtime.name, runtime.precisions[0], options=tuple(options))
+    return {
+        "threads": target.threads,
+        "precision": target.precision,
+        "options": options,
+        "delegate": runtime.delegate(target),
+    }

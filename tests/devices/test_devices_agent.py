@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import itertools
 import json
 import os
@@ -14,23 +13,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from contracts.runtime import QUICK
+from hostile_runtime import hostile_runtime
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import devices
+from devices.agent import agent
 from devices.conditions import conditions_from_json
 
-FOLDER = Path(devices.__file__).parent / "agent"
-ENGINE = Path(__file__).parent / "hostile_engine.py"
+FOLDER = Path(agent.__file__).parent
+FILES = {name: str(path) for name, path in hostile_runtime().files().items()}
+SETTINGS = {"threads": 1, "precision": "fp32", "options": {}, "delegate": "hostile"}
 PROTOCOL = asdict(QUICK)
-
-
-@pytest.fixture(scope="module")
-def agent():
-    spec = importlib.util.spec_from_file_location("agent_under_test", FOLDER / "agent.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_agent_is_python_3_8_and_imports_none_of_our_packages():
@@ -43,16 +36,23 @@ def test_agent_is_python_3_8_and_imports_none_of_our_packages():
 
 
 def test_agent_says_fatal_when_the_engine_is_not_there():
-    assert answers({"engine": "/absent/engine.py"})[0]["code"] == "runtime-missing"
+    assert answers({"files": {**FILES, "engine": "/absent/engine.py"}})[0]["code"] == "runtime-missing"
+
+
+def test_agent_imports_files_by_path_in_order_as_modules_of_one_package(tmp_path):
+    (tmp_path / "1.py").write_text("LIMIT = 3\n")
+    (tmp_path / "2.py").write_text("from .first import LIMIT\nfrom . import first\n")
+    modules = agent.load({"first": str(tmp_path / "1.py"), "second": str(tmp_path / "2.py")})
+    assert modules["second"].LIMIT == 3
+    assert modules["second"].first is modules["first"]
 
 
 def answers(request):
     """What the agent says to a request, with the rest of the request filled in."""
     request = {
         "command": "identify",
-        "engine": str(ENGINE),
-        "settings": {"threads": 1, "precision": "fp32", "options": {}},
-        "delegate": "hostile",
+        "files": FILES,
+        "settings": SETTINGS,
         "spawned_ns": None,
         **request,
     }
@@ -68,13 +68,12 @@ def answers(request):
 
 @pytest.mark.parametrize("cores", ["", "x", "0-", "7-3", "0,,1", "99999"])
 def test_agent_says_fatal_when_cores_are_not_there(cores):
-    settings = {"threads": 1, "precision": "fp32", "options": {"cores": cores}}
-    (fatal,) = answers({"settings": settings})
+    (fatal,) = answers({"settings": {**SETTINGS, "options": {"cores": cores}}})
     assert (fatal["event"], fatal["code"]) == ("fatal", "bad-option")
     assert cores in fatal["detail"]
 
 
-def test_agent_runs_on_the_cores_that_were_chosen(agent):
+def test_agent_runs_on_the_cores_that_were_chosen():
     allowed = os.sched_getaffinity(0)
     try:
         agent.choose_cores(str(min(allowed)))
@@ -116,26 +115,7 @@ def test_agent_times_the_canary_first_in_the_middle_and_last(tmp_path):
     assert kinds == ["canary", "result", "result", "canary", "result", "result", "canary"]
 
 
-def test_usage_sees_other_processes_and_this_one(agent):
-    usage = agent.Usage()
-    subprocess.run([sys.executable, "-c", "sum(range(10_000_000))"], check=True)
-    end = time.process_time() + 0.1
-    while time.process_time() < end:
-        pass
-    used = usage.until_now()
-    assert used["own_cpu_ns"] >= 100_000_000
-    assert used["other_cpu_ns"] is None or used["other_cpu_ns"] >= 50_000_000
-    assert used["wall_ns"] >= 100_000_000
-    assert abs(used["clock_jump_ns"]) < used["wall_ns"]
-
-
-def test_conditions_are_read_without_error_and_parse_on_this_machine(agent):
-    conditions = conditions_from_json(json.loads(json.dumps(agent.conditions(agent, {}))))
-    assert conditions.load_1min is None or conditions.load_1min >= 0
-    assert conditions.memory_available_bytes is None or conditions.memory_available_bytes > 0
-
-
-def test_random_inputs_are_equal_when_the_seed_is_equal_and_differ_otherwise(agent):
+def test_random_inputs_are_equal_when_the_seed_is_equal_and_differ_otherwise():
     wanted = [((2, 3), "float32"), ((4,), "int64")]
     first, again, other = (agent.random_inputs(wanted, seed) for seed in (1, 1, 2))
     for array, same, (shape, dtype) in zip(first, again, wanted, strict=True):
@@ -152,7 +132,7 @@ def test_random_inputs_are_equal_when_the_seed_is_equal_and_differ_otherwise(age
     min_ns=st.integers(0, 200_000),
     max_ns=st.integers(0, 200_000),
 )
-def test_time_steadily_stops_at_both_minima_or_at_a_cap(agent, min_count, max_count, min_ns, max_ns):
+def test_time_steadily_stops_at_both_minima_or_at_a_cap(min_count, max_count, min_ns, max_ns):
     protocol = {"min_count": min_count, "max_count": max_count, "min_ns": min_ns, "max_ns": max_ns}
     calls = []
     start = time.perf_counter_ns()
@@ -164,7 +144,7 @@ def test_time_steadily_stops_at_both_minima_or_at_a_cap(agent, min_count, max_co
 
 
 @given(count=st.integers(0, 20), warmup_ns=st.integers(0, 200_000))
-def test_warm_up_runs_for_both_count_and_time(agent, count, warmup_ns):
+def test_warm_up_runs_for_both_count_and_time(count, warmup_ns):
     calls = []
     start = time.perf_counter_ns()
     agent.warm_up(
@@ -174,7 +154,7 @@ def test_warm_up_runs_for_both_count_and_time(agent, count, warmup_ns):
     assert time.perf_counter_ns() - start >= warmup_ns
 
 
-def test_warm_up_stops_at_the_cap_when_a_model_is_slow(agent):
+def test_warm_up_stops_at_the_cap_when_a_model_is_slow():
     calls = []
 
     def run():
@@ -183,11 +163,3 @@ def test_warm_up_stops_at_the_cap_when_a_model_is_slow(agent):
 
     agent.warm_up(run, {"warmup_count": 1000, "warmup_ns": 0, "max_ns": 10_000_000})
     assert len(calls) == 1
-
-
-def test_peak_memory_counts_what_was_held(agent):
-    agent.reset_peak_memory()
-    before = agent.peak_memory_bytes()
-    held = np.ones(64 << 20, np.uint8)
-    assert agent.peak_memory_bytes() - before > 32 << 20
-    assert held.any()

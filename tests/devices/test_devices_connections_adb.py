@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from adb_daemon import CHECKED_VERSION, AdbDaemon, shell_in_tree
+from adb_daemon import AdbDaemon
+from adb_shell import shell_in_tree
+from adb_transport import CHECKED_VERSION
 from contracts.connection import ODD_NAMES, ConnectionContract, is_running
 
 from devices.connections import Connection
@@ -311,7 +313,7 @@ def test_connection_gives_up_in_time_when_the_device_does_not_answer(connect, ph
 
 
 def test_run_gives_up_in_time_when_the_device_stops_answering(connect, phone):
-    connection = connect(address=phone.address, connect_timeout_s=1)
+    connection = connect(address=phone.address, connect_timeout_s=3)
     shell(connection, "true")
     phone.silent = True
     start = time.monotonic()

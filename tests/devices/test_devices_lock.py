@@ -17,7 +17,7 @@ from local_shell import ShellConnection
 
 from devices.connections import LocalConnection
 from devices.errors import TargetError
-from devices.lock import device_lock, lock_state_of
+from devices.lock import device_lock, lock_state_of, who_am_i
 from devices.lock_queue import SCRIPT, Ticket, lock_state, machine_folder
 
 HOLDER = """
@@ -161,7 +161,7 @@ def test_device_lock_is_given_in_the_order_of_asking_when_some_ask_here_and_some
     assert first.take()
     order: list[str] = []
     second = script("second")
-    wait_until(lambda: waiting() == ["second"])
+    assert second.stdout.readline().startswith("waiting\t1\tfirst\t20")
 
     def third_asks():
         with device_lock("host", LocalConnection(), wait_s=30):
@@ -170,20 +170,17 @@ def test_device_lock_is_given_in_the_order_of_asking_when_some_ask_here_and_some
     third = threading.Thread(target=third_asks)
     with caplog.at_level(logging.WARNING):
         third.start()
-        wait_until(lambda: len(waiting()) == 2)
+        wait_until(lambda: "first holds it since 20" in caplog.text)
+        assert "1 more wait" in caplog.text
         fourth = script("fourth")
-        wait_until(lambda: len(waiting()) == 3)
+        assert fourth.stdout.readline().startswith("waiting\t3\tfirst\t20")
+        assert waiting() == ["second", who_am_i(), "fourth"]
         first.close()
-        said = [second.stdout.readline().split("\t")[:3] for _ in range(1)]
         assert second.stdout.readline() == "held\n"
-        assert said == [["waiting", "1", "first"]]
         assert order == []
         end(second)
         third.join(timeout=30)
     assert order == ["third"]
-    assert "first holds it since 20" in caplog.text
-    assert "1 more wait" in caplog.text
-    assert fourth.stdout.readline().startswith("waiting\t3\tfirst\t20")
     assert "held\n" in fourth.stdout
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from devices.agent import agent
+from devices.agent import machine
 from devices.connections import LocalConnection
 from devices.connections.base import Completed
 from devices.errors import MeasurementError
@@ -35,7 +35,7 @@ def test_identify_device_agrees_with_the_agent():
     told = identify_device(LocalConnection(), emulated=True)
     device = DeviceIdentity(**told)
     assert device.emulated
-    known = {name: value for name, value in agent.identify_device().items() if name in told}
+    known = {name: value for name, value in machine.identity().items() if name in told}
     known.pop("accelerator", None)
     known.pop("emulated", None)
     assert {name: told[name] for name in known} == known

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from contracts.runtime import load_engine
 from tiny_models import write_tiny_onnx
 
 from devices import inventory
@@ -345,17 +346,15 @@ class TestPythonApi:
             sys.modules, "tensorrt", types.SimpleNamespace(__version__="10.3.0", __file__="x")
         )
         monkeypatch.setattr(ctypes, "CDLL", lambda name: types.SimpleNamespace(_name=name))
-        spec = importlib.util.spec_from_file_location("engine_under_test", TENSORRT.engine)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
+        return load_engine(TENSORRT)
 
     def test_engine_is_python_3_8_and_imports_only_what_a_device_has(self):
-        tree = ast.parse(TENSORRT.engine.read_text(), feature_version=(3, 8))
-        imported = {
-            alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names
-        }
-        assert imported <= set(sys.stdlib_module_names) | {"numpy", "tensorrt"}
+        for path in TENSORRT.files().values():
+            tree = ast.parse(path.read_text(), feature_version=(3, 8))
+            imported = {
+                alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names
+            }
+            assert imported <= set(sys.stdlib_module_names) | {"numpy", "tensorrt"}
 
     def test_error_says_how_to_install_when_tensorrt_is_missing(self, connection):
         if importlib.util.find_spec("tensorrt") is not None:
@@ -427,10 +426,10 @@ class TestPythonApi:
 
     def test_driver_version_comes_from_the_module_or_the_release(self, engine):
         module = "NVRM version: NVIDIA UNIX Open Kernel Module for aarch64  540.4.0  Release Build"
-        assert engine.driver_version(module, "") == "540.4.0"
+        assert engine.cuda.driver_version(module, "") == "540.4.0"
         module = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.129.03  Thu Oct 19"
-        assert engine.driver_version(module, "") == "535.129.03"
-        assert engine.driver_version("", "# R35 (release), REVISION: 4.1, GCID: 1").startswith("R35")
+        assert engine.cuda.driver_version(module, "") == "535.129.03"
+        assert engine.cuda.driver_version("", "# R35 (release), REVISION: 4.1, GCID: 1").startswith("R35")
 
     def test_cached_file_is_written_as_a_whole_or_not_at_all(self, engine, tmp_path):
         engine.write(tmp_path / "new" / "file", b"data")
@@ -438,14 +437,6 @@ class TestPythonApi:
         (tmp_path / "plain").write_text("")
         engine.write(tmp_path / "plain" / "file", b"data")
         assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "plain"]
-
-    def test_nvidia_smi_values_are_read(self, engine):
-        assert engine.parse_smi_conditions("1980, 41, 0x0000000000000001\n") == {
-            "gpu_frequency_khz": 1_980_000,
-            "gpu_temperature_millicelsius": 41_000,
-            "gpu_throttle_reasons": "",
-        }
-        assert set(engine.parse_smi_conditions("").values()) == {None}
 
 
 @pytest.mark.skipif(

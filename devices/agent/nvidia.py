@@ -1,0 +1,75 @@
+"""The state of an NVIDIA GPU, by the driver's tool; what that does not tell, by the kernel of a Jetson.
+
+Sources: ``nvidia-smi --help-query-gpu``; NVML, ``nvmlClocksEventReasons``.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from .machine import read
+
+FIRST = "0"
+TIMEOUT_S = 10
+
+THROTTLE_REASONS = {
+    0x02: "applications clocks setting",
+    0x04: "software power cap",
+    0x08: "hardware slowdown",
+    0x10: "sync boost",
+    0x20: "software thermal slowdown",
+    0x40: "hardware thermal slowdown",
+    0x80: "hardware power brake",
+}
+"""Bits of ``clocks_throttle_reasons.active``; 0x01 means idle, which is none."""
+
+
+def smi(gpu: str, *fields: str) -> list[str]:
+    """What the driver says of a GPU, given by index or UUID; empty where its tool is missing or silent."""
+    try:
+        found = subprocess.run(
+            ["nvidia-smi", f"--id={gpu}", f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"],
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return []
+    values = [value.strip() for value in found.stdout.split(",")]
+    return values if len(values) == len(fields) else []
+
+
+def conditions(gpu: str) -> dict[str, Any]:
+    """Clock, temperature and what holds the clock down: the ``gpu_*`` of ``Conditions``, None if not told."""
+    values = smi(gpu, "clocks.sm", "temperature.gpu", "clocks_throttle_reasons.active")
+    megahertz, celsius, mask = values or ("", "", "")
+    told = {
+        "gpu_frequency_khz": int(megahertz) * 1000 if megahertz.isdigit() else None,
+        "gpu_temperature_millicelsius": int(celsius) * 1000 if celsius.isdigit() else None,
+        "gpu_throttle_reasons": throttle_reasons(mask),
+    }
+    return {**jetson_conditions(), **{name: value for name, value in told.items() if value is not None}}
+
+
+def jetson_conditions() -> dict[str, Any]:
+    """The same from devfreq and the thermal zones, where the kernel of a Jetson has its GPU."""
+    hertz = [read(path) or "" for path in sorted(Path("/sys/class/devfreq").glob("*gpu*/cur_freq"))]
+    zones = sorted(Path("/sys/class/thermal").glob("thermal_zone*"))
+    warmth = [read(zone / "temp") or "" for zone in zones if (read(zone / "type") or "").lower()[:3] == "gpu"]
+    return {
+        "gpu_frequency_khz": int(hertz[0]) // 1000 if hertz and hertz[0].isdigit() else None,
+        "gpu_temperature_millicelsius": int(warmth[0]) if warmth and warmth[0].isdigit() else None,
+        "gpu_throttle_reasons": None,
+    }
+
+
+def throttle_reasons(mask: str) -> str | None:
+    """The names of the bits that are set, empty for none; None where the driver gives no mask."""
+    try:
+        bits = int(mask, 16)
+    except ValueError:
+        return None
+    return ", ".join(name for bit, name in THROTTLE_REASONS.items() if bits & bit)

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+
+import numpy as np
+
+from devices.agent import machine
+from devices.conditions import conditions_from_json
+
+
+def test_usage_sees_other_processes_and_this_one():
+    usage = machine.Usage()
+    subprocess.run([sys.executable, "-c", "sum(range(10_000_000))"], check=True)
+    end = time.process_time() + 0.1
+    while time.process_time() < end:
+        pass
+    used = usage.until_now()
+    assert used["own_cpu_ns"] >= 100_000_000
+    assert used["other_cpu_ns"] is None or used["other_cpu_ns"] >= 50_000_000
+    assert used["wall_ns"] >= 100_000_000
+    assert abs(used["clock_jump_ns"]) < used["wall_ns"]
+
+
+def test_conditions_are_read_without_error_and_parse_on_this_machine():
+    conditions = conditions_from_json(json.loads(json.dumps(machine.conditions())))
+    assert conditions.load_1min is None or conditions.load_1min >= 0
+    assert conditions.memory_available_bytes is None or conditions.memory_available_bytes > 0
+
+
+def test_peak_memory_counts_what_was_held():
+    machine.reset_peak_memory()
+    before = machine.peak_memory_bytes()
+    held = np.ones(64 << 20, np.uint8)
+    assert machine.peak_memory_bytes() - before > 32 << 20
+    assert held.any()
