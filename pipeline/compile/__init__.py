@@ -6,7 +6,7 @@ from pathlib import Path
 
 from devices.target import Target
 from pipeline.compile.artifact import Artifact
-from pipeline.export.base import Format, format_of
+from pipeline.export.base import Format, student_format
 
 __all__ = ["Artifact", "compile_artifact"]
 
@@ -22,13 +22,13 @@ def compile_artifact(exported: Path, target: Target, folder: Path) -> Artifact:
         folder: where to; made when it is not there. Not the folder of ``exported``.
 
     Raises:
-        TargetError: nothing is compiled for the target's runtime.
+        TargetError: nothing is compiled for the target's runtime, or in its precision.
         ExportError: the runtime is not installed here, or the file is not one that it takes.
     """
     from pipeline.compile import litert, onnxruntime
 
     compilers = {Format.ONNX: onnxruntime.optimise, Format.LITERT: litert.finish}
-    fmt = format_of(target)
+    fmt = student_format(target)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{exported.stem}{fmt.suffix}"
     notes = compilers[fmt](exported, target, path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 from importlib import metadata
-from typing import Literal
+from typing import Literal, Self
 
 from devices.digests import value_digest
 from devices.errors import TargetError
@@ -16,6 +16,8 @@ from pipeline.spaces.base import Architecture, Block
 
 # Raised by one when this package writes another graph for the same module and the same exporter.
 _CONVENTION = 1
+# Likewise for the same graph in fp32 and the same quantiser.
+_QUANTISATION = 1
 
 Layout = Literal["NCHW", "NHWC"]
 
@@ -24,56 +26,88 @@ OUTPUT_NAME = "logits"
 
 
 class Format(StrEnum):
-    """A file format that a runtime loads."""
+    """What is exported: the file format of a runtime, in one precision.
 
-    ONNX = "onnx"
-    LITERT = "litert"
+    Attributes:
+        runtime: the runtime that loads it, which is also the extra that installs its exporter.
+        precision: as in a target.
+    """
+
+    ONNX = "onnx", "onnxruntime", "fp32"
+    LITERT = "litert", "litert", "fp32"
+    ONNX_INT8 = "onnx-int8", "onnxruntime", "int8"
+    LITERT_INT8 = "litert-int8", "litert", "int8"
+
+    runtime: str
+    precision: str
+
+    def __new__(cls, name: str, runtime: str, precision: str) -> Self:
+        """A member whose text and value are its name."""
+        member = str.__new__(cls, name)
+        member._value_ = name
+        member.runtime = runtime
+        member.precision = precision
+        return member
 
     @property
     def suffix(self) -> str:
         """File suffix with its dot."""
-        return ".onnx" if self is Format.ONNX else ".tflite"
+        return ".onnx" if self.runtime == "onnxruntime" else ".tflite"
 
     @property
     def layout(self) -> Layout:
         """Order of the axes of four-dimensional inputs and outputs: ``NCHW`` or ``NHWC``."""
-        return "NCHW" if self is Format.ONNX else "NHWC"
-
-    @property
-    def extra(self) -> str:
-        """The extra of the distribution that installs the exporter."""
-        return "onnxruntime" if self is Format.ONNX else "litert"
+        return "NCHW" if self.runtime == "onnxruntime" else "NHWC"
 
     @property
     def packages(self) -> tuple[str, ...]:
         """The packages that decide the exported graph."""
-        if self is Format.ONNX:
-            return ("torch", "onnxscript", "onnx")
-        return ("torch", "litert-torch", "litert-converter")
-
-
-_FORMATS = {"onnxruntime": Format.ONNX, "litert": Format.LITERT}
+        if self.runtime == "onnxruntime":
+            exporter, quantiser = ("torch", "onnxscript", "onnx"), "onnxruntime"
+        else:
+            exporter, quantiser = ("torch", "litert-torch", "litert-converter"), "ai-edge-quantizer"
+        return exporter if self.precision == "fp32" else (*exporter, quantiser)
 
 
 def format_of(target: Target) -> Format:
-    """The format that the target's runtime loads.
+    """The format that the target's runtime loads, in the target's precision.
 
     Raises:
-        TargetError: nothing is exported for this runtime.
+        TargetError: nothing is exported for this runtime, or not in this precision.
     """
-    if target.runtime not in _FORMATS:
+    of_runtime = {fmt.precision: fmt for fmt in Format if fmt.runtime == target.runtime}
+    if not of_runtime:
+        runtimes = ", ".join(dict.fromkeys(fmt.runtime for fmt in Format))
         raise TargetError(
             f"nothing can be exported for target '{target}'",
-            why=f"models are exported for {', '.join(_FORMATS)}, not for {target.runtime}",
+            why=f"models are exported for {runtimes}, not for {target.runtime}",
             fix=f"write {target.device}/onnxruntime:fp32@{target.threads}",
         )
-    if target.precision != "fp32":
+    if target.precision not in of_runtime:
         raise TargetError(
             f"nothing can be exported for target '{target}'",
-            why="models are exported in fp32; other precisions can be measured by 'lathe profile'",
+            why=f"models are exported in {' and '.join(of_runtime)}; "
+            "other precisions can be measured by 'lathe profile'",
             fix=f"write {target.device}/{target.runtime}:fp32@{target.threads}",
         )
-    return _FORMATS[target.runtime]
+    return of_runtime[target.precision]
+
+
+def student_format(target: Target) -> Format:
+    """The format in which a run exports and compiles students for the target, which is in fp32.
+
+    Raises:
+        TargetError: nothing is exported for this runtime, or no student is made in this precision.
+    """
+    fmt = format_of(target)
+    if fmt.precision != "fp32":
+        raise TargetError(
+            f"no student can be made for target '{target}'",
+            why=f"students are trained, exported and compiled in fp32, not in {fmt.precision}",
+            fix=f"write {target.device}/{target.runtime}:fp32@{target.threads} in the recipe; "
+            f"'lathe table' and 'lathe profile' measure in {fmt.precision}",
+        )
+    return fmt
 
 
 def exporter_versions(fmt: Format) -> dict[str, str]:
@@ -88,7 +122,7 @@ def exporter_versions(fmt: Format) -> dict[str, str]:
         raise ExportError(
             f"the exporter for {fmt} is not installed",
             why=f"the package {error.name} is missing",
-            fix=f'pip install "lathe-deploy[{fmt.extra}]"',
+            fix=f'pip install "lathe-deploy[{fmt.runtime}]"',
         ) from None
 
 
@@ -129,4 +163,7 @@ def exporter_identity(fmt: Format) -> dict[str, object]:
     Raises:
         ExportError: the exporter is not installed.
     """
-    return {"format": fmt.value, "convention": _CONVENTION, "exporter": exporter_versions(fmt)}
+    identity = {"format": fmt.value, "convention": _CONVENTION, "exporter": exporter_versions(fmt)}
+    if fmt.precision == "fp32":
+        return identity
+    return {**identity, "precision": fmt.precision, "quantisation": _QUANTISATION}

@@ -18,7 +18,7 @@ from pipeline.export.conversion import Shape, convert
 from pipeline.work import write_atomically
 
 # Modules that cost a worker as much time as its start does: fewer are not worth a second one.
-_SMALLEST_GROUP = {Format.ONNX: 60, Format.LITERT: 15}
+_SMALLEST_GROUP = {"onnxruntime": 60, "litert": 15}
 _LARGEST_GROUP = 64
 # One worker holds about 0.8 GB.
 _MOST_WORKERS = 4
@@ -68,7 +68,7 @@ def export_modules(
 
     done: dict[str, Path | Reason] = {}
     workers = min(os.cpu_count() or 1, _MOST_WORKERS)
-    groups = _groups(list(modules), _SMALLEST_GROUP[fmt], workers)
+    groups = _groups(list(modules), _SMALLEST_GROUP[fmt.runtime], workers)
     with ThreadPoolExecutor(workers) as pool:
         while groups:
             outcomes = zip(groups, pool.map(attempt, groups), strict=True)

@@ -6,10 +6,6 @@ import contextlib
 import copy
 import io
 import logging
-import os
-import signal
-import subprocess
-import sys
 import tempfile
 import threading
 import warnings
@@ -21,18 +17,14 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pipeline.errors import ExportError
-from pipeline.export import flatbuffer, onnx_graph, worker
+from pipeline.export import flatbuffer, onnx_graph
 from pipeline.export.base import Format
+from pipeline.export.process import run_worker
+from pipeline.export.quantisation import quantise
+from pipeline.export.worker import first_line
 
 Shape = tuple[int, int, int]
 
-# A group of the size that blocks.py asks for takes about twenty seconds on a slow core.
-WORKER_TIMEOUT_S = 1800
-_WORKER_ENVIRONMENT = {
-    "LITERT_TORCH_SHOW_PROGRESS": "n",
-    "PYTHONHASHSEED": "0",
-    "TF_CPP_MIN_LOG_LEVEL": "3",
-}
 # Tracing uses state that belongs to the process.
 _TRACING = threading.Lock()
 
@@ -80,15 +72,16 @@ def convert(modules: Sequence[tuple[nn.Module, Shape]], fmt: Format, output_name
         The content of one file per module, in order. It depends on the module alone, not on its company.
 
     Raises:
-        ExportError: tracing or conversion failed; the reason is in ``why``.
+        ExportError: tracing, conversion or quantisation failed; the reason is in ``why``.
     """
     with tempfile.TemporaryDirectory(prefix="lathe-export-") as name:
         folder = Path(name)
         _trace(modules, fmt, folder / "program.pt2")
-        _run_worker(fmt, folder)
+        run_worker("convert", fmt, folder)
         joint = (folder / "joint").read_bytes()
-    split = onnx_graph.split if fmt is Format.ONNX else flatbuffer.split
-    return split(joint, len(modules), output_name)
+    split = onnx_graph.split if fmt.runtime == "onnxruntime" else flatbuffer.split
+    models = split(joint, len(modules), output_name)
+    return models if fmt.precision == "fp32" else quantise(models, fmt, output_name)
 
 
 @contextlib.contextmanager
@@ -111,14 +104,12 @@ def _trace(modules: Sequence[tuple[nn.Module, Shape]], fmt: Format, path: Path) 
             for part in parts:
                 _fold_batch_norm(part)
             inputs = tuple(torch.zeros(1, *shape) for _, shape in modules)
-            if fmt is Format.LITERT:
+            if fmt.layout == "NHWC":
                 parts = [ChannelLast(part) for part in parts]
                 inputs = tuple(each.permute(0, 2, 3, 1).contiguous() for each in inputs)
             torch.export.save(torch.export.export(_Joint(parts).eval(), inputs), path)
         except Exception as error:
-            raise ExportError(
-                "torch.export could not trace the module", why=worker.first_line(error)
-            ) from error
+            raise ExportError("torch.export could not trace the module", why=first_line(error)) from error
 
 
 def _fold_batch_norm(module: nn.Module) -> None:
@@ -134,35 +125,3 @@ def _fold_batch_norm(module: nn.Module) -> None:
             if type(first) is nn.Conv2d and type(second) is nn.BatchNorm2d and second.track_running_stats:
                 child[index] = fuse_conv_bn_eval(first, second)
                 child[index + 1] = nn.Identity()
-
-
-def _run_worker(fmt: Format, folder: Path) -> None:
-    # By path and with -P: nothing in the working directory can take the place of a package.
-    command = [sys.executable, "-P", worker.__file__, fmt.value, str(folder)]
-    try:
-        ended = subprocess.run(
-            command,
-            env=os.environ | _WORKER_ENVIRONMENT,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=WORKER_TIMEOUT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise ExportError(
-            f"the export to {fmt} did not end", why=f"it ran for more than {WORKER_TIMEOUT_S} s"
-        ) from None
-    if ended.returncode != 0:
-        raise ExportError(f"the export to {fmt} failed", why=_reason(folder, ended))
-
-
-def _reason(folder: Path, ended: subprocess.CompletedProcess[bytes]) -> str:
-    error = folder / "error"
-    if error.exists():
-        return error.read_text(encoding="utf-8")
-    said = ended.stdout.decode(errors="replace").strip().splitlines()
-    last = said[-1] if said else "without a word"
-    if ended.returncode < 0:
-        return f"the exporter was ended by {signal.Signals(-ended.returncode).name}: {last}"
-    return f"the exporter ended with status {ended.returncode}: {last}"

@@ -7,6 +7,8 @@ import struct
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+
 from pipeline.errors import ExportError
 
 _IDENTIFIER = b"TFL3"
@@ -15,7 +17,7 @@ _NO_TENSOR = -1
 
 
 def read(data: bytes) -> Any:
-    """The object tree (``ModelT``) of a flatbuffer.
+    """The object tree (``ModelT``) of a flatbuffer, with the constants that stand behind it in the file.
 
     Raises:
         ExportError: LiteRT is not installed, or the bytes are no LiteRT model.
@@ -23,7 +25,13 @@ def read(data: bytes) -> Any:
     if data[4:8] != _IDENTIFIER:
         raise ExportError("the file is not a LiteRT model", why="its file identifier is missing")
     try:
-        return _schema().ModelT.InitFromPackedBuf(data, 0)
+        model = _schema().ModelT.InitFromPackedBuf(data, 0)
+        for buffer in model.buffers:
+            # Offset and size of bytes outside of the flatbuffer proper; 0 and 1 say that there are none.
+            if buffer.offset > 1:
+                buffer.data = np.frombuffer(data, np.uint8, buffer.size, buffer.offset)
+                buffer.offset = buffer.size = 0
+        return model
     except (struct.error, IndexError, TypeError, ValueError) as error:
         raise ExportError("the file is not a whole LiteRT model", why=str(error)) from error
 
@@ -42,6 +50,17 @@ def split(joint: bytes, count: int, output_name: str) -> list[bytes]:
         write(cut(model, inputs[f"args_{index}"], outputs[f"output_{index}"], output_name))
         for index in range(count)
     ]
+
+
+def tidied(content: bytes, output_name: str) -> bytes:
+    """A model of one input and one output with names by position, and without what no operator uses.
+
+    Raises:
+        ExportError: the model has control flow.
+    """
+    model = read(content)
+    graph = model.subgraphs[0]
+    return write(cut(model, graph.inputs[0], graph.outputs[0], output_name))
 
 
 def cut(model: Any, input_tensor: int, output_tensor: int, output_name: str) -> Any:

@@ -30,6 +30,36 @@ def split(joint: bytes, count: int, output_name: str) -> list[bytes]:
     return pieces
 
 
+def integer_edges(quantised: bytes, output_name: str) -> bytes:
+    """A quantised model without the QuantizeLinear of its input and the DequantizeLinear of its output.
+
+    An edge that other operators use as floats stays as it is.
+
+    Raises:
+        ExportError: the result is no valid model.
+    """
+    import onnx
+    from onnx.utils import Extractor
+
+    model = onnx.shape_inference.infer_shapes(onnx.load_model_from_string(quantised))
+    graph = model.graph
+    first, last = graph.input[0].name, graph.output[0].name
+    users = [node for node in graph.node if first in node.input]
+    if [node.op_type for node in users] == ["QuantizeLinear"]:
+        first = users[0].output[0]
+    for node in graph.node:
+        if last in node.output and node.op_type == "DequantizeLinear":
+            last = node.input[0]
+    try:
+        piece = Extractor(model).extract_model([first], [last])
+        tidy(piece, output_name)
+        onnx.checker.check_model(piece)
+    except (ValueError, onnx.checker.ValidationError) as error:
+        raise ExportError("the quantised ONNX graph cannot be used", why=str(error)) from error
+    content: bytes = piece.SerializeToString(deterministic=True)
+    return content
+
+
 def tidy(model: Any, output_name: str) -> None:
     """Name values, weights and nodes by position, and drop the trail of source files that torch leaves.
 

@@ -15,7 +15,7 @@ from devices.measurement import DeviceIdentity, MeasuringProtocol, RuntimeIdenti
 from devices.target import Target
 from latency_db.store import Store
 from pipeline.budget import Budget
-from pipeline.export.base import format_of
+from pipeline.export.base import student_format
 from pipeline.progress import Reporter
 from pipeline.recipe import Recipe
 from pipeline.work import WorkFolder
@@ -51,10 +51,11 @@ class Context:
         """Find out before any work whether every target can be reached and compiled for.
 
         Raises:
-            TargetError: a target is unknown, or its runtime is not installed.
+            TargetError: a target is unknown, its runtime is not installed, or no student is made in its
+                precision.
         """
         for target in self.budgets:
-            format_of(target)
+            student_format(target)
         assert self.identities
 
     @property

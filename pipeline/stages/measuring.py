@@ -51,7 +51,7 @@ class Workplace(Protocol):
         ...
 
     def scratch(self) -> AbstractContextManager[Path]:
-        """A folder for exports, gone afterwards; where it is not yet, what lies in it is not exported again."""
+        """A folder for exports, gone in the end; what lies in it already is not exported again."""
         ...
 
 

@@ -7,14 +7,16 @@ not seen are measured twice: share within 5 % and 10 %, mean absolute percentage
 the intervals, the noise ceiling by repeated measurements, and baselines. Then the vectorised model is timed
 on a million architectures.
 
-Options: ``--targets`` (host/onnxruntime:fp32@1 host/litert:fp32@1), ``--inputs`` (32x32 96x96),
-``--networks`` and ``--workloads``. Models of int8 are not exported, so they are not part of it.
+Options: ``--targets`` (both runtimes of the host, in fp32 and in int8), ``--inputs`` (32x32 96x96),
+``--networks``, ``--workloads``, and ``--out FOLDER``: a file for each target and input, written as soon as
+that one is finished. What has a file already is taken from it: the same command goes on after a stop.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import tempfile
 import time
@@ -32,16 +34,18 @@ from pipeline.tables.building import Built, build
 from pipeline.tables.request import Bench, find_space
 from pipeline.tables.vectorised import Decomposition, VectorisedModel
 from pipeline.tables.verification import verify
+from pipeline.work import write_atomically
 
+TARGETS = ("host/onnxruntime:fp32@1", "host/litert:fp32@1", "host/onnxruntime:int8@1", "host/litert:int8@1")
 ARCHITECTURES = 1_000_000
 BUILDS = 3
 
 
-def one(target: Target, shape: str, folder: Path, workloads: int, networks: int) -> dict[str, Any]:
+def one(target: Target, shape: str, workloads: int, networks: int) -> dict[str, Any]:
     """All figures of one target and input."""
     space = find_space("mobile", shape, 10)
     calibration = min(workloads - len(space.distinct_blocks()), 60)
-    with open_store(str(folder / f"{target.runtime}-{shape}.db")) as store:
+    with tempfile.TemporaryDirectory() as folder, open_store(f"{folder}/latency.db") as store:
         bench = Bench(store, MeasuringProtocol(), ConsoleReporter())
         started = time.perf_counter()
         for attempt in range(BUILDS):
@@ -83,17 +87,24 @@ def per_second(shape: str, built: Built) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--targets", nargs="+", default=["host/onnxruntime:fp32@1", "host/litert:fp32@1"])
+    parser.add_argument("--targets", nargs="+", default=TARGETS)
     parser.add_argument("--inputs", nargs="+", default=["32x32", "96x96"])
     parser.add_argument("--networks", type=int, default=100)
     parser.add_argument("--workloads", type=int, default=300)
+    parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        results = [
-            one(Target.parse(target), shape, Path(folder), given.workloads, given.networks)
-            for target in given.targets
-            for shape in given.inputs
-        ]
+    results = []
+    for target in map(Target.parse, given.targets):
+        for shape in given.inputs:
+            name = "-".join([*re.findall(r"\w+", str(target)), shape])
+            file = given.out and given.out / f"{name}.json"
+            if file and file.exists():
+                results.append(json.loads(file.read_bytes()))
+                continue
+            results.append(one(target, shape, given.workloads, given.networks))
+            if file:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(file, json.dumps(results[-1], indent=1).encode())
     json.dump({"own_device": results}, sys.stdout, indent=2)
 
 

@@ -13,10 +13,39 @@ from hypothesis import strategies as st
 from devices.errors import TargetError
 from devices.target import Target
 from pipeline.errors import ExportError
-from pipeline.export.base import Format, block_workload, exporter_versions, format_of, network_workload
+from pipeline.export.base import (
+    Format,
+    block_workload,
+    exporter_identity,
+    exporter_versions,
+    format_of,
+    network_workload,
+    student_format,
+)
 from pipeline.spaces.base import Architecture, Block
 
 BLOCK = Block("mbconv", (8, 16, 16), (("expansion", 3), ("kernel", 5)))
+NETWORK = ({"space": "s", "classes": 10}, Architecture((("width", 8),)))
+# Of BLOCK and NETWORK with every package of version 1.0. Measurements are stored under such digests: one that
+# changes here makes every stored one of its format be measured again.
+PINNED = {
+    Format.ONNX: (
+        "2c1435771ee0fefb61383b9ca3958480115a9fa4f41179fa41205fdcfc9e8708",
+        "bb655b73ba5864ed2ed2be0395994cc62ca442c27f21eb856fd6bbdb08cf2171",
+    ),
+    Format.LITERT: (
+        "2585d26b3466015b176f4cecacc78cba268edcbc988fe44219254fb1175ed120",
+        "a0d8fe1a48f42458cf722ef5fe6f267d04afd48b54bab67bc5d3fcd01ba18ec6",
+    ),
+    Format.ONNX_INT8: (
+        "46bc28d54918c238050a70a15f0574f457272a19ac892723c265509ad4925447",
+        "4daa844d6305e2fe3fc19b257aac2daa90c4c7ced59ba379575952dd1ad2197d",
+    ),
+    Format.LITERT_INT8: (
+        "d75382ee41d140ff04e8a7805a2387dea47d47275855136cc12b928729659b53",
+        "e4130409d5321e2571e7e6daf79f7131df9d2dcd38bfc9c7874b0f8bd5b48716",
+    ),
+}
 formats = st.sampled_from(Format)
 blocks = st.builds(
     Block,
@@ -26,9 +55,33 @@ blocks = st.builds(
 )
 
 
-def test_format_of_follows_the_runtime():
+def test_format_of_follows_the_runtime_and_the_precision():
     assert format_of(Target.parse("host/onnxruntime:fp32@1")) is Format.ONNX
     assert format_of(Target.parse("host/litert:fp32@4")) is Format.LITERT
+    assert format_of(Target.parse("host/onnxruntime:int8@2")) is Format.ONNX_INT8
+    assert format_of(Target.parse("pi5/litert:int8+cores=2-3@2")) is Format.LITERT_INT8
+
+
+@given(formats)
+def test_a_format_is_found_by_its_text(fmt):
+    assert Format(str(fmt)) is fmt
+    assert format_of(Target("host", fmt.runtime, fmt.precision)) is fmt
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_format_of_names_the_precisions_that_are_exported_when_it_is_another(precision):
+    with pytest.raises(TargetError, match=precision) as caught:
+        format_of(Target.parse(f"host/litert:{precision}"))
+    assert "fp32 and int8" in caught.value.why
+    assert "lathe profile" in caught.value.why
+
+
+def test_students_are_made_in_fp32_alone_and_the_error_says_what_measures_in_int8():
+    assert student_format(Target("host", "litert")) is Format.LITERT
+    with pytest.raises(TargetError, match="int8") as caught:
+        student_format(Target("host", "litert", "int8"))
+    assert "host/litert:fp32@1" in caught.value.fix
+    assert "'lathe table' and 'lathe profile'" in caught.value.fix
 
 
 def test_format_of_names_the_known_runtimes_when_the_runtime_is_another():
@@ -40,6 +93,26 @@ def test_format_of_names_the_known_runtimes_when_the_runtime_is_another():
 def test_a_format_knows_its_suffix_and_layout():
     assert (Format.ONNX.suffix, Format.ONNX.layout) == (".onnx", "NCHW")
     assert (Format.LITERT.suffix, Format.LITERT.layout) == (".tflite", "NHWC")
+    assert (Format.ONNX_INT8.suffix, Format.ONNX_INT8.layout) == (".onnx", "NCHW")
+    assert (Format.LITERT_INT8.suffix, Format.LITERT_INT8.layout) == (".tflite", "NHWC")
+
+
+@pytest.mark.parametrize("fmt", Format, ids=str)
+def test_workloads_keep_the_digests_under_which_measurements_are_stored(fmt, monkeypatch):
+    monkeypatch.setattr(metadata, "version", lambda name: "1.0")
+    assert (block_workload(BLOCK, fmt).identity, network_workload(*NETWORK, fmt).identity) == PINNED[fmt]
+
+
+@pytest.mark.parametrize(
+    ("fmt", "quantiser"), [(Format.ONNX_INT8, "onnxruntime"), (Format.LITERT_INT8, "ai-edge-quantizer")]
+)
+def test_a_workload_in_int8_changes_with_the_quantiser(fmt, quantiser, monkeypatch):
+    identity, before = exporter_identity(fmt), block_workload(BLOCK, fmt)
+    assert identity["precision"] == "int8"
+    assert quantiser in exporter_versions(fmt)
+    version = metadata.version
+    monkeypatch.setattr(metadata, "version", lambda name: "99" if name == quantiser else version(name))
+    assert block_workload(BLOCK, fmt) != before
 
 
 @given(blocks, blocks, formats, formats)

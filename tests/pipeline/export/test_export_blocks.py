@@ -63,7 +63,7 @@ BAD = {"unsupported": Unsupported(), "data-dependent": DataDependent(), "two-ten
 GOOD = good_modules()
 
 
-@pytest.fixture(scope="module", params=Format, ids=str)
+@pytest.fixture(scope="module", params=TARGETS, ids=str)
 def exported(request, tmp_path_factory):
     modules = {**{name: (module, (2, 4, 4)) for name, module in BAD.items()}, **GOOD}
     folder = tmp_path_factory.mktemp("blocks")

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from pipeline.export.blocks import _groups
-from pipeline.export.conversion import _fold_batch_norm, _reason
+from pipeline.export.conversion import _fold_batch_norm
+from pipeline.export.process import reason
 from pipeline.export.worker import first_line
 
 
@@ -22,11 +23,11 @@ def ended(program: str) -> subprocess.CompletedProcess[bytes]:
 
 def test_reason_names_the_signal_when_the_exporter_aborts(tmp_path):
     aborted = ended("import os, sys; print('LLVM ERROR: no', file=sys.stderr, flush=True); os.abort()")
-    assert _reason(tmp_path, aborted) == "the exporter was ended by SIGABRT: LLVM ERROR: no"
+    assert reason(tmp_path, aborted) == "the exporter was ended by SIGABRT: LLVM ERROR: no"
 
 
 def test_reason_gives_the_last_line_when_the_exporter_fails_before_it_can_tell(tmp_path):
-    assert _reason(tmp_path, ended("raise SystemExit('no torch')")) == (
+    assert reason(tmp_path, ended("raise SystemExit('no torch')")) == (
         "the exporter ended with status 1: no torch"
     )
 
