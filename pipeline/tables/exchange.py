@@ -2,38 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from latency_db.accuracy import spearman
-from latency_db.errors import EstimateError
 from latency_db.network_model import NetworkModel
 from latency_db.table import LatencyTable
-from pipeline.work import write_atomically
+from pipeline.tables.documents import Document
 
-FORMAT = "lathe-table"
-VERSION = 1
-MAX_BYTES = 256 << 20
-
-_MODEL = TypeAdapter(NetworkModel)
+_TABLE = Document("lathe-table", 1, "a latency table", "lathe table export", TypeAdapter(NetworkModel))
 
 
 def write_table(path: Path, model: NetworkModel, space: dict[str, object], blocks: dict[str, str]) -> None:
-    """Write a model with its table, the description of its space, and what its blocks are, by identity."""
-    document = {
-        "format": FORMAT,
-        "version": VERSION,
-        "space": space,
-        "blocks": blocks,
-        "model": _MODEL.dump_python(model, mode="json"),
-    }
-    write_atomically(path, (json.dumps(document, indent=1) + "\n").encode())
+    """Write a model with its table, the description of its space, and what its blocks are, by identity.
+
+    Raises:
+        WorkFolderError: the file cannot be written.
+    """
+    _TABLE.write(path, model, space, blocks)
 
 
 def read_table(path: Path) -> NetworkModel:
@@ -42,20 +33,7 @@ def read_table(path: Path) -> NetworkModel:
     Raises:
         EstimateError: the file is missing, too long, damaged, of another version, or something else.
     """
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise _unreadable(path, f"it is longer than {MAX_BYTES >> 20} MB")
-        document = json.loads(path.read_bytes())
-        if not isinstance(document, dict) or document.get("format") != FORMAT:
-            raise _unreadable(path, f'a table is a JSON object with "format": "{FORMAT}"')
-        if document.get("version") != VERSION:
-            raise _unreadable(path, f"it has version {document.get('version')}, this Lathe reads {VERSION}")
-        return _MODEL.validate_python(document.get("model"))
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise _unreadable(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise _unreadable(path, str(error)) from error
+    return _TABLE.read(path)
 
 
 @dataclass(frozen=True)
@@ -137,11 +115,3 @@ def table_json(model: NetworkModel, blocks: dict[str, str]) -> dict[str, Any]:
             "fitted_networks": model.fitted_networks,
         },
     }
-
-
-def _unreadable(path: Path, why: str) -> EstimateError:
-    return EstimateError(
-        f"{str(path)!r} cannot be read as a latency table",
-        why=why,
-        fix="name a file that 'lathe table export' wrote",
-    )

@@ -11,8 +11,10 @@ from typer.testing import CliRunner
 
 from devices.errors import LatheError
 from latency_db.errors import EstimateError
+from latency_db.store import open_store
 from pipeline.cli.table import table_app
 from pipeline.errors import RecipeError
+from pipeline.tables.estimates import read_estimates
 from pipeline.tables.exchange import read_table
 
 RECIPE = """
@@ -35,6 +37,7 @@ name = "host/onnxruntime:fp32@1"
 budget_ms = 1000
 """
 TARGET = "host/onnxruntime:fp32@1"
+NEW = "host/onnxruntime:fp32@2"
 
 
 class Lathe:
@@ -56,6 +59,12 @@ class Lathe:
 
     def json(self, *arguments: str, **given: bool) -> Any:
         return json.loads(self(*arguments, "--json", **given))
+
+
+def count(lathe: Lathe) -> int:
+    """Outcomes in the database."""
+    with open_store(str(lathe.folder / "latency.db")) as store:
+        return store.count()
 
 
 def until_valid(lathe: Lathe, *arguments: str, **given: bool) -> Any:
@@ -127,6 +136,67 @@ def test_package_that_was_planned_is_measured_and_gives_the_table(built: Lathe, 
             lathe("measure", str(package), "--target", TARGET, space=False)
     blocks = [row["block"] for row in built.json("show", "--target", TARGET)["blocks"]]
     assert [row["block"] for row in shown["blocks"]] == blocks
+
+
+@pytest.mark.slow
+def test_transfer_measures_as_much_as_asked_and_the_same_command_measures_nothing_more(built: Lathe) -> None:
+    asked = ("transfer", "--from", TARGET, "--to", NEW, "--samples", "12")
+    first = until_valid(built, *asked)
+    assert (first["kind"], first["target"], first["sources"]) == ("estimates", NEW, [TARGET])
+    assert len(first["measured_blocks"]) + len(first["measured_networks"]) == 12
+    assert sum(network["drawn"] for network in first["measured_networks"]) >= 6
+    for row in first["estimated_blocks"] + first["estimated_networks"]:
+        assert 0 < row["low_ms"] <= row["estimate_ms"] <= row["high_ms"]
+        assert 0 < row["coverage"] < 1
+    table = built.json("show", "--target", TARGET)["blocks"]
+    described = [row["what"] for row in first["measured_blocks"] + first["estimated_blocks"]]
+    assert sorted(described) == sorted(row["block"] for row in table)
+    stored = count(built)
+    assert built.json(*asked) == first
+    assert count(built) == stored
+    text = built(*asked)
+    assert f"{NEW} from {TARGET}" in text
+    assert "coverage" in text
+
+
+@pytest.mark.slow
+def test_transfer_from_an_exported_table_saves_estimates_that_are_no_table(built: Lathe) -> None:
+    table, estimates = built.folder / "source.json", built.folder / "estimates.json"
+    built("export", str(table), "--target", TARGET)
+    asked = ("transfer", "--from", str(table), "--to", NEW, "--samples", "12")
+    document = until_valid(built, *asked, "--save", str(estimates))
+    model = read_estimates(estimates)
+    assert str(model.target) == NEW
+    assert len(model.estimated) == len(document["estimated_blocks"])
+    with pytest.raises(EstimateError, match="cannot be read as a latency table"):
+        built("diff", str(table), str(estimates), space=False, db=False)
+    stored = count(built)
+    with pytest.raises(EstimateError, match="holds something else than estimates"):
+        built(*asked, "--samples", "14", "--save", str(table))
+    assert count(built) == stored
+
+
+@pytest.mark.slow
+def test_transfer_checks_itself_on_networks_that_it_has_not_seen(built: Lathe) -> None:
+    asked = ("transfer", "--from", TARGET, "--to", NEW, "--samples", "12", "--check", "3")
+    document = until_valid(built, *asked)
+    seen = {network["what"] for network in document["measured_networks"]}
+    checked = document["check"]
+    assert len(checked["networks"]) + checked["invalid"] == 3
+    assert not seen & {network["architecture"] for network in checked["networks"]}
+    assert set(checked["baselines"]) == {f"{TARGET} scaled"}
+    assert checked["model"]["coverage"] == document["coverage"]
+
+
+def test_transfer_from_a_target_to_itself_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(EstimateError, match="from its own table"):
+        Lathe(tmp_path)("transfer", "--from", TARGET, "--to", TARGET)
+
+
+def test_transfer_from_a_target_without_a_table_says_how_to_build_one(tmp_path: Path) -> None:
+    with pytest.raises(EstimateError) as caught:
+        Lathe(tmp_path)("transfer", "--from", TARGET, "--to", NEW)
+    assert "lathe table build" in caught.value.fix
 
 
 def test_show_says_how_to_build_when_nothing_is_stored(tmp_path: Path) -> None:

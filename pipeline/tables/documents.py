@@ -1,0 +1,81 @@
+"""Files that hold one model: JSON that says what it is, written atomically and read with care."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from latency_db.errors import EstimateError
+from pipeline.work import disk_errors, write_atomically
+
+T = TypeVar("T")
+
+MAX_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class Document(Generic[T]):
+    """One kind of file, which no other kind is taken for.
+
+    Attributes:
+        format: its name, in the file.
+        version: the only one that is read.
+        what: for people, as ``a latency table``.
+        written_by: the command.
+        adapter: of the model inside.
+    """
+
+    format: str
+    version: int
+    what: str
+    written_by: str
+    adapter: TypeAdapter[T]
+
+    def write(self, path: Path, model: T, space: dict[str, object], blocks: dict[str, str]) -> None:
+        """Write a model, the description of its space, and what the blocks are, by identity.
+
+        Raises:
+            WorkFolderError: the file cannot be written.
+        """
+        document = {
+            "format": self.format,
+            "version": self.version,
+            "space": space,
+            "blocks": blocks,
+            "model": self.adapter.dump_python(model, mode="json"),
+        }
+        with disk_errors(path):
+            write_atomically(path, (json.dumps(document, indent=1) + "\n").encode())
+
+    def read(self, path: Path) -> T:
+        """The model in a file.
+
+        Raises:
+            EstimateError: the file is missing, too long, damaged, of another version, or something else.
+        """
+        try:
+            if path.stat().st_size > MAX_BYTES:
+                raise self._unreadable(path, f"it is longer than {MAX_BYTES >> 20} MB")
+            document = json.loads(path.read_bytes())
+            if not isinstance(document, dict) or document.get("format") != self.format:
+                raise self._unreadable(path, f'{self.what} is a JSON object with "format": "{self.format}"')
+            if document.get("version") != self.version:
+                why = f"it has version {document.get('version')}, this Lathe reads {self.version}"
+                raise self._unreadable(path, why)
+            return self.adapter.validate_python(document.get("model"))
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise self._unreadable(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        except (OSError, ValueError, RecursionError) as error:
+            raise self._unreadable(path, str(error)) from error
+
+    def _unreadable(self, path: Path, why: str) -> EstimateError:
+        return EstimateError(
+            f"{str(path)!r} cannot be read as {self.what}",
+            why=why,
+            fix=f"name a file that '{self.written_by}' wrote",
+        )

@@ -1,0 +1,109 @@
+"""Estimates of a target against networks that they were not made from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import median
+
+from devices.measurement import Measurement
+from latency_db.accuracy import Accuracy, accuracy
+from latency_db.errors import EstimateError
+from latency_db.network_model import NetworkModel
+from pipeline.spaces.base import Architecture, Space
+from pipeline.tables.building import block_names, distinct_architectures, is_valid, measure_networks
+from pipeline.tables.request import Bench
+from pipeline.tables.transfer import Transferred
+from pipeline.tables.verification import FEWEST, Verified, VerifiedNetwork
+
+
+def check(
+    space: Space,
+    transferred: Transferred,
+    sources: Sequence[NetworkModel],
+    bench: Bench,
+    *,
+    count: int,
+    seed: int = 1,
+) -> Verified:
+    """Measure ``count`` random networks that the estimates were not made from, twice, and compare.
+
+    The baselines are the sources' own models, each brought to the target by one factor: the median ratio of
+    the networks that were measured there. Networks with a block of which nothing is known are not drawn.
+
+    Raises:
+        EstimateError: the space has too few such networks, or too few could be measured.
+    """
+    model = transferred.model
+    seen = {sample.what for sample in transferred.networks}
+    fresh: list[Architecture] = []
+    infeasible = 0
+    for network in distinct_architectures(space, seed):
+        if len(fresh) == count:
+            break
+        names = block_names(space, network)
+        if network in seen or not all(name in model.costs_ns or name in model.failed for name in names):
+            continue
+        if any(name in model.failed for name in names):
+            infeasible += 1
+        else:
+            fresh.append(network)
+    estimates = model.estimate([block_names(space, network) for network in fresh])
+    first = measure_networks(space, fresh, model.target, bench)
+    second = measure_networks(space, fresh, model.target, bench, again=True)
+    networks: list[VerifiedNetwork] = []
+    compared: list[list[str]] = []
+    for network, estimate, one, other in zip(fresh, estimates, first, second, strict=True):
+        if not (isinstance(one, Measurement) and is_valid(one)):
+            continue
+        if not (isinstance(other, Measurement) and is_valid(other)):
+            continue
+        paces = model.slowness(one.pace_ns), model.slowness(other.pace_ns)
+        latencies = one.latency.value_ns, other.latency.value_ns
+        networks.append(VerifiedNetwork(str(network), estimate, *latencies, *paces))
+        compared.append(block_names(space, network))
+    if len(networks) < FEWEST:
+        raise EstimateError(
+            f"only {len(networks)} networks could be compared on {model.target}",
+            why=f"{len(fresh)} were drawn that are new; the others have no valid measurement",
+            fix="leave the device to the measurement alone and run again, or check in a larger space",
+        )
+    measured = [each.paced_ns for each in networks]
+    predicted = [each.predicted.value_ns for each in networks]
+    intervals = [(each.predicted.low_ns, each.predicted.high_ns) for each in networks]
+    return Verified(
+        str(model.target),
+        accuracy(measured, predicted, intervals, model.coverage),
+        accuracy([each.measured_ns for each in networks], predicted, intervals, model.coverage),
+        accuracy([each.repeated_paced_ns for each in networks], measured),
+        _scaled_sources(space, transferred, sources, compared, measured),
+        tuple(networks),
+        len(fresh) - len(networks),
+        infeasible,
+    )
+
+
+def _scaled_sources(
+    space: Space,
+    transferred: Transferred,
+    sources: Sequence[NetworkModel],
+    names: list[list[str]],
+    measured_ns: list[float],
+) -> dict[str, Accuracy]:
+    model = transferred.model
+    ran = [
+        (
+            block_names(space, sample.what),
+            sample.outcome.latency.value_ns / model.slowness(sample.outcome.pace_ns),
+        )
+        for sample in transferred.networks
+        if isinstance(sample.outcome, Measurement)
+    ]
+    found = {}
+    for source in sources:
+        seen = source.estimate([blocks for blocks, _ in ran])
+        factor = median(latency / each.value_ns for (_, latency), each in zip(ran, seen, strict=True))
+        predicted = [factor * each.value_ns for each in source.estimate(names)]
+        if all(0 < value < math.inf for value in predicted):
+            found[f"{source.table.target} scaled"] = accuracy(measured_ns, predicted)
+    return found
