@@ -26,6 +26,9 @@ T = TypeVar("T")
 
 _BUSY_TIMEOUT_S = 30
 _MIGRATION_TIMEOUT_S = 600
+_CHECKPOINT_PAGES = 8_000
+"""Pages in a log of 32 MB, at which it is written back: what changes often is then written less often."""
+
 _CONNECT_TIMEOUT_S = 5
 _PAUSES_S = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
 """How long to wait before each further try when a server does not answer."""
@@ -92,8 +95,9 @@ def open_engine(location: str) -> Engine:
             fix="wait for that process, or end it: a migration that is ended leaves the database as it was",
         ) from error
     except OSError as error:
+        older = file is not None and file.is_file() and file.stat().st_size > 0
         raise StoreError(
-            f"the latency database {shown(url)} cannot be created",
+            f"the latency database {shown(url)} cannot be {'migrated' if older else 'created'}",
             why=str(error),
             fix=f"make its folder writable, or {_CHOOSE}",
         ) from error
@@ -262,6 +266,7 @@ def _set_up_sqlite(connection: Any, _record: object) -> None:
     connection.execute("PRAGMA foreign_keys = ON")
     # Without it, INSERT OR REPLACE would remove rows past the triggers that keep them.
     connection.execute("PRAGMA recursive_triggers = ON")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
 
 
 def _prepare(engine: Engine, file: Path | None) -> None:

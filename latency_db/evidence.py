@@ -5,34 +5,32 @@ They have a type and tables of their own. No lookup of a measurement and no late
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, TypedDict
 
 from sqlalchemy import Connection, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from devices.digests import value_digest
 from latency_db.database import fetch, transact
-from latency_db.schema import evidence, evidence_sources
+from latency_db.schema import evidence, evidence_series, evidence_sources
 from latency_db.store import Store
 
-BATCH = 5_000
-"""Rows that are in memory and in a transaction at once."""
+BATCH = 20_000
+"""Latencies that are in memory and in a transaction at once."""
 
 Flag = Literal["", "missing", "impossible", "failed-run"]
 """What screening found: nothing, no value, one that no run can have, a failed run that was kept as data."""
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """One published latency.
+class Evidence(TypedDict):
+    """One published latency, as it is stored.
 
     Attributes:
         row: of the file, from 0.
-        device: as the file, or who imported it, calls it.
         workload: as the file describes it.
         latency_ns: mean, or whatever the publisher took; ``None`` if the value is missing or impossible.
         count: number of runs behind it, where the file says so.
@@ -40,12 +38,18 @@ class Evidence:
     """
 
     row: int
-    device: str
     workload: str
     latency_ns: float | None
-    count: int | None = None
-    variance_ns2: float | None = None
-    flag: Flag = ""
+    count: int | None
+    variance_ns2: float | None
+    flag: Flag
+
+
+class Page(NamedTuple):
+    """Some latencies of one device, which is named as the file, or who imported it, calls it."""
+
+    device: str
+    rows: Sequence[Evidence]
 
 
 @dataclass(frozen=True)
@@ -74,11 +78,13 @@ class Source:
         return value_digest({"file": self.file_digest, "format": self.format, "unit": self.unit})
 
 
-def add_evidence(store: Store, source: Source, batches: Iterator[Sequence[Evidence]]) -> int:
-    """Store the rows of a source; those already there are left out, so a killed import can be repeated.
+def add_evidence(store: Store, source: Source, batches: Iterable[Sequence[Page]]) -> int:
+    """Store latencies of a source, each batch in one transaction; those already there are left out.
+
+    So an import that was killed can be repeated, and goes on from where it was.
 
     Returns:
-        How many rows were new.
+        How many were new.
 
     Raises:
         StoreError: the database cannot be written.
@@ -90,22 +96,29 @@ def add_evidence(store: Store, source: Source, batches: Iterator[Sequence[Eviden
         "content": content,
         "imported_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    return put_evidence(store, row, ([asdict(each) for each in batch] for batch in batches))
+    return put_evidence(store, row, batches)
 
 
-def put_evidence(store: Store, source: dict[str, Any], batches: Iterator[list[dict[str, Any]]]) -> int:
-    """As ``add_evidence``, of rows as they are stored."""
+def put_evidence(store: Store, source: dict[str, Any], batches: Iterable[Sequence[Page]]) -> int:
+    """As ``add_evidence``, of a source as it is stored."""
     return sum(
-        transact(store.engine, partial(_insert, source=source, rows=batch)) for batch in batches if batch
+        transact(store.engine, partial(_insert, source=source, pages=pages)) for pages in batches if pages
     )
 
 
-def _insert(connection: Connection, source: dict[str, Any], rows: list[dict[str, Any]]) -> int:
+def _insert(connection: Connection, source: dict[str, Any], pages: Sequence[Page]) -> int:
     new = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     connection.execute(new(evidence_sources).on_conflict_do_nothing(index_elements=["digest"]), source)
-    rows = [{**row, "source": source["digest"]} for row in rows]
-    statement = new(evidence).on_conflict_do_nothing(index_elements=["source", "device", "row"])
-    return len(connection.scalars(statement.returning(evidence.c.id), rows).all())
+    digest, series = source["digest"], evidence_series.c
+    connection.execute(
+        new(evidence_series).on_conflict_do_nothing(index_elements=["source", "device"]),
+        [{"source": digest, "device": device} for device in sorted({page.device for page in pages})],
+    )
+    known = select(series.device, series.id).where(series.source == digest)
+    numbers = dict(connection.execute(known).all())
+    rows = [{**row, "series": numbers[page.device]} for page in pages for row in page.rows]
+    statement = new(evidence).on_conflict_do_nothing(index_elements=["series", "row"])
+    return connection.execute(statement, rows, execution_options={"preserve_rowcount": True}).rowcount
 
 
 def sources(store: Store) -> list[dict[str, Any]]:
@@ -114,15 +127,51 @@ def sources(store: Store) -> list[dict[str, Any]]:
     return [dict(row) for row in fetch(store.engine, query)]
 
 
-def evidence_rows(store: Store, source: str) -> Iterator[list[dict[str, Any]]]:
-    """The rows of a source as they are stored, in batches, without ``id`` and ``source``."""
-    last = 0
-    columns = [column for column in evidence.columns if column.name != "source"]
-    while True:
-        query = select(*columns).where(evidence.c.source == source, evidence.c.id > last)
-        query = query.order_by(evidence.c.id).limit(BATCH)
-        rows = fetch(store.engine, query)
-        if not rows:
-            return
-        last = rows[-1]["id"]
-        yield [{name: value for name, value in row.items() if name != "id"} for row in rows]
+def devices_of(store: Store, source: str) -> set[str]:
+    """Devices of which something is stored from a source, which is named by its digest."""
+    query = select(evidence_series.c.device).where(evidence_series.c.source == source)
+    return {row["device"] for row in fetch(store.engine, query)}
+
+
+def evidence_pages(
+    store: Store, source: str, *, device: str | None = None, workload: str | None = None
+) -> Iterator[Page]:
+    """What is stored of a source, device by device and in the order of its file, in bounded memory.
+
+    Args:
+        store: where to read.
+        source: its digest.
+        device: only this one.
+        workload: only workloads whose description has this text.
+
+    Raises:
+        StoreError: the database cannot be read.
+    """
+    series = evidence_series.c
+    query = select(series.id, series.device).where(series.source == source).order_by(series.device)
+    if device is not None:
+        query = query.where(series.device == device)
+    for each in fetch(store.engine, query):
+        for rows in _pages(store, each["id"], workload):
+            yield Page(each["device"], rows)
+
+
+def _pages(store: Store, series: int, workload: str | None) -> Iterator[list[Any]]:
+    columns = [column for column in evidence.columns if column.name != "series"]
+    query = select(*columns).where(evidence.c.series == series).order_by(evidence.c.row).limit(BATCH)
+    if workload is not None:
+        query = query.where(evidence.c.workload.contains(workload, autoescape=True))
+    last = -1
+    while rows := fetch(store.engine, query.where(evidence.c.row > last)):
+        yield [dict(row) for row in rows]
+        last = rows[-1]["row"]
+
+
+def evidence_rows(
+    store: Store, *, device: str | None = None, workload: str | None = None
+) -> Iterator[list[dict[str, Any]]]:
+    """As ``evidence_pages``, of all sources; rows also have ``source``, ``source_digest`` and ``device``."""
+    for source in sources(store):
+        origin = {"source": source["name"], "source_digest": source["digest"]}
+        for page in evidence_pages(store, source["digest"], device=device, workload=workload):
+            yield [{**origin, "device": page.device, **row} for row in page.rows]

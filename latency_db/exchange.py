@@ -3,6 +3,7 @@
 A file has one row for each stored outcome. Units are in the names of its columns. The columns of ``SUMMARY``
 are there to be read by people and tools; all others together are the row as it is stored, so that an imported
 row is the exported one, and is known again by its digest. A row that was changed on its way is refused.
+Published latencies are written to files of their own, for other tools; ``merge`` takes them elsewhere.
 """
 
 from __future__ import annotations
@@ -10,16 +11,17 @@ from __future__ import annotations
 import csv
 import json
 import math
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from devices.digests import canonical_json, value_digest
 from latency_db.errors import StoreError
+from latency_db.evidence import evidence_rows
 from latency_db.records import BATCH, Filter, Record, records
+from latency_db.row_files import Columns, read_rows, write_rows
 from latency_db.rows import FAILED, packed, unpacked
 from latency_db.schema import PARTS
 from latency_db.store import Store
@@ -31,22 +33,34 @@ _NUMBERS = ("latency_ns", "latency_low_ns", "latency_high_ns")
 _TEXTS = ("digest", *PARTS, "instance", "target", "artifact_digest", "verdict", "started_at")
 _JSON = ("reasons", "provenance")
 
-COLUMNS = (
-    "target",
-    "workload_description",
-    "verdict",
-    *_NUMBERS,
-    "emulated",
-    "started_at",
-    "instance",
-    "artifact_digest",
-    "digest",
-    *PARTS,
-    *(f"{part}_json" for part in PARTS),
-    *(f"{name}_json" for name in _JSON),
-    "launches_json",
-)
+COLUMNS: Columns = {
+    "target": "text",
+    "workload_description": "text",
+    "verdict": "text",
+    **dict.fromkeys(_NUMBERS, "number"),
+    "emulated": "truth",
+    "started_at": "text",
+    "instance": "text",
+    "artifact_digest": "text",
+    "digest": "text",
+    **dict.fromkeys(PARTS, "text"),
+    **{f"{name}_json": "text" for name in (*PARTS, *_JSON)},
+    "launches_json": "text",
+}
 """All columns of a file, in their order. Times inside ``launches_json`` are named and in nanoseconds, too."""
+
+EVIDENCE_COLUMNS: Columns = {
+    "source": "text",
+    "source_digest": "text",
+    "device": "text",
+    "row": "count",
+    "workload": "text",
+    "latency_ns": "number",
+    "count": "count",
+    "variance_ns2": "number",
+    "flag": "text",
+}
+"""Columns of a file of published latencies; ``row`` is that of the file that was published, from 0."""
 
 _SHOWN_PROBLEMS = 5
 
@@ -67,20 +81,22 @@ def export_file(store: Store, path: Path, wanted: Filter | None = None) -> int:
     Raises:
         StoreError: the database cannot be read, the file cannot be written, or the format is unknown.
     """
-    write = _format(path, _WRITERS)
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
-        count: int = write(
-            unfinished, ([_flat(each) for each in batch] for batch in records(store, wanted or Filter()))
-        )
-        unfinished.replace(path)
-    except OSError as error:
-        raise StoreError(
-            f"{path} cannot be written", why=str(error), fix="free some disk space, or choose another folder"
-        ) from error
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return count
+    found = records(store, wanted or Filter())
+    return write_rows(path, COLUMNS, ([_flat(each) for each in batch] for batch in found))
+
+
+def export_evidence(
+    store: Store, path: Path, *, device: str | None = None, workload: str | None = None
+) -> int:
+    """Write published latencies to a file, which other tools may read; see ``export_file``.
+
+    Args:
+        store: where to read.
+        path: the file.
+        device: only this one.
+        workload: only workloads whose description has this text.
+    """
+    return write_rows(path, EVIDENCE_COLUMNS, evidence_rows(store, device=device, workload=workload))
 
 
 def import_file(store: Store, path: Path) -> Imported:
@@ -91,9 +107,8 @@ def import_file(store: Store, path: Path) -> Imported:
     Raises:
         StoreError: the file cannot be read, is no such file, or holds rows that are damaged or changed.
     """
-    read = _format(path, _READERS)
     with _explained(path):
-        problems, bad, rows = _problems(read(path))
+        problems, bad, rows = _problems(read_rows(path, COLUMNS))
         if bad:
             raise StoreError(
                 f"{path} was not imported: {bad} of its {rows} rows are not as they were exported",
@@ -105,7 +120,7 @@ def import_file(store: Store, path: Path) -> Imported:
                 {key: content for record in batch for key, content in record.keyed_parts().items()},
                 [record.columns for record in batch],
             )
-            for batch in _batches(_record(row) for _, row in read(path))
+            for batch in _batches(_record(row) for _, row in read_rows(path, COLUMNS))
         )
     return Imported(rows, added)
 
@@ -204,19 +219,6 @@ def _batches(items: Iterable[Record]) -> Iterator[list[Record]]:
         yield batch
 
 
-def _check_columns(path: Path, names: Iterable[str]) -> None:
-    given = set(names)
-    missing, unknown = [n for n in COLUMNS if n not in given], sorted(given - set(COLUMNS))
-    if missing or unknown:
-        said = [f"missing: {', '.join(missing)}"] if missing else []
-        said += [f"unknown: {', '.join(unknown)}"] if unknown else []
-        raise StoreError(
-            f"{path} is not an export of measurements",
-            why="its columns are others; " + "; ".join(said),
-            fix="give a file of `lathe db export`; tables of other origin are imported with --evidence",
-        )
-
-
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
     try:
@@ -227,125 +229,3 @@ def _explained(path: Path) -> Iterator[None]:
         raise StoreError(
             f"{path} cannot be read", why=str(error), fix="export it again, or copy it once more"
         ) from error
-
-
-def _format(path: Path, ways: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
-    way = ways.get(path.suffix.lower())
-    if way is None:
-        raise StoreError(
-            f"the format of {path.name} is unknown",
-            why=f"its suffix is {path.suffix or 'missing'}",
-            fix=f"name it {' or '.join(ways)}",
-        )
-    return way
-
-
-def _write_csv(path: Path, batches: Iterable[list[dict[str, Any]]]) -> int:
-    count = 0
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
-        writer.writeheader()
-        for batch in batches:
-            writer.writerows({**row, "emulated": str(row["emulated"]).lower()} for row in batch)
-            count += len(batch)
-    return count
-
-
-def _read_csv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    limit = csv.field_size_limit(sys.maxsize)
-    try:
-        with path.open(newline="", encoding="utf-8") as stream:
-            reader = csv.DictReader(stream, strict=True)
-            _check_columns(path, reader.fieldnames or ())
-            for number, row in enumerate(reader, 1):
-                for name in _NUMBERS:
-                    row[name] = float(row[name]) if row[name] else None
-                yield number, {**row, "launches_json": row["launches_json"] or None}
-    finally:
-        csv.field_size_limit(limit)
-
-
-def _write_json(path: Path, batches: Iterable[list[dict[str, Any]]]) -> int:
-    """A JSON array with one object in each line, which a reader can take line by line."""
-    count = 0
-    with path.open("w", encoding="utf-8") as stream:
-        stream.write("[")
-        for batch in batches:
-            for row in batch:
-                stream.write("\n" if count == 0 else ",\n")
-                stream.write(json.dumps({name: row[name] for name in COLUMNS}, allow_nan=False))
-                count += 1
-        stream.write("\n]\n")
-    return count
-
-
-def _read_json(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with path.open(encoding="utf-8") as stream:
-        if stream.readline().strip() != "[":
-            raise ValueError("it is not an array with one object in each line")
-        for number, line in enumerate(_objects(stream), 1):
-            row = json.loads(line)
-            if not isinstance(row, dict):
-                raise ValueError(f"line {number + 1} is not an object")
-            _check_columns(path, row)
-            yield number, row
-
-
-def _objects(stream: TextIO) -> Iterator[str]:
-    for line in stream:
-        if line.strip() == "]":
-            return
-        yield line.rstrip().removesuffix(",")
-    raise ValueError("its end is missing")
-
-
-def _write_parquet(path: Path, batches: Iterable[list[dict[str, Any]]]) -> int:
-    pyarrow, parquet = _pyarrow()
-    schema = pyarrow.schema(
-        [
-            (
-                name,
-                pyarrow.float64()
-                if name in _NUMBERS
-                else pyarrow.bool_()
-                if name == "emulated"
-                else pyarrow.string(),
-            )
-            for name in COLUMNS
-        ]
-    )
-    count = 0
-    with parquet.ParquetWriter(path, schema, compression="zstd") as writer:
-        for batch in batches:
-            writer.write_table(pyarrow.Table.from_pylist(batch, schema=schema))
-            count += len(batch)
-    return count
-
-
-def _read_parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    _, parquet = _pyarrow()
-    number = 0
-    with path.open("rb") as stream:
-        table = parquet.ParquetFile(stream)
-        _check_columns(path, table.schema_arrow.names)
-        for batch in table.iter_batches(BATCH):
-            for row in batch.to_pylist():
-                number += 1
-                yield number, row
-
-
-def _pyarrow() -> tuple[Any, Any]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise StoreError(
-            "Parquet files cannot be read or written",
-            why=str(error),
-            fix="pip install 'lathe-deploy[exchange]', or use .csv or .json",
-        ) from error
-    return pyarrow, pyarrow.parquet
-
-
-_WRITERS = {".parquet": _write_parquet, ".csv": _write_csv, ".json": _write_json}
-_READERS = {".parquet": _read_parquet, ".csv": _read_csv, ".json": _read_json}

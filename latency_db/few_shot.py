@@ -1,45 +1,29 @@
 """Latency on a new device from a few measurements, with intervals, from devices that are known already.
 
-A device is a vector of weights on whitened features of the architectures, in log latency. The known devices
-give the prior of these weights (`few_shot_prior`); the samples turn it into a posterior by Bayesian linear
-regression with Student errors, averaged over a fixed grid of noise and prior scales by their evidence
-(`few_shot_regression`). The same posterior says which architectures are worth measuring and how wide an
-interval is. Known devices, each predicted from the others, calibrate the intervals.
+A device is a vector of weights on whitened features of the architectures, in log latency, and on components
+that known devices share beyond the features. The known devices give the prior of these weights
+(`few_shot_prior`); the samples turn it into a posterior by Bayesian linear regression with Student errors,
+averaged over a grid of noise and prior scales (`few_shot_regression`). The same posterior says which
+architectures are worth measuring. Known devices, each predicted from the others, say how likely each scale is
+and how wide an interval must be (`few_shot_replays`); nothing is fitted to the new device but its samples.
 
 The unit of the samples does not matter, as long as they share one; estimates come back in it.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from statistics import NormalDist
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from latency_db.errors import EstimateError
-from latency_db.few_shot_prior import FAILED_BELOW, Array, Prior, learn_prior, smooth_devices, whiten
-from latency_db.few_shot_regression import (
-    FEATURE_SCALES,
-    FEATURE_SCALES_ALONE,
-    NOISE,
-    OWN_SCALES,
-    STUDENT_DEGREES,
-    Posterior,
-    regress,
-    resolution_of,
-)
-
-Indices = NDArray[np.int64]
+from latency_db.few_shot_design import Indices, most_informative
+from latency_db.few_shot_prior import FAILED_BELOW, Array, smooth_devices, whiten
+from latency_db.few_shot_replays import Replays
 
 MIN_SAMPLES_ALONE = 5
-MIN_GROUPS_TO_CALIBRATE = 3
-
-_DESIGN_OFFSET_VARIANCE = 4.0
-_CALIBRATION_SAMPLES = 40
-_CALIBRATION_CHECKS = 400
-_CALIBRATION_DRAWS = 2
 
 
 class DeviceBasis:
@@ -64,12 +48,10 @@ class DeviceBasis:
                 why="every source device belongs to one group",
                 fix="give one group name per column of source_ms",
             )
-        self._groups = np.array(groups, dtype=object)
-        white, self._feature_variance = whiten(table)
-        self._design = np.hstack([np.ones((len(white), 1)), white])
-        self._logs, self._weights, self._noise = smooth_devices(white, sources)
-        self._prior = learn_prior(self._weights, self._noise)
-        self._replays: dict[int, tuple[Array, Array]] = {}
+        white, variance = whiten(table)
+        self._replays = Replays(white, variance, smooth_devices(white, sources, groups))
+        self._model = self._replays.model()
+        self._design = self._model.design()
 
     def predict(
         self, sample_index: ArrayLike, sample_ms: ArrayLike, coverage: float = 0.9
@@ -86,9 +68,9 @@ class DeviceBasis:
                 fix="give a value between 0 and 1, such as 0.9",
             )
         index, values = self._check_samples(sample_index, sample_ms)
-        posterior, shift = self._regress(index, values, self._prior)
-        centre = self._design @ posterior.weights + shift
-        factor = self._quantile(len(index), coverage, posterior)
+        posterior = self._model.fit(index, values)
+        centre = self._design @ posterior.weights
+        factor = self._replays.reach(self._model, index, values, coverage)
         # The calibration cannot know the new device's rounding: what it scales down, rounding would undercut.
         rounding_factor = max(factor, NormalDist().inv_cdf((1 + coverage) / 2))
         variance, rounding = posterior.variances(self._design, centre)
@@ -97,14 +79,8 @@ class DeviceBasis:
 
     def choose(self, count: int) -> Indices:
         """The architectures (count,) to measure first, most informative first."""
-        prior = self._prior
-        feature_scale = FEATURE_SCALES[1] if self._weights.shape[1] else FEATURE_SCALES_ALONE[1]
-        own = OWN_SCALES[-1] * prior.own + feature_scale**2 * self._feature_variance
-        covariance = np.zeros((self._design.shape[1],) * 2)
-        covariance[0, 0] = _DESIGN_OFFSET_VARIANCE
-        covariance[1:, 1:] = prior.factors @ prior.factors.T + np.diag(own)
-        noise = float(np.median(self._noise)) ** 2 if len(self._noise) else float(np.median(NOISE)) ** 2
-        return self._greedy(covariance, noise, count, np.empty(0, dtype=np.int64))
+        _check_count(count, len(self._design))
+        return self._model.choose(count)
 
     def choose_next(self, sample_index: ArrayLike, sample_ms: ArrayLike, count: int = 1) -> Indices:
         """The architectures (count,) to measure after these samples, which it never names again.
@@ -114,7 +90,7 @@ class DeviceBasis:
         index = np.asarray(sample_index)
         values = np.asarray(sample_ms, dtype=float)
         usable = np.isfinite(values) if values.shape == index.shape else np.ones(index.shape, dtype=bool)
-        if not usable.any() or (not self._weights.shape[1] and usable.sum() < MIN_SAMPLES_ALONE):
+        if usable.sum() < self._needed:
             tried = self._check_index(index)
             order = self.choose(min(count + len(tried), len(self._design)))
             remaining = order[~np.isin(order, tried)]
@@ -122,85 +98,13 @@ class DeviceBasis:
             return remaining[:count]
         self._check_index(index)
         kept, times = self._check_samples(index[usable], values[usable])
-        posterior, _ = self._regress(kept, times, self._prior)
-        return self._greedy(posterior.covariance, posterior.noise, count, index.astype(np.int64))
+        posterior = self._model.fit(kept, times)
+        _check_count(count, len(self._design) - len(index))
+        return most_informative(self._design, posterior.covariance, posterior.noise, count, index)
 
-    def _greedy(self, covariance: Array, noise: float, count: int, excluded: Indices) -> Indices:
-        """Greedy A-optimal design: each choice lowers the mean variance over all architectures the most.
-
-        The features are white, so the mean variance is the trace of the weights' covariance.
-        """
-        _check_count(count, len(self._design) - len(excluded))
-        products = self._design @ covariance
-        variance = np.einsum("ij,ij->i", products, self._design) + noise
-        gain = np.einsum("ij,ij->i", products, products)
-        barred = np.zeros(len(variance), dtype=bool)
-        barred[excluded] = True
-        chosen = np.empty(count, dtype=np.int64)
-        for step in range(count):
-            best = int(np.where(barred, -1.0, gain / variance).argmax())
-            chosen[step] = best
-            barred[best] = True
-            direction = products[best].copy()
-            along = self._design @ direction
-            products -= np.outer(along, direction / variance[best])
-            gain = np.einsum("ij,ij->i", products, products)
-            variance = np.maximum(variance - along**2 / variance[best], noise)
-        return chosen
-
-    def _regress(self, index: Indices, values: Array, prior: Prior) -> tuple[Posterior, float]:
-        logs = np.log(values)
-        shift = float(np.median(logs))
-        step = resolution_of(values)
-        posterior = regress(
-            self._design[index],
-            logs - shift,
-            prior,
-            self._feature_variance,
-            rounding=step**2 / 12 / values**2,
-            resolution=step,
-        )
-        return posterior, shift
-
-    def _quantile(self, count: int, coverage: float, posterior: Posterior) -> float:
-        """How many standard deviations the interval reaches to either side.
-
-        Each source is predicted from the other groups and as many random samples; groups count alike.
-        With too few groups, the samples themselves are left out one at a time.
-        """
-        groups = sorted(set(self._groups))
-        if len(groups) < MIN_GROUPS_TO_CALIBRATE:
-            rank = math.ceil((len(posterior.left_out) + 1) * coverage)
-            if rank <= len(posterior.left_out):
-                return float(np.sort(posterior.left_out)[rank - 1])
-            deviation = math.sqrt(STUDENT_DEGREES / (STUDENT_DEGREES - 2))
-            return deviation * NormalDist().inv_cdf((1 + coverage) / 2)
-        count = min(count, _CALIBRATION_SAMPLES)
-        if count not in self._replays:
-            random = np.random.default_rng(0)
-            errors, shares = [], []
-            for group in groups:
-                others = self._groups != group
-                prior = learn_prior(self._weights[:, others], self._noise[others])
-                sources = np.repeat(np.flatnonzero(~others), _CALIBRATION_DRAWS)
-                found = np.concatenate([self._replay(prior, int(each), count, random) for each in sources])
-                errors.append(found)
-                shares.append(np.full(len(found), 1 / max(len(found), 1)))
-            error, share = np.concatenate(errors), np.concatenate(shares)
-            order = np.argsort(error)
-            self._replays[count] = error[order], np.cumsum(share[order]) / share.sum()
-        error, reached = self._replays[count]
-        return float(error[min(int(np.searchsorted(reached, coverage)), len(error) - 1)])
-
-    def _replay(self, prior: Prior, source: int, count: int, random: np.random.Generator) -> Array:
-        """Errors in standard deviations when a source is predicted as if it were new."""
-        logs = self._logs[:, source]
-        known = random.permutation(np.flatnonzero(np.isfinite(logs)))
-        index, rest = known[:count], known[count : count + _CALIBRATION_CHECKS]
-        posterior, shift = self._regress(index, np.exp(logs[index]), prior)
-        centre = self._design[rest] @ posterior.weights + shift
-        variance, rounding = posterior.variances(self._design[rest], centre)
-        return np.asarray(np.abs(logs[rest] - centre) / np.sqrt(variance + rounding))
+    @property
+    def _needed(self) -> int:
+        return 1 if self._model.prior.devices else MIN_SAMPLES_ALONE
 
     def _check_index(self, sample_index: ArrayLike) -> Indices:
         index = np.asarray(sample_index)
@@ -240,12 +144,12 @@ class DeviceBasis:
             )
         if len(values):
             ran = values >= FAILED_BELOW * np.median(values)
-            index, values = index[ran], values[ran]
-        needed = 1 if self._weights.shape[1] else MIN_SAMPLES_ALONE
-        if len(index) < needed:
+            order = np.argsort(index[ran])
+            index, values = index[ran][order], values[ran][order]
+        if len(index) < self._needed:
             raise EstimateError(
                 f"{len(index)} usable samples",
-                why=f"{self._weights.shape[1]} source devices need at least {needed}",
+                why=f"{self._model.prior.devices} source devices need at least {self._needed}",
                 fix="measure more architectures, or give source devices",
             )
         return index, values

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,20 +19,52 @@ _SMOOTHING = 1e-4
 _CLIP = 3.0
 _SHRINKAGE = 0.02
 _LEAST_NOISE = 1e-3
+_DEVICES_PER_COMPONENT = 3
+_LEAST_UNIQUENESS = 0.05
+_FACTORING_ROUNDS = 50
+
+
+@dataclass(frozen=True)
+class Devices:
+    """Known devices, each smoothed on its own.
+
+    logs (n_arch, n_source): log latencies, NaN where missing or failed; weights (p, n_source) on the whitened
+    features; residuals (n_arch, n_source) about the fit, clipped, 0 where missing; noise (n_source,): their
+    standard deviations; groups (n_source,): the machine of each.
+    """
+
+    logs: Array
+    weights: Array
+    residuals: Array
+    noise: Array
+    groups: NDArray[np.object_]
+
+    def without(self, group: str) -> Devices:
+        """The devices of all other groups."""
+        kept = self.groups != group
+        return Devices(
+            self.logs[:, kept],
+            self.weights[:, kept],
+            self.residuals[:, kept],
+            self.noise[kept],
+            self.groups[kept],
+        )
 
 
 @dataclass(frozen=True)
 class Prior:
-    """Distribution of a device's weights on p whitened features.
+    """Distribution of a new device's p weights on the whitened features and the shared components.
 
-    mean (p,); factors (p, k): the covariance that devices share is factors @ factors.T; own (p,): variance
-    of what a device has of its own; noise (n_source,): standard deviations of measurements about the fits.
+    components (n_arch, k): what known devices share beyond the features; mean (p,); factors (p, n): the
+    covariance that devices share is factors @ factors.T; own (p,): variance of what a device has of its own;
+    features (p,): variance of behaviour that no known device shows; devices: how many taught it.
     """
 
+    components: Array
     mean: Array
     factors: Array
     own: Array
-    noise: Array
+    features: Array
     devices: int
 
 
@@ -47,13 +81,13 @@ def whiten(features: Array) -> tuple[Array, Array]:
     return (scaled @ vectors[:, kept]) / np.sqrt(values[kept]), values[kept] / values[kept].sum()
 
 
-def smooth_devices(white: Array, source_ms: Array) -> tuple[Array, Array, Array]:
-    """Log latencies (n_arch, n_source) less failed runs, weights (p, n_source) and noise (n_source,).
+def smooth_devices(white: Array, source_ms: Array, groups: Sequence[str]) -> Devices:
+    """A ridge regression of each device's log latency on the whitened features, less failed runs.
 
     Residuals beyond three robust standard deviations are clipped once: single bad runs do not bend a fit.
     """
     count = source_ms.shape[1]
-    logs = np.full(source_ms.shape, np.nan)
+    logs, residuals = np.full(source_ms.shape, np.nan), np.zeros(source_ms.shape)
     weights, noise = np.zeros((white.shape[1], count)), np.zeros(count)
     design = np.hstack([np.ones((len(white), 1)), white])
     whole = design.T @ design
@@ -72,30 +106,68 @@ def smooth_devices(white: Array, source_ms: Array) -> tuple[Array, Array, Array]
         solution = np.linalg.solve(gram, design[ran].T @ clipped)
         weights[:, source] = solution[1:]
         limit *= 4 / 3
-        final = np.clip(target - design[ran] @ solution, -limit, limit)
-        noise[source] = max(float(np.sqrt(np.mean(final**2))), _LEAST_NOISE)
-    return logs, weights, noise
+        residuals[ran, source] = np.clip(target - design[ran] @ solution, -limit, limit)
+        noise[source] = max(float(np.sqrt(np.mean(residuals[ran, source] ** 2))), _LEAST_NOISE)
+    return Devices(logs, weights, residuals, noise, np.array(groups, dtype=object))
 
 
-def learn_prior(weights: Array, noise: Array) -> Prior:
-    """Mean, shared covariance and own variance of devices with these weights (p, n_source)."""
+def learn_prior(devices: Devices, feature_variance: Array) -> Prior:
+    """The prior that these devices teach; groups count alike, whatever the number of their settings."""
+    components, loadings = shared_components(devices.residuals, devices.noise)
+    weights = np.vstack([devices.weights, loadings])
     size, count = weights.shape
+    features = np.concatenate([feature_variance, np.zeros(len(loadings))])
     if count == 0:
-        return Prior(np.zeros(size), np.zeros((size, 0)), np.zeros(size), noise, 0)
-    mean = weights.mean(axis=1)
-    if count == 1:
-        return Prior(mean, 0.5 * mean[:, None], np.zeros(size), noise, 1)
-    apart = np.zeros_like(weights)
-    for device in range(count):
-        others = np.delete(weights, device, axis=1)
-        centre = others.mean(axis=1)
-        basis, target = others - centre[:, None], weights[:, device] - centre
-        gram = basis.T @ basis
-        ridge = _SHRINKAGE * np.trace(gram) / count + 1e-12
-        apart[:, device] = target - basis @ np.linalg.solve(
-            gram + ridge * np.eye(count - 1), basis.T @ target
-        )
-    factors = (weights - mean[:, None]) / np.sqrt(count - 1)
-    if count == 2:
+        return Prior(components, np.zeros(size), np.zeros((size, 0)), np.zeros(size), features, 0)
+    _, group, settings = np.unique(devices.groups, return_inverse=True, return_counts=True)
+    share = 1 / (len(settings) * settings[group])
+    mean = weights @ share
+    factors = (weights - mean[:, None]) * np.sqrt(share * len(settings) / max(len(settings) - 1, 1))
+    if len(settings) <= 2:
         factors = np.hstack([factors, 0.5 * mean[:, None]])
-    return Prior(mean, factors, np.mean(apart**2, axis=1), noise, count)
+    apart = np.zeros_like(weights)
+    if count > 1:
+        for device in range(count):
+            others = group != group[device] if len(settings) > 1 else np.arange(count) != device
+            apart[:, device] = _remainder(weights[:, device], weights[:, others], share[others])
+    return Prior(components, mean, factors, apart**2 @ share, features, count)
+
+
+def _remainder(device: Array, others: Array, share: Array) -> Array:
+    """What a ridge regression on the other devices leaves of a device's weights (p,)."""
+    centre = others @ (share / share.sum())
+    basis, target = others - centre[:, None], device - centre
+    gram = basis.T @ basis
+    ridge = _SHRINKAGE * np.trace(gram) / len(gram) + 1e-12
+    return np.asarray(target - basis @ np.linalg.solve(gram + ridge * np.eye(len(gram)), basis.T @ target))
+
+
+def shared_components(residuals: Array, noise: Array) -> tuple[Array, Array]:
+    """Scores (n_arch, k) of unit variance and loadings (k, n_source) of what the residuals share.
+
+    Principal axis factoring of the residuals' correlation. A component counts if its eigenvalue is beyond the
+    edge of those of independent columns (Marchenko and Pastur 1967), and if there are three devices to each.
+    Scores are clipped, so that no single architecture has the leverage of many.
+    """
+    rows, count = residuals.shape
+    none = np.zeros((rows, 0)), np.zeros((0, count))
+    if count < _DEVICES_PER_COMPONENT:
+        return none
+    scaled = residuals / noise
+    correlation = scaled.T @ scaled / rows
+    np.fill_diagonal(correlation, 1.0)
+    beyond = int((np.linalg.eigvalsh(correlation) > (1 + math.sqrt(count / rows)) ** 2).sum())
+    size = min(beyond, count // _DEVICES_PER_COMPONENT)
+    if not size:
+        return none
+    uniqueness = np.ones(count)
+    for _ in range(_FACTORING_ROUNDS):
+        values, vectors = np.linalg.eigh(correlation - np.diag(uniqueness))
+        loadings = vectors[:, -size:] * np.sqrt(np.maximum(values[-size:], 0.0))
+        uniqueness = np.clip(1 - (loadings**2).sum(axis=1), _LEAST_UNIQUENESS, 1.0)
+    scores = scaled @ np.linalg.solve(loadings @ loadings.T + np.diag(uniqueness), loadings)
+    spread = scores.std(axis=0)
+    scores = np.clip(scores, -_CLIP * spread, _CLIP * spread)
+    spread = scores.std(axis=0)
+    kept = spread > 1e-6
+    return scores[:, kept] / spread[kept], (loadings[:, kept] * spread[kept]).T * noise

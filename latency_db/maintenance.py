@@ -1,10 +1,10 @@
-"""What a latency database holds, whether it is whole, joining two of them, and clearing what nobody needs."""
+"""Whether a latency database is whole, joining two of them, and clearing what nobody needs."""
 
 from __future__ import annotations
 
 import sqlite3
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,88 +12,14 @@ from pathlib import Path
 from sqlalchemy import Connection, delete, exists, func, select, text
 
 from devices.digests import value_digest
-from latency_db.database import backups_of, fetch, read_version, shown, sqlite_file, sqlite_path, transact
+from latency_db.database import backups_of, fetch, read_version, sqlite_file, sqlite_path, transact
 from latency_db.errors import StoreError
-from latency_db.evidence import evidence_rows, put_evidence, sources
+from latency_db.evidence import evidence_pages, put_evidence, sources
 from latency_db.records import Record, records
-from latency_db.schema import KEPT_FOR_EVER, PARTS, SCHEMA_VERSION, devices, evidence, measurements
+from latency_db.schema import KEPT_FOR_EVER, PARTS, SCHEMA_VERSION, evidence, evidence_series, measurements
 from latency_db.store import Store, open_store
 
 _SHOWN_PROBLEMS = 100
-
-
-@dataclass(frozen=True)
-class Info:
-    """What a database holds.
-
-    Attributes:
-        place: its path or URL, without a password.
-        outcomes: number of rows by target and verdict (``failed`` for failures).
-        emulated: targets with rows of emulated devices.
-        parts: number of distinct contents of each part of the key.
-        evidence: number of published latencies by name of their source.
-        backups: copies made before migrations.
-    """
-
-    place: str
-    schema: int
-    size_bytes: int | None
-    outcomes: Mapping[str, Mapping[str, int]]
-    emulated: tuple[str, ...]
-    parts: Mapping[str, int]
-    evidence: Mapping[str, int]
-    backups: tuple[str, ...]
-
-
-def info(store: Store) -> Info:
-    """Describe a database.
-
-    Raises:
-        StoreError: it cannot be read.
-    """
-    file = sqlite_file(store.engine.url)
-    named = {each["digest"]: each["name"] for each in sources(store)}
-
-    def read(connection: Connection) -> Info:
-        outcomes: dict[str, dict[str, int]] = {}
-        group = (measurements.c.target, measurements.c.verdict)
-        for target, verdict, number in connection.execute(
-            select(*group, func.count()).group_by(*group).order_by(*group)
-        ):
-            outcomes.setdefault(target, {})[verdict] = number
-        cells = connection.execute(select(evidence.c.source, func.count()).group_by(evidence.c.source))
-        return Info(
-            place=shown(store.engine.url),
-            schema=SCHEMA_VERSION,
-            size_bytes=_size_bytes(connection, file),
-            outcomes=outcomes,
-            emulated=_emulated_targets(connection),
-            parts={
-                part: connection.scalar(select(func.count()).select_from(table)) or 0
-                for part, table in PARTS.items()
-            },
-            evidence={named[source]: number for source, number in cells},
-            backups=tuple(path.name for path in backups_of(file)) if file is not None else (),
-        )
-
-    return transact(store.engine, read)
-
-
-def _size_bytes(connection: Connection, file: Path | None) -> int | None:
-    if connection.dialect.name == "postgresql":
-        return int(connection.scalar(text("SELECT pg_database_size(current_database())")) or 0)
-    if file is None:
-        return None
-    return sum(path.stat().st_size for path in (file, Path(f"{file}-wal")) if path.exists())
-
-
-def _emulated_targets(connection: Connection) -> tuple[str, ...]:
-    kinds = connection.execute(select(devices.c.digest, devices.c.content))
-    emulated = [digest for digest, content in kinds if content.get("emulated")]
-    if not emulated:
-        return ()
-    targets = select(measurements.c.target).where(measurements.c.device.in_(emulated)).distinct()
-    return tuple(sorted(connection.scalars(targets)))
 
 
 @dataclass(frozen=True)
@@ -135,7 +61,8 @@ def check(store: Store) -> Check:
         if found_in_row is not None:
             note(found_in_row)
     for source in sources(store):
-        counted = select(func.count().label("cells")).where(evidence.c.source == source["digest"])
+        counted = select(func.count().label("cells")).select_from(evidence).join(evidence_series)
+        counted = counted.where(evidence_series.c.source == source["digest"])
         stored = fetch(store.engine, counted)[0]["cells"]
         if stored != source["content"]["cells"]:
             expected = source["content"]["cells"]
@@ -228,9 +155,9 @@ def merge(store: Store, location: str) -> Merged:
             parts = {key: content for record in sound for key, content in record.keyed_parts().items()}
             added += store.put(parts, [record.columns for record in sound])
         for source in sources(other):
-            for page in evidence_rows(other, source["digest"]):
-                evidence_seen += len(page)
-                evidence_added += put_evidence(store, source, iter([page]))
+            for page in evidence_pages(other, source["digest"]):
+                evidence_seen += len(page.rows)
+                evidence_added += put_evidence(store, source, [[page]])
     return Merged(rows, added, evidence_seen, evidence_added, damaged)
 
 
@@ -304,16 +231,28 @@ def clear(store: Store, *, rehearse: bool = False) -> Cleared:
 
 def _require_sound(store: Store) -> None:
     found = check(store)
-    lost = 0
     file = sqlite_file(store.engine.url)
-    for backup in backups_of(file) if file is not None else []:
-        if backup.suffix != ".backup":
-            continue
-        with closing(sqlite3.connect(backup)) as copy:
-            lost += max(0, copy.execute("SELECT count(*) FROM measurements").fetchone()[0] - store.count())
+    lost = [
+        f"a copy holds {rows} rows more of {table} than the database"
+        for backup in (backups_of(file) if file is not None else [])
+        if backup.suffix == ".backup"
+        for table, rows in _missing_rows(store, backup)
+    ]
     if found.count or lost:
         raise StoreError(
             "nothing was cleared: the copies of the database may be needed",
-            why=found.problems[0] if found.problems else f"a copy holds {lost} rows more than the database",
+            why=(*found.problems, *lost)[0],
             fix="see `lathe db check`; restore the database from its copy",
         )
+
+
+def _missing_rows(store: Store, backup: Path) -> Iterator[tuple[str, int]]:
+    with closing(sqlite3.connect(backup)) as copy:
+        for table in (measurements, evidence):
+            query = select(func.count().label("rows")).select_from(table)
+            try:
+                kept = copy.execute(str(query)).fetchone()[0]
+            except sqlite3.OperationalError:
+                continue  # Schema 1 had no evidence.
+            if kept > (here := fetch(store.engine, query)[0]["rows"]):
+                yield table.name, kept - here

@@ -26,8 +26,9 @@ from sqlalchemy import (
 
 from latency_db.errors import StoreError
 
-SCHEMA_VERSION = 2
-"""1: measurements. 2: a digest of every row, so that merged databases hold each once; evidence."""
+SCHEMA_VERSION = 3
+"""1: measurements. 2: a digest of every row, so that merged databases hold each once; evidence.
+3: evidence by series, in a third of the space."""
 
 # Named constraints can be altered by later migrations on every database.
 metadata = MetaData(
@@ -96,13 +97,20 @@ evidence_sources = Table(
     Column("imported_at", String, nullable=False),
 )
 
-evidence = Table(
-    "evidence",
+evidence_series = Table(  # what one source says of one device
+    "evidence_series",
     metadata,
     Column("id", Integer, primary_key=True),
     Column("source", ForeignKey("evidence_sources.digest"), nullable=False),
-    Column("row", Integer, nullable=False),  # of the imported file, from 0
     Column("device", String, nullable=False),  # as the file or the user calls it
+    UniqueConstraint("source", "device"),
+)
+
+evidence = Table(
+    "evidence",
+    metadata,
+    Column("series", ForeignKey("evidence_series.id"), primary_key=True),
+    Column("row", Integer, primary_key=True, autoincrement=False),  # of the imported file, from 0
     Column("workload", String, nullable=False),  # as the file describes it
     Column("latency_ns", Float),
     Column("count", Integer),
@@ -111,11 +119,10 @@ evidence = Table(
     CheckConstraint("flag IN ('', 'missing', 'impossible', 'failed-run')", name="known_flag"),
     CheckConstraint("(flag IN ('missing', 'impossible')) = (latency_ns IS NULL)", name="only_times_are_kept"),
     CheckConstraint("latency_ns > 0", name="latency_is_positive"),
-    UniqueConstraint("source", "device", "row"),
-    sqlite_autoincrement=True,
+    sqlite_with_rowid=False,
 )
 
-KEPT_FOR_EVER = (measurements, evidence)
+KEPT_FOR_EVER = (measurements, evidence_series, evidence)
 
 
 def version_of(connection: Connection) -> int | None:
@@ -140,7 +147,13 @@ def version_of(connection: Connection) -> int | None:
             why=f"{lathe_schema.name} holds {len(versions)} rows instead of one",
             fix="restore the file from a copy, or choose another one with --db",
         )
-    version: int = versions[0]
+    version = versions[0]
+    if not isinstance(version, int) or version < 1:
+        raise StoreError(
+            "the latency database does not say which schema it has",
+            why=f"{lathe_schema.name} says {version!r}",
+            fix="restore the file from a copy, or choose another one with --db",
+        )
     if version > SCHEMA_VERSION:
         raise StoreError(
             f"the latency database has schema {version}, newer than the {SCHEMA_VERSION} known here",

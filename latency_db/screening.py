@@ -2,7 +2,8 @@
 
 Four faults are common in them: whole-millisecond values, which cap every rank correlation; values that no run
 can have; failed runs that were kept as data; and sums of block times in place of measured networks. Memory
-stays bounded: medians and fits are taken from evenly spaced rows of a large table.
+stays bounded: medians and fits are taken from evenly spaced rows of a large table, and repeated rows are
+looked for among the first ones.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ import math
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from latency_db.evidence import Flag
 
@@ -24,26 +27,29 @@ _FEW = 20
 _ADDITIVE_R2 = 0.9999
 _KEPT = 1 << 16
 _KEPT_NETWORKS = 4096
-_KEPT_NAMES = 2_000_000
+_KEPT_NAMES = 1_000_000
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One latency of a table as it was read.
+class Cells:
+    """Latencies of one device as they were read, in columns of equal length.
 
     Attributes:
-        row: of the file, from 0.
+        rows: of the file, from 0.
+        workloads: as the file describes them.
         latency_ns: ``nan`` where the file has no value.
-        choices: of the architecture, one number for each decision; empty for a block.
+        counts: number of runs behind each, where the file says so.
+        variances_ns2: their variances, where the file says so.
+        choices: of networks (cells x decisions); ``None`` for blocks.
     """
 
-    row: int
     device: str
-    workload: str
-    latency_ns: float
-    count: int | None = None
-    variance_ns2: float | None = None
-    choices: tuple[int, ...] = ()
+    rows: Sequence[int]
+    workloads: Sequence[str]
+    latency_ns: NDArray[np.float64]
+    counts: Sequence[int | None] | None = None
+    variances_ns2: Sequence[float | None] | None = None
+    choices: NDArray[np.integer] | None = None
 
 
 @dataclass(frozen=True)
@@ -68,38 +74,51 @@ class Screening:
 
     def __init__(self) -> None:
         self._devices: dict[str, _Device] = {}
-        self._names: dict[int, float] = {}
+        self._names_left = _KEPT_NAMES
 
     @property
     def cells(self) -> int:
         """How many were seen."""
         return sum(device.cells for device in self._devices.values())
 
-    def see(self, cells: Sequence[Cell]) -> None:
+    @property
+    def devices(self) -> set[str]:
+        """Of which something was seen."""
+        return set(self._devices)
+
+    @property
+    def seeks_failed_runs(self) -> bool:
+        """Some cells may be failed runs, which ``count_failed`` counts."""
+        return any(device.failed_below_ns() > 0 for device in self._devices.values())
+
+    def see(self, cells: Cells) -> None:
         """Take in further cells."""
-        for cell in cells:
-            device = self._devices.setdefault(cell.device, _Device())
-            device.see(cell)
-            if not cell.choices:
-                self._note_name(cell, device)
+        device = self._devices.setdefault(cells.device, _Device())
+        device.see(cells)
+        if cells.choices is None and self._names_left:
+            named = min(self._names_left, len(cells.workloads))
+            device.names.extend(map(hash, cells.workloads[:named]))
+            device.named.frombytes(cells.latency_ns[:named].tobytes())
+            self._names_left -= named
 
     def median_ns(self) -> float:
         """Median of all latencies that can be one; ``nan`` if there is none."""
-        kept = [value for device in self._devices.values() for value in device.values.kept]
-        return float(np.median(kept)) if kept else math.nan
+        kept = np.concatenate([device.values.kept for device in self._devices.values()] or [np.empty(0)])
+        return float(np.median(kept)) if len(kept) else math.nan
 
-    def flag(self, cell: Cell) -> Flag:
-        """How to store a cell, once all were seen."""
-        if math.isnan(cell.latency_ns):
-            return "missing"
-        if not _is_time(cell.latency_ns):
-            return "impossible"
-        return "failed-run" if cell.latency_ns < self._devices[cell.device].failed_below_ns() else ""
+    def flags(self, cells: Cells) -> list[Flag]:
+        """How to store each cell, once all were seen."""
+        latency_ns = cells.latency_ns
+        found = np.full(len(latency_ns), "", dtype=object)
+        found[latency_ns < self._devices[cells.device].failed_below_ns()] = "failed-run"
+        found[~_is_time(latency_ns)] = "impossible"
+        found[np.isnan(latency_ns)] = "missing"
+        flags: list[Flag] = found.tolist()
+        return flags
 
-    def count_failed(self, cells: Sequence[Cell]) -> None:
+    def count_failed(self, cells: Cells) -> None:
         """Count failed runs in a second look at all cells, since they are only known from the median."""
-        for cell in cells:
-            self._devices[cell.device].failed += self.flag(cell) == "failed-run"
+        self._devices[cells.device].failed += self.flags(cells).count("failed-run")
 
     def findings(self) -> list[Finding]:
         """Everything that is wrong, device by device."""
@@ -109,42 +128,36 @@ class Screening:
             for code, count, detail in device.findings()
         ]
 
-    def _note_name(self, cell: Cell, device: _Device) -> None:
-        name = hash((cell.device, cell.workload))
-        if name in self._names:
-            device.duplicates += 1
-            device.contradictions += self._names[name] != cell.latency_ns
-        elif len(self._names) < _KEPT_NAMES:
-            self._names[name] = cell.latency_ns
-
 
 class _Device:
     """What is kept of one device's latencies."""
 
     def __init__(self) -> None:
         self.cells = self.missing = self.impossible = self.whole = self.failed = 0
-        self.duplicates = self.contradictions = 0
         self.values = _Sample(_KEPT)
         self.networks = _Sample(_KEPT_NETWORKS)
+        self.choices = _Sample(_KEPT_NETWORKS)
+        self.names, self.named = array("q"), array("d")
         self._failed_below_ns: float | None = None
 
-    def see(self, cell: Cell) -> None:
-        self.cells += 1
-        if math.isnan(cell.latency_ns):
-            self.missing += 1
-        elif not _is_time(cell.latency_ns):
-            self.impossible += 1
-        else:
-            self.whole += abs(cell.latency_ns / 1e6 - round(cell.latency_ns / 1e6)) < 1e-9
-            self.values.see(cell.latency_ns)
-            if cell.choices:
-                self.networks.see(cell.latency_ns, cell.choices)
+    def see(self, cells: Cells) -> None:
+        latency_ns = cells.latency_ns
+        times = _is_time(latency_ns)
+        missing = int(np.isnan(latency_ns).sum())
+        self.cells += len(latency_ns)
+        self.missing += missing
+        self.impossible += len(latency_ns) - missing - int(times.sum())
+        latency_ns = latency_ns[times]
+        self.whole += int((np.abs(latency_ns / 1e6 - np.round(latency_ns / 1e6)) < 1e-9).sum())
+        self.values.see(latency_ns)
+        if cells.choices is not None:
+            self.networks.see(latency_ns)
+            self.choices.see(cells.choices[times])
 
     def failed_below_ns(self) -> float:
         """Zero for blocks, whose latencies differ by far more than those of networks of one space."""
         if self._failed_below_ns is None:
-            networks = self.networks.kept
-            enough = len(networks) >= _FEW
+            enough = len(self.networks.kept) >= _FEW
             self._failed_below_ns = FAILED_SHARE * float(np.median(self.values.kept)) if enough else 0.0
         return self._failed_below_ns
 
@@ -168,22 +181,18 @@ class _Device:
         if (explained := self._additive_r2()) >= _ADDITIVE_R2:
             said = f"exactly additive (R² {explained:.6f}): as sums of parts are, not measured networks"
             found.append(("additive", times, said))
-        if self.duplicates:
-            said = f"{self.duplicates} rows repeat an earlier one, {self.contradictions} with another latency"
-            found.append(("duplicate", self.duplicates, said))
+        duplicates, contradictions = self._duplicates()
+        if duplicates:
+            said = f"{duplicates} rows repeat an earlier one, {contradictions} with another latency"
+            found.append(("duplicate", duplicates, said))
         return found
 
     def _additive_r2(self) -> float:
         """How much of the variance of networks that were not fitted a sum over their choices explains."""
-        chosen = [
-            (value, choices)
-            for value, choices in zip(self.networks.kept, self.networks.labels, strict=True)
-            if value >= self.failed_below_ns()
-        ]
-        if not chosen:
+        sound = self.networks.kept >= self.failed_below_ns()
+        if not sound.any():
             return 0.0
-        latency = np.array([value for value, _ in chosen])
-        choices = np.array([each for _, each in chosen])
+        latency, choices = self.networks.kept[sound], self.choices.kept[sound]
         columns = [choices[:, [d]] == np.unique(choices[:, d]) for d in range(choices.shape[1])]
         terms = np.hstack([np.ones((len(latency), 1)), *columns]).astype(float)
         half = len(latency) // 2
@@ -199,26 +208,33 @@ class _Device:
             else 0.0
         )
 
+    def _duplicates(self) -> tuple[int, int]:
+        """Rows whose workload an earlier one described, and how many of them have another latency."""
+        names, latency_ns = np.frombuffer(self.names, np.int64), np.frombuffer(self.named, np.float64)
+        _, first, which = np.unique(names, return_index=True, return_inverse=True)
+        other = latency_ns != latency_ns[first][which]
+        other[first] = False  # A missing value does not equal itself.
+        return len(names) - len(first), int(other.sum())
+
 
 class _Sample:
-    """Evenly spaced values of a long sequence, at most ``limit`` of them."""
+    """Evenly spaced values (or rows) of a long sequence, at most ``limit`` of them."""
 
     def __init__(self, limit: int) -> None:
-        self.kept = array("d")
-        self.labels: list[tuple[int, ...]] = []
+        self.kept: NDArray[Any] = np.empty(0)
         self._limit = limit
         self._every = 1
         self._seen = 0
 
-    def see(self, value: float, label: tuple[int, ...] = ()) -> None:
-        if self._seen % self._every == 0:
-            self.kept.append(value)
-            self.labels.append(label)
-            if len(self.kept) > self._limit:
-                self.kept, self.labels = self.kept[::2], self.labels[::2]
-                self._every *= 2
-        self._seen += 1
+    def see(self, values: NDArray[Any]) -> None:
+        chosen = values[-self._seen % self._every :: self._every]
+        self._seen += len(values)
+        if len(chosen):
+            self.kept = np.concatenate([self.kept, chosen]) if len(self.kept) else chosen.copy()
+        while len(self.kept) > self._limit:
+            self.kept = self.kept[::2].copy()
+            self._every *= 2
 
 
-def _is_time(latency_ns: float) -> bool:
-    return 0 < latency_ns < math.inf
+def _is_time(latency_ns: NDArray[np.float64]) -> NDArray[np.bool_]:
+    return (latency_ns > 0) & np.isfinite(latency_ns)

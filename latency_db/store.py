@@ -191,4 +191,5 @@ def _insert(
         if contents:
             connection.execute(insert(table).on_conflict_do_nothing(index_elements=["digest"]), contents)
     statement = insert(measurements).on_conflict_do_nothing(index_elements=["digest"])
-    return len(connection.scalars(statement.returning(measurements.c.id), list(rows)).all())
+    counted = {"preserve_rowcount": True}
+    return connection.execute(statement, list(rows), execution_options=counted).rowcount

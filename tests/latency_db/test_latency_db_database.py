@@ -127,6 +127,28 @@ def test_open_store_refuses_when_the_version_is_lost(tmp_path: Path) -> None:
     assert "which schema" in refusal(path).what
 
 
+@pytest.mark.parametrize("number", [0, -1])
+def test_open_store_refuses_when_the_version_is_none_that_ever_was(tmp_path: Path, number: int) -> None:
+    path = filled(tmp_path / "latency.db")
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE lathe_schema SET version = ?", [number])
+    error = refusal(path)
+    assert "which schema" in error.what
+    assert f"says {number}" in error.why
+
+
+def test_store_explains_when_a_column_is_lost(tmp_path: Path) -> None:
+    path = filled(tmp_path / "latency.db")
+    with sqlite3.connect(path) as connection:
+        connection.execute("ALTER TABLE measurements DROP COLUMN provenance")
+    with open_store(str(path)) as store:
+        with pytest.raises(StoreError) as caught:
+            store.find(key_of(block("0")))
+        assert "no such column: measurements.provenance" in caught.value.why
+        with pytest.raises(StoreError, match="could not carry out"):
+            add(store, "1")
+
+
 def test_open_store_refuses_when_a_table_is_lost(tmp_path: Path) -> None:
     path = filled(tmp_path / "latency.db")
     with sqlite3.connect(path) as connection:
@@ -236,36 +258,66 @@ def test_add_explains_when_the_file_is_gone_in_the_middle(tmp_path: Path) -> Non
             add(store, "2")
 
 
-def test_a_read_only_file_can_be_read_but_not_written(tmp_path: Path) -> None:
+def test_store_refuses_to_go_on_when_its_file_was_replaced(tmp_path: Path) -> None:
     path = filled(tmp_path / "latency.db")
-    tmp_path.chmod(0o555)
+    with open_store(str(path)) as store:
+        filled(tmp_path / "other.db", rows=3).replace(path)
+        with pytest.raises(StoreError, match="removed or replaced"):
+            add(store, "1")
+
+
+def test_add_explains_when_the_disk_is_taken_away_in_the_middle(small_disk: Path) -> None:
+    with open_store(str(small_disk / "latency.db")) as store:
+        add(store, "0")
+        subprocess.run(["umount", "-l", str(small_disk)], check=True)
+        with pytest.raises(StoreError, match="removed or replaced"):
+            add(store, "1")
+        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(small_disk)], check=True)
+
+
+@pytest.fixture
+def read_only() -> Iterator[Path]:
+    """A folder that anybody may read and nobody but root may write."""
+    with tempfile.TemporaryDirectory(prefix="lathe-read-only-") as folder:
+        yield Path(folder)
+        Path(folder).chmod(0o755)
+
+
+def opened_by_nobody(path: Path) -> subprocess.CompletedProcess[str]:
+    """Open a file whose folder cannot be written, as somebody who is not root; count its rows, add one."""
     path.chmod(0o444)
+    path.parent.chmod(0o555)
     code = (
         "import sys, os; from test_latency_db_database import add, open_store;"
-        "import email.parser, encodings.idna;"
+        "import alembic.command, email.parser, encodings.idna;"
         "os.getuid() or os.setuid(65534);"
         "store = open_store(sys.argv[1]); print(store.count(), flush=True); add(store, '1')"
     )
-    places = [str(path), str(WRITERS.parent), str(WRITERS.parents[2])]
-    if os.getuid() == 0 and not _readable_by_all(path):
-        path = Path(shutil.copy(path, tempfile.mkdtemp(prefix="lathe-read-only-")))
-        path.parent.chmod(0o555)
-    ended = subprocess.run(
+    places = os.pathsep.join([str(WRITERS.parent), str(WRITERS.parents[2])])
+    return subprocess.run(
         [sys.executable, "-c", code, str(path)],
         cwd=WRITERS.parent,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(places[1:])},
+        env={**os.environ, "PYTHONPATH": places},
         capture_output=True,
         text=True,
         check=False,
     )
-    tmp_path.chmod(0o755)
+
+
+def test_a_read_only_file_can_be_read_but_not_written(read_only: Path) -> None:
+    ended = opened_by_nobody(filled(read_only / "latency.db"))
     assert ended.stdout == "1\n", ended.stderr
     assert "cannot be written" in ended.stderr
     assert "make the file and its folder writable" in ended.stderr
 
 
-def _readable_by_all(path: Path) -> bool:
-    return all(folder.stat().st_mode & 0o005 == 0o005 for folder in path.parents)
+def test_a_read_only_file_of_an_older_schema_is_refused_and_left_alone(read_only: Path) -> None:
+    path = Path(shutil.copy(OLD, read_only / "latency.db"))
+    ended = opened_by_nobody(path)
+    assert ended.stdout == ""
+    assert "cannot be migrated" in ended.stderr
+    assert "make its folder writable" in ended.stderr
+    assert path.read_bytes() == OLD.read_bytes()
 
 
 def test_store_keeps_every_row_when_eight_processes_write_at_once(tmp_path: Path) -> None:

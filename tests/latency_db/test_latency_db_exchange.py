@@ -27,7 +27,7 @@ from measurement_samples import (
 from sqlalchemy import select
 
 from devices.measurement import Measurement, Verdict
-from latency_db import exchange, schema
+from latency_db import row_files, schema
 from latency_db.errors import StoreError
 from latency_db.exchange import COLUMNS, Imported, export_file, import_file
 from latency_db.keys import Workload
@@ -211,7 +211,7 @@ def test_export_leaves_the_old_file_when_it_cannot_be_finished(
     def full(*_: Any) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setitem(exchange._WRITERS, ".csv", full)
+    monkeypatch.setitem(row_files._WRITERS, ".csv", full)
     with open_store("sqlite://") as store, pytest.raises(StoreError, match="cannot be written"):
         export_file(store, path)
     assert path.read_bytes() == before

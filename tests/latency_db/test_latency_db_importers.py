@@ -1,51 +1,22 @@
 from __future__ import annotations
 
-import gzip
 import os
-import tracemalloc
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from sqlalchemy import select
+from postgresql_server import PostgresqlServer
+from published_tables import cells, refusal, table
 
-from latency_db import schema
 from latency_db.errors import StoreError
 from latency_db.importers import import_table
+from latency_db.maintenance import check
 from latency_db.store import Store, open_store
 
 SHARED = Path(os.environ.get("LATHE_SHARED_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
-
-CSV = """block,in_h,stride,count,mean_ms,var
-Conv,224,,949,4.5,0.25
-Logits,7,,949,0.5,0.01
-broken,7,,,-1,
-lost,7,,,,
-"""
-
-
-def table(path: Path, content: str = CSV) -> Path:
-    if path.suffix == ".gz":
-        path.write_bytes(gzip.compress(content.encode()))
-    else:
-        path.write_text(content)
-    return path
-
-
-def cells(store: Store) -> list[tuple[object, ...]]:
-    names = ("row", "device", "workload", "latency_ns", "count", "variance_ns2", "flag")
-    query = select(*(schema.evidence.c[name] for name in names)).order_by(schema.evidence.c.id)
-    with store.engine.connect() as connection:
-        return [tuple(row) for row in connection.execute(query)]
-
-
-def refusal(path: Path, **options: str) -> StoreError:
-    with open_store("sqlite://") as store:
-        with pytest.raises(StoreError) as caught:
-            import_table(store, path, **options)
-        assert caught.value.fix
-        assert cells(store) == []
-    return caught.value
 
 
 @pytest.mark.parametrize("name", ["table.csv", "table.csv.gz"])
@@ -62,143 +33,159 @@ def test_csv_becomes_evidence_and_never_a_measurement(store: Store, tmp_path: Pa
     assert store.count() == 0
 
 
-def test_importing_again_adds_nothing_and_goes_on_where_a_killed_import_ended(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("latency_db.importers.BATCH", 10)
-    lines = "".join(f"b{n},{n + 1}.5\n" for n in range(45))
-    path = table(tmp_path / "t.csv", "block,latency_ms\n" + lines)
-    calls = 0
-
-    from latency_db import evidence
-
-    insert = evidence._insert
-
-    def dying(*arguments: object, **named: object) -> int:
-        nonlocal calls
-        calls += 1
-        if calls == 3:
-            raise KeyboardInterrupt
-        return insert(*arguments, **named)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(evidence, "_insert", dying)
-    with pytest.raises(KeyboardInterrupt):
-        import_table(store, path, device="d")
-    assert len(cells(store)) == 20
-    assert import_table(store, path, device="d").added == 25
-    assert import_table(store, path, device="d").added == 0
-    assert [row[0] for row in cells(store)] == list(range(45))
+def test_a_table_is_not_imported_again_as_that_of_another_device(store: Store, tmp_path: Path) -> None:
+    path = table(tmp_path / "t.csv")
+    import_table(store, path, device="Pixel 1")
+    with pytest.raises(StoreError, match="already, as measured on Pixel 1") as caught:
+        import_table(store, path, device="Pixel 2")
+    assert "--device 'Pixel 1'" in caught.value.fix
+    assert len(cells(store)) == 4
 
 
-def test_ofa_yaml_is_read_in_both_of_its_styles(store: Store, tmp_path: Path) -> None:
-    content = """# table
-Conv-input:224x224x3-output:112x112x32:
-  count: 949
-  mean: 4.5
-  var: 0.25
-"expanded_conv-input:112x112x16-expand:6": {count: 10, mean: 0.5, var: 0.0}
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from latency_db.errors import StoreError
+from latency_db.importers import import_table
+from latency_db.store import open_store
+
+def die_while_it_is_kept(done, total):
+    if done > 0.8 * total:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+with open_store(sys.argv[1]) as store:
+    import_table(store, Path(sys.argv[2]), on_progress=die_while_it_is_kept)
 """
-    import_table(store, table(tmp_path / "t.yaml", content), device="d")
-    assert cells(store) == [
-        (0, "d", "Conv-input:224x224x3-output:112x112x32", 4.5e6, 949, 0.25e12, ""),
-        (1, "d", "expanded_conv-input:112x112x16-expand:6", 0.5e6, 10, 0.0, ""),
-    ]
 
 
-@pytest.mark.parametrize("order", ["C", "F"])
-@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-def test_arrays_become_one_cell_for_each_architecture_and_device(
-    store: Store, tmp_path: Path, order: str, save: object
+def test_an_import_that_was_killed_goes_on_where_it_was_and_adds_nothing_twice(
+    location: str, tmp_path: Path
 ) -> None:
-    latency = np.array([[1.5, 2.5], [np.nan, 3.5], [4.5, 0.0]], order=order)  # type: ignore[call-overload]
-    assert callable(save)
-    save(
-        tmp_path / "t.npz",
-        latency_ms=latency,
-        device=np.array(["phone", "board"]),
-        arch_ops=np.array([[0, 1], [2, 3], [1, 1]], np.uint8),
+    rows = 50_000
+    lines = (f"b{row // 2},{('phone', 'board')[row % 2]},{row + 1}.5\n" for row in range(rows))
+    path = table(tmp_path / "t.csv", "block,device,latency_ms\n" + "".join(lines))
+    ended = subprocess.run([sys.executable, "-c", KILLED, location, path], check=False)
+    assert ended.returncode == -signal.SIGKILL
+    with open_store(location) as store:
+        kept = len(cells(store))
+        assert 0 < kept < rows
+        assert any(f"{kept} of {rows} rows are there" in problem for problem in check(store).problems)
+        assert import_table(store, path).added == rows - kept
+        assert import_table(store, path).added == 0
+        assert sorted(row[0] for row in cells(store)) == list(range(rows))
+        assert check(store).problems == ()
+
+
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+from latency_db.errors import StoreError
+from latency_db.errors import StoreError
+from latency_db.importers import import_table
+from latency_db.store import open_store
+
+with open_store(sys.argv[1]) as store:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2 << 20,) * 2)
+    try:
+        import_table(store, Path(sys.argv[2]), device="d")
+    except StoreError as error:
+        print(error.fix)
+"""
+
+
+def test_an_import_onto_a_full_disk_goes_on_when_there_is_room_again(tmp_path: Path) -> None:
+    location, path = str(tmp_path / "latency.db"), tmp_path / "t.csv"
+    table(path, "block,latency_ms\n" + "".join(f"{row:050},{row}.5\n" for row in range(1, 80_001)))
+    command = [sys.executable, "-c", FULL, location, str(path)]
+    assert (
+        "free some disk space" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
     )
-    assert import_table(store, tmp_path / "t.npz").added == 6
-    assert sorted((row[1], row[0], row[2], row[3], row[6]) for row in cells(store)) == [
-        ("board", 0, "architecture 0 0-1", 2.5e6, ""),
-        ("board", 1, "architecture 1 2-3", 3.5e6, ""),
-        ("board", 2, "architecture 2 1-1", None, "impossible"),
-        ("phone", 0, "architecture 0 0-1", 1.5e6, ""),
-        ("phone", 1, "architecture 1 2-3", None, "missing"),
-        ("phone", 2, "architecture 2 1-1", 4.5e6, ""),
-    ]
+    with open_store(location) as store:
+        kept = len(cells(store))
+        assert 0 < kept < 80_000
+        assert import_table(store, path, device="d").added == 80_000 - kept
+        assert check(store).problems == ()
 
 
-@pytest.mark.parametrize(
-    ("content", "options", "why"),
-    [
-        ("block,latency_ms\na,fast\n", {"device": "d"}, "row 1: latency_ms is 'fast', which is no number"),
-        ("block,latency_ms\na,1.5,2\n", {"device": "d"}, "another number of columns"),
-        ("block,latency_ms\na\n", {"device": "d"}, "another number of columns"),
-        ("block,time\na,1\n", {"device": "d"}, "there is none"),
-        ("block,latency_ms,mean_ms\na,1,1\n", {"device": "d"}, "latency_ms, mean_ms"),
-        ("block,latency\na,1\n", {"device": "d"}, "names no unit"),
-        ("block,latency_ms\na,1\n", {"device": "d", "unit": "us"}, "is in ms, and us was given"),
-        ("block,latency_ms\na,1\n", {}, "no device was given"),
-        ("block,latency\na,3000000\n", {"device": "d", "unit": "s"}, "median would be 3e+15 ns"),
-        ("block,latency\na,0.004\n", {"device": "d", "unit": "us"}, "median would be 4 ns"),
-        ("block,latency\na,1\n", {"device": "d", "unit": "weeks"}, "known: s, ms, us, ns"),
-        ("block,latency_ms\na,-1\nb,nan\nc,0\n", {"device": "d"}, "none of its 3 values is a time"),
-        ("", {"device": "d"}, "there is none"),
-    ],
-)
-def test_import_table_refuses_what_cannot_be_right_and_keeps_nothing(
-    tmp_path: Path, content: str, options: dict[str, str], why: str
-) -> None:
-    assert why in refusal(table(tmp_path / "t.csv", content), **options).why
+def test_an_import_goes_on_when_the_server_comes_back(server: PostgresqlServer, tmp_path: Path) -> None:
+    path = table(tmp_path / "t.csv", "block,latency_ms\n" + "".join(f"b{n},{n}\n" for n in range(1, 50_001)))
+    stops = iter([0.7, 0.8])
+    stop = next(stops)
+
+    def interrupt(done: int, total: int) -> None:
+        nonlocal stop
+        if done > stop * total:
+            stop = next(stops, 2)
+            server.stop()
+            server.start()
+
+    with open_store(server.new_database()) as store:
+        assert import_table(store, path, device="d", on_progress=interrupt).added == 50_000
+        assert stop == 2
+        assert check(store).problems == ()
 
 
-@pytest.mark.parametrize(
-    ("content", "why"),
-    [
-        ("a: 1\n", "where count, mean and var must be"),
-        ("a:\n  count: 1\n", "a has no mean"),
-        ("  mean: 1\n", "belongs to no key"),
-        ("nonsense\n", "neither a key nor a value"),
-    ],
-)
-def test_import_table_refuses_yaml_of_another_form(tmp_path: Path, content: str, why: str) -> None:
-    assert why in refusal(table(tmp_path / "t.yaml", content), device="d").why
-
-
-def test_import_table_refuses_arrays_that_do_not_fit_together(tmp_path: Path) -> None:
+def test_import_table_tells_how_far_it_is(store: Store, tmp_path: Path) -> None:
     path = tmp_path / "t.npz"
-    np.savez(path, latency_ms=np.ones((3, 2)), device=np.array(["one"]))
-    assert "2 columns for 1 devices" in refusal(path).why
-    np.savez(path, latency_ms=np.array([{"a": 1}], dtype=object))
-    assert "not an array of numbers" in refusal(path, device="d").why
-    np.savez(path, latency_ms=np.ones(3), device=np.array([{"a": 1}], dtype=object))
-    assert "allow_pickle" in refusal(path).why
-    np.savez(path, latency_ms=np.ones((1000, 1)))
-    path.write_bytes(path.read_bytes()[:3000])
-    assert refusal(path, device="d").why
+    np.savez(path, latency_ms=np.random.default_rng(0).uniform(1, 9, (70_000, 1)))
+    told: list[tuple[int, int]] = []
+    import_table(store, path, device="d", on_progress=lambda done, total: told.append((done, total)))
+    total = 3 * path.stat().st_size
+    assert told == sorted(told)
+    assert len(told) == 3 * 4
+    assert told[-1] == (total, total)
 
 
 def test_import_table_refuses_pickles_and_unknown_files(tmp_path: Path) -> None:
     assert "pickle" in refusal(table(tmp_path / "t.pickle"), device="d").why
     assert "suffix" in refusal(table(tmp_path / "t.xlsx"), device="d").why
     assert "No such file" in refusal(tmp_path / "missing.csv", device="d").why
+    (tmp_path / "folder.csv").mkdir()
+    assert "directory" in refusal(tmp_path / "folder.csv", device="d").why
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+from latency_db.errors import StoreError
+from latency_db.importers import import_table
+from latency_db.store import open_store
+
+with open_store(sys.argv[1]) as store:
+    import_table(store, Path(sys.argv[2]))
+    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (taken + int(sys.argv[4]),) * 2)
+    print(import_table(store, Path(sys.argv[3])).added)
+"""
 
 
 @pytest.mark.slow
-def test_memory_does_not_grow_with_the_number_of_cells(tmp_path: Path) -> None:
-    """Held as objects, the further cells would take more than twice the allowed difference."""
-    peaks = []
-    for architectures in (5_000, 30_000):
-        latency = np.random.default_rng(0).uniform(1, 9, (architectures, 2))
-        np.savez(tmp_path / "t.npz", latency_ms=latency, device=np.array(["a", "b"]))
-        del latency
-        with open_store("sqlite://") as store:
-            tracemalloc.start()
-            import_table(store, tmp_path / "t.npz")
-            peaks.append(tracemalloc.get_traced_memory()[1])
-            tracemalloc.stop()
-    assert peaks[1] - peaks[0] < 3e6
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the address space is known on Linux only")
+@pytest.mark.parametrize("suffix", [".npz", ".csv"])
+def test_two_million_cells_are_imported_in_little_memory(tmp_path: Path, suffix: str) -> None:
+    """The limit holds beyond what a table of two batches takes; a row of objects is half a kilobyte."""
+    devices = np.array(["phone", "board", "watch", "server"])
+    for name, rows in (("small", 10_000), ("large", 500_000)):
+        latency = np.random.default_rng(0).uniform(1, 9, (rows, 4)).round(4)
+        if suffix == ".npz":
+            ops = np.random.default_rng(1).integers(0, 4, (rows, 6))
+            np.savez(tmp_path / f"{name}.npz", latency_ms=latency, device=devices, arch_ops=ops)
+            continue
+        with (tmp_path / f"{name}.csv").open("w") as stream:
+            stream.write("architecture,device,latency_ms\n")
+            for row, values in enumerate(latency.tolist()):
+                stream.writelines(f"{row},{devices[n]},{value}\n" for n, value in enumerate(values))
+    files = [tmp_path / f"{name}{suffix}" for name in ("small", "large")]
+    limit_bytes = 128 << 20
+    ended = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(tmp_path / "latency.db"), *map(str, files), str(limit_bytes)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.stdout == "2000000\n", ended.stderr
 
 
 @pytest.mark.slow

@@ -4,18 +4,26 @@ import shutil
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from measurement_samples import DEVICE, PROTOCOL, RUNTIME, block, failure, key_of, measurement
 from sqlalchemy import text
 
-from devices.measurement import Verdict
+from devices.digests import value_digest
 from latency_db.database import backups_of
 from latency_db.errors import StoreError
-from latency_db.evidence import Evidence, Source, add_evidence
-from latency_db.maintenance import Merged, check, clear, info, merge
+from latency_db.evidence import (
+    Evidence,
+    Page,
+    Source,
+    add_evidence,
+    evidence_rows,
+    put_evidence,
+    sources,
+)
+from latency_db.maintenance import Merged, check, clear, merge
 from latency_db.store import Store, open_store
 
 OLD = Path(__file__).with_name("data") / "schema_1.db"
@@ -28,30 +36,24 @@ def fill(store: Store, first: int, last: int) -> None:
     )
 
 
-def add_table(store: Store) -> None:
-    cells = [
-        Evidence(0, "pixel", "conv", 4e6, 949, 1.0),
-        Evidence(1, "pixel", "broken", None, flag="impossible"),
+def add_table(store: Store, name: str = "table") -> None:
+    cells: list[Evidence] = [
+        {"row": 0, "workload": "conv", "latency_ns": 4e6, "count": 949, "variance_ns2": 1.0, "flag": ""},
+        {
+            "row": 1,
+            "workload": "broken",
+            "latency_ns": None,
+            "count": None,
+            "variance_ns2": None,
+            "flag": "impossible",
+        },
     ]
-    add_evidence(store, Source("table", "ab" * 32, "csv", "ms", 2, ()), iter([cells]))
+    source = Source(name, value_digest(name), "csv", "ms", 4, ())
+    assert add_evidence(store, source, [[Page("pixel", cells)], [Page("board", cells)]]) == 4
 
 
-def test_info_counts_by_target_and_verdict_and_marks_emulated_devices(store: Store) -> None:
-    fill(store, 0, 3)
-    store.add(block("0"), RUNTIME, DEVICE, PROTOCOL, measurement(5, Verdict.INVALID))
-    store.add(block("0"), RUNTIME, DEVICE, PROTOCOL, failure())
-    board = replace(measurement(), device=replace(DEVICE, emulated=True), target="board/litert:fp32@1")
-    store.add(block("0"), RUNTIME, board.device, PROTOCOL, board)
-    add_table(store)
-    found = info(store)
-    assert found.outcomes == {
-        TARGET: {"failed": 1, "invalid": 1, "valid": 3},
-        "board/litert:fp32@1": {"valid": 1},
-    }
-    assert found.emulated == ("board/litert:fp32@1",)
-    assert found.parts == {"workload": 3, "runtime": 1, "device": 2, "protocol": 1}
-    assert found.evidence == {"table": 2}
-    assert found.size_bytes is not None and found.size_bytes > 0
+def evidence_of(store: Store) -> list[dict[str, object]]:
+    return [row for batch in evidence_rows(store) for row in batch]
 
 
 def test_merge_joins_without_loss_or_duplicates_and_can_be_repeated(new_location: Callable[[], str]) -> None:
@@ -61,15 +63,37 @@ def test_merge_joins_without_loss_or_duplicates_and_can_be_repeated(new_location
         add_table(store)
     with open_store(here) as store:
         fill(store, 700, 710)
-        assert merge(store, there) == Merged(700, 700, 2, 2, 0)
-        assert merge(store, there) == Merged(700, 0, 2, 0, 0)
+        assert merge(store, there) == Merged(700, 700, 4, 4, 0)
+        assert merge(store, there) == Merged(700, 0, 4, 0, 0)
         assert store.count() == 710
         for n in range(0, 710, 7):
             assert store.find(key_of(block(str(n)))) == measurement(n + 1)
     with open_store(there) as store:
         assert store.count() == 700
-        assert merge(store, here) == Merged(710, 10, 2, 0, 0)
+        assert merge(store, here) == Merged(710, 10, 4, 0, 0)
         assert check(store).problems == ()
+
+
+def test_merge_carries_evidence_with_its_sources_and_completes_what_was_cut(
+    new_location: Callable[[], str],
+) -> None:
+    here, there = new_location(), new_location()
+    with open_store(there) as store:
+        add_table(store)
+        add_table(store, "another table")
+        published, told = evidence_of(store), sources(store)
+    with open_store(here) as store:
+        put_evidence(store, told[0], [[Page("pixel", [cell_of(published[0])])]])
+        assert any("1 of 4 rows are there" in problem for problem in check(store).problems)
+        assert merge(store, there) == Merged(0, 0, 8, 7, 0)
+        assert evidence_of(store) == published
+        assert sources(store) == told
+        assert check(store).problems == ()
+        assert store.count() == 0
+
+
+def cell_of(row: dict[str, Any]) -> Evidence:
+    return Evidence(**{name: row[name] for name in Evidence.__annotations__})  # type: ignore[typeddict-item]
 
 
 def test_merge_takes_an_older_file_and_leaves_it_as_it_is(location: str, tmp_path: Path) -> None:
@@ -192,8 +216,22 @@ def test_clear_keeps_copies_that_hold_more_than_the_database(tmp_path: Path) -> 
     shutil.copy(OLD, tmp_path / "latency.db.schema-1.20260101T000000.backup")
     with open_store(str(path)) as store, pytest.raises(StoreError, match="may be needed") as caught:
         clear(store)
-    assert "6 rows more" in caught.value.why
+    assert "6 rows more of measurements" in caught.value.why
     assert len(backups_of(path)) == 1
+
+
+def test_clear_keeps_copies_that_hold_more_evidence_than_the_database(tmp_path: Path) -> None:
+    path, backup = tmp_path / "latency.db", tmp_path / "latency.db.schema-2.20260101T000000.backup"
+    with open_store(str(backup)) as store:
+        add_table(store)
+    with open_store(str(path)) as store:
+        with pytest.raises(StoreError, match="may be needed") as caught:
+            clear(store)
+        assert "4 rows more of evidence" in caught.value.why
+        assert backup.exists()
+        merge(store, str(backup))
+        assert backup.name in clear(store).backups
+        assert not backup.exists()
 
 
 def test_clear_removes_unused_parts_on_every_database(store: Store) -> None:

@@ -1,34 +1,45 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from latency_db import screening
-from latency_db.screening import Cell, Screening
+from latency_db.screening import Cells, Screening
 
 
-def networks(latency_ms: np.ndarray, choices: np.ndarray) -> list[Cell]:
-    return [
-        Cell(row, "phone", f"architecture {row}", float(ms) * 1e6, choices=tuple(map(int, chosen)))
-        for row, (ms, chosen) in enumerate(zip(latency_ms, choices, strict=True))
-    ]
+def networks(latency_ms: np.ndarray, choices: np.ndarray, device: str = "phone") -> Cells:
+    names = [f"architecture {row}" for row in range(len(latency_ms))]
+    return Cells(device, range(len(names)), names, np.asarray(latency_ms) * 1e6, choices=choices)
 
 
-def blocks(*latency_ms: float) -> list[Cell]:
-    return [Cell(row, "phone", f"block {row}", ms * 1e6) for row, ms in enumerate(latency_ms)]
+def blocks(*latency_ms: float, names: Sequence[str] | None = None, device: str = "phone") -> Cells:
+    rows = range(len(latency_ms))
+    return Cells(device, rows, names or [f"block {row}" for row in rows], np.array(latency_ms) * 1e6)
 
 
-def screened(cells: list[Cell]) -> Screening:
+def screened(*batches: Cells) -> Screening:
     found = Screening()
-    found.see(cells)
-    found.count_failed(cells)
+    for cells in batches:
+        found.see(cells)
+    for cells in batches:
+        found.count_failed(cells)
     return found
 
 
-def codes(cells: list[Cell]) -> list[str]:
+def codes(cells: Cells) -> list[str]:
     return [finding.code for finding in screened(cells).findings()]
+
+
+def part(cells: Cells, first: int, last: int) -> Cells:
+    chosen = None if cells.choices is None else cells.choices[first:last]
+    rows, names = cells.rows[first:last], cells.workloads[first:last]
+    return Cells(cells.device, rows, names, cells.latency_ns[first:last], choices=chosen)
 
 
 @pytest.fixture
@@ -68,11 +79,14 @@ def test_failed_runs_among_networks_are_flagged(space: tuple[np.ndarray, np.ndar
     cells = networks(latency, choices)
     found = screened(cells)
     assert [(f.code, f.count) for f in found.findings()] == [("failed-run", 2)]
-    assert [cell.row for cell in cells if found.flag(cell) == "failed-run"] == [3, 5]
+    assert found.seeks_failed_runs
+    assert [row for row, flag in enumerate(found.flags(cells)) if flag == "failed-run"] == [3, 5]
 
 
 def test_small_blocks_are_not_taken_for_failed_runs() -> None:
-    assert codes(blocks(*np.geomspace(0.001, 100, 60))) == []
+    cells = blocks(*np.geomspace(0.001, 100, 60))
+    assert codes(cells) == []
+    assert not screened(cells).seeks_failed_runs
 
 
 @pytest.mark.parametrize("impossible", [0.0, -1.0, math.inf, -math.inf])
@@ -80,36 +94,66 @@ def test_values_that_no_run_can_have_are_flagged(impossible: float) -> None:
     cells = blocks(1.5, impossible, 2.5)
     found = screened(cells)
     assert [(f.code, f.count, f.cells) for f in found.findings()] == [("impossible", 1, 3)]
-    assert [found.flag(cell) for cell in cells] == ["", "impossible", ""]
+    assert found.flags(cells) == ["", "impossible", ""]
 
 
 def test_missing_values_are_flagged_as_missing() -> None:
     cells = blocks(1.5, math.nan)
     found = screened(cells)
     assert [(f.code, f.count) for f in found.findings()] == [("missing", 1)]
-    assert [found.flag(cell) for cell in cells] == ["", "missing"]
+    assert found.flags(cells) == ["", "missing"]
 
 
 def test_repeated_blocks_are_found_with_their_contradictions() -> None:
-    cells = [Cell(0, "d", "a", 1.0), Cell(1, "d", "a", 1.0), Cell(2, "d", "a", 2.0), Cell(3, "e", "a", 3.0)]
-    (finding,) = screened(cells).findings()
-    assert (finding.device, finding.code, finding.count) == ("d", "duplicate", 2)
-    assert "1 with another latency" in finding.detail
+    cells = blocks(1, 1, 2, math.nan, math.nan, names="aaabb", device="d")
+    (missing, finding) = screened(cells, blocks(3, names="a", device="e")).findings()
+    assert (missing.code, missing.count) == ("missing", 2)
+    assert (finding.device, finding.code, finding.count) == ("d", "duplicate", 3)
+    assert "2 with another latency" in finding.detail
 
 
 def test_devices_are_screened_apart() -> None:
-    good = [Cell(n, "good", str(n), 1.5e6 + n) for n in range(30)]
-    rounded = [Cell(n, "rounded", str(n), (1 + n) * 1e6) for n in range(30)]
-    assert [(f.device, f.code) for f in screened(good + rounded).findings()] == [
+    good = blocks(*(1.5 + row for row in range(30)), device="good")
+    rounded = blocks(*(1.0 + row for row in range(30)), device="rounded")
+    assert [(f.device, f.code) for f in screened(good, rounded).findings()] == [
         ("rounded", "whole-milliseconds")
     ]
 
 
-def test_what_is_kept_of_a_long_table_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+@settings(max_examples=40, deadline=None)
+@given(
+    latency_ms=st.lists(st.sampled_from([math.nan, -1.0, 0.0, 0.1, 1.0, 2.5, 3.0, math.inf]), max_size=60),
+    cuts=st.lists(st.integers(0, 60), max_size=5),
+    networks_=st.booleans(),
+)
+def test_findings_and_flags_do_not_depend_on_how_a_table_is_cut_into_batches(
+    latency_ms: list[float], cuts: list[int], networks_: bool
+) -> None:
+    values = np.array(latency_ms, dtype=float)
+    names = [str(row % 7) for row in range(len(values))]
+    choices = np.arange(2 * len(values)).reshape(-1, 2) % 3
+    whole = networks(values, choices) if networks_ else blocks(*values, names=names)
+    edges = sorted({0, len(values), *(cut for cut in cuts if cut < len(values))})
+    parts = [part(whole, *edge) for edge in pairwise(edges)]
+    at_once, in_parts = screened(whole), screened(*parts)
+    assert in_parts.findings() == (at_once.findings() if parts else [])
+    assert [flag for cells in parts for flag in in_parts.flags(cells)] == at_once.flags(whole)
+
+
+def test_what_is_kept_of_a_long_table_is_bounded_and_spread_over_all_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(screening, "_KEPT", 64)
+    monkeypatch.setattr(screening, "_KEPT_NAMES", 150)
     found = Screening()
     for start in range(0, 10_000, 100):
-        found.see([Cell(n, "d", str(n), float(n + 1), choices=(0,)) for n in range(start, start + 100)])
+        found.see(blocks(*((n + 1) / 1e6 for n in range(start, start + 100)), device="d"))
     assert found.cells == 10_000
-    assert len(found._devices["d"].values.kept) <= 65
+    device = found._devices["d"]
+    kept = device.values.kept
+    assert 32 <= len(kept) <= 64
+    assert np.ptp(np.diff(kept)) < 1e-6
     assert found.median_ns() == pytest.approx(5000, rel=0.05)
+    assert len(device.names) == 150
+    (finding,) = found.findings()
+    assert (finding.code, finding.count) == ("duplicate", 50)

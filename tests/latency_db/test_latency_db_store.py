@@ -28,7 +28,7 @@ from sqlalchemy.exc import IntegrityError
 from devices.measurement import DeviceIdentity, Measurement, MeasurementFailure, Outcome, Verdict
 from latency_db.errors import StoreError
 from latency_db.keys import Key, Workload
-from latency_db.schema import evidence, evidence_sources
+from latency_db.schema import evidence, evidence_series, evidence_sources
 from latency_db.store import Store, open_store
 
 
@@ -158,23 +158,31 @@ def test_add_refuses_a_measurement_that_ran_on_another_runtime(store: Store) -> 
 @pytest.mark.parametrize(
     "statement", ["DELETE FROM {table}", "UPDATE {table} SET {column} = 'x'", "TRUNCATE {table}"]
 )
-@pytest.mark.parametrize(("table", "column"), [("measurements", "target"), ("evidence", "device")])
+@pytest.mark.parametrize(
+    ("table", "column"),
+    [("measurements", "target"), ("evidence", "workload"), ("evidence_series", "device")],
+)
 def test_rows_cannot_be_changed_or_removed_when_they_are_stored(
     store: Store, statement: str, table: str, column: str
 ) -> None:
     if store.engine.dialect.name == "sqlite" and statement.startswith("TRUNCATE"):
         statement = "REPLACE INTO {table} SELECT * FROM {table}"
+    elif statement.startswith("TRUNCATE"):
+        statement += " CASCADE"
     key = add(store, block("a"), measurement())
     source = {"digest": "s", "name": "n", "content": {}, "imported_at": "now"}
-    cell = {"source": "s", "row": 0, "device": "d", "workload": "w", "latency_ns": 1.0, "flag": ""}
+    series = {"id": 1, "source": "s", "device": "d"}
+    cell = {"series": 1, "row": 0, "workload": "w", "latency_ns": 1.0, "flag": ""}
     with store.engine.begin() as connection:
         connection.execute(insert(evidence_sources), source)
+        connection.execute(insert(evidence_series), series)
         connection.execute(insert(evidence), cell)
     with pytest.raises(IntegrityError, match="kept for ever"), store.engine.begin() as connection:
         connection.execute(text(statement.format(table=table, column=column)))
     assert store.find(key) == measurement()
     with store.engine.connect() as connection:
-        assert connection.scalar(select(evidence.c.device)) == "d"
+        assert connection.execute(select(evidence_series)).one() == (1, "s", "d")
+        assert connection.execute(select(evidence.c.workload)).one() == ("w",)
 
 
 def test_find_explains_when_a_row_is_damaged(tmp_path: Path) -> None:

@@ -1,14 +1,18 @@
-"""Speed of the latency database, as JSON: ``python tools/bench/store.py [ROWS] [SECONDS]``.
+"""Speed of the latency database, as JSON: ``python tools/bench/store.py --rows N --seconds N --cells N``.
 
 Rows are what the default protocol gives for a block: five launches of a few hundred samples each. The rows
-that only fill the database up to ROWS have one launch of ten, so that a million of them fit on a small disk.
+that only fill the database up to ``--rows`` have one launch of ten, so that a million of them fit on a small
+disk. Cells are published latencies of twenty devices, imported from ``.npz`` and ``.csv``, each by a process
+of its own, whose memory is told; a hundred million of them take some 15 GB in the folder for temporary files.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import multiprocessing
 import random
+import resource
 import statistics
 import subprocess
 import sys
@@ -16,6 +20,8 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+import numpy as np
 
 from devices.measurement import (
     Conditions,
@@ -26,7 +32,9 @@ from devices.measurement import (
     RuntimeIdentity,
     Verdict,
 )
+from latency_db.contents import info
 from latency_db.errors import StoreError
+from latency_db.importers import import_table
 from latency_db.keys import Key, Workload
 from latency_db.store import open_store
 
@@ -38,6 +46,8 @@ BATCH = 500
 BATCHED_ROWS = 20_000
 LOOKUPS = 500
 WRITERS = 8
+DEVICES = [f"device {number}" for number in range(20)]
+DECISIONS = 20
 
 
 def measurement(generator: random.Random, samples: int, launches: int) -> Measurement:
@@ -152,7 +162,8 @@ def lookups(location: str, rows: int) -> dict[str, float]:
     hits, misses = [], []
     with open_store(location) as store:
         for _ in range(LOOKUPS):
-            key = Key.of(workload(f"full {generator.randrange(BATCHED_ROWS)}"), RUNTIME, DEVICE, PROTOCOL)
+            known = workload(f"full {generator.randrange(min(rows, BATCHED_ROWS))}")
+            key = Key.of(known, RUNTIME, DEVICE, PROTOCOL)
             started = time.perf_counter()
             assert store.find(key) is not None
             hits.append(elapsed_ms(started))
@@ -170,33 +181,107 @@ def lookups(location: str, rows: int) -> dict[str, float]:
     return found
 
 
-def main(rows: int = 1_000_000, seconds: float = 60) -> None:
+def published(file: Path, cells: int) -> None:
+    """Write a published table of noisy sums over the decisions of random architectures."""
+    generator = np.random.default_rng(0)
+    rows = cells // len(DEVICES)
+    choices = generator.integers(0, 4, (rows, DECISIONS), np.uint8)
+    parts_ms = generator.uniform(0.1, 1.0, (DECISIONS, 4, len(DEVICES)))
+    latency_ms = np.zeros((rows, len(DEVICES)))
+    for decision in range(DECISIONS):
+        latency_ms += parts_ms[decision][choices[:, decision]]
+    latency_ms *= generator.lognormal(0, 0.02, rows)[:, None]
+    if file.suffix == ".npz":
+        np.savez(file, latency_ms=latency_ms, device=np.array(DEVICES), arch_ops=choices)
+        return
+    with file.open("w") as stream:
+        stream.write("architecture,device,latency_ms\n")
+        for row, values in enumerate(latency_ms):
+            name = "".join(map(str, choices[row]))
+            stream.writelines(f"{name},{each},{ms:.6f}\n" for each, ms in zip(DEVICES, values, strict=True))
+
+
+def import_published(
+    location: str, file: Path, results: multiprocessing.Queue[tuple[int, float, float, int, int]]
+) -> None:
+    """In a process of its own, so that the most memory it ever had is what the import took."""
+    with open_store(location) as store:
+        before_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        started = time.perf_counter()
+        added = import_table(store, file).added
+        seconds = time.perf_counter() - started
+        peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        started = time.perf_counter()
+        info(store)
+        results.put((added, seconds, time.perf_counter() - started, before_kb, peak_kb))
+
+
+def imports(folder: Path, cells: int) -> dict[str, dict[str, float]]:
+    context = multiprocessing.get_context("spawn")
+    results = context.Queue()
+    found = {}
+    for suffix in (".npz", ".csv"):
+        file, location = folder / f"published{suffix}", folder / f"{suffix[1:]}.db"
+        published(file, cells)
+        process = context.Process(target=import_published, args=(str(location), file, results))
+        process.start()
+        added, seconds, info_seconds, before_kb, peak_kb = results.get()
+        process.join()
+        found[suffix] = {
+            "cells": added,
+            "seconds": round(seconds, 1),
+            "cells_per_s": round(added / seconds),
+            "info_seconds": round(info_seconds, 2),
+            "peak_memory_mb": round(peak_kb / 1e3),
+            "memory_growth_mb": round((peak_kb - before_kb) / 1e3),
+            "file_mb": round(file.stat().st_size / 1e6),
+            "database_mb": round(location.stat().st_size / 1e6),
+        }
+        for path in (file, *folder.glob(f"{location.name}*")):
+            path.unlink()
+    return found
+
+
+def stored(folder: Path, rows: int, seconds: float) -> dict[str, object]:
     generator = random.Random(0)
     full = [measurement(generator, SAMPLES_PER_LAUNCH, PROTOCOL.launches) for _ in range(20)]
     small = [measurement(generator, 10, 1) for _ in range(20)]
+    location = str(folder / "latency.db")
+    started = time.perf_counter()
+    open_store(location).close()
+    create_ms = elapsed_ms(started)
+    full_rate = insert_batches(location, "full", min(rows, BATCHED_ROWS), full)
+    bytes_per_row = Path(location).stat().st_size / min(rows, BATCHED_ROWS)
+    small_rate = insert_batches(location, "small", max(0, rows - BATCHED_ROWS), small)
+    return {
+        "rows": rows,
+        "samples_per_row": SAMPLES_PER_LAUNCH * PROTOCOL.launches,
+        "bytes_per_row": round(bytes_per_row),
+        "create_ms": round(create_ms, 3),
+        "inserts_per_s": {"batches": round(full_rate), "batches_of_small_rows": round(small_rate)},
+        "open_ms": open_ms(location),
+        "find_ms": lookups(location, rows),
+        "writers": write_at_once(location, seconds),
+        "database_mb": round(Path(location).stat().st_size / 1e6),
+    }
+
+
+def main(rows: int, seconds: float, cells: int) -> None:
+    figures: dict[str, object] = {}
     with tempfile.TemporaryDirectory() as folder:
-        location = str(Path(folder) / "latency.db")
-        started = time.perf_counter()
-        open_store(location).close()
-        create_ms = elapsed_ms(started)
-        full_rate = insert_batches(location, "full", min(rows, BATCHED_ROWS), full)
-        bytes_per_row = Path(location).stat().st_size / min(rows, BATCHED_ROWS)
-        small_rate = insert_batches(location, "small", max(0, rows - BATCHED_ROWS), small)
-        figures = {
-            "rows": rows,
-            "samples_per_row": SAMPLES_PER_LAUNCH * PROTOCOL.launches,
-            "bytes_per_row": round(bytes_per_row),
-            "create_ms": round(create_ms, 3),
-            "inserts_per_s": {"batches": round(full_rate), "batches_of_small_rows": round(small_rate)},
-            "open_ms": open_ms(location),
-            "find_ms": lookups(location, rows),
-            "writers": write_at_once(location, seconds),
-            "database_mb": round(Path(location).stat().st_size / 1e6),
-        }
+        if rows:
+            figures |= stored(Path(folder), rows, seconds)
+        if cells:
+            figures["import"] = imports(Path(folder), cells)
     print(json.dumps(figures, indent=2))
 
 
 if __name__ == "__main__":
-    main(
-        int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000, float(sys.argv[2]) if len(sys.argv) > 2 else 60
+    parser = argparse.ArgumentParser(description="Speed of the latency database, as JSON.")
+    parser.add_argument("--rows", type=int, default=1_000_000, help="measurements to store, 0 for none")
+    parser.add_argument("--seconds", type=float, default=60, help="for which eight processes write")
+    parser.add_argument(
+        "--cells", type=int, default=100_000_000, help="published latencies to import, 0 for none"
     )
+    asked = parser.parse_args()
+    main(asked.rows, asked.seconds, asked.cells)

@@ -155,7 +155,99 @@ def test_import_of_evidence_shows_the_screening_report(tmp_path: Path) -> None:
     assert again["added"] == 0
     assert [finding["code"] for finding in again["findings"]] == ["impossible"]
     assert answer("query")["rows"] == []
-    assert "evidence table.csv: 2 published latencies" in lathe("info").stdout
+
+
+PUBLISHED = "block,device,mean_ms,count\na,phone,1.5,10\nb,phone,-1,\na,board,2.5,20\n"
+
+
+def test_info_counts_evidence_by_device_with_what_is_wrong_with_it(tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text(PUBLISHED)
+    lathe("import", "--evidence", "table.csv", "--name", "a table")
+    lines = lathe("info").stdout.splitlines()
+    first = lines.index("  evidence a table: 3 published latencies")
+    assert lines[first + 1 :] == [
+        "    board: 1",
+        "    phone: 2; 1 of 2 are no time (zero, negative or infinite), left out",
+    ]
+    (found,) = answer("info")["evidence"]
+    assert (found["cells"], found["devices"]) == (3, {"board": 1, "phone": 2})
+
+
+@pytest.mark.parametrize(
+    ("options", "rows"),
+    [
+        ([], [("board", 2), ("phone", 0), ("phone", 1)]),
+        (["--device", "phone"], [("phone", 0), ("phone", 1)]),
+        (["--workload", "block=a"], [("board", 2), ("phone", 0)]),
+        (["--limit", "2"], [("board", 2), ("phone", 0)]),
+        (["--device", "another"], []),
+    ],
+)
+def test_query_lists_evidence_only_when_it_is_asked_for(
+    database: Path, tmp_path: Path, options: list[str], rows: list[tuple[str, int]]
+) -> None:
+    fill(database)
+    (tmp_path / "table.csv").write_text(PUBLISHED)
+    lathe("import", "--evidence", "table.csv")
+    found = answer("query", "--evidence", *options)
+    assert [(row["device"], row["row"]) for row in found["evidence"]] == rows
+    assert found["more"] == ("--limit" in options)
+    assert len(answer("query")["rows"]) == 3
+    assert lathe("query", "--evidence", *options).stdout.count("published in table.csv") == len(rows)
+
+
+def test_listed_evidence_says_where_it_comes_from_and_what_is_wrong_with_it(tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text(PUBLISHED)
+    lathe("import", "--evidence", "table.csv")
+    assert lathe("query", "--evidence").stdout.splitlines() == [
+        "published in table.csv  board  2.5000 ms  block=a",
+        "published in table.csv  phone  1.5000 ms  block=a",
+        "published in table.csv  phone  -  impossible  block=b",
+    ]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".json", ".parquet"])
+def test_evidence_is_exported_for_other_tools_and_never_taken_for_measurements(
+    tmp_path: Path, suffix: str
+) -> None:
+    (tmp_path / "table.csv").write_text(PUBLISHED)
+    lathe("import", "--evidence", "table.csv")
+    file = tmp_path / f"rows{suffix}"
+    assert answer("export", "--evidence", file, "--device", "phone") == {"file": str(file), "rows": 2}
+    assert "3 published latencies are in" in lathe("export", file, "--evidence").stdout
+    if suffix == ".json":
+        rows = json.loads(file.read_text())
+        assert rows == [
+            {name: row[name] for name in rows[0]} for row in answer("query", "--evidence")["evidence"]
+        ]
+        assert (rows[1]["latency_ns"], rows[1]["count"], rows[2]["latency_ns"]) == (1.5e6, 10, None)
+    ended = lathe("import", file)
+    assert isinstance(ended.exception, StoreError)
+    assert "not an export of measurements" in ended.exception.what
+
+
+def test_merge_tells_how_much_evidence_was_new(database: Path, tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text(PUBLISHED)
+    lathe("import", "--evidence", "table.csv")
+    ended = lathe("merge", database, "--db", tmp_path / "other.db")
+    assert ended.stdout.splitlines() == [
+        "0 of 0 outcomes were new",
+        "3 of 3 published latencies were new",
+    ]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("query", "--device", "phone"),
+        ("query", "--evidence", "--target", TARGET),
+        ("query", "--evidence", "--since", "2026-01-01"),
+        ("export", "rows.csv", "--device", "phone"),
+        ("export", "rows.csv", "--evidence", "--verdict", "valid"),
+    ],
+)
+def test_options_of_evidence_and_of_measurements_are_not_mixed(arguments: tuple[str, ...]) -> None:
+    assert lathe(*arguments).exit_code == 2
 
 
 def test_import_refuses_options_of_evidence_without_it() -> None:
