@@ -37,8 +37,6 @@ PREDICTORS = {
     "macs and line": "MACs, with a line",
 }
 LATENCIES = ("predicted_ns", "low_ns", "high_ns", "measured_ns", "repeated_ns")
-
-
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 
@@ -68,20 +66,12 @@ class Result:
         """A latency of every network, milliseconds."""
         return np.array([network[f"{name}_ns"] for network in self.document["networks"]]) / 1e6
 
-    def measured(self, time: str = "", *, paced: bool = True) -> Floats:
-        """Latencies of the first measuring, or of the one that ``repeated`` them, in milliseconds.
-
-        At the table's pace, or else as they were measured.
-        """
-        pace = [network["repeated_pace" if time else "pace"] for network in self.document["networks"]]
-        found: Floats = self.column(time or "measured") / (pace if paced else 1)
+    def measured(self, *, again: bool = False, paced: bool = True) -> Floats:
+        """The first latency of every network, or the second one, milliseconds; as they are, unless paced."""
+        latency, pace = ("repeated", "repeated_pace") if again else ("measured", "pace")
+        paces = [network[pace] if paced else 1 for network in self.document["networks"]]
+        found: Floats = self.column(latency) / paces
         return found
-
-    @property
-    def predictors(self) -> dict[str, dict[str, Any]]:
-        """Figures of the model, of repeated measurements, and of the baselines that there are."""
-        known = {**self.document["baselines"], **self.document}
-        return {name: known[name] for name in PREDICTORS if name in known}
 
 
 def read(folder: Path) -> list[Result]:
@@ -215,7 +205,7 @@ def _figures(result: Result, paced: bool) -> list[str]:
     model = result.document["model" if paced else "as_measured"]
     ceiling = result.document["ceiling"]["spearman"]
     low, high, predicted = map(result.column, ("low", "high", "predicted"))
-    first, again = (result.measured(time, paced=paced) for time in ("", "repeated"))
+    first, again = (result.measured(again=again, paced=paced) for again in (False, True))
     return [
         percent(model["within_5_percent"]),
         percent(model["within_10_percent"]),
@@ -228,7 +218,7 @@ def _figures(result: Result, paced: bool) -> list[str]:
 
 
 def _beside(result: Result) -> list[str]:
-    known = result.predictors
+    known = {**result.document["baselines"], **result.document}
     return [
         f"{percent(known[name]['mape'], 2)} ({_correlation(known[name])})" if name in known else ""
         for name in PREDICTORS

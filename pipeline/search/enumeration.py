@@ -70,7 +70,7 @@ def search(
         tables: the options.
         objective: what is to be small.
         bounds: the first moves with the cutoff; unless it is finite from the start, the second does not.
-        found: takes the selections.
+        found: takes the selections; has at least one that is within the bounds.
         effort: partial selections to make at most.
         enough: a value with which to be content.
 
@@ -79,16 +79,13 @@ def search(
     """
     floor = math.inf
     for dive in (True, False):
-        reduced = _reduced(tables, bounds, found)
-        if reduced is None:
-            return found.cutoff
-        tables = reduced
+        tables = _reduced(tables, bounds, found)
         floor = _Walk(tables, objective, bounds, found).run(dive=dive, effort=effort, enough=enough)
     return floor
 
 
-def _reduced(tables: Tables, bounds: Bounds, found: Found) -> Tables | None:
-    """Without options that no selection within the bounds has; None if there is no such selection."""
+def _reduced(tables: Tables, bounds: Bounds, found: Found) -> Tables:
+    """Without options that no selection within the bounds has; what was found is within them."""
     while True:
         ceilings = bounds.ceilings(found.cutoff, tables.magnitudes)
         scores = [rows @ bounds.weights for rows in tables.rows]
@@ -97,8 +94,6 @@ def _reduced(tables: Tables, bounds: Bounds, found: Found) -> Tables | None:
         keep = [(score - low <= room).all(axis=1) for score, low in zip(scores, least, strict=True)]
         if all(each.all() for each in keep):
             return tables
-        if not all(each.any() for each in keep):
-            return None
         tables = replace(
             tables,
             rows=tuple(rows[each] for rows, each in zip(tables.rows, keep, strict=True)),
@@ -130,7 +125,7 @@ class _Partials:
         costs[: len(order)] = self.totals[order, 1:]
         # no_worse[block, i, j]: the j-th comes before the i-th, so has no larger loss, and no larger costs.
         no_worse = np.tril(np.ones((blocks, _BLOCK, _BLOCK), np.bool_), -1)
-        for cost in costs.T.reshape(-1, blocks, _BLOCK):
+        for cost in costs.T.reshape(costs.shape[1], blocks, _BLOCK):
             no_worse &= cost[:, None, :] <= cost[:, :, None]
         keep = no_worse.sum(axis=2).ravel()[: len(order)] < count
         return self[order[keep]]

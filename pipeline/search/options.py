@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from pipeline.errors import BudgetError, DataError, RecipeError
 from pipeline.search.pricing import Floats, Integers, Tables
 
-_BITS = 50
+_BITS = 52
 _SMALLEST_EXPONENT = -1074
 _SMALLEST_SHARE = 2.0**-900
 _LARGEST_WORD = 2**62
@@ -51,7 +51,7 @@ class Selection:
 class Options:
     """The options of all stages, in whole multiples of a step per column: then sums are exact in any order.
 
-    A step is a power of two, 2^-50 of the largest possible sum or of the limit, whichever is smaller.
+    A step is a power of two, at most 2^-51 of the largest possible sum or of the limit, whichever is smaller.
 
     Attributes:
         tables: what the search works on, of options that can be chosen; costs in the order of the limits.

@@ -18,7 +18,7 @@ from pipeline.search.options import Options, Selection, Stage
 from pipeline.search.pricing import Bounds, Floats, LeastLoss, LeastRatio, Objective, Priced, price
 
 EFFORT = 20_000_000
-"""Partial selections after which a proof is given up; some seconds."""
+"""Partial selections after which a proof is given up; about ten seconds."""
 
 _PRECISION = 1e-9
 _LEAST_SLACK = 1e-6

@@ -1,6 +1,10 @@
 """How well a new device is predicted from few samples: leave one device out of NAS-Bench-201.
 
 python tools/bench/few_shot.py [SEEDS] > few_shot.json
+python tools/bench/few_shot.py ceiling > ceiling.json
+
+The second says how well two thirds of a device's own measurements predict the rest, and whether devices agree
+on what is left (needs scikit-learn).
 
 Reads $LATHE_SHARED_DATA/nasbench201/nasbench201.npz. A GPU's batch sizes are left out together; rows below a
 fifth of the device's median are failed runs and are removed; every other network is the test set, untrimmed.
@@ -90,11 +94,55 @@ def mean(rows: list[dict[str, float]]) -> dict[str, float]:
     return {name: round(float(np.mean([row[name] for row in rows])), 4) for name in rows[0]}
 
 
+def load() -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Features, latencies and device names."""
+    data = np.load(SHARED / "nasbench201" / "nasbench201.npz")
+    features = describe(data["arch_ops"].astype(int), data["macs_cifar10"].astype(float))
+    return features, data["latency_ms"], [str(name) for name in data["device"]]
+
+
+def ceiling() -> None:
+    """Gradient boosting on the device itself, in three folds, and correlations of its residuals."""
+    from sklearn.ensemble import HistGradientBoostingRegressor
+
+    features, latency, devices = load()
+    residuals = np.full(latency.shape, np.nan)
+    per_device: dict[str, dict[str, float]] = {}
+    for column, device in enumerate(devices):
+        values = latency[:, column]
+        ran = np.flatnonzero(values >= np.median(values) / 5)
+        logs, fold = np.log(values[ran]), np.random.default_rng(0).permutation(len(ran)) % 3
+        found = np.empty(len(ran))
+        for out in range(3):
+            model = HistGradientBoostingRegressor(max_iter=300, learning_rate=0.08, max_leaf_nodes=24)
+            model.fit(features[ran[fold != out]], logs[fold != out])
+            found[fold == out] = model.predict(features[ran[fold == out]])
+        residuals[ran, column] = logs - found
+        per_device[device] = {
+            "spearman": round(float(np.corrcoef(ranks(found), ranks(logs))[0, 1]), 4),
+            "within_10_percent": round(float((np.abs(np.expm1(found - logs)) <= 0.10).mean()), 4),
+        }
+        print(device, per_device[device], file=sys.stderr)
+    limit = 3 * np.nanstd(residuals, axis=0)
+    clipped = np.ma.masked_invalid(np.clip(residuals, -limit, limit))
+    agreement = np.abs(np.asarray(np.ma.corrcoef(clipped, rowvar=False)))
+    groups = np.array([group_of(device) for device in devices])
+    apart = groups[:, None] != groups
+    pairs = np.argwhere(np.triu(apart & (agreement > 0.2)))
+    document = {
+        "mean": mean(list(per_device.values())),
+        "residual_correlation_between_groups": {
+            "median": round(float(np.median(agreement[apart])), 3),
+            "above_0.2": [(devices[one], devices[other]) for one, other in pairs],
+        },
+        "devices": per_device,
+    }
+    json.dump(document, sys.stdout, indent=1)
+
+
 def main(seeds: int) -> None:
     started = time.perf_counter()
-    data = np.load(SHARED / "nasbench201" / "nasbench201.npz")
-    latency, devices = data["latency_ms"], [str(name) for name in data["device"]]
-    features = describe(data["arch_ops"].astype(int), data["macs_cifar10"].astype(float))
+    features, latency, devices = load()
     groups = [group_of(name) for name in devices]
     bases: dict[str, DeviceBasis] = {}
     per_device: dict[str, dict[str, dict[str, float]]] = {}
@@ -134,4 +182,7 @@ def main(seeds: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 20)
+    if sys.argv[1:] == ["ceiling"]:
+        ceiling()
+    else:
+        main(int(sys.argv[1]) if len(sys.argv) > 1 else 20)

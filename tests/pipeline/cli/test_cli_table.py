@@ -28,7 +28,7 @@ stem_width = 8
 head_width = 16
 [[space.stages]]
 widths = [8, 12]
-depths = [1, 2]
+depths = [1, 2, 3, 4]
 kernels = [3]
 expansions = [2, 3]
 squeeze_excite = [0.0, 0.25]

@@ -102,6 +102,53 @@ def test_selections_are_those_of_brute_force(instance, sizes):
         assert selected.bound == selected.nearest.ratio > 1
 
 
+def totals_of_all(stages, names):
+    """Losses and costs of every selection, in the order of choices, (n, 1 + n_names)."""
+    columns = [[stage.losses for stage in stages], *([stage.costs[n] for stage in stages] for n in names)]
+    return np.column_stack([np.sum(np.meshgrid(*c, indexing="ij"), axis=0).ravel() for c in columns])
+
+
+def crowded_stages(kind, costs, generator):
+    """Stages of whole numbers in which many selections are nearly or exactly as good as the best."""
+    stages = []
+    for size in generator.integers(3, 7, size=generator.integers(3, 6)):
+        numbers = generator.integers(0, 6 if kind == "equals" else 1000, (costs, size))
+        loss = {
+            "equals": generator.integers(0, 4, size),
+            "loss falls with the costs": generator.integers(0, 200, size) - numbers.sum(axis=0),
+            "loss is the cost": -numbers[0],
+        }[kind]
+        stages.append(Stage(loss, dict(zip(NAMES, numbers, strict=False))))
+    return stages
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.sampled_from(["equals", "loss falls with the costs", "loss is the cost"]),
+    st.integers(1, 3),
+    st.sampled_from([-0.1, 0.1, 0.3, 0.5, 0.7]),
+    st.sampled_from([1, 2, 10, 100, 10_000]),
+    st.integers(0, 2**32),
+    st.sampled_from([(100_000, 5_000, 64), (50, 10, 8), (3, 2, 4)]),
+)
+def test_crowded_selections_are_those_of_brute_force(kind, costs, share, count, seed, sizes):
+    stages = crowded_stages(kind, costs, np.random.default_rng(seed))
+    limits = {name: max(0.5, limit) for name, limit in middle_limits(stages, share).items()}
+    totals = totals_of_all(stages, limits)
+    ratios = np.max(totals[:, 1:] / list(limits.values()), axis=1)
+    order = np.lexsort((*totals.T[::-1], np.where(ratios <= 1, 0, ratios)))
+    expected = order[: min(count, max(1, (ratios <= 1).sum()))]
+    with pytest.MonkeyPatch.context() as patch:
+        for name, size in zip(("WIDTH", "DIVE_WIDTH", "_BLOCK"), sizes, strict=True):
+            patch.setattr(enumeration, name, size)
+        selected = select(stages, limits, count=count)
+    assert selected.exact
+    found = selected.best or (selected.nearest,)
+    shape = [len(stage.losses) for stage in stages]
+    assert [each.choices for each in found] == [np.unravel_index(each, shape) for each in expected]
+    assert bool(selected.best) == (ratios.min() <= 1)
+
+
 def random_stages(sizes, costs, seed):
     """Latencies follow the size of an option, losses fall with it; both with noise."""
     generator = np.random.default_rng(seed)
@@ -127,14 +174,8 @@ def middle_limits(stages, share):
 def test_real_numbers_give_the_losses_of_brute_force(costs, share):
     stages = random_stages([9, 10, 1, 11, 12], costs, costs)
     limits = middle_limits(stages, share)
-    losses, *others = (
-        np.sum(np.meshgrid(*(column(stage) for stage in stages), indexing="ij"), axis=0).ravel()
-        for column in [
-            lambda stage: stage.losses,
-            *(lambda stage, name=name: stage.costs[name] for name in limits),
-        ]
-    )
-    ratios = np.max([cost / limit for cost, limit in zip(others, limits.values(), strict=True)], axis=0)
+    totals = totals_of_all(stages, limits)
+    losses, ratios = totals[:, 0], np.max(totals[:, 1:] / list(limits.values()), axis=1)
     selected = select(stages, limits, count=20)
     expected = np.sort(losses[ratios <= 1])[:20]
     assert selected.exact

@@ -43,11 +43,17 @@ def _bench(tmp_path: Path) -> Iterator[Bench]:
         yield Bench(store, PROTOCOL, ConsoleReporter())
 
 
-def source(bench: Bench, failing: tuple[Block, ...] = ()) -> NetworkModel:
-    """A whole table of the old target, less the networks that cannot run."""
-    keep_blocks(bench, OLD, BLOCKS, old_ns, failing)
-    keep_networks(bench, OLD, feasible(PLAN[:30], failing), old_ns)
-    return load(SPACE, OLD, bench).model
+@pytest.fixture(name="model", scope="module")
+def _model(tmp_path_factory: pytest.TempPathFactory) -> NetworkModel:
+    with open_store(str(tmp_path_factory.mktemp("source") / "latency.db")) as store:
+        return source(Bench(store, PROTOCOL, ConsoleReporter()))
+
+
+def source(bench: Bench, failing: tuple[Block, ...] = (), target: Target = OLD) -> NetworkModel:
+    """A whole table, less the networks that cannot run."""
+    keep_blocks(bench, target, BLOCKS, old_ns, failing)
+    keep_networks(bench, target, feasible(PLAN[:12], failing), old_ns)
+    return load(SPACE, target, bench).model
 
 
 def feasible(networks: list[Architecture], failing: tuple[Block, ...]) -> list[Architecture]:
@@ -61,9 +67,8 @@ def keep_samples(bench: Bench, failing: tuple[Block, ...] = (), absent: tuple[Bl
 
 
 def test_blocks_and_networks_are_estimated_from_few_stored_samples_and_nothing_is_measured(
-    bench: Bench,
+    bench: Bench, model: NetworkModel
 ) -> None:
-    model = source(bench)
     keep_samples(bench)
     before = bench.store.count()
     found = transfer(SPACE, NEW, [model], bench, samples=SAMPLES)
@@ -84,8 +89,9 @@ def test_blocks_and_networks_are_estimated_from_few_stored_samples_and_nothing_i
     assert max(map(abs, errors)) < 0.05
 
 
-def test_measured_blocks_keep_their_measurement_and_estimates_are_of_another_type(bench: Bench) -> None:
-    model = source(bench)
+def test_measured_blocks_keep_their_measurement_and_estimates_are_of_another_type(
+    bench: Bench, model: NetworkModel
+) -> None:
     keep_samples(bench)
     found = transfer(SPACE, NEW, [model], bench, samples=SAMPLES)
     for sample in found.blocks:
@@ -96,8 +102,9 @@ def test_measured_blocks_keep_their_measurement_and_estimates_are_of_another_typ
     assert not found.model.measured.keys() & found.model.estimated.keys()
 
 
-def test_model_names_its_sources_and_the_key_of_its_own_measurements(bench: Bench) -> None:
-    model = source(bench)
+def test_model_names_its_sources_and_the_key_of_its_own_measurements(
+    bench: Bench, model: NetworkModel
+) -> None:
     keep_samples(bench)
     found = transfer(SPACE, NEW, [model], bench, samples=SAMPLES).model
     assert found.sources == (OLD,)
@@ -107,8 +114,7 @@ def test_model_names_its_sources_and_the_key_of_its_own_measurements(bench: Benc
     assert isinstance(found.key, TableKey)
 
 
-def test_interval_states_the_coverage_that_its_networks_give(bench: Bench) -> None:
-    model = source(bench)
+def test_interval_states_the_coverage_that_its_networks_give(bench: Bench, model: NetworkModel) -> None:
     keep_blocks(bench, NEW, SOME, new_ns)
     keep_networks(bench, NEW, DRAWN[:5], new_ns)
     found = transfer(SPACE, NEW, [model], bench, samples=10).model
@@ -116,8 +122,9 @@ def test_interval_states_the_coverage_that_its_networks_give(bench: Bench) -> No
     assert found.coverage == pytest.approx(5 / 6)
 
 
-def test_chosen_networks_take_part_in_the_fit_and_not_in_the_interval(bench: Bench) -> None:
-    model = source(bench)
+def test_chosen_networks_take_part_in_the_fit_and_not_in_the_interval(
+    bench: Bench, model: NetworkModel
+) -> None:
     keep_blocks(bench, NEW, SOME, new_ns)
     keep_networks(bench, NEW, PLAN[:9], new_ns)
     found = transfer(SPACE, NEW, [model], bench, samples=10).model
@@ -125,12 +132,9 @@ def test_chosen_networks_take_part_in_the_fit_and_not_in_the_interval(bench: Ben
     assert found.coverage == pytest.approx(6 / 7)
 
 
-def test_block_that_failed_on_a_source_only_is_estimated(bench: Bench) -> None:
-    other = Target("host", "litert")
+def test_block_that_failed_on_a_source_only_is_estimated(bench: Bench, model: NetworkModel) -> None:
     failing = (SPACE.blocks(SPACE.reference())[1],)
-    keep_blocks(bench, other, BLOCKS, old_ns, failing)
-    keep_networks(bench, other, feasible(PLAN[:30], failing), old_ns)
-    sources = [source(bench), load(SPACE, other, bench).model]
+    sources = [model, source(bench, failing, Target("host", "onnxruntime", threads=3))]
     keep_blocks(bench, NEW, [block for block in SOME if block not in failing], new_ns)
     keep_networks(bench, NEW, DRAWN[: SAMPLES // 2], new_ns)
     found = transfer(SPACE, NEW, sources, bench, samples=SAMPLES)
@@ -140,8 +144,9 @@ def test_block_that_failed_on_a_source_only_is_estimated(bench: Bench) -> None:
     assert math.isfinite(estimate.high_ns)
 
 
-def test_block_that_cannot_run_on_the_new_target_makes_its_networks_infinite(bench: Bench) -> None:
-    model = source(bench)
+def test_block_that_cannot_run_on_the_new_target_makes_its_networks_infinite(
+    bench: Bench, model: NetworkModel
+) -> None:
     failing = SOME[1]
     keep_samples(bench, (failing,))
     found = transfer(SPACE, NEW, [model], bench, samples=SAMPLES).model
@@ -154,9 +159,8 @@ def test_block_that_cannot_run_on_the_new_target_makes_its_networks_infinite(ben
 
 def test_nothing_is_said_of_a_block_that_ran_on_no_source(bench: Bench) -> None:
     strange = next(block for block in BLOCKS if block not in SOME and block.kind == "mbconv")
-    model = source(bench, (strange,))
     keep_samples(bench, absent=(strange,))
-    found = transfer(SPACE, NEW, [model], bench, samples=SAMPLES)
+    found = transfer(SPACE, NEW, [source(bench, (strange,))], bench, samples=SAMPLES)
     assert found.unknown == (strange,)
     assert all(strange not in SPACE.blocks(network) for network, _ in found.others)
     holder = next(network for network in PLAN if strange in SPACE.blocks(network))
@@ -165,8 +169,7 @@ def test_nothing_is_said_of_a_block_that_ran_on_no_source(bench: Bench) -> None:
     assert "lathe table build" in caught.value.fix
 
 
-def test_too_few_networks_that_ran_are_an_error_that_says_why(bench: Bench) -> None:
-    model = source(bench)
+def test_too_few_networks_that_ran_are_an_error_that_says_why(bench: Bench, model: NetworkModel) -> None:
     keep_blocks(bench, NEW, BLOCKS[:30], new_ns, BLOCKS[:2])
     with pytest.raises(EstimateError, match="0 random networks") as caught:
         transfer(SPACE, NEW, [model], bench, samples=FEWEST_NETWORKS - 2)

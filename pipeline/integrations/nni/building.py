@@ -1,0 +1,126 @@
+"""Measured blocks and networks of a model space, and the network model that is fitted on them."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from devices.measure import probe
+from devices.measurement import Measurement
+from devices.target import Target
+from latency_db.builder import stored
+from latency_db.calibration import is_random
+from latency_db.errors import EstimateError
+from latency_db.keys import Key, Workload
+from latency_db.network_model import MIN_NETWORKS, NetworkModel
+from latency_db.table import LatencyTable
+from pipeline.export.base import Format, exporter_identity, format_of
+from pipeline.integrations.nni.errors import NniError
+from pipeline.integrations.nni.space import BlockSpace
+from pipeline.integrations.nni.units import Sample
+from pipeline.stages.measuring import Part, measure_parts
+from pipeline.tables.building import is_valid
+from pipeline.tables.request import Bench
+
+
+def measure(space: BlockSpace, target: Target, bench: Bench, networks: int) -> None:
+    """Measure what is not stored yet of every block and of the first ``networks`` of the calibration plan.
+
+    Every outcome is stored at once, so a call that was ended goes on when it is made again.
+
+    Raises:
+        NniError: the space has too few networks.
+        TargetError, MeasurementError: the target cannot be reached or measured on.
+        ExportError: the exporter is not installed.
+    """
+    fmt = format_of(target)
+    wholes = [part for _, part in network_parts(space, fmt, networks)]
+    measure_parts(bench, {target: [*block_parts(space, fmt).values(), *wholes]}, "blocks and networks")
+
+
+def load(space: BlockSpace, target: Target, bench: Bench, networks: int) -> NetworkModel:
+    """The network model, with its table, from what is stored for the target as it is now.
+
+    Raises:
+        NniError: the space has too few networks.
+        EstimateError: blocks or networks are missing or have no valid measurement; the first is named, with
+            what differs from what is stored.
+    """
+    fmt = format_of(target)
+    parts = block_parts(space, fmt)
+    found = stored(
+        [part.workload for part in parts.values()], target, store=bench.store, protocol=bench.protocol
+    )
+    missing = [part.workload for part in parts.values() if part.workload.identity not in found]
+    if missing:
+        key = Key.of(missing[0], *probe(target), bench.protocol)
+        raise EstimateError(
+            f"the latency table of {target} lacks {len(missing)} of {len(parts)} blocks of the model space",
+            why=f"{missing[0].description}: {bench.store.explain_miss(key)}",
+            fix="call LatencyTableProfiler.build for this model space and target; it goes on where it was",
+        )
+    outcomes = {identity: found[part.workload.identity] for identity, part in parts.items()}
+    table = LatencyTable.of(target, outcomes, space.traits())
+
+    wholes = network_parts(space, fmt, networks)
+    measured = stored(
+        [part.workload for _, part in wholes], target, store=bench.store, protocol=bench.protocol
+    )
+    names: list[list[str]] = []
+    latencies_ns: list[float] = []
+    paces_ns: list[float | None] = []
+    scored: list[int] = []
+    for position, (sample, part) in enumerate(wholes):
+        outcome, blocks = measured.get(part.workload.identity), space.blocks_of(sample)
+        if isinstance(outcome, Measurement) and is_valid(outcome) and table.failed.keys().isdisjoint(blocks):
+            if is_random(position):
+                scored.append(len(names))
+            names.append(blocks)
+            latencies_ns.append(outcome.latency.value_ns)
+            paces_ns.append(outcome.pace_ns)
+    return NetworkModel.fit(table, names, latencies_ns, scored=scored or None, paces_ns=paces_ns)
+
+
+def block_parts(space: BlockSpace, fmt: Format) -> dict[str, Part]:
+    """Every block of the space, by its identity."""
+    return {
+        identity: Part(
+            Workload.of("block", block.description, _content(identity, fmt)),
+            partial(space.networks.exportable_block, block, sample),
+            block.image_shape,
+        )
+        for identity, (block, sample) in space.blocks.items()
+    }
+
+
+def network_parts(space: BlockSpace, fmt: Format, networks: int) -> list[tuple[Sample, Part]]:
+    """The first ``networks`` of the space's calibration plan, each of which is run once to identify it.
+
+    Raises:
+        NniError: the space has too few networks for a model.
+    """
+    plan = space.calibration_plan()
+    if len(plan) < MIN_NETWORKS:
+        raise NniError(
+            f"the model space has only {len(plan)} different networks",
+            why=f"a model of latencies is fitted on {MIN_NETWORKS} of them at least",
+            fix="measure each of them by itself: export it to ONNX and call 'lathe profile'",
+        )
+    return [
+        (
+            sample,
+            Part(
+                Workload.of(
+                    "network",
+                    " ".join(f"{label}={choice}" for label, choice in sample.items()),
+                    _content(space.networks.run(sample).identity, fmt),
+                ),
+                partial(space.networks.exportable, sample),
+                space.networks.image_shape,
+            ),
+        )
+        for sample in plan[:networks]
+    ]
+
+
+def _content(operations: str, fmt: Format) -> dict[str, object]:
+    return {"operations": operations, **exporter_identity(fmt)}
