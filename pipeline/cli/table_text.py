@@ -28,7 +28,12 @@ def table_line(model: NetworkModel) -> str:
 
 def verified_text(verified: Verified) -> str:
     """A short table of figures, one line per predictor."""
-    rows = {"model": verified.model, **verified.baselines, "noise ceiling": verified.ceiling}
+    rows = {
+        "model": verified.model,
+        "as measured": verified.as_measured,
+        **verified.baselines,
+        "noise ceiling": verified.ceiling,
+    }
     width = max(14, *map(len, rows))
     lines = [
         f"{verified.target}: {len(verified.networks)} networks that the model had not seen",

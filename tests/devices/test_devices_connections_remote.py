@@ -151,15 +151,25 @@ def test_run_refuses_a_command_that_does_not_exist_or_cannot_be_executed(connect
             connection.run((name,), timeout_s=10)
 
 
-def test_run_leaves_no_process_of_its_own_behind(connection):
+WAITS_FOR_A_FILE = """
+import pathlib, sys, time
+print(flush=True)
+while not pathlib.Path(sys.argv[1]).exists():
+    time.sleep(0.01)
+"""
+
+
+def test_run_leaves_no_process_of_its_own_behind(connection, tmp_path):
     timeout_s = random.randrange(1_000_000, 2_000_000)
     mark = str(math.ceil(timeout_s + KILL_S)).encode()
     during: list[bool] = []
-    ended = connection.run(
-        (sys.executable, "-c", "print()"),
-        timeout_s=timeout_s,
-        on_line=lambda _: during.append(is_mentioned(mark)),
-    )
+
+    def look(_: str) -> None:
+        during.append(wait_until(lambda: is_mentioned(mark)))
+        (tmp_path / "seen").touch()
+
+    command = (sys.executable, "-c", WAITS_FOR_A_FILE, str(tmp_path / "seen"))
+    ended = connection.run(command, timeout_s=timeout_s, on_line=look)
     assert (ended.returncode, during) == (0, [True])
     assert wait_until(lambda: not is_mentioned(mark))
 
