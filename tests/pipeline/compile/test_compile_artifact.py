@@ -128,12 +128,12 @@ def test_litert_artifact_is_one_channel_last_graph_without_metadata(built, tmp_p
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fmt", Format, ids=str)
-def test_export_network_scales_to_224_pixels(fmt, tmp_path):
+@pytest.mark.parametrize("target", TARGETS, ids=str)
+def test_export_network_scales_to_224_pixels(target, tmp_path):
+    fmt = format_of(target)
     model = network(MobileSpace.from_config(None, (3, 224, 224), 5))
     path = export_network(model, (3, 224, 224), fmt, tmp_path / f"large{fmt.suffix}")
     images = np.random.default_rng(0).random((2, 3, 224, 224), np.float32)
-    target = next(target for target in TARGETS if format_of(target) is fmt)
     assert check_parity(model, path, fmt, images, target).max_abs <= 1e-4
 
 
