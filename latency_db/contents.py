@@ -9,8 +9,9 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select, text
 
-from latency_db.database import backups_of, shown, sqlite_file, transact
+from latency_db.database import shown, sqlite_file, transact
 from latency_db.evidence import sources
+from latency_db.opening import backups_of
 from latency_db.schema import PARTS, SCHEMA_VERSION, devices, evidence, evidence_series, measurements
 from latency_db.store import Store
 

@@ -1,31 +1,26 @@
-"""Opening the database behind a store: where it is, how it is created and migrated, what its errors mean."""
+"""The database behind a store: its place, connections and transactions, and what its errors mean."""
 
 from __future__ import annotations
 
-import glob
 import logging
 import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from json import JSONDecodeError
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-import platformdirs
-from filelock import FileLock, Timeout
-from sqlalchemy import URL, Connection, Engine, RowMapping, Select, create_engine, event, make_url, text
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy import URL, Connection, Engine, RowMapping, Select, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
 
-from latency_db import schema
 from latency_db.errors import StoreError
 
 T = TypeVar("T")
 
 _BUSY_TIMEOUT_S = 30
-_MIGRATION_TIMEOUT_S = 600
 _CHECKPOINT_PAGES = 8_000
 """Pages in a log of 32 MB, at which it is written back: what changes often is then written less often."""
 
@@ -33,23 +28,20 @@ _CONNECT_TIMEOUT_S = 5
 _PAUSES_S = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
 """How long to wait before each further try when a server does not answer."""
 
-_SCHEMA_LOCK = 0x1A7E
-"""Number of the advisory lock under which a server's tables are created and migrated."""
-
-_CHOOSE = "choose another file with --db or the environment variable LATHE_DB"
+CHOOSE = "choose another file with --db or the environment variable LATHE_DB"
 
 _SQLITE_ERRORS = {
-    sqlite3.SQLITE_NOTADB: ("is not a database, or is damaged", f"restore it from a copy, or {_CHOOSE}"),
+    sqlite3.SQLITE_NOTADB: ("is not a database, or is damaged", f"restore it from a copy, or {CHOOSE}"),
     sqlite3.SQLITE_CORRUPT: (
         "is damaged",
-        f"save what is readable with `sqlite3 FILE .recover`, restore it from a copy, or {_CHOOSE}",
+        f"save what is readable with `sqlite3 FILE .recover`, restore it from a copy, or {CHOOSE}",
     ),
-    sqlite3.SQLITE_CANTOPEN: ("cannot be opened", f"make its folder writable, or {_CHOOSE}"),
-    sqlite3.SQLITE_READONLY: ("cannot be written", f"make the file and its folder writable, or {_CHOOSE}"),
-    sqlite3.SQLITE_FULL: ("cannot grow; rows stored before are kept", f"free some disk space, or {_CHOOSE}"),
+    sqlite3.SQLITE_CANTOPEN: ("cannot be opened", f"make its folder writable, or {CHOOSE}"),
+    sqlite3.SQLITE_READONLY: ("cannot be written", f"make the file and its folder writable, or {CHOOSE}"),
+    sqlite3.SQLITE_FULL: ("cannot grow; rows stored before are kept", f"free some disk space, or {CHOOSE}"),
     sqlite3.SQLITE_IOERR: (
         "cannot be read or written; rows stored before are kept",
-        f"free some disk space and check the disk, or {_CHOOSE}",
+        f"free some disk space and check the disk, or {CHOOSE}",
     ),
     sqlite3.SQLITE_BUSY: ("is locked", "end the other process that writes to it, or try again"),
 }
@@ -58,50 +50,6 @@ _SQLITE_ERRORS = {
 _PASSING_STATES = ("08", "53300", "57P", "40001", "40P01")
 
 _log = logging.getLogger(__name__)
-
-
-def default_url() -> str:
-    """The database named by ``LATHE_DB``, else one SQLite file in the user's data folder."""
-    return os.environ.get("LATHE_DB") or str(Path(platformdirs.user_data_dir("lathe")) / "latency.db")
-
-
-def open_engine(location: str) -> Engine:
-    """Open the database at a path or SQLAlchemy URL; create it, and its folder, where there is none.
-
-    An older schema is migrated first, in one transaction; a SQLite file is copied beside itself before.
-
-    Raises:
-        StoreError: it cannot be opened, created or migrated, is damaged, or has a newer schema.
-    """
-    url = _url(location)
-    file = sqlite_file(url)
-    try:
-        if file is not None:
-            file.parent.mkdir(parents=True, exist_ok=True)
-        engine = _engine(url)
-        with explained_errors(url):
-            _prepare(engine, file)
-    except (ArgumentError, NoSuchModuleError, ImportError) as error:
-        extra = "pip install 'lathe-deploy[postgresql]'" if url.get_backend_name() == "postgresql" else ""
-        raise StoreError(
-            f"no database can be opened at {shown(url)}",
-            why=str(error),
-            fix=extra or "install the driver that the URL names, or give the path of a SQLite file",
-        ) from error
-    except Timeout as error:
-        raise StoreError(
-            f"the latency database {shown(url)} is locked",
-            why=f"another process has been creating or migrating it for {_MIGRATION_TIMEOUT_S} s",
-            fix="wait for that process, or end it: a migration that is ended leaves the database as it was",
-        ) from error
-    except OSError as error:
-        older = file is not None and file.is_file() and file.stat().st_size > 0
-        raise StoreError(
-            f"the latency database {shown(url)} cannot be {'migrated' if older else 'created'}",
-            why=str(error),
-            fix=f"make its folder writable, or {_CHOOSE}",
-        ) from error
-    return engine
 
 
 def transact(engine: Engine, work: Callable[[Connection], T]) -> T:
@@ -153,7 +101,7 @@ def explained_errors(url: URL) -> Iterator[None]:
         raise StoreError(
             f"the latency database {shown(url)} holds a row that cannot be read",
             why=f"its JSON is damaged: {error}",
-            fix=f"see which with `lathe db check`; restore it from a copy, or {_CHOOSE}",
+            fix=f"see which with `lathe db check`; restore it from a copy, or {CHOOSE}",
         ) from error
     except DBAPIError as error:
         if url.get_backend_name() != "sqlite" and _is_passing(error, url):
@@ -166,7 +114,7 @@ def explained_errors(url: URL) -> Iterator[None]:
         code = getattr(error.orig, "sqlite_errorcode", None)
         what, fix = _SQLITE_ERRORS.get(
             code & 0xFF if isinstance(code, int) else -1,
-            ("could not carry out a statement", f"check that it can be reached and written, or {_CHOOSE}"),
+            ("could not carry out a statement", f"check that it can be reached and written, or {CHOOSE}"),
         )
         raise StoreError(
             f"the latency database {shown(url)} {what}", why=_one_line(error), fix=fix
@@ -203,23 +151,15 @@ def sqlite_path(location: str) -> Path | None:
     Raises:
         StoreError: it is neither a path nor a URL.
     """
-    return sqlite_file(_url(location))
+    return sqlite_file(parsed_url(location))
 
 
-def read_version(location: str) -> int | None:
-    """The schema version of the database at a path or URL, which is not changed; ``None`` if it is empty.
+def parsed_url(location: str) -> URL:
+    """The URL of a path or URL.
 
     Raises:
-        StoreError: it cannot be read, holds something else, or has a newer schema.
+        StoreError: it is neither.
     """
-    engine = _engine(_url(location))
-    try:
-        return transact(engine, schema.version_of)
-    finally:
-        engine.dispose()
-
-
-def _url(location: str) -> URL:
     if "://" not in location:
         return URL.create("sqlite", database=str(Path(location).expanduser().absolute()))
     try:
@@ -232,7 +172,8 @@ def _url(location: str) -> URL:
         ) from error
 
 
-def _engine(url: URL) -> Engine:
+def engine_of(url: URL) -> Engine:
+    """An engine for a database, of which nothing is opened yet."""
     if url.drivername in ("postgresql", "postgres"):
         url = url.set(drivername="postgresql+psycopg")
     if url.get_backend_name() == "postgresql":
@@ -267,66 +208,3 @@ def _set_up_sqlite(connection: Any, _record: object) -> None:
     # Without it, INSERT OR REPLACE would remove rows past the triggers that keep them.
     connection.execute("PRAGMA recursive_triggers = ON")
     connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
-
-
-def _prepare(engine: Engine, file: Path | None) -> None:
-    """Create or migrate the tables once, whoever comes first."""
-    if transact(engine, schema.version_of) == schema.SCHEMA_VERSION:
-        return
-    if file is None:
-        transact(engine, _bring_up_to_date)
-        return
-    with FileLock(f"{file}.lock", timeout=_MIGRATION_TIMEOUT_S), engine.connect() as connection:
-        version = schema.version_of(connection)
-        connection.rollback()
-        if version == schema.SCHEMA_VERSION:
-            return
-        if version is None:
-            # The journal mode stays in the file; it cannot change inside a transaction.
-            connection.exec_driver_sql("PRAGMA journal_mode = WAL")
-        else:
-            backup = _back_up(file, version)
-            _log.info(
-                "bringing %s from schema %d to %d; a copy is %s", file, version, schema.SCHEMA_VERSION, backup
-            )
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-        _bring_up_to_date(connection)
-        connection.commit()
-
-
-def _bring_up_to_date(connection: Connection) -> None:
-    if connection.dialect.name == "postgresql":
-        connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": _SCHEMA_LOCK})
-    version = schema.version_of(connection)
-    if version is None:
-        schema.create(connection)
-    elif version < schema.SCHEMA_VERSION:
-        from latency_db.migrations import migrate
-
-        migrate(connection, version)
-
-
-def backups_of(file: Path) -> list[Path]:
-    """Copies made before migrations of a SQLite file, and what a killed one left of its copy."""
-    return sorted(file.parent.glob(f"{glob.escape(file.name)}.schema-*"))
-
-
-def _back_up(file: Path, version: int) -> Path:
-    """Copy a SQLite file, its write-ahead log included, beside itself; an older copy is kept."""
-    stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-    backup = file.with_name(f"{file.name}.schema-{version}.{stamp}.backup")
-    unfinished = backup.with_suffix(".unfinished")
-    with closing(sqlite3.connect(file)) as source, closing(sqlite3.connect(unfinished)) as copy:
-        try:
-            source.backup(copy)
-        except sqlite3.Error as error:
-            unfinished.unlink(missing_ok=True)
-            raise StoreError(
-                f"the latency database {file} cannot be copied before its migration, which was not begun",
-                why=str(error),
-                fix=f"free some disk space beside it and make its folder writable, or {_CHOOSE}",
-            ) from error
-    with unfinished.open("rb") as stream:
-        os.fsync(stream.fileno())
-    unfinished.replace(backup)
-    return backup

@@ -12,9 +12,10 @@ from pathlib import Path
 from sqlalchemy import Connection, delete, exists, func, select, text
 
 from devices.digests import value_digest
-from latency_db.database import backups_of, fetch, read_version, sqlite_file, sqlite_path, transact
+from latency_db.database import fetch, sqlite_file, sqlite_path, transact
 from latency_db.errors import StoreError
 from latency_db.evidence import evidence_pages, put_evidence, sources
+from latency_db.opening import backups_of, read_version
 from latency_db.records import Record, records
 from latency_db.schema import KEPT_FOR_EVER, PARTS, SCHEMA_VERSION, evidence, evidence_series, measurements
 from latency_db.store import Store, open_store

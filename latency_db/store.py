@@ -18,10 +18,11 @@ from devices.measurement import (
     RuntimeIdentity,
     Verdict,
 )
-from latency_db.database import default_url, open_engine, sqlite_file, transact
+from latency_db.database import sqlite_file, transact
 from latency_db.errors import StoreError
 from latency_db.keys import Key, Workload
 from latency_db.miss import explanation
+from latency_db.opening import default_url, open_engine
 from latency_db.rows import outcome_of, row_of
 from latency_db.schema import PARTS, measurements
 

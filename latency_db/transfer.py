@@ -58,6 +58,7 @@ class Transfer:
 
     Raises:
         EstimateError: no two blocks ran on all sources.
+        ValueError: there are no sources.
     """
 
     def __init__(
@@ -67,6 +68,8 @@ class Transfer:
         features: Floats,
         networks: Sequence[Sequence[str]],
     ) -> None:
+        if not sources:
+            raise ValueError("nothing is known without sources")
         alone = _by_source(blocks, [source.table.latency_ns for source in sources])
         inside = _by_source(blocks, [source.block_cost_ns for source in sources])
         logs = np.log(alone)

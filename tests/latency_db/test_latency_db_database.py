@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from measurement_samples import DEVICE, PROTOCOL, RUNTIME, block, key_of, measurement
 
-from latency_db.database import default_url
 from latency_db.errors import StoreError
+from latency_db.opening import default_url
 from latency_db.schema import SCHEMA_VERSION
 from latency_db.store import Store, open_store
 

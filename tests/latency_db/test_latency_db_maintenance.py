@@ -12,7 +12,6 @@ from measurement_samples import DEVICE, PROTOCOL, RUNTIME, block, failure, key_o
 from sqlalchemy import text
 
 from devices.digests import value_digest
-from latency_db.database import backups_of
 from latency_db.errors import StoreError
 from latency_db.evidence import (
     Evidence,
@@ -24,6 +23,7 @@ from latency_db.evidence import (
     sources,
 )
 from latency_db.maintenance import Merged, check, clear, merge
+from latency_db.opening import backups_of
 from latency_db.store import Store, open_store
 
 OLD = Path(__file__).with_name("data") / "schema_1.db"

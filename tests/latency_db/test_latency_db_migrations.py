@@ -24,11 +24,11 @@ from sqlalchemy.exc import IntegrityError
 import latency_db.migrations
 from devices.measurement import Measurement, Verdict
 from latency_db import schema
-from latency_db.database import backups_of, read_version
 from latency_db.errors import StoreError
 from latency_db.evidence import evidence_rows
 from latency_db.keys import Key
 from latency_db.maintenance import check
+from latency_db.opening import backups_of, read_version
 from latency_db.rows import digest_of
 from latency_db.schema import SCHEMA_VERSION
 from latency_db.store import Store, open_store
@@ -296,7 +296,7 @@ def test_a_migration_is_refused_when_no_copy_can_be_made(
         backup = full
 
     monkeypatch.setattr(
-        "latency_db.database.sqlite3.connect", lambda path, **_: real(path, factory=Unfinished)
+        "latency_db.opening.sqlite3.connect", lambda path, **_: real(path, factory=Unfinished)
     )
     with pytest.raises(StoreError, match="cannot be copied before its migration") as caught:
         open_store(str(old))

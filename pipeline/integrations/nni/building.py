@@ -14,6 +14,7 @@ from latency_db.keys import Key, Workload
 from latency_db.network_model import MIN_NETWORKS, NetworkModel
 from latency_db.table import LatencyTable
 from pipeline.export.base import Format, exporter_identity, format_of
+from pipeline.integrations.nni.blocks import as_image, image_shape
 from pipeline.integrations.nni.errors import NniError
 from pipeline.integrations.nni.space import BlockSpace
 from pipeline.integrations.nni.units import Sample
@@ -85,10 +86,10 @@ def block_parts(space: BlockSpace, fmt: Format) -> dict[str, Part]:
     return {
         identity: Part(
             Workload.of("block", block.description, _content(identity, fmt)),
-            partial(space.networks.exportable_block, block, sample),
+            partial(block.exportable, space.networks),
             block.image_shape,
         )
-        for identity, (block, sample) in space.blocks.items()
+        for identity, block in space.blocks.items()
     }
 
 
@@ -105,6 +106,7 @@ def network_parts(space: BlockSpace, fmt: Format, networks: int) -> list[tuple[S
             why=f"a model of latencies is fitted on {MIN_NETWORKS} of them at least",
             fix="measure each of them by itself: export it to ONNX and call 'lathe profile'",
         )
+    shape = space.networks.input_shape
     return [
         (
             sample,
@@ -112,15 +114,15 @@ def network_parts(space: BlockSpace, fmt: Format, networks: int) -> list[tuple[S
                 Workload.of(
                     "network",
                     " ".join(f"{label}={choice}" for label, choice in sample.items()),
-                    _content(space.networks.run(sample).identity, fmt),
+                    _content(space.networks.trace(sample).identity, fmt),
                 ),
-                partial(space.networks.exportable, sample),
-                space.networks.image_shape,
+                lambda sample=sample: as_image(space.networks.build(sample), shape),  # type: ignore[misc]
+                image_shape(shape),
             ),
         )
         for sample in plan[:networks]
     ]
 
 
-def _content(operations: str, fmt: Format) -> dict[str, object]:
+def _content(operations: str | None, fmt: Format) -> dict[str, object]:
     return {"operations": operations, **exporter_identity(fmt)}

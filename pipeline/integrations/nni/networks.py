@@ -1,65 +1,25 @@
-"""The networks of a model space: built, and run once to see which blocks they are made of."""
+"""The networks of a model space: built, and run once to see what they do."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from nni.nas.nn.pytorch import ModelSpace
+from nni.nas.nn.pytorch import ModelSpace, MutableModule, recursive_freeze
 from torch import Tensor, nn
 
-from latency_db.table import BlockTraits
 from pipeline.integrations.nni.errors import NniError
-from pipeline.integrations.nni.recording import Record, Recorder
-from pipeline.integrations.nni.units import Sample, Unit, resolve
+from pipeline.integrations.nni.recording import Trace, trace
+from pipeline.integrations.nni.units import Sample, Unit, resolve, template
 
-Image = tuple[int, int, int]
-
-
-@dataclass(frozen=True)
-class UnitBlock:
-    """What a unit does in a network; equal ones do the same.
-
-    Attributes:
-        identity: digest of the operations with their shapes and types, without names and weights' values.
-        unit: where it was met, as its position in the list of units.
-        shape: of its input, without the batch.
-        description: for people.
-        traits: sizes.
-    """
-
-    identity: str
-    unit: int = field(compare=False)
-    shape: tuple[int, ...] = field(compare=False)
-    description: str = field(compare=False)
-    traits: BlockTraits = field(compare=False)
-
-    @property
-    def image_shape(self) -> Image:
-        """Of the input that the exported block takes: channels, height, width."""
-        return _image_shape(self.shape)
-
-
-@dataclass(frozen=True)
-class Anatomy:
-    """A network as it ran.
-
-    Attributes:
-        identity: digest of its operations, as that of a ``UnitBlock``.
-        macs: of the whole network.
-        blocks: for each unit, one for each time it was called; none where it computes nothing.
-    """
-
-    identity: str
-    macs: int
-    blocks: tuple[tuple[UnitBlock, ...], ...]
+Shape = tuple[int, ...]
+"""Of an input, without the batch."""
 
 
 class Networks:
-    """The networks of a space, in evaluation mode and on the CPU.
+    """The networks of a space, in evaluation mode and on the CPU, with a batch of one.
 
     Neither the space nor the state of torch's generators is changed.
 
@@ -68,14 +28,24 @@ class Networks:
         inputs: what the space takes, shape (N, C, H, W), (N, L, C) or (N, C), float32; the first is used.
 
     Raises:
-        NniError: the inputs are something else.
+        NniError: the inputs are something else, or the space makes its networks by code of its own.
     """
 
-    def __init__(self, space: ModelSpace, units: Sequence[Unit], inputs: Tensor) -> None:
+    def __init__(self, space: ModelSpace, inputs: Tensor) -> None:
+        if type(space).freeze is not MutableModule.freeze:
+            raise NniError(
+                f"{type(space).__name__} cannot be profiled: it has a freeze of its own",
+                why="so what a choice changes cannot be seen from the modules",
+                fix="choose by LayerChoice, Repeat, or nni.choice as an argument of Mutable modules",
+            )
+        check_input((inputs,), {}, "the model space")
         self._space = space
-        self._units = tuple(units)
-        _check_input((inputs,), {}, "the model space")
         self._inputs = inputs[:1].detach().cpu()
+
+    @property
+    def input_shape(self) -> Shape:
+        """Of the networks' inputs."""
+        return tuple(self._inputs.shape[1:])
 
     def build(self, sample: Sample) -> nn.Module:
         """The network of a sample, as NNI makes it.
@@ -83,147 +53,91 @@ class Networks:
         Raises:
             NniError: NNI cannot make it.
         """
+        return self._frozen(self._space, sample)
+
+    def build_unit(self, unit: Unit, sample: Sample) -> nn.Module:
+        """A unit of the network of a sample.
+
+        Raises:
+            NniError: NNI cannot make it.
+        """
+        return self._frozen(template(unit, self._space), sample)
+
+    def trace(self, sample: Sample) -> Trace:
+        """What the network of a sample does.
+
+        Raises:
+            NniError: it cannot be made or run, or returns other than one tensor.
+        """
+        network = self.build(sample)
+        try:
+            found = trace(network, self._inputs)
+        except Exception as error:  # users' modules run their own code
+            raise self._does_not_run(sample, error) from error
+        check_output(found.output, "the model space")
+        return found
+
+    def input_shapes(self, units: Sequence[Unit], sample: Sample) -> list[tuple[Shape, ...]]:
+        """For each unit, the shapes of its inputs in the network of a sample, one for each time it is called.
+
+        Raises:
+            NniError: the network cannot be made or run, or a unit is called with other than one tensor.
+        """
+        network = self.build(sample)
+        shapes: list[list[Shape]] = [[] for _ in units]
+        running: list[nn.Module] = []
+        watched: set[int] = set()
+
+        def watch(module: nn.Module, unit: Unit, found: list[Shape]) -> None:
+            def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+                if not running:
+                    check_input(args, kwargs, f"'{unit}'")
+                    found.append(tuple(args[0].shape[1:]))
+                running.append(module)
+
+            module.register_forward_pre_hook(enter, with_kwargs=True)
+            module.register_forward_hook(lambda *_: running.remove(module))
+
+        for unit, found in zip(units, shapes, strict=True):
+            module = resolve(unit, self._space, network, sample)
+            if module is not None and id(module) not in watched:  # at two places: that of the first one
+                watched.add(id(module))
+                watch(module, unit, found)
+        try:
+            with torch.no_grad():
+                network(self._inputs)
+        except NniError:
+            raise
+        except Exception as error:  # users' modules run their own code
+            raise self._does_not_run(sample, error) from error
+        return [tuple(found) for found in shapes]
+
+    def _frozen(self, module: nn.Module, sample: Sample) -> nn.Module:
         try:
             with torch.random.fork_rng(devices=[]):
-                network = self._space.freeze(dict(sample))
+                frozen, _ = recursive_freeze(module, dict(sample))
         except Exception as error:  # users' modules are frozen by their own code
             raise NniError(
                 f"NNI cannot freeze the model space at {dict(sample)}", why=f"{type(error).__name__}: {error}"
             ) from error
         # What is fixed is shared between the space and its networks.
-        module: nn.Module = copy.deepcopy(network).cpu().eval()
-        return module
+        network: nn.Module = copy.deepcopy(frozen).cpu().eval()
+        return network
 
-    @property
-    def image_shape(self) -> Image:
-        """Of the input that an exported network takes: channels, height, width."""
-        return _image_shape(tuple(self._inputs.shape[1:]))
-
-    def exportable(self, sample: Sample) -> nn.Module:
-        """The network of a sample, for an input of ``image_shape``."""
-        return _as_image(self.build(sample), tuple(self._inputs.shape[1:]))
-
-    def exportable_block(self, block: UnitBlock, sample: Sample) -> nn.Module:
-        """A block of the network of a sample, for an input of the block's ``image_shape``."""
-        module = resolve(self._units[block.unit], self._space, self.build(sample), sample)
-        assert module is not None, "a block stands in the network that it was found in"
-        return _as_image(module, block.shape)
-
-    def run(self, sample: Sample) -> Anatomy:
-        """Run the network of a sample once.
-
-        Raises:
-            NniError: it cannot be made or run, or one of its units takes or gives other than one tensor.
-        """
-        network = self.build(sample)
-        watch = _Watch()
-        for position, unit in enumerate(self._units):
-            module = resolve(unit, self._space, network, sample)
-            if module is not None:
-                choices = ", ".join(f"{label}={sample[label]}" for label in unit.labels)
-                watch.over(module, position, f"{unit} ({choices})" if choices else str(unit))
-        whole = watch.open(self._inputs)
-        try:
-            with torch.no_grad(), watch.recorder:
-                output = network(self._inputs)
-        except NniError:
-            raise
-        except Exception as error:  # users' modules run their own code
-            raise NniError(
-                f"the network of the model space at {dict(sample)} does not run",
-                why=f"{type(error).__name__}: {error}",
-                fix=f"give inputs that the space takes; these have the shape {tuple(self._inputs.shape)}",
-            ) from error
-        blocks = tuple(tuple(watch.blocks.get(position, ())) for position in range(len(self._units)))
-        return Anatomy(whole.identity(_one_tensor(output, "the model space")), whole.macs, blocks)
+    def _does_not_run(self, sample: Sample, error: Exception) -> NniError:
+        return NniError(
+            f"the network of the model space at {dict(sample)} does not run",
+            why=f"{type(error).__name__}: {error}",
+            fix=f"give inputs that the space takes; these have the shape {tuple(self._inputs.shape)}",
+        )
 
 
-class _Watch:
-    """Records modules while they run, each by itself."""
+def check_input(args: tuple[Any, ...], kwargs: dict[str, Any], what: str) -> None:
+    """Refuse a call that cannot be measured.
 
-    def __init__(self) -> None:
-        self.recorder = Recorder()
-        self.blocks: dict[int, list[UnitBlock]] = {}
-        self._inside: nn.Module | None = None
-        self._seen: set[int] = set()
-
-    def open(self, inputs: Tensor) -> Record:
-        record = Record(inputs)
-        self.recorder.open.append(record)
-        return record
-
-    def over(self, module: nn.Module, position: int, name: str) -> None:
-        # A module that stands at two places is that of the first one.
-        if id(module) in self._seen:
-            return
-        self._seen.add(id(module))
-        record: Record | None = None
-
-        def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            nonlocal record
-            if self._inside is None:
-                _check_input(args, kwargs, name)
-                self._inside = module
-                record = self.open(args[0])
-
-        def leave(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            if self._inside is module and record is not None:
-                self._inside = None
-                self.recorder.open.remove(record)
-                if not record.is_empty:
-                    block = _block(record, position, name, module, (args[0], _one_tensor(output, name)))
-                    self.blocks.setdefault(position, []).append(block)
-
-        module.register_forward_pre_hook(enter, with_kwargs=True)
-        module.register_forward_hook(leave)
-
-
-class _AsImage(nn.Module):
-    """Takes an input of four axes for a module that takes fewer; the others have size 1, so nothing moves."""
-
-    def __init__(self, module: nn.Module, shape: tuple[int, ...]) -> None:
-        super().__init__()
-        self.module = module
-        self.shape = shape
-
-    def forward(self, features: Tensor) -> Any:
-        return self.module(features.reshape(features.shape[0], *self.shape))
-
-
-def _as_image(module: nn.Module, shape: tuple[int, ...]) -> nn.Module:
-    return module if len(shape) == 3 else _AsImage(module, shape)
-
-
-def _image_shape(shape: tuple[int, ...]) -> Image:
-    match shape:
-        case (channels, height, width):
-            return channels, height, width
-        case (length, channels):
-            return 1, length, channels
-        case (channels,):
-            return channels, 1, 1
-    raise AssertionError(f"an input of shape {shape} was accepted")
-
-
-def _block(
-    record: Record, unit: int, name: str, module: nn.Module, tensors: tuple[Tensor, Tensor]
-) -> UnitBlock:
-    inputs, output = tensors
-    shape = tuple(inputs.shape[1:])
-    return UnitBlock(
-        record.identity(output),
-        unit,
-        shape,
-        f"{type(module).__name__} {'x'.join(map(str, shape))} at {name}",
-        BlockTraits(
-            inputs.nbytes + output.nbytes,
-            sum(weights.nbytes for weights in module.parameters()),
-            record.macs,
-        ),
-    )
-
-
-def _check_input(args: tuple[Any, ...], kwargs: dict[str, Any], what: str) -> None:
+    Raises:
+        NniError: it is with other than one float32 tensor of two to four axes.
+    """
     one = len(args) == 1 and not kwargs and isinstance(args[0], Tensor)
     if not one or args[0].dtype != torch.float32 or not 2 <= args[0].dim() <= 4:
         given = ", ".join(_said(each) for each in (*args, *kwargs.values()))
@@ -234,10 +148,17 @@ def _check_input(args: tuple[Any, ...], kwargs: dict[str, Any], what: str) -> No
         )
 
 
-def _one_tensor(output: Any, what: str) -> Tensor:
+def check_output(output: Any, what: str) -> Tensor:
+    """``output`` if it is one tensor.
+
+    Raises:
+        NniError: it is something else.
+    """
     if not isinstance(output, Tensor):
         raise NniError(
-            f"{what} cannot be measured: it returns {_said(output)}", why="it has to be one tensor"
+            f"{what} cannot be measured: it returns {_said(output)}",
+            why="what is measured returns one tensor",
+            fix="let the modules that are chosen from, and those beside them, return one tensor",
         )
     return output
 

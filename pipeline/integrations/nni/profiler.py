@@ -58,7 +58,7 @@ class LatencyTableProfiler(ExpressionProfiler):  # type: ignore[misc]
         self.model = model
         self._mutables = space.mutables
         self._factor = model.upper_factor if bound == "upper" else 1.0
-        self._names = {identity: block.description for identity, (block, _) in space.blocks.items()}
+        self._names = {identity: block.description for identity, block in space.blocks.items()}
         self._costs_ns = [
             mapped(tree, lambda blocks: math.fsum(map(model.block_cost_ns, blocks))) for tree in space.trees
         ]

@@ -2,45 +2,64 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from devices.digests import value_digest
 
 
-class Record:
-    """The operations that ran while the record was open, from an input on.
-
-    Tensors are numbered in the order of their first use and described by shape and type. So modules that do
-    the same with weights of the same shapes have equal records, whatever their weights and names are.
+@dataclass(frozen=True)
+class Trace:
+    """One run of a module.
 
     Attributes:
+        output: what came out, whatever it is.
+        identity: digest of the operations; ``None`` where nothing is computed, as in an ``nn.Identity``.
         macs: multiply-accumulates of convolutions and matrix products.
     """
 
+    output: Any
+    identity: str | None
+    macs: int
+
+
+def trace(module: nn.Module, inputs: Tensor) -> Trace:
+    """Run a module and keep what it does.
+
+    Tensors are numbered in the order of their first use and described by shape and type. So modules that do
+    the same with weights of the same shapes have one identity, whatever their weights and names are.
+    """
+    with torch.no_grad(), _Recorder(inputs) as recorder:
+        output = module(inputs)
+    return Trace(output, recorder.identity(output), recorder.macs)
+
+
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, inputs: Tensor) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
         self.macs = 0
         self._numbers: dict[int, int] = {}
         self._kept: list[Tensor] = []  # else a new tensor could have the address of an old one
-        self._content: list[Any] = [self._described(inputs)]
+        self._input = self._described(inputs)
+        self._operations: list[Any] = []
 
-    def add(self, operation: Any, args: Any, kwargs: Any, result: Any) -> None:
-        """Keep one operation."""
-        self._content.append([str(operation), *map(self._described, (args, kwargs, result))])
-        if operation.overloadpacket in flop_registry:
-            self.macs += flop_registry[operation.overloadpacket](*args, **kwargs, out_val=result) // 2
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        self._operations.append([str(func), *map(self._described, (args, kwargs, result))])
+        if func.overloadpacket in flop_registry:
+            self.macs += flop_registry[func.overloadpacket](*args, **kwargs, out_val=result) // 2
+        return result
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing was computed, as in an ``nn.Identity``."""
-        return len(self._content) == 1
-
-    def identity(self, output: Tensor) -> str:
-        """Digest of what was done to make ``output``."""
-        return value_digest([*self._content, self._described(output)])
+    def identity(self, output: Any) -> str | None:
+        if not self._operations:
+            return None
+        return value_digest([self._input, self._operations, self._described(output)])
 
     def _described(self, value: Any) -> Any:
         if isinstance(value, Tensor):
@@ -52,18 +71,3 @@ class Record:
         if isinstance(value, dict):
             return [[key, self._described(each)] for key, each in value.items()]
         return repr(value)
-
-
-class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """While it is entered, every operation of this thread is added to the records that are open."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.open: list[Record] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run the operation and keep it."""
-        result = func(*args, **(kwargs or {}))
-        for record in self.open:
-            record.add(func, args, kwargs or {}, result)
-        return result

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import random
 from collections.abc import Iterator
 
@@ -13,14 +12,21 @@ from torch import Tensor
 
 from latency_db.calibration import order
 from latency_db.table import BlockTraits
-from pipeline.integrations.nni.networks import Networks, UnitBlock
+from pipeline.integrations.nni.blocks import UnitBlock, unit_block
+from pipeline.integrations.nni.errors import NniError
+from pipeline.integrations.nni.networks import Networks, Shape
 from pipeline.integrations.nni.survey import survey
-from pipeline.integrations.nni.trees import follow
-from pipeline.integrations.nni.units import Sample, cut, mutables_of
+from pipeline.integrations.nni.trees import Leaf, Tree, follow, grafted, grow
+from pipeline.integrations.nni.units import Sample, Unit, cut, mutables_of
 from pipeline.progress import Reporter
 from pipeline.spaces.base import Choice
 
+MOST_VARIANTS = 1000
+"""Variants that one unit may have: each is measured."""
+
 _DRAWN, _POOL, _IDLE = 400, 300, 1000
+
+Names = tuple[str, ...]
 
 
 class BlockSpace:
@@ -29,12 +35,12 @@ class BlockSpace:
     Args:
         space: as its author made it; it is not changed.
         inputs: a batch that it takes.
-        reporter: told of progress: dozens of networks are run, once each, to see their blocks.
+        reporter: told of progress: dozens of networks are run, once each, to see the shapes in them.
 
     Attributes:
         mutables: by label.
         trees: for each unit, the identities of its blocks as a function of the sample.
-        blocks: by identity, each with the sample of a network that has it.
+        blocks: by identity.
         networks: builds and runs them.
 
     Raises:
@@ -43,17 +49,30 @@ class BlockSpace:
 
     def __init__(self, space: ModelSpace, inputs: Tensor, reporter: Reporter) -> None:
         self.mutables = mutables_of(space)
+        self.networks = Networks(space, inputs)
+        self.blocks: dict[str, UnitBlock] = {}
+        self._choices: dict[str, list[Choice]] = {
+            label: list(mutable.values) for label, mutable in self.mutables.items()
+        }
         units = cut(space)
-        self.networks = Networks(space, units, inputs)
-        self.blocks: dict[str, tuple[UnitBlock, Sample]] = {}
-        self._outside = 0.0
+        for unit in units:
+            if unit.variants > MOST_VARIANTS:
+                raise NniError(
+                    f"'{unit}' has {unit.variants} variants",
+                    why=f"it cannot be cut further, and no more than {MOST_VARIANTS} are measured",
+                    fix=f"give {', '.join(unit.labels)} fewer choices",
+                )
         with reporter.task("finding the blocks of the model space", "networks") as advance:
-            self.trees = tuple(survey(units, self._choices, self._look, advance))
-        if self._outside:
-            reporter.note(
-                f"up to {self._outside:.0%} of a network's multiply-accumulates are done in no module that "
-                "is measured by itself, but where a forward puts modules together"
+            shapes = survey(
+                units, self._choices, lambda sample: self.networks.input_shapes(units, sample), advance
             )
+        with reporter.task("looking at the units of the model space", "units") as advance:
+            trees = []
+            for unit, tree in zip(units, shapes, strict=True):
+                trees.append(self._blocks_at(unit, tree))
+                advance(len(trees), len(units))
+        self.trees = tuple(trees)
+        self._tell_what_is_outside(reporter)
 
     def blocks_of(self, sample: Sample) -> list[str]:
         """Identities of the blocks of a sample's network, once for each time that they run."""
@@ -61,15 +80,14 @@ class BlockSpace:
 
     def traits(self) -> dict[str, BlockTraits]:
         """Sizes of the blocks, by identity."""
-        return {identity: block.traits for identity, (block, _) in self.blocks.items()}
+        return {identity: block.traits for identity, block in self.blocks.items()}
 
     def calibration_plan(self) -> list[Sample]:
         """Different networks in the order in which they are measured; it depends on the space alone."""
         found = list(itertools.islice(self._different_networks(), _DRAWN + _POOL))
-        traits = self.traits()
         features = []
         for sample in found:
-            sizes = [traits[name] for name in self.blocks_of(sample)]
+            sizes = [self.blocks[name].traits for name in self.blocks_of(sample)]
             features.append(
                 [
                     len(sizes),
@@ -81,17 +99,41 @@ class BlockSpace:
         drawn = min(_DRAWN, max(len(found) // 2, 1))
         return [found[index] for index in order(np.array(features, np.float64), drawn)]
 
-    @property
-    def _choices(self) -> dict[str, list[Choice]]:
-        return {label: list(mutable.values) for label, mutable in self.mutables.items()}
+    def _blocks_at(self, unit: Unit, shapes: Tree[tuple[Shape, ...]]) -> Tree[Names]:
+        """From the shapes of a unit's inputs to its blocks, which depend on the choices inside it too."""
+        known: dict[tuple[Shape, tuple[Choice, ...]], Names] = {}
 
-    def _at_units(self, sample: Sample) -> tuple[tuple[str, ...], ...]:
+        def names(shape: Shape, sample: Sample) -> Names:
+            key = shape, tuple(sample[label] for label in unit.labels)
+            if key not in known:
+                block = unit_block(self.networks, unit, sample, shape)
+                if block is not None:
+                    self.blocks.setdefault(block.identity, block)
+                known[key] = () if block is None else (block.identity,)
+            return known[key]
+
+        def subtree(called_with: tuple[Shape, ...], chosen: Sample) -> Tree[Names]:
+            if not called_with:
+                return Leaf(())
+            free = [label for label in unit.labels if label not in chosen]
+            table = {}
+            for combination in itertools.product(*(self._choices[label] for label in free)):
+                first = {label: values[0] for label, values in self._choices.items()}
+                sample = {**first, **chosen, **dict(zip(free, combination, strict=True))}
+                table[combination] = tuple(
+                    itertools.chain.from_iterable(names(shape, sample) for shape in called_with)
+                )
+            return grow(free, self._choices, table)
+
+        return grafted(shapes, subtree)
+
+    def _at_units(self, sample: Sample) -> tuple[Names, ...]:
         return tuple(follow(tree, sample) for tree in self.trees)
 
     def _different_networks(self) -> Iterator[Sample]:
         """Random samples, none with the blocks of another; ends when no new one is drawn for long."""
         generator = random.Random(0)
-        seen: set[tuple[tuple[str, ...], ...]] = set()
+        seen: set[tuple[Names, ...]] = set()
         idle = 0
         while idle < _IDLE:
             sample = {label: generator.choice(values) for label, values in self._choices.items()}
@@ -102,12 +144,12 @@ class BlockSpace:
                 seen.add(blocks)
                 yield sample
 
-    def _look(self, sample: Sample) -> list[tuple[str, ...]]:
-        anatomy = self.networks.run(sample)
-        blocks = list(itertools.chain.from_iterable(anatomy.blocks))
-        for block in blocks:
-            self.blocks.setdefault(block.identity, (block, sample))
-        inside = math.fsum(block.traits.macs for block in blocks)
-        if anatomy.macs:
-            self._outside = max(self._outside, 1 - inside / anatomy.macs)
-        return [tuple(block.identity for block in at_unit) for at_unit in anatomy.blocks]
+    def _tell_what_is_outside(self, reporter: Reporter) -> None:
+        sample = next(self._different_networks())
+        macs = self.networks.trace(sample).macs
+        inside = sum(self.blocks[name].traits.macs for name in self.blocks_of(sample))
+        if inside < macs:
+            reporter.note(
+                f"{1 - inside / macs:.0%} of a network's multiply-accumulates are done in no module that is "
+                "measured by itself, but where a forward puts modules together"
+            )

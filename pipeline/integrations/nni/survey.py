@@ -1,10 +1,10 @@
-"""Which labels decide what stands at each place of a network, found out by looking at networks.
+"""Which choices shape the input of each unit, found out by looking at networks.
 
-That a unit's own mutables decide is known. Which choices elsewhere shape its input is not: that is in the
-author's ``forward``. So networks are looked at until every combination of the labels that are known to decide
-about a unit was seen. Where two networks agree in these labels and still differ at the unit, another label
-decides too; it is found by changing one network into the other, by halves of the labels that differ. In the
-end, random networks have to be as the tables say.
+The mutables above a unit decide whether it is there. Which others shape its input is not known: that is in
+the author's ``forward``. So networks are looked at until every combination of the labels that are known to
+decide about a unit was seen. Where two networks agree in these labels and still differ at the unit, another
+label decides too; it is found by changing one network into the other, by halves of the labels that differ. In
+the end, random networks have to be as the tables say.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from pipeline.integrations.nni.trees import Tree, grow
 from pipeline.integrations.nni.units import Sample, Unit
 from pipeline.spaces.base import Choice
 
-LARGEST_UNIT = 2000
-"""Combinations of choices that may decide about one unit: each is looked at in a network."""
+LARGEST = 2000
+"""Combinations of choices that may shape the input of one unit: each is looked at in a network."""
 
 CHECKS = 32
 """Random networks that have to agree with what was found."""
@@ -36,12 +36,12 @@ def survey(
     look: Callable[[Sample], Sequence[V]],
     on_progress: Callable[[int, int], None],
 ) -> list[Tree[V]]:
-    """For each unit, what stands there as a function of the sample.
+    """For each unit, what is seen there as a function of the sample.
 
     Args:
         units: with the labels that are known to decide about them.
         choices: of every label of the space.
-        look: what stands at each unit in the network of a sample.
+        look: what is seen at each unit in the network of a sample.
         on_progress: called with the number of networks looked at, and what it will be as far as is known.
 
     Raises:
@@ -64,7 +64,7 @@ class _Survey(Generic[V]):
         look: Callable[[Sample], Sequence[V]],
         on_progress: Callable[[int, int], None],
     ) -> None:
-        self.labels = [list(unit.labels) for unit in units]
+        self.labels = [list(dict.fromkeys(unit.above)) for unit in units]
         self._units = units
         self._choices = choices
         self._look = look
@@ -92,10 +92,11 @@ class _Survey(Generic[V]):
 
     def _missing(self, unit: int) -> list[Combination]:
         values = [self._choices[label] for label in self.labels[unit]]
-        if math.prod(map(len, values)) > LARGEST_UNIT:
+        combinations = math.prod(map(len, values))
+        if combinations > LARGEST:
             raise NniError(
-                f"{math.prod(map(len, values))} combinations of choices decide about '{self._units[unit]}'",
-                why=f"they are of {', '.join(self.labels[unit])}; at most {LARGEST_UNIT} can be measured",
+                f"too many choices shape the input of '{self._units[unit]}'",
+                why=f"{combinations} combinations of {', '.join(self.labels[unit])}, more than {LARGEST}",
                 fix="give these mutables fewer choices, or let fewer of them change the shape of its input",
             )
         return [each for each in itertools.product(*values) if each not in self._tables[unit]]

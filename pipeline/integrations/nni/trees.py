@@ -43,9 +43,7 @@ def grow(
         if len(chosen) == len(labels):
             return Leaf(table[chosen])
         label = labels[len(chosen)]
-        branches = tuple((choice, subtree((*chosen, choice))) for choice in choices[label])
-        same = all(branch == branches[0][1] for _, branch in branches)
-        return branches[0][1] if same else Fork(label, branches)
+        return _fork(label, tuple((choice, subtree((*chosen, choice))) for choice in choices[label]))
 
     return subtree(())
 
@@ -68,8 +66,22 @@ def mapped(tree: Tree[V], function: Callable[[V], W]) -> Tree[W]:
     return Fork(tree.label, tuple((choice, mapped(branch, function)) for choice, branch in tree.branches))
 
 
-def leaves(tree: Tree[V]) -> list[V]:
-    """The values, one for each leaf."""
-    if isinstance(tree, Leaf):
-        return [tree.value]
-    return [value for _, branch in tree.branches for value in leaves(branch)]
+def grafted(tree: Tree[V], function: Callable[[V, Sample], Tree[W]]) -> Tree[W]:
+    """The same tree with another tree for each leaf, which is told the choices that lead to it."""
+
+    def graft(branch: Tree[V], chosen: Sample) -> Tree[W]:
+        if isinstance(branch, Leaf):
+            return function(branch.value, chosen)
+        return _fork(
+            branch.label,
+            tuple(
+                (choice, graft(each, {**chosen, branch.label: choice})) for choice, each in branch.branches
+            ),
+        )
+
+    return graft(tree, {})
+
+
+def _fork(label: str, branches: tuple[tuple[Choice, Tree[V]], ...]) -> Tree[V]:
+    same = all(branch == branches[0][1] for _, branch in branches)
+    return branches[0][1] if same else Fork(label, branches)

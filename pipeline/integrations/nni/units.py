@@ -31,11 +31,13 @@ class Unit:
 
     Attributes:
         path: steps to it from the space: into a child, a candidate of a LayerChoice, a layer of a Repeat.
-        labels: of the mutables that decide whether it is there, then of those inside it.
+        above: labels of the mutables that decide whether it is there.
+        labels: of the mutables inside it.
         variants: how many modules the mutables inside it make.
     """
 
     path: tuple[Step, ...]
+    above: tuple[str, ...]
     labels: tuple[str, ...]
     variants: int
 
@@ -77,6 +79,21 @@ def cut(space: ModelSpace) -> list[Unit]:
     return _pieces(space, (), ())
 
 
+def template(unit: Unit, space: ModelSpace) -> nn.Module:
+    """The module of the space that stands at the unit's place."""
+    module: Any = space
+    for kind, key in unit.path:
+        match kind:
+            case "candidate":
+                module = module[key]
+            case "layer":
+                module = module.blocks[key]
+            case "child":
+                module = getattr(module, str(key))
+    found: nn.Module = module
+    return found
+
+
 def resolve(unit: Unit, space: ModelSpace, network: nn.Module, sample: Sample) -> nn.Module | None:
     """The module that stands at the unit's place in a network; ``None`` if the network has no such place.
 
@@ -86,21 +103,20 @@ def resolve(unit: Unit, space: ModelSpace, network: nn.Module, sample: Sample) -
         network: ``space.freeze(sample)``.
         sample: the network's.
     """
-    # What NNI's modules hold is not known to type checkers.
-    template: Any = space
+    passed: Any = space
     module: Any = network
     for kind, key in unit.path:
         match kind:
             case "candidate":
-                if sample[template.label] != key:
+                if sample[passed.label] != key:
                     return None
-                template = template[key]
+                passed = passed[key]
             case "layer":
                 if int(key) >= len(module):
                     return None
-                template, module = template.blocks[key], module[key]
+                passed, module = passed.blocks[key], module[key]
             case "child":
-                template, module = getattr(template, str(key)), getattr(module, str(key))
+                passed, module = getattr(passed, str(key)), getattr(module, str(key))
     found: nn.Module = module
     return found
 
@@ -110,7 +126,7 @@ def _cut(module: nn.Module, path: tuple[Step, ...], above: tuple[str, ...]) -> l
     if isinstance(module, (nn.ModuleList, nn.ModuleDict)):  # holds modules and is never run itself
         return pieces
     inside = _mutables_inside(module)
-    whole = Unit(path, tuple(dict.fromkeys((*above, *inside))), math.prod(map(len, inside.values())))
+    whole = Unit(path, above, tuple(inside), math.prod(map(len, inside.values())))
     return pieces if pieces and sum(piece.variants for piece in pieces) < whole.variants else [whole]
 
 

@@ -26,8 +26,8 @@ from latency_db.keys import Workload
 from latency_db.store import Store, open_store
 from pipeline.export.base import Format
 from pipeline.integrations.nni import LatencyTableProfiler
+from pipeline.integrations.nni.blocks import UnitBlock
 from pipeline.integrations.nni.building import block_parts, network_parts
-from pipeline.integrations.nni.networks import UnitBlock
 from pipeline.integrations.nni.space import BlockSpace
 from pipeline.progress import ConsoleReporter
 
@@ -47,7 +47,7 @@ def cost_ns(block: UnitBlock) -> int:
 
 def network_ns(space: BlockSpace, sample: dict[str, object]) -> int:
     """What a network takes."""
-    return 2_000 + round(0.8 * sum(cost_ns(space.blocks[name][0]) for name in space.blocks_of(sample)))
+    return 2_000 + round(0.8 * sum(cost_ns(space.blocks[name]) for name in space.blocks_of(sample)))
 
 
 def fill(db: Path, space: BlockSpace, *, failing: str | None = None, networks: int = NETWORKS) -> None:
@@ -55,7 +55,7 @@ def fill(db: Path, space: BlockSpace, *, failing: str | None = None, networks: i
     with open_store(str(db)) as store:
         failed = set()
         for identity, part in block_parts(space, Format.ONNX).items():
-            block, _ = space.blocks[identity]
+            block = space.blocks[identity]
             if failing is not None and failing in block.description:
                 failed.add(identity)
                 reason = Reason("unsupported", "no kernel for it")

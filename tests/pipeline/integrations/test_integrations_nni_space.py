@@ -11,18 +11,21 @@ import nni
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nni.nas.nn.pytorch import LayerChoice, ModelSpace, Repeat
-from nni_spaces import IMAGES, Residual, Small, TwoLayers, WithInputChoice
+from nni.nas.nn.pytorch import LayerChoice, ModelSpace
+from nni_spaces import IMAGES, Small, TwoLayers, WithInputChoice
 from nni_tables import block_space
 from torch import Tensor, nn
 
 from pipeline.integrations.nni import NniError
+from pipeline.integrations.nni import space as space_module
 from pipeline.integrations.nni import survey as survey_module
+from pipeline.integrations.nni.blocks import as_image, image_shape
 from pipeline.integrations.nni.networks import Networks
+from pipeline.integrations.nni.recording import trace
 from pipeline.integrations.nni.space import BlockSpace
 from pipeline.integrations.nni.survey import survey
 from pipeline.integrations.nni.trees import Fork, Leaf, follow, grow
-from pipeline.integrations.nni.units import Unit, cut, mutables_of
+from pipeline.integrations.nni.units import Unit, cut, mutables_of, resolve
 from pipeline.progress import ConsoleReporter
 
 REPORTER = ConsoleReporter()
@@ -38,18 +41,18 @@ def samples(space: BlockSpace) -> list[dict[str, object]]:
 
 
 def test_space_is_cut_where_the_fewest_variants_are_left() -> None:
-    units = {str(unit): (unit.labels, unit.variants) for unit in cut(Small())}
+    units = {str(unit): (unit.above, unit.labels, unit.variants) for unit in cut(Small())}
     assert units == {
-        "stem": (("width",), 2),
-        "narrow": (("width",), 2),
-        "layers.0": (("layer0",), 2),
-        "layers.1": (("depth", "layer1"), 2),
-        "layers.2": (("depth", "layer2"), 2),
-        "down": (("down",), 2),
-        "mix": ((), 1),
-        "pool": ((), 1),
-        "dropout": ((), 1),
-        "head": ((), 1),
+        "stem": ((), ("width",), 2),
+        "narrow": ((), ("width",), 2),
+        "layers.0": ((), ("layer0",), 2),
+        "layers.1": (("depth",), ("layer1",), 2),
+        "layers.2": (("depth",), ("layer2",), 2),
+        "down": ((), ("down",), 2),
+        "mix": ((), (), 1),
+        "pool": ((), (), 1),
+        "dropout": ((), (), 1),
+        "head": ((), (), 1),
     }
 
 
@@ -65,29 +68,40 @@ def test_choice_inside_a_candidate_is_cut_out_where_other_candidates_would_be_me
         def forward(self, x: Tensor) -> Tensor:
             return self.layer(x)
 
-    units = {str(unit): unit.labels for unit in cut(Nested())}
+    units = {str(unit): (unit.above, unit.labels) for unit in cut(Nested())}
     assert units == {
-        "layer.0.0": ("outer", "inner0"),
-        "layer.0.1": ("outer", "inner1"),
-        "layer.0.2": ("outer", "inner2"),
-        "layer.1": ("outer",),
+        "layer.0.0": (("outer",), ("inner0",)),
+        "layer.0.1": (("outer",), ("inner1",)),
+        "layer.0.2": (("outer",), ("inner2",)),
+        "layer.1": (("outer",), ()),
     }
 
 
 # What the networks are made of
 
 
-def test_blocks_are_those_of_the_network_for_every_sample() -> None:
-    space = block_space(Small, IMAGES)
-    networks = Networks(Small(), cut(Small()), IMAGES)
-    for sample in random.Random(0).sample(samples(space), 30):
-        found = [block.identity for at_unit in networks.run(sample).blocks for block in at_unit]
-        assert space.blocks_of(sample) == found
+def test_blocks_are_what_the_network_does_at_its_units() -> None:
+    space, made = block_space(Small, IMAGES), Small()
+    calls: list[tuple[nn.Module, Tensor]] = []
+
+    def keep(module: nn.Module, args: tuple[Tensor]) -> None:
+        calls.append((module, args[0]))
+
+    for sample in random.Random(0).sample(samples(space), 20):
+        network = space.networks.build(sample)
+        at_units = [resolve(unit, made, network, sample) for unit in cut(made)]
+        hooks = [module.register_forward_pre_hook(keep) for module in at_units if module is not None]
+        network(IMAGES[:1])
+        for hook in hooks:
+            hook.remove()
+        found = [trace(module, features.contiguous()).identity for module, features in calls]
+        assert space.blocks_of(sample) == [identity for identity in found if identity is not None]
+        calls.clear()
 
 
 def test_layer_whose_input_is_shaped_by_a_choice_elsewhere_is_a_block_for_each_shape() -> None:
     space = block_space(Small, IMAGES)
-    shapes = [block.shape for block, _ in space.blocks.values() if " at mix" in block.description]
+    shapes = [block.shape for block in space.blocks.values() if " at mix" in block.description]
     assert sorted(shapes) == [(8, 4, 4), (8, 8, 8)]
 
 
@@ -98,7 +112,7 @@ def test_same_layer_at_two_depths_is_one_block() -> None:
 
 
 def test_dropout_is_no_block() -> None:
-    assert not any("dropout" in block.description for block, _ in block_space(Small, IMAGES).blocks.values())
+    assert not any("dropout" in block.description for block in block_space(Small, IMAGES).blocks.values())
 
 
 def test_choice_of_a_layer_that_is_not_there_does_not_matter() -> None:
@@ -110,7 +124,7 @@ def test_choice_of_a_layer_that_is_not_there_does_not_matter() -> None:
 def test_calibration_plan_has_every_network_once_and_stays_the_same() -> None:
     space = block_space(Small, IMAGES)
     plan = space.calibration_plan()
-    assert len({space.networks.run(sample).identity for sample in plan}) == len(plan)
+    assert len({space.networks.trace(sample).identity for sample in plan}) == len(plan)
     assert len(plan) == 2 * 2 * (2 + 4 + 8)
     assert BlockSpace(Small(), IMAGES, REPORTER).calibration_plan() == plan
 
@@ -126,7 +140,7 @@ def test_networks_have_one_identity_if_only_names_and_weights_differ() -> None:
             return self.last(self.second(torch.relu(self.first(x))).mean((2, 3)))
 
     sample = {"a": 1, "b": 2}
-    one, other = (Networks(space, cut(space), IMAGES).run(sample) for space in (TwoLayers(), Renamed()))
+    one, other = (Networks(space, IMAGES).trace(sample) for space in (TwoLayers(), Renamed()))
     assert one.identity == other.identity
     assert one.macs == 64 * (16 * 3 * 9 + 16 * 16) + 32
 
@@ -137,7 +151,7 @@ def test_networks_differ_if_their_forward_does() -> None:
             return self.head(self.second(torch.sigmoid(self.first(x))).mean((2, 3)))
 
     one, other = (
-        Networks(space, cut(space), IMAGES).run({"a": 0, "b": 0}).identity for space in (TwoLayers(), Other())
+        Networks(space, IMAGES).trace({"a": 0, "b": 0}).identity for space in (TwoLayers(), Other())
     )
     assert one != other
 
@@ -146,9 +160,7 @@ def test_space_its_weights_and_the_random_state_are_left_as_they_are() -> None:
     space = Small().train()
     weights = {name: value.clone() for name, value in space.state_dict().items()}
     state = torch.random.get_rng_state()
-    networks = Networks(space, cut(space), IMAGES)
-    networks.run(SAMPLE)
-    networks.exportable(SAMPLE)
+    BlockSpace(space, IMAGES, REPORTER)
     assert torch.equal(torch.random.get_rng_state(), state)
     assert all(module.training and not module._forward_hooks for module in space.modules())
     assert all(torch.equal(weights[name], value) for name, value in space.state_dict().items())
@@ -156,12 +168,18 @@ def test_space_its_weights_and_the_random_state_are_left_as_they_are() -> None:
 
 def test_every_block_and_network_runs_on_the_image_that_it_is_exported_with() -> None:
     space = block_space(Small, IMAGES)
-    for block, sample in space.blocks.values():
-        module = space.networks.exportable_block(block, sample)
-        flat = torch.randn(1, *block.shape)
-        image = flat.reshape(1, *block.image_shape)
-        assert module(image).shape[0] == 1
-    assert space.networks.exportable(SAMPLE)(torch.randn(1, *space.networks.image_shape)).shape == (1, 10)
+    for block in space.blocks.values():
+        assert block.exportable(space.networks)(torch.zeros(1, *block.image_shape)).shape[0] == 1
+    assert {block.image_shape for block in space.blocks.values() if block.shape == (8,)} == {(8, 1, 1)}
+    network = as_image(space.networks.build(SAMPLE), (3, 8, 8))
+    assert network(torch.zeros(1, *image_shape((3, 8, 8)))).shape == (1, 10)
+
+
+@pytest.mark.parametrize("shape", [(5,), (4, 5), (3, 4, 5)])
+def test_image_holds_the_values_in_their_order(shape: tuple[int, ...]) -> None:
+    values = torch.randn(2, *shape)
+    image = values.reshape(2, *image_shape(shape))
+    assert torch.equal(as_image(nn.Identity(), shape)(image), values)
 
 
 def test_what_runs_in_no_module_is_told(capfd: pytest.CaptureFixture[str]) -> None:
@@ -215,7 +233,7 @@ def test_module_that_takes_two_tensors_is_named() -> None:
             return super().forward(self.sum(x, x))
 
     with pytest.raises(
-        NniError, match=r"sum cannot be measured: it is called with a float32 tensor .*, a float32"
+        NniError, match=r"'sum' cannot be measured: it is called with a float32 tensor .*, a float32"
     ):
         BlockSpace(Joined(), IMAGES, REPORTER)
 
@@ -234,10 +252,42 @@ def test_space_that_nni_cannot_freeze_is_told() -> None:
     assert "NotImplementedError" in caught.value.why
 
 
-def test_unit_with_too_many_combinations_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(survey_module, "LARGEST_UNIT", 3)
-    with pytest.raises(NniError, match=r"4 combinations of choices decide about 'layers\.1'"):
-        BlockSpace(_deep(), IMAGES, REPORTER)
+def test_space_with_a_freeze_of_its_own_is_refused() -> None:
+    class Own(TwoLayers):
+        def freeze(self, sample: dict[str, int]) -> nn.Module:
+            return super().freeze(sample)
+
+    with pytest.raises(NniError, match="Own cannot be profiled: it has a freeze of its own"):
+        BlockSpace(Own(), IMAGES, REPORTER)
+
+
+def test_unit_that_needs_what_others_have_done_is_named() -> None:
+    class Needy(nn.Conv2d):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) * self.factor
+
+    class Joined(TwoLayers):
+        def __init__(self) -> None:
+            super().__init__()
+            self.needy = Needy(3, 3, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.needy.factor = 2
+            return super().forward(self.needy(x))
+
+    with pytest.raises(NniError, match="'needy' does not run by itself") as caught:
+        BlockSpace(Joined(), IMAGES, REPORTER)
+    assert "factor" in caught.value.why
+
+
+def test_unit_with_too_many_variants_or_shapes_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch, pytest.raises(NniError, match="'first' has 3 variants"):
+        patch.setattr(space_module, "MOST_VARIANTS", 2)
+        BlockSpace(TwoLayers(), IMAGES, REPORTER)
+    with monkeypatch.context() as patch, pytest.raises(NniError, match="too many choices shape") as caught:
+        patch.setattr(survey_module, "LARGEST", 2)
+        BlockSpace(Small(), IMAGES, REPORTER)
+    assert "3 combinations of depth" in caught.value.why
 
 
 def _with(mutable: nni.mutable.Mutable) -> ModelSpace:
@@ -248,22 +298,6 @@ def _with(mutable: nni.mutable.Mutable) -> ModelSpace:
             self.add_mutable(mutable)
 
     return Dangling()
-
-
-def _deep() -> ModelSpace:
-    class Deep(ModelSpace):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layers = Repeat(
-                lambda index: LayerChoice([Residual(3, 1), Residual(3, 3)], label=f"l{index}"),
-                (1, 2),
-                label="d",
-            )
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.layers(x)
-
-    return Deep()
 
 
 # Finding out what decides
@@ -280,7 +314,7 @@ def test_survey_finds_every_label_that_decides(pairs: list[tuple[list[str], list
     def look(sample) -> list[tuple[str, ...]]:
         return [tuple(sample[label] for label in dict.fromkeys(known + hidden)) for known, hidden in pairs]
 
-    units = [Unit((("child", "u"),), tuple(known), 1) for known, _ in pairs]
+    units = [Unit((("child", "u"),), tuple(known), (), 1) for known, _ in pairs]
     trees = survey(units, CHOICES, look, lambda done, total: None)
     for chosen in itertools.product(*CHOICES.values()):
         sample = dict(zip(CHOICES, chosen, strict=True))

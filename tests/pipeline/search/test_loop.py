@@ -57,7 +57,7 @@ def test_search_ends_alike_when_it_was_killed_and_continued(tmp_path):
     whole, _ = start(tmp_path / "whole.jsonl", 0.0).communicate(timeout=60)
     journal = tmp_path / "killed.jsonl"
     for lines in (3, 9):
-        process = start(journal, 0.05)
+        process = start(journal, 0.2)
         deadline = time.monotonic() + 60
         while not journal.exists() or journal.read_bytes().count(b"\n") < lines:
             assert time.monotonic() < deadline
