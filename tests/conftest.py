@@ -7,6 +7,11 @@ from collections.abc import Generator
 from typing import TypeVar
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# As Hypothesis has it in CI: on a busy machine, the time that an example takes says nothing.
+settings.register_profile("lathe", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("lathe")
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 ALLOWED_IN_CI = ("GPU",)

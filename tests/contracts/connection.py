@@ -171,7 +171,7 @@ class ConnectionContract:
 
     def test_run_refuses_a_command_that_does_not_exist(self, connection):
         with pytest.raises(TargetError):
-            connection.run(("no-such-command-anywhere",), timeout_s=5)
+            connection.run(("no-such-command-anywhere",), timeout_s=30)
 
     @pytest.mark.parametrize("name", ODD_NAMES)
     def test_push_and_pull_keep_every_byte_when_names_are_odd(self, connection, tmp_path, name):

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ports import free_port
 
 TOOL = Path(__file__).parent.parent.parent / "tools" / "arm64_device"
 BINFMT = Path("/proc/sys/fs/binfmt_misc")
@@ -96,12 +97,6 @@ def served(tree: Path, folder: Path, *arguments: str) -> Iterator[Board]:
         server.send_signal(signal.SIGTERM)
         server.wait()
         server.stdout.close()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def is_free(port: int) -> bool:

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from ports import free_port
 
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/usr/bin:/sbin")
 USER = getpass.getuser()
@@ -100,12 +101,6 @@ def make_key(path: Path) -> Path:
 
 def public(key: Path) -> str:
     return key.with_name(key.name + ".pub").read_text()
-
-
-def free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return int(server.getsockname()[1])
 
 
 def children(pid: int) -> list[int]:

@@ -97,7 +97,7 @@ def test_agent_says_failed_when_the_engine_has_no_profiler(tmp_path):
 def test_agent_tells_of_each_window_when_load_is_sustained(tmp_path):
     (tmp_path / "a.script").write_text("run")
     request = {"command": "sustain", "artifact": str(tmp_path / "a.script"), "protocol": PROTOCOL}
-    told = answers({**request, "duration_ns": 60_000_000, "window_ns": 20_000_000})
+    told = answers({**request, "duration_ns": 1_000_000_000, "window_ns": 100_000_000})
     windows = [event for event in told if event["event"] == "window"]
     assert told[-1]["event"] == "finished"
     assert len(windows) >= 2

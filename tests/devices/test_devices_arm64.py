@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from arm64 import BINFMT, TOOL, free_port, is_free, require_emulation, served, wait_for
+from arm64 import BINFMT, TOOL, is_free, require_emulation, served, wait_for
 from contracts.connection import ConnectionContract
 from contracts.runtime import QUICK
+from ports import free_port
 from tiny_models import INPUTS, tiny_reference
 
 from devices.connections.ssh import SshConnection

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 from contracts.connection import PARENT, ConnectionContract, is_mentioned, is_running, wait_until
-from ssh_server import USER, SshServer, free_port, make_key, public
+from ports import free_port
+from ssh_server import USER, SshServer, make_key, public
 
 from devices.connections.ssh import SshConnection
 from devices.errors import TargetError
@@ -39,6 +40,7 @@ def config(tmp_path_factory) -> Path:
 @pytest.fixture
 def connect(server, device, config):
     """Opens connections to the server, each with the settings that a test changes."""
+    assert wait_until(lambda: not server.sessions()), "a session of an earlier test goes on"
     opened: list[SshConnection] = []
 
     def connect(**settings) -> SshConnection:
@@ -102,17 +104,20 @@ def test_push_sends_again_when_only_a_part_is_there(connect, tmp_path):
     assert remote.read_bytes() == source.read_bytes()
 
 
-def test_run_leaves_neither_processes_nor_files_behind(connect, device):
+def test_run_leaves_neither_processes_nor_files_behind(connect, device, tmp_path):
     connection = connect()
     scratch = Path(connection.scratch())
     during: list[bool] = []
     mark = str(device).encode()
-    ended = connection.run(
-        ("sh", "-c", "cat; sleep 0.1"),
-        stdin=b"x\n",
-        timeout_s=30,
-        on_line=lambda _: during.append(is_mentioned(mark)),
-    )
+    wait = tmp_path / "wait"
+    wait.touch()
+
+    def look(_: str) -> None:
+        during.append(is_mentioned(mark))
+        wait.unlink()
+
+    script = 'cat; while [ -e "$0" ]; do sleep 0.02; done'
+    ended = connection.run(("sh", "-c", script, str(wait)), stdin=b"x\n", timeout_s=30, on_line=look)
     assert (ended.returncode, during) == (0, [True])
     assert not list(scratch.iterdir())
     assert wait_until(lambda: not is_mentioned(mark))
@@ -122,12 +127,11 @@ def test_run_leaves_neither_processes_nor_files_behind(connect, device):
 
 def test_run_reports_the_device_lost_and_leaves_nothing_when_the_connection_is_cut(connect, server):
     connection = connect()
-    before = set(server.sessions())
     lines: list[str] = []
 
     def cut(line: str) -> None:
         lines.append(line)
-        for session in set(server.sessions()) - before:
+        for session in server.sessions():
             os.kill(session, signal.SIGKILL)
 
     ended = connection.run((sys.executable, "-c", PARENT), timeout_s=60, on_line=cut)
@@ -139,13 +143,12 @@ def test_run_reports_the_device_lost_and_leaves_nothing_when_the_connection_is_c
 def test_run_reports_the_device_lost_when_it_falls_silent(connect, server, monkeypatch):
     monkeypatch.setattr("devices.connections.ssh.KEEPALIVE_S", 0.5)
     connection = connect()
-    before = set(server.sessions())
-    stopped: set[int] = set()
+    stopped: list[int] = []
     lines: list[str] = []
 
     def freeze(line: str) -> None:
         lines.append(line)
-        stopped.update(set(server.sessions()) - before)
+        stopped.extend(server.sessions())
         for session in stopped:
             os.kill(session, signal.SIGSTOP)
 
@@ -164,8 +167,7 @@ def test_run_connects_again_and_keeps_its_folder_when_the_device_was_lost(connec
     source.write_bytes(b"model")
     connection = connect()
     scratch, remote = connection.scratch(), connection.push(source)
-    before = server.sessions()
-    for session in before:
+    for session in server.sessions():
         os.kill(session, signal.SIGKILL)
     Path(remote).unlink()
     lines: list[str] = []
@@ -205,7 +207,7 @@ def test_run_ends_on_the_device_by_itself_when_the_host_falls_silent(connect, mo
         assert wait_until(lambda: not is_running(int(line)))
         stop.set()
 
-    connection.run((sys.executable, "-c", PARENT), timeout_s=1, on_line=stay, stop=stop)
+    connection.run((sys.executable, "-c", PARENT), timeout_s=3, on_line=stay, stop=stop)
     assert not is_running(int(lines[0]))
 
 
@@ -350,14 +352,13 @@ def write_config(server: SshServer, path: Path) -> None:
 def test_connecting_takes_everything_from_the_configuration_with_a_jump_host(connect, server, config):
     write_config(server, config)
     connection = connect(host="board", port=None, identity_file=None, known_hosts=None)
-    before = len(server.sessions())
     lines: list[str] = []
     # The address of the client and of the server, with ports.
     connection.run(("sh", "-c", "echo $SSH_CONNECTION"), timeout_s=10, on_line=lines.append)
     assert lines[0].split()[0] == "127.0.0.1"
-    assert len(server.sessions()) >= before + 2
+    assert len(server.sessions()) >= 2
     connection.close()
-    assert wait_until(lambda: len(server.sessions()) == before)
+    assert wait_until(lambda: not server.sessions())
 
 
 def test_connecting_fails_when_the_jump_host_does_not_reach_the_device(connect, server, config):

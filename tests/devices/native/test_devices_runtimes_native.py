@@ -136,14 +136,14 @@ def test_measure_reports_the_failure_and_goes_on_when_a_model_fails(
 
 @BOTH
 def test_measure_kills_the_tool_when_it_takes_too_long(runtime, target, ask, without_canary):
-    reply = ask(runtime, target, "hang", "plain", silence_s=1.5)
+    reply = ask(runtime, target, "hang", "plain", silence_s=3.0)
     assert (reply.only("failed")["job"], reply.only("failed")["code"]) == (0, "timeout")
     assert reply.only("result")["job"] == 1
 
 
 @BOTH
 def test_measure_ends_as_timed_out_when_the_whole_time_is_up(runtime, target, ask, without_canary):
-    reply = ask(runtime, target, "hang", "plain", timeout_s=1.0)
+    reply = ask(runtime, target, "hang", "plain", timeout_s=3.0)
     assert reply.ended.timed_out
     assert [event["event"] for event in reply.events] == ["ready", "started", "failed", "started"]
 
@@ -205,12 +205,12 @@ def test_predict_is_refused_with_a_way_out(runtime, target, ask, tmp_path):
 @BOTH
 def test_sustain_reports_windows_until_the_time_is_over(runtime, target, ask):
     reply = ask(
-        runtime, target, "plain", request=lambda model: Sustain(model, PROTOCOL, 300_000_000, 50_000_000)
+        runtime, target, "plain", request=lambda model: Sustain(model, PROTOCOL, 2_000_000_000, 50_000_000)
     )
     windows = reply.all("window")
     assert len(windows) >= 2 and reply.only("finished")
     starts = [window["start_ns"] for window in windows]
-    assert starts == sorted(starts) and starts[-1] < 300_000_000
+    assert starts == sorted(starts) and starts[-1] < 2_000_000_000
     assert all(window["samples_ns"] for window in windows)
     assert conditions_from_json(windows[0]["conditions"]).memory_available_bytes > 0
 
