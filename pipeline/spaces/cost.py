@@ -25,16 +25,11 @@ def block_cost(block: Block) -> Cost:
     Raises:
         ValueError: a block of another space.
     """
-    arguments = {name: float(value) for name, value in block.arguments}
-    match block.kind:
-        case "stem":
-            return _stem(block.input_shape, arguments)
-        case "mbconv":
-            return _mbconv(block.input_shape, arguments)
-        case "head":
-            return _head(block.input_shape, arguments)
-        case _:
-            raise ValueError(f"the mobile space has no block of kind {block.kind!r}")
+    try:
+        cost = _COSTS[block.kind]
+        return cost(block.input_shape, {name: float(value) for name, value in block.arguments})
+    except KeyError:
+        raise ValueError(f"the mobile space has no block of kind {block.kind!r} and such arguments") from None
 
 
 def network_cost(blocks: Iterable[Block]) -> Cost:
@@ -61,10 +56,15 @@ def _mbconv(input_shape: tuple[int, int, int], arguments: dict[str, float]) -> C
     cost += _convolution(hidden, int(arguments["out_channels"]), 1, pixels)
     if hidden > channels:
         cost += _convolution(channels, hidden, 1, height * width)
-    if arguments["squeeze_excite"] > 0:
-        squeezed = squeezed_channels(channels, arguments["squeeze_excite"])
-        cost += _linear(hidden, squeezed) + _linear(squeezed, hidden)
-    return cost
+    return cost + _gate(channels, hidden, arguments["squeeze_excite"])
+
+
+def _regular(input_shape: tuple[int, int, int], arguments: dict[str, float]) -> Cost:
+    channels, height, width = input_shape
+    out_channels = int(arguments["out_channels"])
+    pixels = _pixels(height, width, int(arguments["stride"]))
+    cost = _convolution(channels, out_channels, int(arguments["kernel"]), pixels)
+    return cost + _gate(channels, out_channels, arguments["squeeze_excite"])
 
 
 def _head(input_shape: tuple[int, int, int], arguments: dict[str, float]) -> Cost:
@@ -73,10 +73,20 @@ def _head(input_shape: tuple[int, int, int], arguments: dict[str, float]) -> Cos
     return _convolution(channels, features, 1, height * width) + _linear(features, int(arguments["classes"]))
 
 
+_COSTS = {"stem": _stem, "mbconv": _mbconv, "regular": _regular, "head": _head}
+
+
 def _convolution(channels_per_group: int, out_channels: int, kernel: int, pixels: int) -> Cost:
     """A convolution with its BatchNorm (parameters, but no MACs once folded)."""
     weights = channels_per_group * out_channels * kernel**2
     return Cost(weights * pixels, weights + 2 * out_channels)
+
+
+def _gate(in_channels: int, gated: int, ratio: float) -> Cost:
+    if ratio <= 0:
+        return Cost(0, 0)
+    squeezed = squeezed_channels(in_channels, ratio)
+    return _linear(gated, squeezed) + _linear(squeezed, gated)
 
 
 def _linear(inputs: int, outputs: int) -> Cost:

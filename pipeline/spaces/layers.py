@@ -1,4 +1,4 @@
-"""Torch modules of the mobile space: stem, inverted residual with squeeze-and-excite, head.
+"""Torch modules of the mobile space: stem, its kinds of layers with squeeze-and-excite, head.
 
 ReLU is used throughout and hard sigmoid in the gates: both are single operators that ONNX Runtime and LiteRT
 fuse or run natively, whereas ReLU6 becomes a clip that is not always fused. Every convolution is followed by
@@ -52,11 +52,36 @@ class SqueezeExcite(nn.Module):
         return features * gates
 
 
-class InvertedResidual(nn.Module):
+class _Layer(nn.Module):
+    """``layers`` and, where shape and channels are kept, a skip path that is added to their output.
+
+    Args:
+        layers: run in order.
+        keeps_shape: whether the output has the shape and channels of the input.
+        residual: whether there may be a skip path.
+        pool: kernel of the averages that the skip path takes of the input; 0 is the input itself.
+    """
+
+    def __init__(self, layers: list[nn.Module], *, keeps_shape: bool, residual: bool, pool: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*layers)
+        self.residual = residual and keeps_shape
+        # Averages of what is inside the image only, which is what every runtime's pooling can do.
+        self.pool = nn.AvgPool2d(pool, 1, pool // 2, count_include_pad=False) if pool else None
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Run the layers and add the skip path."""
+        result: Tensor = self.layers(features)
+        if not self.residual:
+            return result
+        return (features if self.pool is None else self.pool(features)) + result
+
+
+class InvertedResidual(_Layer):
     """Expand 1x1, depthwise, optional squeeze-and-excite, project 1x1 (1801.04381, 1807.11626).
 
-    ``(N, in, H, W)`` to ``(N, out, ceil(H/stride), ceil(W/stride))``. The input is added when shape and
-    channels are kept. An expansion of 1 has no expanding convolution.
+    ``(N, in, H, W)`` to ``(N, out, ceil(H/stride), ceil(W/stride))``. An expansion of 1 has no expanding
+    convolution, which leaves a depthwise-separable one.
     """
 
     def __init__(
@@ -68,8 +93,9 @@ class InvertedResidual(nn.Module):
         stride: int,
         expansion: int,
         squeeze_excite: float,
+        residual: bool = True,
+        pool: int = 0,
     ) -> None:
-        super().__init__()
         hidden = in_channels * expansion
         layers: list[nn.Module] = []
         if expansion > 1:
@@ -78,13 +104,32 @@ class InvertedResidual(nn.Module):
         if squeeze_excite > 0:
             layers.append(SqueezeExcite(hidden, squeezed_channels(in_channels, squeeze_excite)))
         layers.append(ConvBNReLU(hidden, out_channels, 1, activate=False))
-        self.layers = nn.Sequential(*layers)
-        self.residual = stride == 1 and in_channels == out_channels
+        keeps_shape = stride == 1 and in_channels == out_channels
+        super().__init__(layers, keeps_shape=keeps_shape, residual=residual, pool=pool)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Run the layers and add the input where the block is residual."""
-        result: Tensor = self.layers(features)
-        return features + result if self.residual else result
+
+class RegularConvolution(_Layer):
+    """Convolution over all channels, optional squeeze-and-excite (an operation of MnasNet, 1807.11626).
+
+    ``(N, in, H, W)`` to ``(N, out, ceil(H/stride), ceil(W/stride))``.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        kernel: int,
+        stride: int,
+        squeeze_excite: float,
+        residual: bool = True,
+        pool: int = 0,
+    ) -> None:
+        layers: list[nn.Module] = [ConvBNReLU(in_channels, out_channels, kernel, stride=stride)]
+        if squeeze_excite > 0:
+            layers.append(SqueezeExcite(out_channels, squeezed_channels(in_channels, squeeze_excite)))
+        keeps_shape = stride == 1 and in_channels == out_channels
+        super().__init__(layers, keeps_shape=keeps_shape, residual=residual, pool=pool)
 
 
 class Head(nn.Module):

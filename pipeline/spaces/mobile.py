@@ -1,38 +1,30 @@
-"""The mobile space: inverted residuals with factorised decisions per stage (MnasNet, 1807.11626)."""
+"""The mobile space: layers of one kind per stage, with factorised decisions (MnasNet, 1807.11626)."""
 
 from __future__ import annotations
 
 import functools
-import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from pipeline.spaces.base import Architecture, Block, Choice, Decision
+from pipeline.spaces.akd import akd_plan
+from pipeline.spaces.base import Architecture, Block, Choice, Decision, canonical
 from pipeline.spaces.decisions import DecisionSpace
-from pipeline.spaces.mobile_config import MobileSpaceConfig, StageConfig
+from pipeline.spaces.mobile_config import MobileSpaceConfig, SpaceConfig
+from pipeline.spaces.mobile_stage import Stage, StageChoice
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-class StageChoice(NamedTuple):
-    """One choice per decision of a stage, in the order of the stage's decisions."""
-
-    kernel: int
-    expansion: int
-    depth: int
-    width: int
-    squeeze_excite: float
-
-
 @dataclass(frozen=True)
 class MobileSpace(DecisionSpace):
-    """Stem, stages of inverted residuals, head.
+    """Stem, stages of layers, head.
 
     Decisions are named ``stage1.kernel``, ``stage1.expansion``, ``stage1.depth``, ``stage1.width``,
-    ``stage1.squeeze_excite``, ``stage2.kernel``, and so on.
+    ``stage1.squeeze_excite``, ``stage2.kernel``, and so on. Where a stage offers a choice of them,
+    ``stage1.operation`` is the first, on which the expansion depends, and ``stage1.skip`` the last.
     """
 
     config: MobileSpaceConfig
@@ -41,12 +33,12 @@ class MobileSpace(DecisionSpace):
 
     @classmethod
     def from_config(
-        cls, config: MobileSpaceConfig | None, input_shape: tuple[int, int, int], classes: int
+        cls, config: MobileSpaceConfig | SpaceConfig | None, input_shape: tuple[int, int, int], classes: int
     ) -> MobileSpace:
         """The space of ``config``, or of the defaults for the input's size.
 
         Args:
-            config: choices; None takes ``MobileSpaceConfig.for_input``.
+            config: choices, or a recipe's table with choices or a preset; None takes the preset ``mobile``.
             input_shape: channels, height, width.
             classes: number of logits.
 
@@ -55,16 +47,14 @@ class MobileSpace(DecisionSpace):
         """
         if min(*input_shape, classes) < 1:
             raise ValueError(f"input shape {input_shape} and {classes} classes must all be positive")
-        return cls(config or MobileSpaceConfig.for_input(input_shape), input_shape, classes)
+        if not isinstance(config, MobileSpaceConfig):
+            config = _planned(config or SpaceConfig(preset="mobile"), input_shape)
+        return cls(config, input_shape, classes)
 
     @functools.cached_property
     def decisions(self) -> tuple[Decision, ...]:
-        """Five decisions per stage."""
-        return tuple(
-            Decision(f"stage{number}.{name}", choices)
-            for number, stage in enumerate(self.config.stages, start=1)
-            for name, choices in zip(StageChoice._fields, _choices(stage), strict=True)
-        )
+        """Five decisions per stage; up to seven where operation and skip are among them."""
+        return tuple(decision for stage in self._stages for decision in stage.decisions.values())
 
     @property
     def description(self) -> dict[str, object]:
@@ -78,32 +68,28 @@ class MobileSpace(DecisionSpace):
         }
 
     def reference(self) -> Architecture:
-        """Largest width, depth, expansion and squeeze-and-excite ratio everywhere; kernel 5 where offered."""
-        return Architecture(
-            tuple((decision.name, _reference_choice(decision)) for decision in self.decisions)
+        """Largest width, depth, expansion and squeeze-and-excite ratio everywhere; kernel 5 where offered.
+
+        Inverted bottlenecks with identity skips where they are offered, else the first operation and skip.
+        """
+        return canonical(
+            self, Architecture(tuple((each.name, _reference_choice(each)) for each in self.decisions))
         )
 
     def blocks(self, architecture: Architecture) -> tuple[Block, ...]:
-        """Stem, every inverted residual, head."""
-        chosen = {decision.name: architecture[decision.name] for decision in self.decisions}
-        values = list(chosen.values())
-        fields = len(StageChoice._fields)
+        """Stem, every layer, head."""
+        chosen = dict(architecture.choices)
         blocks = [self._stem()]
         width = self.config.stem_width
-        for index in range(len(self.config.stages)):
-            stage_choice = StageChoice(*values[index * fields : (index + 1) * fields])  # type: ignore[arg-type]
-            blocks += self._stage_blocks(index, width, stage_choice)
-            width = stage_choice.width
+        for stage in self._stages:
+            choice = stage.choice(chosen)
+            blocks += stage.blocks(width, choice)
+            width = choice.width
         return (*blocks, self._head(width))
 
     def distinct_blocks(self) -> tuple[Block, ...]:
-        """Stem, every inverted residual by stage, heads; without going through the architectures."""
-        found = {self._stem(): None}
-        for index, stage in enumerate(self.config.stages):
-            for width, choice in itertools.product(self._widths_into(index), _stage_choices(stage)):
-                found |= dict.fromkeys(self._stage_blocks(index, width, choice))
-        heads = map(self._head, self._widths_into(len(self.config.stages)))
-        return tuple(found | dict.fromkeys(heads))
+        """Stem, every layer by stage, heads; without going through the architectures."""
+        return tuple(self._numbers)
 
     def extreme(self, cost: Callable[[Block], float], *, largest: bool = False) -> Architecture:
         """Exact, by dynamic programming over the stages; the state is the width that enters a stage.
@@ -111,21 +97,29 @@ class MobileSpace(DecisionSpace):
         An infinite cost keeps its block out of the smallest architecture wherever another exists, as does a
         negative infinite one out of the largest; the first of equals wins.
         """
-        price = functools.cache(lambda block: -cost(block) if largest else cost(block))
+        prices = [-cost(block) if largest else cost(block) for block in self._numbers]
+        stem = prices[self._numbers[self._stem()]]
         # Per width that enters the next stage: cheapest total so far and the choices that lead there.
-        best: dict[int, tuple[float, tuple[Choice, ...]]] = {
-            self.config.stem_width: (price(self._stem()), ())
-        }
-        for index, stage in enumerate(self.config.stages):
-            reached: dict[int, tuple[float, tuple[Choice, ...]]] = {}
-            for (width, (total, path)), choice in itertools.product(best.items(), _stage_choices(stage)):
-                cost_here = total + sum(map(price, self._stage_blocks(index, width, choice)))
-                if choice.width not in reached or cost_here < reached[choice.width][0]:
-                    reached[choice.width] = (cost_here, path + choice)
+        best: dict[int, tuple[float, tuple[StageChoice, ...]]] = {self.config.stem_width: (stem, ())}
+        for routes in self._routes:
+            reached: dict[int, tuple[float, tuple[StageChoice, ...]]] = {}
+            for width, (total, path) in best.items():
+                for choice, numbers in routes[width]:
+                    cost_here = total + sum([prices[number] for number in numbers])
+                    if choice.width not in reached or cost_here < reached[choice.width][0]:
+                        reached[choice.width] = (cost_here, (*path, choice))
             best = reached
-        totals = {width: total + price(self._head(width)) for width, (total, _) in best.items()}
+        totals = {
+            width: total + prices[self._numbers[self._head(width)]] for width, (total, _) in best.items()
+        }
         _, path = best[min(totals, key=totals.__getitem__)]
-        return Architecture(tuple((d.name, choice) for d, choice in zip(self.decisions, path, strict=True)))
+        return Architecture(
+            tuple(
+                (decision.name, getattr(choice, field))
+                for stage, choice in zip(self._stages, path, strict=True)
+                for field, decision in stage.decisions.items()
+            )
+        )
 
     def build(self, architecture: Architecture) -> nn.Module:
         """``nn.Sequential`` of the modules of its blocks, in order; weights from torch's global generator."""
@@ -149,12 +143,54 @@ class MobileSpace(DecisionSpace):
                 module = layers.ConvBNReLU(channels, kernel=3, **arguments)  # type: ignore[arg-type]
             case "mbconv":
                 module = layers.InvertedResidual(channels, **arguments)  # type: ignore[arg-type]
+            case "regular":
+                module = layers.RegularConvolution(channels, **arguments)  # type: ignore[arg-type]
             case "head":
                 module = layers.Head(channels, **arguments)  # type: ignore[arg-type]
             case _:
                 raise ValueError(f"the mobile space has no block of kind {block.kind!r}")
         layers.initialise(module)
         return module
+
+    @functools.cached_property
+    def _stages(self) -> tuple[Stage, ...]:
+        stages = self.config.stages
+        widths_in = ((self.config.stem_width,), *(stage.widths for stage in stages))
+        return tuple(
+            Stage(
+                f"stage{index + 1}",
+                stage,
+                widths_in[index],
+                self._size_into(index),
+                self._size_into(index + 1),
+            )
+            for index, stage in enumerate(stages)
+        )
+
+    @functools.cached_property
+    def _numbers(self) -> dict[Block, int]:
+        """Every distinct block with its number, in order."""
+        blocks = dict.fromkeys([self._stem()])
+        for stage in self._stages:
+            for width in stage.widths_in:
+                for choice in stage.choices():
+                    blocks |= dict.fromkeys(stage.blocks(width, choice))
+        blocks |= dict.fromkeys(map(self._head, self.config.stages[-1].widths))
+        return {block: number for number, block in enumerate(blocks)}
+
+    @functools.cached_property
+    def _routes(self) -> tuple[dict[int, list[tuple[StageChoice, tuple[int, ...]]]], ...]:
+        """Through every stage, by the width that enters it: choices, and the numbers of their blocks."""
+        return tuple(
+            {
+                width: [
+                    (choice, tuple(self._numbers[block] for block in stage.blocks(width, choice)))
+                    for choice in stage.choices()
+                ]
+                for width in stage.widths_in
+            }
+            for stage in self._stages
+        )
 
     def _stem(self) -> Block:
         return Block(
@@ -167,15 +203,6 @@ class MobileSpace(DecisionSpace):
         arguments = (("classes", self.classes), ("width", self.config.head_width))
         return Block("head", (width, *self._size_into(len(self.config.stages))), arguments)
 
-    def _stage_blocks(self, index: int, width: int, choice: StageChoice) -> Iterator[Block]:
-        stride = self.config.stages[index].stride
-        yield _mbconv((width, *self._size_into(index)), stride, choice)
-        for _ in range(choice.depth - 1):
-            yield _mbconv((choice.width, *self._size_into(index + 1)), 1, choice)
-
-    def _widths_into(self, index: int) -> tuple[int, ...]:
-        return self.config.stages[index - 1].widths if index else (self.config.stem_width,)
-
     def _size_into(self, index: int) -> tuple[int, int]:
         """Height and width of the features that enter a stage (or, past the last stage, the head)."""
         strides = [self.config.stem_stride, *(stage.stride for stage in self.config.stages[:index])]
@@ -185,26 +212,22 @@ class MobileSpace(DecisionSpace):
         return -(-height // factor), -(-width // factor)
 
 
-def _choices(stage: StageConfig) -> tuple[tuple[Choice, ...], ...]:
-    return (stage.kernels, stage.expansions, stage.depths, stage.widths, stage.squeeze_excite)
-
-
-def _stage_choices(stage: StageConfig) -> Iterator[StageChoice]:
-    return itertools.starmap(StageChoice, itertools.product(*_choices(stage)))
+def _planned(config: SpaceConfig, input_shape: tuple[int, int, int]) -> MobileSpaceConfig:
+    match config.preset:
+        case "akd":
+            return akd_plan(input_shape)
+        case "mobile":
+            return MobileSpaceConfig.for_input(input_shape)
+        case None:
+            return MobileSpaceConfig.model_validate(
+                {name: value for name, value in config if name != "preset"}
+            )
 
 
 def _reference_choice(decision: Decision) -> Choice:
-    if decision.name.endswith(".kernel") and 5 in decision.choices:
-        return 5
+    usual = {"kernel": 5, "operation": "inverted", "skip": "identity"}.get(decision.name.rpartition(".")[2])
+    if usual in decision.choices:
+        return usual
+    if isinstance(decision.choices[0], str):
+        return decision.choices[0]
     return max(decision.choices)
-
-
-def _mbconv(input_shape: tuple[int, int, int], stride: int, choice: StageChoice) -> Block:
-    arguments = (
-        ("expansion", choice.expansion),
-        ("kernel", choice.kernel),
-        ("out_channels", choice.width),
-        ("squeeze_excite", choice.squeeze_excite),
-        ("stride", stride),
-    )
-    return Block("mbconv", input_shape, arguments)

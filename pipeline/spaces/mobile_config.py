@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 T = TypeVar("T")
 
@@ -20,6 +28,10 @@ Counts = Annotated[tuple[Positive, ...], Field(min_length=1), AfterValidator(_di
 Kernels = Annotated[tuple[Literal[3, 5, 7], ...], Field(min_length=1), AfterValidator(_distinct)]
 Ratio = Annotated[float, Field(ge=0, le=1)]
 Ratios = Annotated[tuple[Ratio, ...], Field(min_length=1), AfterValidator(_distinct)]
+Operation = Literal["inverted", "separable", "regular"]
+Operations = Annotated[tuple[Operation, ...], Field(min_length=1), AfterValidator(_distinct)]
+Skip = Literal["identity", "pool", "none"]
+Skips = Annotated[tuple[Skip, ...], Field(min_length=1), AfterValidator(_distinct)]
 
 
 class StageConfig(BaseModel):
@@ -29,9 +41,13 @@ class StageConfig(BaseModel):
         widths: output channels.
         depths: numbers of layers.
         stride: of the first layer.
-        kernels: of the depthwise convolutions.
-        expansions: hidden channels as multiples of a layer's input channels.
+        kernels: of the depthwise or regular convolutions.
+        expansions: hidden channels of inverted bottlenecks as multiples of a layer's input channels.
         squeeze_excite: ratios of the gates' width to the input channels; 0 is no gate.
+        operations: what a layer is: an inverted bottleneck, a depthwise-separable convolution, which is one
+            without expansion, or a regular convolution.
+        skips: what is added to the output of a layer that keeps its shape: its input, the 3x3 averages of
+            its input, or nothing.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -42,6 +58,49 @@ class StageConfig(BaseModel):
     kernels: Kernels = (3, 5, 7)
     expansions: Counts = (3, 6)
     squeeze_excite: Ratios = (0.0, 0.25)
+    operations: Operations = ("inverted",)
+    skips: Skips = ("identity",)
+
+    @model_validator(mode="after")
+    def _operations_differ(self) -> Self:
+        if {"inverted", "separable"} <= set(self.operations) and 1 in self.expansions:
+            raise ValueError("an inverted bottleneck of expansion 1 is a separable convolution: offer one")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_usual(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Digests of spaces that offer no choice of operation and skip are those from before there was one.
+        return {
+            name: value
+            for name, value in serialise(self).items()
+            if name not in ("operations", "skips") or getattr(self, name) != _USUAL[name]
+        }
+
+
+Stages = Annotated[tuple[StageConfig, ...], Field(min_length=1)]
+_USUAL = {name: StageConfig.model_fields[name].default for name in ("operations", "skips")}
+
+
+class SpaceConfig(BaseModel):
+    """The table ``[space]`` of a recipe: a preset for the size of the input, or a plan by hand."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    preset: Literal["mobile", "akd"] | None = None
+    stem_width: Positive | None = None
+    stem_stride: Literal[1, 2] = 1
+    head_width: Positive | None = None
+    stages: Stages | None = None
+
+    @model_validator(mode="after")
+    def _preset_or_plan(self) -> Self:
+        by_hand = sorted(self.model_fields_set - {"preset"})
+        missing = [name for name in ("stem_width", "head_width", "stages") if getattr(self, name) is None]
+        if self.preset is not None and by_hand:
+            raise ValueError(f"a preset decides {', '.join(by_hand)}: remove them, or the preset")
+        if self.preset is None and missing:
+            raise ValueError(f"without a preset, {', '.join(missing)} must be given")
+        return self
 
 
 class MobileSpaceConfig(BaseModel):
@@ -52,7 +111,7 @@ class MobileSpaceConfig(BaseModel):
     stem_width: Positive
     stem_stride: Literal[1, 2] = 1
     head_width: Positive
-    stages: Annotated[tuple[StageConfig, ...], Field(min_length=1)]
+    stages: Stages
 
     @classmethod
     def for_input(cls, input_shape: tuple[int, int, int]) -> MobileSpaceConfig:

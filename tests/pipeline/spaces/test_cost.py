@@ -7,6 +7,7 @@ from torch import nn
 from pipeline.spaces.base import Block
 from pipeline.spaces.cost import Cost, block_cost, network_cost
 from pipeline.spaces.mobile import MobileSpace
+from pipeline.spaces.mobile_config import SpaceConfig
 
 
 def counted(module: nn.Module, shape: tuple[int, int, int]) -> Cost:
@@ -27,15 +28,17 @@ def counted(module: nn.Module, shape: tuple[int, int, int]) -> Cost:
     return Cost(macs, sum(parameter.numel() for parameter in module.parameters()))
 
 
+@pytest.mark.parametrize("preset", ["mobile", "akd"])
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 9, 7)])
-def test_block_cost_equals_what_hooks_count_on_every_block(shape):
-    space = MobileSpace.from_config(None, shape, 10)
+def test_block_cost_equals_what_hooks_count_on_every_block(preset, shape):
+    space = MobileSpace.from_config(SpaceConfig(preset=preset), shape, 10)
     for block in space.distinct_blocks():
         assert block_cost(block) == counted(space.build_block(block), block.input_shape)
 
 
-def test_network_cost_equals_what_hooks_count_on_whole_networks():
-    space = MobileSpace.from_config(None, (3, 32, 32), 10)
+@pytest.mark.parametrize("preset", ["mobile", "akd"])
+def test_network_cost_equals_what_hooks_count_on_whole_networks(preset):
+    space = MobileSpace.from_config(SpaceConfig(preset=preset), (3, 32, 32), 10)
     for seed in range(3):
         architecture = space.sample(random.Random(seed))
         assert network_cost(space.blocks(architecture)) == counted(
