@@ -1,0 +1,139 @@
+"""DNA from a cut teacher to selected architectures; what is finished stays in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from pipeline.data.base import Dataset
+from pipeline.errors import RecipeError, TeacherError
+from pipeline.methods.dna.block import BlockTask
+from pipeline.methods.dna.cutting import CutTeacher
+from pipeline.methods.dna.result import BlockRatings, DnaResult
+from pipeline.methods.dna.selecting import select_architectures
+from pipeline.methods.dna.settings import DnaSettings
+from pipeline.methods.dna.workers import run_tasks
+from pipeline.search.base import AdditiveLatencyModel
+from pipeline.spaces.base import Block
+from pipeline.spaces.dna import DnaSpace
+
+OnProgress = Callable[[int, int], None]
+"""Called with how many blocks are rated, and how many there are."""
+
+
+def run_dna(
+    space: DnaSpace,
+    teacher: CutTeacher,
+    dataset: Dataset,
+    settings: DnaSettings,
+    *,
+    models: Mapping[str, AdditiveLatencyModel[Block]],
+    limits: Mapping[str, float],
+    folder: Path,
+    seed: int,
+    count: int = 1,
+    workers: int = 1,
+    on_progress: OnProgress | None = None,
+) -> DnaResult:
+    """Train and rate the blocks of the space by the teacher's, and select the best architectures.
+
+    Nothing but the train split is looked at, and of that the images only. A run that was killed goes on from
+    the last finished epoch, and gives the same result; so does any number of workers.
+
+    Args:
+        space: of the student; its blocks have the strides of the teacher's.
+        teacher: from ``cut_teacher``.
+        dataset: a slice of its train split is held out for the ratings.
+        settings: of training and rating.
+        models: latency model per target, such as ``TableLatencyModel``.
+        limits: largest latency in ns by target, for the upper end of the estimate; ``macs`` and
+            ``parameters`` can be limited too. At least one.
+        folder: where finished blocks and checkpoints are kept; used by one run at a time.
+        seed: of weights, order, paths, and of the slice that is held out.
+        count: architectures wanted, the best first, for whoever goes on when the best fails its measurement.
+        workers: processes that work on blocks side by side; one works in this process.
+        on_progress: tells how far it is.
+
+    Raises:
+        TeacherError: the teacher has another number of blocks than the space, or blocks of other strides, or
+            features that do not vary.
+        BudgetError: no architecture of the space runs on every target.
+        RecipeError: a limit has no latency model or no meaning, or the settings do not fit together.
+        DataError: the train split is too small to be divided.
+        DnaError: training diverged, or a worker was lost again and again.
+        WorkFolderError: the folder cannot be written, or a checkpoint is damaged.
+    """
+    ratings = rate_blocks(
+        space,
+        teacher,
+        dataset,
+        settings,
+        folder=folder,
+        seed=seed,
+        workers=workers,
+        on_progress=on_progress,
+    )
+    found = select_architectures(space, ratings, models, limits, count=count)
+    return DnaResult(ratings, found.selected, found.nearest, found.exact)
+
+
+def rate_blocks(
+    space: DnaSpace,
+    teacher: CutTeacher,
+    dataset: Dataset,
+    settings: DnaSettings,
+    *,
+    folder: Path,
+    seed: int,
+    workers: int = 1,
+    on_progress: OnProgress | None = None,
+) -> tuple[BlockRatings, ...]:
+    """The ratings of all paths of all blocks; arguments and errors as of ``run_dna``."""
+    _check_alignment(space, teacher)
+    if settings.inputs == "student" and workers > 1:
+        raise RecipeError(
+            "blocks that are given the student's features cannot be trained side by side",
+            why="each needs the best path of the blocks before it",
+            fix="use one worker",
+        )
+    blocks = len(teacher.shapes)
+    tasks = [
+        BlockTask(space, teacher, dataset, settings, folder.absolute(), seed, block)
+        for block in range(blocks)
+    ]
+    # Sums depend on the number of threads, and so would the ratings on the number of workers.
+    run = partial(_ratings, threads=torch.get_num_threads())
+    ratings: list[BlockRatings] = []
+    for rated in run_tasks(run, tasks, workers):
+        ratings.append(rated)
+        if on_progress is not None:
+            on_progress(len(ratings), blocks)
+    return tuple(ratings)
+
+
+def _ratings(task: BlockTask, threads: int) -> BlockRatings:
+    torch.set_num_threads(threads)
+    return task.ratings()
+
+
+def _check_alignment(space: DnaSpace, teacher: CutTeacher) -> None:
+    """Every block of the student gives features of the size that the teacher's has there."""
+    blocks = len(space.config.blocks)
+    if blocks != len(teacher.shapes):
+        raise TeacherError(
+            f"the teacher is cut into {len(teacher.shapes)} blocks, the space has {blocks}",
+            why="each block of the student learns from one of the teacher",
+            fix="give the space as many blocks, or cut the teacher at other places",
+        )
+    for block, (_, *size) in enumerate(teacher.shapes, start=1):
+        own = space.size_into(block)
+        if tuple(size) != own:
+            raise TeacherError(
+                f"at the end of block {block} the teacher's features are {size[0]}x{size[1]}, the student's "
+                f"{own[0]}x{own[1]}",
+                why="a block of the student reproduces features of the same size, so their strides are equal",
+                fix="set the strides of the space as DnaSpaceConfig.for_teacher does",
+            )

@@ -1,0 +1,20 @@
+"""Tasks for other processes, some of which end the process they run in; without torch, to start fast."""
+
+import os
+from pathlib import Path
+
+
+def double(number: int) -> int:
+    return 2 * number
+
+
+def fail_once(path: Path) -> str:
+    """End the process as the kernel does when memory runs out, but only the first time."""
+    if not path.exists():
+        path.touch()
+        os._exit(137)
+    return path.name
+
+
+def fail_always(path: Path) -> str:
+    os._exit(137)

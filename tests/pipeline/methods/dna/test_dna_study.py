@@ -1,0 +1,70 @@
+"""What the study concludes from scores; the study itself is too long for a test."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from tools.studies.dna_page import page
+from tools.studies.dna_ranking import rank, rho, tau
+
+BANDS = np.repeat(np.arange(5), 6)
+RATERS = ("DNA", "SPOS", "MACs", "parameters", "distillation proxy")
+
+
+def document(rankings):
+    return {
+        "networks": 30,
+        "bands": 5,
+        "architectures": 1000,
+        "train_images": 100,
+        "test_images": 100,
+        "epochs_alone": 2,
+        "teacher_accuracy": 0.9,
+        "accuracies": {"least": 0.7, "mean": 0.75, "most": 0.8},
+        "macs": [1, 2],
+        "found": [{"limit_macs": 2e6, "macs": 1.5e6, "found": 0.8, "mean": 0.7, "best": 0.9}],
+        "rankings": {name: dataclasses.asdict(each) for name, each in rankings.items()},
+    }
+
+
+@given(pairs=st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=2, max_size=30))
+def test_correlations_are_those_of_scipy(pairs):
+    x, y = np.array(pairs, float).T
+    for ours, theirs in (
+        (tau(x, y, np.zeros(len(x), int)), stats.kendalltau(x, y).statistic),
+        (rho(x, y), stats.spearmanr(x, y).statistic if np.ptp(x) and np.ptp(y) else np.nan),
+    ):
+        assert ours == pytest.approx(theirs, nan_ok=True)
+
+
+def test_a_rater_that_only_knows_the_bands_has_no_rank_inside_them():
+    generator = np.random.default_rng(0)
+    accuracies = BANDS + generator.uniform(0, 0.1, 30)
+    ranking = rank({"DNA": accuracies, "bands": BANDS.astype(float)}, accuracies, BANDS)["bands"]
+    assert ranking.tau[0] > 0.8
+    assert ranking.tau_inside is None
+
+
+def test_page_says_what_is_shown_and_what_is_not():
+    generator = np.random.default_rng(1)
+    accuracies = generator.random(30)
+    scores = {name: accuracies if name == "DNA" else generator.random(30) for name in RATERS}
+    text = page("small", document(rank(scores, accuracies, BANDS)))
+    assert "Over all networks, DNA's tau is above zero" in text
+    assert "Inside the bands, it is above that of SPOS" in text
+    assert "| 2.00 | 1.50 | 80.00% | 70.00% | 90.00% |" in text
+    scores = {name: generator.random(30) for name in RATERS}
+    text = page("small", document(rank(scores, accuracies, BANDS)))
+    assert "Over all networks, DNA's tau is not shown to be above zero" in text
+    assert "it is above that of" not in text
+
+
+def test_page_of_equal_scores_calls_nothing_defined_and_claims_nothing():
+    text = page("smoke", document(rank(dict.fromkeys(RATERS, np.ones(30)), np.ones(30), BANDS)))
+    assert "not defined" in text
+    assert "is above" not in text
+    assert "its figures say nothing" in text

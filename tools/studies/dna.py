@@ -1,0 +1,241 @@
+"""Does the block-wise rating of DNA rank networks as training them does? On Fashion-MNIST, at small scale.
+
+python tools/studies/dna.py [--scale smoke|small|large] [--work FOLDER] [--page docs/results/dna.md]
+
+Networks drawn in equal numbers from bands of MACs are trained with labels under one recipe, twice with other
+seeds. Their test accuracies are what every rater has to rank: DNA and its ablations, a single-path supernet
+trained with labels (SPOS, 1904.00420), MACs, parameters, and the accuracy after a short distillation.
+Kendall's tau is taken over all networks, and over the pairs inside the bands; intervals are bootstrapped over
+networks. Then the network that DNA finds within each band's MACs is trained, and compared with the band's.
+
+Reads $LATHE_SHARED_DATA/fashion_mnist/fashion_mnist.npz. What is finished is kept in FOLDER, and a killed
+study goes on from there. The page is written if --page is given; at the scale "smoke" it says nothing about
+DNA.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from dna_page import write_page
+from dna_ranking import rank
+from dna_scale import SCALES, Scale, draw, macs_of, space_for, teacher_network
+from dna_spos import SposRater
+from torch import nn
+
+from pipeline.data.config import DataConfig
+from pipeline.data.loading import load
+from pipeline.distill.settings import TrainingSettings
+from pipeline.distill.targets import StoredTargets
+from pipeline.distill.training import accuracy, fit
+from pipeline.methods.dna.cutting import cut_teacher
+from pipeline.methods.dna.result import BlockRatings, block_losses
+from pipeline.methods.dna.run import rate_blocks
+from pipeline.methods.dna.selecting import select_architectures
+from pipeline.search.rater import DistillationRater
+from pipeline.spaces.cost import network_cost
+from pipeline.teachers.teacher import Member, Teacher
+from pipeline.work import WorkFolder
+
+SHARED = Path(os.environ.get("LATHE_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
+ABLATIONS = {
+    "DNA": {},
+    "DNA, student's features as input": {"inputs": "student"},
+    "DNA, raw MSE": {"measure": "mse"},
+    "DNA, no recalibration": {"recalibrate": False},
+}
+
+
+@dataclass(frozen=True)
+class Number:
+    """What a stage keeps that gives one number."""
+
+    value: float
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """What a stage keeps that gives a number per network."""
+
+    values: tuple[float, ...]
+
+
+class Study:
+    """The stages of the study; each is kept in the folder."""
+
+    def __init__(self, scale: Scale, work: WorkFolder, seed: int) -> None:
+        self.scale, self.work, self.seed = scale, work, seed
+        config = DataConfig(
+            kind="npz",
+            path=SHARED / "fashion_mnist" / "fashion_mnist.npz",
+            train_limit=scale.train,
+            test_limit=scale.test,
+        )
+        self.dataset = load(config, seed=seed)
+        self.space = space_for(self.dataset)
+        self.bands = draw(self.space, scale.networks, scale.bands, seed)
+        self.networks = [network for band in self.bands for network in band]
+        self.known = {"data": self.dataset.digest, "space": self.space.description, "seed": seed}
+
+    def fitted(
+        self, name: str, content: str, network: nn.Module, settings: TrainingSettings, seed: int
+    ) -> float:
+        """Test accuracy of a network, which ``content`` identifies, after training with labels."""
+        inputs = {
+            **self.known,
+            "network": content,
+            "training": settings.model_dump(mode="json"),
+            "training_seed": seed,
+        }
+
+        def compute(folder: Path) -> Number:
+            fit(network, self.dataset, settings, seed=seed, checkpoint=folder / "checkpoint")
+            return Number(accuracy(network, self.dataset.test, self.dataset.preprocessing))
+
+        return self.work.stage(name, inputs, Number, compute).value
+
+    def teacher(self) -> tuple[Teacher, float]:
+        torch.manual_seed(self.seed)
+        network = teacher_network(self.dataset)
+        value = self.fitted("teacher", "teacher", network, self.scale.teacher, self.seed)
+        # A finished checkpoint gives the weights of the best epoch without training.
+        checkpoint = self.work.folder_of("teacher") / "checkpoint"
+        fit(network, self.dataset, self.scale.teacher, seed=self.seed, checkpoint=checkpoint)
+        return Teacher([Member("teacher", network, "teacher")]), value
+
+    def accuracies(self, seed: int) -> list[float]:
+        """Test accuracy of every network, trained alone with labels."""
+        found = []
+        for network in self.networks:
+            torch.manual_seed(seed)
+            module = self.space.build(network)
+            name = f"alone-{network.identity[:12]}-{seed}"
+            found.append(self.fitted(name, network.identity, module, self.scale.alone, seed))
+            note(f"trained alone, seed {seed}: {len(found)}/{len(self.networks)}, {found[-1]:.4f}")
+        return found
+
+    def dna(self, teacher: Teacher, changes: dict[str, object]) -> tuple[BlockRatings, ...]:
+        cut = cut_teacher(teacher.module, self.dataset.input_shape)
+        settings = self.scale.dna.model_copy(update=changes)
+        folder = self.work.path / "dna"
+        return rate_blocks(self.space, cut, self.dataset, settings, folder=folder, seed=self.seed)
+
+    def losses(self, ratings: tuple[BlockRatings, ...]) -> list[float]:
+        return [sum(block_losses(self.space, ratings, network)) for network in self.networks]
+
+    def found(self, ratings: tuple[BlockRatings, ...], accuracies: list[float]) -> list[dict[str, float]]:
+        """For each band, DNA's network with no more MACs than its largest, trained as the band's were."""
+        rows = []
+        count = len(self.bands[0])
+        for number, band in enumerate(self.bands):
+            most = max(macs_of(self.space, network) for network in band)
+            best = select_architectures(self.space, ratings, {}, {"macs": most}).selected[0]
+            torch.manual_seed(0)
+            module = self.space.build(best.architecture)
+            own = self.fitted(f"found-{number}", best.architecture.identity, module, self.scale.alone, 0)
+            others = accuracies[number * count : (number + 1) * count]
+            rows.append(
+                {
+                    "limit_macs": float(most),
+                    "macs": best.costs["macs"],
+                    "found": own,
+                    "mean": float(np.mean(others)),
+                    "best": max(others),
+                }
+            )
+        return rows
+
+    def spos(self) -> list[float]:
+        inputs = {**self.known, "spos": asdict(self.scale.spos), "networks": self._identities()}
+
+        def compute(folder: Path) -> Numbers:
+            rater = SposRater(self.space, self.dataset, self.scale.spos, self.seed)
+            rater.train(folder / "checkpoint")
+            return Numbers(tuple(rater.rate(network) for network in self.networks))
+
+        return list(self.work.stage("spos", inputs, Numbers, compute).values)
+
+    def proxy(self, teacher: Teacher) -> list[float]:
+        """Validation accuracy after a short distillation."""
+        settings = self.scale.proxy
+        targets = StoredTargets(teacher, self.dataset.train, self.dataset.preprocessing)
+        rater = DistillationRater(self.space, self.dataset, targets, settings, seed=self.seed)
+        found = []
+        for network in self.networks:
+            inputs = {**self.known, "network": network.identity, "proxy": settings.model_dump(mode="json")}
+            name = f"proxy-{network.identity[:12]}"
+            rated = self.work.stage(
+                name, inputs, Number, lambda folder, each=network: Number(rater.rate(each).value)
+            )
+            found.append(rated.value)
+        return found
+
+    def _identities(self) -> list[str]:
+        return [network.identity for network in self.networks]
+
+
+def note(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def run(study: Study) -> dict[str, object]:
+    """Every rater's ranking, as JSON."""
+    started = time.perf_counter()
+    teacher, teacher_accuracy = study.teacher()
+    note(f"teacher {teacher_accuracy:.4f}")
+    scores: dict[str, list[float]] = {}
+    ratings = study.dna(teacher, {})
+    for name, changes in ABLATIONS.items():
+        scores[name] = [-loss for loss in study.losses(study.dna(teacher, changes))]
+        note(f"rated by {name}, {time.perf_counter() - started:.0f} s")
+    scores["SPOS"] = study.spos()
+    scores["distillation proxy"] = study.proxy(teacher)
+    costs = [network_cost(study.space.blocks(network)) for network in study.networks]
+    scores["MACs"] = [float(cost.macs) for cost in costs]
+    scores["parameters"] = [float(cost.parameters) for cost in costs]
+    note(f"all rated, {time.perf_counter() - started:.0f} s")
+    first, second = (study.accuracies(seed) for seed in (0, 1))
+    scores["trained again (ceiling)"] = second
+    bands = np.repeat(np.arange(len(study.bands)), [len(band) for band in study.bands])
+    rankings = rank({name: np.array(each) for name, each in scores.items()}, np.array(first), bands)
+    return {
+        "networks": len(study.networks),
+        "bands": len(study.bands),
+        "architectures": study.space.count(),
+        "train_images": len(study.dataset.train),
+        "test_images": len(study.dataset.test),
+        "epochs_alone": study.scale.alone.epochs,
+        "teacher_accuracy": teacher_accuracy,
+        "accuracies": {"least": min(first), "mean": float(np.mean(first)), "most": max(first)},
+        "macs": [min(cost.macs for cost in costs), max(cost.macs for cost in costs)],
+        "found": study.found(ratings, first),
+        "rankings": {name: dataclasses.asdict(each) for name, each in rankings.items()},
+        "scores": scores | {"accuracy": first},
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Rank correlation of DNA's rating on Fashion-MNIST.")
+    parser.add_argument("--scale", choices=SCALES, default="smoke")
+    parser.add_argument("--work", type=Path, default=Path("lathe-work/dna"))
+    parser.add_argument("--page", type=Path)
+    arguments = parser.parse_args()
+    with WorkFolder(arguments.work / arguments.scale).opened() as work:
+        document = run(Study(SCALES[arguments.scale], work, seed=0))
+    print(json.dumps(document, indent=1, allow_nan=False))
+    if arguments.page:
+        write_page(arguments.page, arguments.scale, document)
+
+
+if __name__ == "__main__":
+    main()

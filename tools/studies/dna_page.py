@@ -1,0 +1,86 @@
+"""The page of the DNA study, from its document."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pipeline.work import write_atomically
+
+_DNA = "DNA"
+
+
+def write_page(path: Path, scale: str, document: dict[str, Any]) -> None:
+    """Write the page, whole or not at all."""
+    write_atomically(path, page(scale, document).encode())
+
+
+def page(scale: str, document: dict[str, Any]) -> str:
+    """The study as Markdown."""
+    accuracies, macs = document["accuracies"], document["macs"]
+    lines = [
+        "# DNA's rating against trained networks",
+        "",
+        f"`python tools/studies/dna.py --scale {scale}`: {document['networks']} networks of a space of "
+        f"{document['architectures']:,}, as many from each of {document['bands']} bands of MACs "
+        f"({macs[0] / 1e6:.2f} to {macs[1] / 1e6:.2f} million), trained with labels for "
+        f"{document['epochs_alone']} epochs on {document['train_images']} images of Fashion-MNIST. On "
+        f"{document['test_images']} test images they reach {accuracies['least']:.2%} to "
+        f"{accuracies['most']:.2%}, in the mean {accuracies['mean']:.2%}; the teacher "
+        f"{document['teacher_accuracy']:.2%}.",
+        "",
+        "Every rater is compared with these accuracies: Kendall's tau over all networks and over the pairs "
+        "inside a band, and Spearman's rho, each with a 95 % bootstrap interval over networks. \"Trained "
+        'again" has the same networks trained with another seed: no rater can be expected to do better.',
+        "",
+        "DNA's lead is by how much its tau is larger than the other's, on the same networks.",
+        "",
+        "| rater | tau | tau inside bands | rho | DNA's lead | DNA's lead inside bands |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, ranking in document["rankings"].items():
+        cells = [_interval(ranking[key]) for key in ("tau", "tau_inside", "rho")]
+        leads = [_interval(ranking[key]) if name != _DNA else "" for key in ("lead", "lead_inside")]
+        lines.append(f"| {name} | {' | '.join(cells + leads)} |")
+    lines += ["", *_verdict(document["rankings"]), ""]
+    lines += [
+        "The network that DNA selects with no more MACs than the largest of a band, trained once like the "
+        "band's networks:",
+        "",
+        "| million MACs at most | its own | test accuracy | band's mean | band's best |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for row in document["found"]:
+        own = " | ".join(f"{row[key]:.2%}" for key in ("found", "mean", "best"))
+        lines.append(f"| {row['limit_macs'] / 1e6:.2f} | {row['macs'] / 1e6:.2f} | {own} |")
+    lines.append("")
+    if scale == "smoke":
+        lines += ["This scale only shows that the study runs: its figures say nothing about the raters.", ""]
+    return "\n".join(lines)
+
+
+def _interval(values: list[float] | None) -> str:
+    if values is None:
+        return "not defined"
+    value, low, high = values
+    return f"{value:.2f} ({low:.2f} to {high:.2f})"
+
+
+def _verdict(rankings: dict[str, Any]) -> list[str]:
+    """What the intervals allow to be said, null results included."""
+    lines = []
+    for key, lead, where in (
+        ("tau", "lead", "Over all networks"),
+        ("tau_inside", "lead_inside", "Inside the bands"),
+    ):
+        sure = "is above zero" if _positive(rankings[_DNA][key]) else "is not shown to be above zero"
+        lines.append(f"- {where}, DNA's tau {sure}.")
+        for other in ("SPOS", "MACs", "parameters", "distillation proxy"):
+            better = "is above" if _positive(rankings[other][lead]) else "is not shown to be above"
+            lines.append(f"- {where}, it {better} that of {other}.")
+    return lines
+
+
+def _positive(values: list[float] | None) -> bool:
+    """Whether the whole interval is."""
+    return values is not None and values[1] > 0

@@ -1,0 +1,131 @@
+"""Sizes of the DNA study, its space, its teacher, and the networks that are drawn."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+import numpy as np
+from torch import nn
+
+from pipeline.data.base import Dataset
+from pipeline.distill.settings import TrainingSettings
+from pipeline.methods.dna.settings import DnaSettings
+from pipeline.spaces.base import Architecture
+from pipeline.spaces.cost import network_cost
+from pipeline.spaces.dna import DnaSpace
+from pipeline.spaces.dna_config import CellConfig, DnaBlockConfig, DnaSpaceConfig
+from pipeline.teachers.convnet import ConvNet
+
+
+@dataclass(frozen=True)
+class SposSettings:
+    """How the supernet is trained, and how many train images give BatchNorm's statistics of a network."""
+
+    epochs: int
+    calibration_images: int
+    batch_size: int = 64
+    learning_rate: float = 0.05
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Sizes of the study.
+
+    Attributes:
+        train: images for training and validation.
+        test: images on which trained networks are compared.
+        networks: drawn in all.
+        bands: of MACs, with as many networks each.
+        teacher, alone, proxy: trainings of the teacher, of networks alone, and of the short distillation.
+        dna, spos: trainings of the supernets; at the scale "small" they take about as long as each other.
+    """
+
+    train: int
+    test: int
+    networks: int
+    bands: int
+    teacher: TrainingSettings
+    alone: TrainingSettings
+    proxy: TrainingSettings
+    dna: DnaSettings
+    spos: SposSettings
+
+
+def training(epochs: int) -> TrainingSettings:
+    return TrainingSettings(epochs=epochs, patience=epochs, augment="crop-flip")
+
+
+SCALES = {
+    "smoke": Scale(
+        1_000,
+        500,
+        6,
+        2,
+        training(2),
+        training(2),
+        TrainingSettings(epochs=1),
+        DnaSettings(epochs=1, rating_images=40, calibration_images=40),
+        SposSettings(epochs=1, calibration_images=40),
+    ),
+    "small": Scale(
+        5_000,
+        10_000,
+        30,
+        5,
+        training(15),
+        training(8),
+        TrainingSettings(epochs=1),
+        DnaSettings(epochs=12, rating_images=400, calibration_images=256),
+        SposSettings(epochs=27, calibration_images=256),
+    ),
+    "large": Scale(
+        60_000,
+        10_000,
+        40,
+        5,
+        training(30),
+        training(30),
+        TrainingSettings(epochs=3),
+        DnaSettings(epochs=20),
+        SposSettings(epochs=100, calibration_images=256),
+    ),
+}
+
+
+def space_for(dataset: Dataset) -> DnaSpace:
+    """Three blocks of 2 layers, or of 3 wider ones, with 4 operations."""
+
+    def block(narrow: int, wide: int, stride: int) -> DnaBlockConfig:
+        cells = (CellConfig(depth=2, width=narrow), CellConfig(depth=3, width=wide))
+        return DnaBlockConfig(cells=cells, stride=stride, kernels=(3, 5), expansions=(2, 4))
+
+    config = DnaSpaceConfig(
+        stem_width=8,
+        stem_stride=2,
+        head_width=64,
+        blocks=(block(8, 12, 1), block(12, 20, 2), block(20, 32, 2)),
+    )
+    return DnaSpace(config, dataset.input_shape, len(dataset.classes))
+
+
+def teacher_network(dataset: Dataset) -> nn.Module:
+    """A ConvNet whose stem halves the images, so that one core suffices."""
+    network = ConvNet(dataset.input_shape[0], len(dataset.classes), width=16, depth=2)
+    stem = network.stem[0]
+    assert isinstance(stem, nn.Conv2d)
+    stem.stride = (2, 2)
+    return network
+
+
+def macs_of(space: DnaSpace, architecture: Architecture) -> int:
+    return network_cost(space.blocks(architecture)).macs
+
+
+def draw(space: DnaSpace, networks: int, bands: int, seed: int) -> list[list[Architecture]]:
+    """As many distinct architectures from each band of MACs; the bands hold equal shares of the space."""
+    generator = random.Random(seed)
+    drawn = {space.sample(generator): None for _ in range(200 * networks)}
+    ordered = sorted(drawn, key=lambda each: macs_of(space, each))
+    parts = np.array_split(np.arange(len(ordered)), bands)
+    return [[ordered[i] for i in generator.sample(list(part), networks // bands)] for part in parts]
