@@ -1,9 +1,14 @@
-"""Which whole networks to measure for a network model: some that tell most, some at random."""
+"""Which whole networks to measure for a network model, some that tell most, some at random; and when."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TypeVar
+
 import numpy as np
 from numpy.typing import NDArray
+
+T = TypeVar("T")
 
 Floats = NDArray[np.float64]
 
@@ -14,6 +19,19 @@ INFORMATIVE_EVERY = 3
 def is_random(position: int) -> bool:
     """Whether the network at this position of a plan is one that was drawn."""
     return position % INFORMATIVE_EVERY != INFORMATIVE_EVERY - 1
+
+
+def spread(blocks: Sequence[T], networks: Sequence[T]) -> list[T]:
+    """All in one order, either as it was, with the networks evenly among the blocks.
+
+    What is measured is measured in batches, minutes apart, between which a machine changes in ways that the
+    canary does not tell in full. Networks of one batch agree too well with a model that is fitted on them;
+    those of all batches differ from it as much as a network will that is measured in a batch to come.
+    """
+    placed = [
+        ((index + 0.5) / len(some), each) for some in (blocks, networks) for index, each in enumerate(some)
+    ]
+    return [each for _, each in sorted(placed, key=lambda pair: pair[0])]
 
 
 def order(features: Floats, drawn: int) -> list[int]:

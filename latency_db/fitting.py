@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,13 +53,26 @@ def fit_relative(features: Floats, measured: Floats) -> Floats:
     return coefficients
 
 
-def leave_one_out_scores(features: Floats, measured: Floats, scored: Sequence[int]) -> Floats:
-    """Absolute log ratio of measured to predicted latency by a fit without it, of the ``scored`` networks."""
+def left_out_scores(
+    features: Floats, measured: Floats, scored: Sequence[int], batches: Sequence[Hashable]
+) -> Floats:
+    """Absolute log ratio of measured to predicted latency of the ``scored`` networks, by fits without them.
+
+    A network is left out together with its batch, so that it is predicted as one of a batch to come is; and
+    alone where few would remain.
+    """
+
+    @functools.cache
+    def fit_on(kept: tuple[int, ...]) -> Floats:
+        return fit_relative(features[list(kept)], measured[list(kept)])
+
     scores = np.empty(len(scored))
-    for position, left_out in enumerate(scored):
-        kept = np.arange(len(measured)) != left_out
-        predicted = float(features[left_out] @ fit_relative(features[kept], measured[kept]))
-        scores[position] = abs(math.log(measured[left_out] / predicted)) if predicted > 0 else math.inf
+    for position, network in enumerate(scored):
+        kept = tuple(each for each, batch in enumerate(batches) if batch != batches[network])
+        if 2 * len(kept) < len(measured):
+            kept = tuple(each for each in range(len(measured)) if each != network)
+        predicted = float(features[network] @ fit_on(kept))
+        scores[position] = abs(math.log(measured[network] / predicted)) if predicted > 0 else math.inf
     return scores
 
 

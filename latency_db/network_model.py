@@ -13,7 +13,7 @@ to whole networks that were measured, and states how far it was off on networks 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -22,7 +22,7 @@ import numpy as np
 from latency_db.errors import EstimateError
 from latency_db.estimate import Estimate
 from latency_db.features import Floats, Terms, block_properties, network_properties
-from latency_db.fitting import conformal_factor, fit_relative, leave_one_out_scores
+from latency_db.fitting import conformal_factor, fit_relative, left_out_scores
 from latency_db.table import LatencyTable
 
 MIN_NETWORKS = 6
@@ -64,15 +64,18 @@ class NetworkModel:
         *,
         scored: Sequence[int] | None = None,
         paces_ns: Sequence[float | None] | None = None,
+        batches: Sequence[Hashable] | None = None,
     ) -> Self:
         """Fit on measured networks, each given by the identities of its blocks.
 
         The fit minimises relative errors, with Huber's weights against outliers; see ``features.Terms`` for
-        its terms. The interval is conformal over leave-one-out residuals (the jackknife of Barber et al.,
-        "Predictive inference with the jackknife+", 2021): the ceil((n + 1) * coverage)-th smallest of the n
-        absolute log ratios of measured to predicted. Where n is too small for ``coverage``, the largest is
-        taken and the coverage that it has, n / (n + 1), is stated instead. It holds for networks drawn like
-        the ``scored`` ones.
+        its terms. The interval is conformal over the residuals of networks that a fit had not seen (the
+        jackknife of Barber et al., "Predictive inference with the jackknife+", 2021): the
+        ceil((n + 1) * coverage)-th smallest of the n absolute log ratios of measured to predicted. Where n is
+        too small for ``coverage``, the largest is taken and the coverage that it has, n / (n + 1), is stated
+        instead. It holds for networks drawn like the ``scored`` ones; and, where these were measured in
+        several batches, for those of a further one, since each is left out with its whole batch (Lee, Barber
+        and Willett, "Distribution-free inference with hierarchical data", 2023).
 
         Args:
             table: latencies and traits of the blocks.
@@ -82,6 +85,7 @@ class NetworkModel:
             scored: indices of the networks whose residuals make the interval: those that were drawn at
                 random, where others were chosen for the fit. All of them, if None.
             paces_ns: how fast the machine was when each network was measured (``Measurement.pace_ns``).
+            batches: in which batch each was measured, as by ``Measurement.started_at``; all in one, if None.
 
         Raises:
             EstimateError: fewer than 6 networks, a network whose blocks were not measured or cannot run, or
@@ -114,7 +118,8 @@ class NetworkModel:
         *coefficients, fixed = fit_relative(features, measured).tolist()
         scale, per_block, boundary, weights = (np.array(coefficients) @ terms).tolist()
         among = range(len(networks)) if scored is None else scored
-        factor, reached = conformal_factor(leave_one_out_scores(features, measured, among), coverage)
+        scores = left_out_scores(features, measured, among, batches or [None] * len(networks))
+        factor, reached = conformal_factor(scores, coverage)
         if math.isinf(factor):
             raise EstimateError(
                 "the latencies of these networks do not follow from those of their blocks",

@@ -23,7 +23,7 @@ from latency_db.errors import StoreError
 from latency_db.keys import Key, Workload
 from latency_db.miss import explanation
 from latency_db.opening import default_url, open_engine
-from latency_db.rows import outcome_of, row_of
+from latency_db.rows import outcome_of, rows_of
 from latency_db.schema import PARTS, measurements
 
 Entry = tuple[Workload, RuntimeIdentity, DeviceIdentity, MeasuringProtocol, Outcome]
@@ -79,7 +79,7 @@ class Store:
 
     def add_all(self, entries: Iterable[Entry]) -> list[Key]:
         """Store many outcomes in one transaction, all or none; see ``add``."""
-        keys, rows = [], []
+        keyed: list[tuple[Key, str, Outcome]] = []
         parts: dict[tuple[str, str], Mapping[str, Any]] = {}
         for workload, runtime, device, protocol, outcome in entries:
             if isinstance(outcome, Measurement) and (outcome.runtime, outcome.device, outcome.protocol) != (
@@ -90,10 +90,9 @@ class Store:
                 raise ValueError("the measurement ran on another runtime, device or protocol than given")
             key = Key.of(workload, runtime, device, protocol)
             parts |= {(part, getattr(key, part)): content for part, content in key.contents.items()}
-            keys.append(key)
-            rows.append(row_of(key, device.instance, outcome))
-        self.put(parts, rows)
-        return keys
+            keyed.append((key, device.instance, outcome))
+        self.put(parts, rows_of(keyed))
+        return [key for key, *_ in keyed]
 
     def put(
         self, parts: Mapping[tuple[str, str], Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]

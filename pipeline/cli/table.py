@@ -19,13 +19,16 @@ from pipeline.cli.table_options import (
     OneTarget,
     SpaceName,
     SpaceOptions,
+    TableName,
     Targets,
     block_texts,
+    named_tables,
     parsed,
     reporter,
     with_options,
 )
-from pipeline.cli.table_text import table_line, verified_text
+from pipeline.cli.table_predict import predict
+from pipeline.cli.table_text import difference_text, shown_text, table_line, verified_text
 from pipeline.cli.table_transfer import transfer
 
 if TYPE_CHECKING:
@@ -92,25 +95,31 @@ def build(
 @table_app.command("show")
 @with_options
 def show(
-    target: OneTarget,
+    file: Annotated[str | None, typer.Argument(metavar="FILE", help="A file of lathe table export.")] = None,
     *,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            "--target", metavar="T", help="Instead of a file: a target with a table in the database."
+        ),
+    ] = None,
     space_options: SpaceOptions,
     bench_options: BenchOptions,
     json_output: Json = False,
 ) -> None:
-    """Show a table from the database: every block's latency, what failed and why, and the network model."""
+    """Show a table: every block's latency, what failed and why, and the network model.
+
+    A file needs no database, device or torch; --space, --input and --classes are for a target.
+    """
     from pipeline.tables.exchange import table_json
 
-    with _loaded(target, space_options, bench_options) as (_, found, built):
-        names = block_texts(found)
+    if (file is None) == (target is None):
+        raise typer.BadParameter("give a file, or --target")
+    [content] = named_tables([file or target or ""], space_options, bench_options)
     if json_output:
-        print_json(table_json(built.model, names))
-        return
-    for identity, row in sorted(built.table.rows.items(), key=lambda each: -each[1].value_ns):
-        typer.echo(f"{row.value_ns / 1e6:9.4f} ms  {names[identity]}")
-    for identity, reason in built.table.failed.items():
-        typer.echo(f"cannot run    {names[identity]}: {reason.code}: {reason.detail}")
-    typer.echo(table_line(built.model))
+        print_json(table_json(content.model, content.blocks))
+    else:
+        typer.echo(shown_text(content.model, content.blocks))
 
 
 @table_app.command("verify")
@@ -159,31 +168,29 @@ def export(
 
 
 @table_app.command("diff")
+@with_options
 def diff(
-    first: Annotated[str, typer.Argument(metavar="FILE", help="A file of lathe table export.")],
-    second: Annotated[str, typer.Argument(metavar="FILE", help="Another.")],
+    first: TableName,
+    second: TableName,
+    *,
+    space_options: SpaceOptions,
+    bench_options: BenchOptions,
     json_output: Json = False,
 ) -> None:
-    """Compare two exported tables block by block: of one target at two times, or of two targets."""
+    """Compare two tables block by block: of one target at two times, or of two targets.
+
+    Files need no database; --space, --input and --classes are for targets.
+    """
     from dataclasses import asdict
-    from pathlib import Path
 
-    from pipeline.tables.exchange import difference, read_table
+    from pipeline.tables.exchange import difference
 
-    found = difference(read_table(Path(first)).table, read_table(Path(second)).table)
+    one, other = named_tables([first, second], space_options, bench_options)
+    found = difference(one.model.table, other.model.table)
     if json_output:
         print_json(asdict(found))
-        return
-    for line in found.key or ("measured under one key",):
-        typer.echo(line)
-    alone = f"{len(found.only_first)} only in the first, {len(found.only_second)} only in the second"
-    typer.echo(f"{found.shared} blocks in both, {alone}")
-    if found.median_ratio is not None:
-        ranks = "undefined" if found.spearman is None else f"{found.spearman:.4f}"
-        typer.echo(
-            f"second over first: median {found.median_ratio:.3f}x, from {found.smallest_ratio:.3f}x to "
-            f"{found.largest_ratio:.3f}x; Spearman {ranks}; {len(found.beyond)} beyond their intervals"
-        )
+    else:
+        typer.echo(difference_text(found))
 
 
 @table_app.command("plan")
@@ -253,4 +260,5 @@ def _loaded(
         yield bench, found, load(found, parsed([target])[0], bench)
 
 
+table_app.command("predict")(predict)
 table_app.command("transfer")(transfer)

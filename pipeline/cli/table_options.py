@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from inspect import Parameter
@@ -14,8 +14,10 @@ import typer
 
 if TYPE_CHECKING:
     from devices.target import Target
+    from latency_db.network_model import NetworkModel
     from pipeline.progress import Reporter
     from pipeline.spaces.base import Space
+    from pipeline.tables.documents import Content
     from pipeline.tables.request import Bench
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
@@ -28,6 +30,12 @@ Targets = Annotated[
     list[str], typer.Option("--target", metavar="T", help="Target, e.g. host/litert:fp32@1; repeatable.")
 ]
 OneTarget = Annotated[str, typer.Option("--target", metavar="T", help="Target, e.g. host/litert:fp32@1.")]
+TableName = Annotated[
+    str,
+    typer.Argument(
+        metavar="TABLE", help="A file of lathe table export, or a target with a table in the database."
+    ),
+]
 Networks = Annotated[int, typer.Option("--networks", min=6, help="Whole networks to measure for the model.")]
 Launches = Annotated[int, typer.Option("--launches", min=3, help="Launches of each workload.")]
 Db = Annotated[
@@ -98,6 +106,28 @@ def parsed(targets: list[str]) -> list[Target]:
     return list(dict.fromkeys(map(Target.parse, targets)))
 
 
+def named_tables(
+    names: Sequence[str], space_options: SpaceOptions, bench_options: BenchOptions
+) -> list[Content[NetworkModel]]:
+    """Tables by files of ``lathe table export``, or by targets, for which the database is opened.
+
+    Raises:
+        typer.BadParameter: the options of a space are given, and all names are files.
+        LatheError: a file cannot be read, or the database has no such table.
+    """
+    from pipeline.tables.exchange import read_table, table_file
+
+    files = [table_file(name) for name in names]
+    if all(files) and space_options != SpaceOptions():
+        raise typer.BadParameter(
+            "a file says itself which space it is of: leave out --space, --input, --classes"
+        )
+    return [
+        _stored_table(name, space_options, bench_options) if file is None else read_table(file)
+        for name, file in zip(names, files, strict=True)
+    ]
+
+
 def reporter() -> Reporter:
     """Progress on standard error."""
     from pipeline.progress import ConsoleReporter
@@ -108,6 +138,18 @@ def reporter() -> Reporter:
 def block_texts(space: Space) -> dict[str, str]:
     """What the space's blocks are, by identity."""
     return {block.identity: str(block) for block in space.distinct_blocks()}
+
+
+def _stored_table(
+    target: str, space_options: SpaceOptions, bench_options: BenchOptions
+) -> Content[NetworkModel]:
+    from pipeline.tables.building import load
+    from pipeline.tables.documents import Content
+
+    space = space_options.find()
+    with bench_options.opened() as bench:
+        model = load(space, parsed([target])[0], bench).model
+    return Content(model, space.description, block_texts(space))
 
 
 def _expanded(kind: type[Any]) -> list[Parameter]:

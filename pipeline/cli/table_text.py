@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 from devices.measurement import Measurement
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from latency_db.network_model import NetworkModel
     from latency_db.table import LatencyTable
+    from pipeline.tables.exchange import Difference
+    from pipeline.tables.prediction import Prediction
     from pipeline.tables.transfer import Transferred
     from pipeline.tables.verification import Verified
 
@@ -52,6 +54,46 @@ def verified_text(verified: Verified) -> str:
     if verified.infeasible:
         lines.append(f"{verified.infeasible} drawn and not measured: a block cannot run there")
     return "\n".join(lines)
+
+
+def shown_text(model: NetworkModel, blocks: dict[str, str]) -> str:
+    """Every block of a table, the slowest first, what cannot run, and a summary."""
+    table = model.table
+    lines = [
+        f"{row.value_ns / 1e6:9.4f} ms  {blocks.get(name, name)}"
+        for name, row in sorted(table.rows.items(), key=lambda each: -each[1].value_ns)
+    ]
+    lines += [
+        f"cannot run    {blocks.get(name, name)}: {reason.code}: {reason.detail}"
+        for name, reason in table.failed.items()
+    ]
+    return "\n".join([*lines, table_line(model)])
+
+
+def difference_text(found: Difference) -> str:
+    """What differs between two tables: keys, blocks, latencies."""
+    lines = list(found.key or ("measured under one key",))
+    alone = f"{len(found.only_first)} only in the first, {len(found.only_second)} only in the second"
+    lines.append(f"{found.shared} blocks in both, {alone}")
+    if found.median_ratio is not None:
+        ranks = "undefined" if found.spearman is None else f"{found.spearman:.4f}"
+        lines.append(
+            f"second over first: median {found.median_ratio:.3f}x, from {found.smallest_ratio:.3f}x to "
+            f"{found.largest_ratio:.3f}x; Spearman {ranks}; {len(found.beyond)} beyond their intervals"
+        )
+    return "\n".join(lines)
+
+
+def predictions_text(model: NetworkModel, predictions: Iterable[Prediction]) -> str:
+    """Every network with its estimate, or with why it has none, and the table."""
+    lines = []
+    for each in predictions:
+        if not each.obstacles:
+            lines.append(f"{each.estimate}  {each.architecture}")
+            continue
+        reasons = [f"{block}: {model.table.failed[block.identity].code}" for block in each.obstacles]
+        lines.append(f"cannot run  {each.architecture}: {'; '.join(reasons)}")
+    return "\n".join([*lines, table_line(model)])
 
 
 def transferred_text(transferred: Transferred, blocks: dict[str, str]) -> str:

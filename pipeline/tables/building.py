@@ -12,7 +12,7 @@ import numpy as np
 from devices.measurement import Measurement, Outcome, Verdict
 from devices.target import Target
 from latency_db.builder import stored
-from latency_db.calibration import is_random, order
+from latency_db.calibration import is_random, order, spread
 from latency_db.errors import EstimateError
 from latency_db.network_model import NetworkModel
 from latency_db.table import LatencyTable
@@ -60,14 +60,18 @@ def build(
         targets: where.
         bench: where outcomes are kept.
         networks: how many whole networks, at least 6.
-        budget_s: no batch of measurements is begun later than that; blocks come before networks.
+        budget_s: no batch of measurements is begun later than that; blocks then come before networks.
 
     Raises:
         EstimateError: blocks or networks are missing or invalid: run again.
         TargetError, MeasurementError: a target cannot be reached or measured on.
     """
     deadline_s = None if budget_s is None else time.monotonic() + budget_s
-    parts = {target: table_parts(space, format_of(target), networks) for target in targets}
+    blocks_first = budget_s is not None
+    parts = {
+        target: table_parts(space, format_of(target), networks, blocks_first=blocks_first)
+        for target in targets
+    }
     measure_parts(bench, parts, "blocks and networks", deadline_s=deadline_s)
     return {target: load(space, target, bench) for target in targets}
 
@@ -93,19 +97,22 @@ def load(space: Space, target: Target, bench: Bench) -> Built:
     plan = list(enumerate(calibration_plan(space)))
     outcomes = _stored_networks(space, [network for _, network in plan], target, bench)
     ran = [
-        (position, network, outcome.latency.value_ns, outcome.pace_ns)
+        (position, network, outcome)
         for (position, network), outcome in zip(plan, outcomes, strict=True)
         if isinstance(outcome, Measurement) and runs(space, table, network)
     ]
     scored = [index for index, (position, *_) in enumerate(ran) if is_random(position)]
     model = NetworkModel.fit(
         table,
-        [block_names(space, network) for _, network, *_ in ran],
-        [latency for _, _, latency, _ in ran],
+        [block_names(space, network) for _, network, _ in ran],
+        [outcome.latency.value_ns for *_, outcome in ran],
         scored=scored or None,
-        paces_ns=[pace for *_, pace in ran],
+        paces_ns=[outcome.pace_ns for *_, outcome in ran],
+        batches=[outcome.started_at for *_, outcome in ran],
     )
-    networks = tuple((network, latency / table.slowness(pace)) for _, network, latency, pace in ran)
+    networks = tuple(
+        (network, outcome.latency.value_ns / table.slowness(outcome.pace_ns)) for _, network, outcome in ran
+    )
     return Built(table, model, networks)
 
 
@@ -123,13 +130,14 @@ def load_table(space: Space, target: Target, bench: Bench) -> tuple[LatencyTable
     return LatencyTable.of(target, outcomes, traits_of(blocks)), missing
 
 
-def table_parts(space: Space, fmt: Format, networks: int) -> list[Part]:
-    """What a table of the space needs: every block, then the first networks of the plan."""
+def table_parts(space: Space, fmt: Format, networks: int, *, blocks_first: bool = False) -> list[Part]:
+    """What a table of the space needs: every block, and the first networks of the plan among them."""
     blocks = [
         Part(block_workload(block, fmt), lambda block=block: space.build_block(block), block.input_shape)  # type: ignore[misc]
         for block in space.distinct_blocks()
     ]
-    return blocks + network_parts(space, calibration_plan(space)[:networks], fmt)
+    planned = network_parts(space, calibration_plan(space)[:networks], fmt)
+    return blocks + planned if blocks_first else spread(blocks, planned)
 
 
 def network_parts(space: Space, networks: Sequence[Architecture], fmt: Format) -> list[Part]:

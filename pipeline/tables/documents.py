@@ -16,6 +16,18 @@ T = TypeVar("T")
 
 MAX_BYTES = 256 << 20
 
+_SPACE = TypeAdapter(dict[str, object])
+_BLOCKS = TypeAdapter(dict[str, str])
+
+
+@dataclass(frozen=True)
+class Content(Generic[T]):
+    """What is in a file: a model, the description of its space, and what the blocks are, by identity."""
+
+    model: T
+    space: dict[str, object]
+    blocks: dict[str, str]
+
 
 @dataclass(frozen=True)
 class Document(Generic[T]):
@@ -35,24 +47,24 @@ class Document(Generic[T]):
     written_by: str
     adapter: TypeAdapter[T]
 
-    def write(self, path: Path, model: T, space: dict[str, object], blocks: dict[str, str]) -> None:
-        """Write a model, the description of its space, and what the blocks are, by identity.
+    def write(self, path: Path, content: Content[T]) -> None:
+        """Write a file.
 
         Raises:
-            WorkFolderError: the file cannot be written.
+            WorkFolderError: it cannot be written.
         """
         document = {
             "format": self.format,
             "version": self.version,
-            "space": space,
-            "blocks": blocks,
-            "model": self.adapter.dump_python(model, mode="json"),
+            "space": content.space,
+            "blocks": content.blocks,
+            "model": self.adapter.dump_python(content.model, mode="json"),
         }
         with disk_errors(path):
             write_atomically(path, (json.dumps(document, indent=1) + "\n").encode())
 
-    def read(self, path: Path) -> T:
-        """The model in a file.
+    def read(self, path: Path) -> Content[T]:
+        """What is in a file.
 
         Raises:
             EstimateError: the file is missing, too long, damaged, of another version, or something else.
@@ -66,7 +78,11 @@ class Document(Generic[T]):
             if document.get("version") != self.version:
                 why = f"it has version {document.get('version')}, this Lathe reads {self.version}"
                 raise self._unreadable(path, why)
-            return self.adapter.validate_python(document.get("model"))
+            return Content(
+                self.adapter.validate_python(document.get("model")),
+                _SPACE.validate_python(document.get("space")),
+                _BLOCKS.validate_python(document.get("blocks")),
+            )
         except ValidationError as error:
             first = error.errors()[0]
             raise self._unreadable(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error

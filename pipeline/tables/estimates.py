@@ -16,7 +16,7 @@ from latency_db.errors import EstimateError
 from latency_db.estimate import Estimate
 from latency_db.transferred import TransferredModel
 from pipeline.spaces.base import Architecture, Block
-from pipeline.tables.documents import Document
+from pipeline.tables.documents import Content, Document
 from pipeline.tables.transfer import Sample, Transferred
 
 _ESTIMATES = Document(
@@ -37,7 +37,7 @@ def write_estimates(
         EstimateError, WorkFolderError: as of ``check_place``, or the file cannot be written.
     """
     check_place(path)
-    _ESTIMATES.write(path, model, space, blocks)
+    _ESTIMATES.write(path, Content(model, space, blocks))
 
 
 def read_estimates(path: Path) -> TransferredModel:
@@ -46,7 +46,7 @@ def read_estimates(path: Path) -> TransferredModel:
     Raises:
         EstimateError: the file is missing, too long, damaged, of another version, or something else.
     """
-    return _ESTIMATES.read(path)
+    return _ESTIMATES.read(path).model
 
 
 def check_place(path: Path) -> None:

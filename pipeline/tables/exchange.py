@@ -11,9 +11,10 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from latency_db.accuracy import spearman
+from latency_db.errors import EstimateError
 from latency_db.network_model import NetworkModel
 from latency_db.table import LatencyTable
-from pipeline.tables.documents import Document
+from pipeline.tables.documents import Content, Document
 
 _TABLE = Document("lathe-table", 1, "a latency table", "lathe table export", TypeAdapter(NetworkModel))
 
@@ -24,11 +25,25 @@ def write_table(path: Path, model: NetworkModel, space: dict[str, object], block
     Raises:
         WorkFolderError: the file cannot be written.
     """
-    _TABLE.write(path, model, space, blocks)
+    _TABLE.write(path, Content(model, space, blocks))
 
 
-def read_table(path: Path) -> NetworkModel:
-    """The model, with its table, of a file that ``write_table`` wrote.
+def table_file(name: str) -> Path | None:
+    """The file that a name of a table means; ``None`` where it is a target.
+
+    Raises:
+        EstimateError: it is no target, and there is no such file.
+    """
+    path = Path(name)
+    if path.suffix == ".json" and not path.is_file():
+        raise EstimateError(
+            f"there is no file '{name}'", fix="name a file of 'lathe table export', or a target"
+        )
+    return path if path.is_file() else None
+
+
+def read_table(path: Path) -> Content[NetworkModel]:
+    """What ``write_table`` wrote to a file: the model has its table.
 
     Raises:
         EstimateError: the file is missing, too long, damaged, of another version, or something else.

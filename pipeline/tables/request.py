@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 
 from devices.measurement import MeasuringProtocol
+from latency_db.errors import EstimateError
 from latency_db.store import Store
 from pipeline.errors import RecipeError
 from pipeline.progress import Reporter
 from pipeline.spaces.base import Space
 from pipeline.spaces.mobile import MobileSpace
+from pipeline.spaces.mobile_config import MobileSpaceConfig
 
 _SHAPE = re.compile(r"(?:(?P<channels>[1-9]\d{0,3})x)?(?P<height>[1-9]\d{0,3})x(?P<width>[1-9]\d{0,3})")
 
@@ -67,3 +72,31 @@ def find_space(name: str, shape: str, classes: int) -> Space:
     from pipeline.recipe import load_recipe
 
     return MobileSpace.from_config(load_recipe(name, [])[0].space, size, classes)
+
+
+def space_of(description: Mapping[str, object]) -> Space:
+    """The space that says this of itself (``Space.description``).
+
+    Raises:
+        EstimateError: it is of another kind than ``mobile``, of another version, or damaged.
+    """
+    try:
+        known = _MobileDescription.model_validate(description)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise EstimateError(
+            f"a space '{description.get('space')}' cannot be made from what is written of it",
+            why=f"{'.'.join(map(str, first['loc']))}: {first['msg']}",
+            fix="use the table of the database, or the version of Lathe that wrote the file",
+        ) from error
+    return MobileSpace(known.config, known.input_shape, known.classes)
+
+
+class _MobileDescription(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    space: Literal["mobile"]
+    version: Literal[1]
+    config: MobileSpaceConfig
+    input_shape: tuple[PositiveInt, PositiveInt, PositiveInt]
+    classes: PositiveInt

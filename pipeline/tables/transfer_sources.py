@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 
 from devices.measure import probe
 from devices.target import Target
@@ -12,7 +11,7 @@ from latency_db.keys import kind_of_device
 from latency_db.network_model import NetworkModel
 from pipeline.spaces.base import Space
 from pipeline.tables.building import load
-from pipeline.tables.exchange import read_table
+from pipeline.tables.exchange import read_table, table_file
 from pipeline.tables.request import Bench
 
 
@@ -42,9 +41,9 @@ def source_models(space: Space, names: Iterable[str], target: Target, bench: Ben
 
 
 def _model(space: Space, name: str, target: Target, bench: Bench) -> NetworkModel:
-    path = Path(name)
-    if path.is_file():
-        model = read_table(path)
+    path = table_file(name)
+    if path is not None:
+        model = read_table(path).model
         lacking = [block for block in space.distinct_blocks() if not _holds(model, block.identity)]
         if lacking:
             raise EstimateError(
@@ -53,10 +52,6 @@ def _model(space: Space, name: str, target: Target, bench: Bench) -> NetworkMode
                 fix="name a file that 'lathe table export' wrote for this space",
             )
         return model
-    if path.suffix == ".json":
-        raise EstimateError(
-            f"there is no file '{name}'", fix="name a file of 'lathe table export', or a target"
-        )
     source = Target.parse(name)
     if source == target:
         raise _own_table(target, "it stands among the sources")

@@ -1,9 +1,16 @@
-"""Speed of the latency database, as JSON: ``python tools/bench/store.py --rows N --seconds N --cells N``.
+"""Speed of the latency database, as JSON: ``python tools/bench/store.py [OPTIONS]``.
 
-Rows are what the default protocol gives for a block: five launches of a few hundred samples each. The rows
-that only fill the database up to ``--rows`` have one launch of ten, so that a million of them fit on a small
-disk. Cells are published latencies of twenty devices, imported from ``.npz`` and ``.csv``, each by a process
-of its own, whose memory is told; a hundred million of them take some 15 GB in the folder for temporary files.
+Three parts, each in a new database in the folder for temporary files:
+
+- ``rows``: ``--rows`` measurements (a million) are stored in batches, opening and look-ups are timed, then
+  eight processes write for ``--seconds`` (60). Rows are what the default protocol gives for a block: five
+  launches of a few hundred samples each. Those beyond the first 20 000 only fill the database and have one
+  launch of ten samples, so that a million of them fit on a small disk.
+- ``npz`` and ``csv``: ``--cells`` published latencies of twenty devices (a hundred million) are imported by a
+  process of its own, whose memory is told. A hundred million take some 15 GB.
+
+``--parts`` says which. With ``--out FOLDER`` each part leaves a file there as soon as it is finished, and one
+that has a file is taken from it: the same command goes on after a stop.
 """
 
 from __future__ import annotations
@@ -37,11 +44,13 @@ from latency_db.errors import StoreError
 from latency_db.importers import import_table
 from latency_db.keys import Key, Workload
 from latency_db.store import open_store
+from pipeline.work import write_atomically
 
 RUNTIME = RuntimeIdentity("onnxruntime", "1.20.0", "ab" * 32, "fp32", 1)
 DEVICE = DeviceIdentity("host", "some cpu", 2, "linux", "6.1", "machine-1")
 PROTOCOL = MeasuringProtocol()
 SAMPLES_PER_LAUNCH = 400
+PARTS = ("rows", "npz", "csv")
 BATCH = 500
 BATCHED_ROWS = 20_000
 LOOKUPS = 500
@@ -220,23 +229,18 @@ def import_published(location: str, file: Path, results: multiprocessing.Queue[d
         results.put({**figures, "info_seconds": time.perf_counter() - started})
 
 
-def imports(folder: Path, cells: int) -> dict[str, dict[str, float]]:
+def imports(folder: Path, suffix: str, cells: int) -> dict[str, float]:
+    file, location = folder / f"published.{suffix}", folder / "latency.db"
+    published(file, cells)
     context = multiprocessing.get_context("spawn")
     results = context.Queue()
-    found = {}
-    for suffix in (".npz", ".csv"):
-        file, location = folder / f"published{suffix}", folder / f"{suffix[1:]}.db"
-        published(file, cells)
-        process = context.Process(target=import_published, args=(str(location), file, results))
-        process.start()
-        figures = results.get()
-        process.join()
-        figures["file_mb"] = file.stat().st_size / 1e6
-        figures["database_mb"] = location.stat().st_size / 1e6
-        found[suffix] = {name: round(value, 2) for name, value in figures.items()}
-        for path in (file, *folder.glob(f"{location.name}*")):
-            path.unlink()
-    return found
+    process = context.Process(target=import_published, args=(str(location), file, results))
+    process.start()
+    figures = results.get()
+    process.join()
+    figures["file_mb"] = file.stat().st_size / 1e6
+    figures["database_mb"] = location.stat().st_size / 1e6
+    return {name: round(value, 2) for name, value in figures.items()}
 
 
 def stored(folder: Path, rows: int, seconds: float) -> dict[str, object]:
@@ -263,22 +267,32 @@ def stored(folder: Path, rows: int, seconds: float) -> dict[str, object]:
     }
 
 
-def main(rows: int, seconds: float, cells: int) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Speed of the latency database, as JSON.")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--cells", type=int, default=100_000_000)
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args()
     figures: dict[str, object] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        if rows:
-            figures |= stored(Path(folder), rows, seconds)
-        if cells:
-            figures["import"] = imports(Path(folder), cells)
+    for part in given.parts:
+        file = given.out and given.out / f"{part}.json"
+        if file and file.exists():
+            figures[part] = json.loads(file.read_bytes())
+            continue
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            figures[part] = (
+                stored(folder, given.rows, given.seconds)
+                if part == "rows"
+                else imports(folder, part, given.cells)
+            )
+        if file:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(file, json.dumps(figures[part], indent=1).encode())
     print(json.dumps(figures, indent=2))
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Speed of the latency database, as JSON.")
-    parser.add_argument("--rows", type=int, default=1_000_000, help="measurements to store, 0 for none")
-    parser.add_argument("--seconds", type=float, default=60, help="for which eight processes write")
-    parser.add_argument(
-        "--cells", type=int, default=100_000_000, help="published latencies to import, 0 for none"
-    )
-    asked = parser.parse_args()
-    main(asked.rows, asked.seconds, asked.cells)
+    main()

@@ -8,7 +8,7 @@ from devices.measure import probe
 from devices.measurement import Measurement
 from devices.target import Target
 from latency_db.builder import stored
-from latency_db.calibration import is_random
+from latency_db.calibration import is_random, spread
 from latency_db.errors import EstimateError
 from latency_db.keys import Key, Workload
 from latency_db.network_model import MIN_NETWORKS, NetworkModel
@@ -35,7 +35,8 @@ def measure(space: BlockSpace, target: Target, bench: Bench, networks: int) -> N
     """
     fmt = format_of(target)
     wholes = [part for _, part in network_parts(space, fmt, networks)]
-    measure_parts(bench, {target: [*block_parts(space, fmt).values(), *wholes]}, "blocks and networks")
+    parts = spread(list(block_parts(space, fmt).values()), wholes)
+    measure_parts(bench, {target: parts}, "blocks and networks")
 
 
 def load(space: BlockSpace, target: Target, bench: Bench, networks: int) -> NetworkModel:
@@ -67,8 +68,7 @@ def load(space: BlockSpace, target: Target, bench: Bench, networks: int) -> Netw
         [part.workload for _, part in wholes], target, store=bench.store, protocol=bench.protocol
     )
     names: list[list[str]] = []
-    latencies_ns: list[float] = []
-    paces_ns: list[float | None] = []
+    ran: list[Measurement] = []
     scored: list[int] = []
     for position, (sample, part) in enumerate(wholes):
         outcome, blocks = measured.get(part.workload.identity), space.blocks_of(sample)
@@ -76,9 +76,15 @@ def load(space: BlockSpace, target: Target, bench: Bench, networks: int) -> Netw
             if is_random(position):
                 scored.append(len(names))
             names.append(blocks)
-            latencies_ns.append(outcome.latency.value_ns)
-            paces_ns.append(outcome.pace_ns)
-    return NetworkModel.fit(table, names, latencies_ns, scored=scored or None, paces_ns=paces_ns)
+            ran.append(outcome)
+    return NetworkModel.fit(
+        table,
+        names,
+        [outcome.latency.value_ns for outcome in ran],
+        scored=scored or None,
+        paces_ns=[outcome.pace_ns for outcome in ran],
+        batches=[outcome.started_at for outcome in ran],
+    )
 
 
 def block_parts(space: BlockSpace, fmt: Format) -> dict[str, Part]:

@@ -114,7 +114,7 @@ def test_export_is_read_back_and_diff_finds_nothing_in_itself(built: Lathe) -> N
     first, second = built.folder / "first.json", built.folder / "second.json"
     built("export", str(first), "--target", TARGET)
     shutil.copy(first, second)
-    model = read_table(first)
+    model = read_table(first).model
     assert str(model.table.target) == TARGET
     assert all(math.isfinite(model.block_cost_ns(block)) for block in model.table.rows)
     found = built.json("diff", str(first), str(second), space=False, db=False)

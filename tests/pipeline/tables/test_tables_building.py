@@ -28,7 +28,7 @@ from pipeline.progress import ConsoleReporter
 from pipeline.spaces.base import Block
 from pipeline.spaces.cost import block_cost
 from pipeline.spaces.mobile import MobileSpace
-from pipeline.tables.building import block_names, calibration_plan, load
+from pipeline.tables.building import block_names, calibration_plan, load, table_parts
 from pipeline.tables.request import Bench
 
 TARGET = Target("host", "onnxruntime")
@@ -113,3 +113,12 @@ def test_plan_has_each_network_once_and_stays_the_same() -> None:
     plan = calibration_plan(SPACE)
     assert len(set(plan)) == len(plan) <= SPACE.count()
     assert calibration_plan(SPACE) == plan
+
+
+def test_networks_are_measured_among_the_blocks_or_behind_them() -> None:
+    spread, blocks_first = (
+        [part.workload.kind for part in table_parts(SPACE, Format.ONNX, 20, blocks_first=first)]
+        for first in (False, True)
+    )
+    assert [spread[start : start + 21].count("network") for start in (0, 21, 42)] == [7, 6, 7]
+    assert blocks_first == ["block"] * 43 + ["network"] * 20
