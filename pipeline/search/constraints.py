@@ -15,6 +15,7 @@ from pipeline.search.reach import reach
 from pipeline.spaces.base import Architecture, SearchSpace, canonical
 
 _BATCH = 4096
+_DRAWS = 10
 
 
 class Constraints:
@@ -51,7 +52,10 @@ class Constraints:
 
     def feasible(self, architecture: Architecture) -> bool:
         """Whether the upper end of the estimate is within every limit."""
-        return max(self.ratios(architecture)) <= 1
+        return all(
+            model.estimate([architecture])[0].high_ns / self.limits_ns[target] <= 1
+            for target, model in self.models.items()
+        )
 
     def ratios(self, architecture: Architecture) -> list[float]:
         """The upper end of the estimate divided by the limit, per target."""
@@ -88,32 +92,48 @@ class Constraints:
         return Feasibility(ranges, found.anchor, estimates, ratio, found.least_ratio, found.exact)
 
     def draw(self, generator: random.Random) -> Architecture:
-        """Draw uniformly from the space, then ``repair``.
-
-        Raises:
-            BudgetError: no member is known to keep the budgets.
-        """
-        return self.repair(self.space.sample(generator), generator)
-
-    def repair(self, architecture: Architecture, generator: random.Random) -> Architecture:
-        """The architecture, with decisions set to the anchor's one by one, in random order, until it fits.
-
-        It ends with the anchor at the latest.
+        """Draw uniformly from the members within the budgets; after ``_DRAWS`` draws from beyond, ``repair``.
 
         Raises:
             BudgetError: no member is known to keep the budgets.
         """
         self.certificate.require_reachable()
+        for _ in range(_DRAWS):
+            drawn = self.space.sample(generator)
+            if self.feasible(drawn):
+                return drawn
+        return self.repair(drawn, generator)
+
+    def repair(self, architecture: Architecture, generator: random.Random) -> Architecture:
+        """The architecture, with as many decisions as needed, in random order, set to the anchor's.
+
+        Found by bisection: with the last of them as it was, it would not fit.
+
+        Raises:
+            BudgetError: no member is known to keep the budgets.
+        """
+        self.certificate.require_reachable()
+        if self.feasible(architecture):
+            return architecture
         anchor = self.certificate.anchor
         names = [name for name, choice in architecture.choices if choice != anchor[name]]
         generator.shuffle(names)
-        changed = architecture
-        for name in names:
-            if self.feasible(architecture):
-                return architecture
-            changed = changed.with_choice(name, anchor[name])
-            architecture = canonical(self.space, changed)
-        return architecture
+
+        def changed(count: int) -> Architecture:
+            result = architecture
+            for name in names[:count]:
+                result = result.with_choice(name, anchor[name])
+            return canonical(self.space, result)
+
+        beyond, within, repaired = 0, len(names), anchor
+        while within - beyond > 1:
+            middle = (beyond + within) // 2
+            found = changed(middle)
+            if self.feasible(found):
+                within, repaired = middle, found
+            else:
+                beyond = middle
+        return repaired
 
     @cached_property
     def members(self) -> tuple[Architecture, ...]:

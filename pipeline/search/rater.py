@@ -1,4 +1,4 @@
-"""Rates an architecture by what the teacher can teach it in a short time (after AKD, 1911.09074)."""
+"""Rates an architecture by what it learns in a short time: from a teacher (as AKD, 1911.09074) or labels."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pipeline.data.base import Dataset
 from pipeline.distill.settings import TrainingSettings
 from pipeline.distill.targets import SoftTargets
 from pipeline.distill.training import fit
-from pipeline.search.base import Rating
+from pipeline.search.base import Rater, Rating
 from pipeline.spaces.base import Architecture, Space
 
 
 @dataclass(frozen=True)
 class DistillationRater:
-    """Validation accuracy after a short distillation from fresh weights.
+    """Validation accuracy after a short distillation from fresh weights, or training with labels alone.
 
     Weights and order of batches follow from ``seed`` and the architecture alone, so a rating does not depend
     on which architectures were rated before. Torch's global generator is left as it was.
@@ -26,7 +26,7 @@ class DistillationRater:
 
     space: Space
     dataset: Dataset
-    targets: SoftTargets
+    targets: SoftTargets | None
     settings: TrainingSettings
     seed: int
 
@@ -43,3 +43,23 @@ class DistillationRater:
             result = fit(student, self.dataset, self.settings, seed=seed, targets=self.targets)
         share = result.best_validation_accuracy
         return Rating(share, math.sqrt(share * (1 - share) / len(self.dataset.validation)))
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Raters of rising fidelity as one; it rates by the first. A ``LeveledRater``."""
+
+    raters: tuple[Rater, ...]
+
+    @property
+    def levels(self) -> int:
+        """How many there are."""
+        return len(self.raters)
+
+    def at(self, level: int) -> Rater:
+        """The rater of one fidelity."""
+        return self.raters[level]
+
+    def rate(self, architecture: Architecture) -> Rating:
+        """By the first rater."""
+        return self.raters[0].rate(architecture)

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.spaces.base import Architecture, Choice, Decision, canonical
+from pipeline.spaces.base import Architecture, Choice, Decision
 
 
 class DecisionSpace(ABC):
@@ -78,10 +78,10 @@ class DecisionSpace(ABC):
 
     def encode(self, architecture: Architecture) -> NDArray[np.float32]:
         """One-hot choices, shape (sum of the numbers of choices,); zeros for decisions that are not made."""
-        made = {decision.name for decision in self.made(architecture)}
+        chosen = {decision.name: architecture[decision.name] for decision in self.made(architecture)}
         return np.array(
             [
-                decision.name in made and choice == architecture[decision.name]
+                decision.name in chosen and choice == chosen[decision.name]
                 for decision in self.decisions
                 for choice in decision.choices
             ],
@@ -108,10 +108,12 @@ class DecisionSpace(ABC):
     def _filled(self, chosen: Mapping[str, Choice], otherwise: Iterator[tuple[str, Choice]]) -> Architecture:
         """``chosen`` where a decision is made, else ``otherwise``, else the first choice."""
         wanted = {**dict(otherwise), **chosen}
-        filled = {
-            decision.name: wanted.get(decision.name, decision.choices[0]) for decision in self.decisions
-        }
-        return canonical(self, self._architecture(filled))
+        filled: dict[str, Choice] = {}
+        for decision in self.decisions:
+            first = decision.choices[0]
+            made = self._forest.is_made(decision, filled)
+            filled[decision.name] = wanted.get(decision.name, first) if made else first
+        return self._architecture(filled)
 
     def _combinations(self, index: int, chosen: dict[str, Choice]) -> Iterator[dict[str, Choice]]:
         if index == len(self.decisions):

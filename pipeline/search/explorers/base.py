@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
+from devices.digests import value_digest
+from pipeline.errors import WorkFolderError
 from pipeline.search.base import Rating, SearchExhausted
 from pipeline.search.constraints import Constraints
 from pipeline.search.reach import ENUMERATION_LIMIT
@@ -30,8 +34,8 @@ class ConstrainedExplorer(ABC):
         constraints.certificate.require_reachable()
         self.constraints = constraints
         self.generator = random.Random(seed)
-        self._asked: list[Architecture] = []
-        self._told = 0
+        self._asked: dict[Architecture, None] = {}
+        self._unanswered: deque[Architecture] = deque()
 
     @abstractmethod
     def proposals(self) -> Iterator[Architecture]:
@@ -53,23 +57,26 @@ class ConstrainedExplorer(ABC):
         Raises:
             SearchExhausted: nothing new is left.
         """
-        asked = set(self._asked)
         tried = itertools.islice(self.proposals(), TRIES)
-        architecture = next((proposal for proposal in tried if proposal not in asked), None)
+        architecture = next((proposal for proposal in tried if proposal not in self._asked), None)
         if architecture is None:
-            architecture = self._any_left(asked)
-        self._asked.append(architecture)
+            architecture = self._any_left()
+        self._asked[architecture] = None
+        self._unanswered.append(architecture)
         return architecture
 
     def tell(self, architecture: Architecture, rating: Rating | None) -> None:
         """Report a rating, or None for a failure.
 
         Raises:
-            ValueError: the architecture is not the one that the same ask gave.
+            ValueError: the architecture is not the one that the same ask gave, or the rating is not finite.
         """
-        if self._told >= len(self._asked) or self._asked[self._told] != architecture:
-            raise ValueError(f"tell {self._told + 1} does not answer ask {self._told + 1}")
-        self._told += 1
+        if not self._unanswered or self._unanswered[0] != architecture:
+            told = len(self._asked) - len(self._unanswered)
+            raise ValueError(f"tell {told + 1} does not answer ask {told + 1}")
+        if rating is not None and not math.isfinite(rating.value):
+            raise ValueError(f"the rating is {rating.value}; a failure is told as None")
+        self._unanswered.popleft()
         if rating is not None:
             self.learn(architecture, rating)
 
@@ -77,26 +84,43 @@ class ConstrainedExplorer(ABC):
         """JSON state from which ``restore`` continues exactly."""
         version, internal, gauss_next = self.generator.getstate()
         return {
+            "of": self._identity(),
             "generator": [version, list(internal), gauss_next],
             "asked": [to_pairs(architecture) for architecture in self._asked],
-            "told": self._told,
+            "unanswered": len(self._unanswered),
             "learned": self.learned(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Continue from a state that ``state`` returned."""
+        """Continue from a state that ``state`` returned.
+
+        Raises:
+            WorkFolderError: it is the state of another kind of explorer, or over other decisions.
+        """
+        if state.get("of") != self._identity():
+            raise WorkFolderError(
+                "The saved state belongs to another search",
+                why="another kind of explorer saved it, or the space has other decisions now",
+                fix="restore it with the explorer and the space of that search, or begin anew",
+            )
         version, internal, gauss_next = state["generator"]
         self.generator.setstate((version, tuple(internal), gauss_next))
-        self._asked = [architecture_of(self.constraints.space, pairs) for pairs in state["asked"]]
-        self._told = state["told"]
+        asked = [architecture_of(self.constraints.space, pairs) for pairs in state["asked"]]
+        self._asked = dict.fromkeys(asked)
+        self._unanswered = deque(asked[len(asked) - state["unanswered"] :])
         self.relearn(state["learned"])
 
-    def _any_left(self, asked: set[Architecture]) -> Architecture:
+    def _identity(self) -> list[str]:
+        """The kind of explorer, and a digest of the decisions."""
+        decisions = [[each.name, list(each.choices)] for each in self.constraints.space.decisions]
+        return [type(self).__name__, value_digest(decisions)]
+
+    def _any_left(self) -> Architecture:
         if self.constraints.space.count() <= ENUMERATION_LIMIT:
-            left = [member for member in self.constraints.members if member not in asked]
+            left = [member for member in self.constraints.members if member not in self._asked]
             if left:
                 return self.generator.choice(left)
-        raise SearchExhausted(f"all architectures within the budgets were asked ({len(asked)})")
+        raise SearchExhausted(f"all architectures within the budgets were asked ({len(self._asked)})")
 
 
 def to_pairs(architecture: Architecture) -> list[list[Any]]:

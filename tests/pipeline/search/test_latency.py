@@ -28,5 +28,20 @@ def test_estimate_is_infinite_when_a_block_failed():
 def test_estimate_refuses_a_block_that_was_not_measured():
     model = latency_model(small_space(1), by_macs)
     wider = small_space(2)
-    with pytest.raises(EstimateError):
+    with pytest.raises(EstimateError, match="lacks") as caught:
         type(model)(wider, model.network_model).estimate([wider.reference()])
+    assert "mbconv" in caught.value.why
+    assert "lathe table build" in caught.value.fix
+
+
+def test_estimate_is_that_of_the_network_model():
+    space = small_space()
+    model = latency_model(space, by_macs)
+    for seed in range(5):
+        architecture = space.sample(random.Random(seed))
+        names = [block.identity for block in space.blocks(architecture)]
+        (expected,) = model.network_model.estimate([names])
+        (estimate,) = model.estimate([architecture])
+        assert estimate.value_ns == pytest.approx(expected.value_ns, rel=1e-12)
+        assert estimate.high_ns == pytest.approx(expected.high_ns, rel=1e-12)
+        assert estimate.coverage == expected.coverage

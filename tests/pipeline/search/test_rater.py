@@ -7,8 +7,9 @@ from search_models import small_space
 
 from pipeline.data.base import Dataset, Preprocessing, Split
 from pipeline.distill.settings import TrainingSettings
+from pipeline.search.base import LeveledRater
 from pipeline.search.loop import search
-from pipeline.search.rater import DistillationRater
+from pipeline.search.rater import DistillationRater, Levels
 from pipeline.spaces.cost import block_cost
 
 
@@ -94,3 +95,17 @@ def test_diverged_training_is_a_failed_candidate(dataset, tmp_path):
     found = search(OneProposal(), rater(dataset, NotANumber()), 1, tmp_path / "journal.jsonl")
     assert found[0].rating is None
     assert "TrainingDiverged" in found[0].failure
+
+
+def test_rate_without_soft_targets_learns_from_labels(dataset):
+    settings = TrainingSettings(epochs=10, batch_size=32)
+    assert DistillationRater(small_space(), dataset, None, settings, 0).rate(SMALL).value > 0.6
+
+
+def test_levels_rate_by_the_first_and_offer_the_others(dataset):
+    raters = (rater(dataset), rater(dataset, seed=1, epochs=3))
+    levels = Levels(raters)
+    assert isinstance(levels, LeveledRater)
+    assert levels.levels == 2
+    assert levels.rate(SMALL) == raters[0].rate(SMALL)
+    assert levels.at(1).rate(SMALL) == raters[1].rate(SMALL) != levels.rate(SMALL)

@@ -1,0 +1,121 @@
+"""A Gaussian process over what was rated says where to look next: few ratings, each well spent."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from pipeline.search.base import Rating
+from pipeline.search.constraints import Constraints
+from pipeline.search.explorers.base import ConstrainedExplorer, to_pairs
+from pipeline.search.explorers.gaussian_process import (
+    Floats,
+    GaussianProcess,
+    Shape,
+    best_shape,
+    normal_scores,
+)
+from pipeline.spaces.base import Architecture, architecture_of
+
+_POOL, _DRAWS, _MUTANTS, _PARENTS = 64, 2, 8, 5
+_MEMORY = 300
+_SHAPED_EVERY = 10
+
+
+class PredictorExplorer(ConstrainedExplorer):
+    """Draws at first; then asks for the architecture of a pool whose rating may be the highest.
+
+    The pool has draws and mutants of the best; each ask adds some, and leaves out the least promising. What
+    an architecture promises is the mean of a Gaussian process plus ``boldness`` standard deviations (GP-UCB,
+    0912.3995). The process is over ``SearchSpace.encode``, with a kernel of squared distances, which for
+    one-hot choices counts the decisions that differ. It learns the normal scores of the ratings, so that
+    outliers weigh no more than their rank. Length and noise have the highest marginal likelihood on a grid,
+    and are chosen anew after every tenth rating.
+
+    Args:
+        constraints: space and budgets.
+        seed: of all draws.
+        initial: ratings of draws, before the process is asked.
+        boldness: how much what is uncertain is preferred.
+
+    Raises:
+        ValueError: fewer than two initial ratings, or a boldness below zero.
+        BudgetError: no member of the space is known to keep the budgets.
+    """
+
+    def __init__(
+        self, constraints: Constraints, seed: int, *, initial: int = 20, boldness: float = 0.5
+    ) -> None:
+        if initial < 2 or not 0 <= boldness < math.inf:
+            raise ValueError("a predictor needs two ratings to begin with, and a boldness of at least zero")
+        super().__init__(constraints, seed)
+        self._initial, self._boldness = initial, boldness
+        self._rated: list[tuple[Architecture, float]] = []
+        self._codes: list[Floats] = []
+        self._pool: dict[Architecture, Floats] = {}
+        self._process: GaussianProcess | None = None
+        self._shape: tuple[int, Shape] | None = None
+
+    def proposals(self) -> Iterator[Architecture]:
+        """Draws, then the pool, the most promising first, then mutants of the best, further and further."""
+        while len(self._rated) < self._initial:
+            yield self.constraints.draw(self.generator)
+        if self._process is None:
+            self._process = self._fitted()
+        ranking = sorted(self._rated, key=lambda each: -each[1])
+        parents = [architecture for architecture, _ in ranking[:_PARENTS]]
+        fresh = [self.constraints.draw(self.generator) for _ in range(_DRAWS)]
+        fresh += [self._mutant(self.generator.choice(parents)) for _ in range(_MUTANTS)]
+        new = {each: self._code(each) for each in dict.fromkeys(fresh) if each not in self._pool}
+        pool = [pair for pair in (self._pool | new).items() if pair[0] not in self._asked]
+        if pool:
+            means, deviations = self._process.predict(np.stack([code for _, code in pool]))
+            order = np.argsort(-(means + self._boldness * deviations), kind="stable")
+            self._pool = dict(pool[index] for index in order[:_POOL])
+            yield from list(self._pool)
+        child = parents[0]
+        while True:
+            child = self._mutant(child)
+            yield child
+
+    def learn(self, architecture: Architecture, rating: Rating) -> None:
+        """The process is fitted anew when it is asked."""
+        self._rated.append((architecture, rating.value))
+        self._codes.append(self._code(architecture))
+        self._process = None
+
+    def learned(self) -> dict[str, Any]:
+        """Ratings in the order they were told, and the pool."""
+        return {
+            "rated": [[to_pairs(architecture), value] for architecture, value in self._rated],
+            "pool": list(map(to_pairs, self._pool)),
+        }
+
+    def relearn(self, learned: dict[str, Any]) -> None:
+        """Take back both."""
+        space = self.constraints.space
+        self._rated = [(architecture_of(space, pairs), value) for pairs, value in learned["rated"]]
+        self._codes = [self._code(architecture) for architecture, _ in self._rated]
+        pool = (architecture_of(space, pairs) for pairs in learned["pool"])
+        self._pool = {architecture: self._code(architecture) for architecture in pool}
+        self._process, self._shape = None, None
+
+    def _fitted(self) -> GaussianProcess:
+        rounded = max(2, len(self._rated) // _SHAPED_EVERY * _SHAPED_EVERY)
+        if self._shape is None or self._shape[0] != rounded:
+            self._shape = rounded, best_shape(*self._known(rounded))
+        return GaussianProcess(*self._known(len(self._rated)), self._shape[1])
+
+    def _known(self, count: int) -> tuple[Floats, Floats]:
+        """Features and scores of the first ``count`` ratings, or the last ``_MEMORY`` of them."""
+        known = slice(max(0, count - _MEMORY), count)
+        return np.stack(self._codes[known]), normal_scores([value for _, value in self._rated[known]])
+
+    def _mutant(self, parent: Architecture) -> Architecture:
+        return self.constraints.repair(self.constraints.space.mutate(parent, self.generator), self.generator)
+
+    def _code(self, architecture: Architecture) -> Floats:
+        return self.constraints.space.encode(architecture).astype(np.float64)

@@ -1,0 +1,260 @@
+import itertools
+import math
+import random
+
+import pytest
+import torch
+from contracts.explorer import ExplorerContract
+from test_explorers import budgeted
+
+from latency_db.estimate import Estimate
+from pipeline.errors import WorkFolderError
+from pipeline.search.base import Rating
+from pipeline.search.constraints import Constraints
+from pipeline.search.explorers.policy import PolicyExplorer, PolicySettings
+from pipeline.search.explorers.policy_network import PolicyNetwork, Tokens
+from pipeline.search.explorers.random_explorer import RandomExplorer
+from pipeline.search.rewards import SoftReward
+from pipeline.spaces.base import Architecture, Condition, Decision
+from pipeline.spaces.decisions import DecisionSpace
+from pipeline.spaces.factorised import CostTable, FactorisedSpace
+
+PPO = PolicySettings(batch_size=6, hidden=16)
+REINFORCE = PolicySettings(batch_size=6, hidden=16, clip=None)
+
+
+class TestPpo(ExplorerContract):
+    @pytest.fixture
+    def constraints(self):
+        return budgeted()
+
+    def make(self, constraints, seed):
+        return PolicyExplorer(constraints, seed, settings=PPO)
+
+
+class TestReinforce(ExplorerContract):
+    @pytest.fixture
+    def constraints(self):
+        return budgeted()
+
+    def make(self, constraints, seed):
+        return PolicyExplorer(constraints, seed, settings=REINFORCE)
+
+
+class Optional(DecisionSpace):
+    """Up to three layers; each but the first only if there is one before it. 4 * (1 + 4 * (1 + 4)) = 84."""
+
+    decisions = (
+        Decision("kernel1", (3, 5, 7, 9)),
+        Decision("second", (False, True)),
+        Decision("kernel2", (3, 5, 7, 9), Condition("second", (True,))),
+        Decision("third", (False, True), Condition("second", (True,))),
+        Decision("kernel3", (3, 5, 7, 9), Condition("third", (True,))),
+    )
+
+
+class Free:
+    """Every network takes a nanosecond."""
+
+    def estimate(self, architectures):
+        return [Estimate(1.0, 1.0, 1.0, 0.9) for _ in architectures]
+
+
+class TestPolicyWhereDecisionsDependOnOthers(ExplorerContract):
+    @pytest.fixture
+    def constraints(self):
+        return Constraints(Optional(), {"t": Free()}, {"t": 2.0})
+
+    def make(self, constraints, seed):
+        return PolicyExplorer(constraints, seed, settings=PPO)
+
+
+def network(space, seed=0):
+    tokens = Tokens(space)
+    return tokens, PolicyNetwork(tokens, 16, 2.5, seed)
+
+
+def test_probabilities_of_all_architectures_sum_to_one():
+    for space in (Optional(), FactorisedSpace({"a": (1, 2, 3), "b": ("x",), "c": (False, True)})):
+        tokens, policy = network(space)
+        members = list(space.members())
+        rows = tokens.of(members)
+        with torch.no_grad():
+            log_probabilities, entropies = policy(rows)
+        assert float(log_probabilities.exp().sum()) == pytest.approx(1.0, abs=1e-5)
+        assert (entropies >= -1e-6).all()
+        assert [tokens.architecture(row) for row in rows.tolist()] == members
+
+
+def test_draws_have_the_probabilities_that_the_policy_states():
+    space = Optional()
+    tokens, policy = network(space, seed=3)
+    with torch.no_grad():
+        policy.heads.mul_(20)
+    drawn = policy.sample(20_000, random.Random(0))
+    members = list(space.members())
+    stated = policy(tokens.of(members))[0].exp().tolist()
+    rows = [tuple(row) for row in drawn.tolist()]
+    for member, probability in zip(tokens.of(members).tolist(), stated, strict=True):
+        assert rows.count(tuple(member)) / len(rows) == pytest.approx(probability, abs=0.012)
+
+
+def test_what_is_not_decided_has_no_gradient():
+    _, policy = network(Optional())
+    policy(torch.tensor([[1, 0, 0, 0, 0]]))[0].sum().backward()
+    assert policy.heads.grad[:2].abs().sum() > 0
+    assert policy.heads.grad[2:].abs().sum() == 0
+
+
+LAYERS = FactorisedSpace({f"layer{number}": tuple(range(4)) for number in range(10)})
+
+
+def layers_within(limit_ns=1e9):
+    """A million architectures; a layer takes as many nanoseconds as its choice says, and one more."""
+    costs = CostTable({option: 1.0 + option.choice for option in LAYERS.distinct_blocks()})
+    return Constraints(LAYERS, {"board": costs}, {"board": limit_ns})
+
+
+BEST = tuple(number % 4 for number in range(10))
+
+
+def toy(architecture) -> float:
+    """How many layers are as they should be."""
+    return float(sum(choice == best for (_, choice), best in zip(architecture.choices, BEST, strict=True)))
+
+
+def run(explorer, rounds, rating=toy):
+    values = []
+    for _ in range(rounds):
+        architecture = explorer.ask()
+        values.append(rating(architecture))
+        explorer.tell(architecture, Rating(values[-1]))
+    return values
+
+
+@pytest.mark.parametrize("clip", [0.2, None], ids=["ppo", "reinforce"])
+def test_policy_converges_on_a_toy_reward(clip):
+    explorer = PolicyExplorer(layers_within(), 0, settings=PolicySettings(clip=clip))
+    best = Architecture(tuple(zip(LAYERS.layers, BEST, strict=True)))
+    before = explorer.log_probability(best)
+    assert before == pytest.approx(10 * math.log(1 / 4), abs=0.5)
+    values = run(explorer, 400)
+    # Random draws have 2.5, and there are only 436 networks with 8 or more, of which none is asked twice.
+    assert sum(values[-100:]) / 100 > 6.5
+    assert explorer.log_probability(best) > before + 4
+
+
+@pytest.mark.parametrize("clip", [0.2, None], ids=["ppo", "reinforce"])
+def test_policy_beats_random_on_a_small_factorised_space_with_a_budget(clip):
+    # Layers as they should be would take 10 + 13 ns: the policy has to do without some of them.
+    found, drawn = [], []
+    for seed in range(3):
+        settings = PolicySettings(clip=clip)
+        found += run(PolicyExplorer(layers_within(22.5), seed, settings=settings), 200)[-50:]
+        drawn += run(RandomExplorer(layers_within(22.5), seed), 200)[-50:]
+    assert sum(found) / len(found) > sum(drawn) / len(drawn) + 1.0
+
+
+def test_unit_of_the_rewards_does_not_matter():
+    def asked(factor, offset):
+        explorer = PolicyExplorer(layers_within(), 5, settings=PPO)
+        for _ in range(30):
+            architecture = explorer.ask()
+            explorer.tell(architecture, Rating(offset + factor * toy(architecture)))
+        return list(explorer.state()["asked"])
+
+    assert asked(1.0, 0.0) == asked(0.25, 8.0)
+
+
+def test_equal_rewards_teach_only_entropy():
+    explorer = PolicyExplorer(layers_within(), 1, settings=PolicySettings(entropy_weight=0.0))
+    before = {name: value.clone() for name, value in explorer._network.state_dict().items()}
+    run(explorer, 20, rating=lambda _: 0.5)
+    after = explorer._network.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_soft_reward_draws_the_policy_to_what_is_fast():
+    constraints = layers_within()
+    reward = SoftReward(constraints.models, {"board": 20.0}, exponent=-1.0)
+    explorer = PolicyExplorer(constraints, 0, reward=reward)
+    latencies = []
+    for _ in range(300):
+        architecture = explorer.ask()
+        latencies.append(constraints.estimates(architecture)["board"].value_ns)
+        explorer.tell(architecture, Rating(0.9))
+    assert sum(latencies[-50:]) / 50 < sum(latencies[:50]) / 50 - 4
+
+
+def test_repaired_architecture_is_credited():
+    explorer = PolicyExplorer(layers_within(12.5), 0, settings=PolicySettings(batch_size=4, entropy_weight=0))
+    architecture = explorer.ask()
+    assert explorer.constraints.feasible(architecture)
+    before = explorer.log_probability(architecture)
+    explorer.tell(architecture, Rating(1.0))
+    for other in [explorer.ask() for _ in range(3)]:
+        explorer.tell(other, Rating(0.0))
+    assert explorer.log_probability(architecture) > before
+
+
+def test_seed_decides_everything_whatever_the_threads():
+    def asked(threads):
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            torch.manual_seed(threads)
+            explorer = PolicyExplorer(layers_within(), 7, settings=PPO)
+            run(explorer, 30)
+            assert torch.get_num_threads() == threads
+            return explorer.state()["asked"]
+        finally:
+            torch.set_num_threads(before)
+
+    assert asked(1) == asked(2)
+
+
+def test_torchs_own_generator_is_left_alone():
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    run(PolicyExplorer(layers_within(), 7, settings=PPO), 12)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_restore_refuses_the_state_of_another_space():
+    explorer = PolicyExplorer(layers_within(), 0, settings=PPO)
+    with pytest.raises(WorkFolderError, match="another search"):
+        PolicyExplorer(budgeted(), 0, settings=PPO).restore(explorer.state())
+
+
+def test_reward_that_is_not_finite_is_refused():
+    explorer = PolicyExplorer(layers_within(), 0, reward=lambda *_: math.nan)
+    with pytest.raises(ValueError, match="nan"):
+        explorer.tell(explorer.ask(), Rating(0.5))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"batch_size": 0},
+        {"hidden": 0},
+        {"epochs": 0},
+        {"learning_rate": 0.0},
+        {"learning_rate": math.nan},
+        {"squash": math.inf},
+        {"entropy_weight": -1.0},
+        {"baseline_decay": 1.0},
+        {"clip": 0.0},
+        {"clip": 1.0},
+    ],
+    ids=lambda settings: next(iter(settings)),
+)
+def test_settings_without_meaning_are_refused(settings):
+    with pytest.raises(ValueError):
+        PolicySettings(**settings)
+
+
+def test_policy_goes_through_a_space_of_one_architecture():
+    space = FactorisedSpace({"only": ("one",), "other": (3,)})
+    explorer = PolicyExplorer(Constraints(space, {"t": Free()}, {"t": 2.0}), 0)
+    assert list(itertools.islice(explorer.proposals(), 200)) == list(space.members()) * 200

@@ -1,0 +1,70 @@
+"""The tabular study: its space, which takes nothing from Lathe, and a small run of all of it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from contracts.explorer import ExplorerContract
+from contracts.search_space import SearchSpaceContract
+
+from pipeline.search.constraints import Constraints
+from pipeline.search.explorers.evolution import EvolutionExplorer
+from tools.studies.cell_space import Cell, CellSpace, TabledLatency
+
+ROOT = Path(__file__).parents[3]
+DATA = ROOT.parent / "shared" / "data" / "nasbench201" / "nasbench201.npz"
+
+
+class TestCellSpace(SearchSpaceContract):
+    @pytest.fixture
+    def space(self):
+        return CellSpace()
+
+
+class TestEvolutionOnCells(ExplorerContract):
+    @pytest.fixture
+    def constraints(self):
+        latencies_ns = np.random.default_rng(0).uniform(1, 1000, CellSpace().count())
+        return Constraints(CellSpace(), {"t": TabledLatency(latencies_ns)}, {"t": 10.0})
+
+    def make(self, constraints, seed):
+        return EvolutionExplorer(constraints, seed, population_size=8)
+
+
+def test_cells_are_numbered_in_the_order_of_the_members():
+    numbers = [cell.number for cell in CellSpace().members()]
+    assert numbers == list(range(5**6))
+    assert all(type(cell) is Cell for cell in CellSpace().members())
+
+
+@pytest.mark.skipif(not DATA.exists(), reason="NAS-Bench-201 is not beside the checkout")
+def test_study_runs_and_goes_on_where_it_was(tmp_path):
+    pytest.importorskip("pymoo", reason="pymoo is not installed")
+    command = [sys.executable, "tools/studies/tabular.py", "--work", str(tmp_path / "work")]
+    page = tmp_path / "docs" / "results" / "tabular.md"
+
+    def run(*arguments):
+        done = subprocess.run(
+            [*command, *arguments], cwd=ROOT, capture_output=True, text=True, check=True, timeout=300
+        )
+        return json.loads(done.stdout)
+
+    first = run()
+    rows = tmp_path / "work" / "rows.jsonl"
+    lines = rows.read_bytes().splitlines(keepends=True)
+    assert len(lines) == 2 * 3 * 6 * 2
+    rows.write_bytes(b"".join(lines[:-3]) + lines[-3][:20])
+    assert run("--page", str(page)) == first
+    assert rows.read_bytes() == b"".join(lines)
+    assert "regularised evolution" in page.read_text()
+    assert (tmp_path / "docs" / "figures" / "tabular.png").stat().st_size > 0
+    for found in first["explorers"].values():
+        assert all(low <= mean <= high for low, mean, high in zip(*bounds(found["regret"]), strict=True))
+    assert set(first["explorers"]["random"]["less_than_random"]["mean"]) == {0.0}
+
+
+def bounds(values):
+    return values["low"], values["mean"], values["high"]

@@ -1,0 +1,201 @@
+"""Explorers under latency budgets on NAS-Bench-201, where every answer is known beforehand.
+
+python tools/studies/tabular.py [--scale smoke|small|medium|large] [--work FOLDER] [--page PAGE]
+
+For each of up to 19 device settings, budgets that 20, 40 and 60 % of the cells keep, each explorer and seed,
+200 cells are asked, each rated by its validation accuracy after 12 epochs on CIFAR-10. The regret after some
+evaluations is the test accuracy after 200 epochs that the best rated cell lacks against the best cell within
+the budget, in points. The data has no validation accuracy after 200 epochs.
+
+Reads $LATHE_SHARED_DATA/nasbench201/nasbench201.npz. A latency below a fifth of the device's median is a
+failed run, and its cell cannot be chosen. FOLDER/rows.jsonl gets a line for each search, and what it holds is
+not searched again, whatever the scale; delete it when explorers have changed. FOLDER/summary-SCALE.json gets
+the means with bootstrap intervals, and PAGE a page with tables and a plot beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from cell_space import OPERATIONS, CellSpace, TabledLatency
+from tabular_page import write_page
+
+from pipeline.search.base import Rating
+from pipeline.search.constraints import Constraints
+from pipeline.search.explorers.evolution import EvolutionExplorer
+from pipeline.search.explorers.nsga2 import NSGA2Explorer
+from pipeline.search.explorers.policy import PolicyExplorer, PolicySettings
+from pipeline.search.explorers.predictor import PredictorExplorer
+from pipeline.search.explorers.random_explorer import RandomExplorer
+
+SHARED = Path(os.environ.get("LATHE_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
+PERCENTILES = (20, 40, 60)
+CHECKPOINTS = (10, 25, 50, 75, 100, 125, 150, 175, 200)
+RESAMPLES = 2000
+EXPLORERS = {
+    "random": RandomExplorer,
+    "evolution": EvolutionExplorer,
+    "nsga2": NSGA2Explorer,
+    "reinforce": lambda constraints, seed: PolicyExplorer(
+        constraints, seed, settings=PolicySettings(clip=None)
+    ),
+    "ppo": PolicyExplorer,
+    "predictor": PredictorExplorer,
+}
+# Device settings and seeds. The four of the small scale are a GPU, a CPU, and two phones.
+SCALES = {
+    "smoke": (("pixel3", "2080ti_1"), 2),
+    "small": (("2080ti_1", "gold_6240", "pixel3", "samsung_s7"), 10),
+    "medium": (None, 10),
+    "large": (None, 50),
+}
+
+
+class Benchmark:
+    """Accuracies in points and latencies of all cells, in the order of ``Cell.number``."""
+
+    def __init__(self) -> None:
+        data = np.load(SHARED / "nasbench201" / "nasbench201.npz")
+        numbers = data["arch_ops"].astype(int) @ len(OPERATIONS) ** np.arange(6)[::-1]
+        order = np.argsort(numbers)
+        if [str(name) for name in data["op_names"]] != list(OPERATIONS):
+            raise SystemExit("the operations of nasbench201.npz are in another order")
+        self.rating = data["acc12_cifar10_val"][order]
+        self.final = data["acc200_cifar10_test"][order]
+        latencies = data["latency_ms"][order] * 1e6
+        ran = latencies >= np.median(latencies, axis=0) / 5
+        self.latencies_ns = np.where(ran, latencies, np.inf)
+        self.devices = [str(name) for name in data["device"]]
+
+
+class Task:
+    """A device setting and a budget."""
+
+    def __init__(self, benchmark: Benchmark, device: str, percentile: int) -> None:
+        latencies = benchmark.latencies_ns[:, benchmark.devices.index(device)]
+        limit_ns = float(np.percentile(latencies[np.isfinite(latencies)], percentile))
+        self.constraints = Constraints(CellSpace(), {device: TabledLatency(latencies)}, {device: limit_ns})
+        inside = np.flatnonzero(latencies <= limit_ns)
+        self.best = float(benchmark.final[inside].max())
+        # Of the cells of the highest rating: what is lost when everything is rated.
+        self.least_regret = self.best - float(benchmark.final[inside[benchmark.rating[inside].argmax()]])
+        self._rating, self._final = benchmark.rating.tolist(), benchmark.final.tolist()
+
+    def regrets(self, make, seed: int) -> list[float]:
+        """After each of ``CHECKPOINTS`` evaluations."""
+        explorer = make(self.constraints, seed)
+        found, highest, result = 0.0, -np.inf, []
+        for evaluation in range(1, CHECKPOINTS[-1] + 1):
+            architecture = explorer.ask()
+            rating = self._rating[architecture.number]
+            explorer.tell(architecture, Rating(rating))
+            if rating > highest:
+                highest, found = rating, self._final[architecture.number]
+            if evaluation in CHECKPOINTS:
+                result.append(round(self.best - found, 6))
+        return result
+
+
+def read_rows(path: Path) -> dict[tuple, list[float]]:
+    """Regrets of earlier searches; a last line that was cut off is removed."""
+    if not path.exists():
+        return {}
+    content = path.read_bytes()
+    complete = content[: content.rfind(b"\n") + 1]
+    if complete != content:
+        os.truncate(path, len(complete))
+    rows = map(json.loads, complete.splitlines())
+    return {(r["device"], r["percentile"], r["explorer"], r["seed"]): r["regrets"] for r in rows}
+
+
+def study(scale: str, folder: Path) -> dict:
+    """Search what is not yet in the rows, and summarise."""
+    benchmark = Benchmark()
+    names, seeds = SCALES[scale]
+    devices = names or tuple(benchmark.devices)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "rows.jsonl"
+    rows = read_rows(path)
+    least = []
+    with path.open("a") as stream:
+        for device, percentile in itertools.product(devices, PERCENTILES):
+            task = Task(benchmark, device, percentile)
+            least.append(task.least_regret)
+            began = time.perf_counter()
+            for (name, make), seed in itertools.product(EXPLORERS.items(), range(seeds)):
+                key = (device, percentile, name, seed)
+                if key not in rows:
+                    rows[key] = task.regrets(make, seed)
+                    row = dict(zip(("device", "percentile", "explorer", "seed"), key, strict=True))
+                    stream.write(json.dumps(row | {"regrets": rows[key]}) + "\n")
+                    stream.flush()
+            print(f"{device} {percentile} %: {time.perf_counter() - began:.1f} s", file=sys.stderr)
+    regrets = {
+        name: np.array([[[rows[d, p, name, s] for s in range(seeds)] for p in PERCENTILES] for d in devices])
+        for name in EXPLORERS
+    }
+    return {
+        "scale": scale,
+        "devices": list(devices),
+        "percentiles": list(PERCENTILES),
+        "seeds": seeds,
+        "evaluations": list(CHECKPOINTS),
+        "regret_when_all_are_rated": float(np.mean(least)),
+        "explorers": {name: summary(values, regrets["random"]) for name, values in regrets.items()},
+    }
+
+
+def summary(regrets: np.ndarray, baseline: np.ndarray) -> dict:
+    """Means with 95 % intervals, also of the difference to the baseline on the same task and seed.
+
+    Devices and seeds are resampled, the three budgets of a device together.
+
+    Args:
+        regrets: shape (n_devices, n_budgets, n_seeds, n_checkpoints).
+        baseline: likewise.
+    """
+    return {"regret": interval(regrets), "less_than_random": interval(baseline - regrets)}
+
+
+def interval(values: np.ndarray) -> dict[str, list[float]]:
+    generator = np.random.default_rng(0)
+    devices, _, seeds, _ = values.shape
+    by_budget = values.mean(axis=1)
+    means = [
+        by_budget[generator.integers(devices, size=devices)][:, generator.integers(seeds, size=seeds)].mean(
+            axis=(0, 1)
+        )
+        for _ in range(RESAMPLES)
+    ]
+    low, high = np.quantile(means, (0.025, 0.975), axis=0)
+    mean = values.mean(axis=(0, 1, 2))
+    return {
+        "mean": mean.round(4).tolist(),
+        "low": low.round(4).tolist(),
+        "high": high.round(4).tolist(),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--scale", choices=SCALES, default="smoke")
+    parser.add_argument("--work", type=Path, default=Path("lathe-work/tabular"))
+    parser.add_argument("--page", type=Path)
+    arguments = parser.parse_args()
+    result = study(arguments.scale, arguments.work)
+    text = json.dumps(result, indent=1)
+    (arguments.work / f"summary-{arguments.scale}.json").write_text(text + "\n")
+    print(text)
+    if arguments.page:
+        write_page(result, arguments.page)
+
+
+if __name__ == "__main__":
+    main()
