@@ -9,13 +9,16 @@ from typing import Self
 
 from pipeline.errors import RecipeError
 
-_PATTERN = re.compile(r"(?P<number>[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?) ?(?P<unit>x|ms)")
+_PATTERN = re.compile(
+    r"(?P<number>[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?) ?(?P<unit>x|ms)(?P<soft> soft)?"
+)
 
 
 @dataclass(frozen=True)
 class Budget:
     """Either ``relative`` (times the reference network's latency) or ``limit_ms``; the other is ``None``.
 
+    A ``soft`` budget is a wish: it decides between candidates, but none is refused for exceeding it.
     ``Budget.parse(str(budget)) == budget`` holds for every budget.
 
     Raises:
@@ -24,6 +27,7 @@ class Budget:
 
     relative: float | None = None
     limit_ms: float | None = None
+    soft: bool = False
 
     def __post_init__(self) -> None:
         given = [number for number in (self.relative, self.limit_ms) if number is not None]
@@ -42,7 +46,7 @@ class Budget:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read ``0.6x`` (of the reference network) or ``1.5ms``.
+        """Read ``0.6x`` (of the reference network) or ``1.5ms``, either perhaps followed by ``soft``.
 
         Raises:
             RecipeError: the text has another form, or the number is not finite and above zero.
@@ -51,11 +55,12 @@ class Budget:
         if match is None:
             raise RecipeError(
                 f"'{text}' is not a budget",
-                why="a budget is a number followed by x (times the reference network) or ms",
-                fix="write for example 0.6x or 1.5ms",
+                why="a budget is a number, x (times the reference network) or ms, and perhaps soft",
+                fix="write for example 0.6x, 1.5ms or '0.6x soft'",
             )
         number = float(match["number"])
-        return cls(relative=number) if match["unit"] == "x" else cls(limit_ms=number)
+        soft = match["soft"] is not None
+        return cls(relative=number, soft=soft) if match["unit"] == "x" else cls(limit_ms=number, soft=soft)
 
     @property
     def limit_ns(self) -> float | None:
@@ -71,4 +76,4 @@ class Budget:
 
     def __str__(self) -> str:
         number, unit = (self.limit_ms, "ms") if self.relative is None else (self.relative, "x")
-        return repr(number).removesuffix(".0") + unit
+        return repr(number).removesuffix(".0") + unit + (" soft" if self.soft else "")

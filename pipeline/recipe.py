@@ -11,95 +11,53 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from devices.target import Target
-from pipeline.budget import Budget
 from pipeline.data.config import DataConfig
 from pipeline.distill.settings import TrainingSettings
 from pipeline.errors import RecipeError
-from pipeline.spaces.mobile_config import MobileSpaceConfig
+from pipeline.recipe_sections import (
+    DnaConfig,
+    ExportConfig,
+    MeasureConfig,
+    SearchConfig,
+    Section,
+    TargetConfig,
+    VerifyConfig,
+)
+from pipeline.spaces.mobile_config import SpaceConfig
 from pipeline.teachers.config import TeacherConfig
 
+Method = Literal["search", "akd", "dna"]
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class TargetConfig(_Section):
-    """One target and its budget: ``budget = "0.6x"`` of the reference network, or ``budget_ms = 1.5``."""
-
-    name: str
-    budget: str | None = None
-    budget_ms: float | None = None
-
-    @field_validator("name")
-    @classmethod
-    def _canonical(cls, name: str) -> str:
-        return str(Target.parse(name))
-
-    @model_validator(mode="after")
-    def _one_budget(self) -> TargetConfig:
-        if (self.budget is None) == (self.budget_ms is None):
-            raise ValueError("give exactly one of budget (such as '0.6x') and budget_ms (such as 1.5)")
-        self.limit()
-        return self
-
-    def target(self) -> Target:
-        """The parsed target."""
-        return Target.parse(self.name)
-
-    def limit(self) -> Budget:
-        """The parsed budget."""
-        return Budget.parse(self.budget if self.budget is not None else f"{self.budget_ms}ms")
+_DEFAULTS: dict[str, dict[str, Any]] = {"akd": {"explorer": "policy", "rerated": 5, "finalists": 3}}
+"""Keys of ``[search]`` that a method sets where the recipe does not."""
 
 
-class SearchConfig(_Section):
-    """How students are searched: who proposes, how many are rated, how long each is distilled for it."""
-
-    explorer: Literal["random", "evolution"] = "evolution"
-    evaluations: int = Field(default=24, ge=1)
-    population: int = Field(default=8, ge=2)
-    tournament: int = Field(default=3, ge=1)
-    train_limit: int | None = Field(default=None, ge=2)
-    training: TrainingSettings = TrainingSettings(epochs=3, patience=3)
-
-
-class MeasureConfig(_Section):
-    """How block tables and whole-network latencies are measured; docs/measuring.md explains the protocol."""
-
-    launches: int = Field(default=5, ge=3)
-    calibration_networks: int = Field(default=10, ge=6)
-
-
-class ExportConfig(_Section):
-    """Parity of exported models with torch: largest absolute difference of the logits on real inputs."""
-
-    tolerance: float = Field(default=1e-4, gt=0)
-    samples: int = Field(default=32, ge=1)
-
-
-class VerifyConfig(_Section):
-    """Verification on the target: how many candidates may be tried, and launches per measurement."""
-
-    candidates: int = Field(default=3, ge=1)
-    launches: int = Field(default=9, ge=6)
-
-
-class Recipe(_Section):
+class Recipe(Section):
     """A whole run. Relative paths are taken from the recipe's own folder."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    method: Method = "search"
     seed: int = Field(default=0, ge=0)
     data: DataConfig
     teacher: tuple[TeacherConfig, ...] = Field(min_length=1)
-    space: MobileSpaceConfig | None = None
+    space: SpaceConfig | None = None
     target: tuple[TargetConfig, ...] = Field(min_length=1)
     measure: MeasureConfig = MeasureConfig()
     search: SearchConfig = SearchConfig()
+    dna: DnaConfig = DnaConfig()
     distil: TrainingSettings = TrainingSettings()
     export: ExportConfig = ExportConfig()
     verify: VerifyConfig = VerifyConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_the_method(cls, document: Any) -> Any:
+        search = document.get("search", {}) if isinstance(document, Mapping) else None
+        if not isinstance(search, Mapping):
+            return document
+        return {**document, "search": {**_DEFAULTS.get(str(document.get("method")), {}), **search}}
 
     @model_validator(mode="after")
     def _targets_differ(self) -> Recipe:
@@ -109,7 +67,7 @@ class Recipe(_Section):
         return self
 
 
-EMBEDDED = ("quickstart", "fashion-mnist", "cifar10")
+EMBEDDED = ("quickstart", "quickstart-akd", "quickstart-dna", "fashion-mnist", "cifar10")
 
 
 def load_recipe(source: str | None, overrides: Sequence[str] = ()) -> tuple[Recipe, str]:

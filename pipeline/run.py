@@ -12,10 +12,12 @@ from pipeline.recipe import Recipe
 from pipeline.stages.context import Context
 from pipeline.stages.handover import Findings, write_bundle_of, write_report
 from pipeline.stages.inputs import DataSummary, TeacherSummary, prepare_data, prepare_teacher
-from pipeline.stages.latency import Feasible, Tables, build_tables, check_feasibility
-from pipeline.stages.search import Searched, describe, search_students
-from pipeline.stages.space import Task, prepare_space
-from pipeline.stages.student import Winner, make_winner
+from pipeline.stages.latency import Feasible, Tables, build_tables, check_feasibility, outlook_of
+from pipeline.stages.method import searcher, space_of
+from pipeline.stages.rounds import search_and_try
+from pipeline.stages.search import Round, Searched, describe
+from pipeline.stages.space import Task, describe_space
+from pipeline.stages.winner import Winner, make_winner
 from pipeline.work import StageRecord, WorkFolder
 
 
@@ -52,13 +54,13 @@ class RunResult:
             "feasibility": [
                 {
                     "target": found.target,
-                    "limit_ms": found.limit_ns / 1e6,
+                    "limit_ms": self.feasible.limits_ns[found.target] / 1e6,
                     "fastest_ms": _milliseconds(found.fastest_estimate),
                     "slowest_ms": _milliseconds(found.slowest_estimate),
                 }
                 for found in self.feasible.certificate.ranges
             ],
-            "candidates": [describe(candidate) for candidate in self.searched.candidates],
+            "candidates": [describe(candidate, self.searched) for candidate in self.searched.candidates],
             "winner": {
                 "architecture": dict(self.winner.distilled.architecture.choices),
                 "tried": len(self.winner.rejected) + 1,
@@ -82,10 +84,27 @@ class RunResult:
             },
             "report": str(self.report),
             "bundle": str(self.bundle),
-            "stages": [
-                {"name": record.name, "cached": record.cached, "seconds": record.seconds}
-                for record in self.stages
-            ],
+            "stages": _stages(self.stages),
+        }
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a run knows after its search; ``to_json`` is what ``lathe search --json`` prints."""
+
+    recipe: Recipe
+    feasible: Feasible
+    searched: Searched
+    stages: tuple[StageRecord, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The result as one JSON document; latencies in milliseconds."""
+        return {
+            "recipe": self.recipe.model_dump(mode="json"),
+            "limits_ms": {name: limit / 1e6 for name, limit in self.feasible.limits_ns.items()},
+            "candidates": [describe(candidate, self.searched) for candidate in self.searched.candidates],
+            "within_budget": [dict(architecture.choices) for architecture in self.searched.order],
+            "stages": _stages(self.stages),
         }
 
 
@@ -104,21 +123,20 @@ def run(recipe: Recipe, recipe_text: str, work: WorkFolder, db: str | None, repo
     """
     with work.opened(), open_store(db) as store:
         context = Context(recipe, recipe_text, work, store, reporter)
-        context.check_targets()
-        data = prepare_data(context)
-        teacher = prepare_teacher(context, data)
-        task = Task(data, teacher, prepare_space(context, data))
-        tables = build_tables(context, task)
-        feasible = check_feasibility(context, task.space, tables)
-        searched = search_students(context, task, feasible)
-        winner = make_winner(context, task, feasible.reference, searched)
+        task, tables, feasible = _prepare(context)
+        searched, winner = search_and_try(
+            context,
+            outlook_of(context, task.space, feasible),
+            search=searcher(context, task),
+            attempt=lambda searched: make_winner(context, task, feasible.reference, searched),
+        )
         findings = Findings(tables, feasible, searched, winner)
         report = write_report(context, task, findings)
         bundle = write_bundle_of(context, task, findings, report)
         return RunResult(
             recipe,
-            data.summary,
-            teacher.summary,
+            task.data.summary,
+            task.teacher.summary,
             tables,
             feasible,
             searched,
@@ -129,5 +147,31 @@ def run(recipe: Recipe, recipe_text: str, work: WorkFolder, db: str | None, repo
         )
 
 
+def search(
+    recipe: Recipe, recipe_text: str, work: WorkFolder, db: str | None, reporter: Reporter
+) -> SearchResult:
+    """Run a recipe up to its search, with the arguments and errors of ``run``, which goes on from there."""
+    with work.opened(), open_store(db) as store:
+        context = Context(recipe, recipe_text, work, store, reporter)
+        task, _, feasible = _prepare(context)
+        searched = searcher(context, task)(Round(outlook_of(context, task.space, feasible)))
+        return SearchResult(recipe, feasible, searched, tuple(work.records))
+
+
+def _prepare(context: Context) -> tuple[Task, Tables, Feasible]:
+    """All that stands before a search."""
+    context.check_targets()
+    data = prepare_data(context)
+    teacher = prepare_teacher(context, data)
+    task = Task(data, teacher, space_of(context, data, teacher))
+    describe_space(context, task.space)
+    tables = build_tables(context, task)
+    return task, tables, check_feasibility(context, task.space, tables.by_target)
+
+
 def _milliseconds(value: Any) -> dict[str, float]:
     return {"low": value.low_ns / 1e6, "value": value.value_ns / 1e6, "high": value.high_ns / 1e6}
+
+
+def _stages(records: tuple[StageRecord, ...]) -> list[dict[str, Any]]:
+    return [{"name": each.name, "cached": each.cached, "seconds": each.seconds} for each in records]

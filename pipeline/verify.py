@@ -68,6 +68,12 @@ class TargetVerdict:
         """Share of the test images that the artifact classifies correctly."""
         return self.correct / self.total
 
+    @property
+    def acceptable(self) -> bool:
+        """The budget is kept, or was soft and the measurement can be trusted."""
+        trusted = self.measurement.verdict is not Verdict.INVALID
+        return self.feasible or (Budget.parse(self.budget).soft and trusted)
+
     def to_json(self) -> dict[str, Any]:
         """All fields as JSON; ``from_json`` reads it back."""
         document: dict[str, Any] = _VERDICT.dump_python(self, mode="json")
@@ -117,7 +123,7 @@ def verify_artifact(
         )
     digest = file_digest(artifact)
     correct = count_correct(artifact, test, preprocessing, target, layout)
-    student, other = _measure_together(artifact, reference, target, protocol)
+    student, other = measure_artifact(artifact, reference, target, protocol)
     ratio = paired_ratio(student, other) if other is not None else None
     feasible, why = judge(budget, student, other, ratio)
     return TargetVerdict(
@@ -178,10 +184,15 @@ def judge(
     return high <= limit, f"{seen} {outcome} the budget {budget}"
 
 
-def _measure_together(
+def measure_artifact(
     artifact: Path, reference: Path | None, target: Target, protocol: MeasuringProtocol
 ) -> tuple[Measurement, Measurement | None]:
-    """Measure both in the same launches; again after each pause while one is invalid."""
+    """Measure an artifact, and a reference in the same launches; again after each pause while one is invalid.
+
+    Raises:
+        MeasurementError: one of them does not run on the target.
+        TargetError: the target cannot be reached, or its runtime is not installed.
+    """
     jobs = [Job("artifact", artifact)]
     if reference is not None:
         jobs.append(Job("reference", reference))

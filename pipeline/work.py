@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from devices.digests import file_digest, value_digest
 from pipeline.errors import WorkFolderError
+from pipeline.interrupted import begin
 
 T = TypeVar("T")
 
@@ -41,11 +42,16 @@ class WorkFolder:
     A stage's folder belongs to the stage: what it leaves there when it is killed (a checkpoint, a journal) is
     there when it is called again with the same inputs. The stage is finished when ``result.json`` exists,
     which is written last and atomically, with the digests of all files beside it.
+
+    Args:
+        path: the folder; made if it is not there.
+        anew: interrupted stages that were asked for other things are given up, see ``stage``.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, anew: bool = False) -> None:
         self.path = path.absolute()
         self.records: list[StageRecord] = []
+        self._anew = anew
 
     @contextmanager
     def opened(self) -> Iterator[WorkFolder]:
@@ -83,7 +89,15 @@ class WorkFolder:
                 fix="choose another folder with --work, or change permissions above it",
             ) from error
 
-    def stage(self, name: str, inputs: Any, kind: type[T], compute: Callable[[Path], T]) -> T:
+    def stage(
+        self,
+        name: str,
+        inputs: Any,
+        kind: type[T],
+        compute: Callable[[Path], T],
+        *,
+        asked: Mapping[str, Any] | None = None,
+    ) -> T:
         """The result of a stage: read back if it was finished with the same inputs, else computed and kept.
 
         Args:
@@ -91,6 +105,11 @@ class WorkFolder:
             inputs: JSON of everything that decides the result.
             kind: type of the result, a frozen dataclass or pydantic model.
             compute: does the work; gets the stage's folder, which may hold what a killed run left.
+            asked: for a stage whose beginnings are worth keeping, the recipe as JSON. It is not begun while
+                one of another recipe of the same name is interrupted, unless ``anew``.
+
+        Raises:
+            WorkFolderError: such a stage is interrupted; the difference is named.
         """
         started = time.monotonic()
         digest = value_digest([name, inputs])
@@ -99,6 +118,8 @@ class WorkFolder:
         result = self._read(folder, adapter)
         cached = result is not None
         if result is None:
+            if asked is not None:
+                begin(folder, asked, anew=self._anew)
             folder.mkdir(parents=True, exist_ok=True)
             result = compute(folder)
             self._write(folder, inputs, adapter, result)

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from pipeline.run import RunResult
 
 
-def run_recipe(recipe: str | None, work: str, settings: list[str], db: str | None, as_json: bool) -> None:
+def run_recipe(
+    recipe: str | None, work: str, settings: list[str], db: str | None, *, anew: bool, as_json: bool
+) -> None:
     """``lathe run``."""
     from pipeline.recipe import load_recipe
     from pipeline.run import run
@@ -28,11 +30,29 @@ def run_recipe(recipe: str | None, work: str, settings: list[str], db: str | Non
 
     _quiet_libraries()
     loaded, text = load_recipe(recipe, settings)
-    result = run(loaded, text, WorkFolder(Path(work)), db, ConsoleReporter())
+    result = run(loaded, text, WorkFolder(Path(work), anew=anew), db, ConsoleReporter())
     if as_json:
         print_json(result.to_json())
         return
     sys.stdout.write(_summary(result))
+
+
+def search_recipe(
+    recipe: str | None, work: str, settings: list[str], db: str | None, *, anew: bool, as_json: bool
+) -> None:
+    """``lathe search``."""
+    from pipeline.cli.search_text import search_text
+    from pipeline.recipe import load_recipe
+    from pipeline.run import search
+    from pipeline.work import WorkFolder
+
+    _quiet_libraries()
+    loaded, text = load_recipe(recipe, settings)
+    result = search(loaded, text, WorkFolder(Path(work), anew=anew), db, ConsoleReporter())
+    if as_json:
+        print_json(result.to_json())
+        return
+    sys.stdout.write(search_text(result))
 
 
 def verify_folder(bundle: str, as_json: bool) -> None:
@@ -45,7 +65,7 @@ def verify_folder(bundle: str, as_json: bool) -> None:
     failed = {
         target.verdict.target: _why_not(target)
         for target in result.targets
-        if not (target.accuracy_holds and target.verdict.feasible)
+        if not (target.accuracy_holds and target.verdict.acceptable)
     }
     if failed:
         raise VerificationError(
@@ -77,7 +97,9 @@ def _why_not(target: TargetVerification) -> str:
 def _summary(result: RunResult) -> str:
     """What a finished run has to say, as text."""
     verified = result.winner.verified
-    lines = [f"{result.recipe.name}: the student keeps every budget"]
+    over = [name for name, verdict in verified.verdicts.items() if not verdict.feasible]
+    kept = f"every budget but the soft one of {' and '.join(over)}" if over else "every budget"
+    lines = [f"{result.recipe.name}: the student keeps {kept}"]
     for name, verdict in verified.verdicts.items():
         ratio = f", {verdict.ratio} of the reference network's" if verdict.ratio else ""
         whole = result.tables.teacher[name].whole

@@ -43,25 +43,36 @@ def _root(
     """Options before a command."""
 
 
+RecipeFile = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="RECIPE",
+        help="A recipe file, or an embedded recipe: quickstart (default), or another of lathe recipes.",
+    ),
+]
+Work = Annotated[str, typer.Option("--work", metavar="DIR", help="Where stages and bundles are kept.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a recipe key, e.g. target.*.budget=0.5x."),
+]
+Database = Annotated[
+    str | None,
+    typer.Option("--db", metavar="URL", help="Latency database: a file or an SQLAlchemy URL."),
+]
+Anew = Annotated[
+    bool,
+    typer.Option("--anew", help="Give up a search that was interrupted, if the recipe has changed since."),
+]
+
+
 @app.command()
 def run(
-    recipe: Annotated[
-        str | None,
-        typer.Argument(
-            help="A recipe file, or an embedded recipe: quickstart (default), fashion-mnist, cifar10."
-        ),
-    ] = None,
-    work: Annotated[
-        str, typer.Option("--work", metavar="DIR", help="Where stages and bundles are kept.")
-    ] = "lathe-work",
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a recipe key, e.g. target.*.budget=0.5x."),
-    ] = None,
-    db: Annotated[
-        str | None,
-        typer.Option("--db", metavar="URL", help="Latency database: a file or an SQLAlchemy URL."),
-    ] = None,
+    recipe: RecipeFile = None,
+    *,
+    work: Work = "lathe-work",
+    settings: Settings = None,
+    db: Database = None,
+    anew: Anew = False,
     json_output: Json = False,
 ) -> None:
     """Run a recipe: teacher, space, table, feasibility, search, distil, export, compile, verify, bundle.
@@ -70,7 +81,27 @@ def run(
     """
     from pipeline.cli.commands import run_recipe
 
-    run_recipe(recipe, work, settings or [], db, json_output)
+    run_recipe(recipe, work, settings or [], db, anew=anew, as_json=json_output)
+
+
+@app.command()
+def search(
+    recipe: RecipeFile = None,
+    *,
+    work: Work = "lathe-work",
+    settings: Settings = None,
+    db: Database = None,
+    anew: Anew = False,
+    json_output: Json = False,
+) -> None:
+    """Run a recipe up to its search: every candidate with its rating, what was predicted, and measured.
+
+    The same command continues a search that was stopped; lathe run with the same recipe and folder goes on
+    from there.
+    """
+    from pipeline.cli.commands import search_recipe
+
+    search_recipe(recipe, work, settings or [], db, anew=anew, as_json=json_output)
 
 
 @app.command()

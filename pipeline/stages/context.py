@@ -36,6 +36,11 @@ class Context:
         """The budget of every target, in the recipe's order."""
         return {config.target(): config.limit() for config in self.recipe.target}
 
+    @property
+    def tries(self) -> int:
+        """How many candidates of a round may be trained in full."""
+        return max(self.recipe.verify.candidates, self.recipe.search.finalists)
+
     @cached_property
     def identities(self) -> dict[Target, tuple[RuntimeIdentity, DeviceIdentity]]:
         """Runtime and device behind every target, asked once per run.

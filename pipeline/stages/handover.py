@@ -26,10 +26,11 @@ from pipeline.report import (
 from pipeline.spaces.base import Architecture, Space
 from pipeline.stages.context import Context, versions
 from pipeline.stages.inputs import FrozenTeacher
-from pipeline.stages.latency import Feasible, MeasuredNetwork, Tables
+from pipeline.stages.latency import Feasible, Tables
+from pipeline.stages.networks import MeasuredNetwork
 from pipeline.stages.search import RatedCandidate, Searched
 from pipeline.stages.space import Task
-from pipeline.stages.student import Winner
+from pipeline.stages.winner import Winner
 
 _REPORT = "report.html"
 
@@ -157,7 +158,7 @@ def _target(space: Space, target: Target, findings: Findings) -> TargetReport:
                 str(c.architecture), c.rating, c.spread, c.estimates[name], c.architecture == architecture
             )
             for c in searched.candidates
-            if c.rating is not None
+            if c.rating is not None and searched.rated_by == "accuracy"
         ),
         comparisons=(
             *_comparisons(feasible.calibration, name, fitted=True),

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from devices.measurement import Measurement, MeasurementFailure, Outcome, Verdict
-from devices.statistics import Interval
 from devices.target import Target
 from latency_db.errors import EstimateError
-from latency_db.estimate import Estimate
-from latency_db.network_model import NetworkModel
+from latency_db.network_model import MIN_NETWORKS, NetworkModel
 from latency_db.table import LatencyTable
 from pipeline.errors import BudgetError
-from pipeline.export.base import block_workload, exporter_identity, format_of, network_workload
-from pipeline.search.constraints import Constraints
+from pipeline.export.base import block_workload, exporter_identity, format_of
 from pipeline.search.feasibility import Feasibility
-from pipeline.search.latency import TableLatencyModel
 from pipeline.spaces.base import Architecture, Block, Space
 from pipeline.stages.context import Context
 from pipeline.stages.measuring import Part, measure_parts
+from pipeline.stages.nearest import budgets_allowing
+from pipeline.stages.networks import MeasuredNetwork, SeenNetwork, measure_networks
+from pipeline.stages.outlook import Outlook, block_identities, fit_model
 from pipeline.stages.space import Task
 from pipeline.stages.teacher_parts import TeacherLatency, teacher_latency, teacher_parts
 from pipeline.tables.traits import traits_of
@@ -36,19 +35,16 @@ class Tables:
 
 
 @dataclass(frozen=True)
-class MeasuredNetwork:
-    """A whole network that was measured on a target, beside what was predicted for it."""
-
-    architecture: Architecture
-    target: str
-    measured: Interval
-    verdict: Verdict
-    predicted: Estimate
-
-
-@dataclass(frozen=True)
 class Feasible:
-    """Budgets that can be met: fitted models, limits in nanoseconds, and the certificate behind them."""
+    """What the space can do on the targets.
+
+    Attributes:
+        models: network model per target.
+        limits_ns: of the budgets, per target.
+        reference: network to which relative budgets refer.
+        certificate: fastest and slowest members; that all budgets can be kept which are not soft.
+        calibration: networks that the models were fitted on.
+    """
 
     models: Mapping[str, NetworkModel]
     limits_ns: Mapping[str, float]
@@ -62,20 +58,27 @@ def build_tables(context: Context, task: Task) -> Tables:
 
     What is in the database is not measured again.
     """
-    space = task.space
-    blocks = space.distinct_blocks()
     inputs = {
-        "space": space.description,
+        "space": task.space.description,
         "teacher": task.teacher.summary.digest,
         "targets": [context.conditions(target) for target in context.budgets],
         "exporters": [exporter_identity(format_of(target)) for target in context.budgets],
         "blocks": [
-            [block_workload(block, format_of(target)).identity for block in blocks]
+            [block_workload(block, format_of(target)).identity for block in task.space.distinct_blocks()]
             for target in context.budgets
         ],
     }
 
-    tables = context.work.stage("table", inputs, Tables, lambda folder: _measure_blocks(context, task))
+    def compute(folder: Path) -> Tables:
+        teachers = {target: teacher_parts(task, format_of(target)) for target in context.budgets}
+        extra = {target: list(parts.values()) for target, parts in teachers.items()}
+        tables, outcomes = measure_blocks(context, task.space, extra)
+        return Tables(
+            tables,
+            {str(target): teacher_latency(parts, outcomes[target]) for target, parts in teachers.items()},
+        )
+
+    tables = context.work.stage("table", inputs, Tables, compute)
     for name, table in tables.by_target.items():
         failed = f", {len(table.failed)} cannot run" if table.failed else ""
         whole = tables.teacher[name].whole or "cannot run there"
@@ -85,7 +88,35 @@ def build_tables(context: Context, task: Task) -> Tables:
     return tables
 
 
-def check_feasibility(context: Context, space: Space, tables: Tables) -> Feasible:
+def measure_blocks(
+    context: Context, space: Space, extra: Mapping[Target, Sequence[Part]]
+) -> tuple[dict[str, LatencyTable], dict[Target, dict[str, Outcome]]]:
+    """The table of every target, and the outcomes of its blocks and of what is measured with them."""
+    blocks = space.distinct_blocks()
+
+    def part(block: Block, target: Target) -> Part:
+        workload = block_workload(block, format_of(target))
+        return Part(workload, lambda: space.build_block(block), block.input_shape)
+
+    parts = {target: [part(block, target) for block in blocks] for target in context.budgets}
+    outcomes = measure_parts(
+        context, {target: [*parts[target], *extra.get(target, ())] for target in parts}, "blocks"
+    )
+    tables = {
+        str(target): LatencyTable.of(
+            target,
+            {
+                block.identity: outcomes[target][part.workload.identity]
+                for block, part in zip(blocks, its_parts, strict=True)
+            },
+            traits_of(blocks),
+        )
+        for target, its_parts in parts.items()
+    }
+    return tables, outcomes
+
+
+def check_feasibility(context: Context, space: Space, tables: Mapping[str, LatencyTable]) -> Feasible:
     """Measure a few whole networks, fit the latency models, and compare the space with the budgets.
 
     Raises:
@@ -94,8 +125,7 @@ def check_feasibility(context: Context, space: Space, tables: Tables) -> Feasibl
     inputs = {
         "space": space.description,
         "tables": {
-            name: {block: asdict(row) for block, row in table.rows.items()}
-            for name, table in tables.by_target.items()
+            name: {block: asdict(row) for block, row in table.rows.items()} for name, table in tables.items()
         },
         "budgets": {str(target): str(budget) for target, budget in context.budgets.items()},
         "networks": context.recipe.measure.calibration_networks,
@@ -108,102 +138,55 @@ def check_feasibility(context: Context, space: Space, tables: Tables) -> Feasibl
     try:
         value.certificate.require_reachable()
     except BudgetError as error:
-        wider = "or give the space smaller choices"
-        raise BudgetError(
-            error.what, why=error.why, fix=f"allow {_nearest(context, value)}, {wider}"
-        ) from None
+        nearest = budgets_allowing(context, value.certificate.nearest_limits_ns, value.limits_ns)
+        fix = f"allow {nearest}, or give the space smaller choices"
+        raise BudgetError(error.what, why=error.why, fix=fix) from None
     return value
 
 
-def constraints_of(space: Space, value: Feasible) -> Constraints:
-    """The constraints of the search, from what the feasibility stage found."""
-    models = {name: TableLatencyModel(space, model) for name, model in value.models.items()}
-    return Constraints(space, models, value.limits_ns)
+def outlook_of(context: Context, space: Space, value: Feasible) -> Outlook:
+    """What a search starts from."""
+    return Outlook(space, value.models, value.limits_ns, _soft(context), value.calibration)
 
 
-def measure_networks(
-    context: Context, space: Space, architectures: Sequence[Architecture]
-) -> dict[Target, list[Outcome]]:
-    """Measure whole networks on every target, untrained: latency does not depend on the weights' values."""
-
-    def part(architecture: Architecture, target: Target) -> Part:
-        workload = network_workload(space.description, architecture, format_of(target))
-        return Part(workload, lambda: space.build(architecture), space.input_shape)
-
-    parts = {target: [part(each, target) for each in architectures] for target in context.budgets}
-    outcomes = measure_parts(context, parts, "networks")
-    return {
-        target: [outcomes[target][part.workload.identity] for part in its_parts]
-        for target, its_parts in parts.items()
-    }
-
-
-def _measure_blocks(context: Context, task: Task) -> Tables:
-    blocks = task.space.distinct_blocks()
-
-    def part(block: Block, target: Target) -> Part:
-        workload = block_workload(block, format_of(target))
-        return Part(workload, lambda: task.space.build_block(block), block.input_shape)
-
-    parts = {target: [part(block, target) for block in blocks] for target in context.budgets}
-    teachers = {target: teacher_parts(task, format_of(target)) for target in context.budgets}
-    outcomes = measure_parts(
-        context, {target: [*parts[target], *teachers[target].values()] for target in parts}, "blocks"
-    )
-    return Tables(
-        {
-            str(target): LatencyTable.of(
-                target,
-                {
-                    block.identity: outcomes[target][part.workload.identity]
-                    for block, part in zip(blocks, its_parts, strict=True)
-                },
-                traits_of(blocks),
-            )
-            for target, its_parts in parts.items()
-        },
-        {str(target): teacher_latency(teacher, outcomes[target]) for target, teacher in teachers.items()},
-    )
-
-
-def _feasibility(context: Context, space: Space, tables: Tables) -> Feasible:
+def _feasibility(context: Context, space: Space, tables: Mapping[str, LatencyTable]) -> Feasible:
     reference = space.reference()
     chosen = _chosen_networks(space, tables, reference)
     networks = chosen + _drawn_networks(context, space, chosen)
-    block_names = [[block.identity for block in space.blocks(network)] for network in networks]
     models, limits, calibration = {}, {}, list[MeasuredNetwork]()
     measured_on = measure_networks(context, space, networks)
     for target, budget in context.budgets.items():
-        table, outcomes = tables.by_target[str(target)], measured_on[target]
-        ran = [
-            (network, names, outcome)
-            for network, names, outcome in zip(networks, block_names, outcomes, strict=True)
-            if isinstance(outcome, Measurement) and outcome.verdict is not Verdict.INVALID
+        outcomes = measured_on[target]
+        seen = [
+            network
+            for each, outcome in zip(networks, outcomes, strict=True)
+            if (network := SeenNetwork.of(each, target, outcome, scored=each not in chosen))
         ]
-        drawn = [index for index, (network, *_) in enumerate(ran) if network not in chosen]
-        model = NetworkModel.fit(
-            table,
-            [names for _, names, _ in ran],
-            [outcome.latency.value_ns for _, _, outcome in ran],
-            scored=drawn or None,
-            paces_ns=[outcome.pace_ns for _, _, outcome in ran],
-        )
+        if len(seen) < min(MIN_NETWORKS, len(outcomes)):
+            raise EstimateError(
+                f"only {len(seen)} of {len(outcomes)} networks have a valid measurement on {target}",
+                why=next(_reasons(o) for o in outcomes if SeenNetwork.of(reference, target, o) is None),
+                fix="leave the device to the measurement alone and run again: only these are measured again",
+            )
+        model = fit_model(space, tables[str(target)], seen)
         models[str(target)] = model
         limits[str(target)] = budget.limit_given(_reference_ns(target, outcomes[0]))
-        estimates = model.estimate([names for _, names, _ in ran])
-        calibration += [
-            MeasuredNetwork(network, str(target), outcome.latency, outcome.verdict, estimate)
-            for (network, _, outcome), estimate in zip(ran, estimates, strict=True)
-        ]
-    latency_models = {name: TableLatencyModel(space, model) for name, model in models.items()}
-    certificate = Constraints(space, latency_models, limits).certificate
+        estimates = model.estimate([block_identities(space, each.architecture) for each in seen])
+        calibration += map(MeasuredNetwork.beside, seen, estimates)
+    certificate = Outlook(space, models, limits, _soft(context), ()).constraints.certificate
     return Feasible(models, limits, reference, certificate, tuple(calibration))
 
 
-def _chosen_networks(space: Space, tables: Tables, reference: Architecture) -> list[Architecture]:
+def _soft(context: Context) -> frozenset[str]:
+    return frozenset(str(target) for target, budget in context.budgets.items() if budget.soft)
+
+
+def _chosen_networks(
+    space: Space, tables: Mapping[str, LatencyTable], reference: Architecture
+) -> list[Architecture]:
     """Reference, fastest and slowest by the plain sum on each target; each once."""
     chosen = {reference.identity: reference}
-    for table in tables.by_target.values():
+    for table in tables.values():
         for largest in (False, True):
             extreme = space.extreme(lambda block, t=table: t.latency_ns(block.identity), largest=largest)  # type: ignore[misc]
             chosen[extreme.identity] = extreme
@@ -225,12 +208,16 @@ def _drawn_networks(context: Context, space: Space, chosen: Sequence[Architectur
 def _reference_ns(target: Target, outcome: Outcome) -> float:
     if isinstance(outcome, Measurement) and outcome.verdict is not Verdict.INVALID:
         return outcome.latency.value_ns
-    reasons = [outcome.reason] if isinstance(outcome, MeasurementFailure) else list(outcome.reasons)
     raise EstimateError(
         f"the reference network of the space has no latency on {target}",
-        why="; ".join(f"{reason.code}: {reason.detail}" for reason in reasons),
+        why=_reasons(outcome),
         fix="run again; if it stays so, the target cannot run this space",
     )
+
+
+def _reasons(outcome: Outcome) -> str:
+    reasons = [outcome.reason] if isinstance(outcome, MeasurementFailure) else list(outcome.reasons)
+    return "; ".join(f"{reason.code}: {reason.detail}" for reason in reasons)
 
 
 def _tell(context: Context, value: Feasible) -> None:
@@ -238,18 +225,6 @@ def _tell(context: Context, value: Feasible) -> None:
     for found in value.certificate.ranges:
         context.reporter.note(
             f"feasibility  {found.target}: fastest {found.fastest_estimate}, slowest "
-            f"{found.slowest_estimate}, budget {budgets[found.target]} = {found.limit_ns / 1e6:.4f} ms"
+            f"{found.slowest_estimate}, budget {budgets[found.target]} = "
+            f"{value.limits_ns[found.target] / 1e6:.4f} ms"
         )
-
-
-def _nearest(context: Context, value: Feasible) -> str:
-    """The nearest budgets that can be kept together, in the form the recipe uses."""
-    parts = []
-    for target, budget in context.budgets.items():
-        nearest_ns = value.certificate.nearest_limits_ns[str(target)]
-        if budget.relative is None:
-            parts.append(f"budget_ms = {math.ceil(nearest_ns / 100) / 10_000:.4f} on {target}")
-        else:
-            factor = nearest_ns / value.limits_ns[str(target)] * budget.relative
-            parts.append(f'budget = "{math.ceil(factor * 100) / 100:.2f}x" on {target}')
-    return " and ".join(parts)

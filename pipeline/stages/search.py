@@ -1,24 +1,23 @@
-"""Stage ``search``: candidates within the budgets, rated by short distillation, the best measured whole."""
+"""Stage ``search``: candidates within the budgets, rated in short; the best of them measured whole."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
-
-from devices.measurement import Measurement, Verdict
 from latency_db.estimate import Estimate
-from pipeline.data.base import Dataset
-from pipeline.search.base import Explorer
-from pipeline.search.constraints import Constraints
+from latency_db.network_model import NetworkModel
+from pipeline.search.base import LeveledRater, Rater, Rating
 from pipeline.search.journal import Candidate
-from pipeline.spaces.base import Architecture, Space
-from pipeline.stages.context import Context, training_versions
-from pipeline.stages.latency import Feasible, MeasuredNetwork, constraints_of, measure_networks
-from pipeline.stages.space import Task
+from pipeline.search.rewards import hard_reward
+from pipeline.spaces.base import Architecture
+from pipeline.stages.context import Context
+from pipeline.stages.exploring import Known, Learning, explore, rate_again
+from pipeline.stages.networks import MeasuredNetwork
+from pipeline.stages.outlook import Outlook
 
 _SHORTLIST_ROUND = 4
 """Candidates measured whole at a time, best rated first, until enough keep their budgets."""
@@ -26,59 +25,116 @@ _SHORTLIST_ROUND = 4
 
 @dataclass(frozen=True)
 class RatedCandidate:
-    """A candidate with its rating, or the reason why it has none, and its estimates by target."""
+    """A candidate with its rating, or the reason why it has none.
+
+    Attributes:
+        architecture: what was rated.
+        rating: in short; ``None`` if that failed.
+        spread: one standard error of the rating, if known.
+        failure: why there is no rating.
+        estimates: latency by target, from the models at the end of the search.
+        rerating: of the best ones, from other weights and on all images, if asked for.
+    """
 
     architecture: Architecture
     rating: float | None
     spread: float | None
     failure: str | None
     estimates: Mapping[str, Estimate]
+    rerating: float | None = None
+
+    @property
+    def candidate(self) -> Candidate:
+        """As the search saw it."""
+        rating = None if self.rating is None else Rating(self.rating, self.spread)
+        return Candidate(self.architecture, rating, self.failure)
 
 
 @dataclass(frozen=True)
 class Searched:
-    """All candidates, best rated first; those of them that were measured whole; the order in which to try.
+    """All candidates, best first; those of them that were measured whole; the order in which to try.
 
     Attributes:
-        candidates: every candidate that was rated or failed.
-        measured: whole-network measurements of the best candidates, with untrained weights.
+        candidates: every candidate that was rated or failed, those of earlier rounds as far as they are
+            within the tighter limits; those rated again stand before the others.
+        measured: whole-network measurements of the best candidates, with untrained weights, each beside what
+            was predicted before.
         order: architectures to train in full, best first; none measured over a budget.
+        rated_by: what a rating is: accuracy on the validation slice, or the loss of the blocks with a minus.
     """
 
     candidates: tuple[RatedCandidate, ...]
     measured: tuple[MeasuredNetwork, ...]
     order: tuple[Architecture, ...]
+    rated_by: Literal["accuracy", "loss"] = "accuracy"
 
 
-def search_students(context: Context, task: Task, feasible: Feasible) -> Searched:
-    """Rate candidates drawn under the upper end of their estimated latency, and put them in order."""
-    recipe = context.recipe
+@dataclass(frozen=True)
+class Ratings:
+    """What makes the rater, when one is needed, and all that decides its ratings, as JSON."""
+
+    make: Callable[[], Rater]
+    decided_by: Any
+
+
+@dataclass(frozen=True)
+class Round:
+    """One search; a second one begins where the winners of the first broke their budgets.
+
+    Attributes:
+        outlook: what is known of latencies.
+        number: 1 for the first.
+        known: candidates of earlier rounds, which are not rated again.
+        rejected: identities of architectures that broke a budget when they were verified.
+    """
+
+    outlook: Outlook
+    number: int = 1
+    known: tuple[Candidate, ...] = ()
+    rejected: frozenset[str] = frozenset()
+
+
+def search_round(context: Context, ratings: Ratings, this: Round) -> Searched:
+    """Rate candidates drawn under the upper end of their estimated latency, and put them in order.
+
+    Raises:
+        BudgetError: no member of the space can keep the budgets, as they are tightened in this round.
+        WorkFolderError: a search of this recipe was interrupted, and the recipe changed since.
+    """
+    recipe, outlook = context.recipe, this.outlook
+    settings = recipe.search
     inputs = {
-        "space": task.space.description,
-        "data": task.data.summary.digest,
-        "teacher": task.teacher.summary.digest,
-        "limits_ns": feasible.limits_ns,
-        "models": {
-            name: [m.scale, m.per_block_ns, m.fixed_ns, m.upper_factor] for name, m in feasible.models.items()
-        },
-        "search": recipe.search.model_dump(mode="json"),
-        "shortlist": recipe.verify.candidates,
-        "seed": recipe.seed,
-        "versions": training_versions(),
+        **round_inputs(context, this),
+        "ratings": ratings.decided_by,
+        "method": recipe.method,
+        "search": settings.model_dump(mode="json", exclude={"finalists", "rounds"}),
     }
 
     def compute(folder: Path) -> Searched:
-        constraints = constraints_of(task.space, feasible)
-        found = _rate(context, task, constraints, folder)
-        rated = sorted(
-            (_with_estimates(candidate, constraints) for candidate in found),
-            key=lambda candidate: -1.0 if candidate.rating is None else candidate.rating,
-            reverse=True,
+        rater, learning = ratings.make(), Learning(context, outlook, folder)
+        known = {each.architecture: each.rating for each in this.known if each.rating is not None}
+        fresh = explore(context, Known(rater, known), learning, folder, this.number)
+        within = [each for each in this.known if outlook.constraints.feasible(each.architecture)]
+        every = {each.architecture: each for each in (*within, *fresh)}
+        ranked = _ranked(context, learning.outlook, list(every.values()))
+        best, rest = ranked[: settings.rerated], ranked[settings.rerated :]
+        again: dict[Architecture, Candidate] = {}
+        if best and isinstance(rater, LeveledRater):
+            reratings = rate_again(rater.at(1), [each.architecture for each in best], folder / "again.jsonl")
+            best = _ranked(context, learning.outlook, reratings)
+            again = {each.architecture: each for each in best}
+        ranked = [*best, *rest]
+        order = shortlist(context, learning, ranked, this)
+        return Searched(
+            tuple(
+                described(every[each.architecture], again.get(each.architecture), learning.outlook)
+                for each in ranked
+            ),
+            tuple(learning.measured.values()),
+            tuple(order),
         )
-        measured, order = _shortlist(context, task.space, rated, feasible)
-        return Searched(tuple(rated), tuple(measured), tuple(order))
 
-    value = context.work.stage("search", inputs, Searched, compute)
+    value = context.work.stage("search", inputs, Searched, compute, asked=recipe.model_dump(mode="json"))
     failed = sum(candidate.rating is None for candidate in value.candidates)
     context.reporter.note(
         f"search       {len(value.candidates)} candidates rated, {failed} failed; "
@@ -88,96 +144,84 @@ def search_students(context: Context, task: Task, feasible: Feasible) -> Searche
     return value
 
 
-def _rate(context: Context, task: Task, constraints: Constraints, folder: Path) -> list[Candidate]:
-    from pipeline.search.loop import search
-    from pipeline.search.rater import DistillationRater
+def _ranked(context: Context, outlook: Outlook, candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The best first: by the rating, and by the latency where a budget is soft; failures last."""
+    reward = outlook.reward(context.recipe.search.exponent, everywhere=False) or hard_reward
 
-    settings = context.recipe.search
-    dataset = _limited(task.data.dataset, settings.train_limit)
-    rater = DistillationRater(
-        task.space,
-        dataset,
-        task.teacher.targets(dataset, settings.training.augment),
-        settings.training,
-        seed=context.recipe.seed,
-    )
-    with context.reporter.task("rating candidates", "candidates") as advance:
-        return search(
-            _explorer(context, constraints),
-            rater,
-            evaluations=settings.evaluations,
-            journal=folder / "journal.jsonl",
-            on_progress=lambda done, total, candidate: advance(done, total),
-        )
+    def merit(candidate: Candidate) -> float:
+        return -math.inf if candidate.rating is None else reward(candidate.architecture, candidate.rating)
+
+    return sorted(candidates, key=merit, reverse=True)
 
 
-def _limited(dataset: Dataset, limit: int | None) -> Dataset:
-    """The first ``limit`` train images; rows come in a random order, so any prefix is a fair sample."""
-    if limit is None:
-        return dataset
-    return replace(dataset, train=dataset.train.take(np.arange(min(limit, len(dataset.train)))))
+def shortlist(
+    context: Context, learning: Learning, candidates: Sequence[Candidate], this: Round
+) -> list[Architecture]:
+    """Measure candidates whole, some at a time, best first, until enough of them keep every budget."""
+    hopeful = [
+        each.architecture
+        for each in candidates
+        if each.rating is not None and each.architecture.identity not in this.rejected
+    ]
+    order: list[Architecture] = []
+    for start in range(0, len(hopeful), _SHORTLIST_ROUND):
+        if len(order) >= context.tries:
+            break
+        group = hopeful[start : start + _SHORTLIST_ROUND]
+        measured = learning.measure(group)
+        order += [
+            architecture
+            for architecture in group
+            if learning.outlook.kept_by([each for each in measured if each.architecture == architecture])
+        ]
+    return order
 
 
-def _explorer(context: Context, constraints: Constraints) -> Explorer:
-    from pipeline.search.explorers.evolution import EvolutionExplorer
-    from pipeline.search.explorers.random_explorer import RandomExplorer
-
-    settings, seed = context.recipe.search, context.recipe.seed
-    if settings.explorer == "random":
-        return RandomExplorer(constraints, seed)
-    return EvolutionExplorer(
-        constraints, seed, population_size=settings.population, sample_size=settings.tournament
-    )
-
-
-def _with_estimates(candidate: Candidate, constraints: Constraints) -> RatedCandidate:
-    rating = candidate.rating
-    estimates = constraints.estimates(candidate.architecture)
+def described(candidate: Candidate, again: Candidate | None, outlook: Outlook) -> RatedCandidate:
+    """A candidate with what is predicted of it, and perhaps rated again."""
+    rating, rerating = candidate.rating, again.rating if again else None
     return RatedCandidate(
         candidate.architecture,
         rating.value if rating else None,
         rating.spread if rating else None,
         candidate.failure,
-        estimates,
+        outlook.estimates(candidate.architecture),
+        rerating.value if rerating else None,
     )
 
 
-def _shortlist(
-    context: Context, space: Space, rated: Sequence[RatedCandidate], feasible: Feasible
-) -> tuple[list[MeasuredNetwork], list[Architecture]]:
-    """Measure the best rated candidates whole, some at a time, until enough of them keep every budget."""
-    measured: list[MeasuredNetwork] = []
-    order: list[Architecture] = []
-    hopeful = [candidate for candidate in rated if candidate.rating is not None]
-    for start in range(0, len(hopeful), _SHORTLIST_ROUND):
-        if len(order) >= context.recipe.verify.candidates:
-            break
-        group = hopeful[start : start + _SHORTLIST_ROUND]
-        kept = {candidate.architecture.identity for candidate in group}
-        for target, outcomes in measure_networks(context, space, [c.architecture for c in group]).items():
-            for candidate, outcome in zip(group, outcomes, strict=True):
-                if not isinstance(outcome, Measurement) or outcome.verdict is Verdict.INVALID:
-                    kept.discard(candidate.architecture.identity)
-                    continue
-                if outcome.latency.high_ns > feasible.limits_ns[str(target)]:
-                    kept.discard(candidate.architecture.identity)
-                estimate = candidate.estimates[str(target)]
-                measured.append(
-                    MeasuredNetwork(
-                        candidate.architecture, str(target), outcome.latency, outcome.verdict, estimate
-                    )
-                )
-        order += [c.architecture for c in group if c.architecture.identity in kept]
-    return measured, order
+def round_inputs(context: Context, this: Round) -> dict[str, Any]:
+    """What decides a round besides the ratings, as JSON."""
+    outlook = this.outlook
+    return {
+        "space": outlook.space.description,
+        "limits_ns": outlook.limits_ns,
+        "soft": sorted(outlook.soft),
+        "factors": outlook.factors,
+        "models": {name: _coefficients(model) for name, model in outlook.models.items()},
+        "shortlist": context.tries,
+        "seed": context.recipe.seed,
+        "round": [this.number, sorted(this.rejected)],
+    }
 
 
-def describe(candidate: RatedCandidate) -> dict[str, Any]:
+def _coefficients(model: NetworkModel) -> list[float]:
+    per_byte = [model.boundary_ns_per_byte, model.weights_ns_per_byte]
+    return [model.scale, model.per_block_ns, model.fixed_ns, model.upper_factor, *per_byte]
+
+
+def describe(candidate: RatedCandidate, searched: Searched) -> dict[str, Any]:
     """A candidate as JSON for people's tools."""
+    measured = [each for each in searched.measured if each.architecture == candidate.architecture]
     return {
         "architecture": dict(candidate.architecture.choices),
         "rating": candidate.rating,
+        "rerating": candidate.rerating,
         "spread": candidate.spread,
         "failure": candidate.failure,
         "predicted_ms": {name: e.value_ns / 1e6 for name, e in candidate.estimates.items()},
+        "predicted_lower_ms": {name: e.low_ns / 1e6 for name, e in candidate.estimates.items()},
         "predicted_upper_ms": {name: e.high_ns / 1e6 for name, e in candidate.estimates.items()},
+        "measured_ms": {each.target: each.measured.value_ns / 1e6 for each in measured},
+        "measured_upper_ms": {each.target: each.measured.high_ns / 1e6 for each in measured},
     }

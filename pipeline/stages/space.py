@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.spaces.base import Architecture, Space
-from pipeline.spaces.mobile import MobileSpace
 from pipeline.stages.context import Context
 from pipeline.stages.inputs import Data, FrozenTeacher
 
@@ -31,10 +30,8 @@ class Task:
     space: Space
 
 
-def prepare_space(context: Context, data: Data) -> Space:
-    """The space of the recipe for the shape and classes of the data."""
-    shape, classes = data.summary.input_shape, len(data.summary.classes)
-    space: Space = MobileSpace.from_config(context.recipe.space, shape, classes)
+def describe_space(context: Context, space: Space) -> None:
+    """Keep the size of the space, and tell it."""
 
     def compute(folder: Path) -> SpaceSummary:
         return SpaceSummary(space.description, space.count(), len(space.distinct_blocks()), space.reference())
@@ -43,4 +40,3 @@ def prepare_space(context: Context, data: Data) -> Space:
     context.reporter.note(
         f"space        {summary.architectures:,} architectures from {summary.distinct_blocks} distinct blocks"
     )
-    return space

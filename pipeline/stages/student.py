@@ -12,12 +12,10 @@ from devices.digests import file_digest
 from devices.target import Target
 from pipeline.compile import Artifact, compile_artifact
 from pipeline.distill.settings import EpochRecord
-from pipeline.errors import VerificationError
 from pipeline.export.base import Format, exporter_versions, format_of
 from pipeline.export.parity import Parity
 from pipeline.spaces.base import Architecture, Space
 from pipeline.stages.context import Context, training_versions
-from pipeline.stages.search import Searched
 from pipeline.stages.space import Task
 from pipeline.verify import TargetVerdict, verify_artifact
 
@@ -36,6 +34,14 @@ class Distilled:
     best_epoch: int
     validation_accuracy: float
     history: tuple[EpochRecord, ...]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A fully trained student with the file of its weights."""
+
+    distilled: Distilled
+    weights: Path
 
 
 @dataclass(frozen=True)
@@ -64,55 +70,15 @@ class Verified:
     verdicts: Mapping[str, TargetVerdict]
 
     @property
-    def feasible(self) -> bool:
-        """Every budget is kept."""
-        return all(verdict.feasible for verdict in self.verdicts.values())
+    def acceptable(self) -> bool:
+        """Every budget is kept that is not soft."""
+        return all(verdict.acceptable for verdict in self.verdicts.values())
 
 
-@dataclass(frozen=True)
-class Winner:
-    """A student with everything that was made of it; ``rejected`` are candidates tried before it."""
-
-    distilled: Distilled
-    exported: Exported
-    compiled: Mapping[str, Compiled]
-    verified: Verified
-    rejected: tuple[tuple[Architecture, Verified], ...]
-
-
-def make_winner(context: Context, task: Task, reference: Architecture, searched: Searched) -> Winner:
-    """Distil, export, compile and verify candidates in order until one keeps every budget.
-
-    Raises:
-        VerificationError: none of the candidates that may be tried keeps its budgets when measured.
-        ParityError: an exported student differs from torch beyond the tolerance.
-    """
-    rejected: list[tuple[Architecture, Verified]] = []
-    for architecture in searched.order[: context.recipe.verify.candidates]:
-        distilled = distil(context, task, architecture)
-        exported = export(context, task, distilled, reference)
-        compiled = {str(target): compile_for(context, exported, target) for target in context.budgets}
-        verified = verify(context, task, distilled, compiled)
-        if verified.feasible:
-            return Winner(distilled, exported, compiled, verified, tuple(rejected))
-        rejected.append((architecture, verified))
-        context.reporter.note(f"             not feasible, trying the next candidate: {architecture}")
-    raise VerificationError(
-        "no candidate keeps its budgets when measured on the targets",
-        why="; ".join(
-            f"{architecture}: {verdict.why}"
-            for architecture, verified in rejected
-            for verdict in verified.verdicts.values()
-            if not verdict.feasible
-        )
-        or "every candidate of the search was measured over a budget, or could not be measured",
-        fix="loosen the budget, rate more candidates (search.evaluations), or try more (verify.candidates)",
-    )
-
-
-def distil(context: Context, task: Task, architecture: Architecture) -> Distilled:
-    """Train one student in full with soft targets; its weights lie in the stage's folder."""
+def distil(context: Context, task: Task, architecture: Architecture) -> Trained:
+    """Train one student in full with soft targets, or with labels alone if these have no weight."""
     recipe = context.recipe
+    settings = recipe.distil
     inputs = {
         "space": task.space.description,
         "architecture": [list(pair) for pair in architecture.choices],
@@ -131,14 +97,15 @@ def distil(context: Context, task: Task, architecture: Architecture) -> Distille
 
         torch.manual_seed(recipe.seed)
         student = task.space.build(architecture)
+        soft = task.teacher.targets(task.data.dataset, settings.augment) if settings.soft_weight else None
         checkpoint = folder / "checkpoint.pt"
         with context.reporter.task("distilling the student", "epochs") as advance:
             result = fit(
                 student,
                 task.data.dataset,
-                recipe.distil,
+                settings,
                 seed=recipe.seed,
-                targets=task.teacher.targets(task.data.dataset, recipe.distil.augment),
+                targets=soft,
                 checkpoint=checkpoint,
                 on_epoch=lambda done, total, record: advance(done, total),
             )
@@ -157,13 +124,13 @@ def distil(context: Context, task: Task, architecture: Architecture) -> Distille
         f"distil       {architecture}: {value.validation_accuracy:.2%} on the validation slice "
         f"after {len(value.history)} epochs"
     )
-    return value
+    return Trained(value, context.work.folder_of("distil") / _WEIGHTS)
 
 
-def export(context: Context, task: Task, distilled: Distilled, reference: Architecture) -> Exported:
+def export(context: Context, task: Task, trained: Trained, reference: Architecture) -> Exported:
     """Export student and reference network to every target's format; compare the student with torch there."""
+    distilled = trained.distilled
     settings, formats = context.recipe.export, sorted({format_of(target) for target in context.budgets})
-    weights = context.work.folder_of("distil") / _WEIGHTS
     inputs = {
         "weights": distilled.weights_digest,
         "architecture": [list(pair) for pair in distilled.architecture.choices],
@@ -179,7 +146,7 @@ def export(context: Context, task: Task, distilled: Distilled, reference: Archit
 
         from pipeline.export.network import export_networks
 
-        student = load_student(task.space, distilled.architecture, weights)
+        student = load_student(task.space, trained)
         torch.manual_seed(0)
         untrained = task.space.build(reference)
 
@@ -247,9 +214,8 @@ def compile_for(context: Context, exported: Exported, target: Target) -> Compile
     return value
 
 
-def verify(context: Context, task: Task, distilled: Distilled, compiled: Mapping[str, Compiled]) -> Verified:
+def verify(context: Context, task: Task, trained: Trained, compiled: Mapping[str, Compiled]) -> Verified:
     """Run the compiled artifacts on their targets: accuracy on the test split, latency against the budget."""
-    weights = context.work.folder_of("distil") / _WEIGHTS
     inputs = {
         "artifacts": {name: [c.student.digest, c.reference.digest] for name, c in compiled.items()},
         "teacher": task.teacher.summary.digest,
@@ -280,7 +246,7 @@ def verify(context: Context, task: Task, distilled: Distilled, compiled: Mapping
                     reference=artifact.reference.path,
                     protocol=context.verification_protocol,
                 )
-        student = load_student(task.space, distilled.architecture, weights)
+        student = load_student(task.space, trained)
         return Verified(
             accuracy(task.teacher.teacher.module, dataset.test, dataset.preprocessing),
             accuracy(student, dataset.test, dataset.preprocessing),
@@ -296,12 +262,12 @@ def verify(context: Context, task: Task, distilled: Distilled, compiled: Mapping
     return value
 
 
-def load_student(space: Space, architecture: Architecture, weights: Path) -> nn.Module:
+def load_student(space: Space, trained: Trained) -> nn.Module:
     """The student with its trained weights, in eval mode."""
     from safetensors.torch import load_file
 
-    student = space.build(architecture)
-    student.load_state_dict(load_file(weights))
+    student = space.build(trained.distilled.architecture)
+    student.load_state_dict(load_file(trained.weights))
     return student.eval()
 
 

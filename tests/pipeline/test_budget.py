@@ -14,9 +14,9 @@ from pipeline.errors import RecipeError
 positive = st.floats(min_value=0, exclude_min=True, allow_nan=False, allow_infinity=False)
 
 
-@given(positive, st.booleans())
-def test_parse_reads_back_what_str_writes(number: float, relative: bool) -> None:
-    budget = Budget(relative=number) if relative else Budget(limit_ms=number)
+@given(positive, st.booleans(), st.booleans())
+def test_parse_reads_back_what_str_writes(number: float, relative: bool, soft: bool) -> None:
+    budget = Budget(relative=number, soft=soft) if relative else Budget(limit_ms=number, soft=soft)
     assert Budget.parse(str(budget)) == budget
 
 
@@ -48,6 +48,9 @@ def test_parse_tells_relative_from_absolute(
         "1_0x",
         "0x10x",
         "1 x x",
+        "soft",
+        "1xsoft",
+        "1x hard",
     ],
 )
 def test_parse_refuses_what_is_no_budget(text: str) -> None:

@@ -90,6 +90,12 @@ def test_parse_recipe_says_what_is_missing(missing: str) -> None:
         ({"distil": {"epochs": 0}}, "distil.epochs"),
         ({"data": {"kind": "digit"}}, "data.kind"),
         ({"search": {"explorer": "psychic"}}, "search.explorer"),
+        ({"search": {"exponent": 0.1}}, "search.exponent"),
+        ({"search": {"reward": "money"}}, "search.reward"),
+        ({"search": 3}, "search"),
+        ({"method": "magic"}, "method"),
+        ({"method": ["akd"]}, "method"),
+        ({"dna": {"cuts": ["layer1"]}}, "dna.cuts"),
         ({"verify": {"launches": 2}}, "verify.launches"),
         ({"target": []}, "target"),
     ],
@@ -151,3 +157,16 @@ def test_load_recipe_says_so_when_the_file_is_missing_or_not_toml(tmp_path: Path
     broken.write_bytes(b"\xff\xfe")
     with pytest.raises(RecipeError, match="not UTF-8"):
         load_recipe(str(broken))
+
+
+def test_a_method_brings_defaults_that_the_recipe_may_change() -> None:
+    akd = parse_recipe(_minimal() | {"method": "akd"}, Path()).search
+    assert (akd.explorer, akd.rerated, akd.finalists) == ("policy", 5, 3)
+    twin = parse_recipe(_minimal() | {"method": "akd", "search": {"explorer": "random"}}, Path()).search
+    assert (twin.explorer, twin.rerated) == ("random", 5)
+    assert parse_recipe(_minimal(), Path()).search.explorer == "evolution"
+
+
+def test_a_budget_may_be_soft() -> None:
+    soft = _minimal() | {"target": [{"name": "host/litert:fp32@1", "budget": "0.6x soft"}]}
+    assert parse_recipe(soft, Path()).target[0].limit().soft

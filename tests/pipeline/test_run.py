@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 from tiny_recipe import STAGES, TEXT, command, kill_at, run_limited, run_recipe, write_recipe
+from typer.testing import CliRunner
 
 from pipeline.bundle import read_bundle
+from pipeline.cli.main import app
 
 pytestmark = pytest.mark.slow
 
@@ -61,6 +63,64 @@ def test_run_finds_measured_blocks_in_the_database_when_the_work_folder_is_new(
     assert again["winner"]["architecture"] == before["winner"]["architecture"]
     assert again["winner"]["test_accuracy"] == before["winner"]["test_accuracy"]
     assert again["feasibility"] == before["feasibility"]
+
+
+def test_search_ends_where_run_goes_on(finished: Finished) -> None:
+    recipe, folder, whole = finished
+    document = run_recipe(recipe, folder, what="search")
+    assert document["candidates"] == whole["candidates"]
+    assert all(stage["cached"] for stage in document["stages"])
+    assert document["stages"][-1]["name"] == "search"
+    assert whole["winner"]["architecture"] in document["within_budget"]
+    best = document["candidates"][0]
+    for target, limit in document["limits_ms"].items():
+        assert best["predicted_lower_ms"][target] < best["predicted_ms"][target] < limit
+        assert best["measured_ms"][target] > 0
+    arguments = [part for part in command(recipe, folder, what="search")[3:] if part != "--json"]
+    text = CliRunner().invoke(app, arguments, catch_exceptions=False).stdout
+    assert text.startswith("tiny: 3 candidates, best first")
+    assert "predicted, 0.0" in text
+    assert "measured, within 1000.0000 ms" in text
+
+
+def test_akd_rates_the_best_again_and_takes_the_best_finalist(finished: Finished) -> None:
+    recipe, folder, _ = finished
+    settings = ["method=akd", "search.rerated=2", "search.finalists=2"]
+    document = run_recipe(recipe, folder, settings)
+    made = [stage["name"] for stage in document["stages"] if not stage["cached"]]
+    assert not {"data", "teacher", "table", "feasibility"} & set(made)
+    assert [stage["name"] for stage in document["stages"]].count("distil") == 2
+    assert [candidate["rerating"] is None for candidate in document["candidates"]] == [False, False, True]
+    assert all(target["feasible"] for target in document["winner"]["targets"])
+    labels = run_recipe(recipe, folder, [*settings, "search.reward=labels"], what="search")
+    # The twin draws the same first candidates, and rates them otherwise.
+    rated = {json.dumps(each["architecture"]): each["rating"] for each in document["candidates"]}
+    assert {json.dumps(each["architecture"]) for each in labels["candidates"]} == set(rated)
+    assert any(each["rating"] != rated[json.dumps(each["architecture"])] for each in labels["candidates"])
+
+
+DNA_SPACE = (
+    "{ stem_width = 8, head_width = 16, blocks = ["
+    "{ cells = [{ depth = 1, width = 8 }], stride = 1, kernels = [3], expansions = [2, 3] }, "
+    "{ cells = [{ depth = 1, width = 8 }, { depth = 1, width = 16 }], kernels = [3], expansions = [2, 3] }, "
+    "{ cells = [{ depth = 1, width = 8 }, { depth = 1, width = 16 }], kernels = [3], expansions = [2] }] }"
+)
+
+
+def test_dna_selects_from_rated_blocks_and_ends_with_a_bundle(finished: Finished) -> None:
+    recipe, folder, _ = finished
+    settings = ["method=dna", f"dna.space={DNA_SPACE}", "dna.training.epochs=1"]
+    document = run_recipe(recipe, folder, settings)
+    assert {"cut", "ratings"} <= {stage["name"] for stage in document["stages"]}
+    losses = [-candidate["rating"] for candidate in document["candidates"]]
+    assert losses == sorted(losses)
+    assert document["winner"]["architecture"].keys() >= {"block1.cell", "block3.layer1"}
+    assert all(target["feasible"] for target in document["winner"]["targets"])
+    read_bundle(Path(document["bundle"]))
+    # Other budgets need no other ratings.
+    again = run_recipe(recipe, folder, [*settings, "target.*.budget_ms=900"], what="search")
+    made = {stage["name"] for stage in again["stages"] if not stage["cached"]}
+    assert not {"cut", "ratings", "table"} & made
 
 
 def test_run_makes_only_what_changed_again_when_a_setting_changes(finished: Finished) -> None:

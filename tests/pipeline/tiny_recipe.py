@@ -83,17 +83,17 @@ def write_recipe(folder: Path, text: str = TEXT) -> Path:
     return path
 
 
-def command(recipe: Path, folder: Path, settings: Sequence[str] = ()) -> list[str]:
-    """``lathe run`` with work folder and database below ``folder``."""
+def command(recipe: Path, folder: Path, settings: Sequence[str] = (), what: str = "run") -> list[str]:
+    """``lathe run`` or another command, with work folder and database below ``folder``."""
     places = ["--work", str(folder / "work"), "--db", str(folder / "latency.db")]
     options = [part for setting in settings for part in ("--set", setting)]
-    return [sys.executable, "-c", _PROGRAM, "run", str(recipe), "--json", *places, *options]
+    return [sys.executable, "-c", _PROGRAM, what, str(recipe), "--json", *places, *options]
 
 
-def run_recipe(recipe: Path, folder: Path, settings: Sequence[str] = ()) -> dict[str, Any]:
+def run_recipe(recipe: Path, folder: Path, settings: Sequence[str] = (), what: str = "run") -> dict[str, Any]:
     """Run to the end and return the printed document."""
     # In this process, so that coverage sees it.
-    ended = CliRunner().invoke(app, command(recipe, folder, settings)[3:], catch_exceptions=False)
+    ended = CliRunner().invoke(app, command(recipe, folder, settings, what)[3:], catch_exceptions=False)
     assert ended.exit_code == 0, ended.stderr
     document: dict[str, Any] = json.loads(ended.stdout)
     return document

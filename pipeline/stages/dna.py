@@ -1,0 +1,141 @@
+"""The stages of method ``dna``: teacher cut, blocks rated, the best networks selected and measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.errors import BudgetError
+from pipeline.methods.dna.result import BlockRatings
+from pipeline.search.base import Rating
+from pipeline.search.journal import Candidate
+from pipeline.spaces.dna import DnaSpace
+from pipeline.spaces.dna_config import DnaSpaceConfig, Shape
+from pipeline.stages.context import Context, training_versions
+from pipeline.stages.exploring import Learning
+from pipeline.stages.inputs import Data, FrozenTeacher
+from pipeline.stages.search import Round, Searched, described, round_inputs, shortlist
+from pipeline.stages.space import Task
+
+if TYPE_CHECKING:
+    from pipeline.methods.dna.cutting import CutTeacher
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Where the teacher's blocks end: channels, height, width of each, and a digest of teacher and cuts."""
+
+    shapes: tuple[Shape, ...]
+    digest: str
+
+
+@dataclass(frozen=True)
+class Ratings:
+    """Of every path of every block."""
+
+    blocks: tuple[BlockRatings, ...]
+
+
+def dna_space(context: Context, data: Data, teacher: FrozenTeacher) -> DnaSpace:
+    """The space of ``[dna.space]``, or of the defaults for the teacher's blocks.
+
+    Raises:
+        TeacherError: the teacher cannot be cut into blocks, or a block has a stride that no student has.
+    """
+    config, shape = context.recipe.dna, data.summary.input_shape
+    plan = config.space or DnaSpaceConfig.for_teacher(_cut(context, data, teacher).shapes, shape)
+    return DnaSpace(plan, shape, len(data.summary.classes))
+
+
+def dna_round(context: Context, task: Task, this: Round) -> Searched:
+    """Rate the blocks, once for all rounds; select the best networks within the limits, and measure them.
+
+    Raises:
+        BudgetError: no network of the space keeps the budgets.
+        DnaError: training diverged, or a worker was lost again and again.
+    """
+    assert isinstance(task.space, DnaSpace)
+    space, outlook = task.space, this.outlook
+    decided_by = _rating_inputs(context, task)
+    ratings = _ratings(context, task, space, decided_by)
+
+    def compute(folder: Path) -> Searched:
+        from pipeline.methods.dna.selecting import select_architectures
+
+        count = context.recipe.search.evaluations + len(this.rejected)
+        found = select_architectures(
+            space, ratings.blocks, outlook.latency_models, outlook.constraints.limits_ns, count=count
+        )
+        if not found.selected:
+            raise BudgetError("no network of the space keeps the budgets", fix="loosen them")
+        candidates = [Candidate(each.architecture, Rating(-each.loss)) for each in found.selected]
+        learning = Learning(context, outlook, folder)
+        order = shortlist(context, learning, candidates, this)
+        return Searched(
+            tuple(described(each, None, learning.outlook) for each in candidates),
+            tuple(learning.measured.values()),
+            tuple(order),
+            rated_by="loss",
+        )
+
+    inputs = {**round_inputs(context, this), "ratings": decided_by}
+    value = context.work.stage("search", inputs, Searched, compute)
+    context.reporter.note(
+        f"search       {len(value.candidates)} networks selected, smallest loss "
+        f"{-(value.candidates[0].rating or 0.0):.4f}; {len(value.order)} measured within budget"
+    )
+    return value
+
+
+def _ratings(context: Context, task: Task, space: DnaSpace, inputs: dict[str, object]) -> Ratings:
+    settings = context.recipe.dna
+
+    def compute(folder: Path) -> Ratings:
+        from pipeline.methods.dna.run import rate_blocks
+
+        with context.reporter.task("rating the blocks", "blocks") as advance:
+            return Ratings(
+                rate_blocks(
+                    space,
+                    _cut_teacher(context, task.data, task.teacher),
+                    task.data.dataset,
+                    settings.training,
+                    folder=folder,
+                    seed=context.recipe.seed,
+                    workers=settings.workers,
+                    on_progress=advance,
+                )
+            )
+
+    asked = context.recipe.model_dump(mode="json")
+    value = context.work.stage("ratings", inputs, Ratings, compute, asked=asked)
+    paths = [sum(len(cell.values) for cell in block.cells) for block in value.blocks]
+    context.reporter.note(f"ratings      {' + '.join(map(str, paths))} paths of {len(paths)} blocks rated")
+    return value
+
+
+def _rating_inputs(context: Context, task: Task) -> dict[str, object]:
+    return {
+        "space": task.space.description,
+        "teacher": _cut(context, task.data, task.teacher).digest,
+        "data": task.data.summary.digest,
+        "settings": context.recipe.dna.training.model_dump(mode="json"),
+        "seed": context.recipe.seed,
+        "versions": training_versions(),
+    }
+
+
+def _cut(context: Context, data: Data, teacher: FrozenTeacher) -> Cut:
+    def compute(folder: Path) -> Cut:
+        cut = _cut_teacher(context, data, teacher)
+        return Cut(cut.shapes, cut.digest)
+
+    inputs = {"teacher": teacher.summary.digest, "data": data.summary.digest, "cuts": context.recipe.dna.cuts}
+    return context.work.stage("cut", inputs, Cut, compute)
+
+
+def _cut_teacher(context: Context, data: Data, teacher: FrozenTeacher) -> CutTeacher:
+    from pipeline.methods.dna.cutting import cut_teacher
+
+    return cut_teacher(teacher.teacher.module, data.summary.input_shape, context.recipe.dna.cuts)

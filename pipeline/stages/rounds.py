@@ -1,0 +1,123 @@
+"""Search and try; where no candidate keeps the budgets as measured, search on below tighter limits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from pipeline.errors import VerificationError
+from pipeline.spaces.base import Architecture
+from pipeline.stages.context import Context
+from pipeline.stages.nearest import budgets_allowing
+from pipeline.stages.networks import MeasuredNetwork
+from pipeline.stages.outlook import Outlook
+from pipeline.stages.search import Round, Searched
+
+W = TypeVar("W")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A candidate that broke a budget when its artifact was measured.
+
+    Attributes:
+        architecture: of the candidate.
+        shares: upper end of the measured latency over the limit, per target that could be measured.
+        why: one sentence.
+    """
+
+    architecture: Architecture
+    shares: Mapping[str, float]
+    why: str
+
+
+def search_and_try(
+    context: Context,
+    outlook: Outlook,
+    search: Callable[[Round], Searched],
+    attempt: Callable[[Searched], tuple[W | None, Sequence[Failure]]],
+) -> tuple[Searched, W]:
+    """Up to ``search.rounds`` rounds of searching and trying; the last search, and its winner.
+
+    Before the next round the models learn from every network that was measured. What broke a budget tightens
+    the limits, by the worst ratio of a measured upper end to the one predicted now: none of these would be
+    proposed again.
+
+    Args:
+        context: of the run.
+        outlook: what is known of latencies before.
+        search: does one round.
+        attempt: makes a winner of what a round found, if it can, and tells of the failures before it.
+
+    Raises:
+        VerificationError: no winner in any round; names the nearest budgets that a measured network keeps.
+    """
+    this, failures = Round(outlook), list[Failure]()
+    measured = list[MeasuredNetwork]()
+    while True:
+        searched = search(this)
+        winner, failed = attempt(searched)
+        if winner is not None:
+            return searched, winner
+        failures += failed
+        measured += searched.measured
+        following = _next(this, searched, failures, measured)
+        reachable = following.outlook.constraints.certificate.reachable
+        if this.number == context.recipe.search.rounds or not reachable:
+            raise _none(context, outlook, failures, measured)
+        this = following
+        factors = ", ".join(f"{1 / factor:.3f} on {name}" for name, factor in this.outlook.factors.items())
+        context.reporter.note(
+            f"search       no candidate keeps the budgets as measured; goes on below {factors} of the limits"
+        )
+
+
+def _next(
+    this: Round, searched: Searched, failures: Sequence[Failure], measured: Sequence[MeasuredNetwork]
+) -> Round:
+    outlook = this.outlook.learned(measured)
+    limits, factors = outlook.limits_ns, dict.fromkeys(sorted(outlook.limits_ns.keys() - outlook.soft), 1.0)
+    for architecture, shares in _shares(limits, failures, measured).items():
+        estimates = outlook.estimates(architecture)
+        for name in factors.keys() & shares.keys():
+            if shares[name] > 1:
+                factors[name] = max(factors[name], shares[name] * limits[name] / estimates[name].high_ns)
+    return Round(
+        replace(outlook, factors=factors),
+        this.number + 1,
+        tuple(each.candidate for each in searched.candidates),
+        this.rejected | {each.architecture.identity for each in failures},
+    )
+
+
+def _shares(
+    limits_ns: Mapping[str, float], failures: Sequence[Failure], measured: Sequence[MeasuredNetwork]
+) -> dict[Architecture, Mapping[str, float]]:
+    """Measured upper ends over the limits, by target; an artifact's stand before its network's."""
+    shares: dict[Architecture, dict[str, float]] = {}
+    for network in measured:
+        share = network.measured.high_ns / limits_ns[network.target]
+        shares.setdefault(network.architecture, {})[network.target] = share
+    for failure in failures:
+        shares.setdefault(failure.architecture, {}).update(failure.shares)
+    return dict(shares)
+
+
+def _none(
+    context: Context, outlook: Outlook, failures: Sequence[Failure], measured: Sequence[MeasuredNetwork]
+) -> VerificationError:
+    hard = outlook.limits_ns.keys() - outlook.soft
+    shares = _shares(outlook.limits_ns, failures, measured).values()
+    fix = "leave the devices to the measurement alone and run again"
+    if whole := [each for each in shares if hard <= each.keys()]:
+        nearest = min(whole, key=lambda each: max(each[name] for name in hard))
+        needed = {name: max(1.0, nearest[name]) * outlook.limits_ns[name] for name in hard}
+        fix = f"allow {budgets_allowing(context, needed, outlook.limits_ns)}, which a measured network keeps"
+    return VerificationError(
+        "no candidate keeps its budgets when measured on the targets",
+        why="; ".join(f"{each.architecture}: {each.why}" for each in failures)
+        or "every candidate of the search was measured over a budget, or could not be measured",
+        fix=f"{fix}; or rate more candidates (search.evaluations), try more (verify.candidates), or search "
+        "longer (search.rounds)",
+    )

@@ -1,0 +1,131 @@
+"""A run on a small space of which every block and network has a measurement in the database, all made up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from devices.measure import probe
+from devices.measurement import Conditions, Launch, Measurement, Verdict
+from devices.target import Target
+from latency_db.store import open_store
+from pipeline.export.base import block_workload, format_of, network_workload
+from pipeline.recipe import Recipe, parse_recipe
+from pipeline.search.base import Rating
+from pipeline.spaces.base import Architecture, Space
+from pipeline.spaces.cost import block_cost
+from pipeline.spaces.mobile import MobileSpace
+from pipeline.spaces.mobile_config import MobileSpaceConfig
+from pipeline.stages.context import Context
+from pipeline.stages.latency import check_feasibility, measure_blocks, outlook_of
+from pipeline.stages.outlook import Outlook
+from pipeline.work import WorkFolder
+
+TARGET = Target("host", "onnxruntime")
+PLAN: dict[str, Any] = {
+    "stem_width": 8,
+    "head_width": 16,
+    "stages": [
+        {"widths": [8, 12, 16], "depths": [1, 2, 3], "kernels": [3, 5], "expansions": [2, 3, 4]},
+    ],
+}
+SPACE = MobileSpace.from_config(MobileSpaceConfig.model_validate(PLAN), (1, 8, 8), 3)
+MEMBERS = tuple(SPACE.members())
+
+Cost = Callable[[Architecture], float]
+
+
+def block_ns(block: Any) -> float:
+    return 5_000.0 + block_cost(block).macs
+
+
+def network_ns(architecture: Architecture, space: Space = SPACE) -> float:
+    """What blocks of a network cost together is a little less than what they cost alone."""
+    return 0.8 * sum(map(block_ns, space.blocks(architecture))) + 2_000
+
+
+def share_ns(share: float) -> float:
+    """A latency that lies at ``share`` of the way from the fastest to the slowest network."""
+    latencies = sorted(map(network_ns, MEMBERS))
+    return latencies[0] + share * (latencies[-1] - latencies[0])
+
+
+def recipe_of(budget: str, **search: Any) -> Recipe:
+    return parse_recipe(
+        {
+            "name": "made-up",
+            "data": {"kind": "digits"},
+            "teacher": [{"kind": "train"}],
+            "target": [{"name": str(TARGET), "budget": budget}],
+            "search": {"evaluations": 12, "measure_every": 4, **search},
+        },
+        Path(),
+    )
+
+
+class Quiet:
+    """A reporter that keeps notes."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    @contextmanager
+    def task(self, what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+        yield lambda done, total: None
+
+
+class ByMacs:
+    """The larger, the better: so that a search goes to its limits."""
+
+    def __init__(self) -> None:
+        self.rated: list[Architecture] = []
+
+    def rate(self, architecture: Architecture) -> Rating:
+        self.rated.append(architecture)
+        return Rating(sum(block_cost(block).macs for block in SPACE.blocks(architecture)) / 1e7)
+
+
+def keep_everything(context: Context, space: Space, cost: Cost) -> None:
+    """Store a measurement of every block and of every network."""
+    protocol = context.protocol
+    runtime, device = probe(TARGET)
+    fmt = format_of(TARGET)
+
+    def ran(latency_ns: float) -> Measurement:
+        launch = Launch(1, 1, 1, (round(latency_ns),) * 20, None, Conditions(), Conditions())
+        return Measurement(
+            "ab" * 32, str(TARGET), runtime, device, protocol, (launch,) * 3, Verdict.VALID, (), "2025-01-01"
+        )
+
+    blocks = [(block_workload(block, fmt), block_ns(block)) for block in space.distinct_blocks()]
+    networks = [(network_workload(space.description, each, fmt), cost(each)) for each in space.members()]
+    context.store.add_all(
+        (workload, runtime, device, protocol, ran(ns)) for workload, ns in [*blocks, *networks]
+    )
+
+
+@contextmanager
+def made_up_context(
+    folder: Path, recipe: Recipe, *, cost: Cost = network_ns, anew: bool = False
+) -> Iterator[Context]:
+    """A context whose database has everything, from an earlier call with the same folder if there was one."""
+    new = not (folder / "latency.db").exists()
+    with (
+        WorkFolder(folder / "work", anew=anew).opened() as work,
+        open_store(str(folder / "latency.db")) as store,
+    ):
+        context = Context(recipe, "", work, store, Quiet())
+        if new:
+            keep_everything(context, SPACE, cost)
+        yield context
+
+
+def outlook(context: Context, space: Space = SPACE) -> Outlook:
+    """What the search of a context starts from."""
+    tables, _ = measure_blocks(context, space, {})
+    return outlook_of(context, space, check_feasibility(context, space, tables))

@@ -1,0 +1,138 @@
+"""The searches of the methods, with real training on a few digits and latencies that are made up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from made_up_run import PLAN, TARGET, Quiet, keep_everything, network_ns, outlook
+
+from latency_db.store import open_store
+from pipeline.recipe import parse_recipe
+from pipeline.spaces.base import Architecture
+from pipeline.stages.context import Context
+from pipeline.stages.inputs import prepare_data, prepare_teacher
+from pipeline.stages.method import searcher, space_of
+from pipeline.stages.search import Round, Searched
+from pipeline.stages.space import Task
+from pipeline.work import WorkFolder
+
+STAGE = {"widths": [8, 12], "depths": [1, 2], "kernels": [3], "expansions": [2, 3], "squeeze_excite": [0.0]}
+CELLS = [{"depth": 1, "width": 8}, {"depth": 1, "width": 16}]
+DNA_SPACE = {
+    "stem_width": 8,
+    "head_width": 16,
+    "blocks": [
+        {"cells": CELLS[:1], "stride": 1, "kernels": [3], "expansions": [2, 3]},
+        {"cells": CELLS, "kernels": [3], "expansions": [2, 3]},
+        {"cells": CELLS, "kernels": [3], "expansions": [2]},
+    ],
+}
+
+
+@pytest.fixture(autouse=True, name="_threads")
+def one_thread() -> Iterator[None]:
+    """Networks this small are slower on several threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module", name="folder")
+def _folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the teacher is trained once."""
+    return tmp_path_factory.mktemp("methods")
+
+
+@contextmanager
+def prepared(
+    folder: Path, method: str, budget_ms: float = 1000.0, **search: Any
+) -> Iterator[tuple[Context, Task]]:
+    document = {
+        "name": "methods",
+        "method": method,
+        "data": {"kind": "digits", "train_limit": 300},
+        "teacher": [{"kind": "train", "width": 8, "depth": 1, "training": {"epochs": 6, "batch_size": 16}}],
+        "space": PLAN | {"stages": [STAGE]},
+        "target": [{"name": str(TARGET), "budget_ms": budget_ms}],
+        "search": {"evaluations": 5, "training": {"epochs": 6, "batch_size": 16}, **search},
+        "dna": {"space": DNA_SPACE, "training": {"epochs": 1}},
+    }
+    with WorkFolder(folder / "work").opened() as work, open_store(str(folder / "latency.db")) as store:
+        context = Context(parse_recipe(document, Path()), "", work, store, Quiet())
+        data = prepare_data(context)
+        teacher = prepare_teacher(context, data)
+        task = Task(data, teacher, space_of(context, data, teacher))
+        keep_everything(context, task.space, lambda each: network_ns(each, task.space))
+        yield context, task
+
+
+def searched(folder: Path, method: str, **search: Any) -> Searched:
+    with prepared(folder, method, **search) as (context, task):
+        return searcher(context, task)(Round(outlook(context, task.space)))
+
+
+def by_architecture(found: Searched) -> dict[Architecture, float | None]:
+    return {candidate.architecture: candidate.rating for candidate in found.candidates}
+
+
+def test_akd_rates_the_best_again_by_other_weights(folder: Path) -> None:
+    found = searched(folder, "akd", rerated=2)
+    again = [candidate.rerating for candidate in found.candidates]
+    assert [rerating is None for rerating in again] == [False, False, True, True, True]
+    first, second, *rest = found.candidates
+    assert first.rerating is not None
+    assert second.rerating is not None
+    assert first.rerating >= second.rerating
+    assert min(first.rating or 0, second.rating or 0) >= max(each.rating or 0 for each in rest)
+    assert (first.rating, second.rating) != (first.rerating, second.rerating)
+    assert found.order[:2] == (first.architecture, second.architecture)
+
+
+def test_the_labels_twin_asks_for_the_same_first_candidates_and_rates_them_otherwise(folder: Path) -> None:
+    distilled = by_architecture(searched(folder, "akd", rerated=0))
+    labels = by_architecture(searched(folder, "akd", rerated=0, reward="labels"))
+    assert distilled.keys() == labels.keys()
+    assert distilled != labels
+
+
+def test_ratings_do_not_depend_on_who_proposes(folder: Path) -> None:
+    policy = by_architecture(searched(folder, "akd", rerated=0))
+    random = by_architecture(searched(folder, "search", explorer="random"))
+    shared = policy.keys() & random.keys()
+    assert shared
+    assert all(policy[each] == random[each] for each in shared)
+
+
+def test_dna_selects_the_smallest_losses_within_the_budget(folder: Path) -> None:
+    with prepared(folder, "dna") as (context, task):
+        latencies = sorted(network_ns(each, task.space) for each in task.space.members())
+        everything = searcher(context, task)(Round(outlook(context, task.space)))
+    losses = [-(candidate.rating or 0.0) for candidate in everything.candidates]
+    assert losses == sorted(losses)
+    assert everything.rated_by == "loss"
+    assert everything.order[0] == everything.candidates[0].architecture
+    limit_ns = latencies[len(latencies) // 2]
+    with prepared(folder, "dna", budget_ms=limit_ns / 1e6) as (context, task):
+        found = searcher(context, task)(Round(outlook(context, task.space)))
+        ratings = [record for record in context.work.records if record.name == "ratings"]
+    # Other budgets need no other ratings.
+    assert [record.cached for record in ratings] == [True]
+    assert found.candidates
+    for candidate in found.candidates:
+        assert candidate.estimates[str(TARGET)].high_ns <= limit_ns
+
+
+def test_dna_leaves_out_what_was_rejected(folder: Path) -> None:
+    with prepared(folder, "dna") as (context, task):
+        start = outlook(context, task.space)
+        first = searcher(context, task)(Round(start))
+        rejected = frozenset(each.identity for each in first.order)
+        second = searcher(context, task)(Round(start, number=2, rejected=rejected))
+    assert second.order
+    assert not rejected & {each.identity for each in second.order}

@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from made_up_run import (
+    MEMBERS,
+    TARGET,
+    ByMacs,
+    made_up_context,
+    network_ns,
+    outlook,
+    recipe_of,
+    share_ns,
+)
+
+from pipeline.errors import VerificationError, WorkFolderError
+from pipeline.recipe import Recipe
+from pipeline.spaces.base import Architecture
+from pipeline.stages.context import Context
+from pipeline.stages.rounds import Failure, search_and_try
+from pipeline.stages.search import Ratings, Round, Searched, search_round
+
+NAME = str(TARGET)
+LIMIT_NS = share_ns(0.5)
+BUDGET = f"{LIMIT_NS / 1e6}ms"
+
+
+def search(folder: Path, recipe: Recipe, rater: ByMacs | None = None, *, anew: bool = False) -> Searched:
+    rater = rater or ByMacs()
+    with made_up_context(folder, recipe, anew=anew) as context:
+        return search_round(context, Ratings(lambda: rater, "macs"), Round(outlook(context)))
+
+
+def test_a_search_measures_its_best_and_puts_those_that_keep_the_budget_in_order(tmp_path: Path) -> None:
+    searched = search(tmp_path, recipe_of(BUDGET))
+    assert len(searched.candidates) == 12
+    ratings = [candidate.rating or 0.0 for candidate in searched.candidates]
+    assert ratings == sorted(ratings, reverse=True)
+    assert len(searched.order) >= 3
+    for architecture in searched.order:
+        assert network_ns(architecture) <= LIMIT_NS
+    assert {each.architecture for each in searched.measured} >= set(searched.order)
+
+
+def test_the_models_learn_from_candidates_that_were_measured_meanwhile(tmp_path: Path) -> None:
+    """Networks of depth 3 are twice as slow as their blocks say, which only measuring can tell."""
+
+    def cost(architecture: Architecture) -> float:
+        return network_ns(architecture) * (2.0 if architecture["stage1.depth"] == 3 else 1.0)
+
+    with made_up_context(tmp_path, recipe_of(BUDGET, rounds=1), cost=cost) as context:
+        before = outlook(context)
+        searched = search_round(context, Ratings(ByMacs, "macs"), Round(before))
+        after = before.learned(searched.measured)
+    assert len(after.networks) > len(before.networks)
+    assert after.models[NAME].fitted_networks == len(after.networks)
+    learned = {each.architecture for each in searched.measured}
+    assert learned <= {each.architecture for each in after.networks}
+    assert after.learned(searched.measured).networks == after.networks
+    assert all(cost(architecture) <= LIMIT_NS for architecture in searched.order)
+
+
+class Killed(ByMacs):
+    """Dies when it has rated some."""
+
+    def __init__(self, lives: int) -> None:
+        super().__init__()
+        self.lives = lives
+
+    def rate(self, architecture: Architecture) -> object:  # type: ignore[override]
+        if len(self.rated) == self.lives:
+            raise KeyboardInterrupt
+        return super().rate(architecture)
+
+
+@pytest.mark.parametrize("lives", [4, 7])
+def test_a_search_that_was_killed_ends_like_one_that_was_not(tmp_path: Path, lives: int) -> None:
+    whole = search(tmp_path / "whole", recipe_of(BUDGET))
+    with pytest.raises(KeyboardInterrupt):
+        search(tmp_path / "killed", recipe_of(BUDGET), Killed(lives))
+    rater = ByMacs()
+    assert search(tmp_path / "killed", recipe_of(BUDGET), rater) == whole
+    assert len(rater.rated) == 12 - lives
+
+
+@pytest.mark.parametrize("explorer", ["random", "evolution", "nsga2", "policy"])
+def test_every_explorer_searches_within_the_budget(tmp_path: Path, explorer: str) -> None:
+    searched = search(tmp_path, recipe_of(BUDGET, explorer=explorer))
+    for candidate in searched.candidates:
+        # The models that learned on the way may see what was drawn before in another light.
+        assert candidate.estimates[NAME].value_ns <= LIMIT_NS * 1.05
+
+
+def slower(
+    share: float, tried: list[Architecture]
+) -> Callable[[Searched], tuple[Architecture | None, list[Failure]]]:
+    """An attempt whose artifacts take ``share`` times as long as their networks did."""
+
+    def attempt(searched: Searched) -> tuple[Architecture | None, list[Failure]]:
+        failures = []
+        for architecture in searched.order[:3]:
+            tried.append(architecture)
+            its_share = share * network_ns(architecture) / LIMIT_NS
+            if its_share <= 1:
+                return architecture, failures
+            failures.append(Failure(architecture, {NAME: its_share}, "too slow"))
+        return None, failures
+
+    return attempt
+
+
+def rounds(context: Context, share: float, tried: list[Architecture]) -> tuple[Searched, Architecture]:
+    ratings = Ratings(ByMacs, "macs")
+    return search_and_try(
+        context,
+        outlook(context),
+        search=lambda this: search_round(context, ratings, this),
+        attempt=slower(share, tried),
+    )
+
+
+def test_a_search_goes_on_below_tighter_limits_when_all_candidates_broke_the_budget(tmp_path: Path) -> None:
+    tried: list[Architecture] = []
+    with made_up_context(tmp_path, recipe_of(BUDGET)) as context:
+        searched, winner = rounds(context, 1.8, tried)
+        again = rounds(context, 1.8, [])
+        assert [record.cached for record in context.work.records if record.name == "search"][2:] == [True] * 2
+    assert again == (searched, winner)
+    assert 1.8 * network_ns(winner) <= LIMIT_NS
+    assert len(tried) >= 4
+    assert len(set(tried)) == len(tried)
+    assert all(network_ns(each.architecture) < LIMIT_NS / 1.3 for each in searched.candidates)
+
+
+def test_an_order_without_winner_ends_with_the_nearest_budget_that_a_measured_network_keeps(
+    tmp_path: Path,
+) -> None:
+    refusal = pytest.raises(VerificationError, match="no candidate keeps")
+    with made_up_context(tmp_path, recipe_of(BUDGET, rounds=1)) as context, refusal as caught:
+        rounds(context, 1.8, [])
+    nearest = re.search(r"budget_ms = ([\d.]+) on " + NAME, caught.value.fix)
+    assert nearest is not None
+    assert float(nearest[1]) * 1e6 >= LIMIT_NS
+    assert "too slow" in caught.value.why
+
+
+def test_a_soft_budget_may_be_exceeded_and_decides_between_candidates(tmp_path: Path) -> None:
+    tight = f"{share_ns(0.02) / 1e6}ms soft"
+    free = search(tmp_path / "free", recipe_of(tight, exponent=0.0, explorer="random"))
+    dear = search(tmp_path / "dear", recipe_of(tight, exponent=-3.0, explorer="random"))
+    assert {c.architecture for c in free.candidates} == {c.architecture for c in dear.candidates}
+    assert any(candidate.estimates[NAME].low_ns > share_ns(0.02) for candidate in free.candidates)
+    assert len(free.order) >= 3
+    assert network_ns(dear.order[0]) < network_ns(free.order[0])
+
+
+def test_a_changed_recipe_is_refused_while_its_search_is_interrupted(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        search(tmp_path, recipe_of(BUDGET), Killed(5))
+    changed = recipe_of(BUDGET, population=5)
+    with pytest.raises(WorkFolderError, match="was interrupted") as caught:
+        search(tmp_path, changed)
+    assert "search.population: 5, was 8" in caught.value.why
+    assert "--anew" in caught.value.fix
+    assert len(search(tmp_path, changed, anew=True).candidates) == 12
+    # What was begun before is still there, and is gone on with.
+    rater = ByMacs()
+    assert len(search(tmp_path, recipe_of(BUDGET), rater).candidates) == 12
+    assert len(rater.rated) == 7
+
+
+def test_a_change_that_does_not_concern_the_search_goes_on_with_it(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        search(tmp_path, recipe_of(BUDGET), Killed(5))
+    rater = ByMacs()
+    assert len(search(tmp_path, recipe_of(BUDGET, rounds=1), rater).candidates) == 12
+    assert len(rater.rated) == 7
+
+
+def test_the_space_of_these_tests_has_room_for_a_search() -> None:
+    assert len(MEMBERS) > 50
