@@ -14,7 +14,7 @@ def made(space: Space, architecture: Architecture) -> set[str]:
     """Names of the decisions that are to be made in an architecture."""
     names: set[str] = set()
     for decision in space.decisions:
-        above = decision.condition
+        above = getattr(decision, "condition", None)
         if above is None or (above.decision in names and architecture[above.decision] in above.choices):
             names.add(decision.name)
     return names

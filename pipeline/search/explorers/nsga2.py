@@ -124,10 +124,10 @@ class _Ranking:
 
     def __init__(self) -> None:
         try:
-            from pymoo.operators.survival.rank_and_crowding.metrics import (  # type: ignore[import-untyped]
+            from pymoo.operators.survival.rank_and_crowding.metrics import (
                 get_crowding_function,
             )
-            from pymoo.util.nds.non_dominated_sorting import (  # type: ignore[import-untyped]
+            from pymoo.util.nds.non_dominated_sorting import (
                 NonDominatedSorting,
             )
         except ImportError as error:
