@@ -59,17 +59,18 @@ def left_out_scores(
     """Absolute log ratio of measured to predicted latency of the ``scored`` networks, by fits without them.
 
     A network is left out together with its batch, so that it is predicted as one of a batch to come is; and
-    alone where few would remain.
+    alone where fewer than half would remain, or too few for a fit.
     """
 
     @functools.cache
     def fit_on(kept: tuple[int, ...]) -> Floats:
         return fit_relative(features[list(kept)], measured[list(kept)])
 
+    fewest = max(len(measured) / 2, 2 * features.shape[1])
     scores = np.empty(len(scored))
     for position, network in enumerate(scored):
         kept = tuple(each for each, batch in enumerate(batches) if batch != batches[network])
-        if 2 * len(kept) < len(measured):
+        if len(kept) < fewest:
             kept = tuple(each for each in range(len(measured)) if each != network)
         predicted = float(features[network] @ fit_on(kept))
         scores[position] = abs(math.log(measured[network] / predicted)) if predicted > 0 else math.inf

@@ -47,8 +47,8 @@ def predict(
     """Estimate latencies of networks, with intervals. Nothing is measured, and nothing is stored.
 
     Without --architecture and --count, of the reference network, and then of those that the model takes for
-    the fastest and the slowest. A file says itself which space it is of, and needs no database, device or torch;
-    --space, --input and --classes are for a target. A table holds for one runtime, kind of device and
+    the fastest and the slowest. A file says itself which space it is of, and needs no database, device or
+    torch; --space, --input and --classes are for a target. A table holds for one runtime, kind of device and
     protocol: with --for, what differs is named, and nothing is estimated.
     """
     from pipeline.tables.exchange import table_file

@@ -80,5 +80,7 @@ def test_network_is_left_out_alone_where_its_batch_holds_most() -> None:
     measured = features @ [2.0, 1.0] * np.exp(generator.normal(0, 0.01, 20))
     alone = left_out_scores(features, measured, range(20), [None] * 20)
     most = left_out_scores(features, measured, range(20), [0] * 15 + [1] * 5)
+    few = left_out_scores(features[:6], measured[:6], range(6), [0] * 3 + [1] * 3)
+    assert few == pytest.approx(left_out_scores(features[:6], measured[:6], range(6), range(6)))
     assert most[:15] == pytest.approx(alone[:15])
     assert most[15:] != pytest.approx(alone[15:])
