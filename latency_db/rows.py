@@ -9,8 +9,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import zlib
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cache
@@ -43,22 +42,11 @@ COLUMNS = tuple(column.name for column in measurements.columns if column.name !=
 
 _FASTEST = 1  # Level 6 of zlib takes six times as long and saves a tenth.
 
-_MANY = 16  # Rows below which threads take longer to start than they save.
-_THREADS = 4  # Packing leaves the interpreter free, but takes only two thirds of the time.
-
 _LAUNCHES = TypeAdapter(tuple[Launch, ...])
 _REASONS = TypeAdapter(tuple[Reason, ...])
 _RUNTIME = TypeAdapter(RuntimeIdentity)
 _DEVICE = TypeAdapter(DeviceIdentity)
 _PROTOCOL = TypeAdapter(MeasuringProtocol)
-
-
-def rows_of(outcomes: Sequence[tuple[Key, str, Outcome]]) -> list[dict[str, Any]]:
-    """What ``row_of`` makes of each; many are made by several threads."""
-    if len(outcomes) < _MANY:
-        return [row_of(*each) for each in outcomes]
-    with ThreadPoolExecutor(_THREADS) as threads:
-        return list(threads.map(lambda each: row_of(*each), outcomes))
 
 
 def row_of(key: Key, instance: str, outcome: Outcome) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from latency_db.errors import StoreError
 from latency_db.keys import Key, Workload
 from latency_db.miss import explanation
 from latency_db.opening import default_url, open_engine
-from latency_db.rows import outcome_of, rows_of
+from latency_db.rows import outcome_of, row_of
 from latency_db.schema import PARTS, measurements
 
 Entry = tuple[Workload, RuntimeIdentity, DeviceIdentity, MeasuringProtocol, Outcome]
@@ -91,7 +91,7 @@ class Store:
             key = Key.of(workload, runtime, device, protocol)
             parts |= {(part, getattr(key, part)): content for part, content in key.contents.items()}
             keyed.append((key, device.instance, outcome))
-        self.put(parts, rows_of(keyed))
+        self.put(parts, [row_of(*each) for each in keyed])
         return [key for key, *_ in keyed]
 
     def put(

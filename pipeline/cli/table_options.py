@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 SpaceName = Annotated[
-    str, typer.Option("--space", metavar="S", help="mobile, or a recipe file whose [space] is meant.")
+    str, typer.Option("--space", metavar="S", help="mobile or akd, or a recipe file whose [space] is meant.")
 ]
 Input = Annotated[str, typer.Option("--input", metavar="HxW", help="Input, e.g. 32x32 or 1x28x28.")]
 Classes = Annotated[int, typer.Option("--classes", min=1, help="Number of logits.")]

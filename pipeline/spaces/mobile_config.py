@@ -81,12 +81,16 @@ Stages = Annotated[tuple[StageConfig, ...], Field(min_length=1)]
 _USUAL = {name: StageConfig.model_fields[name].default for name in ("operations", "skips")}
 
 
+Preset = Literal["mobile", "akd"]
+"""A space that is planned for the size of the input."""
+
+
 class SpaceConfig(BaseModel):
     """The table ``[space]`` of a recipe: a preset for the size of the input, or a plan by hand."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    preset: Literal["mobile", "akd"] | None = None
+    preset: Preset | None = None
     stem_width: Positive | None = None
     stem_stride: Literal[1, 2] = 1
     head_width: Positive | None = None

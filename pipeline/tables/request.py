@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 
@@ -20,7 +20,7 @@ from pipeline.errors import RecipeError
 from pipeline.progress import Reporter
 from pipeline.spaces.base import Space
 from pipeline.spaces.mobile import MobileSpace
-from pipeline.spaces.mobile_config import MobileSpaceConfig
+from pipeline.spaces.mobile_config import MobileSpaceConfig, Preset, SpaceConfig
 
 _SHAPE = re.compile(r"(?:(?P<channels>[1-9]\d{0,3})x)?(?P<height>[1-9]\d{0,3})x(?P<width>[1-9]\d{0,3})")
 
@@ -44,7 +44,7 @@ class Bench:
 
 
 def find_space(name: str, shape: str, classes: int) -> Space:
-    """The space of a name: ``mobile``, or a recipe file whose ``[space]`` it is.
+    """The space of a name: ``mobile`` or ``akd``, or a recipe file whose ``[space]`` it is.
 
     Args:
         name: of the space, or path of a TOML recipe.
@@ -61,13 +61,13 @@ def find_space(name: str, shape: str, classes: int) -> Space:
             fix="write the input as HEIGHTxWIDTH or CHANNELSxHEIGHTxWIDTH, for example 32x32",
         )
     size = (int(match["channels"] or 3), int(match["height"]), int(match["width"]))
-    if name == "mobile":
-        return MobileSpace.from_config(None, size, classes)
+    if name in get_args(Preset):
+        return MobileSpace.from_config(SpaceConfig.model_validate({"preset": name}), size, classes)
     if not Path(name).is_file():
         raise RecipeError(
             f"there is no space '{name}'",
             why="it is neither a known space nor a file",
-            fix="write mobile, or the path of a recipe whose [space] is meant",
+            fix="write mobile or akd, or the path of a recipe whose [space] is meant",
         )
     from pipeline.recipe import load_recipe
 

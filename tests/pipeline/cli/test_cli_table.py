@@ -16,6 +16,7 @@ from pipeline.cli.table import table_app
 from pipeline.errors import RecipeError
 from pipeline.tables.estimates import read_estimates
 from pipeline.tables.exchange import read_table
+from pipeline.tables.request import find_space
 
 RECIPE = """
 name = "tiny"
@@ -210,6 +211,12 @@ def test_show_says_how_to_build_when_nothing_is_stored(tmp_path: Path) -> None:
 def test_input_that_is_no_shape_is_refused(tmp_path: Path, shape: str) -> None:
     with pytest.raises(RecipeError, match="inputs of"):
         Lathe(tmp_path)("show", "--target", TARGET, "--input", shape, space=False)
+
+
+def test_space_is_found_by_the_name_of_a_preset() -> None:
+    mobile, akd = (find_space(name, "32x32", 10) for name in ("mobile", "akd"))
+    assert mobile.description != akd.description
+    assert any(block.kind == "regular" for block in akd.distinct_blocks())
 
 
 def test_space_that_is_not_there_is_refused(tmp_path: Path) -> None:
