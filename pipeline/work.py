@@ -97,6 +97,7 @@ class WorkFolder:
         compute: Callable[[Path], T],
         *,
         asked: Mapping[str, Any] | None = None,
+        final: Callable[[T], bool] = lambda result: True,
     ) -> T:
         """The result of a stage: read back if it was finished with the same inputs, else computed and kept.
 
@@ -107,6 +108,7 @@ class WorkFolder:
             compute: does the work; gets the stage's folder, which may hold what a killed run left.
             asked: for a stage whose beginnings are worth keeping, the recipe as JSON. It is not begun while
                 one of another recipe of the same name is interrupted, unless ``anew``.
+            final: whether a result is kept; one that is not is computed again by the next run.
 
         Raises:
             WorkFolderError: such a stage is interrupted; the difference is named.
@@ -122,7 +124,8 @@ class WorkFolder:
                 begin(folder, asked, anew=self._anew)
             folder.mkdir(parents=True, exist_ok=True)
             result = compute(folder)
-            self._write(folder, inputs, adapter, result)
+            if final(result):
+                self._write(folder, inputs, adapter, result)
         self.records.append(StageRecord(name, digest, cached, round(time.monotonic() - started, 3)))
         return result
 

@@ -42,7 +42,8 @@ def search_and_try(
 
     Before the next round the models learn from every network that was measured. What broke a budget tightens
     the limits, by the worst ratio of a measured upper end to the one predicted now: none of these would be
-    proposed again.
+    proposed again. Where nothing was measured beyond a budget, because measurements are invalid, there is no
+    other round.
 
     Args:
         context: of the run.
@@ -64,7 +65,8 @@ def search_and_try(
         measured += searched.measured
         following = _next(this, searched, failures, measured)
         reachable = following.outlook.constraints.certificate.reachable
-        if this.number == context.recipe.search.rounds or not reachable:
+        last = this.number == context.recipe.search.rounds or not reachable
+        if last or not _nearest(outlook, failures, measured):
             raise _none(context, outlook, failures, measured)
         this = following
         factors = ", ".join(f"{1 / factor:.3f} on {name}" for name, factor in this.outlook.factors.items())
@@ -107,12 +109,8 @@ def _shares(
 def _none(
     context: Context, outlook: Outlook, failures: Sequence[Failure], measured: Sequence[MeasuredNetwork]
 ) -> VerificationError:
-    hard = outlook.limits_ns.keys() - outlook.soft
-    shares = _shares(outlook.limits_ns, failures, measured).values()
     fix = "leave the devices to the measurement alone and run again"
-    if whole := [each for each in shares if hard <= each.keys()]:
-        nearest = min(whole, key=lambda each: max(each[name] for name in hard))
-        needed = {name: max(1.0, nearest[name]) * outlook.limits_ns[name] for name in hard}
+    if needed := _nearest(outlook, failures, measured):
         fix = f"allow {budgets_allowing(context, needed, outlook.limits_ns)}, which a measured network keeps"
     return VerificationError(
         "no candidate keeps its budgets when measured on the targets",
@@ -121,3 +119,17 @@ def _none(
         fix=f"{fix}; or rate more candidates (search.evaluations), try more (verify.candidates), or search "
         "longer (search.rounds)",
     )
+
+
+def _nearest(
+    outlook: Outlook, failures: Sequence[Failure], measured: Sequence[MeasuredNetwork]
+) -> dict[str, float] | None:
+    """The nearest limits that a network keeps which was measured beyond the budgets; ``None`` without one."""
+    hard = outlook.limits_ns.keys() - outlook.soft
+    worst = {
+        max((each[name] for name in hard), default=0.0): each
+        for each in _shares(outlook.limits_ns, failures, measured).values()
+        if hard <= each.keys()
+    }
+    beyond = [worst[share] for share in sorted(worst) if share > 1]
+    return {name: max(1.0, beyond[0][name]) * outlook.limits_ns[name] for name in hard} if beyond else None

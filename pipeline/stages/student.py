@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from devices.digests import file_digest
+from devices.measurement import Verdict
 from devices.target import Target
 from pipeline.compile import Artifact, compile_artifact
 from pipeline.distill.settings import EpochRecord
@@ -68,6 +69,11 @@ class Verified:
     teacher_accuracy: float
     student_accuracy: float
     verdicts: Mapping[str, TargetVerdict]
+
+    @property
+    def valid(self) -> bool:
+        """Every measurement says something: else the next run measures again."""
+        return all(each.measurement.verdict is not Verdict.INVALID for each in self.verdicts.values())
 
     @property
     def acceptable(self) -> bool:
@@ -253,7 +259,7 @@ def verify(context: Context, task: Task, trained: Trained, compiled: Mapping[str
             verdicts,
         )
 
-    value = context.work.stage("verify", inputs, Verified, compute)
+    value = context.work.stage("verify", inputs, Verified, compute, final=lambda found: found.valid)
     for name, verdict in value.verdicts.items():
         word = "FEASIBLE" if verdict.feasible else "NOT FEASIBLE"
         context.reporter.note(

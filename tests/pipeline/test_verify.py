@@ -129,6 +129,26 @@ def test_judge_never_calls_an_invalid_measurement_feasible(which: str) -> None:
     assert f"measurement of the {which} is invalid" in why
 
 
+@pytest.mark.parametrize(
+    ("budget", "verdict", "acceptable"),
+    [
+        ("1ms", Verdict.VALID, True),
+        ("0.5ms", Verdict.VALID, False),
+        ("0.5ms soft", Verdict.VALID, True),
+        ("1ms soft", Verdict.VALID, True),
+        ("0.5ms soft", Verdict.INVALID, False),
+    ],
+)
+def test_a_soft_budget_may_be_exceeded_but_is_then_not_called_feasible(
+    budget: str, verdict: Verdict, acceptable: bool
+) -> None:
+    measurement = a_measurement([800_000] * 5, verdict)
+    feasible, why = judge(Budget.parse(budget), measurement, None, None)
+    found = TargetVerdict(str(HOST), "00", 1, 1, measurement, None, None, budget, feasible, why)
+    assert found.acceptable == acceptable
+    assert found.feasible == (budget.startswith("1ms") and verdict is Verdict.VALID)
+
+
 def test_verify_artifact_runs_the_whole_split_and_both_networks(tmp_path: Path) -> None:
     artifact = save_pixel_model(tmp_path / "student.onnx")
     verdict = verify_artifact(

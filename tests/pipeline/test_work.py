@@ -46,6 +46,17 @@ def test_stage_computes_again_when_an_input_differs(tmp_path: Path) -> None:
     assert [record.cached for record in work.records] == [False, False, True]
 
 
+def test_stage_computes_again_what_was_not_final(tmp_path: Path) -> None:
+    numbers = iter([-1.0, 1.0, 2.0])
+    with WorkFolder(tmp_path).opened() as work:
+        values = [
+            work.stage("demo", 1, _Value, lambda f: _Value(next(numbers), ()), final=lambda v: v.number > 0)
+            for _ in range(3)
+        ]
+    assert [value.number for value in values] == [-1, 1, 1]
+    assert [record.cached for record in work.records] == [False, False, True]
+
+
 @pytest.mark.parametrize("damage", ["change", "remove", "result"])
 def test_stage_computes_again_when_one_of_its_files_was_damaged(tmp_path: Path, damage: str) -> None:
     calls = []

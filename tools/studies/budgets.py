@@ -27,8 +27,8 @@ from pathlib import Path
 import torch
 from budgets_page import write_page
 
-from devices.errors import LatheError
-from devices.measurement import Measurement, Verdict
+from devices.errors import LatheError, MeasurementError
+from devices.measurement import Verdict
 from devices.target import Target
 from latency_db.network_model import NetworkModel
 from latency_db.store import open_store
@@ -121,18 +121,17 @@ class Bench:
             for each, file in files.items()
         }
 
-    def measured(self, context: Context, artifact: Path) -> tuple[dict, Measurement]:
+    def measured(self, context: Context, artifact: Path) -> dict:
         outcome, _ = measure_artifact(artifact, None, self.target, context.verification_protocol)
-        budget = context.budgets[self.target]
-        kept, why = judge(budget, outcome, None, None)
+        if outcome.verdict is Verdict.INVALID:
+            raise MeasurementError(
+                f"{artifact.name} has no valid measurement on {self.target}",
+                why="; ".join(reason.detail for reason in outcome.reasons),
+                fix="leave the machine to the study alone and run it again: it goes on where it was",
+            )
+        kept, why = judge(context.budgets[self.target], outcome, None, None)
         latency = outcome.latency
-        return {
-            "ms": latency.value_ns / 1e6,
-            "upper_ms": latency.high_ns / 1e6,
-            "verdict": outcome.verdict.value,
-            "kept": kept,
-            "why": why,
-        }, outcome
+        return {"ms": latency.value_ns / 1e6, "upper_ms": latency.high_ns / 1e6, "kept": kept, "why": why}
 
 
 class MostMacs:
@@ -170,7 +169,7 @@ def one_budget(bench: Bench, limit_ns: float, number: int) -> dict:
         candidates = list(searched.order[: context.tries])
         files = bench.artifacts([*candidates, *plain])
         for architecture in candidates:
-            figures, outcome = bench.measured(context, files[architecture])
+            figures = bench.measured(context, files[architecture])
             candidate = next(c for c in searched.candidates if c.architecture == architecture)
             estimate = candidate.estimates[name]
             figures |= {
@@ -182,9 +181,8 @@ def one_budget(bench: Bench, limit_ns: float, number: int) -> dict:
             tried.append(figures)
             if figures["kept"]:
                 return figures, failures
-            valid = outcome.verdict is not Verdict.INVALID
-            shares = {name: outcome.latency.high_ns / limit_ns} if valid else {}
-            failures.append(Failure(architecture, shares, figures["why"]))
+            share = figures["upper_ms"] * 1e6 / limit_ns
+            failures.append(Failure(architecture, {name: share}, figures["why"]))
         return None, failures
 
     row = {"target": name, "number": number, "limit_ms": limit_ns / 1e6, "winner": None, "error": None}
@@ -199,7 +197,7 @@ def one_budget(bench: Bench, limit_ns: float, number: int) -> dict:
         row["error"] = error.what
     row |= {"rejected": [each for each in tried if not each["kept"]], "plain_sum": None}
     for architecture, file in bench.artifacts(plain).items():
-        row["plain_sum"] = bench.measured(context, file)[0] | {
+        row["plain_sum"] = bench.measured(context, file) | {
             "predicted_ms": plain_model.estimates(architecture)[name].value_ns / 1e6,
             "macs": bench.macs(architecture),
             "artifact": str(file.relative_to(bench.folder)),
@@ -241,7 +239,7 @@ def study(scale: str, folder: Path) -> dict:
                 repeated = {"target": target, "number": number}
                 for kind in ("winner", "plain_sum"):
                     file = row[kind] and folder / row[kind]["artifact"]
-                    repeated[kind] = file and benches[target].measured(context, file)[0]
+                    repeated[kind] = file and benches[target].measured(context, file)
                 again.add(repeated)
     rows = [
         winners.get(target, number) | {"again": again.get(target, number)} for target, number in every(count)

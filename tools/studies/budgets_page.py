@@ -102,7 +102,7 @@ def table(rows: list[dict]) -> str:
 
 def _cells(row: dict, kind: str) -> list[str]:
     found, again = row[kind], row["again"][kind]
-    kept = "yes" if again["kept"] else "invalid" if again["verdict"] == "invalid" else "**no**"
+    kept = "yes" if again["kept"] else "**no**"
     return [f"{found['predicted_ms']:.4f}", f"{found['ms']:.4f}", f"{again['ms']:.4f}", kept]
 
 
@@ -138,6 +138,7 @@ def plot(result: dict, path: Path) -> None:
         axes.set_title(target, fontsize=10)
         axes.spines[["top", "right"]].set_visible(False)
     panels[0][0].set_ylabel("latency over the budget")
-    panels[0][0].legend(frameon=False, fontsize=8)
+    handles, labels = panels[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 import matplotlib as mpl
@@ -46,7 +47,7 @@ An explorer asks for cells within the budget. A cell is rated by its validation 
 CIFAR-10. The **regret** is the test accuracy after 200 epochs that the best rated cell lacks against the best
 cell within the budget, in points. The data has no validation accuracy after 200 epochs.
 
-Device settings: {", ".join(result["devices"])}.
+{textwrap.fill("Device settings: " + ", ".join(result["devices"]) + ".", 110)}
 
 ## Regret
 

@@ -95,13 +95,14 @@ class ConstrainedExplorer(ABC):
         """Continue from a state that ``state`` returned.
 
         Raises:
-            WorkFolderError: it is the state of another kind of explorer, or over other decisions.
+            WorkFolderError: it is the state of another kind of explorer, over other decisions, or with settings
+                that it cannot go on with.
         """
         if state.get("of") != self._identity():
             raise WorkFolderError(
                 "The saved state belongs to another search",
-                why="another kind of explorer saved it, or the space has other decisions now",
-                fix="restore it with the explorer and the space of that search, or begin anew",
+                why="another kind of explorer saved it, or the space or its settings are others now",
+                fix="restore it with the explorer, the space and the settings of that search, or begin anew",
             )
         version, internal, gauss_next = state["generator"]
         self.generator.setstate((version, tuple(internal), gauss_next))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -11,34 +11,42 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Groups = Sequence[Floats]
+"""Features of some points, by group: shape (n, n_features of the group) each."""
 
 
 class Shape(NamedTuple):
-    """Length of the kernel in mean squared distances, and variance of the noise."""
+    """Lengths of the kernel, in mean squared distances of each group, and variance of the noise."""
 
-    length: float
+    lengths: tuple[float, ...]
     noise: float
 
 
-_SHAPES = [Shape(*pair) for pair in itertools.product((0.25, 0.5, 1.0, 2.0, 4.0), (0.01, 0.1, 0.3))]
+_LENGTH, _NOISE = (0.125, 32.0), (0.01, 0.64)
+_FIRST_LENGTH, _FIRST_NOISE = 2.0, 0.08
+_STEP = 2.0
+_MOVES = 8
 
 
 class GaussianProcess:
-    """With the kernel ``exp(-squared distance / length)``, unit variance, and noise.
+    """With the kernel ``exp(-sum of squared distance / length over groups)``, unit variance, and noise.
 
     After Rasmussen and Williams, "Gaussian Processes for Machine Learning", 2006, algorithm 2.1.
 
     Args:
-        features: of what is known, shape (n, n_features).
+        groups: features of what is known, n points.
         scores: its values, shape (n,).
-        shape: of the kernel.
+        shape: of the kernel, with a length for each group.
     """
 
-    def __init__(self, features: Floats, scores: Floats, shape: Shape) -> None:
-        self._features = features
-        distances = _squared_distances(features, features)
-        self._scale = shape.length * (float(distances.mean()) or 1.0)
-        covariance = np.exp(-distances / self._scale) + shape.noise * np.eye(len(features))
+    def __init__(self, groups: Groups, scores: Floats, shape: Shape) -> None:
+        self._groups = groups
+        distances = [_squared_distances(features, features) for features in groups]
+        self._scales = [
+            length * (float(each.mean()) or 1.0)
+            for length, each in zip(shape.lengths, distances, strict=True)
+        ]
+        covariance = _kernel(distances, self._scales) + shape.noise * np.eye(len(scores))
         self._factor = np.linalg.cholesky(covariance)
         self._whitened = np.linalg.solve(self._factor, scores)
 
@@ -47,16 +55,33 @@ class GaussianProcess:
         """Of the scores, up to a constant."""
         return float(-0.5 * self._whitened @ self._whitened - np.log(np.diag(self._factor)).sum())
 
-    def predict(self, features: Floats) -> tuple[Floats, Floats]:
-        """Means and standard deviations without the noise, shape (n,) each, at features (n, n_features)."""
-        shared = np.exp(-_squared_distances(self._features, features) / self._scale)
-        whitened = np.linalg.solve(self._factor, shared)
+    def predict(self, groups: Groups) -> tuple[Floats, Floats]:
+        """Means and standard deviations without the noise, shape (n,) each, at n points."""
+        distances = [_squared_distances(*pair) for pair in zip(self._groups, groups, strict=True)]
+        whitened = np.linalg.solve(self._factor, _kernel(distances, self._scales))
         return self._whitened @ whitened, np.sqrt(np.maximum(0.0, 1 - (whitened**2).sum(axis=0)))
 
 
-def best_shape(features: Floats, scores: Floats) -> Shape:
-    """The shape of the highest marginal likelihood on a grid."""
-    return max(_SHAPES, key=lambda shape: GaussianProcess(features, scores, shape).log_likelihood)
+def better_shape(groups: Groups, scores: Floats, start: Shape | None = None) -> Shape:
+    """A shape of high marginal likelihood: from ``start``, lengths and noise are doubled or halved in turn.
+
+    A weak log-normal prior keeps to the first shape what the scores say nothing about.
+    """
+
+    def merit(shape: Shape) -> float:
+        octaves = [math.log2(length / _FIRST_LENGTH) for length in shape.lengths]
+        octaves.append(math.log2(shape.noise / _FIRST_NOISE))
+        return GaussianProcess(groups, scores, shape).log_likelihood - 0.05 * sum(x * x for x in octaves)
+
+    best = start or Shape((_FIRST_LENGTH,) * len(groups), _FIRST_NOISE)
+    highest = merit(best)
+    for _ in range(_MOVES):
+        merits = {shape: merit(shape) for shape in _neighbours(best)}
+        shape = max(merits, key=merits.__getitem__)
+        if merits[shape] <= highest:
+            break
+        best, highest = shape, merits[shape]
+    return best
 
 
 def normal_scores(values: Sequence[float]) -> Floats:
@@ -66,6 +91,22 @@ def normal_scores(values: Sequence[float]) -> Floats:
     quantiles = np.array([NormalDist().inv_cdf(middle / len(values)) for middle in middles])
     scores: Floats = quantiles[inverse]
     return scores
+
+
+def _neighbours(shape: Shape) -> Iterator[Shape]:
+    for factor in (_STEP, 1 / _STEP):
+        for index, length in enumerate(shape.lengths):
+            if _LENGTH[0] <= length * factor <= _LENGTH[1]:
+                lengths = (*shape.lengths[:index], length * factor, *shape.lengths[index + 1 :])
+                yield Shape(lengths, shape.noise)
+        if _NOISE[0] <= shape.noise * factor <= _NOISE[1]:
+            yield Shape(shape.lengths, shape.noise * factor)
+
+
+def _kernel(distances: Groups, scales: Sequence[float]) -> Floats:
+    exponents = [each / scale for each, scale in zip(distances, scales, strict=True)]
+    covariances: Floats = np.exp(-np.sum(exponents, axis=0))
+    return covariances
 
 
 def _squared_distances(one: Floats, other: Floats) -> Floats:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 
+from devices.digests import value_digest
 from pipeline.search.base import Rating
 from pipeline.search.constraints import Constraints
 from pipeline.search.explorers.base import ConstrainedExplorer, to_pairs
@@ -30,6 +31,7 @@ class PolicySettings:
     """How a policy learns.
 
     Attributes:
+        initial: ratings of uniform draws, from which it learns before it draws itself.
         batch_size: rewards per update.
         hidden: units of the LSTM.
         learning_rate: of Adam.
@@ -43,6 +45,7 @@ class PolicySettings:
         ValueError: a number without meaning.
     """
 
+    initial: int = 20
     batch_size: int = 10
     hidden: int = 64
     learning_rate: float = 3.5e-3
@@ -53,6 +56,8 @@ class PolicySettings:
     epochs: int = 4
 
     def __post_init__(self) -> None:
+        if self.initial < 0:
+            raise ValueError("the number of initial draws must not be negative")
         if min(self.batch_size, self.hidden, self.epochs) < 1:
             raise ValueError("a policy needs at least one reward per update, one unit and one epoch")
         if not (0 < self.learning_rate < math.inf and 0 < self.squash < math.inf):
@@ -66,7 +71,7 @@ class PolicySettings:
 class PolicyExplorer(ConstrainedExplorer):
     """Draws from a recurrent policy, within the budgets if it can, and learns from what was rated.
 
-    Where it draws too few within the budgets, others are repaired; the choices of the repaired architecture
+    At first it draws as random search does, from which the policy learns as well. Where it draws too few within the budgets, others are repaired; the choices of the repaired architecture
     are credited with the reward, since these were rated. Where it proposes only what was asked before, its
     proposals are mutated.
 
@@ -101,7 +106,9 @@ class PolicyExplorer(ConstrainedExplorer):
         self._mean, self._variance, self._updates = 0.0, 0.0, 0
 
     def proposals(self) -> Iterator[Architecture]:
-        """Draws of the policy; then mutants of the last one, further and further away."""
+        """Uniform draws, then those of the policy; then mutants of the last one, further and further away."""
+        while self._updates * self.settings.batch_size + len(self._batch) < self.settings.initial:
+            yield self.constraints.draw(self.generator)
         child = None
         for _ in range(2 * self.settings.batch_size):
             if not self._drawn:
@@ -164,6 +171,9 @@ class PolicyExplorer(ConstrainedExplorer):
         self._mean, self._variance, self._updates = learned["baseline"]
         self._drawn = [architecture_of(space, pairs) for pairs in learned["drawn"]]
         self._batch = [(architecture_of(space, pairs), reward) for pairs, reward in learned["batch"]]
+
+    def _identity(self) -> list[str]:
+        return [*super()._identity(), value_digest(asdict(self.settings))]
 
     def _draw(self) -> list[Architecture]:
         """More than an update needs; those within the budgets last, so that they are taken first."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from pipeline.search.explorers.gaussian_process import (
     Floats,
     GaussianProcess,
     Shape,
-    best_shape,
+    better_shape,
     normal_scores,
 )
 from pipeline.spaces.base import Architecture, architecture_of
@@ -23,17 +23,18 @@ from pipeline.spaces.base import Architecture, architecture_of
 _POOL, _DRAWS, _MUTANTS, _PARENTS = 64, 2, 8, 5
 _MEMORY = 300
 _SHAPED_EVERY = 10
+_SMALLEST_RATIO = 1e-9
+
+Code = tuple[Floats, Floats]
+"""An architecture's features, and the logarithms of its latencies in limits."""
 
 
 class PredictorExplorer(ConstrainedExplorer):
     """Draws at first; then asks for the architecture of a pool whose rating may be the highest.
 
-    The pool has draws and mutants of the best; each ask adds some, and leaves out the least promising. What
-    an architecture promises is the mean of a Gaussian process plus ``boldness`` standard deviations (GP-UCB,
-    0912.3995). The process is over ``SearchSpace.encode``, with a kernel of squared distances, which for
-    one-hot choices counts the decisions that differ. It learns the normal scores of the ratings, so that
-    outliers weigh no more than their rank. Length and noise have the highest marginal likelihood on a grid,
-    and are chosen anew after every tenth rating.
+    docs/methods/predictor.md says how, and why. What an architecture promises is the mean of a Gaussian
+    process plus ``boldness`` standard deviations (GP-UCB, 0912.3995). The process is over
+    ``SearchSpace.encode`` and the latencies, and learns the normal scores of the ratings.
 
     Args:
         constraints: space and budgets.
@@ -47,17 +48,18 @@ class PredictorExplorer(ConstrainedExplorer):
     """
 
     def __init__(
-        self, constraints: Constraints, seed: int, *, initial: int = 20, boldness: float = 0.5
+        self, constraints: Constraints, seed: int, *, initial: int = 10, boldness: float = 0.5
     ) -> None:
         if initial < 2 or not 0 <= boldness < math.inf:
             raise ValueError("a predictor needs two ratings to begin with, and a boldness of at least zero")
         super().__init__(constraints, seed)
         self._initial, self._boldness = initial, boldness
         self._rated: list[tuple[Architecture, float]] = []
-        self._codes: list[Floats] = []
-        self._pool: dict[Architecture, Floats] = {}
+        self._codes: list[Code] = []
+        self._pool: dict[Architecture, Code] = {}
         self._process: GaussianProcess | None = None
-        self._shape: tuple[int, Shape] | None = None
+        self._shape: Shape | None = None
+        self._shaped = 0
 
     def proposals(self) -> Iterator[Architecture]:
         """Draws, then the pool, the most promising first, then mutants of the best, further and further."""
@@ -72,7 +74,7 @@ class PredictorExplorer(ConstrainedExplorer):
         new = {each: self._code(each) for each in dict.fromkeys(fresh) if each not in self._pool}
         pool = [pair for pair in (self._pool | new).items() if pair[0] not in self._asked]
         if pool:
-            means, deviations = self._process.predict(np.stack([code for _, code in pool]))
+            means, deviations = self._process.predict(_groups([code for _, code in pool]))
             order = np.argsort(-(means + self._boldness * deviations), kind="stable")
             self._pool = dict(pool[index] for index in order[:_POOL])
             yield from list(self._pool)
@@ -81,6 +83,15 @@ class PredictorExplorer(ConstrainedExplorer):
             child = self._mutant(child)
             yield child
 
+    def ranking(self) -> list[Architecture]:
+        """What was rated, by the mean of the process: ratings are noisy, and the best of them flattered."""
+        if not self._rated:
+            return []
+        if self._process is None:
+            self._process = self._fitted()
+        means, _ = self._process.predict(_groups(self._codes))
+        return [self._rated[index][0] for index in np.argsort(-means, kind="stable")]
+
     def learn(self, architecture: Architecture, rating: Rating) -> None:
         """The process is fitted anew when it is asked."""
         self._rated.append((architecture, rating.value))
@@ -88,34 +99,43 @@ class PredictorExplorer(ConstrainedExplorer):
         self._process = None
 
     def learned(self) -> dict[str, Any]:
-        """Ratings in the order they were told, and the pool."""
+        """Ratings in the order they were told, the pool, and the shape of the kernel."""
         return {
             "rated": [[to_pairs(architecture), value] for architecture, value in self._rated],
             "pool": list(map(to_pairs, self._pool)),
+            "shape": self._shape and [*self._shape.lengths, self._shape.noise, self._shaped],
         }
 
     def relearn(self, learned: dict[str, Any]) -> None:
-        """Take back both."""
+        """Take back all three."""
         space = self.constraints.space
         self._rated = [(architecture_of(space, pairs), value) for pairs, value in learned["rated"]]
         self._codes = [self._code(architecture) for architecture, _ in self._rated]
         pool = (architecture_of(space, pairs) for pairs in learned["pool"])
         self._pool = {architecture: self._code(architecture) for architecture in pool}
-        self._process, self._shape = None, None
+        self._process, self._shape, self._shaped = None, None, 0
+        if learned["shape"]:
+            *lengths, noise, self._shaped = learned["shape"]
+            self._shape = Shape(tuple(lengths), noise)
 
     def _fitted(self) -> GaussianProcess:
-        rounded = max(2, len(self._rated) // _SHAPED_EVERY * _SHAPED_EVERY)
-        if self._shape is None or self._shape[0] != rounded:
-            self._shape = rounded, best_shape(*self._known(rounded))
-        return GaussianProcess(*self._known(len(self._rated)), self._shape[1])
+        count = len(self._rated)
+        if self._shape is None or count - self._shaped >= _SHAPED_EVERY:
+            self._shape, self._shaped = better_shape(*self._known(), self._shape), count
+        return GaussianProcess(*self._known(), self._shape)
 
-    def _known(self, count: int) -> tuple[Floats, Floats]:
-        """Features and scores of the first ``count`` ratings, or the last ``_MEMORY`` of them."""
-        known = slice(max(0, count - _MEMORY), count)
-        return np.stack(self._codes[known]), normal_scores([value for _, value in self._rated[known]])
+    def _known(self) -> tuple[list[Floats], Floats]:
+        """Features and scores of the last ``_MEMORY`` ratings."""
+        scores = normal_scores([value for _, value in self._rated[-_MEMORY:]])
+        return _groups(self._codes[-_MEMORY:]), scores
 
     def _mutant(self, parent: Architecture) -> Architecture:
         return self.constraints.repair(self.constraints.space.mutate(parent, self.generator), self.generator)
 
-    def _code(self, architecture: Architecture) -> Floats:
-        return self.constraints.space.encode(architecture).astype(np.float64)
+    def _code(self, architecture: Architecture) -> Code:
+        ratios = np.maximum(self.constraints.ratios(architecture), _SMALLEST_RATIO)
+        return self.constraints.space.encode(architecture).astype(np.float64), np.log(ratios)
+
+
+def _groups(codes: Sequence[Code]) -> list[Floats]:
+    return [np.stack(features) for features in zip(*codes, strict=True)]

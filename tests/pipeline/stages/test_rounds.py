@@ -147,6 +147,21 @@ def test_an_order_without_winner_ends_with_the_nearest_budget_that_a_measured_ne
     assert "too slow" in caught.value.why
 
 
+def test_measurements_that_say_nothing_begin_no_other_round(tmp_path: Path) -> None:
+    ratings = Ratings(ByMacs, "macs")
+    refusal = pytest.raises(VerificationError, match="no candidate keeps")
+    with made_up_context(tmp_path, recipe_of("1000ms")) as context, refusal as caught:
+        search_and_try(
+            context,
+            outlook(context),
+            search=lambda this: search_round(context, ratings, this),
+            attempt=lambda found: (None, [Failure(found.order[0], {}, "the measurement is invalid")]),
+        )
+    assert [record.name for record in context.work.records].count("search") == 1
+    assert "is invalid" in caught.value.why
+    assert "leave the devices to the measurement alone" in caught.value.fix
+
+
 def test_a_soft_budget_may_be_exceeded_and_decides_between_candidates(tmp_path: Path) -> None:
     tight = f"{share_ns(0.02) / 1e6}ms soft"
     free = search(tmp_path / "free", recipe_of(tight, exponent=0.0, explorer="random"))
