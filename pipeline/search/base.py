@@ -97,3 +97,15 @@ class Explorer(Protocol):
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from a state that ``state`` returned."""
         ...
+
+
+@runtime_checkable
+class RankingExplorer(Explorer, Protocol):
+    """An explorer that can say which of the rated architectures it holds for the best.
+
+    Ratings are noisy, so the highest is likely to be flattered. An explorer that models them may know better.
+    """
+
+    def ranking(self) -> list[Architecture]:
+        """Every architecture that was rated, the one held for the best first; changes nothing."""
+        ...

@@ -14,6 +14,9 @@ import numpy as np
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 EDGES = ("0-1", "0-2", "1-2", "0-3", "1-3", "2-3")
+# From the input to the output; with "none" on it, a path does not carry anything.
+PATHS = ([3], [0, 4], [1, 5], [0, 2, 5])
+ONE_HOT = np.eye(len(OPERATIONS), dtype=np.float32)
 CODES = {operation: code for code, operation in enumerate(OPERATIONS)}
 
 
@@ -82,9 +85,15 @@ class CellSpace:
         return map(cell, itertools.product(OPERATIONS, repeat=len(EDGES)))
 
     def encode(self, architecture: Cell) -> np.ndarray:
-        """One-hot operations, shape (30,)."""
-        chosen = [CODES[operation] for _, operation in architecture.choices]
-        return np.eye(len(OPERATIONS), dtype=np.float32)[chosen].ravel()
+        """One-hot operations, at half weight; the same with "none" on dead edges; counts of those: (65,)."""
+        operations = np.array([CODES[operation] for _, operation in architecture.choices])
+        live = np.zeros(len(EDGES), bool)
+        for path in PATHS:
+            if operations[path].all():
+                live[path] = True
+        all_edges, live_edges = ONE_HOT[operations], ONE_HOT[operations * live]
+        counts = live_edges.sum(axis=0)
+        return np.concatenate([all_edges.ravel() / 2, live_edges.ravel(), counts / 2])
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,11 @@ python tools/studies/tabular.py [--scale smoke|small|medium|large] [--work FOLDE
 
 For each of up to 19 device settings, budgets that 20, 40 and 60 % of the cells keep, each explorer and seed,
 200 cells are asked, each rated by its validation accuracy after 12 epochs on CIFAR-10. The regret after some
-evaluations is the test accuracy after 200 epochs that the best rated cell lacks against the best cell within
-the budget, in points. The data has no validation accuracy after 200 epochs.
+evaluations is the test accuracy after 200 epochs that the answer lacks against the best cell within the
+budget, in points. The answer is the best rated cell; of an explorer with a ranking of its own, also the cell
+that it ranks first ("predictor, ranked"). The data has no validation accuracy after 200 epochs.
+
+NNI's strategies go through the same budgets, if NNI is installed (``tabular_nni.py``).
 
 Reads $LATHE_SHARED_DATA/nasbench201/nasbench201.npz. A latency below a fifth of the device's median is a
 failed run, and its cell cannot be chosen. FOLDER/rows.jsonl gets a line for each search, and what it holds is
@@ -24,10 +27,11 @@ import time
 from pathlib import Path
 
 import numpy as np
+import tabular_nni
 from cell_space import OPERATIONS, CellSpace, TabledLatency
 from tabular_page import write_page
 
-from pipeline.search.base import Rating
+from pipeline.search.base import RankingExplorer, Rating
 from pipeline.search.constraints import Constraints
 from pipeline.search.explorers.evolution import EvolutionExplorer
 from pipeline.search.explorers.nsga2 import NSGA2Explorer
@@ -49,6 +53,8 @@ EXPLORERS = {
     "ppo": PolicyExplorer,
     "predictor": PredictorExplorer,
 }
+STRATEGIES = tabular_nni.strategies()
+FEW_SEEDS = {"nni-tpe": 3}
 # Device settings and seeds. The four of the small scale are a GPU, a CPU, and two phones.
 SCALES = {
     "smoke": (("pixel3", "2080ti_1"), 2),
@@ -88,23 +94,35 @@ class Task:
         self.least_regret = self.best - float(benchmark.final[inside[benchmark.rating[inside].argmax()]])
         self._rating, self._final = benchmark.rating.tolist(), benchmark.final.tolist()
 
-    def regrets(self, make, seed: int) -> list[float]:
-        """After each of ``CHECKPOINTS`` evaluations."""
-        explorer = make(self.constraints, seed)
-        found, highest, result = 0.0, -np.inf, []
+    def search(self, name: str, seed: int) -> dict[str, list[float]]:
+        """Regrets after each of ``CHECKPOINTS`` evaluations, by answer."""
+        if name in STRATEGIES:
+            return {"rated": self.regrets(tabular_nni.asked(self, STRATEGIES[name](seed), CHECKPOINTS[-1]))}
+        explorer = EXPLORERS[name](self.constraints, seed)
+        ranks = isinstance(explorer, RankingExplorer)
+        asked, ranked = [], []
         for evaluation in range(1, CHECKPOINTS[-1] + 1):
-            architecture = explorer.ask()
-            rating = self._rating[architecture.number]
-            explorer.tell(architecture, Rating(rating))
-            if rating > highest:
-                highest, found = rating, self._final[architecture.number]
-            if evaluation in CHECKPOINTS:
-                result.append(round(self.best - found, 6))
-        return result
+            asked.append(explorer.ask())
+            explorer.tell(asked[-1], self.rate(asked[-1]))
+            if ranks and evaluation in CHECKPOINTS:
+                ranked.append(self.regret(explorer.ranking()[0]))
+        regrets = {"rated": self.regrets(asked)}
+        return regrets | ({"ranked": ranked} if ranks else {})
+
+    def rate(self, architecture) -> Rating:
+        return Rating(self._rating[architecture.number])
+
+    def regret(self, architecture) -> float:
+        return round(self.best - self._final[architecture.number], 6)
+
+    def regrets(self, asked) -> list[float]:
+        """Of the best rated of what was asked, after each of ``CHECKPOINTS``."""
+        best = (max(asked[:count], key=lambda each: self._rating[each.number]) for count in CHECKPOINTS)
+        return list(map(self.regret, best))
 
 
-def read_rows(path: Path) -> dict[tuple, list[float]]:
-    """Regrets of earlier searches; a last line that was cut off is removed."""
+def read_rows(path: Path) -> dict[tuple, dict[str, list[float]]]:
+    """Regrets of earlier searches by answer; a last line that was cut off is removed."""
     if not path.exists():
         return {}
     content = path.read_bytes()
@@ -120,6 +138,11 @@ def study(scale: str, folder: Path) -> dict:
     benchmark = Benchmark()
     names, seeds = SCALES[scale]
     devices = names or tuple(benchmark.devices)
+    searches = [
+        (name, seed)
+        for name in (*EXPLORERS, *STRATEGIES)
+        for seed in range(min(seeds, FEW_SEEDS.get(name, seeds)))
+    ]
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "rows.jsonl"
     rows = read_rows(path)
@@ -129,26 +152,31 @@ def study(scale: str, folder: Path) -> dict:
             task = Task(benchmark, device, percentile)
             least.append(task.least_regret)
             began = time.perf_counter()
-            for (name, make), seed in itertools.product(EXPLORERS.items(), range(seeds)):
+            for name, seed in searches:
                 key = (device, percentile, name, seed)
                 if key not in rows:
-                    rows[key] = task.regrets(make, seed)
+                    rows[key] = task.search(name, seed)
                     row = dict(zip(("device", "percentile", "explorer", "seed"), key, strict=True))
                     stream.write(json.dumps(row | {"regrets": rows[key]}) + "\n")
                     stream.flush()
             print(f"{device} {percentile} %: {time.perf_counter() - began:.1f} s", file=sys.stderr)
-    regrets = {
-        name: np.array([[[rows[d, p, name, s] for s in range(seeds)] for p in PERCENTILES] for d in devices])
-        for name in EXPLORERS
-    }
+    regrets = {}
+    for name, group in itertools.groupby(searches, key=lambda search: search[0]):
+        own = [seed for _, seed in group]
+        for answer in rows[devices[0], PERCENTILES[0], name, 0]:
+            label = name if answer == "rated" else f"{name}, {answer}"
+            regrets[label] = np.array(
+                [[[rows[d, p, name, seed][answer] for seed in own] for p in PERCENTILES] for d in devices]
+            )
     return {
         "scale": scale,
         "devices": list(devices),
         "percentiles": list(PERCENTILES),
         "seeds": seeds,
+        "few_seeds": FEW_SEEDS,
         "evaluations": list(CHECKPOINTS),
         "regret_when_all_are_rated": float(np.mean(least)),
-        "explorers": {name: summary(values, regrets["random"]) for name, values in regrets.items()},
+        "explorers": {label: summary(values, regrets["random"]) for label, values in regrets.items()},
     }
 
 
@@ -159,9 +187,12 @@ def summary(regrets: np.ndarray, baseline: np.ndarray) -> dict:
 
     Args:
         regrets: shape (n_devices, n_budgets, n_seeds, n_checkpoints).
-        baseline: likewise.
+        baseline: likewise, with at least as many seeds.
     """
-    return {"regret": interval(regrets), "less_than_random": interval(baseline - regrets)}
+    return {
+        "regret": interval(regrets),
+        "less_than_random": interval(baseline[:, :, : regrets.shape[2]] - regrets),
+    }
 
 
 def interval(values: np.ndarray) -> dict[str, list[float]]:

@@ -19,7 +19,12 @@ LABELS = {
     "nsga2": "NSGA-II",
     "reinforce": "policy, REINFORCE",
     "ppo": "policy, PPO",
-    "predictor": "predictor",
+    "predictor": "predictor, best rated",
+    "predictor, ranked": "predictor, its ranking",
+    "nni-random": "NNI Random",
+    "nni-evolution": "NNI RegularizedEvolution",
+    "nni-evolution-20": "NNI RegularizedEvolution, population 20",
+    "nni-tpe": "NNI TPE",
 }
 
 
@@ -44,8 +49,13 @@ a budget can be repeated many times, and compared with the best that was possibl
 {result["seeds"]} seeds for each.
 
 An explorer asks for cells within the budget. A cell is rated by its validation accuracy after 12 epochs on
-CIFAR-10. The **regret** is the test accuracy after 200 epochs that the best rated cell lacks against the best
-cell within the budget, in points. The data has no validation accuracy after 200 epochs.
+CIFAR-10. The answer of a search is the best rated cell. The **regret** is the test accuracy after 200 epochs
+that the answer lacks against the best cell within the budget, in points. The data has no validation accuracy
+after 200 epochs.
+
+Ratings are noisy, so the best rated cell is likely to be flattered. The [predictor](../methods/predictor.md)
+also ranks the cells that were rated by what it has learned of all. So it has two rows: the regret of its best
+rated cell, and that of the cell which it ranks first. No answer is a cell that was not rated.
 
 {textwrap.fill("Device settings: " + ", ".join(result["devices"]) + ".", 110)}
 
@@ -72,12 +82,29 @@ random.
 ## How to read it
 
 The explorers have the settings that they have by default. These were looked at on other accuracies and costs
-of the same cells: CIFAR-100 and ImageNet16-120, with MACs and parameters for latencies. The space is one that
+of the same cells: CIFAR-100 and ImageNet16-120, with MACs and parameters for latencies; so were the features
+of the space, which only the predictor reads. The features say which operation is on an edge, which edges
+carry anything from the input to the output, and how often each operation is on those. The space is one that
 takes nothing from Lathe (`tools/studies/cell_space.py`). Random draws are uniform among the cells within the
 budget, except that after ten draws beyond it the last one is repaired. The latencies are taken as exact: what
 an uncertain table costs is not part of this study. A latency below a fifth of the device's median is a failed
 run, and its cell cannot be chosen.
+
+{nni(result)}
 """
+
+
+def nni(result: dict) -> str:
+    if "nni-random" not in result["explorers"]:
+        return "NNI was not installed, so its strategies are not among the explorers."
+    few = min(result["few_seeds"]["nni-tpe"], result["seeds"])
+    return f"""\
+NNI's strategies go through the same budgets and ratings, by `pipeline/integrations/nni/strategies.py`.
+NNI's filter refuses what is beyond the budget, and the strategy is asked again. `RegularizedEvolution` has
+NNI's defaults, a population of 100 among them, and in another row a population of 20, tournaments of 5 and
+one mutation per cell on average. `TPE` has {few} seeds. NNI waits a second after each proposal of TPE; the
+study does without that. A cell that a strategy proposes again is not counted again, but each strategy ends
+after 200 proposals within the budget; what it has then is its answer."""
 
 
 def table(result: dict, quantity: str, skip: tuple[str, ...] = ()) -> str:
@@ -97,37 +124,38 @@ def table(result: dict, quantity: str, skip: tuple[str, ...] = ()) -> str:
 
 
 def verdict(result: dict) -> str:
+    own = {name: found for name, found in result["explorers"].items() if not name.startswith("nni-")}
+    shown = [result["evaluations"].index(evaluations) for evaluations in SHOWN]
     at = result["evaluations"].index(100)
-    means = {name: found["regret"]["mean"][at] for name, found in result["explorers"].items()}
-    best = min((name for name in means if name != "random"), key=means.__getitem__)
-    worse = [
-        LABELS[name]
-        for name, found in result["explorers"].items()
-        if any(found["less_than_random"]["high"][result["evaluations"].index(n)] < 0 for n in SHOWN)
-    ]
+    means = {name: found["regret"]["mean"][at] for name, found in own.items()}
+    best = min(means.keys() - {"random"}, key=means.__getitem__)
     ratio = means[best] / means["random"]
     reached = "reached" if ratio <= 0.5 else "missed"
-    clear = (
-        f"Worse than random beyond its interval somewhere: {', '.join(worse)}."
-        if worse
-        else "None is worse than random beyond its interval."
-    )
-    return (
-        f"After 100 evaluations the best is {LABELS[best]}, with {ratio:.2f} times the regret of random\n"
-        f"draws (target: at most 0.5, {reached}). {clear}"
+
+    def worse(bound: str) -> str:
+        found = (name for name in own if min(own[name]["less_than_random"][bound][n] for n in shown) < 0)
+        return ", ".join(LABELS[name] for name in found) or "none"
+
+    return textwrap.fill(
+        f"After 100 evaluations the best is: {LABELS[best]}, with {ratio:.2f} times the regret of random "
+        f"draws (target: at most 0.5, {reached}). Of Lathe's explorers, worse than random in the mean at one "
+        f"of these numbers of evaluations: {worse('mean')}. Beyond its interval: {worse('high')}.",
+        110,
     )
 
 
 def plot(result: dict, path: Path) -> None:
-    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
-    for name, found in result["explorers"].items():
+    figure, axes = plt.subplots(figsize=(8, 5.2), layout="constrained")
+    for number, (name, found) in enumerate(result["explorers"].items()):
         values = found["regret"]
-        (line,) = axes.plot(result["evaluations"], values["mean"], label=LABELS[name], linewidth=1.8)
+        style = ":" if name.startswith("nni-") else "-"
+        color = plt.get_cmap("tab20").colors[number]
+        axes.plot(result["evaluations"], values["mean"], style, color=color, label=LABELS[name])
         axes.fill_between(
             result["evaluations"],
             values["low"],
             values["high"],
-            color=line.get_color(),
+            color=color,
             alpha=0.12,
             linewidth=0,
         )
@@ -146,7 +174,7 @@ def plot(result: dict, path: Path) -> None:
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("evaluations")
     axes.set_ylabel("mean regret (points of test accuracy)")
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, fontsize=8, ncols=2)
     axes.spines[["top", "right"]].set_visible(False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)

@@ -95,8 +95,8 @@ class ConstrainedExplorer(ABC):
         """Continue from a state that ``state`` returned.
 
         Raises:
-            WorkFolderError: it is the state of another kind of explorer, over other decisions, or with settings
-                that it cannot go on with.
+            WorkFolderError: it is the state of another kind of explorer, over other decisions, or of a policy
+                with other settings.
         """
         if state.get("of") != self._identity():
             raise WorkFolderError(

@@ -22,10 +22,11 @@ class Shape(NamedTuple):
     noise: float
 
 
-_LENGTH, _NOISE = (0.125, 32.0), (0.01, 0.64)
-_FIRST_LENGTH, _FIRST_NOISE = 2.0, 0.08
+_LENGTH, _NOISE = (0.125, 64.0), (0.01, 0.64)
+INITIAL_SHAPE = Shape((2.0, 2.0), 0.08)
 _STEP = 2.0
 _MOVES = 8
+_PRIOR = 0.05
 
 
 class GaussianProcess:
@@ -62,19 +63,18 @@ class GaussianProcess:
         return self._whitened @ whitened, np.sqrt(np.maximum(0.0, 1 - (whitened**2).sum(axis=0)))
 
 
-def better_shape(groups: Groups, scores: Floats, start: Shape | None = None) -> Shape:
+def better_shape(groups: Groups, scores: Floats, start: Shape = INITIAL_SHAPE) -> Shape:
     """A shape of high marginal likelihood: from ``start``, lengths and noise are doubled or halved in turn.
 
-    A weak log-normal prior keeps to the first shape what the scores say nothing about.
+    A weak log-normal prior keeps near ``INITIAL_SHAPE`` what the scores say nothing about.
     """
 
     def merit(shape: Shape) -> float:
-        octaves = [math.log2(length / _FIRST_LENGTH) for length in shape.lengths]
-        octaves.append(math.log2(shape.noise / _FIRST_NOISE))
-        return GaussianProcess(groups, scores, shape).log_likelihood - 0.05 * sum(x * x for x in octaves)
+        pairs = zip((*shape.lengths, shape.noise), (*INITIAL_SHAPE.lengths, INITIAL_SHAPE.noise), strict=True)
+        away = sum(math.log2(value / initial) ** 2 for value, initial in pairs)
+        return GaussianProcess(groups, scores, shape).log_likelihood - _PRIOR * away
 
-    best = start or Shape((_FIRST_LENGTH,) * len(groups), _FIRST_NOISE)
-    highest = merit(best)
+    best, highest = start, merit(start)
     for _ in range(_MOVES):
         merits = {shape: merit(shape) for shape in _neighbours(best)}
         shape = max(merits, key=merits.__getitem__)

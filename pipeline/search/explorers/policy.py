@@ -71,9 +71,10 @@ class PolicySettings:
 class PolicyExplorer(ConstrainedExplorer):
     """Draws from a recurrent policy, within the budgets if it can, and learns from what was rated.
 
-    At first it draws as random search does, from which the policy learns as well. Where it draws too few within the budgets, others are repaired; the choices of the repaired architecture
-    are credited with the reward, since these were rated. Where it proposes only what was asked before, its
-    proposals are mutated.
+    At first it draws as random search does, and the policy learns from these ratings as well. Where it draws
+    too few within the budgets, others are repaired; the choices of the repaired architecture are credited
+    with the reward, since these were rated. Where it proposes only what was asked before, its proposals are
+    mutated.
 
     Args:
         constraints: space and budgets.

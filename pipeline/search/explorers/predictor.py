@@ -12,18 +12,20 @@ from pipeline.search.base import Rating
 from pipeline.search.constraints import Constraints
 from pipeline.search.explorers.base import ConstrainedExplorer, to_pairs
 from pipeline.search.explorers.gaussian_process import (
+    INITIAL_SHAPE,
     Floats,
     GaussianProcess,
     Shape,
     better_shape,
     normal_scores,
 )
+from pipeline.search.rewards import Reward, hard_reward
 from pipeline.spaces.base import Architecture, architecture_of
 
 _POOL, _DRAWS, _MUTANTS, _PARENTS = 64, 2, 8, 5
 _MEMORY = 300
 _SHAPED_EVERY = 10
-_SMALLEST_RATIO = 1e-9
+_RATIOS = (1e-9, 1e9)
 
 Code = tuple[Floats, Floats]
 """An architecture's features, and the logarithms of its latencies in limits."""
@@ -39,6 +41,7 @@ class PredictorExplorer(ConstrainedExplorer):
     Args:
         constraints: space and budgets.
         seed: of all draws.
+        reward: from an architecture and its rating, and learned in its place; the rating by default.
         initial: ratings of draws, before the process is asked.
         boldness: how much what is uncertain is preferred.
 
@@ -48,25 +51,29 @@ class PredictorExplorer(ConstrainedExplorer):
     """
 
     def __init__(
-        self, constraints: Constraints, seed: int, *, initial: int = 10, boldness: float = 0.5
+        self,
+        constraints: Constraints,
+        seed: int,
+        *,
+        reward: Reward = hard_reward,
+        initial: int = 10,
+        boldness: float = 0.5,
     ) -> None:
         if initial < 2 or not 0 <= boldness < math.inf:
             raise ValueError("a predictor needs two ratings to begin with, and a boldness of at least zero")
         super().__init__(constraints, seed)
+        self._reward = reward
         self._initial, self._boldness = initial, boldness
         self._rated: list[tuple[Architecture, float]] = []
         self._codes: list[Code] = []
         self._pool: dict[Architecture, Code] = {}
         self._process: GaussianProcess | None = None
-        self._shape: Shape | None = None
-        self._shaped = 0
+        self._shape = INITIAL_SHAPE
 
     def proposals(self) -> Iterator[Architecture]:
         """Draws, then the pool, the most promising first, then mutants of the best, further and further."""
         while len(self._rated) < self._initial:
             yield self.constraints.draw(self.generator)
-        if self._process is None:
-            self._process = self._fitted()
         ranking = sorted(self._rated, key=lambda each: -each[1])
         parents = [architecture for architecture, _ in ranking[:_PARENTS]]
         fresh = [self.constraints.draw(self.generator) for _ in range(_DRAWS)]
@@ -74,10 +81,11 @@ class PredictorExplorer(ConstrainedExplorer):
         new = {each: self._code(each) for each in dict.fromkeys(fresh) if each not in self._pool}
         pool = [pair for pair in (self._pool | new).items() if pair[0] not in self._asked]
         if pool:
-            means, deviations = self._process.predict(_groups([code for _, code in pool]))
+            means, deviations = self._fitted().predict(_groups([code for _, code in pool]))
             order = np.argsort(-(means + self._boldness * deviations), kind="stable")
             self._pool = dict(pool[index] for index in order[:_POOL])
-            yield from list(self._pool)
+            # Budgets may have become narrower since an architecture joined the pool.
+            yield from filter(self.constraints.feasible, list(self._pool))
         child = parents[0]
         while True:
             child = self._mutant(child)
@@ -87,23 +95,30 @@ class PredictorExplorer(ConstrainedExplorer):
         """What was rated, by the mean of the process: ratings are noisy, and the best of them flattered."""
         if not self._rated:
             return []
-        if self._process is None:
-            self._process = self._fitted()
-        means, _ = self._process.predict(_groups(self._codes))
+        means, _ = self._fitted().predict(_groups(self._codes))
         return [self._rated[index][0] for index in np.argsort(-means, kind="stable")]
 
     def learn(self, architecture: Architecture, rating: Rating) -> None:
-        """The process is fitted anew when it is asked."""
-        self._rated.append((architecture, rating.value))
+        """The process is fitted anew when it is asked; its shape after every tenth rating.
+
+        Raises:
+            ValueError: the reward is not finite.
+        """
+        reward = self._reward(architecture, rating)
+        if not math.isfinite(reward):
+            raise ValueError(f"the reward of {architecture} is {reward}")
+        self._rated.append((architecture, reward))
         self._codes.append(self._code(architecture))
         self._process = None
+        if len(self._rated) % _SHAPED_EVERY == 0:
+            self._shape = better_shape(*self._known(), self._shape)
 
     def learned(self) -> dict[str, Any]:
         """Ratings in the order they were told, the pool, and the shape of the kernel."""
         return {
             "rated": [[to_pairs(architecture), value] for architecture, value in self._rated],
             "pool": list(map(to_pairs, self._pool)),
-            "shape": self._shape and [*self._shape.lengths, self._shape.noise, self._shaped],
+            "shape": [list(self._shape.lengths), self._shape.noise],
         }
 
     def relearn(self, learned: dict[str, Any]) -> None:
@@ -113,16 +128,14 @@ class PredictorExplorer(ConstrainedExplorer):
         self._codes = [self._code(architecture) for architecture, _ in self._rated]
         pool = (architecture_of(space, pairs) for pairs in learned["pool"])
         self._pool = {architecture: self._code(architecture) for architecture in pool}
-        self._process, self._shape, self._shaped = None, None, 0
-        if learned["shape"]:
-            *lengths, noise, self._shaped = learned["shape"]
-            self._shape = Shape(tuple(lengths), noise)
+        self._process = None
+        lengths, noise = learned["shape"]
+        self._shape = Shape(tuple(lengths), noise)
 
     def _fitted(self) -> GaussianProcess:
-        count = len(self._rated)
-        if self._shape is None or count - self._shaped >= _SHAPED_EVERY:
-            self._shape, self._shaped = better_shape(*self._known(), self._shape), count
-        return GaussianProcess(*self._known(), self._shape)
+        if self._process is None:
+            self._process = GaussianProcess(*self._known(), self._shape)
+        return self._process
 
     def _known(self) -> tuple[list[Floats], Floats]:
         """Features and scores of the last ``_MEMORY`` ratings."""
@@ -133,7 +146,7 @@ class PredictorExplorer(ConstrainedExplorer):
         return self.constraints.repair(self.constraints.space.mutate(parent, self.generator), self.generator)
 
     def _code(self, architecture: Architecture) -> Code:
-        ratios = np.maximum(self.constraints.ratios(architecture), _SMALLEST_RATIO)
+        ratios = np.clip(self.constraints.ratios(architecture), *_RATIOS)
         return self.constraints.space.encode(architecture).astype(np.float64), np.log(ratios)
 
 

@@ -14,6 +14,7 @@ from pipeline.search.explorers.evolution import EvolutionExplorer
 from pipeline.search.explorers.exact import ExactExplorer
 from pipeline.search.explorers.nsga2 import NSGA2Explorer
 from pipeline.search.explorers.policy import PolicyExplorer
+from pipeline.search.explorers.predictor import PredictorExplorer
 from pipeline.search.explorers.random_explorer import RandomExplorer
 from pipeline.search.loop import search
 from pipeline.spaces.factorised import CostTable, FactorisedSpace
@@ -28,7 +29,7 @@ def exact(constraints, seed):
     return ExactExplorer(constraints, dict.fromkeys(constraints.space.distinct_blocks(), 1.0))
 
 
-SEEDED = [RandomExplorer, EvolutionExplorer, PolicyExplorer, nsga2]
+SEEDED = [RandomExplorer, EvolutionExplorer, PolicyExplorer, PredictorExplorer, nsga2]
 each_explorer = pytest.mark.parametrize("make", [*SEEDED, exact], ids=lambda make: make.__name__)
 each_seeded = pytest.mark.parametrize("make", SEEDED, ids=lambda make: make.__name__)
 

@@ -1,6 +1,7 @@
 import itertools
 import math
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -19,8 +20,8 @@ from pipeline.spaces.base import Architecture, Condition, Decision
 from pipeline.spaces.decisions import DecisionSpace
 from pipeline.spaces.factorised import CostTable, FactorisedSpace
 
-PPO = PolicySettings(batch_size=6, hidden=16)
-REINFORCE = PolicySettings(batch_size=6, hidden=16, clip=None)
+PPO = PolicySettings(initial=4, batch_size=6, hidden=16)
+REINFORCE = PolicySettings(initial=4, batch_size=6, hidden=16, clip=None)
 
 
 class TestPpo(ExplorerContract):
@@ -187,7 +188,8 @@ def test_soft_reward_draws_the_policy_to_what_is_fast():
 
 
 def test_repaired_architecture_is_credited():
-    explorer = PolicyExplorer(layers_within(12.5), 0, settings=PolicySettings(batch_size=4, entropy_weight=0))
+    settings = PolicySettings(initial=0, batch_size=4, entropy_weight=0)
+    explorer = PolicyExplorer(layers_within(12.5), 0, settings=settings)
     architecture = explorer.ask()
     assert explorer.constraints.feasible(architecture)
     before = explorer.log_probability(architecture)
@@ -227,6 +229,29 @@ def test_restore_refuses_the_state_of_another_space():
         PolicyExplorer(budgeted(), 0, settings=PPO).restore(explorer.state())
 
 
+@pytest.mark.parametrize("settings", [{"hidden": 8}, {"batch_size": 7}, {"clip": None}])
+def test_restore_refuses_the_state_of_a_policy_with_other_settings(settings):
+    explorer = PolicyExplorer(layers_within(), 0, settings=PPO)
+    run(explorer, 8)
+    with pytest.raises(WorkFolderError, match="another search"):
+        PolicyExplorer(layers_within(), 0, settings=replace(PPO, **settings)).restore(explorer.state())
+
+
+def test_first_proposals_are_those_of_random_search_with_the_same_seed():
+    policy, drawn = PolicyExplorer(layers_within(22.5), 3), RandomExplorer(layers_within(22.5), 3)
+    for _ in range(PolicySettings().initial):
+        architecture = policy.ask()
+        assert architecture == drawn.ask()
+        policy.tell(architecture, Rating(toy(architecture)))
+    assert policy.ask() != drawn.ask()
+
+
+def test_policy_learns_from_its_first_draws():
+    explorer = PolicyExplorer(layers_within(), 0)
+    run(explorer, PolicySettings().initial)
+    assert explorer.learned()["baseline"][-1] == PolicySettings().initial // PolicySettings().batch_size
+
+
 def test_reward_that_is_not_finite_is_refused():
     explorer = PolicyExplorer(layers_within(), 0, reward=lambda *_: math.nan)
     with pytest.raises(ValueError, match="nan"):
@@ -236,6 +261,7 @@ def test_reward_that_is_not_finite_is_refused():
 @pytest.mark.parametrize(
     "settings",
     [
+        {"initial": -1},
         {"batch_size": 0},
         {"hidden": 0},
         {"epochs": 0},

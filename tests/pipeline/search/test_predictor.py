@@ -6,9 +6,14 @@ import pytest
 from contracts.explorer import ExplorerContract
 from test_explorers import budgeted, value
 
-from pipeline.search.base import Rating
+from pipeline.search.base import RankingExplorer, Rating
 from pipeline.search.explorers.evolution import EvolutionExplorer
-from pipeline.search.explorers.gaussian_process import GaussianProcess, Shape, best_shape, normal_scores
+from pipeline.search.explorers.gaussian_process import (
+    GaussianProcess,
+    Shape,
+    better_shape,
+    normal_scores,
+)
 from pipeline.search.explorers.predictor import PredictorExplorer
 
 
@@ -37,6 +42,75 @@ def test_predictor_finds_better_networks_with_few_ratings_than_evolution_does():
     assert sum(found) > sum(evolved)
 
 
+def told(explorer, rounds, noise=0.0):
+    generator = random.Random(7)
+    for _ in range(rounds):
+        architecture = explorer.ask()
+        explorer.tell(architecture, Rating(value(architecture) + generator.gauss(0.0, noise)))
+    return explorer
+
+
+def test_ranking_has_every_rated_architecture_once_and_changes_nothing():
+    explorer = PredictorExplorer(budgeted(), 0, initial=5)
+    assert isinstance(explorer, RankingExplorer)
+    assert not isinstance(EvolutionExplorer(budgeted(), 0), RankingExplorer)
+    assert explorer.ranking() == []
+    told(explorer, 13)
+    unanswered = explorer.ask()
+    before = explorer.state()
+    ranking = explorer.ranking()
+    assert explorer.state() == before
+    assert unanswered not in ranking
+    assert len(ranking) == len(set(ranking)) == 13
+
+
+def test_budgets_that_become_narrower_are_kept():
+    explorer = told(PredictorExplorer(budgeted(stages=3, share=0.6), 0), 20)
+    explorer.constraints = budgeted(stages=3, share=0.2)
+    for _ in range(15):
+        architecture = explorer.ask()
+        assert explorer.constraints.feasible(architecture)
+        explorer.tell(architecture, Rating(value(architecture)))
+
+
+def test_reward_is_learned_in_place_of_the_rating():
+    explorer = PredictorExplorer(budgeted(), 0, initial=5, reward=lambda _, rating: -rating.value)
+    told(explorer, 15)
+    worst = explorer.ranking()[-1]
+    assert value(worst) > value(explorer.ranking()[0])
+
+
+def test_reward_that_is_not_finite_is_refused():
+    explorer = PredictorExplorer(budgeted(), 0, reward=lambda *_: math.nan)
+    with pytest.raises(ValueError, match="nan"):
+        explorer.tell(explorer.ask(), Rating(0.5))
+
+
+def test_one_rating_is_a_ranking():
+    explorer = told(PredictorExplorer(budgeted(), 0), 1)
+    assert len(explorer.ranking()) == 1
+
+
+def test_ranking_is_closer_to_the_truth_than_noisy_ratings():
+    ranked, rated = [], []
+    for seed in range(8):
+        explorer = told(PredictorExplorer(budgeted(stages=3, share=0.4), seed), 40, noise=3.0)
+        ratings = explorer.learned()["rated"]
+        best = max(range(len(ratings)), key=lambda number: ratings[number][1])
+        rated.append(sum(choice for name, choice in ratings[best][0] if name.endswith(("kernel", "depth"))))
+        ranked.append(value(explorer.ranking()[0]))
+    assert sum(ranked) > sum(rated)
+
+
+def test_latency_tells_the_predictor_what_the_choices_do_not():
+    """Of two groups of features one is noise; the length of the kernel over it becomes longer."""
+    generator = np.random.default_rng(3)
+    latencies = generator.uniform(size=(60, 1))
+    scores = normal_scores(np.sin(4 * latencies[:, 0]).tolist())
+    shape = better_shape([codes(60), latencies], scores)
+    assert shape.lengths[0] > shape.lengths[1]
+
+
 def test_proposals_depend_on_the_order_of_the_ratings_alone():
     def asked(scale):
         explorer = PredictorExplorer(budgeted(), 0, initial=5)
@@ -61,41 +135,44 @@ def codes(count: int, seed: int = 0) -> np.ndarray:
 def test_process_passes_through_what_it_knows_where_there_is_no_noise():
     features = np.unique(codes(30), axis=0)
     scores = features[:, 0] - features[:, 3] * features[:, 5]
-    process = GaussianProcess(features, scores, Shape(1.0, 1e-9))
-    means, deviations = process.predict(features)
+    process = GaussianProcess([features], scores, Shape((1.0,), 1e-9))
+    means, deviations = process.predict([features])
     assert means == pytest.approx(scores, abs=1e-5)
     assert deviations == pytest.approx(0.0, abs=1e-3)
 
 
 def test_process_knows_nothing_far_away():
-    process = GaussianProcess(codes(20), np.ones(20), Shape(1.0, 0.1))
-    means, deviations = process.predict(codes(20) + 100.0)
+    process = GaussianProcess([codes(20)], np.ones(20), Shape((1.0,), 0.1))
+    means, deviations = process.predict([codes(20) + 100.0])
     assert means == pytest.approx(0.0, abs=1e-9)
     assert deviations == pytest.approx(1.0)
 
 
 def test_process_agrees_with_the_textbook_formula():
-    features, scores, new = codes(15), np.linspace(-1, 1, 15), codes(4, seed=1)
-    process = GaussianProcess(features, scores, Shape(0.5, 0.2))
+    features, scores, new = [codes(15), codes(15, 2)[:, :3]], np.linspace(-1, 1, 15), codes(4, seed=1)
+    elsewhere = [new, new[:, :3]]
+    process = GaussianProcess(features, scores, Shape((0.5, 3.0), 0.2))
 
     def kernel(one, other):
-        distances = ((one[:, None] - other[None]) ** 2).sum(axis=-1)
-        scale = 0.5 * ((features[:, None] - features[None]) ** 2).sum(axis=-1).mean()
-        return np.exp(-distances / scale)
+        exponent = np.zeros((len(one[0]), len(other[0])))
+        for group, a, b, length in zip(features, one, other, (0.5, 3.0), strict=True):
+            scale = length * ((group[:, None] - group[None]) ** 2).sum(axis=-1).mean()
+            exponent += ((a[:, None] - b[None]) ** 2).sum(axis=-1) / scale
+        return np.exp(-exponent)
 
     inverse = np.linalg.inv(kernel(features, features) + 0.2 * np.eye(15))
-    means, deviations = process.predict(new)
-    assert means == pytest.approx(kernel(new, features) @ inverse @ scores)
-    variances = 1 - np.diag(kernel(new, features) @ inverse @ kernel(features, new))
+    means, deviations = process.predict(elsewhere)
+    assert means == pytest.approx(kernel(elsewhere, features) @ inverse @ scores)
+    variances = 1 - np.diag(kernel(elsewhere, features) @ inverse @ kernel(features, elsewhere))
     assert deviations**2 == pytest.approx(variances)
 
 
 def test_noise_that_is_there_is_found():
-    features = codes(120)
-    signal = features[:, :4].sum(axis=1)
+    features = [codes(120), codes(120, seed=5)]
+    signal = features[0][:, :4].sum(axis=1)
     noise = np.random.default_rng(1).standard_normal(120)
-    clean, noisy = (normal_scores(values) for values in (signal, signal + 2 * noise))
-    assert best_shape(features, clean).noise < best_shape(features, noisy).noise
+    clean, noisy = (normal_scores(values.tolist()) for values in (signal, signal + 2 * noise))
+    assert better_shape(features, clean).noise < better_shape(features, noisy).noise
 
 
 def test_normal_scores_keep_order_and_ties_and_are_symmetric():
