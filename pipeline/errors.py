@@ -30,7 +30,7 @@ class BudgetError(LatheError):
 
 
 class WorkFolderError(LatheError):
-    """A work folder that is in use, unwritable or full."""
+    """A work folder that is in use, unwritable or full, or holds what a changed recipe began."""
 
     exit_code = 9
 

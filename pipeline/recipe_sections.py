@@ -50,7 +50,7 @@ class TargetConfig(Section):
 class SearchConfig(Section):
     """How students are searched: who proposes, how they are rated, when they are measured."""
 
-    explorer: Literal["random", "evolution", "nsga2", "policy"] = "evolution"
+    explorer: Literal["random", "evolution", "nsga2", "policy", "predictor"] = "evolution"
     evaluations: int = Field(default=24, ge=1)
     population: int = Field(default=8, ge=2)
     tournament: int = Field(default=3, ge=1)

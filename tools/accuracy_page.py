@@ -256,7 +256,7 @@ def wilson(held: int, count: int) -> tuple[float, float]:
     z = NormalDist().inv_cdf(0.975)
     middle = (held + z * z / 2) / (count + z * z)
     half = z / (count + z * z) * math.sqrt(held * (count - held) / count + z * z / 4)
-    return middle - half, middle + half
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def with_tables(page: str, results: list[Result]) -> str:

@@ -143,6 +143,10 @@ def explorer_of(context: Context, outlook: Outlook, number: int) -> ConstrainedE
 
             learning = PolicySettings() if settings.algorithm == "ppo" else PolicySettings(clip=None)
             return PolicyExplorer(constraints, seed, reward=reward, settings=learning)
+        case "predictor":
+            from pipeline.search.explorers.predictor import PredictorExplorer
+
+            return PredictorExplorer(constraints, seed, reward=reward)
         case _:
             return RewardedEvolution(
                 constraints,

@@ -86,7 +86,7 @@ def test_a_search_that_was_killed_ends_like_one_that_was_not(tmp_path: Path, liv
     assert len(rater.rated) == 12 - lives
 
 
-@pytest.mark.parametrize("explorer", ["random", "evolution", "nsga2", "policy"])
+@pytest.mark.parametrize("explorer", ["random", "evolution", "nsga2", "policy", "predictor"])
 def test_every_explorer_searches_within_the_budget(tmp_path: Path, explorer: str) -> None:
     searched = search(tmp_path, recipe_of(BUDGET, explorer=explorer))
     for candidate in searched.candidates:
