@@ -84,7 +84,8 @@ random.
 The explorers have the settings that they have by default. These were looked at on other accuracies and costs
 of the same cells: CIFAR-100 and ImageNet16-120, with MACs and parameters for latencies; so were the features
 of the space, which only the predictor reads. The features say which operation is on an edge, which edges
-carry anything from the input to the output, and how often each operation is on those. The space is one that
+carry anything from the input to the output, and how often each operation is on those. The number of the
+policies' first draws was not tuned. The space is one that
 takes nothing from Lathe (`tools/studies/cell_space.py`). Random draws are uniform among the cells within the
 budget, except that after ten draws beyond it the last one is repaired. The latencies are taken as exact: what
 an uncertain table costs is not part of this study. A latency below a fifth of the device's median is a failed

@@ -38,7 +38,7 @@ name = "host/onnxruntime:fp32@1"
 budget_ms = 1000
 """
 TARGET = "host/onnxruntime:fp32@1"
-NEW = "host/onnxruntime:fp32@2"
+NEW = "host/litert:fp32@1"
 
 
 class Lathe:
