@@ -9,6 +9,7 @@ import matplotlib as mpl
 mpl.use("Agg")
 
 import matplotlib.pyplot as plt
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 NAMES = {"winner": "Lathe's winner", "plain_sum": "plain sum's choice"}
 
@@ -134,6 +135,9 @@ def plot(result: dict, path: Path) -> None:
             )
         axes.axhline(1.0, color="0.4", linewidth=1)
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("budget (ms)")
         axes.set_title(target, fontsize=10)
         axes.spines[["top", "right"]].set_visible(False)
