@@ -177,22 +177,9 @@ class DnaSpace(DecisionSpace):
         Raises:
             ValueError: a block of another space.
         """
-        from pipeline.spaces import layers
+        from pipeline.spaces.layers import module_of
 
-        channels = block.input_shape[0]
-        arguments = dict(block.arguments)
-        module: nn.Module
-        match block.kind:
-            case "stem":
-                module = layers.ConvBNReLU(channels, kernel=3, **arguments)  # type: ignore[arg-type]
-            case "mbconv":
-                module = layers.InvertedResidual(channels, **arguments)  # type: ignore[arg-type]
-            case "head":
-                module = layers.Head(channels, **arguments)  # type: ignore[arg-type]
-            case _:
-                raise ValueError(f"the DNA space has no block of kind {block.kind!r}")
-        layers.initialise(module)
-        return module
+        return module_of(block)
 
     def stem(self) -> Block:
         """The stem, which belongs to the first block."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from pipeline.spaces.base import Block
 from pipeline.spaces.cost import squeezed_channels
 
 
@@ -145,6 +146,29 @@ class Head(nn.Module):
         pooled = self.features(features).mean((2, 3))
         logits: Tensor = self.classifier(pooled)
         return logits
+
+
+def module_of(block: Block) -> nn.Module:
+    """A fresh module for a block of any space of mobile networks; weights from torch's global generator.
+
+    Raises:
+        ValueError: a block of another kind.
+    """
+    channels, arguments = block.input_shape[0], dict(block.arguments)
+    module: nn.Module
+    match block.kind:
+        case "stem":
+            module = ConvBNReLU(channels, kernel=3, **arguments)  # type: ignore[arg-type]
+        case "mbconv":
+            module = InvertedResidual(channels, **arguments)  # type: ignore[arg-type]
+        case "regular":
+            module = RegularConvolution(channels, **arguments)  # type: ignore[arg-type]
+        case "head":
+            module = Head(channels, **arguments)  # type: ignore[arg-type]
+        case _:
+            raise ValueError(f"mobile networks have no block of kind {block.kind!r}")
+    initialise(module)
+    return module
 
 
 def initialise(module: nn.Module) -> None:

@@ -133,24 +133,9 @@ class MobileSpace(DecisionSpace):
         Raises:
             ValueError: a block of another space.
         """
-        from pipeline.spaces import layers
+        from pipeline.spaces.layers import module_of
 
-        channels = block.input_shape[0]
-        arguments = dict(block.arguments)
-        module: nn.Module
-        match block.kind:
-            case "stem":
-                module = layers.ConvBNReLU(channels, kernel=3, **arguments)  # type: ignore[arg-type]
-            case "mbconv":
-                module = layers.InvertedResidual(channels, **arguments)  # type: ignore[arg-type]
-            case "regular":
-                module = layers.RegularConvolution(channels, **arguments)  # type: ignore[arg-type]
-            case "head":
-                module = layers.Head(channels, **arguments)  # type: ignore[arg-type]
-            case _:
-                raise ValueError(f"the mobile space has no block of kind {block.kind!r}")
-        layers.initialise(module)
-        return module
+        return module_of(block)
 
     @functools.cached_property
     def _stages(self) -> tuple[Stage, ...]:

@@ -14,6 +14,7 @@ from latency_db.table import LatencyTable
 from pipeline.spaces.base import Block, Decision
 from pipeline.spaces.decisions import DecisionSpace
 from pipeline.spaces.mobile import MobileSpace
+from pipeline.spaces.mobile_config import Preset, SpaceConfig
 from pipeline.tables import vectorised
 from pipeline.tables.traits import traits_of
 from pipeline.tables.vectorised import Decomposition, NotDecomposable, VectorisedModel
@@ -34,10 +35,17 @@ def model_of(space, failing: float = 0.0) -> NetworkModel:
     return NetworkModel(table, 0.9, 300.0, 500.0, 1.05, 0.9, 20, -0.001, 0.002)
 
 
-@pytest.mark.parametrize("size", [8, 32, 96])
-@pytest.mark.parametrize("failing", [0.0, 0.1])
-def test_values_equal_the_estimates_one_by_one(size: int, failing: float) -> None:
-    space = MobileSpace.from_config(None, (3, size, size), 10)
+@pytest.mark.parametrize(
+    ("preset", "size", "failing"),
+    [
+        *(("mobile", size, failing) for size in (8, 32, 96) for failing in (0.0, 0.1)),
+        ("akd", 8, 0.0),
+        ("akd", 32, 0.05),
+        ("akd", 224, 0.0),
+    ],
+)
+def test_values_equal_the_estimates_one_by_one(preset: Preset, size: int, failing: float) -> None:
+    space = MobileSpace.from_config(SpaceConfig(preset=preset), (3, size, size), 10)
     model = model_of(space, failing)
     drawn = [space.sample(random.Random(seed)) for seed in range(200)]
     one_by_one = [
