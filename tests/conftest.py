@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 from collections.abc import Generator
 from typing import TypeVar
@@ -15,6 +16,7 @@ settings.load_profile("lathe")
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 ALLOWED_IN_CI = ("GPU",)
+EXIT_S = 120
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -45,3 +47,9 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
     return _refuse_skip((yield))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure() -> None:
+    """A thread that never ends keeps Python from ending: show where it hangs, and fail."""
+    faulthandler.dump_traceback_later(EXIT_S, exit=True)

@@ -12,7 +12,7 @@ import shlex
 import socket
 import threading
 from collections.abc import Coroutine, Sequence
-from concurrent.futures import CancelledError
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -307,8 +307,15 @@ class _Loop:
         self._loop: asyncio.AbstractEventLoop
         self._over: asyncio.Event
         self._begun = threading.Event()
-        threading.Thread(target=lambda: asyncio.run(self._serve()), name="lathe-ssh", daemon=True).start()
+        self._ended: Future[Any] = Future()
+        threading.Thread(target=self._run, name="lathe-ssh", daemon=True).start()
         self._begun.wait()
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        finally:
+            self._ended.set_result(None)
 
     async def _serve(self) -> None:
         self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()
@@ -330,12 +337,17 @@ class _Loop:
             work.close()
             raise DeviceLostError("the connection was closed") from error
         try:
-            return future.result()
-        except CancelledError as error:
-            raise DeviceLostError("the connection was closed") from error
+            # A loop that is just ending accepts work that it never begins.
+            wait([future, self._ended], return_when=FIRST_COMPLETED)
         except BaseException:
             future.cancel()
             raise
+        if not future.done():
+            raise DeviceLostError("the connection was closed")
+        try:
+            return future.result()
+        except CancelledError as error:
+            raise DeviceLostError("the connection was closed") from error
 
     def end(self) -> None:
         """Cancel what is under way, and end the thread."""

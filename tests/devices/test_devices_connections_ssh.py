@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -12,7 +14,8 @@ from contracts.connection import PARENT, ConnectionContract, is_mentioned, is_ru
 from ports import free_port
 from ssh_server import USER, SshServer, make_key, public
 
-from devices.connections.ssh import SshConnection
+from devices.connections.remote import DeviceLostError
+from devices.connections.ssh import SshConnection, _Loop
 from devices.errors import TargetError
 
 
@@ -221,12 +224,33 @@ def test_close_ends_what_another_thread_runs(connect):
             connection.run((sys.executable, "-c", PARENT), timeout_s=60, on_line=lambda _: started.set())
         )
 
-    thread = threading.Thread(target=work)
+    thread = threading.Thread(target=work, daemon=True)
     thread.start()
     assert started.wait(30)
     connection.close()
     thread.join(30)
     assert ended and ended[0].lost
+
+
+def test_nobody_waits_for_ever_for_a_connection_that_is_ending():
+    for _ in range(30):
+        loop = _Loop()
+        ready = threading.Barrier(4)
+
+        def work(loop: _Loop = loop, ready: threading.Barrier = ready) -> None:
+            ready.wait(30)
+            with contextlib.suppress(DeviceLostError):
+                while True:
+                    loop.call(asyncio.sleep(0), timeout_s=30)
+
+        threads = [threading.Thread(target=work, daemon=True) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        ready.wait(30)
+        loop.end()
+        for thread in threads:
+            thread.join(30)
+        assert not any(thread.is_alive() for thread in threads)
 
 
 def test_run_names_the_place_when_the_command_is_not_there(connect):
