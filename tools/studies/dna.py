@@ -6,7 +6,8 @@ Networks drawn in equal numbers from bands of MACs are trained with labels under
 seeds. Their test accuracies are what every rater has to rank: DNA and its ablations, a single-path supernet
 trained with labels (SPOS, 1904.00420), MACs, parameters, and the accuracy after a short distillation.
 Kendall's tau is taken over all networks, and over the pairs inside the bands; intervals are bootstrapped over
-networks. Then the network that DNA finds within each band's MACs is trained, and compared with the band's.
+networks. Then the network that DNA finds within each band's MACs is trained, and compared with the band's,
+with a uniform one, and in the middle band with random ones of nearly its own MACs.
 
 Reads $LATHE_SHARED_DATA/fashion_mnist/fashion_mnist.npz. What is finished is kept in FOLDER, and a killed
 study goes on from there. The page is written if --page is given; at the scale "smoke" it says nothing about
@@ -28,7 +29,7 @@ import numpy as np
 import torch
 from dna_page import write_page
 from dna_ranking import rank
-from dna_scale import SCALES, Scale, draw, macs_of, space_for, teacher_network
+from dna_scale import SCALES, Scale, draw, macs_of, near, space_for, teacher_network, uniform
 from dna_spos import SposRater
 from torch import nn
 
@@ -42,6 +43,7 @@ from pipeline.methods.dna.result import BlockRatings, block_losses
 from pipeline.methods.dna.run import rate_blocks
 from pipeline.methods.dna.selecting import select_architectures
 from pipeline.search.rater import DistillationRater
+from pipeline.spaces.base import Architecture
 from pipeline.spaces.cost import network_cost
 from pipeline.teachers.teacher import Member, Teacher
 from pipeline.work import WorkFolder
@@ -116,10 +118,7 @@ class Study:
         """Test accuracy of every network, trained alone with labels."""
         found = []
         for network in self.networks:
-            torch.manual_seed(seed)
-            module = self.space.build(network)
-            name = f"alone-{network.identity[:12]}-{seed}"
-            found.append(self.fitted(name, network.identity, module, self.scale.alone, seed))
+            found.append(self.alone(network, f"alone-{network.identity[:12]}-{seed}", seed))
             note(f"trained alone, seed {seed}: {len(found)}/{len(self.networks)}, {found[-1]:.4f}")
         return found
 
@@ -133,26 +132,51 @@ class Study:
         return [sum(block_losses(self.space, ratings, network)) for network in self.networks]
 
     def found(self, ratings: tuple[BlockRatings, ...], accuracies: list[float]) -> list[dict[str, float]]:
-        """For each band, DNA's network with no more MACs than its largest, trained as the band's were."""
+        """For each band, DNA's network with no more MACs than its largest, trained as the band's were.
+
+        Beside it the largest network within these MACs that has the same cell and operation everywhere, which
+        is how one is made by hand.
+        """
         rows = []
         count = len(self.bands[0])
         for number, band in enumerate(self.bands):
             most = max(macs_of(self.space, network) for network in band)
             best = select_architectures(self.space, ratings, {}, {"macs": most}).selected[0]
-            torch.manual_seed(0)
-            module = self.space.build(best.architecture)
-            own = self.fitted(f"found-{number}", best.architecture.identity, module, self.scale.alone, 0)
+            plain = [each for each in uniform(self.space) if macs_of(self.space, each) <= most]
+            largest = max(plain, key=lambda each: macs_of(self.space, each), default=None)
             others = accuracies[number * count : (number + 1) * count]
             rows.append(
                 {
                     "limit_macs": float(most),
                     "macs": best.costs["macs"],
-                    "found": own,
+                    "found": self.alone(best.architecture, f"found-{number}", 0),
+                    "uniform": self.alone(largest, f"uniform-{number}", 0) if largest else None,
                     "mean": float(np.mean(others)),
                     "best": max(others),
                 }
             )
         return rows
+
+    def rivals(self, ratings: tuple[BlockRatings, ...]) -> dict[str, object]:
+        """DNA's network of the middle band against random ones of nearly its MACs, all trained alike."""
+        most = max(macs_of(self.space, network) for network in self.bands[len(self.bands) // 2])
+        best = select_architectures(self.space, ratings, {}, {"macs": most}).selected[0]
+        drawn = near(self.space, best.costs["macs"], self.scale.rivals, self.seed)
+        accuracies = []
+        for network in drawn:
+            accuracies.append(self.alone(network, f"rival-{network.identity[:12]}", 0))
+            note(f"rivals: {len(accuracies)}/{len(drawn)}, {accuracies[-1]:.4f}")
+        return {
+            "macs": best.costs["macs"],
+            "found": [self.alone(best.architecture, f"again-{seed}", seed) for seed in range(3)],
+            "rivals": accuracies,
+        }
+
+    def alone(self, network: Architecture, name: str, seed: int) -> float:
+        """Test accuracy of a network, trained alone with labels."""
+        torch.manual_seed(seed)
+        module = self.space.build(network)
+        return self.fitted(name, network.identity, module, self.scale.alone, seed)
 
     def spos(self) -> list[float]:
         inputs = {**self.known, "spos": asdict(self.scale.spos), "networks": self._identities()}
@@ -218,6 +242,7 @@ def run(study: Study) -> dict[str, object]:
         "accuracies": {"least": min(first), "mean": float(np.mean(first)), "most": max(first)},
         "macs": [min(cost.macs for cost in costs), max(cost.macs for cost in costs)],
         "found": study.found(ratings, first),
+        "rivals": study.rivals(ratings),
         "rankings": {name: dataclasses.asdict(each) for name, each in rankings.items()},
         "scores": scores | {"accuracy": first},
         "seconds": round(time.perf_counter() - started, 1),

@@ -45,15 +45,16 @@ def page(scale: str, document: dict[str, Any]) -> str:
     lines += ["", *_verdict(document["rankings"]), ""]
     lines += [
         "The network that DNA selects with no more MACs than the largest of a band, trained once like the "
-        "band's networks:",
+        "band's networks. Beside it the largest uniform network within the limit, which has the same cell "
+        "and operation everywhere, as one is made by hand:",
         "",
-        "| million MACs at most | its own | test accuracy | band's mean | band's best |",
-        "| --- | --- | --- | --- | --- |",
+        "| million MACs at most | its own | test accuracy | uniform | band's mean | band's best |",
+        "| --- | --- | --- | --- | --- | --- |",
     ]
     for row in document["found"]:
-        own = " | ".join(f"{row[key]:.2%}" for key in ("found", "mean", "best"))
+        own = " | ".join(_share(row[key]) for key in ("found", "uniform", "mean", "best"))
         lines.append(f"| {row['limit_macs'] / 1e6:.2f} | {row['macs'] / 1e6:.2f} | {own} |")
-    lines.append("")
+    lines += ["", _rivals(document["rivals"]), ""]
     if scale == "smoke":
         lines += ["This scale only shows that the study runs: its figures say nothing about the raters.", ""]
     return "\n".join(lines)
@@ -64,6 +65,22 @@ def _interval(values: list[float] | None) -> str:
         return "not defined"
     value, low, high = values
     return f"{value:.2f} ({low:.2f} to {high:.2f})"
+
+
+def _share(value: float | None) -> str:
+    return "none fits" if value is None else f"{value:.2%}"
+
+
+def _rivals(rivals: dict[str, Any]) -> str:
+    found, others = rivals["found"], rivals["rivals"]
+    mean = sum(found) / len(found)
+    return (
+        f"In the middle band ({rivals['macs'] / 1e6:.2f} million MACs), {len(others)} random networks of "
+        f"nearly the same MACs reach {min(others):.2%} to {max(others):.2%}, in the mean "
+        f"{sum(others) / len(others):.2%}. DNA's network, trained with {len(found)} seeds, reaches "
+        f"{', '.join(f'{each:.2%}' for each in found)}; its mean beats "
+        f"{sum(mean > each for each in others)} of them."
+    )
 
 
 def _verdict(rankings: dict[str, Any]) -> list[str]:

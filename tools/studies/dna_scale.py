@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from dataclasses import dataclass
 
@@ -13,9 +14,11 @@ from pipeline.distill.settings import TrainingSettings
 from pipeline.methods.dna.settings import DnaSettings
 from pipeline.spaces.base import Architecture
 from pipeline.spaces.cost import network_cost
-from pipeline.spaces.dna import DnaSpace
+from pipeline.spaces.dna import BlockChoice, DnaSpace
 from pipeline.spaces.dna_config import CellConfig, DnaBlockConfig, DnaSpaceConfig
 from pipeline.teachers.convnet import ConvNet
+
+NEAR = 0.03
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Scale:
         test: images on which trained networks are compared.
         networks: drawn in all.
         bands: of MACs, with as many networks each.
+        rivals: random networks that the one that DNA finds is compared with.
         teacher, alone, proxy: trainings of the teacher, of networks alone, and of the short distillation.
         dna, spos: trainings of the supernets; at the scale "small" they take about as long as each other.
     """
@@ -45,6 +49,7 @@ class Scale:
     test: int
     networks: int
     bands: int
+    rivals: int
     teacher: TrainingSettings
     alone: TrainingSettings
     proxy: TrainingSettings
@@ -62,6 +67,7 @@ SCALES = {
         500,
         6,
         2,
+        2,
         training(2),
         training(2),
         TrainingSettings(epochs=1),
@@ -73,6 +79,7 @@ SCALES = {
         10_000,
         30,
         5,
+        10,
         training(15),
         training(8),
         TrainingSettings(epochs=1),
@@ -84,6 +91,7 @@ SCALES = {
         10_000,
         40,
         5,
+        20,
         training(30),
         training(30),
         TrainingSettings(epochs=3),
@@ -129,3 +137,23 @@ def draw(space: DnaSpace, networks: int, bands: int, seed: int) -> list[list[Arc
     ordered = sorted(drawn, key=lambda each: macs_of(space, each))
     parts = np.array_split(np.arange(len(ordered)), bands)
     return [[ordered[i] for i in generator.sample(list(part), networks // bands)] for part in parts]
+
+
+def uniform(space: DnaSpace) -> list[Architecture]:
+    """The architectures with the same place of cell and the same operation everywhere."""
+    found = []
+    for cell, operation in itertools.product(range(len(space.config.blocks[0].cells)), space.operations(0)):
+        cells = [block.cells[cell] for block in space.config.blocks]
+        found.append(space.architecture([BlockChoice(each, (operation,) * each.depth) for each in cells]))
+    return found
+
+
+def near(space: DnaSpace, macs: float, count: int, seed: int) -> list[Architecture]:
+    """Distinct random architectures with these MACs, or up to ``NEAR`` fewer or more."""
+    generator = random.Random(seed)
+    drawn: dict[Architecture, None] = {}
+    while len(drawn) < count:
+        architecture = space.sample(generator)
+        if abs(macs_of(space, architecture) / macs - 1) <= NEAR:
+            drawn[architecture] = None
+    return list(drawn)

@@ -56,7 +56,7 @@ class PredictorExplorer(ConstrainedExplorer):
         seed: int,
         *,
         reward: Reward = hard_reward,
-        initial: int = 10,
+        initial: int = 20,
         boldness: float = 0.5,
     ) -> None:
         if initial < 2 or not 0 <= boldness < math.inf:

@@ -26,7 +26,10 @@ def document(rankings):
         "teacher_accuracy": 0.9,
         "accuracies": {"least": 0.7, "mean": 0.75, "most": 0.8},
         "macs": [1, 2],
-        "found": [{"limit_macs": 2e6, "macs": 1.5e6, "found": 0.8, "mean": 0.7, "best": 0.9}],
+        "found": [
+            {"limit_macs": 2e6, "macs": 1.5e6, "found": 0.8, "uniform": None, "mean": 0.7, "best": 0.9}
+        ],
+        "rivals": {"macs": 1.5e6, "found": [0.8, 0.82], "rivals": [0.7, 0.805, 0.9]},
         "rankings": {name: dataclasses.asdict(each) for name, each in rankings.items()},
     }
 
@@ -56,7 +59,8 @@ def test_page_says_what_is_shown_and_what_is_not():
     text = page("small", document(rank(scores, accuracies, BANDS)))
     assert "Over all networks, DNA's tau is above zero" in text
     assert "Inside the bands, it is above that of SPOS" in text
-    assert "| 2.00 | 1.50 | 80.00% | 70.00% | 90.00% |" in text
+    assert "| 2.00 | 1.50 | 80.00% | none fits | 70.00% | 90.00% |" in text
+    assert "reaches 80.00%, 82.00%; its mean beats 2 of them" in text
     scores = {name: generator.random(30) for name in RATERS}
     text = page("small", document(rank(scores, accuracies, BANDS)))
     assert "Over all networks, DNA's tau is not shown to be above zero" in text
