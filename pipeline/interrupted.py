@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline.disk import write_atomically
 from pipeline.errors import WorkFolderError
 
 _ASKED = "asked.json"
@@ -44,7 +45,7 @@ def begin(folder: Path, asked: Mapping[str, Any], *, anew: bool) -> None:
             )
         (other / _GIVEN_UP).touch()
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / _ASKED).write_text(json.dumps(asked))
+    write_atomically(folder / _ASKED, json.dumps(asked).encode())
 
 
 def _interrupted(folder: Path) -> Mapping[str, Any]:

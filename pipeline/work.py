@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import time
@@ -16,14 +15,13 @@ from filelock import FileLock, Timeout
 from pydantic import TypeAdapter, ValidationError
 
 from devices.digests import file_digest, value_digest
+from pipeline.disk import disk_errors, write_atomically
 from pipeline.errors import WorkFolderError
 from pipeline.interrupted import begin
 
 T = TypeVar("T")
 
 _RESULT = "result.json"
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 @dataclass(frozen=True)
@@ -161,35 +159,3 @@ class WorkFolder:
         }
         document = {"inputs": inputs, "files": files, "value": adapter.dump_python(result, mode="json")}
         write_atomically(folder / _RESULT, json.dumps(document, indent=1).encode())
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a kill leaves the old content or the new one."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(path)
-
-
-@contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Turn a full disk or a folder that cannot be written into one clear error; other errors pass."""
-    try:
-        yield
-    except OSError as error:
-        where = error.filename or path
-        if error.errno in _DISK_FULL:
-            raise WorkFolderError(
-                f"there is no space to write {where}",
-                why=str(error.strerror),
-                fix="free some space and run the same command again: it goes on from the last finished piece",
-            ) from error
-        if error.errno in (*_UNWRITABLE, errno.ENOTDIR, errno.EEXIST):
-            raise WorkFolderError(
-                f"cannot write {where}",
-                why=str(error.strerror),
-                fix="choose another folder with --work, or change the folder's permissions",
-            ) from error
-        raise

@@ -35,9 +35,9 @@ from pipeline.bundle.manifest import (
 )
 from pipeline.bundle.reading import listing
 from pipeline.data.base import Preprocessing, Split
+from pipeline.disk import disk_errors
 from pipeline.errors import VerificationError, WorkFolderError
 from pipeline.verify import Layout, TargetVerdict
-from pipeline.work import disk_errors
 
 _COMMON_IMPORT = "from pipeline.bundle.templates.infer_common import Predict, main\n"
 _FUTURE_IMPORT = "from __future__ import annotations\n"

@@ -18,9 +18,9 @@ from pathlib import Path
 
 from devices.inventory import HOST
 from devices.target import Target
+from pipeline.disk import write_atomically
 from pipeline.errors import ExportError
 from pipeline.export import onnx_graph
-from pipeline.work import write_atomically
 
 _TIMEOUT_S = 600
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from devices.statistics import Interval
 from latency_db.estimate import Estimate
+from pipeline.disk import disk_errors, write_atomically
 from pipeline.report.data import ReportData, TargetReport
 from pipeline.report.figures import (
     Figure,
@@ -20,7 +21,6 @@ from pipeline.report.figures import (
     curves_figure,
     key_of,
 )
-from pipeline.work import disk_errors, write_atomically
 
 
 def render(report: ReportData, path: Path) -> Path:

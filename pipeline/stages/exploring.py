@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from pipeline.disk import write_atomically
 from pipeline.search.base import Rater, Rating
 from pipeline.search.constraints import Constraints
 from pipeline.search.explorers.base import ConstrainedExplorer
@@ -20,7 +21,6 @@ from pipeline.spaces.base import Architecture
 from pipeline.stages.context import Context
 from pipeline.stages.networks import MeasuredNetwork, SeenNetwork, measure_networks
 from pipeline.stages.outlook import Outlook
-from pipeline.work import write_atomically
 
 _MEASURED_AT_A_TIME = 3
 """Best rated candidates that are measured whole when the models are to learn."""

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.disk import write_atomically
 from pipeline.errors import WorkFolderError
-from pipeline.work import WorkFolder, write_atomically
+from pipeline.work import WorkFolder
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ def test_write_atomically_keeps_the_old_file_when_the_disk_fills_while_writing(t
         f"""
         import resource, signal, sys
         from pathlib import Path
-        from pipeline.work import write_atomically
+        from pipeline.disk import write_atomically
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (100, {resource.RLIM_INFINITY}))
         try:

@@ -29,12 +29,12 @@ from devices.measurement import MeasuringProtocol
 from devices.target import Target
 from latency_db.errors import EstimateError
 from latency_db.store import open_store
+from pipeline.disk import write_atomically
 from pipeline.progress import ConsoleReporter
 from pipeline.tables.building import Built, build
 from pipeline.tables.request import Bench, find_space
 from pipeline.tables.vectorised import Decomposition, VectorisedModel
 from pipeline.tables.verification import verify
-from pipeline.work import write_atomically
 
 TARGETS = ("host/onnxruntime:fp32@1", "host/litert:fp32@1", "host/onnxruntime:int8@1", "host/litert:int8@1")
 ARCHITECTURES = 1_000_000

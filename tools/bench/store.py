@@ -44,7 +44,7 @@ from latency_db.errors import StoreError
 from latency_db.importers import import_table
 from latency_db.keys import Key, Workload
 from latency_db.store import open_store
-from pipeline.work import write_atomically
+from pipeline.disk import write_atomically
 
 RUNTIME = RuntimeIdentity("onnxruntime", "1.20.0", "ab" * 32, "fp32", 1)
 DEVICE = DeviceIdentity("host", "some cpu", 2, "linux", "6.1", "machine-1")

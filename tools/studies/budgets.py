@@ -34,6 +34,7 @@ from latency_db.network_model import NetworkModel
 from latency_db.store import open_store
 from pipeline.budget import Budget
 from pipeline.compile import compile_artifact
+from pipeline.disk import write_atomically
 from pipeline.errors import BudgetError, VerificationError
 from pipeline.export.base import format_of
 from pipeline.export.network import export_networks
@@ -51,7 +52,7 @@ from pipeline.stages.outlook import Outlook
 from pipeline.stages.rounds import Failure, search_and_try
 from pipeline.stages.search import Ratings, Searched, search_round
 from pipeline.verify import judge, measure_artifact
-from pipeline.work import WorkFolder, write_atomically
+from pipeline.work import WorkFolder
 
 TARGETS = ("host/onnxruntime:fp32@1", "host/litert:fp32@1")
 # Side of the images, and budgets per target.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pipeline.work import write_atomically
+from pipeline.disk import write_atomically
 
 _DNA = "DNA"
 
