@@ -29,6 +29,21 @@ def _own_state(tmp_path_factory: pytest.TempPathFactory) -> Generator[None, None
         yield
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--measuring", choices=("only", "without"), help="run only the tests that measure, or only the others"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    chosen = config.getoption("--measuring")
+    if chosen is None:
+        return
+    others = [item for item in items if (item.get_closest_marker("measures") is None) == (chosen == "only")]
+    items[:] = [item for item in items if item not in set(others)]
+    config.hook.pytest_deselected(items=others)
+
+
 def _refuse_skip(report: Report) -> Report:
     if os.environ.get("CI") != "true" or not report.skipped or hasattr(report, "wasxfail"):
         return report

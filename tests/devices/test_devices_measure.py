@@ -20,6 +20,8 @@ from devices.measure import Job, measure, probe
 from devices.measurement import Measurement, MeasurementFailure, Reason, Verdict
 from devices.target import Target
 
+pytestmark = pytest.mark.measures
+
 ONCE = replace(QUICK, launches=1)
 
 

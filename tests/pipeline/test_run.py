@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from pipeline.bundle import read_bundle
 from pipeline.cli.main import app
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.measures, pytest.mark.slow]
 
 Finished = tuple[Path, Path, dict[str, Any]]
 

@@ -75,16 +75,16 @@ SCALES = {
         SposSettings(epochs=1, calibration_images=40),
     ),
     "small": Scale(
-        5_000,
+        10_000,
         10_000,
         30,
         5,
         10,
-        training(15),
-        training(8),
+        training(12),
+        training(6),
         TrainingSettings(epochs=1),
-        DnaSettings(epochs=12, rating_images=400, calibration_images=256),
-        SposSettings(epochs=27, calibration_images=256),
+        DnaSettings(epochs=8, rating_images=400, calibration_images=256),
+        SposSettings(epochs=18, calibration_images=256),
     ),
     "large": Scale(
         60_000,
@@ -102,17 +102,21 @@ SCALES = {
 
 
 def space_for(dataset: Dataset) -> DnaSpace:
-    """Three blocks of 2 layers, or of 3 wider ones, with 4 operations."""
+    """Three blocks of 1 to 3 layers, the deeper the wider, with 4 operations.
 
-    def block(narrow: int, wide: int, stride: int) -> DnaBlockConfig:
-        cells = (CellConfig(depth=2, width=narrow), CellConfig(depth=3, width=wide))
+    The cells are far apart, and so are accuracies: networks that differ less than two trainings of one do
+    cannot be ranked.
+    """
+
+    def block(widths: tuple[int, int, int], stride: int) -> DnaBlockConfig:
+        cells = tuple(CellConfig(depth=depth, width=width) for depth, width in enumerate(widths, start=1))
         return DnaBlockConfig(cells=cells, stride=stride, kernels=(3, 5), expansions=(2, 4))
 
     config = DnaSpaceConfig(
         stem_width=8,
         stem_stride=2,
         head_width=64,
-        blocks=(block(8, 12, 1), block(12, 20, 2), block(20, 32, 2)),
+        blocks=(block((4, 8, 12), 1), block((6, 12, 20), 2), block((10, 20, 32), 2)),
     )
     return DnaSpace(config, dataset.input_shape, len(dataset.classes))
 

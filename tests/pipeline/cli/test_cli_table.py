@@ -18,6 +18,8 @@ from pipeline.tables.estimates import read_estimates
 from pipeline.tables.exchange import read_table
 from pipeline.tables.request import find_space
 
+pytestmark = pytest.mark.measures
+
 RECIPE = """
 name = "tiny"
 [data]
