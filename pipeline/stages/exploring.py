@@ -144,9 +144,10 @@ def explorer_of(context: Context, outlook: Outlook, number: int) -> ConstrainedE
             learning = PolicySettings() if settings.algorithm == "ppo" else PolicySettings(clip=None)
             return PolicyExplorer(constraints, seed, reward=reward, settings=learning)
         case "predictor":
-            from pipeline.search.explorers.predictor import PredictorExplorer
+            from pipeline.search.explorers.predictor import INITIAL, PredictorExplorer
 
-            return PredictorExplorer(constraints, seed, reward=reward)
+            initial = max(2, min(INITIAL, settings.evaluations // 3))
+            return PredictorExplorer(constraints, seed, reward=reward, initial=initial)
         case _:
             return RewardedEvolution(
                 constraints,

@@ -22,6 +22,9 @@ from pipeline.search.explorers.gaussian_process import (
 from pipeline.search.rewards import Reward, hard_reward
 from pipeline.spaces.base import Architecture, architecture_of
 
+INITIAL = 20
+"""Ratings of draws, before the process is asked; fewer in a short search."""
+
 _POOL, _DRAWS, _MUTANTS, _PARENTS = 64, 2, 8, 5
 _MEMORY = 300
 _SHAPED_EVERY = 10
@@ -56,7 +59,7 @@ class PredictorExplorer(ConstrainedExplorer):
         seed: int,
         *,
         reward: Reward = hard_reward,
-        initial: int = 20,
+        initial: int = INITIAL,
         boldness: float = 0.5,
     ) -> None:
         if initial < 2 or not 0 <= boldness < math.inf:
