@@ -41,7 +41,6 @@ def model_of(space, failing: float = 0.0) -> NetworkModel:
         *(("mobile", size, failing) for size in (8, 32, 96) for failing in (0.0, 0.1)),
         ("akd", 8, 0.0),
         ("akd", 32, 0.05),
-        ("akd", 224, 0.0),
     ],
 )
 def test_values_equal_the_estimates_one_by_one(preset: Preset, size: int, failing: float) -> None:
