@@ -13,14 +13,11 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from pipeline.spaces.base import Architecture, Block, Choice, Condition, Decision
-from pipeline.spaces.decisions import DecisionSpace
 from pipeline.spaces.dna_config import CellConfig, DnaSpaceConfig, Shape
-
-if TYPE_CHECKING:
-    from torch import nn
+from pipeline.spaces.modules import ModuleSpace
 
 
 class Operation(NamedTuple):
@@ -43,7 +40,7 @@ class BlockChoice(NamedTuple):
 
 
 @dataclass(frozen=True)
-class DnaSpace(DecisionSpace):
+class DnaSpace(ModuleSpace):
     """Stem, blocks of inverted residuals, head; a ``Space`` with the kinds of block of the mobile space."""
 
     config: DnaSpaceConfig
@@ -164,22 +161,6 @@ class DnaSpace(DecisionSpace):
             best = reached
         totals = {width: total + price(self.head(width)) for width, (total, _) in best.items()}
         return self.architecture(best[min(totals, key=totals.__getitem__)][1])
-
-    def build(self, architecture: Architecture) -> nn.Module:
-        """``nn.Sequential`` of the modules of its blocks, in order; weights from torch's global generator."""
-        from torch import nn
-
-        return nn.Sequential(*map(self.build_block, self.blocks(architecture)))
-
-    def build_block(self, block: Block) -> nn.Module:
-        """A fresh module for one block; weights from torch's global generator.
-
-        Raises:
-            ValueError: a block of another space.
-        """
-        from pipeline.spaces.layers import module_of
-
-        return module_of(block)
 
     def stem(self) -> Block:
         """The stem, which belongs to the first block."""

@@ -6,20 +6,16 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from pipeline.spaces.akd import akd_plan
 from pipeline.spaces.base import Architecture, Block, Choice, Decision, canonical
-from pipeline.spaces.decisions import DecisionSpace
 from pipeline.spaces.mobile_config import MobileSpaceConfig, SpaceConfig
 from pipeline.spaces.mobile_stage import Stage, StageChoice
-
-if TYPE_CHECKING:
-    from torch import nn
+from pipeline.spaces.modules import ModuleSpace
 
 
 @dataclass(frozen=True)
-class MobileSpace(DecisionSpace):
+class MobileSpace(ModuleSpace):
     """Stem, stages of layers, head.
 
     Decisions are named ``stage1.kernel``, ``stage1.expansion``, ``stage1.depth``, ``stage1.width``,
@@ -120,22 +116,6 @@ class MobileSpace(DecisionSpace):
                 for field, decision in stage.decisions.items()
             )
         )
-
-    def build(self, architecture: Architecture) -> nn.Module:
-        """``nn.Sequential`` of the modules of its blocks, in order; weights from torch's global generator."""
-        from torch import nn
-
-        return nn.Sequential(*map(self.build_block, self.blocks(architecture)))
-
-    def build_block(self, block: Block) -> nn.Module:
-        """A fresh module for one block; weights from torch's global generator.
-
-        Raises:
-            ValueError: a block of another space.
-        """
-        from pipeline.spaces.layers import module_of
-
-        return module_of(block)
 
     @functools.cached_property
     def _stages(self) -> tuple[Stage, ...]:
