@@ -54,7 +54,7 @@ EXPLORERS = {
     "predictor": PredictorExplorer,
 }
 STRATEGIES = tabular_nni.strategies()
-FEW_SEEDS = {"nni-tpe": 3}
+FEW_SEEDS = dict.fromkeys(STRATEGIES, 10) | {"nni-tpe": 3}
 # Device settings and seeds. The four of the small scale are a GPU, a CPU, and two phones.
 SCALES = {
     "smoke": (("pixel3", "2080ti_1"), 2),

@@ -98,16 +98,16 @@ run, and its cell cannot be chosen.
 def nni(result: dict) -> str:
     if "nni-random" not in result["explorers"]:
         return "NNI was not installed, so its strategies are not among the explorers."
-    few = min(result["few_seeds"]["nni-tpe"], result["seeds"])
+    seeds, few = (min(result["few_seeds"][name], result["seeds"]) for name in ("nni-random", "nni-tpe"))
     return f"""\
 NNI's strategies go through the same budgets and ratings, by `pipeline/integrations/nni/strategies.py`.
 NNI's filter refuses what is beyond the budget, and the strategy is asked again. `RegularizedEvolution` has
 NNI's defaults, a population of 100 among them, and in another row a population of 20, tournaments of 5 and
-one mutation per cell on average. `TPE` has {few} seeds. NNI waits a second after each proposal of TPE; the
-study does without that. A cell that a strategy proposes again is not counted again, but each strategy ends
-after 200 proposals within the budget; what it has then is its answer. `TPE` soon proposes what it has
-proposed before, and NNI's tuner then goes through a grid in place of that: from about the sixtieth proposal on
-they are the same whatever the seed."""
+one mutation per cell on average. NNI's strategies have {seeds} seeds, `TPE` {few}. NNI waits a second after
+each proposal of TPE; the study does without that. A cell that a strategy proposes again is not counted again,
+but each strategy ends after 200 proposals within the budget; what it has then is its answer. `TPE` soon
+proposes what it has proposed before, and NNI's tuner then goes through a grid in place of that: from about
+the sixtieth proposal on they are the same whatever the seed."""
 
 
 def table(result: dict, quantity: str, skip: tuple[str, ...] = ()) -> str:
