@@ -5,14 +5,47 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+import matplotlib.pyplot as plt
+
 from pipeline.disk import write_atomically
 
 _DNA = "DNA"
 
 
 def write_page(path: Path, scale: str, document: dict[str, Any]) -> None:
-    """Write the page, whole or not at all."""
+    """Write the page, whole or not at all, and its plot beside the other figures."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    plot(path.parents[1] / "figures" / "dna.png", document["rankings"])
     write_atomically(path, page(scale, document).encode())
+
+
+def plot(path: Path, rankings: dict[str, Any]) -> None:
+    """Every rater's tau with its interval, over all networks and inside the bands."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure, axes = plt.subplots(figsize=(8, 4.6), layout="constrained")
+    for key, label, shift, color in (
+        ("tau", "over all networks", -0.14, "#4878a8"),
+        ("tau_inside", "inside bands of equal cost", 0.14, "#d55e00"),
+    ):
+        rows = [(row, ranking[key]) for row, ranking in enumerate(rankings.values()) if ranking[key]]
+        values = [value for _, (value, _, _) in rows]
+        errors = [
+            [value - low for _, (value, low, _) in rows],
+            [high - value for _, (value, _, high) in rows],
+        ]
+        places = [row + shift for row, _ in rows]
+        axes.errorbar(values, places, xerr=[below, above], fmt="o", color=color, label=label, capsize=3)
+    axes.axvline(0, color="0.6", linewidth=1)
+    axes.set_yticks(range(len(rankings)), list(rankings))
+    axes.invert_yaxis()
+    axes.set_xlabel("Kendall's tau with test accuracy, 95 % interval over networks")
+    axes.legend(loc="lower right")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
 
 
 def page(scale: str, document: dict[str, Any]) -> str:
@@ -42,7 +75,8 @@ def page(scale: str, document: dict[str, Any]) -> str:
         cells = [_interval(ranking[key]) for key in ("tau", "tau_inside", "rho")]
         leads = [_interval(ranking[key]) if name != _DNA else "" for key in ("lead", "lead_inside")]
         lines.append(f"| {name} | {' | '.join(cells + leads)} |")
-    lines += ["", *_verdict(document["rankings"]), ""]
+    lines += ["", "![Kendall's tau of every rater](../figures/dna.png)", ""]
+    lines += [*_verdict(document["rankings"]), ""]
     lines += [
         "The network that DNA selects with no more MACs than the largest of a band, trained once like the "
         "band's networks. Beside it the largest uniform network within the limit, which has the same cell "

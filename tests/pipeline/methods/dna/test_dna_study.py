@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from tools.studies.dna_page import page
+from tools.studies.dna_page import page, write_page
 from tools.studies.dna_ranking import rank, rho, tau
 
 BANDS = np.repeat(np.arange(5), 6)
@@ -67,8 +67,11 @@ def test_page_says_what_is_shown_and_what_is_not():
     assert "it is above that of" not in text
 
 
-def test_page_of_equal_scores_calls_nothing_defined_and_claims_nothing():
-    text = page("smoke", document(rank(dict.fromkeys(RATERS, np.ones(30)), np.ones(30), BANDS)))
+def test_page_of_equal_scores_calls_nothing_defined_and_claims_nothing(tmp_path):
+    equal = document(rank(dict.fromkeys(RATERS, np.ones(30)), np.ones(30), BANDS))
+    write_page(tmp_path / "results" / "dna.md", "smoke", equal)
+    assert (tmp_path / "figures" / "dna.png").exists()
+    text = (tmp_path / "results" / "dna.md").read_text()
     assert "not defined" in text
     assert "is above" not in text
     assert "its figures say nothing" in text
