@@ -33,10 +33,8 @@ def plot(path: Path, rankings: dict[str, Any]) -> None:
     ):
         rows = [(row, ranking[key]) for row, ranking in enumerate(rankings.values()) if ranking[key]]
         values = [value for _, (value, _, _) in rows]
-        errors = [
-            [value - low for _, (value, low, _) in rows],
-            [high - value for _, (value, _, high) in rows],
-        ]
+        below = [value - low for _, (value, low, _) in rows]
+        above = [high - value for _, (value, _, high) in rows]
         places = [row + shift for row, _ in rows]
         axes.errorbar(values, places, xerr=[below, above], fmt="o", color=color, label=label, capsize=3)
     axes.axvline(0, color="0.6", linewidth=1)
