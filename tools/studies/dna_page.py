@@ -41,7 +41,7 @@ def plot(path: Path, rankings: dict[str, Any]) -> None:
     axes.set_yticks(range(len(rankings)), list(rankings))
     axes.invert_yaxis()
     axes.set_xlabel("Kendall's tau with test accuracy, 95 % interval over networks")
-    axes.legend(loc="lower right")
+    figure.legend(loc="outside upper center", ncols=2)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
