@@ -39,9 +39,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     chosen = config.getoption("--measuring")
     if chosen is None:
         return
-    others = [item for item in items if (item.get_closest_marker("measures") is None) == (chosen == "only")]
-    items[:] = [item for item in items if item not in set(others)]
-    config.hook.pytest_deselected(items=others)
+    kinds: dict[bool, list[pytest.Item]] = {True: [], False: []}
+    for item in items:
+        kinds[item.get_closest_marker("measures") is not None].append(item)
+    items[:] = kinds[chosen == "only"]
+    config.hook.pytest_deselected(items=kinds[chosen != "only"])
 
 
 def _refuse_skip(report: Report) -> Report:

@@ -131,7 +131,9 @@ class Study:
     def losses(self, ratings: tuple[BlockRatings, ...]) -> list[float]:
         return [sum(block_losses(self.space, ratings, network)) for network in self.networks]
 
-    def found(self, ratings: tuple[BlockRatings, ...], accuracies: list[float]) -> list[dict[str, float]]:
+    def found(
+        self, ratings: tuple[BlockRatings, ...], accuracies: list[float]
+    ) -> list[dict[str, float | None]]:
         """For each band, DNA's network with no more MACs than its largest, trained as the band's were.
 
         Beside it the largest network within these MACs that has the same cell and operation everywhere, which

@@ -18,6 +18,7 @@ from made_up_run import (
 
 from pipeline.errors import VerificationError, WorkFolderError
 from pipeline.recipe import Recipe
+from pipeline.search.explorers.predictor import INITIAL, PredictorExplorer
 from pipeline.spaces.base import Architecture
 from pipeline.stages.context import Context
 from pipeline.stages.rounds import Failure, search_and_try
@@ -92,6 +93,16 @@ def test_every_explorer_searches_within_the_budget(tmp_path: Path, explorer: str
     for candidate in searched.candidates:
         # The models that learned on the way may see what was drawn before in another light.
         assert candidate.estimates[NAME].value_ns <= LIMIT_NS * 1.05
+
+
+def test_a_predictor_is_asked_even_in_a_short_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    fitted = PredictorExplorer._fitted
+    monkeypatch.setattr(PredictorExplorer, "_fitted", lambda self: asked.append(1) or fitted(self))
+    recipe = recipe_of(BUDGET, explorer="predictor")
+    assert recipe.search.evaluations < INITIAL
+    search(tmp_path, recipe)
+    assert asked
 
 
 def slower(

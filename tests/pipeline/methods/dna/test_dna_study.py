@@ -1,6 +1,8 @@
 """What the study concludes from scores; the study itself is too long for a test."""
 
 import dataclasses
+import random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from scipy import stats
 
 from tools.studies.dna_page import page, write_page
 from tools.studies.dna_ranking import rank, rho, tau
+from tools.studies.dna_scale import NEAR, macs_of, near, space_for, uniform
 
 BANDS = np.repeat(np.arange(5), 6)
 RATERS = ("DNA", "SPOS", "MACs", "parameters", "distillation proxy")
@@ -42,6 +45,19 @@ def test_correlations_are_those_of_scipy(pairs):
         (rho(x, y), stats.spearmanr(x, y).statistic if np.ptp(x) and np.ptp(y) else np.nan),
     ):
         assert ours == pytest.approx(theirs, nan_ok=True)
+
+
+def test_rivals_are_distinct_and_near_and_uniform_networks_are_alike_everywhere():
+    space = space_for(SimpleNamespace(input_shape=(1, 28, 28), classes=("a", "b")))
+    macs = macs_of(space, space.sample(random.Random(1)))
+    rivals = near(space, macs, 10, seed=0)
+    assert len(set(rivals)) == 10
+    assert all(abs(macs_of(space, rival) / macs - 1) <= NEAR for rival in rivals)
+    assert len(set(uniform(space))) == 12
+    for network in uniform(space):
+        choices = space.block_choices(network)
+        assert len({operation for choice in choices for operation in choice.operations}) == 1
+        assert len({choice.cell.depth for choice in choices}) == 1
 
 
 def test_a_rater_that_only_knows_the_bands_has_no_rank_inside_them():
