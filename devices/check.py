@@ -11,12 +11,12 @@ from statistics import median
 
 from devices.connections import Connection
 from devices.errors import LatheError, MeasurementError, TargetError
-from devices.inventory import Device, find_device
-from devices.lock import LockState, device_lock, lock_state_of
-from devices.measurement import Conditions, DeviceIdentity, MeasuringProtocol
+from devices.inventory.devices import Device, find_device
+from devices.locking.lock import LockState, device_lock, lock_state_of
+from devices.measurement.measurement import Conditions, DeviceIdentity, MeasuringProtocol
 from devices.runtimes import Runtime, known_runtimes
 from devices.runtimes.base import Call, Identify, Measure, describe_end
-from devices.runtimes.shell import identify_device, read_conditions
+from devices.runtimes.native.shell import identify_device, read_conditions
 from devices.target import Target
 
 LOCK_WAIT_S = 60.0
@@ -41,7 +41,7 @@ SMOKE = MeasuringProtocol(
 )
 """Enough to see that a model runs; its time is no measurement."""
 
-# What devices.runtimes.shell does not read. Argument: the folder for Lathe's files.
+# What devices.runtimes.native.shell does not read. Argument: the folder for Lathe's files.
 _FACTS = r"""
 LC_ALL=C; export LC_ALL
 exec 2>/dev/null

@@ -24,11 +24,11 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from devices.compare import Comparison
 from devices.errors import MeasurementError
-from devices.measurement import Measurement, MeasurementFailure
-from devices.operations import OperationProfile
-from devices.sustained import SustainedRun
+from devices.measurement.measurement import Measurement, MeasurementFailure
+from devices.measuring.compare import Comparison
+from devices.requests.operations import OperationProfile
+from devices.requests.sustained import SustainedRun
 
 FORMAT = "lathe-results"
 VERSION = 2

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from latency_db.store import open_store
+from latency_db.store.store import open_store
 from pipeline.progress import Reporter
-from pipeline.recipe import Recipe
+from pipeline.recipe.loading import Recipe
 from pipeline.stages.context import Context
 from pipeline.stages.handover import Findings, write_bundle_of, write_report
 from pipeline.stages.inputs import DataSummary, TeacherSummary, prepare_data, prepare_teacher
@@ -18,7 +18,7 @@ from pipeline.stages.rounds import search_and_try
 from pipeline.stages.search import Round, Searched, describe
 from pipeline.stages.space import Task, describe_space
 from pipeline.stages.winner import Winner, make_winner
-from pipeline.work import StageRecord, WorkFolder
+from pipeline.work.folder import StageRecord, WorkFolder
 
 
 @dataclass(frozen=True)

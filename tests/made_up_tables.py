@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from devices.measure import probe
-from devices.measurement import (
+from devices.measurement.measurement import (
     Conditions,
     Launch,
     Measurement,
@@ -15,12 +14,13 @@ from devices.measurement import (
     Reason,
     Verdict,
 )
+from devices.measuring.batch import probe
 from devices.target import Target
-from latency_db.keys import Workload
+from latency_db.store.keys import Workload
 from pipeline.export.base import block_workload, format_of, network_workload
 from pipeline.spaces.base import Architecture, Block
 from pipeline.spaces.cost import block_cost
-from pipeline.spaces.mobile import MobileSpace
+from pipeline.spaces.mobile.space import MobileSpace
 from pipeline.tables.request import Bench
 
 SPACE = MobileSpace.from_config(None, (1, 8, 8), 10)

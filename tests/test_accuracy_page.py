@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from latency_db.accuracy import accuracy
+from latency_db.models.accuracy import accuracy
 
 pytest.importorskip("matplotlib", reason="the figures need matplotlib: pip install 'lathe-deploy[dev]'")
 

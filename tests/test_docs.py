@@ -107,7 +107,7 @@ def _default(model: type[BaseModel], key: str) -> str | None:
 
 
 def test_recipe_keys_in_docs_are_those_of_the_code_with_their_defaults() -> None:
-    from pipeline.recipe import Recipe
+    from pipeline.recipe.loading import Recipe
 
     documented = {
         frozenset(row[0].strip("`") for row in table[1:]): {row[0].strip("`"): row[1] for row in table[1:]}

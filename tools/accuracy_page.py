@@ -159,7 +159,7 @@ def off(predicted: Floats, measured: Floats) -> Floats:
 
 def tables(results: list[Result]) -> str:
     """The page's part between the marks."""
-    compared = ("at the table's pace", True), ("as measured", False)
+    compared = ("corrected to the table's canary", True), ("as measured", False)
     model = _table(
         (
             "measurements",
@@ -185,7 +185,7 @@ def tables(results: list[Result]) -> str:
     return "\n\n".join(
         (
             model,
-            "Mean error at the table's pace, with Spearman in brackets, of each way to predict them:",
+            "Mean error corrected to the table's canary, with Spearman in brackets, of each predictor:",
             beside,
             "What it took:",
             cost,

@@ -93,7 +93,7 @@ def battery() -> dict[str, Any]:
 
 
 class Usage:
-    """What the processors do from now on; see ``devices.measurement.Usage``."""
+    """What the processors do from now on; see ``devices.measurement.measurement.Usage``."""
 
     def __init__(self) -> None:
         self._start = self._read()

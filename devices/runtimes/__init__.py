@@ -8,10 +8,10 @@ from importlib.metadata import EntryPoint, entry_points
 from devices.errors import TargetError
 from devices.runtimes.agent import AgentRuntime
 from devices.runtimes.base import Runtime
-from devices.runtimes.benchmark_model import BENCHMARK_MODEL
 from devices.runtimes.litert import LITERT
+from devices.runtimes.native.benchmark_model import BENCHMARK_MODEL
+from devices.runtimes.native.perf_test import PERF_TEST
 from devices.runtimes.onnxruntime import ONNXRUNTIME
-from devices.runtimes.perf_test import PERF_TEST
 from devices.runtimes.tensorrt import TENSORRT, TRTEXEC
 from devices.runtimes.tflite_runtime import TFLITE_RUNTIME
 from devices.runtimes.torch import TORCH

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from devices.connections import Completed, Connection
 from devices.errors import MeasurementError, TargetError
-from devices.measurement import MeasuringProtocol
+from devices.measurement.measurement import MeasuringProtocol
 from devices.target import Target
 
 Event = Mapping[str, Any]

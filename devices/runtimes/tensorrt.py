@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from devices.connections import Completed
 from devices.errors import MeasurementError, TargetError
-from devices.measurement import MeasuringProtocol
+from devices.measurement.measurement import MeasuringProtocol
 from devices.runtimes.agent import FOLDER, AgentRuntime
 from devices.runtimes.base import (
     Call,
@@ -25,7 +25,7 @@ from devices.runtimes.base import (
     Runtime,
     Sustain,
 )
-from devices.runtimes.trtexec import DELEGATE, INSTALL, Failed, Lost, Session, survey
+from devices.runtimes.native.trtexec import DELEGATE, INSTALL, Failed, Lost, Session, survey
 from devices.target import Target
 
 _CANARY = FOLDER.parent / "canary" / "canary.onnx"

@@ -17,6 +17,7 @@ from devices.digests import file_digest
 from devices.errors import TargetError
 from devices.target import Target
 from latency_db.estimate import Estimate
+from pipeline.acceptance import Layout, TargetVerdict
 from pipeline.bundle.manifest import (
     MANIFEST_NAME,
     ImageDescription,
@@ -35,9 +36,8 @@ from pipeline.bundle.manifest import (
 )
 from pipeline.bundle.reading import listing
 from pipeline.data.base import Preprocessing, Split
-from pipeline.disk import disk_errors
 from pipeline.errors import VerificationError, WorkFolderError
-from pipeline.verify import Layout, TargetVerdict
+from pipeline.work.disk import disk_errors
 
 _COMMON_IMPORT = "from pipeline.bundle.templates.infer_common import Predict, main\n"
 _FUTURE_IMPORT = "from __future__ import annotations\n"

@@ -10,11 +10,11 @@ from typing import Annotated
 import typer
 
 from devices.errors import LatheError
-from pipeline.cli.db import db_app
+from pipeline.cli.db.commands import db_app
 from pipeline.cli.devices import devices_app
 from pipeline.cli.output import print_error
-from pipeline.cli.profile import compare, profile
-from pipeline.cli.table import table_app
+from pipeline.cli.profile.arguments import compare, profile
+from pipeline.cli.table.commands import table_app
 
 app = typer.Typer(
     name="lathe",
@@ -79,7 +79,7 @@ def run(
 
     The same command continues a run that was stopped, and answers at once when everything is done.
     """
-    from pipeline.cli.commands import run_recipe
+    from pipeline.cli.run.commands import run_recipe
 
     run_recipe(recipe, work, settings or [], db, anew=anew, as_json=json_output)
 
@@ -94,12 +94,12 @@ def search(
     anew: Anew = False,
     json_output: Json = False,
 ) -> None:
-    """Run a recipe up to its search: every candidate with its rating, what was predicted, and measured.
+    """Run a recipe up to its search: every candidate with its score, what was predicted, and measured.
 
     The same command continues a search that was stopped; lathe run with the same recipe and folder goes on
     from there.
     """
-    from pipeline.cli.commands import search_recipe
+    from pipeline.cli.run.commands import search_recipe
 
     search_recipe(recipe, work, settings or [], db, anew=anew, as_json=json_output)
 
@@ -110,7 +110,7 @@ def verify(
     json_output: Json = False,
 ) -> None:
     """Check every byte of a bundle, then repeat its accuracy and latency on the target."""
-    from pipeline.cli.commands import verify_folder
+    from pipeline.cli.run.commands import verify_folder
 
     verify_folder(bundle, json_output)
 
@@ -120,7 +120,7 @@ def recipes(
     name: Annotated[str | None, typer.Argument(help="Print this recipe; without it, list them.")] = None,
 ) -> None:
     """List the embedded recipes, or print one as a start for your own."""
-    from pipeline.cli.commands import show_recipes
+    from pipeline.cli.run.commands import show_recipes
 
     show_recipes(name)
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from devices.target import Target
-from pipeline.disk import write_atomically
 from pipeline.errors import ExportError
 from pipeline.export import flatbuffer
+from pipeline.work.disk import write_atomically
 
 # TensorType.FLOAT32 of the schema.
 _FLOAT32 = 0

@@ -16,11 +16,11 @@ from collections.abc import Mapping
 from importlib import metadata, util
 from pathlib import Path
 
-from devices.inventory import HOST
+from devices.inventory.devices import HOST
 from devices.target import Target
-from pipeline.disk import write_atomically
 from pipeline.errors import ExportError
 from pipeline.export import onnx_graph
+from pipeline.work.disk import write_atomically
 
 _TIMEOUT_S = 600
 

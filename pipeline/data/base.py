@@ -47,7 +47,7 @@ class Preprocessing:
 class Dataset:
     """Train and test split with class names; ``digest`` is over the content of everything here.
 
-    ``validation`` is a slice of the original train split, disjoint from ``train``; ratings and early stop
+    ``validation`` is a slice of the original train split, disjoint from ``train``; scores and early stop
     use it. ``test`` is read at verification only.
     """
 

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from pipeline.paths import RecipePath
+from pipeline.recipe.paths import RecipePath
 
 
 class DataConfig(BaseModel):

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from torch import nn
 
-from devices.measurement import Reason
-from pipeline.disk import write_atomically
+from devices.measurement.measurement import Reason
 from pipeline.errors import ExportError
 from pipeline.export.base import Format, exporter_versions
 from pipeline.export.conversion import Shape, convert
+from pipeline.work.disk import write_atomically
 
 # Modules that cost a worker as much time as its start does: fewer are not worth a second one.
 _SMALLEST_GROUP = {"onnxruntime": 60, "litert": 15}

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from torch import nn
 
-from pipeline.disk import write_atomically
 from pipeline.errors import ExportError
 from pipeline.export.base import OUTPUT_NAME, Format, exporter_versions
 from pipeline.export.conversion import Shape, convert
+from pipeline.work.disk import write_atomically
 
 
 def export_network(model: nn.Module, input_shape: Shape, fmt: Format, path: Path) -> Path:

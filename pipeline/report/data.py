@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from devices.statistics import Interval
+from devices.measurement.statistics import Interval
 from latency_db.estimate import Estimate
-from pipeline.verify import TargetVerdict
+from pipeline.acceptance import TargetVerdict
 
 
 @dataclass(frozen=True)
 class CandidatePoint:
-    """One rated architecture: its accuracy on the validation slice and its predicted latency.
+    """One evaluated architecture: its accuracy on the validation slice and its predicted latency.
 
     Attributes:
         architecture: in words.
@@ -57,7 +57,7 @@ class TargetReport:
         verdict: of the winner's artifact.
         predicted: estimate of the winner before it was compiled; ``None`` if none was made.
         limit_ns: the budget in nanoseconds; for a relative budget by the measured reference network.
-        candidates: all rated architectures.
+        candidates: all evaluated architectures.
         comparisons: whole networks predicted and measured.
         blocks: the winner first, then teacher and reference network as far as they were measured.
     """

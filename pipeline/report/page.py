@@ -9,9 +9,8 @@ import string
 from collections.abc import Iterable
 from pathlib import Path
 
-from devices.statistics import Interval
+from devices.measurement.statistics import Interval
 from latency_db.estimate import Estimate
-from pipeline.disk import disk_errors, write_atomically
 from pipeline.report.data import ReportData, TargetReport
 from pipeline.report.figures import (
     Figure,
@@ -21,6 +20,7 @@ from pipeline.report.figures import (
     curves_figure,
     key_of,
 )
+from pipeline.work.disk import disk_errors, write_atomically
 
 
 def render(report: ReportData, path: Path) -> Path:

@@ -1,4 +1,4 @@
-"""The small protocols that fit together into a search: rater, latency model, explorer."""
+"""The small protocols that fit together into a search: evaluator, latency model, strategy."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ Block_contra = TypeVar("Block_contra", bound=Hashable, contravariant=True)
 
 
 @dataclass(frozen=True)
-class Rating:
+class Score:
     """How good an architecture seems: larger is better; ``spread`` is one standard error, if known."""
 
     value: float
     spread: float | None = None
 
 
-class Rater(Protocol):
-    """Rates an architecture, for example by its accuracy after a short distillation."""
+class Evaluator(Protocol):
+    """Evaluates an architecture, for example by its accuracy after a short distillation."""
 
-    def rate(self, architecture: Architecture) -> Rating:
-        """Rate one architecture. The same architecture and seed give the same rating."""
+    def evaluate(self, architecture: Architecture) -> Score:
+        """Rate one architecture. The same architecture and seed give the same score."""
         ...
 
 
 @runtime_checkable
-class LeveledRater(Rater, Protocol):
-    """A rater that can look closer, at a higher price: a family of raters of rising fidelity."""
+class LeveledEvaluator(Evaluator, Protocol):
+    """An evaluator that can look closer, at a higher price: a family of evaluators of rising fidelity."""
 
     @property
     def levels(self) -> int:
-        """How many fidelities there are; it rates at the lowest one, 0."""
+        """How many fidelities there are; it evaluates at the lowest one, 0."""
         ...
 
-    def at(self, level: int) -> Rater:
-        """The rater of one fidelity, of which a higher one costs more."""
+    def at(self, level: int) -> Evaluator:
+        """The evaluator of one fidelity, of which a higher one costs more."""
         ...
 
 
@@ -69,25 +69,25 @@ class AdditiveLatencyModel(LatencyModel, Protocol[Block_contra]):
 
 
 class SearchExhausted(Exception):
-    """An explorer has nothing new to propose."""
+    """A strategy has nothing new to propose."""
 
 
-class Explorer(Protocol):
-    """Proposes architectures and learns from their ratings: ask and tell, with a state that can be saved.
+class Strategy(Protocol):
+    """Proposes architectures and learns from their scores: ask and tell, with a state that can be saved.
 
-    The same seed and the same ratings give the same proposals.
+    The same seed and the same scores give the same proposals.
     """
 
     def ask(self) -> Architecture:
-        """The next architecture to rate; always inside every budget's upper bound, and never asked before.
+        """The next architecture to evaluate; inside every budget's upper bound, and never asked before.
 
         Raises:
             SearchExhausted: every architecture within the budgets that it can find was asked.
         """
         ...
 
-    def tell(self, architecture: Architecture, rating: Rating | None) -> None:
-        """Report a rating, or None for a failure. The k-th tell answers the k-th ask."""
+    def tell(self, architecture: Architecture, score: Score | None) -> None:
+        """Report a score, or None for a failure. The k-th tell answers the k-th ask."""
         ...
 
     def state(self) -> dict[str, Any]:
@@ -100,12 +100,12 @@ class Explorer(Protocol):
 
 
 @runtime_checkable
-class RankingExplorer(Explorer, Protocol):
-    """An explorer that can say which of the rated architectures it holds for the best.
+class RankingStrategy(Strategy, Protocol):
+    """A strategy that can say which of the evaluated architectures it holds for the best.
 
-    Ratings are noisy, so the highest is likely to be flattered. An explorer that models them may know better.
+    Scores are noisy, so the highest is likely to be flattered. A strategy that models them may know better.
     """
 
     def ranking(self) -> list[Architecture]:
-        """Every architecture that was rated, the one held for the best first; changes nothing."""
+        """Every architecture that was evaluated, the one held for the best first; changes nothing."""
         ...

@@ -9,27 +9,27 @@ from pathlib import Path
 from typing import Any, Self
 
 from pipeline.errors import WorkFolderError
-from pipeline.search.base import Rating
+from pipeline.search.base import Score
 from pipeline.spaces.base import Architecture
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """An architecture with either its rating or why it has none."""
+    """An architecture with either its score or why it has none."""
 
     architecture: Architecture
-    rating: Rating | None = None
+    score: Score | None = None
     failure: str | None = None
 
     def __post_init__(self) -> None:
-        if (self.rating is None) == (self.failure is None):
-            raise ValueError("a candidate has either a rating or a failure")
+        if (self.score is None) == (self.failure is None):
+            raise ValueError("a candidate has either a score or a failure")
 
     def to_json(self) -> dict[str, Any]:
-        """Choices, rating and failure."""
+        """Choices, score and failure."""
         return {
             "choices": [list(pair) for pair in self.architecture.choices],
-            "rating": None if self.rating is None else asdict(self.rating),
+            "score": None if self.score is None else asdict(self.score),
             "failure": self.failure,
         }
 
@@ -40,9 +40,9 @@ class Candidate:
         Raises:
             KeyError, TypeError, ValueError: the content is something else.
         """
-        rating = None if content["rating"] is None else Rating(**content["rating"])
+        score = None if content["score"] is None else Score(**content["score"])
         choices = tuple((name, choice) for name, choice in content["choices"])
-        return cls(Architecture(choices), rating, content["failure"])
+        return cls(Architecture(choices), score, content["failure"])
 
 
 class Journal:
@@ -105,5 +105,5 @@ class Journal:
         return WorkFolderError(
             f"The search journal {self._path} cannot be written",
             why=f"{error.strerror}",
-            fix="make room or give write permission, then run again: rated candidates are kept",
+            fix="make room or give write permission, then run again: evaluated candidates are kept",
         )

@@ -9,17 +9,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline.errors import WorkFolderError
-from pipeline.search.base import Explorer, Rater, SearchExhausted
+from pipeline.search.base import Evaluator, SearchExhausted, Strategy
+from pipeline.search.evaluators.workers import InProcess, Workers
 from pipeline.search.journal import Candidate, Journal
-from pipeline.search.workers import InProcess, Workers
 from pipeline.spaces.base import Architecture
 
 OnCandidate = Callable[[int, int, Candidate], None]
 
 
 def search(
-    explorer: Explorer,
-    rater: Rater,
+    strategy: Strategy,
+    evaluator: Evaluator,
     evaluations: int,
     journal: Path,
     on_progress: OnCandidate | None = None,
@@ -27,23 +27,23 @@ def search(
     executor: Callable[[], Executor] = InProcess,
     ahead: int = 1,
 ) -> list[Candidate]:
-    """Rate ``evaluations`` proposals of a fresh explorer, in the order they were asked.
+    """Rate ``evaluations`` proposals of a fresh strategy, in the order they were asked.
 
-    What the journal holds is not rated again: the explorer is told it and goes on from there, so that a
-    search that was killed ends like one that was not. A rater that raises, or gives a value that is not
+    What the journal holds is not evaluated again: the strategy is told it and goes on from there, so that a
+    search that was killed ends like one that was not. An evaluator that raises, or gives a value that is not
     finite, makes a failed candidate, as does one that ends its process; the search goes on.
 
-    The k-th candidate is told before candidate k + ``ahead`` is asked, whichever is rated first. So the
+    The k-th candidate is told before candidate k + ``ahead`` is asked, whichever is evaluated first. So the
     result depends on ``ahead``, but not on the executor or on how long anything takes.
 
     Args:
-        explorer: fresh, with the same seed and constraints as when the journal was begun.
-        rater: rates what the explorer asks.
-        evaluations: candidates in the end, those in the journal included; fewer if the explorer is exhausted.
+        strategy: fresh, with the same seed and constraints as when the journal was begun.
+        evaluator: evaluates what the strategy asks.
+        evaluations: candidates in the end, those in the journal included; fewer if the strategy is exhausted.
         journal: file that is appended to, one line per candidate.
         on_progress: called with candidates done, ``evaluations``, and the candidate.
         executor: makes what rates: by default this thread, or a process pool, or a cluster's executor.
-        ahead: candidates that may be rated at the same time.
+        ahead: candidates that may be evaluated at the same time.
 
     Raises:
         WorkFolderError: the journal cannot be read or written, is damaged, or belongs to another search.
@@ -51,13 +51,13 @@ def search(
     candidates: list[Candidate] = []
     waiting: deque[Architecture] = deque()
     exhausted = False
-    workers = Workers(executor, rater)
+    workers = Workers(executor, evaluator)
     try:
         with Journal(journal) as written:
             while True:
                 while not exhausted and len(waiting) < min(ahead, evaluations - len(candidates)):
                     try:
-                        architecture = explorer.ask()
+                        architecture = strategy.ask()
                     except SearchExhausted:
                         exhausted = True
                         break
@@ -73,7 +73,7 @@ def search(
                 candidate = workers.finish(waiting.popleft())
                 if len(candidates) >= len(written.past):
                     written.append(candidate)
-                explorer.tell(candidate.architecture, candidate.rating)
+                strategy.tell(candidate.architecture, candidate.score)
                 candidates.append(candidate)
                 if on_progress is not None:
                     on_progress(len(candidates), evaluations, candidate)

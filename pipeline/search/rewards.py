@@ -1,4 +1,4 @@
-"""What a policy is rewarded with: the rating alone, or MnasNet's product of rating and latency."""
+"""What a policy is rewarded with: the score alone, or MnasNet's product of score and latency."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from pipeline.search.base import LatencyModel, Rating
+from pipeline.search.base import LatencyModel, Score
 from pipeline.spaces.base import Architecture
 
 EXPONENT = -0.07
@@ -16,21 +16,21 @@ EXPONENT = -0.07
 class Reward(Protocol):
     """A number that a policy learns to make large."""
 
-    def __call__(self, architecture: Architecture, rating: Rating) -> float:
-        """The reward of a rated architecture."""
+    def __call__(self, architecture: Architecture, score: Score) -> float:
+        """The reward of an evaluated architecture."""
         ...
 
 
-def hard_reward(architecture: Architecture, rating: Rating) -> float:
-    """The rating: enough where budgets are kept by construction."""
-    return rating.value
+def hard_reward(architecture: Architecture, score: Score) -> float:
+    """The score: enough where budgets are kept by construction."""
+    return score.value
 
 
 @dataclass(frozen=True)
 class SoftReward:
-    """``rating * product over targets of (latency / target) ** exponent`` (MnasNet, 1807.11626, equation 2).
+    """``score * product over targets of (latency / target) ** exponent`` (MnasNet, 1807.11626, equation 2).
 
-    At the target it is the rating. With several targets each has its factor. An architecture that cannot run
+    At the target it is the score. With several targets each has its factor. An architecture that cannot run
     on a target has the reward 0.
 
     Attributes:
@@ -60,8 +60,8 @@ class SoftReward:
         if not -math.inf < self.exponent <= 0:
             raise ValueError(f"the exponent {self.exponent} is not finite, or rewards what is slow")
 
-    def __call__(self, architecture: Architecture, rating: Rating) -> float:
-        """The reward of a rated architecture, by the values of its latency estimates.
+    def __call__(self, architecture: Architecture, score: Score) -> float:
+        """The reward of an evaluated architecture, by the values of its latency estimates.
 
         Raises:
             EstimateError: a block was never measured.
@@ -72,4 +72,4 @@ class SoftReward:
         if math.inf in latencies.values():
             return 0.0
         ratios = (latency / self.targets_ns[target] for target, latency in latencies.items())
-        return rating.value * math.prod(math.pow(ratio, self.exponent) for ratio in ratios)
+        return score.value * math.prod(math.pow(ratio, self.exponent) for ratio in ratios)

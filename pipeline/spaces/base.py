@@ -106,7 +106,7 @@ class Block:
 
 @runtime_checkable
 class SearchSpace(Protocol):
-    """A set of architectures that can be drawn from and changed: all that an explorer needs.
+    """A set of architectures that can be drawn from and changed: all that a strategy needs.
 
     An outside class satisfies it without importing anything of ours, with architectures that have what
     ``Architecture`` has; ``tests/contracts/search_space.py`` holds the suite that it should pass.

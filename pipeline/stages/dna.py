@@ -1,4 +1,4 @@
-"""The stages of method ``dna``: teacher cut, blocks rated, the best networks selected and measured."""
+"""The stages of method ``dna``: teacher cut, blocks evaluated, the best networks selected and measured."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import BudgetError
-from pipeline.methods.dna.result import BlockRatings
-from pipeline.search.base import Rating
+from pipeline.methods.dna.result import BlockScores
+from pipeline.search.base import Score
 from pipeline.search.journal import Candidate
-from pipeline.spaces.dna import DnaSpace
-from pipeline.spaces.dna_config import DnaSpaceConfig, Shape
+from pipeline.spaces.dna.config import DnaSpaceConfig, Shape
+from pipeline.spaces.dna.space import DnaSpace
 from pipeline.stages.context import Context, training_versions
 from pipeline.stages.exploring import Learning
 from pipeline.stages.inputs import Data, FrozenTeacher
@@ -31,10 +31,10 @@ class Cut:
 
 
 @dataclass(frozen=True)
-class Ratings:
+class Scores:
     """Of every path of every block."""
 
-    blocks: tuple[BlockRatings, ...]
+    blocks: tuple[BlockScores, ...]
 
 
 def dna_space(context: Context, data: Data, teacher: FrozenTeacher) -> DnaSpace:
@@ -57,45 +57,45 @@ def dna_round(context: Context, task: Task, this: Round) -> Searched:
     """
     assert isinstance(task.space, DnaSpace)
     space, outlook = task.space, this.outlook
-    decided_by = _rating_inputs(context, task)
-    ratings = _ratings(context, task, space, decided_by)
+    decided_by = _score_inputs(context, task)
+    scores = _scores(context, task, space, decided_by)
 
     def compute(folder: Path) -> Searched:
         from pipeline.methods.dna.selecting import select_architectures
 
         count = context.recipe.search.evaluations + len(this.rejected)
         found = select_architectures(
-            space, ratings.blocks, outlook.latency_models, outlook.constraints.limits_ns, count=count
+            space, scores.blocks, outlook.latency_models, outlook.constraints.limits_ns, count=count
         )
         if not found.selected:
             raise BudgetError("no network of the space keeps the budgets", fix="loosen them")
-        candidates = [Candidate(each.architecture, Rating(-each.loss)) for each in found.selected]
+        candidates = [Candidate(each.architecture, Score(-each.loss)) for each in found.selected]
         learning = Learning(context, outlook, folder)
         order = shortlist(context, learning, candidates, this)
         return Searched(
             tuple(described(each, None, learning.outlook) for each in candidates),
             tuple(learning.measured.values()),
             tuple(order),
-            rated_by="loss",
+            evaluated_by="loss",
         )
 
-    inputs = {**round_inputs(context, this), "ratings": decided_by}
+    inputs = {**round_inputs(context, this), "scores": decided_by}
     value = context.work.stage("search", inputs, Searched, compute)
     context.reporter.note(
         f"search       {len(value.candidates)} networks selected, smallest loss "
-        f"{-(value.candidates[0].rating or 0.0):.4f}; {len(value.order)} measured within budget"
+        f"{-(value.candidates[0].score or 0.0):.4f}; {len(value.order)} measured within budget"
     )
     return value
 
 
-def _ratings(context: Context, task: Task, space: DnaSpace, inputs: dict[str, object]) -> Ratings:
+def _scores(context: Context, task: Task, space: DnaSpace, inputs: dict[str, object]) -> Scores:
     settings = context.recipe.dna
 
-    def compute(folder: Path) -> Ratings:
+    def compute(folder: Path) -> Scores:
         from pipeline.methods.dna.run import rate_blocks
 
-        with context.reporter.task("rating the blocks", "blocks") as advance:
-            return Ratings(
+        with context.reporter.task("score the blocks", "blocks") as advance:
+            return Scores(
                 rate_blocks(
                     space,
                     _cut_teacher(context, task.data, task.teacher),
@@ -109,13 +109,13 @@ def _ratings(context: Context, task: Task, space: DnaSpace, inputs: dict[str, ob
             )
 
     asked = context.recipe.model_dump(mode="json")
-    value = context.work.stage("ratings", inputs, Ratings, compute, asked=asked)
+    value = context.work.stage("scores", inputs, Scores, compute, asked=asked)
     paths = [sum(len(cell.values) for cell in block.cells) for block in value.blocks]
-    context.reporter.note(f"ratings      {' + '.join(map(str, paths))} paths of {len(paths)} blocks rated")
+    context.reporter.note(f"scores      {' + '.join(map(str, paths))} paths of {len(paths)} blocks evaluated")
     return value
 
 
-def _rating_inputs(context: Context, task: Task) -> dict[str, object]:
+def _score_inputs(context: Context, task: Task) -> dict[str, object]:
     return {
         "space": task.space.description,
         "teacher": _cut(context, task.data, task.teacher).digest,

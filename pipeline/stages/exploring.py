@@ -8,22 +8,22 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from pipeline.disk import write_atomically
-from pipeline.search.base import Rater, Rating
-from pipeline.search.constraints import Constraints
-from pipeline.search.explorers.base import ConstrainedExplorer
-from pipeline.search.explorers.evolution import EvolutionExplorer
+from pipeline.search.base import Evaluator, Score
+from pipeline.search.budgets.constraints import Constraints
+from pipeline.search.evaluators.workers import evaluated
 from pipeline.search.journal import Candidate, Journal
 from pipeline.search.loop import search
 from pipeline.search.rewards import Reward, hard_reward
-from pipeline.search.workers import rated
+from pipeline.search.strategies.base import ConstrainedStrategy
+from pipeline.search.strategies.evolution import EvolutionStrategy
 from pipeline.spaces.base import Architecture
 from pipeline.stages.context import Context
 from pipeline.stages.networks import MeasuredNetwork, SeenNetwork, measure_networks
 from pipeline.stages.outlook import Outlook
+from pipeline.work.disk import write_atomically
 
 _MEASURED_AT_A_TIME = 3
-"""Best rated candidates that are measured whole when the models are to learn."""
+"""Best evaluated candidates that are measured whole when the models are to learn."""
 
 _NETWORKS = TypeAdapter(tuple[MeasuredNetwork, ...])
 
@@ -58,8 +58,8 @@ class Learning:
             self._remember(networks)
         else:
             known = {architecture for _, architecture in self.measured}
-            ratings = {c.architecture: c.rating.value for c in candidates if c.rating is not None}
-            best = sorted(ratings.keys() - known, key=lambda each: (-ratings[each], each.identity))
+            scores = {c.architecture: c.score.value for c in candidates if c.score is not None}
+            best = sorted(scores.keys() - known, key=lambda each: (-scores[each], each.identity))
             networks = tuple(self.measure(best[:_MEASURED_AT_A_TIME]))
             write_atomically(path, _NETWORKS.dump_json(networks))
         self.outlook = self.outlook.learned(networks)
@@ -70,18 +70,18 @@ class Learning:
 
 
 class Known:
-    """A rater that knows some ratings already."""
+    """An evaluator that knows some scores already."""
 
-    def __init__(self, rater: Rater, ratings: Mapping[Architecture, Rating]) -> None:
-        self._rater, self._ratings = rater, ratings
+    def __init__(self, evaluator: Evaluator, scores: Mapping[Architecture, Score]) -> None:
+        self._evaluator, self._scores = evaluator, scores
 
-    def rate(self, architecture: Architecture) -> Rating:
-        """The rating known, else the rater's."""
-        return self._ratings.get(architecture) or self._rater.rate(architecture)
+    def evaluate(self, architecture: Architecture) -> Score:
+        """The score known, else the evaluator's."""
+        return self._scores.get(architecture) or self._evaluator.evaluate(architecture)
 
 
-class RewardedEvolution(EvolutionExplorer):
-    """Evolution by a reward in place of the rating."""
+class RewardedEvolution(EvolutionStrategy):
+    """Evolution by a reward in place of the score."""
 
     def __init__(
         self, constraints: Constraints, seed: int, reward: Reward, *, population_size: int, sample_size: int
@@ -89,22 +89,24 @@ class RewardedEvolution(EvolutionExplorer):
         super().__init__(constraints, seed, population_size=population_size, sample_size=sample_size)
         self._reward = reward
 
-    def learn(self, architecture: Architecture, rating: Rating) -> None:
+    def learn(self, architecture: Architecture, score: Score) -> None:
         """As evolution does."""
-        super().learn(architecture, Rating(self._reward(architecture, rating)))
+        super().learn(architecture, Score(self._reward(architecture, score)))
 
 
-def explore(context: Context, rater: Rater, learning: Learning, folder: Path, number: int) -> list[Candidate]:
+def explore(
+    context: Context, evaluator: Evaluator, learning: Learning, folder: Path, number: int
+) -> list[Candidate]:
     """The candidates of a search, in the order in which they were asked for.
 
     Every ``search.measure_every`` candidates the models learn, and the search goes on under the new ones, as
     long as by them any network keeps the budgets: else measuring decides in the end.
     """
     settings = context.recipe.search
-    explorer = explorer_of(context, learning.outlook, number)
+    strategy = strategy_of(context, learning.outlook, number)
     found: list[Candidate] = []
     with ExitStack() as shown:
-        advance = shown.enter_context(context.reporter.task("rating candidates", "candidates"))
+        advance = shown.enter_context(context.reporter.task("score candidates", "candidates"))
 
         def on_candidate(done: int, total: int, candidate: Candidate) -> None:
             nonlocal advance
@@ -114,40 +116,40 @@ def explore(context: Context, rater: Rater, learning: Learning, folder: Path, nu
                 shown.close()
                 learning.learn(found)
                 if learning.outlook.constraints.certificate.reachable:
-                    explorer.constraints = learning.outlook.constraints
-                advance = shown.enter_context(context.reporter.task("rating candidates", "candidates"))
+                    strategy.constraints = learning.outlook.constraints
+                advance = shown.enter_context(context.reporter.task("score candidates", "candidates"))
 
         return search(
-            explorer, rater, settings.evaluations, folder / "journal.jsonl", on_progress=on_candidate
+            strategy, evaluator, settings.evaluations, folder / "journal.jsonl", on_progress=on_candidate
         )
 
 
-def explorer_of(context: Context, outlook: Outlook, number: int) -> ConstrainedExplorer:
-    """The recipe's explorer, fresh, for a round of the search."""
+def strategy_of(context: Context, outlook: Outlook, number: int) -> ConstrainedStrategy:
+    """The recipe's strategy, fresh, for a round of the search."""
     recipe = context.recipe
     settings, constraints, seed = recipe.search, outlook.constraints, recipe.seed + number - 1
     reward = outlook.reward(settings.exponent, everywhere=recipe.method == "akd") or hard_reward
-    match settings.explorer:
+    match settings.strategy:
         case "random":
-            from pipeline.search.explorers.random_explorer import RandomExplorer
+            from pipeline.search.strategies.random_search import RandomStrategy
 
-            return RandomExplorer(constraints, seed)
+            return RandomStrategy(constraints, seed)
         case "nsga2":
-            from pipeline.search.explorers.nsga2 import NSGA2Explorer
+            from pipeline.search.strategies.nsga2 import NSGA2Strategy
 
-            return NSGA2Explorer(
+            return NSGA2Strategy(
                 constraints, seed, population_size=settings.population, offspring=settings.population
             )
         case "policy":
-            from pipeline.search.explorers.policy import PolicyExplorer, PolicySettings
+            from pipeline.search.strategies.policy import PolicySettings, PolicyStrategy
 
             learning = PolicySettings() if settings.algorithm == "ppo" else PolicySettings(clip=None)
-            return PolicyExplorer(constraints, seed, reward=reward, settings=learning)
+            return PolicyStrategy(constraints, seed, reward=reward, settings=learning)
         case "predictor":
-            from pipeline.search.explorers.predictor import INITIAL, PredictorExplorer
+            from pipeline.search.strategies.predictor import INITIAL, PredictorStrategy
 
             initial = max(2, min(INITIAL, settings.evaluations // 3))
-            return PredictorExplorer(constraints, seed, reward=reward, initial=initial)
+            return PredictorStrategy(constraints, seed, reward=reward, initial=initial)
         case _:
             return RewardedEvolution(
                 constraints,
@@ -158,12 +160,12 @@ def explorer_of(context: Context, outlook: Outlook, number: int) -> ConstrainedE
             )
 
 
-def rate_again(rater: Rater, architectures: Sequence[Architecture], journal: Path) -> list[Candidate]:
-    """Rate these in order; what the journal holds is not rated again."""
+def rate_again(evaluator: Evaluator, architectures: Sequence[Architecture], journal: Path) -> list[Candidate]:
+    """Rate these in order; what the journal holds is not evaluated again."""
     with Journal(journal) as written:
         known = {past.architecture: past for past in written.past}
         for architecture in architectures:
             if architecture not in known:
-                known[architecture] = rated(rater, architecture)
+                known[architecture] = evaluated(evaluator, architecture)
                 written.append(known[architecture])
     return [known[architecture] for architecture in architectures]

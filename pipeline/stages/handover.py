@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from devices.digests import file_digest
-from devices.statistics import Interval
+from devices.measurement.statistics import Interval
 from devices.target import Target
 from latency_db.estimate import Estimate
 from pipeline.bundle import BundleContent, TargetContent, read_bundle, write_bundle
@@ -28,7 +28,7 @@ from pipeline.stages.context import Context, versions
 from pipeline.stages.inputs import FrozenTeacher
 from pipeline.stages.latency import Feasible, Tables
 from pipeline.stages.networks import MeasuredNetwork
-from pipeline.stages.search import RatedCandidate, Searched
+from pipeline.stages.search import EvaluatedCandidate, Searched
 from pipeline.stages.space import Task
 from pipeline.stages.winner import Winner
 
@@ -155,10 +155,10 @@ def _target(space: Space, target: Target, findings: Findings) -> TargetReport:
         limit_ns=feasible.limits_ns[name],
         candidates=tuple(
             CandidatePoint(
-                str(c.architecture), c.rating, c.spread, c.estimates[name], c.architecture == architecture
+                str(c.architecture), c.score, c.spread, c.estimates[name], c.architecture == architecture
             )
             for c in searched.candidates
-            if c.rating is not None and searched.rated_by == "accuracy"
+            if c.score is not None and searched.evaluated_by == "accuracy"
         ),
         comparisons=(
             *_comparisons(feasible.calibration, name, fitted=True),
@@ -189,7 +189,7 @@ def _blocks(
 
 
 def _estimates(searched: Searched, architecture: Architecture) -> Mapping[str, Estimate]:
-    found: list[RatedCandidate] = [c for c in searched.candidates if c.architecture == architecture]
+    found: list[EvaluatedCandidate] = [c for c in searched.candidates if c.architecture == architecture]
     return found[0].estimates if found else {}
 
 

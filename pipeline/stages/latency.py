@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from devices.measurement import Measurement, MeasurementFailure, Outcome, Verdict
+from devices.measurement.measurement import Measurement, MeasurementFailure, Outcome, Verdict
 from devices.target import Target
 from latency_db.errors import EstimateError
-from latency_db.network_model import MIN_NETWORKS, NetworkModel
-from latency_db.table import LatencyTable
+from latency_db.models.network_model import MIN_NETWORKS, NetworkModel
+from latency_db.tables.table import LatencyTable
 from pipeline.errors import BudgetError
 from pipeline.export.base import block_workload, exporter_identity, format_of
-from pipeline.search.feasibility import Feasibility
+from pipeline.search.budgets.feasibility import Feasibility
 from pipeline.spaces.base import Architecture, Block, Space
 from pipeline.stages.context import Context
 from pipeline.stages.measuring import Part, measure_parts
@@ -23,7 +23,7 @@ from pipeline.stages.networks import MeasuredNetwork, SeenNetwork, measure_netwo
 from pipeline.stages.outlook import Outlook, block_identities, fit_model
 from pipeline.stages.space import Task
 from pipeline.stages.teacher_parts import TeacherLatency, teacher_latency, teacher_parts
-from pipeline.tables.traits import traits_of
+from pipeline.tables.block_sizes import traits_of
 
 
 @dataclass(frozen=True)

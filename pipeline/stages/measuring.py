@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from devices.measurement import MeasuringProtocol, Outcome, Reason
+from devices.measurement.measurement import MeasuringProtocol, Outcome, Reason
 from devices.target import Target
-from latency_db.builder import measured, stored
-from latency_db.keys import Workload
-from latency_db.store import Store
+from latency_db.store.keys import Workload
+from latency_db.store.store import Store
+from latency_db.tables.outcomes import measured, stored
 from pipeline.export.base import Format, format_of
 from pipeline.progress import Reporter
 
@@ -72,7 +72,7 @@ def measure_parts(
         context: of the run.
         parts: what to measure, by target.
         what: the parts in a word, for progress lines.
-        again: as of ``latency_db.builder.measured``.
+        again: as of ``latency_db.tables.outcomes.measured``.
         deadline_s: as there; what is not measured by then has no outcome.
     """
     outcomes: dict[Target, dict[str, Outcome]] = {}

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from functools import partial
 
 from pipeline.spaces.base import Space
-from pipeline.spaces.mobile import MobileSpace
+from pipeline.spaces.mobile.space import MobileSpace
 from pipeline.stages.context import Context
 from pipeline.stages.dna import dna_round, dna_space
 from pipeline.stages.inputs import Data, FrozenTeacher
-from pipeline.stages.rating import ratings_of
+from pipeline.stages.score import scores_of
 from pipeline.stages.search import Round, Searched, search_round
 from pipeline.stages.space import Task
 
@@ -31,4 +31,4 @@ def searcher(context: Context, task: Task) -> Callable[[Round], Searched]:
     """What does one round of the method's search."""
     if context.recipe.method == "dna":
         return partial(dna_round, context, task)
-    return partial(search_round, context, ratings_of(context, task))
+    return partial(search_round, context, scores_of(context, task))

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from devices.measurement import Measurement, Outcome, Verdict
-from devices.statistics import Interval
+from devices.measurement.measurement import Measurement, Outcome, Verdict
+from devices.measurement.statistics import Interval
 from devices.target import Target
 from latency_db.estimate import Estimate
 from pipeline.export.base import format_of, network_workload
@@ -25,7 +25,7 @@ class SeenNetwork:
         target: as text.
         measured: its latency.
         verdict: how far that may be trusted; never invalid.
-        pace_ns: how fast the machine was meanwhile (``Measurement.pace_ns``), where that is known.
+        canary_ns: how fast the machine was meanwhile (``Measurement.canary_ns``), where that is known.
         batch: when the batch began in which it was measured.
         scored: whether its error counts for the interval of a model: not where it was chosen as an extreme.
     """
@@ -34,7 +34,7 @@ class SeenNetwork:
     target: str
     measured: Interval
     verdict: Verdict
-    pace_ns: float | None
+    canary_ns: float | None
     batch: str
     scored: bool
 
@@ -50,7 +50,7 @@ class SeenNetwork:
             str(target),
             outcome.latency,
             outcome.verdict,
-            outcome.pace_ns,
+            outcome.canary_ns,
             outcome.started_at,
             scored,
         )

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from latency_db.estimate import Estimate
-from latency_db.network_model import NetworkModel
-from latency_db.table import LatencyTable
-from pipeline.search.constraints import Constraints
+from latency_db.models.network_model import NetworkModel
+from latency_db.tables.table import LatencyTable
+from pipeline.search.budgets.constraints import Constraints
 from pipeline.search.latency import TableLatencyModel
 from pipeline.search.rewards import SoftReward
 from pipeline.spaces.base import Architecture, Space
@@ -58,7 +58,7 @@ class Outlook:
         return self.constraints.estimates(architecture)
 
     def reward(self, exponent: float, *, everywhere: bool) -> SoftReward | None:
-        """Of rating and latency on the soft targets, or on all; ``None`` if there are none."""
+        """Of score and latency on the soft targets, or on all; ``None`` if there are none."""
         wanted = {n: limit for n, limit in self.limits_ns.items() if everywhere or n in self.soft}
         return SoftReward(self.latency_models, wanted, exponent) if wanted else None
 
@@ -91,7 +91,7 @@ def fit_model(space: Space, table: LatencyTable, networks: Sequence[SeenNetwork]
         [block_identities(space, each.architecture) for each in networks],
         [each.measured.value_ns for each in networks],
         scored=scored or None,
-        paces_ns=[each.pace_ns for each in networks],
+        canaries_ns=[each.canary_ns for each in networks],
         batches=[each.batch for each in networks],
     )
 

@@ -1,4 +1,4 @@
-"""Stage ``search``: candidates within the budgets, rated in short; the best of them measured whole."""
+"""Stage ``search``: candidates within the budgets, evaluated in short; the best of them measured whole."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from latency_db.estimate import Estimate
-from latency_db.network_model import NetworkModel
-from pipeline.search.base import LeveledRater, Rater, Rating
+from latency_db.models.network_model import NetworkModel
+from pipeline.search.base import Evaluator, LeveledEvaluator, Score
 from pipeline.search.journal import Candidate
 from pipeline.search.rewards import hard_reward
 from pipeline.spaces.base import Architecture
@@ -20,34 +20,34 @@ from pipeline.stages.networks import MeasuredNetwork
 from pipeline.stages.outlook import Outlook
 
 _SHORTLIST_ROUND = 4
-"""Candidates measured whole at a time, best rated first, until enough keep their budgets."""
+"""Candidates measured whole at a time, best evaluated first, until enough keep their budgets."""
 
 
 @dataclass(frozen=True)
-class RatedCandidate:
-    """A candidate with its rating, or the reason why it has none.
+class EvaluatedCandidate:
+    """A candidate with its score, or the reason why it has none.
 
     Attributes:
-        architecture: what was rated.
-        rating: in short; ``None`` if that failed.
-        spread: one standard error of the rating, if known.
-        failure: why there is no rating.
+        architecture: what was evaluated.
+        score: in short; ``None`` if that failed.
+        spread: one standard error of the score, if known.
+        failure: why there is no score.
         estimates: latency by target, from the models at the end of the search.
-        rerating: of the best ones, from other weights and on all images, if asked for.
+        reevaluation: of the best ones, from other weights and on all images, if asked for.
     """
 
     architecture: Architecture
-    rating: float | None
+    score: float | None
     spread: float | None
     failure: str | None
     estimates: Mapping[str, Estimate]
-    rerating: float | None = None
+    reevaluation: float | None = None
 
     @property
     def candidate(self) -> Candidate:
         """As the search saw it."""
-        rating = None if self.rating is None else Rating(self.rating, self.spread)
-        return Candidate(self.architecture, rating, self.failure)
+        score = None if self.score is None else Score(self.score, self.spread)
+        return Candidate(self.architecture, score, self.failure)
 
 
 @dataclass(frozen=True)
@@ -55,25 +55,26 @@ class Searched:
     """All candidates, best first; those of them that were measured whole; the order in which to try.
 
     Attributes:
-        candidates: every candidate that was rated or failed, those of earlier rounds as far as they are
-            within the tighter limits; those rated again stand before the others.
+        candidates: every candidate that was evaluated or failed, those of earlier rounds as far as they are
+            within the tighter limits; those evaluated again stand before the others.
         measured: whole-network measurements of the best candidates, with untrained weights, each beside what
             was predicted before.
         order: architectures to train in full, best first; none measured over a budget.
-        rated_by: what a rating is: accuracy on the validation slice, or the loss of the blocks with a minus.
+        evaluated_by: what a score is: accuracy on the validation slice, or the loss of the blocks with a
+            minus.
     """
 
-    candidates: tuple[RatedCandidate, ...]
+    candidates: tuple[EvaluatedCandidate, ...]
     measured: tuple[MeasuredNetwork, ...]
     order: tuple[Architecture, ...]
-    rated_by: Literal["accuracy", "loss"] = "accuracy"
+    evaluated_by: Literal["accuracy", "loss"] = "accuracy"
 
 
 @dataclass(frozen=True)
-class Ratings:
-    """What makes the rater, when one is needed, and all that decides its ratings, as JSON."""
+class Scores:
+    """What makes the evaluator, when one is needed, and all that decides its scores, as JSON."""
 
-    make: Callable[[], Rater]
+    make: Callable[[], Evaluator]
     decided_by: Any
 
 
@@ -84,7 +85,7 @@ class Round:
     Attributes:
         outlook: what is known of latencies.
         number: 1 for the first.
-        known: candidates of earlier rounds, which are not rated again.
+        known: candidates of earlier rounds, which are not evaluated again.
         rejected: identities of architectures that broke a budget when they were verified.
     """
 
@@ -94,7 +95,7 @@ class Round:
     rejected: frozenset[str] = frozenset()
 
 
-def search_round(context: Context, ratings: Ratings, this: Round) -> Searched:
+def search_round(context: Context, scores: Scores, this: Round) -> Searched:
     """Rate candidates drawn under the upper end of their estimated latency, and put them in order.
 
     Raises:
@@ -105,23 +106,25 @@ def search_round(context: Context, ratings: Ratings, this: Round) -> Searched:
     settings = recipe.search
     inputs = {
         **round_inputs(context, this),
-        "ratings": ratings.decided_by,
+        "scores": scores.decided_by,
         "method": recipe.method,
         "search": settings.model_dump(mode="json", exclude={"finalists", "rounds"}),
     }
 
     def compute(folder: Path) -> Searched:
-        rater, learning = ratings.make(), Learning(context, outlook, folder)
-        known = {each.architecture: each.rating for each in this.known if each.rating is not None}
-        fresh = explore(context, Known(rater, known), learning, folder, this.number)
+        evaluator, learning = scores.make(), Learning(context, outlook, folder)
+        known = {each.architecture: each.score for each in this.known if each.score is not None}
+        fresh = explore(context, Known(evaluator, known), learning, folder, this.number)
         within = [each for each in this.known if outlook.constraints.feasible(each.architecture)]
         every = {each.architecture: each for each in (*within, *fresh)}
         ranked = _ranked(context, learning.outlook, list(every.values()))
-        best, rest = ranked[: settings.rerated], ranked[settings.rerated :]
+        best, rest = ranked[: settings.reevaluated], ranked[settings.reevaluated :]
         again: dict[Architecture, Candidate] = {}
-        if best and isinstance(rater, LeveledRater):
-            reratings = rate_again(rater.at(1), [each.architecture for each in best], folder / "again.jsonl")
-            best = _ranked(context, learning.outlook, reratings)
+        if best and isinstance(evaluator, LeveledEvaluator):
+            reevaluations = rate_again(
+                evaluator.at(1), [each.architecture for each in best], folder / "again.jsonl"
+            )
+            best = _ranked(context, learning.outlook, reevaluations)
             again = {each.architecture: each for each in best}
         ranked = [*best, *rest]
         order = shortlist(context, learning, ranked, this)
@@ -135,21 +138,21 @@ def search_round(context: Context, ratings: Ratings, this: Round) -> Searched:
         )
 
     value = context.work.stage("search", inputs, Searched, compute, asked=recipe.model_dump(mode="json"))
-    failed = sum(candidate.rating is None for candidate in value.candidates)
+    failed = sum(candidate.score is None for candidate in value.candidates)
     context.reporter.note(
-        f"search       {len(value.candidates)} candidates rated, {failed} failed; "
-        f"best {value.candidates[0].rating or 0.0:.2%} on the validation slice; "
+        f"search       {len(value.candidates)} candidates evaluated, {failed} failed; "
+        f"best {value.candidates[0].score or 0.0:.2%} on the validation slice; "
         f"{len(value.order)} measured within budget"
     )
     return value
 
 
 def _ranked(context: Context, outlook: Outlook, candidates: Sequence[Candidate]) -> list[Candidate]:
-    """The best first: by the rating, and by the latency where a budget is soft; failures last."""
+    """The best first: by the score, and by the latency where a budget is soft; failures last."""
     reward = outlook.reward(context.recipe.search.exponent, everywhere=False) or hard_reward
 
     def merit(candidate: Candidate) -> float:
-        return -math.inf if candidate.rating is None else reward(candidate.architecture, candidate.rating)
+        return -math.inf if candidate.score is None else reward(candidate.architecture, candidate.score)
 
     return sorted(candidates, key=merit, reverse=True)
 
@@ -161,7 +164,7 @@ def shortlist(
     hopeful = [
         each.architecture
         for each in candidates
-        if each.rating is not None and each.architecture.identity not in this.rejected
+        if each.score is not None and each.architecture.identity not in this.rejected
     ]
     order: list[Architecture] = []
     for start in range(0, len(hopeful), _SHORTLIST_ROUND):
@@ -177,21 +180,21 @@ def shortlist(
     return order
 
 
-def described(candidate: Candidate, again: Candidate | None, outlook: Outlook) -> RatedCandidate:
-    """A candidate with what is predicted of it, and perhaps rated again."""
-    rating, rerating = candidate.rating, again.rating if again else None
-    return RatedCandidate(
+def described(candidate: Candidate, again: Candidate | None, outlook: Outlook) -> EvaluatedCandidate:
+    """A candidate with what is predicted of it, and perhaps evaluated again."""
+    score, reevaluation = candidate.score, again.score if again else None
+    return EvaluatedCandidate(
         candidate.architecture,
-        rating.value if rating else None,
-        rating.spread if rating else None,
+        score.value if score else None,
+        score.spread if score else None,
         candidate.failure,
         outlook.estimates(candidate.architecture),
-        rerating.value if rerating else None,
+        reevaluation.value if reevaluation else None,
     )
 
 
 def round_inputs(context: Context, this: Round) -> dict[str, Any]:
-    """What decides a round besides the ratings, as JSON."""
+    """What decides a round besides the scores, as JSON."""
     outlook = this.outlook
     return {
         "space": outlook.space.description,
@@ -210,13 +213,13 @@ def _coefficients(model: NetworkModel) -> list[float]:
     return [model.scale, model.per_block_ns, model.fixed_ns, model.upper_factor, *per_byte]
 
 
-def describe(candidate: RatedCandidate, searched: Searched) -> dict[str, Any]:
+def describe(candidate: EvaluatedCandidate, searched: Searched) -> dict[str, Any]:
     """A candidate as JSON for people's tools."""
     measured = [each for each in searched.measured if each.architecture == candidate.architecture]
     return {
         "architecture": dict(candidate.architecture.choices),
-        "rating": candidate.rating,
-        "rerating": candidate.rerating,
+        "score": candidate.score,
+        "reevaluation": candidate.reevaluation,
         "spread": candidate.spread,
         "failure": candidate.failure,
         "predicted_ms": {name: e.value_ns / 1e6 for name, e in candidate.estimates.items()},

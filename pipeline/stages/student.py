@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from devices.digests import file_digest
-from devices.measurement import Verdict
+from devices.measurement.measurement import Verdict
 from devices.target import Target
+from pipeline.acceptance import TargetVerdict, verify_artifact
 from pipeline.compile import Artifact, compile_artifact
 from pipeline.distill.settings import EpochRecord
 from pipeline.export.base import Format, exporter_versions, format_of
@@ -18,7 +19,6 @@ from pipeline.export.parity import Parity
 from pipeline.spaces.base import Architecture, Space
 from pipeline.stages.context import Context, training_versions
 from pipeline.stages.space import Task
-from pipeline.verify import TargetVerdict, verify_artifact
 
 if TYPE_CHECKING:
     from torch import nn

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from devices.measurement import Verdict
+from devices.measurement.measurement import Verdict
+from pipeline.acceptance import TargetVerdict
 from pipeline.budget import Budget
 from pipeline.spaces.base import Architecture
 from pipeline.stages.context import Context
@@ -23,7 +24,6 @@ from pipeline.stages.student import (
     export,
     verify,
 )
-from pipeline.verify import TargetVerdict
 
 
 @dataclass(frozen=True)

@@ -9,18 +9,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from devices.measurement import Measurement, Outcome, Verdict
+from devices.measurement.measurement import Measurement, Outcome, Verdict
 from devices.target import Target
-from latency_db.builder import stored
-from latency_db.calibration import is_random, order, spread
 from latency_db.errors import EstimateError
-from latency_db.network_model import NetworkModel
-from latency_db.table import LatencyTable
+from latency_db.models.calibration import is_random, order, spread
+from latency_db.models.network_model import NetworkModel
+from latency_db.tables.outcomes import stored
+from latency_db.tables.table import LatencyTable
 from pipeline.export.base import Format, block_workload, format_of, network_workload
 from pipeline.spaces.base import Architecture, Block, Space
 from pipeline.stages.measuring import Part, measure_parts
+from pipeline.tables.block_sizes import traits_of
 from pipeline.tables.request import Bench
-from pipeline.tables.traits import traits_of
 
 NETWORKS = 60
 """Whole networks that are measured beside the blocks."""
@@ -85,8 +85,8 @@ def load(space: Space, target: Target, bench: Bench) -> Built:
     """
     table, missing = load_table(space, target, bench)
     if missing:
-        from devices.measure import probe
-        from latency_db.keys import Key
+        from devices.measuring.batch import probe
+        from latency_db.store.keys import Key
 
         key = Key.of(block_workload(missing[0], format_of(target)), *probe(target), bench.protocol)
         raise EstimateError(
@@ -107,11 +107,11 @@ def load(space: Space, target: Target, bench: Bench) -> Built:
         [block_names(space, network) for _, network, _ in ran],
         [outcome.latency.value_ns for *_, outcome in ran],
         scored=scored or None,
-        paces_ns=[outcome.pace_ns for *_, outcome in ran],
+        canaries_ns=[outcome.canary_ns for *_, outcome in ran],
         batches=[outcome.started_at for *_, outcome in ran],
     )
     networks = tuple(
-        (network, outcome.latency.value_ns / table.slowness(outcome.pace_ns)) for _, network, outcome in ran
+        (network, outcome.latency.value_ns / table.slowdown(outcome.canary_ns)) for _, network, outcome in ran
     )
     return Built(table, model, networks)
 

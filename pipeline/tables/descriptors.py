@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from latency_db.table import BlockTraits
+from latency_db.tables.table import BlockTraits
 from pipeline.spaces.base import Block
-from pipeline.tables.traits import traits_of
+from pipeline.tables.block_sizes import traits_of
 
 FEW_VALUES = 4
 """Up to so many values of an argument are kinds of their own too: runtimes favour some kernel sizes."""

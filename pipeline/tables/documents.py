@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from latency_db.errors import EstimateError
-from pipeline.disk import disk_errors, write_atomically
+from pipeline.work.disk import disk_errors, write_atomically
 
 T = TypeVar("T")
 

@@ -13,14 +13,14 @@ from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 
-from devices.measurement import MeasuringProtocol
+from devices.measurement.measurement import MeasuringProtocol
 from latency_db.errors import EstimateError
-from latency_db.store import Store
+from latency_db.store.store import Store
 from pipeline.errors import RecipeError
 from pipeline.progress import Reporter
 from pipeline.spaces.base import Space
-from pipeline.spaces.mobile import MobileSpace
-from pipeline.spaces.mobile_config import MobileSpaceConfig, Preset, SpaceConfig
+from pipeline.spaces.mobile.config import MobileSpaceConfig, Preset, SpaceConfig
+from pipeline.spaces.mobile.space import MobileSpace
 
 _SHAPE = re.compile(r"(?:(?P<channels>[1-9]\d{0,3})x)?(?P<height>[1-9]\d{0,3})x(?P<width>[1-9]\d{0,3})")
 
@@ -69,7 +69,7 @@ def find_space(name: str, shape: str, classes: int) -> Space:
             why="it is neither a known space nor a file",
             fix="write mobile or akd, or the path of a recipe whose [space] is meant",
         )
-    from pipeline.recipe import load_recipe
+    from pipeline.recipe.loading import load_recipe
 
     return MobileSpace.from_config(load_recipe(name, [])[0].space, size, classes)
 

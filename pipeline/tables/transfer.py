@@ -10,16 +10,16 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from devices.measurement import Measurement, MeasurementFailure, Outcome
+from devices.measurement.measurement import Measurement, MeasurementFailure, Outcome
 from devices.target import Target
-from latency_db.builder import stored
-from latency_db.calibration import is_random
 from latency_db.errors import EstimateError
 from latency_db.estimate import Estimate
-from latency_db.network_model import NetworkModel
-from latency_db.table import TableKey
-from latency_db.transfer import Transfer
-from latency_db.transferred import TransferredModel
+from latency_db.few_shot.transfer import Transfer
+from latency_db.few_shot.transferred import TransferredModel
+from latency_db.models.calibration import is_random
+from latency_db.models.network_model import NetworkModel
+from latency_db.tables.outcomes import stored
+from latency_db.tables.table import TableKey
 from pipeline.export.base import format_of
 from pipeline.spaces.base import Architecture, Block, Space
 from pipeline.stages.measuring import measure_parts
@@ -164,8 +164,8 @@ class _Rows:
 
     def choose(self, count: int) -> list[int]:
         """The rows to measure next; none where nothing is left."""
-        pace_ns = _usual_pace_ns(self.outcomes.values())
-        latencies = {row: _latency_ns(each, pace_ns) for row, each in self.outcomes.items()}
+        canary_ns = _usual_canary_ns(self.outcomes.values())
+        latencies = {row: _latency_ns(each, canary_ns) for row, each in self.outcomes.items()}
         latencies = dict.fromkeys(self._infeasible(), math.nan) | latencies
         index, measured_ns = np.array(list(latencies), np.int64), np.array(list(latencies.values()))
         count = min(count, len(self.parts) - len(index))
@@ -200,9 +200,9 @@ class _Rows:
                 why=next((f"{each.reason.code}: {each.reason.detail}" for each in failed.values()), ""),
                 fix=f"one block and {FEWEST_NETWORKS} random networks are needed: ask for more samples",
             )
-        pace_ns = _usual_pace_ns(ran.values())
+        canary_ns = _usual_canary_ns(ran.values())
         index = np.array(list(ran), np.int64)
-        measured_ns = np.array([_latency_ns(each, pace_ns) for each in ran.values()])
+        measured_ns = np.array([_latency_ns(each, canary_ns) for each in ran.values()])
         fit = self._transfer.fit(index, measured_ns, COVERAGE)
         factor, coverage = self._transfer.calibrate(index, measured_ns, drawn, COVERAGE)
         names = [block.identity for block in self._blocks]
@@ -230,7 +230,7 @@ class _Rows:
             upper_factor=factor,
             coverage=coverage,
             fitted_networks=len(ran) - len(blocks),
-            pace_ns=pace_ns,
+            canary_ns=canary_ns,
         )
         others = [
             network
@@ -255,14 +255,16 @@ class _Rows:
         )
 
 
-def _usual_pace_ns(outcomes: Iterable[Outcome]) -> float | None:
-    paces = [each.pace_ns for each in outcomes if isinstance(each, Measurement) and each.pace_ns is not None]
+def _usual_canary_ns(outcomes: Iterable[Outcome]) -> float | None:
+    paces = [
+        each.canary_ns for each in outcomes if isinstance(each, Measurement) and each.canary_ns is not None
+    ]
     return median(paces) if paces else None
 
 
-def _latency_ns(outcome: Outcome, pace_ns: float | None) -> float:
+def _latency_ns(outcome: Outcome, canary_ns: float | None) -> float:
     """Latency at this pace of the machine; NaN of what could not run."""
     if isinstance(outcome, MeasurementFailure):
         return math.nan
-    slowness = outcome.pace_ns / pace_ns if outcome.pace_ns and pace_ns else 1.0
-    return outcome.latency.value_ns / slowness
+    slowdown = outcome.canary_ns / canary_ns if outcome.canary_ns and canary_ns else 1.0
+    return outcome.latency.value_ns / slowdown

@@ -6,15 +6,15 @@ import math
 from collections.abc import Sequence
 from statistics import median
 
-from devices.measurement import Measurement
-from latency_db.accuracy import Accuracy, accuracy
+from devices.measurement.measurement import Measurement
 from latency_db.errors import EstimateError
-from latency_db.network_model import NetworkModel
+from latency_db.models.accuracy import Accuracy, accuracy
+from latency_db.models.network_model import NetworkModel
 from pipeline.spaces.base import Architecture, Space
 from pipeline.tables.building import block_names, distinct_architectures, is_valid, measure_networks
 from pipeline.tables.request import Bench
 from pipeline.tables.transfer import Transferred
-from pipeline.tables.verification import FEWEST, Verified, VerifiedNetwork
+from pipeline.tables.validation import FEWEST, Verified, VerifiedNetwork
 
 
 def check(
@@ -58,7 +58,7 @@ def check(
             continue
         if not (isinstance(other, Measurement) and is_valid(other)):
             continue
-        paces = model.slowness(one.pace_ns), model.slowness(other.pace_ns)
+        paces = model.slowdown(one.canary_ns), model.slowdown(other.canary_ns)
         latencies = one.latency.value_ns, other.latency.value_ns
         networks.append(VerifiedNetwork(str(network), estimate, *latencies, *paces))
         compared.append(block_names(space, network))
@@ -68,14 +68,14 @@ def check(
             why=f"{len(fresh)} were drawn that are new; the others have no valid measurement",
             fix="leave the device to the measurement alone and run again, or check in a larger space",
         )
-    measured = [each.paced_ns for each in networks]
+    measured = [each.corrected_ns for each in networks]
     predicted = [each.predicted.value_ns for each in networks]
     intervals = [(each.predicted.low_ns, each.predicted.high_ns) for each in networks]
     return Verified(
         str(model.target),
         accuracy(measured, predicted, intervals, model.coverage),
         accuracy([each.measured_ns for each in networks], predicted, intervals, model.coverage),
-        accuracy([each.repeated_paced_ns for each in networks], measured),
+        accuracy([each.repeated_corrected_ns for each in networks], measured),
         _scaled_sources(space, transferred, sources, compared, measured),
         tuple(networks),
         len(fresh) - len(networks),
@@ -94,7 +94,7 @@ def _scaled_sources(
     ran = [
         (
             block_names(space, sample.what),
-            sample.outcome.latency.value_ns / model.slowness(sample.outcome.pace_ns),
+            sample.outcome.latency.value_ns / model.slowdown(sample.outcome.canary_ns),
         )
         for sample in transferred.networks
         if isinstance(sample.outcome, Measurement)

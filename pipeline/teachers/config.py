@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipeline.distill.settings import TrainingSettings
-from pipeline.paths import RecipePath
+from pipeline.recipe.paths import RecipePath
 
 _OWN_KEYS = {
     "train": {"width", "depth"},

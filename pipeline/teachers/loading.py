@@ -14,7 +14,6 @@ from torch import nn
 
 from devices.digests import file_digest, value_digest
 from pipeline.data.base import Dataset
-from pipeline.disk import write_atomically
 from pipeline.distill.settings import EpochRecord, TrainingSettings
 from pipeline.distill.training import TrainingDiverged, fit
 from pipeline.errors import TeacherError
@@ -23,6 +22,7 @@ from pipeline.teachers.convnet import ConvNet
 from pipeline.teachers.exported import load_exported
 from pipeline.teachers.teacher import AdaptedNetwork, Member, Teacher
 from pipeline.teachers.weights import fit_weights, read_weights, weights_bytes
+from pipeline.work.disk import write_atomically
 
 _HISTORY = TypeAdapter(tuple[EpochRecord, ...])
 

@@ -17,11 +17,11 @@ import pytest
 from devices.agent.agent import load
 from devices.connections import Connection, LocalConnection
 from devices.errors import MeasurementError, TargetError
-from devices.measure import Job, measure
-from devices.measurement import Measurement, MeasurementFailure, MeasuringProtocol
-from devices.operations import profile_operations
-from devices.predict import predict
-from devices.probe import identify
+from devices.measurement.measurement import Measurement, MeasurementFailure, MeasuringProtocol
+from devices.measuring.batch import Job, measure
+from devices.measuring.probe import identify
+from devices.requests.operations import profile_operations
+from devices.requests.predict import predict
 from devices.runtimes import AgentRuntime, Runtime, find_runtime
 from devices.target import PRECISIONS, Target
 

@@ -10,7 +10,7 @@ from arm64 import arm64_tree
 from hostile_runtime import hostile_runtime
 from tiny_models import write_tiny_onnx, write_tiny_tflite
 
-import devices.measure
+import devices.measuring.batch
 import devices.runtimes
 from devices.target import Target
 
@@ -33,7 +33,7 @@ def tiny_tflite(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def undisturbed(monkeypatch: pytest.MonkeyPatch) -> None:
     """No launch is void, however busy the machine of the tests is."""
-    monkeypatch.setattr(devices.measure, "mark", lambda launches, protocol, *, cores: tuple(launches))
+    monkeypatch.setattr(devices.measuring.batch, "mark", lambda launches, protocol, *, cores: tuple(launches))
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from devices.measurement import (
+from devices.measurement.measurement import (
     Conditions,
     DeviceIdentity,
     Launch,

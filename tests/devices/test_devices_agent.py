@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from devices.agent import agent
-from devices.conditions import conditions_from_json
+from devices.measurement.conditions import conditions_from_json
 
 FOLDER = Path(agent.__file__).parent
 FILES = {name: str(path) for name, path in hostile_runtime().files().items()}

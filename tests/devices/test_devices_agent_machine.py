@@ -8,7 +8,7 @@ import time
 import numpy as np
 
 from devices.agent import machine
-from devices.conditions import conditions_from_json
+from devices.measurement.conditions import conditions_from_json
 
 
 def test_usage_sees_other_processes_and_this_one():

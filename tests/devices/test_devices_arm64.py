@@ -21,10 +21,10 @@ from tiny_models import INPUTS, tiny_reference
 
 from devices.connections.ssh import SshConnection
 from devices.errors import TargetError
-from devices.inventory import find_device
-from devices.measure import Job, measure, probe
-from devices.measurement import Measurement, MeasurementFailure
-from devices.predict import predict
+from devices.inventory.devices import find_device
+from devices.measurement.measurement import Measurement, MeasurementFailure
+from devices.measuring.batch import Job, measure, probe
+from devices.requests.predict import predict
 from devices.target import Target
 
 pytestmark = pytest.mark.slow

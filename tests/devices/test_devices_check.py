@@ -9,13 +9,13 @@ import pytest
 from hostile_runtime import hostile_runtime
 
 import devices.check
-import devices.devices_file
+import devices.inventory.devices_file
 from devices.check import DeviceReport, RuntimeReport, check_device, describe_device
 from devices.connections import LocalConnection
-from devices.devices_file import user_file, write_device
 from devices.errors import TargetError
-from devices.lock import device_lock
-from devices.measurement import Conditions, DeviceIdentity
+from devices.inventory.devices_file import user_file, write_device
+from devices.locking.lock import device_lock
+from devices.measurement.measurement import Conditions, DeviceIdentity
 from devices.runtimes import find_runtime
 
 IDENTITY = DeviceIdentity("aarch64", "Cortex-A76", 4, "Debian", "6.1", "0" * 64)
@@ -24,8 +24,8 @@ IDENTITY = DeviceIdentity("aarch64", "Cortex-A76", 4, "Debian", "6.1", "0" * 64)
 @pytest.fixture(autouse=True)
 def _own_devices(tmp_path, monkeypatch):
     """devices.toml of the test's own, with a kind of connection whose far end is a shell on this machine."""
-    entry = EntryPoint("shell", "local_shell:ShellConnection", devices.devices_file.ENTRY_POINTS)
-    monkeypatch.setattr(devices.devices_file, "entry_points", lambda group: [entry])
+    entry = EntryPoint("shell", "local_shell:ShellConnection", devices.inventory.devices_file.ENTRY_POINTS)
+    monkeypatch.setattr(devices.inventory.devices_file, "entry_points", lambda group: [entry])
     monkeypatch.setenv("LATHE_DEVICES", str(tmp_path / "devices.toml"))
     monkeypatch.chdir(tmp_path)
 

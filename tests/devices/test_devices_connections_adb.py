@@ -22,11 +22,11 @@ from ports import free_port
 from devices.connections import Connection
 from devices.connections.adb import AdbConnection
 from devices.errors import MeasurementError, TargetError
-from devices.inventory import find_device
-from devices.measurement import MeasuringProtocol
+from devices.inventory.devices import find_device
+from devices.measurement.measurement import MeasuringProtocol
 from devices.runtimes.base import Call, Identify, Measure
-from devices.runtimes.benchmark_model import BENCHMARK_MODEL
-from devices.runtimes.native import native_folder
+from devices.runtimes.native.base import native_folder
+from devices.runtimes.native.benchmark_model import BENCHMARK_MODEL
 from devices.target import Target
 
 NEEDED = ("adb", "mksh", "toybox")

@@ -75,7 +75,7 @@ class TestSshConnection(ConnectionContract):
 
 
 def test_packages_import_no_client_until_it_is_used():
-    code = "import sys, devices.connections, devices.inventory; print('asyncssh' in sys.modules)"
+    code = "import sys, devices.connections, devices.inventory.devices; print('asyncssh' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "False\n"
 
 

@@ -9,12 +9,12 @@ import pytest
 from made_up import made_up_measurement
 
 import devices.result_file
-from devices.compare import Comparison
 from devices.errors import MeasurementError
-from devices.measurement import Measurement, MeasurementFailure, Reason
-from devices.operations import OperationProfile
+from devices.measurement.measurement import Measurement, MeasurementFailure, Reason
+from devices.measuring.compare import Comparison
+from devices.requests.operations import OperationProfile
+from devices.requests.sustained import SustainedRun
 from devices.result_file import VERSION, Entry, ResultFile, read_results
-from devices.sustained import SustainedRun
 
 STORED = Path(__file__).parent / "stored_results"
 MEASUREMENT = made_up_measurement([[100, 101, 102]] * 5)

@@ -24,9 +24,9 @@ from tiny_models import (
 )
 
 from devices.errors import TargetError
-from devices.measure import Job, measure
-from devices.measurement import Measurement, MeasurementFailure, Placed
-from devices.operations import profile_operations
+from devices.measurement.measurement import Measurement, MeasurementFailure, Placed
+from devices.measuring.batch import Job, measure
+from devices.requests.operations import profile_operations
 from devices.runtimes import find_runtime
 from devices.runtimes.litert import LITERT
 from devices.runtimes.onnxruntime import ONNXRUNTIME, PROVIDERS

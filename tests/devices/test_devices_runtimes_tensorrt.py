@@ -17,19 +17,27 @@ import pytest
 from contracts.runtime import load_engine
 from tiny_models import write_tiny_onnx
 
-from devices import inventory
-from devices.conditions import conditions_from_json
 from devices.connections import Completed, LocalConnection
 from devices.errors import MeasurementError, TargetError
-from devices.inventory import runtime_of
-from devices.measure import Job, measure
-from devices.measurement import Measurement, MeasurementFailure, MeasuringProtocol
-from devices.probe import identify
+from devices.inventory import devices as inventory
+from devices.inventory.devices import runtime_of
+from devices.measurement.conditions import conditions_from_json
+from devices.measurement.measurement import Measurement, MeasurementFailure, MeasuringProtocol
+from devices.measuring.batch import Job, measure
+from devices.measuring.probe import identify
 from devices.runtimes import find_runtime
 from devices.runtimes.base import Call, Identify, Measure, Predict, ProfileOperations, Sustain
-from devices.runtimes.nvidia import parse_gpu_conditions
+from devices.runtimes.native.nvidia import parse_gpu_conditions
+from devices.runtimes.native.trtexec_output import (
+    failure,
+    inferences,
+    layers,
+    load_ns,
+    profile,
+    version,
+    warnings,
+)
 from devices.runtimes.tensorrt import TENSORRT, TRTEXEC
-from devices.runtimes.trtexec_output import failure, inferences, layers, load_ns, profile, version, warnings
 from devices.target import Target
 
 STANDIN = Path(__file__).parent / "trtexec_standin.py"
@@ -460,7 +468,7 @@ class TestOnGpu:
     def test_outputs_are_those_of_the_model(self, tiny_onnx, target):
         from tiny_models import INPUTS, tiny_reference
 
-        from devices.predict import predict
+        from devices.requests.predict import predict
 
         rows = np.random.default_rng(0).standard_normal((5, INPUTS), dtype=np.float32)
         np.testing.assert_allclose(

@@ -23,11 +23,11 @@ from tiny_models import INPUTS, OUTPUTS, tiny_module, tiny_reference, write_tiny
 
 from devices.connections import LocalConnection
 from devices.errors import LatheError
-from devices.measure import Job, measure
-from devices.measurement import Measurement, MeasurementFailure
-from devices.operations import profile_operations
-from devices.predict import predict
-from devices.probe import identify
+from devices.measurement.measurement import Measurement, MeasurementFailure
+from devices.measuring.batch import Job, measure
+from devices.measuring.probe import identify
+from devices.requests.operations import profile_operations
+from devices.requests.predict import predict
 from devices.runtimes.torch import TORCH
 from devices.target import Target
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from devices.errors import TargetError
-from devices.inventory import connected, find_device
+from devices.inventory.devices import connected, find_device
 from devices.target import PRECISIONS, Target
 
 names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]*", fullmatch=True)

@@ -7,7 +7,7 @@ import postgresql_server
 import pytest
 from postgresql_server import PostgresqlServer
 
-from latency_db.store import Store, open_store
+from latency_db.store.store import Store, open_store
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from devices.measurement import (
+from devices.measurement.measurement import (
     Conditions,
     DeviceIdentity,
     Launch,
@@ -19,7 +19,7 @@ from devices.measurement import (
     Usage,
     Verdict,
 )
-from latency_db.keys import Key, Workload
+from latency_db.store.keys import Key, Workload
 
 RUNTIME = RuntimeIdentity("onnxruntime", "1.20.0", "ab" * 32, "fp32", 1, ("arena",))
 DEVICE = DeviceIdentity("host", "some cpu", 2, "linux", "6.1", "machine-1")

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from latency_db.errors import StoreError
-from latency_db.evidence import evidence_rows
-from latency_db.importers import import_table
-from latency_db.store import Store, open_store
+from latency_db.published.importers import import_table
+from latency_db.published.latencies import evidence_rows
+from latency_db.store.store import Store, open_store
 
 CSV = """block,in_h,stride,count,mean_ms,var
 Conv,224,,949,4.5,0.25

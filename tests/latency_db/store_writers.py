@@ -13,7 +13,7 @@ import sys
 from measurement_samples import DEVICE, PROTOCOL, RUNTIME, block, measurement
 
 from latency_db.errors import StoreError
-from latency_db.store import open_store
+from latency_db.store.store import open_store
 
 
 def write(path: str, writer: int, rows: int) -> None:

@@ -21,17 +21,17 @@ from postgresql_server import PostgresqlServer
 from sqlalchemy import Engine, MetaData, create_engine, event, insert, select, text
 from sqlalchemy.exc import IntegrityError
 
-import latency_db.migrations
-from devices.measurement import Measurement, Verdict
-from latency_db import schema
+import latency_db.store.migrations
+from devices.measurement.measurement import Measurement, Verdict
 from latency_db.errors import StoreError
-from latency_db.evidence import evidence_rows
-from latency_db.keys import Key
-from latency_db.maintenance import check
-from latency_db.opening import backups_of, read_version
-from latency_db.rows import digest_of
-from latency_db.schema import SCHEMA_VERSION
-from latency_db.store import Store, open_store
+from latency_db.published.latencies import evidence_rows
+from latency_db.store import schema
+from latency_db.store.keys import Key
+from latency_db.store.maintenance import check
+from latency_db.store.opening import backups_of, read_version
+from latency_db.store.rows import digest_of
+from latency_db.store.schema import SCHEMA_VERSION
+from latency_db.store.store import Store, open_store
 
 DATA = Path(__file__).with_name("data")
 ROWS = {1: 6, 2: 7}
@@ -157,7 +157,7 @@ def test_a_second_open_changes_nothing_and_does_not_import_alembic(old: Path) ->
     open_store(str(old)).close()
     before = old.read_bytes()
     code = (
-        "import sys; from latency_db.store import open_store; open_store(sys.argv[1]).close();"
+        "import sys; from latency_db.store.store import open_store; open_store(sys.argv[1]).close();"
         "print('alembic' in sys.modules)"
     )
     ended = subprocess.run([sys.executable, "-c", code, old], capture_output=True, text=True, check=True)
@@ -296,7 +296,7 @@ def test_a_migration_is_refused_when_no_copy_can_be_made(
         backup = full
 
     monkeypatch.setattr(
-        "latency_db.opening.sqlite3.connect", lambda path, **_: real(path, factory=Unfinished)
+        "latency_db.store.opening.sqlite3.connect", lambda path, **_: real(path, factory=Unfinished)
     )
     with pytest.raises(StoreError, match="cannot be copied before its migration") as caught:
         open_store(str(old))
@@ -307,7 +307,7 @@ def test_a_migration_is_refused_when_no_copy_can_be_made(
 
 
 def test_two_processes_that_open_an_old_file_at_once_migrate_it_once(old: Path, schema_before: int) -> None:
-    code = "import sys; from latency_db.store import open_store; print(open_store(sys.argv[1]).count())"
+    code = "import sys; from latency_db.store.store import open_store; print(open_store(sys.argv[1]).count())"
     command = [sys.executable, "-c", code, str(old)]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     assert [process.communicate()[0] for process in both] == [f"{ROWS[schema_before]}\n"] * 2
@@ -327,7 +327,7 @@ def test_a_damaged_row_does_not_keep_the_others_from_migrating(old: Path, schema
 
 
 def test_migrations_lead_one_by_one_to_the_present_schema() -> None:
-    scripts = ScriptDirectory(str(Path(latency_db.migrations.__file__).parent))
+    scripts = ScriptDirectory(str(Path(latency_db.store.migrations.__file__).parent))
     revisions = [revision.revision for revision in scripts.walk_revisions()]
     assert revisions == [str(number) for number in range(SCHEMA_VERSION, 0, -1)]
 

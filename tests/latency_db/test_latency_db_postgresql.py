@@ -11,9 +11,9 @@ from measurement_samples import DEVICE, PROTOCOL, RUNTIME, block, key_of, measur
 from postgresql_server import PostgresqlServer
 from sqlalchemy import make_url
 
-from latency_db import database
 from latency_db.errors import StoreError
-from latency_db.store import Store, open_store
+from latency_db.store import database
+from latency_db.store.store import Store, open_store
 
 WRITERS = Path(__file__).with_name("store_writers.py")
 
@@ -147,7 +147,7 @@ def test_open_store_names_the_extra_when_the_driver_is_missing(monkeypatch: pyte
 
 def test_open_store_creates_the_tables_once_when_several_come_at_once(server: PostgresqlServer) -> None:
     url = server.new_database()
-    code = "import sys; from latency_db.store import open_store; print(open_store(sys.argv[1]).count())"
+    code = "import sys; from latency_db.store.store import open_store; print(open_store(sys.argv[1]).count())"
     command = [sys.executable, "-c", code, url]
     several = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     assert [process.communicate()[0] for process in several] == ["0\n"] * 3

@@ -6,7 +6,7 @@ import sys
 import textwrap
 from pathlib import Path
 
-from pipeline.disk import write_atomically
+from pipeline.work.disk import write_atomically
 
 
 def test_write_atomically_keeps_the_old_file_when_the_disk_fills_while_writing(tmp_path: Path) -> None:
@@ -16,7 +16,7 @@ def test_write_atomically_keeps_the_old_file_when_the_disk_fills_while_writing(t
         f"""
         import resource, signal, sys
         from pathlib import Path
-        from pipeline.disk import write_atomically
+        from pipeline.work.disk import write_atomically
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (100, {resource.RLIM_INFINITY}))
         try:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from pipeline.errors import WorkFolderError
-from pipeline.interrupted import begin
+from pipeline.work.interrupted import begin
 
 RECIPE: dict[str, Any] = {"name": "mine", "seed": 0, "target": [{"budget": "0.6x"}]}
 
@@ -49,11 +49,11 @@ def test_begin_anew_gives_up_what_was_interrupted_and_takes_it_up_when_it_is_ask
 ) -> None:
     changed = RECIPE | {"seed": 1}
     begin(tmp_path / "search-1", RECIPE, anew=False)
-    (tmp_path / "search-1" / "journal.jsonl").write_text("rated")
+    (tmp_path / "search-1" / "journal.jsonl").write_text("evaluated")
     begin(tmp_path / "search-2", changed, anew=True)
     begin(tmp_path / "search-2", changed, anew=False)
     finish(tmp_path / "search-2")
     begin(tmp_path / "search-1", RECIPE, anew=False)
-    assert (tmp_path / "search-1" / "journal.jsonl").read_text() == "rated"
+    assert (tmp_path / "search-1" / "journal.jsonl").read_text() == "evaluated"
     with pytest.raises(WorkFolderError):
         begin(tmp_path / "search-3", RECIPE | {"seed": 2}, anew=False)

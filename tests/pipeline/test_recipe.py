@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from pipeline.errors import RecipeError
-from pipeline.recipe import EMBEDDED, load_recipe, parse_recipe
+from pipeline.recipe.loading import EMBEDDED, load_recipe, parse_recipe
 
 
 def _minimal() -> dict[str, Any]:
@@ -89,7 +89,7 @@ def test_parse_recipe_says_what_is_missing(missing: str) -> None:
         ({"name": "../escape"}, "name"),
         ({"distil": {"epochs": 0}}, "distil.epochs"),
         ({"data": {"kind": "digit"}}, "data.kind"),
-        ({"search": {"explorer": "psychic"}}, "search.explorer"),
+        ({"search": {"strategy": "psychic"}}, "search.strategy"),
         ({"search": {"exponent": 0.1}}, "search.exponent"),
         ({"search": {"reward": "money"}}, "search.reward"),
         ({"search": 3}, "search"),
@@ -161,10 +161,10 @@ def test_load_recipe_says_so_when_the_file_is_missing_or_not_toml(tmp_path: Path
 
 def test_a_method_brings_defaults_that_the_recipe_may_change() -> None:
     akd = parse_recipe(_minimal() | {"method": "akd"}, Path()).search
-    assert (akd.explorer, akd.rerated, akd.finalists) == ("policy", 5, 3)
-    twin = parse_recipe(_minimal() | {"method": "akd", "search": {"explorer": "random"}}, Path()).search
-    assert (twin.explorer, twin.rerated) == ("random", 5)
-    assert parse_recipe(_minimal(), Path()).search.explorer == "evolution"
+    assert (akd.strategy, akd.reevaluated, akd.finalists) == ("policy", 5, 3)
+    twin = parse_recipe(_minimal() | {"method": "akd", "search": {"strategy": "random"}}, Path()).search
+    assert (twin.strategy, twin.reevaluated) == ("random", 5)
+    assert parse_recipe(_minimal(), Path()).search.strategy == "evolution"
 
 
 def test_a_budget_may_be_soft() -> None:

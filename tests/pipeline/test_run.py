@@ -85,12 +85,12 @@ def test_search_ends_where_run_goes_on(finished: Finished) -> None:
 
 def test_akd_rates_the_best_again_and_takes_the_best_finalist(finished: Finished) -> None:
     recipe, folder, _ = finished
-    settings = ["method=akd", "search.rerated=2", "search.finalists=2"]
+    settings = ["method=akd", "search.reevaluated=2", "search.finalists=2"]
     document = run_recipe(recipe, folder, settings)
     made = [stage["name"] for stage in document["stages"] if not stage["cached"]]
     assert not {"data", "teacher", "table", "feasibility"} & set(made)
     assert [stage["name"] for stage in document["stages"]].count("distil") == 2
-    assert [candidate["rerating"] is None for candidate in document["candidates"]] == [False, False, True]
+    assert [candidate["reevaluation"] is None for candidate in document["candidates"]] == [False, False, True]
     assert all(target["feasible"] for target in document["winner"]["targets"])
     labels = run_recipe(recipe, folder, [*settings, "search.reward=labels"], what="search")
     # The twin draws the same first candidates, and rates them itself.
@@ -107,20 +107,20 @@ DNA_SPACE = (
 )
 
 
-def test_dna_selects_from_rated_blocks_and_ends_with_a_bundle(finished: Finished) -> None:
+def test_dna_selects_from_evaluated_blocks_and_ends_with_a_bundle(finished: Finished) -> None:
     recipe, folder, _ = finished
     settings = ["method=dna", f"dna.space={DNA_SPACE}", "dna.training.epochs=1"]
     document = run_recipe(recipe, folder, settings)
-    assert {"cut", "ratings"} <= {stage["name"] for stage in document["stages"]}
-    losses = [-candidate["rating"] for candidate in document["candidates"]]
+    assert {"cut", "scores"} <= {stage["name"] for stage in document["stages"]}
+    losses = [-candidate["score"] for candidate in document["candidates"]]
     assert losses == sorted(losses)
     assert document["winner"]["architecture"].keys() >= {"block1.cell", "block3.layer1"}
     assert all(target["feasible"] for target in document["winner"]["targets"])
     read_bundle(Path(document["bundle"]))
-    # Other budgets need no other ratings.
+    # Other budgets need no other scores.
     again = run_recipe(recipe, folder, [*settings, "target.*.budget_ms=900"], what="search")
     made = {stage["name"] for stage in again["stages"] if not stage["cached"]}
-    assert not {"cut", "ratings", "table"} & made
+    assert not {"cut", "scores", "table"} & made
 
 
 def test_run_makes_only_what_changed_again_when_a_setting_changes(finished: Finished) -> None:
@@ -260,7 +260,7 @@ def test_verify_repeats_the_bundle_and_refuses_it_after_one_changed_byte(
 
 
 def _rows(database: Path) -> int:
-    from latency_db.store import open_store
+    from latency_db.store.store import open_store
 
     with open_store(str(database)) as store:
         return store.count()

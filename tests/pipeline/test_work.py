@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import WorkFolderError
-from pipeline.work import WorkFolder
+from pipeline.work.folder import WorkFolder
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def test_opened_refuses_when_another_process_holds_the_folder(tmp_path: Path) ->
         """
         import sys
         from pathlib import Path
-        from pipeline.work import WorkFolder
+        from pipeline.work.folder import WorkFolder
         with WorkFolder(Path(sys.argv[1])).opened():
             print("held", flush=True)
             sys.stdin.read()

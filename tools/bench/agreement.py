@@ -18,9 +18,9 @@ from pathlib import Path
 
 from models import make_models
 
-from devices.measure import Job, measure
-from devices.measurement import Measurement, MeasuringProtocol
-from devices.statistics import quantile
+from devices.measurement.measurement import Measurement, MeasuringProtocol
+from devices.measurement.statistics import quantile
+from devices.measuring.batch import Job, measure
 from devices.target import Target
 
 MODELS = ("c1", "c2", "c3", "c4", "c5", "c6")

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from latency_db.builder import BATCH
-from latency_db.fitting import conformal_factor
+from latency_db.models.fitting import conformal_factor
+from latency_db.tables.outcomes import BATCH
 
 KEPT = Path(__file__).resolve().parents[2] / "docs" / "results" / "own-device"
 FITTED = 36
@@ -32,7 +32,7 @@ Floats = NDArray[np.float64]
 
 
 def errors_by_batch(networks: list[dict[str, Any]]) -> list[Floats]:
-    """Log ratios of measured to predicted latencies at the table's pace."""
+    """Log ratios of measured to predicted latencies corrected to the table's canary."""
 
     def errors(latency: str, pace: str) -> Floats:
         return np.log([each[latency] / each[pace] / each["predicted_ns"] for each in networks])

@@ -21,7 +21,7 @@ import torch
 
 from pipeline.export.base import Format, exporter_versions
 from pipeline.export.blocks import export_modules
-from pipeline.spaces.mobile import MobileSpace
+from pipeline.spaces.mobile.space import MobileSpace
 
 
 def cost(count: int, fmt: Format) -> dict[str, Any]:

@@ -25,16 +25,16 @@ from typing import Any
 
 import numpy as np
 
-from devices.measurement import MeasuringProtocol
+from devices.measurement.measurement import MeasuringProtocol
 from devices.target import Target
 from latency_db.errors import EstimateError
-from latency_db.store import open_store
-from pipeline.disk import write_atomically
+from latency_db.store.store import open_store
 from pipeline.progress import ConsoleReporter
 from pipeline.tables.building import Built, build
 from pipeline.tables.request import Bench, find_space
+from pipeline.tables.validation import verify
 from pipeline.tables.vectorised import Decomposition, VectorisedModel
-from pipeline.tables.verification import verify
+from pipeline.work.disk import write_atomically
 
 TARGETS = ("host/onnxruntime:fp32@1", "host/litert:fp32@1", "host/onnxruntime:int8@1", "host/litert:int8@1")
 ARCHITECTURES = 1_000_000

@@ -2,7 +2,7 @@
 
 Each round measures the same six models on each runtime in a batch of the usual protocol, a minute or so apart
 from the next. For each model: the standard deviation over the rounds of its log latency, as measured and
-after division by the pace of its own batch (``Measurement.pace_ns``), which no other model has a part in.
+after division by the pace of its own batch (``Measurement.canary_ns``), which no other model has a part in.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from pathlib import Path
 
 from models import make_models
 
-from devices.measure import Job, measure
-from devices.measurement import Measurement, MeasuringProtocol
+from devices.measurement.measurement import Measurement, MeasuringProtocol
+from devices.measuring.batch import Job, measure
 from devices.target import Target
 
 MODELS = ("c1", "c2", "c3", "c4", "c5", "c6")
@@ -33,8 +33,10 @@ def main(rounds: int) -> None:
             for runtime in files:
                 jobs = [Job(name, files[runtime][name]) for name in MODELS]
                 for name, outcome in measure(jobs, Target("host", runtime), MeasuringProtocol()).items():
-                    assert isinstance(outcome, Measurement) and outcome.pace_ns is not None
-                    found.setdefault((runtime, name), []).append((outcome.latency.value_ns, outcome.pace_ns))
+                    assert isinstance(outcome, Measurement) and outcome.canary_ns is not None
+                    found.setdefault((runtime, name), []).append(
+                        (outcome.latency.value_ns, outcome.canary_ns)
+                    )
             print(f"{number + 1}/{rounds}", file=sys.stderr)
             time.sleep(PAUSE_S)
     rows = [

@@ -1,7 +1,7 @@
-"""What a search costs besides rating, as JSON: ``python tools/bench/search.py [CANDIDATES] > search.json``.
+"""What a search costs besides score, as JSON: ``python tools/bench/search.py [CANDIDATES] > search.json``.
 
-CPU seconds per candidate of each explorer, of the certificate, and to filter a million architectures by a
-table, on presets of the mobile space for 32x32 and 224x224 images. Tables and ratings are made up: a block
+CPU seconds per candidate of each strategy, of the certificate, and to filter a million architectures by a
+table, on presets of the mobile space for 32x32 and 224x224 images. Tables and scores are made up: a block
 takes as long as its MACs and parameters say, and budgets lie 20 % of the way from the fastest network to the
 slowest.
 """
@@ -15,35 +15,35 @@ import time
 import numpy as np
 import torch
 
-from devices.statistics import Interval
+from devices.measurement.statistics import Interval
 from devices.target import Target
-from latency_db.network_model import NetworkModel
-from latency_db.table import LatencyTable
-from pipeline.search.base import Rating
-from pipeline.search.constraints import Constraints
-from pipeline.search.explorers.evolution import EvolutionExplorer
-from pipeline.search.explorers.nsga2 import NSGA2Explorer
-from pipeline.search.explorers.policy import PolicyExplorer, PolicySettings
-from pipeline.search.explorers.predictor import PredictorExplorer
-from pipeline.search.explorers.random_explorer import RandomExplorer
+from latency_db.models.network_model import NetworkModel
+from latency_db.tables.table import LatencyTable
+from pipeline.search.base import Score
+from pipeline.search.budgets.constraints import Constraints
 from pipeline.search.latency import TableLatencyModel
+from pipeline.search.strategies.evolution import EvolutionStrategy
+from pipeline.search.strategies.nsga2 import NSGA2Strategy
+from pipeline.search.strategies.policy import PolicySettings, PolicyStrategy
+from pipeline.search.strategies.predictor import PredictorStrategy
+from pipeline.search.strategies.random_search import RandomStrategy
 from pipeline.spaces.cost import block_cost
-from pipeline.spaces.mobile import MobileSpace
-from pipeline.spaces.mobile_config import SpaceConfig
+from pipeline.spaces.mobile.config import SpaceConfig
+from pipeline.spaces.mobile.space import MobileSpace
 from pipeline.tables.vectorised import Decomposition, VectorisedModel
 
 TARGETS = ("host/onnxruntime:fp32@1", "host/litert:fp32@1")
 SPACES = (("mobile", 32), ("mobile", 224), ("akd", 224))
 SHARE = 0.2
-EXPLORERS = {
-    "random": RandomExplorer,
-    "evolution": EvolutionExplorer,
-    "nsga2": NSGA2Explorer,
-    "reinforce": lambda constraints, seed: PolicyExplorer(
+STRATEGIES = {
+    "random": RandomStrategy,
+    "evolution": EvolutionStrategy,
+    "nsga2": NSGA2Strategy,
+    "reinforce": lambda constraints, seed: PolicyStrategy(
         constraints, seed, settings=PolicySettings(clip=None)
     ),
-    "ppo": PolicyExplorer,
-    "predictor": PredictorExplorer,
+    "ppo": PolicyStrategy,
+    "predictor": PredictorStrategy,
 }
 
 
@@ -71,13 +71,13 @@ def budgets(space: MobileSpace, latency: dict[str, TableLatencyModel]) -> dict[s
 
 
 def seconds_per_candidate(make, constraints: Constraints, candidates: int) -> dict[str, float]:
-    explorer = make(constraints, 0)
+    strategy = make(constraints, 0)
     generator = np.random.default_rng(0)
     seconds = []
     for _ in range(candidates):
         began = time.process_time()
-        architecture = explorer.ask()
-        explorer.tell(architecture, Rating(float(generator.random())))
+        architecture = strategy.ask()
+        strategy.tell(architecture, Score(float(generator.random())))
         seconds.append(time.process_time() - began)
     return {"mean": float(np.mean(seconds)), "longest": max(seconds)}
 
@@ -114,7 +114,8 @@ def main() -> None:
             "ratio": ratio,
             "filter_a_million": filtering(space, constraints),
             "seconds_per_candidate": {
-                name: seconds_per_candidate(make, constraints, candidates) for name, make in EXPLORERS.items()
+                name: seconds_per_candidate(make, constraints, candidates)
+                for name, make in STRATEGIES.items()
             },
         }
     print(json.dumps(result, indent=1))

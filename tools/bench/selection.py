@@ -1,6 +1,6 @@
 """Time and memory of exact selections at DNA's size, as JSON: ``python tools/bench/selection.py [SEEDS]``.
 
-The spaces have 6^19 networks: DNA's six blocks with 6 to 1296 rated paths each, or its 19 layers with 6
+The spaces have 6^19 networks: DNA's six blocks with 6 to 1296 evaluated paths each, or its 19 layers with 6
 operations each. "realistic" costs follow the MACs and parameters of inverted residuals, with a spread of
 their own on each target, and losses fall with the parameters; "random" losses and costs are uniform and
 independent. All numbers are made up: what counts here is the work, not the networks.
@@ -18,8 +18,8 @@ import time
 
 import numpy as np
 
-from pipeline.search.options import Stage
-from pipeline.search.selection import select
+from pipeline.search.selection.options import Stage
+from pipeline.search.selection.selection import select
 
 LAYERS = (2, 4, 4, 4, 4, 1)
 CHANNELS = (24, 40, 80, 112, 192, 320)
@@ -42,7 +42,7 @@ def realistic_layer(generator: np.random.Generator, channels: int, size: int, ta
 
 
 def paths(layers: list[Stage], generator: np.random.Generator) -> Stage:
-    """Every path through the layers, rated and timed as a whole: not quite the sum."""
+    """Every path through the layers, evaluated and timed as a whole: not quite the sum."""
     loss, costs = layers[0].losses, layers[0].costs
     for layer in layers[1:]:
         loss = np.add.outer(loss, layer.losses).ravel()

@@ -30,7 +30,7 @@ from pathlib import Path
 
 import numpy as np
 
-from devices.measurement import (
+from devices.measurement.measurement import (
     Conditions,
     DeviceIdentity,
     Launch,
@@ -39,12 +39,12 @@ from devices.measurement import (
     RuntimeIdentity,
     Verdict,
 )
-from latency_db.contents import info
 from latency_db.errors import StoreError
-from latency_db.importers import import_table
-from latency_db.keys import Key, Workload
-from latency_db.store import open_store
-from pipeline.disk import write_atomically
+from latency_db.published.importers import import_table
+from latency_db.store.contents import info
+from latency_db.store.keys import Key, Workload
+from latency_db.store.store import open_store
+from pipeline.work.disk import write_atomically
 
 RUNTIME = RuntimeIdentity("onnxruntime", "1.20.0", "ab" * 32, "fp32", 1)
 DEVICE = DeviceIdentity("host", "some cpu", 2, "linux", "6.1", "machine-1")
@@ -157,7 +157,7 @@ def open_ms(location: str) -> dict[str, float]:
         open_store(location).close()
         again.append(elapsed_ms(started))
     code = (
-        "import sys, time; from latency_db.store import open_store; started = time.perf_counter();"
+        "import sys, time; from latency_db.store.store import open_store; started = time.perf_counter();"
         "open_store(sys.argv[1]); print((time.perf_counter() - started) * 1e3)"
     )
     command = [sys.executable, "-c", code, location]

@@ -6,7 +6,7 @@ Networks are chosen under one latency limit by short training with labels, with 
 teacher (1911.09074), with the same policy, budget and seeds; at random with as many evaluations; and by
 multiply-accumulates or parameters alone. Each choice is then trained in full with labels and from each
 teacher, and tested once. A pool of random networks near the limit tells how far two trainings agree on what
-is better, which is the most that any rating can be expected to.
+is better, which is the most that any score can be expected to.
 
 Reads $LATHE_SHARED_DATA/fashion_mnist/fashion_mnist.npz. Latencies come from a table that is measured on this
 machine the first time, except at the smallest scale, where it is made up. FOLDER keeps everything that was
@@ -32,13 +32,13 @@ from akd_setup import SCALES, TARGET, images, latency_model, space_for
 from devices.digests import value_digest
 from pipeline.distill.targets import SoftTargets, StoredTargets
 from pipeline.distill.training import accuracy, fit
-from pipeline.search.constraints import Constraints
-from pipeline.search.explorers.policy import PolicyExplorer, PolicySettings
-from pipeline.search.explorers.random_explorer import RandomExplorer
+from pipeline.search.budgets.constraints import Constraints
+from pipeline.search.evaluators.short_training import DistillationEvaluator
 from pipeline.search.latency import TableLatencyModel
 from pipeline.search.loop import search
-from pipeline.search.rater import DistillationRater
 from pipeline.search.rewards import SoftReward
+from pipeline.search.strategies.policy import PolicySettings, PolicyStrategy
+from pipeline.search.strategies.random_search import RandomStrategy
 from pipeline.spaces.base import Architecture
 from pipeline.spaces.cost import network_cost
 from pipeline.teachers.config import TeacherConfig
@@ -117,10 +117,10 @@ class Study:
             for by, networks in chosen.items()
         }
         pool = random.Random(0).sample(self.near, min(self.scale.pool, len(self.near)))
-        raters = {
-            "short training, labels": [self.rated(each, "labels", 0) for each in pool],
-            "short training, first teacher": [self.rated(each, "first", 0) for each in pool],
-            "short training, second teacher": [self.rated(each, "second", 0) for each in pool],
+        evaluators = {
+            "short training, labels": [self.evaluated(each, "labels", 0) for each in pool],
+            "short training, first teacher": [self.evaluated(each, "first", 0) for each in pool],
+            "short training, second teacher": [self.evaluated(each, "second", 0) for each in pool],
             "multiply-accumulates": [self.size(each, "macs") for each in pool],
             "parameters": [self.size(each, "parameters") for each in pool],
         }
@@ -144,28 +144,30 @@ class Study:
             "full_epochs": self.scale.full.epochs,
             "teachers": self.teacher_accuracies,
             "chosen": {by: [dict(each.choices) for each in networks] for by, networks in chosen.items()},
-            **summarise(chosen, tested, raters, full),
+            **summarise(chosen, tested, evaluators, full),
         }
 
     def chosen(self, by: str, seed: int) -> Architecture:
-        """The best of a search, after the best rated ones were trained once more from other weights."""
+        """The best of a search, after the best evaluated ones were trained once more from other weights."""
         signal = SEARCHED[by]
         if by == "random":
-            explorer = RandomExplorer(self.constraints, seed)
+            strategy = RandomStrategy(self.constraints, seed)
         else:
             reward = SoftReward({str(TARGET): self.latency}, {str(TARGET): self.limit_ns})
             settings = PolicySettings(batch_size=6)
-            explorer = PolicyExplorer(self.constraints, seed, reward=reward, settings=settings)
+            strategy = PolicyStrategy(self.constraints, seed, reward=reward, settings=settings)
         journal = self.folder / f"search-{by}-{seed}.jsonl"
-        candidates = search(explorer, self._rater(signal, seed), self.scale.evaluations, journal, self._tell)
-        rated = {each.architecture: each.rating.value for each in candidates if each.rating is not None}
-        best = sorted(rated, key=rated.__getitem__, reverse=True)[: self.scale.rated_again]
-        return max(best, key=lambda each: rated[each] + self.rated(each, signal, 1000 + seed))
+        candidates = search(
+            strategy, self._evaluator(signal, seed), self.scale.evaluations, journal, self._tell
+        )
+        evaluated = {each.architecture: each.score.value for each in candidates if each.score is not None}
+        best = sorted(evaluated, key=evaluated.__getitem__, reverse=True)[: self.scale.evaluated_again]
+        return max(best, key=lambda each: evaluated[each] + self.evaluated(each, signal, 1000 + seed))
 
-    def rated(self, architecture: Architecture, signal: str, seed: int) -> float:
+    def evaluated(self, architecture: Architecture, signal: str, seed: int) -> float:
         """Validation accuracy after short training."""
         unit = f"short {signal} {seed} {architecture.identity[:16]}"
-        return self.units.get(unit, lambda: self._rater(signal, seed).rate(architecture).value)
+        return self.units.get(unit, lambda: self._evaluator(signal, seed).evaluate(architecture).value)
 
     def tested(self, architecture: Architecture, signal: str, seed: int) -> float:
         """Test accuracy in points after full training; a seed gives all signals the same weights."""
@@ -191,8 +193,8 @@ class Study:
     def _seeds(self) -> range:
         return range(self.scale.seeds)
 
-    def _rater(self, signal: str, seed: int) -> DistillationRater:
-        return DistillationRater(self.space, self.dataset, self.targets[signal], self.scale.short, seed)
+    def _evaluator(self, signal: str, seed: int) -> DistillationEvaluator:
+        return DistillationEvaluator(self.space, self.dataset, self.targets[signal], self.scale.short, seed)
 
     def _teachers(self) -> tuple[Mapping[str, Teacher], dict[str, float]]:
         configs = {
@@ -226,7 +228,7 @@ class Study:
         return {"labels": None, **stored}
 
     def _tell(self, done: int, total: int, what: object) -> None:
-        print(f"{done} of {total} {what if isinstance(what, str) else 'rated'}", file=sys.stderr)
+        print(f"{done} of {total} {what if isinstance(what, str) else 'evaluated'}", file=sys.stderr)
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ Integers = NDArray[np.integer]
 def summarise(
     chosen: Mapping[str, Sequence[Architecture]],
     tested: Mapping[str, Mapping[str, Sequence[float]]],
-    raters: Mapping[str, Sequence[float]],
+    evaluators: Mapping[str, Sequence[float]],
     full: Mapping[str, Sequence[float]],
 ) -> dict:
     """All figures, as JSON; every interval is a 95 % bootstrap percentile interval.
@@ -26,7 +26,7 @@ def summarise(
     Args:
         chosen: by whom, the network of each seed.
         tested: by whom it was chosen and by which signal trained, test accuracy of each seed in points.
-        raters: what says something of the pool's networks beforehand.
+        evaluators: what says something of the pool's networks beforehand.
         full: test accuracy of the pool's networks after full training, the first teacher's twice.
     """
     points = {by: {signal: np.array(each) for signal, each in row.items()} for by, row in tested.items()}
@@ -39,7 +39,7 @@ def summarise(
             for by, row in points.items()
         },
         "effects": effects(points),
-        "rankings": rankings(raters, {name: np.array(each) for name, each in full.items()}),
+        "rankings": rankings(evaluators, {name: np.array(each) for name, each in full.items()}),
         "distances": distances(chosen),
         "tested": {by: {signal: list(each) for signal, each in row.items()} for by, row in tested.items()},
         "pool": {name: list(each) for name, each in full.items()},
@@ -67,7 +67,7 @@ def effects(points: Mapping[str, Mapping[str, Floats]]) -> dict:
     }
 
 
-def rankings(raters: Mapping[str, Sequence[float]], full: Mapping[str, Floats]) -> dict:
+def rankings(evaluators: Mapping[str, Sequence[float]], full: Mapping[str, Floats]) -> dict:
     """Kendall's tau over the pool, against trainings that share no seed with what they are compared with."""
     count = len(full["labels"])
     sides = {
@@ -85,9 +85,9 @@ def rankings(raters: Mapping[str, Sequence[float]], full: Mapping[str, Floats]) 
         "retest": interval(retest, count),
         "labels_against_teacher": interval(crossed, count),
         "retest_above_labels": interval(lambda rows: retest(rows) - crossed(rows), count),
-        "raters": {
+        "evaluators": {
             name: {side: interval(tau(np.array(values), points), count) for side, points in sides.items()}
-            for name, values in raters.items()
+            for name, values in evaluators.items()
         },
     }
 

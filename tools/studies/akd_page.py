@@ -38,16 +38,16 @@ def text(result: dict) -> str:
 
 `python tools/studies/akd.py --scale {result["scale"]} --page docs/results/akd.md` wrote this page.
 
-[AKD](../methods/akd.md) rates networks by what a teacher can teach them in a short time, not by what they
+[AKD](../methods/akd.md) evaluates networks by what a teacher can teach them in a short time, not by what they
 learn from labels. This study asks whether that finds students that suit the teacher, or only better networks,
 or neither.
 
-- Data: Fashion-MNIST at 14x14 pixels; {train} images to train, {validation} to rate, {test} to test.
+- Data: Fashion-MNIST at 14x14 pixels; {train} images to train, {validation} to evaluate, {test} to test.
 - Space: {result["architectures"]:,} networks with the decisions of AKD's space in two stages. Latencies come
   from {latencies}; {result["within_limit"]:,} networks keep the limit of {result["limit_ms"]:.4f} ms.
 - Teachers: a ConvNet ({first:.1f} % of the test images right) and a ResNet-14 ({second:.1f} %).
 - Search: {result["evaluations"]} evaluations of {short} each, by the policy of AKD with its reward, or at
-  random with the first teacher's rating. The best rated are rated once more, then one is chosen.
+  random with the first teacher's score. The best evaluated are evaluated once more, then one is chosen.
 - {result["seeds"]} seeds. Each choice is trained in full for {epochs}, with every signal from the same
   weights, and tested once.
 
@@ -98,10 +98,10 @@ def effects(result: dict) -> str:
 
 def rankings(result: dict) -> str:
     lines = [
-        "| rated by | tau, trained by labels | tau, trained by the first teacher |",
+        "| evaluated by | tau, trained by labels | tau, trained by the first teacher |",
         "| --- | --- | --- |",
     ]
-    for name, sides in result["rankings"]["raters"].items():
+    for name, sides in result["rankings"]["evaluators"].items():
         lines.append(f"| {name} | {shown(sides['labels'])} | {shown(sides['first'])} |")
     return "\n".join(lines)
 
@@ -203,7 +203,7 @@ def plot(result: dict, path: Path) -> None:
     left.legend(frameon=False)
     names = {
         "the same again": result["rankings"]["retest"],
-        **{name: sides["first"] for name, sides in result["rankings"]["raters"].items()},
+        **{name: sides["first"] for name, sides in result["rankings"]["evaluators"].items()},
     }
     known = {name: each for name, each in names.items() if None not in each.values()}
     rows = range(len(known))

@@ -6,23 +6,23 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from devices.measurement import MeasuringProtocol
-from devices.statistics import Interval
+from devices.measurement.measurement import MeasuringProtocol
+from devices.measurement.statistics import Interval
 from devices.target import Target
-from latency_db.network_model import NetworkModel
-from latency_db.store import open_store
-from latency_db.table import LatencyTable
+from latency_db.models.network_model import NetworkModel
+from latency_db.store.store import open_store
+from latency_db.tables.table import LatencyTable
 from pipeline.data.base import Dataset
 from pipeline.data.config import DataConfig
 from pipeline.data.loading import load
 from pipeline.distill.settings import TrainingSettings
 from pipeline.progress import ConsoleReporter
-from pipeline.spaces.mobile import MobileSpace
-from pipeline.spaces.mobile_config import MobileSpaceConfig, StageConfig
+from pipeline.spaces.mobile.config import MobileSpaceConfig, StageConfig
+from pipeline.spaces.mobile.space import MobileSpace
+from pipeline.tables.block_sizes import traits_of
 from pipeline.tables.building import build
 from pipeline.tables.exchange import read_table, write_table
 from pipeline.tables.request import Bench
-from pipeline.tables.traits import traits_of
 
 SHARED = Path(os.environ.get("LATHE_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
 TARGET = Target.parse("host/onnxruntime:fp32@1")
@@ -37,7 +37,7 @@ class Scale:
     test_limit: int
     seeds: int
     evaluations: int
-    rated_again: int
+    evaluated_again: int
     pool: int
     teacher_epochs: int
     short_epochs: int

@@ -6,7 +6,7 @@ On each of two targets, budgets from just above the fastest network of the defau
 its slowest one. Under each, the run's own search looks for the network with the most multiply-accumulates:
 nothing is trained, and a search that always wants more goes to its limits, which is the hardest case. Its
 winner is exported untrained, compiled and measured, as in a run; if it breaks the budget the next candidate
-is tried, and then another round. Beside it is the network that the same explorer finds under the plain sum
+is tried, and then another round. Beside it is the network that the same strategy finds under the plain sum
 of its blocks' latencies, as Once-for-All (1908.09791) predicts. When all budgets are done, every winner is
 measured once more.
 
@@ -28,31 +28,31 @@ import torch
 from budgets_page import write_page
 
 from devices.errors import LatheError, MeasurementError
-from devices.measurement import Verdict
+from devices.measurement.measurement import Verdict
 from devices.target import Target
-from latency_db.network_model import NetworkModel
-from latency_db.store import open_store
+from latency_db.models.network_model import NetworkModel
+from latency_db.store.store import open_store
+from pipeline.acceptance import judge, measure_artifact
 from pipeline.budget import Budget
 from pipeline.compile import compile_artifact
-from pipeline.disk import write_atomically
 from pipeline.errors import BudgetError, VerificationError
 from pipeline.export.base import format_of
 from pipeline.export.network import export_networks
 from pipeline.progress import ConsoleReporter
-from pipeline.recipe import Recipe, parse_recipe
-from pipeline.search.base import Rating
+from pipeline.recipe.loading import Recipe, parse_recipe
+from pipeline.search.base import Score
 from pipeline.search.loop import search
 from pipeline.spaces.base import Architecture
 from pipeline.spaces.cost import block_cost
-from pipeline.spaces.mobile import MobileSpace
+from pipeline.spaces.mobile.space import MobileSpace
 from pipeline.stages.context import Context
-from pipeline.stages.exploring import explorer_of
+from pipeline.stages.exploring import strategy_of
 from pipeline.stages.latency import check_feasibility, measure_blocks, outlook_of
 from pipeline.stages.outlook import Outlook
 from pipeline.stages.rounds import Failure, search_and_try
-from pipeline.stages.search import Ratings, Searched, search_round
-from pipeline.verify import judge, measure_artifact
-from pipeline.work import WorkFolder
+from pipeline.stages.search import Scores, Searched, search_round
+from pipeline.work.disk import write_atomically
+from pipeline.work.folder import WorkFolder
 
 TARGETS = ("host/onnxruntime:fp32@1", "host/litert:fp32@1")
 # Side of the images, and budgets per target.
@@ -142,8 +142,8 @@ class MostMacs:
         self._macs = bench.macs
         self._largest = bench.macs(bench.space.extreme(lambda block: block_cost(block).macs, largest=True))
 
-    def rate(self, architecture: Architecture) -> Rating:
-        return Rating(self._macs(architecture) / self._largest)
+    def evaluate(self, architecture: Architecture) -> Score:
+        return Score(self._macs(architecture) / self._largest)
 
 
 def recipe(target: str, limit_ns: float) -> Recipe:
@@ -160,7 +160,7 @@ def recipe(target: str, limit_ns: float) -> Recipe:
 def one_budget(bench: Bench, limit_ns: float, number: int) -> dict:
     """The winner under one budget, and the plain sum's beside it."""
     context, name = bench.context(limit_ns), str(bench.target)
-    rater = MostMacs(bench)
+    evaluator = MostMacs(bench)
     outlook = bench.outlook(context)
     plain, plain_model = plain_sum(bench, context, outlook, limit_ns)
     tried: list[dict] = []
@@ -191,7 +191,7 @@ def one_budget(bench: Bench, limit_ns: float, number: int) -> dict:
         _, row["winner"] = search_and_try(
             context,
             outlook,
-            search=partial(search_round, context, Ratings(lambda: rater, "share of the largest MACs")),
+            search=partial(search_round, context, Scores(lambda: evaluator, "share of the largest MACs")),
             attempt=attempt,
         )
     except (BudgetError, VerificationError) as error:
@@ -209,17 +209,17 @@ def one_budget(bench: Bench, limit_ns: float, number: int) -> dict:
 def plain_sum(
     bench: Bench, context: Context, outlook: Outlook, limit_ns: float
 ) -> tuple[list[Architecture], Outlook]:
-    """What the same explorer finds when a network is taken to cost what its blocks do alone: one, or none."""
+    """What the same strategy finds when a network is taken to cost what its blocks do alone: one, or none."""
     name = str(bench.target)
     model = NetworkModel(bench.tables[name], 1.0, 0.0, 0.0, 1.0, outlook.models[name].coverage, 0)
     plain = Outlook(bench.space, {name: model}, outlook.limits_ns, frozenset(), ())
     file = f"{bench.target.runtime}-{bench.space.input_shape[1]}-{limit_ns:.0f}.jsonl"
     try:
-        explorer = explorer_of(context, plain, 1)
+        strategy = strategy_of(context, plain, 1)
     except BudgetError:
         return [], plain
-    found = search(explorer, MostMacs(bench), SEARCH["evaluations"], bench.folder / "plain" / file)
-    return [max(found, key=lambda candidate: candidate.rating.value).architecture], plain
+    found = search(strategy, MostMacs(bench), SEARCH["evaluations"], bench.folder / "plain" / file)
+    return [max(found, key=lambda candidate: candidate.score.value).architecture], plain
 
 
 def study(scale: str, folder: Path) -> dict:

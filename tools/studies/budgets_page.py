@@ -30,12 +30,12 @@ def text(result: dict) -> str:
 
 On each of {len(targets)} targets of one machine, {count} budgets are spread from the fastest to the slowest
 network of the default mobile space for {result["side"]}x{result["side"]} images. Under each, the search of a
-run looks for the network with the most multiply-accumulates. Nothing is trained: the rating is made up, and
+run looks for the network with the most multiply-accumulates. Nothing is trained: the score is made up, and
 drives every search to its limit, where budgets break most easily. The winner is compiled and measured as in a
 run; a candidate that breaks the budget is rejected, and the next one tried. When all budgets are done, every
 winner is measured once more.
 
-Beside it stands the network that the same explorer finds when it takes the sum of the blocks' latencies for
+Beside it stands the network that the same strategy finds when it takes the sum of the blocks' latencies for
 the network's, without an interval and without measuring: the way of Once-for-All
 ([1908.09791](https://arxiv.org/abs/1908.09791)).
 

@@ -1,6 +1,6 @@
 """The cells of NAS-Bench-201 as a search space: an example of a space that takes nothing from Lathe.
 
-A cell has an operation on each of its six edges. Lathe's explorers need the methods of ``CellSpace`` and the
+A cell has an operation on each of its six edges. Lathe's strategies need the methods of ``CellSpace`` and the
 attributes of ``Cell`` and ``Edge``, its budgets ``TabledLatency.estimate``; nothing has to be inherited.
 """
 

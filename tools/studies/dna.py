@@ -1,13 +1,13 @@
-"""Does the block-wise rating of DNA rank networks as training them does? On Fashion-MNIST, at small scale.
+"""Does the block-wise score of DNA rank networks as training them does? On Fashion-MNIST, at small scale.
 
 python tools/studies/dna.py [--scale smoke|small|large] [--work FOLDER] [--page docs/results/dna.md]
 
 Networks drawn in equal numbers from bands of MACs are trained with labels under one recipe, twice with other
-seeds. Their test accuracies are what every rater has to rank: DNA and its ablations, a single-path supernet
-trained with labels (SPOS, 1904.00420), MACs, parameters, and the accuracy after a short distillation.
-Kendall's tau is taken over all networks, and over the pairs inside the bands; intervals are bootstrapped over
-networks. Then the network that DNA finds within each band's MACs is trained, and compared with the band's,
-with a uniform one, and in the middle band with random ones of nearly its own MACs.
+seeds. Their test accuracies are what every evaluator has to rank: DNA and its ablations, a single-path
+supernet trained with labels (SPOS, 1904.00420), MACs, parameters, and the accuracy after a short
+distillation. Kendall's tau is taken over all networks, and over the pairs inside the bands; intervals are
+bootstrapped over networks. Then the network that DNA finds within each band's MACs is trained, and compared
+with the band's, with a uniform one, and in the middle band with random ones of nearly its own MACs.
 
 Reads $LATHE_SHARED_DATA/fashion_mnist/fashion_mnist.npz. What is finished is kept in FOLDER, and a killed
 study goes on from there. The page is written if --page is given; at the scale "smoke" it says nothing about
@@ -30,7 +30,7 @@ import torch
 from dna_page import write_page
 from dna_ranking import rank
 from dna_scale import SCALES, Scale, draw, macs_of, near, space_for, teacher_network, uniform
-from dna_spos import SposRater
+from dna_spos import SposEvaluator
 from torch import nn
 
 from pipeline.data.config import DataConfig
@@ -39,14 +39,14 @@ from pipeline.distill.settings import TrainingSettings
 from pipeline.distill.targets import StoredTargets
 from pipeline.distill.training import accuracy, fit
 from pipeline.methods.dna.cutting import cut_teacher
-from pipeline.methods.dna.result import BlockRatings, block_losses
+from pipeline.methods.dna.result import BlockScores, block_losses
 from pipeline.methods.dna.run import rate_blocks
 from pipeline.methods.dna.selecting import select_architectures
-from pipeline.search.rater import DistillationRater
+from pipeline.search.evaluators.short_training import DistillationEvaluator
 from pipeline.spaces.base import Architecture
 from pipeline.spaces.cost import network_cost
 from pipeline.teachers.teacher import Member, Teacher
-from pipeline.work import WorkFolder
+from pipeline.work.folder import WorkFolder
 
 SHARED = Path(os.environ.get("LATHE_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
 ABLATIONS = {
@@ -122,17 +122,17 @@ class Study:
             note(f"trained alone, seed {seed}: {len(found)}/{len(self.networks)}, {found[-1]:.4f}")
         return found
 
-    def dna(self, teacher: Teacher, changes: dict[str, object]) -> tuple[BlockRatings, ...]:
+    def dna(self, teacher: Teacher, changes: dict[str, object]) -> tuple[BlockScores, ...]:
         cut = cut_teacher(teacher.module, self.dataset.input_shape)
         settings = self.scale.dna.model_copy(update=changes)
         folder = self.work.path / "dna"
         return rate_blocks(self.space, cut, self.dataset, settings, folder=folder, seed=self.seed)
 
-    def losses(self, ratings: tuple[BlockRatings, ...]) -> list[float]:
-        return [sum(block_losses(self.space, ratings, network)) for network in self.networks]
+    def losses(self, scores: tuple[BlockScores, ...]) -> list[float]:
+        return [sum(block_losses(self.space, scores, network)) for network in self.networks]
 
     def found(
-        self, ratings: tuple[BlockRatings, ...], accuracies: list[float]
+        self, scores: tuple[BlockScores, ...], accuracies: list[float]
     ) -> list[dict[str, float | None]]:
         """For each band, DNA's network with no more MACs than its largest, trained as the band's were.
 
@@ -143,7 +143,7 @@ class Study:
         count = len(self.bands[0])
         for number, band in enumerate(self.bands):
             most = max(macs_of(self.space, network) for network in band)
-            best = select_architectures(self.space, ratings, {}, {"macs": most}).selected[0]
+            best = select_architectures(self.space, scores, {}, {"macs": most}).selected[0]
             plain = [each for each in uniform(self.space) if macs_of(self.space, each) <= most]
             largest = max(plain, key=lambda each: macs_of(self.space, each), default=None)
             others = accuracies[number * count : (number + 1) * count]
@@ -159,10 +159,10 @@ class Study:
             )
         return rows
 
-    def rivals(self, ratings: tuple[BlockRatings, ...]) -> dict[str, object]:
+    def rivals(self, scores: tuple[BlockScores, ...]) -> dict[str, object]:
         """DNA's network of the middle band against random ones of nearly its MACs, all trained alike."""
         most = max(macs_of(self.space, network) for network in self.bands[len(self.bands) // 2])
-        best = select_architectures(self.space, ratings, {}, {"macs": most}).selected[0]
+        best = select_architectures(self.space, scores, {}, {"macs": most}).selected[0]
         drawn = near(self.space, best.costs["macs"], self.scale.rivals, self.seed)
         accuracies = []
         for network in drawn:
@@ -184,9 +184,9 @@ class Study:
         inputs = {**self.known, "spos": asdict(self.scale.spos), "networks": self._identities()}
 
         def compute(folder: Path) -> Numbers:
-            rater = SposRater(self.space, self.dataset, self.scale.spos, self.seed)
-            rater.train(folder / "checkpoint")
-            return Numbers(tuple(rater.rate(network) for network in self.networks))
+            evaluator = SposEvaluator(self.space, self.dataset, self.scale.spos, self.seed)
+            evaluator.train(folder / "checkpoint")
+            return Numbers(tuple(evaluator.evaluate(network) for network in self.networks))
 
         return list(self.work.stage("spos", inputs, Numbers, compute).values)
 
@@ -194,15 +194,15 @@ class Study:
         """Validation accuracy after a short distillation."""
         settings = self.scale.proxy
         targets = StoredTargets(teacher, self.dataset.train, self.dataset.preprocessing)
-        rater = DistillationRater(self.space, self.dataset, targets, settings, seed=self.seed)
+        evaluator = DistillationEvaluator(self.space, self.dataset, targets, settings, seed=self.seed)
         found = []
         for network in self.networks:
             inputs = {**self.known, "network": network.identity, "proxy": settings.model_dump(mode="json")}
             name = f"proxy-{network.identity[:12]}"
-            rated = self.work.stage(
-                name, inputs, Number, lambda folder, each=network: Number(rater.rate(each).value)
+            evaluated = self.work.stage(
+                name, inputs, Number, lambda folder, each=network: Number(evaluator.evaluate(each).value)
             )
-            found.append(rated.value)
+            found.append(evaluated.value)
         return found
 
     def _identities(self) -> list[str]:
@@ -214,21 +214,21 @@ def note(text: str) -> None:
 
 
 def run(study: Study) -> dict[str, object]:
-    """Every rater's ranking, as JSON."""
+    """Every evaluator's ranking, as JSON."""
     started = time.perf_counter()
     teacher, teacher_accuracy = study.teacher()
     note(f"teacher {teacher_accuracy:.4f}")
     scores: dict[str, list[float]] = {}
-    ratings = study.dna(teacher, {})
+    scores = study.dna(teacher, {})
     for name, changes in ABLATIONS.items():
         scores[name] = [-loss for loss in study.losses(study.dna(teacher, changes))]
-        note(f"rated by {name}, {time.perf_counter() - started:.0f} s")
+        note(f"evaluated by {name}, {time.perf_counter() - started:.0f} s")
     scores["SPOS"] = study.spos()
     scores["distillation proxy"] = study.proxy(teacher)
     costs = [network_cost(study.space.blocks(network)) for network in study.networks]
     scores["MACs"] = [float(cost.macs) for cost in costs]
     scores["parameters"] = [float(cost.parameters) for cost in costs]
-    note(f"all rated, {time.perf_counter() - started:.0f} s")
+    note(f"all evaluated, {time.perf_counter() - started:.0f} s")
     first, second = (study.accuracies(seed) for seed in (0, 1))
     scores["trained again (ceiling)"] = second
     bands = np.repeat(np.arange(len(study.bands)), [len(band) for band in study.bands])
@@ -243,8 +243,8 @@ def run(study: Study) -> dict[str, object]:
         "teacher_accuracy": teacher_accuracy,
         "accuracies": {"least": min(first), "mean": float(np.mean(first)), "most": max(first)},
         "macs": [min(cost.macs for cost in costs), max(cost.macs for cost in costs)],
-        "found": study.found(ratings, first),
-        "rivals": study.rivals(ratings),
+        "found": study.found(scores, first),
+        "rivals": study.rivals(scores),
         "rankings": {name: dataclasses.asdict(each) for name, each in rankings.items()},
         "scores": scores | {"accuracy": first},
         "seconds": round(time.perf_counter() - started, 1),
@@ -252,7 +252,7 @@ def run(study: Study) -> dict[str, object]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Rank correlation of DNA's rating on Fashion-MNIST.")
+    parser = argparse.ArgumentParser(description="Rank correlation of DNA's score on Fashion-MNIST.")
     parser.add_argument("--scale", choices=SCALES, default="smoke")
     parser.add_argument("--work", type=Path, default=Path("lathe-work/dna"))
     parser.add_argument("--page", type=Path)

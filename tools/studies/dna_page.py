@@ -11,7 +11,7 @@ mpl.use("Agg")
 
 import matplotlib.pyplot as plt
 
-from pipeline.disk import write_atomically
+from pipeline.work.disk import write_atomically
 
 _DNA = "DNA"
 
@@ -24,7 +24,7 @@ def write_page(path: Path, scale: str, document: dict[str, Any]) -> None:
 
 
 def plot(path: Path, rankings: dict[str, Any]) -> None:
-    """Every rater's tau with its interval, over all networks and inside the bands."""
+    """Every evaluator's tau with its interval, over all networks and inside the bands."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure, axes = plt.subplots(figsize=(8, 4.6), layout="constrained")
     for key, label, shift, color in (
@@ -50,7 +50,7 @@ def page(scale: str, document: dict[str, Any]) -> str:
     """The study as Markdown."""
     accuracies, macs = document["accuracies"], document["macs"]
     lines = [
-        "# DNA's rating against trained networks",
+        "# DNA's score against trained networks",
         "",
         f"`python tools/studies/dna.py --scale {scale}`: {document['networks']} networks of a space of "
         f"{document['architectures']:,}, as many from each of {document['bands']} bands of MACs "
@@ -60,20 +60,20 @@ def page(scale: str, document: dict[str, Any]) -> str:
         f"{accuracies['most']:.2%}, in the mean {accuracies['mean']:.2%}; the teacher "
         f"{document['teacher_accuracy']:.2%}.",
         "",
-        "Every rater is compared with these accuracies: Kendall's tau over all networks and over the pairs "
+        "Every evaluator is compared with these accuracies: Kendall's tau over all networks and over pairs "
         "inside a band, and Spearman's rho, each with a 95 % bootstrap interval over networks. \"Trained "
-        'again" has the same networks trained with another seed: no rater can be expected to do better.',
+        'again" has the same networks trained with another seed: no evaluator can be expected to do better.',
         "",
         "DNA's lead is by how much its tau is larger than the other's, on the same networks.",
         "",
-        "| rater | tau | tau inside bands | rho | DNA's lead | DNA's lead inside bands |",
+        "| evaluator | tau | tau inside bands | rho | DNA's lead | DNA's lead inside bands |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for name, ranking in document["rankings"].items():
         cells = [_interval(ranking[key]) for key in ("tau", "tau_inside", "rho")]
         leads = [_interval(ranking[key]) if name != _DNA else "" for key in ("lead", "lead_inside")]
         lines.append(f"| {name} | {' | '.join(cells + leads)} |")
-    lines += ["", "![Kendall's tau of every rater](../figures/dna.png)", ""]
+    lines += ["", "![Kendall's tau of every evaluator](../figures/dna.png)", ""]
     lines += [*_verdict(document["rankings"]), ""]
     lines += [
         "The network that DNA selects with no more MACs than the largest of a band, trained once like the "
@@ -88,7 +88,10 @@ def page(scale: str, document: dict[str, Any]) -> str:
         lines.append(f"| {row['limit_macs'] / 1e6:.2f} | {row['macs'] / 1e6:.2f} | {own} |")
     lines += ["", _rivals(document["rivals"]), ""]
     if scale == "smoke":
-        lines += ["This scale only shows that the study runs: its figures say nothing about the raters.", ""]
+        lines += [
+            "This scale only shows that the study runs: its figures say nothing about the evaluators.",
+            "",
+        ]
     return "\n".join(lines)
 
 

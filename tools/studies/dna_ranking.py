@@ -20,13 +20,13 @@ COVERAGE = 0.95
 
 @dataclass(frozen=True)
 class Ranking:
-    """How one rater ranks.
+    """How one evaluator ranks.
 
     Attributes:
         tau: Kendall's tau-b over all pairs of networks.
         rho: Spearman's rho.
         tau_inside: tau-b over the pairs of networks of one band.
-        lead: by how much ``tau`` of the first rater is larger than this one's, on the same networks.
+        lead: by how much ``tau`` of the first evaluator is larger than this one's, on the same networks.
         lead_inside: likewise for ``tau_inside``.
     """
 
@@ -38,7 +38,7 @@ class Ranking:
 
 
 def rank(scores: Mapping[str, Floats], accuracies: Floats, bands: Integers) -> dict[str, Ranking]:
-    """Compare the scores (n,) of raters with accuracies (n,) of networks in bands (n,) of equal cost.
+    """Compare the scores (n,) of evaluators with accuracies (n,) of networks in bands (n,) of equal cost.
 
     Networks are drawn with replacement: from all of them, and band by band for what is inside the bands.
     """

@@ -14,8 +14,8 @@ from pipeline.distill.settings import TrainingSettings
 from pipeline.methods.dna.settings import DnaSettings
 from pipeline.spaces.base import Architecture
 from pipeline.spaces.cost import network_cost
-from pipeline.spaces.dna import BlockChoice, DnaSpace
-from pipeline.spaces.dna_config import CellConfig, DnaBlockConfig, DnaSpaceConfig
+from pipeline.spaces.dna.config import CellConfig, DnaBlockConfig, DnaSpaceConfig
+from pipeline.spaces.dna.space import BlockChoice, DnaSpace
 from pipeline.teachers.convnet import ConvNet
 
 NEAR = 0.03
@@ -71,7 +71,7 @@ SCALES = {
         training(2),
         training(2),
         TrainingSettings(epochs=1),
-        DnaSettings(epochs=1, rating_images=40, calibration_images=40),
+        DnaSettings(epochs=1, score_images=40, calibration_images=40),
         SposSettings(epochs=1, calibration_images=40),
     ),
     "small": Scale(
@@ -83,7 +83,7 @@ SCALES = {
         training(12),
         training(6),
         TrainingSettings(epochs=1),
-        DnaSettings(epochs=8, rating_images=400, calibration_images=256),
+        DnaSettings(epochs=8, score_images=400, calibration_images=256),
         SposSettings(epochs=18, calibration_images=256),
     ),
     "large": Scale(

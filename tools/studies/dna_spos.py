@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from dna_scale import SposSettings
+from pipeline.methods.dna.score import calibrate
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -17,13 +18,12 @@ from pipeline.data.tensors import batches_of, to_tensor
 from pipeline.distill.augment import augment
 from pipeline.distill.settings import TrainingSettings
 from pipeline.distill.training import accuracy, learning_rate_at, save_atomically
-from pipeline.methods.dna.rating import calibrate
 from pipeline.spaces.base import Architecture
-from pipeline.spaces.dna import DnaSpace, Operation
-from pipeline.spaces.dna_config import CellConfig
+from pipeline.spaces.dna.config import CellConfig
+from pipeline.spaces.dna.space import DnaSpace, Operation
 
 
-class SposRater:
+class SposEvaluator:
     """Rates a network by its accuracy on the validation slice with the supernet's weights."""
 
     def __init__(self, space: DnaSpace, dataset: Dataset, settings: SposSettings, seed: int) -> None:
@@ -78,7 +78,7 @@ class SposRater:
                 checkpoint,
             )
 
-    def rate(self, architecture: Architecture) -> float:
+    def evaluate(self, architecture: Architecture) -> float:
         """Accuracy after BatchNorm is recalibrated along the network."""
         data = self._dataset
         path = self._path(architecture)

@@ -1,18 +1,18 @@
-"""Explorers under latency budgets on NAS-Bench-201, where every answer is known beforehand.
+"""Strategies under latency budgets on NAS-Bench-201, where every answer is known beforehand.
 
 python tools/studies/tabular.py [--scale smoke|small|medium|large] [--work FOLDER] [--page PAGE]
 
-For each of up to 19 device settings, budgets that 20, 40 and 60 % of the cells keep, each explorer and seed,
-200 cells are asked, each rated by its validation accuracy after 12 epochs on CIFAR-10. The regret after some
-evaluations is the test accuracy after 200 epochs that the answer lacks against the best cell within the
-budget, in points. The answer is the best rated cell; of an explorer with a ranking of its own, also the cell
-that it ranks first ("predictor, ranked"). The data has no validation accuracy after 200 epochs.
+For each of up to 19 device settings, budgets that 20, 40 and 60 % of the cells keep, each strategy and seed,
+200 cells are asked, each evaluated by its validation accuracy after 12 epochs on CIFAR-10. The regret after
+some evaluations is the test accuracy after 200 epochs that the answer lacks against the best cell within the
+budget, in points. The answer is the best evaluated cell; of a strategy with a ranking of its own, also the
+cell that it ranks first ("predictor, ranked"). The data has no validation accuracy after 200 epochs.
 
 NNI's strategies go through the same budgets, if NNI is installed (``tabular_nni.py``).
 
 Reads $LATHE_SHARED_DATA/nasbench201/nasbench201.npz. A latency below a fifth of the device's median is a
 failed run, and its cell cannot be chosen. FOLDER/rows.jsonl gets a line for each search, and what it holds is
-not searched again, whatever the scale; delete it when explorers have changed. FOLDER/summary-SCALE.json gets
+not searched again, whatever the scale; delete it when strategies have changed. FOLDER/summary-SCALE.json gets
 the means with bootstrap intervals, and PAGE a page with tables and a plot beside it.
 """
 
@@ -31,27 +31,27 @@ import tabular_nni
 from cell_space import OPERATIONS, CellSpace, TabledLatency
 from tabular_page import write_page
 
-from pipeline.search.base import RankingExplorer, Rating
-from pipeline.search.constraints import Constraints
-from pipeline.search.explorers.evolution import EvolutionExplorer
-from pipeline.search.explorers.nsga2 import NSGA2Explorer
-from pipeline.search.explorers.policy import PolicyExplorer, PolicySettings
-from pipeline.search.explorers.predictor import PredictorExplorer
-from pipeline.search.explorers.random_explorer import RandomExplorer
+from pipeline.search.base import RankingStrategy, Score
+from pipeline.search.budgets.constraints import Constraints
+from pipeline.search.strategies.evolution import EvolutionStrategy
+from pipeline.search.strategies.nsga2 import NSGA2Strategy
+from pipeline.search.strategies.policy import PolicySettings, PolicyStrategy
+from pipeline.search.strategies.predictor import PredictorStrategy
+from pipeline.search.strategies.random_search import RandomStrategy
 
 SHARED = Path(os.environ.get("LATHE_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
 PERCENTILES = (20, 40, 60)
 CHECKPOINTS = (10, 25, 50, 75, 100, 125, 150, 175, 200)
 RESAMPLES = 2000
-EXPLORERS = {
-    "random": RandomExplorer,
-    "evolution": EvolutionExplorer,
-    "nsga2": NSGA2Explorer,
-    "reinforce": lambda constraints, seed: PolicyExplorer(
+STRATEGIES = {
+    "random": RandomStrategy,
+    "evolution": EvolutionStrategy,
+    "nsga2": NSGA2Strategy,
+    "reinforce": lambda constraints, seed: PolicyStrategy(
         constraints, seed, settings=PolicySettings(clip=None)
     ),
-    "ppo": PolicyExplorer,
-    "predictor": PredictorExplorer,
+    "ppo": PolicyStrategy,
+    "predictor": PredictorStrategy,
 }
 STRATEGIES = tabular_nni.strategies()
 FEW_SEEDS = dict.fromkeys(STRATEGIES, 10) | {"nni-tpe": 3}
@@ -73,7 +73,7 @@ class Benchmark:
         order = np.argsort(numbers)
         if [str(name) for name in data["op_names"]] != list(OPERATIONS):
             raise SystemExit("the operations of nasbench201.npz are in another order")
-        self.rating = data["acc12_cifar10_val"][order]
+        self.score = data["acc12_cifar10_val"][order]
         self.final = data["acc200_cifar10_test"][order]
         latencies = data["latency_ms"][order] * 1e6
         ran = latencies >= np.median(latencies, axis=0) / 5
@@ -90,34 +90,36 @@ class Task:
         self.constraints = Constraints(CellSpace(), {device: TabledLatency(latencies)}, {device: limit_ns})
         inside = np.flatnonzero(latencies <= limit_ns)
         self.best = float(benchmark.final[inside].max())
-        # Of the cells of the highest rating: what is lost when everything is rated.
-        self.least_regret = self.best - float(benchmark.final[inside[benchmark.rating[inside].argmax()]])
-        self._rating, self._final = benchmark.rating.tolist(), benchmark.final.tolist()
+        # Of the cells of the highest score: what is lost when everything is evaluated.
+        self.least_regret = self.best - float(benchmark.final[inside[benchmark.score[inside].argmax()]])
+        self._score, self._final = benchmark.score.tolist(), benchmark.final.tolist()
 
     def search(self, name: str, seed: int) -> dict[str, list[float]]:
         """Regrets after each of ``CHECKPOINTS`` evaluations, by answer."""
         if name in STRATEGIES:
-            return {"rated": self.regrets(tabular_nni.asked(self, STRATEGIES[name](seed), CHECKPOINTS[-1]))}
-        explorer = EXPLORERS[name](self.constraints, seed)
-        ranks = isinstance(explorer, RankingExplorer)
+            return {
+                "evaluated": self.regrets(tabular_nni.asked(self, STRATEGIES[name](seed), CHECKPOINTS[-1]))
+            }
+        strategy = STRATEGIES[name](self.constraints, seed)
+        ranks = isinstance(strategy, RankingStrategy)
         asked, ranked = [], []
         for evaluation in range(1, CHECKPOINTS[-1] + 1):
-            asked.append(explorer.ask())
-            explorer.tell(asked[-1], self.rate(asked[-1]))
+            asked.append(strategy.ask())
+            strategy.tell(asked[-1], self.evaluate(asked[-1]))
             if ranks and evaluation in CHECKPOINTS:
-                ranked.append(self.regret(explorer.ranking()[0]))
-        regrets = {"rated": self.regrets(asked)}
+                ranked.append(self.regret(strategy.ranking()[0]))
+        regrets = {"evaluated": self.regrets(asked)}
         return regrets | ({"ranked": ranked} if ranks else {})
 
-    def rate(self, architecture) -> Rating:
-        return Rating(self._rating[architecture.number])
+    def evaluate(self, architecture) -> Score:
+        return Score(self._score[architecture.number])
 
     def regret(self, architecture) -> float:
         return round(self.best - self._final[architecture.number], 6)
 
     def regrets(self, asked) -> list[float]:
-        """Of the best rated of what was asked, after each of ``CHECKPOINTS``."""
-        best = (max(asked[:count], key=lambda each: self._rating[each.number]) for count in CHECKPOINTS)
+        """Of the best evaluated of what was asked, after each of ``CHECKPOINTS``."""
+        best = (max(asked[:count], key=lambda each: self._score[each.number]) for count in CHECKPOINTS)
         return list(map(self.regret, best))
 
 
@@ -130,7 +132,7 @@ def read_rows(path: Path) -> dict[tuple, dict[str, list[float]]]:
     if complete != content:
         os.truncate(path, len(complete))
     rows = map(json.loads, complete.splitlines())
-    return {(r["device"], r["percentile"], r["explorer"], r["seed"]): r["regrets"] for r in rows}
+    return {(r["device"], r["percentile"], r["strategy"], r["seed"]): r["regrets"] for r in rows}
 
 
 def study(scale: str, folder: Path) -> dict:
@@ -140,7 +142,7 @@ def study(scale: str, folder: Path) -> dict:
     devices = names or tuple(benchmark.devices)
     searches = [
         (name, seed)
-        for name in (*EXPLORERS, *STRATEGIES)
+        for name in (*STRATEGIES, *STRATEGIES)
         for seed in range(min(seeds, FEW_SEEDS.get(name, seeds)))
     ]
     folder.mkdir(parents=True, exist_ok=True)
@@ -156,7 +158,7 @@ def study(scale: str, folder: Path) -> dict:
                 key = (device, percentile, name, seed)
                 if key not in rows:
                     rows[key] = task.search(name, seed)
-                    row = dict(zip(("device", "percentile", "explorer", "seed"), key, strict=True))
+                    row = dict(zip(("device", "percentile", "strategy", "seed"), key, strict=True))
                     stream.write(json.dumps(row | {"regrets": rows[key]}) + "\n")
                     stream.flush()
             print(f"{device} {percentile} %: {time.perf_counter() - began:.1f} s", file=sys.stderr)
@@ -164,7 +166,7 @@ def study(scale: str, folder: Path) -> dict:
     for name, group in itertools.groupby(searches, key=lambda search: search[0]):
         own = [seed for _, seed in group]
         for answer in rows[devices[0], PERCENTILES[0], name, 0]:
-            label = name if answer == "rated" else f"{name}, {answer}"
+            label = name if answer == "evaluated" else f"{name}, {answer}"
             regrets[label] = np.array(
                 [[[rows[d, p, name, seed][answer] for seed in own] for p in PERCENTILES] for d in devices]
             )
@@ -175,8 +177,8 @@ def study(scale: str, folder: Path) -> dict:
         "seeds": seeds,
         "few_seeds": FEW_SEEDS,
         "evaluations": list(CHECKPOINTS),
-        "regret_when_all_are_rated": float(np.mean(least)),
-        "explorers": {label: summary(values, regrets["random"]) for label, values in regrets.items()},
+        "regret_when_all_are_evaluated": float(np.mean(least)),
+        "strategies": {label: summary(values, regrets["random"]) for label, values in regrets.items()},
     }
 
 

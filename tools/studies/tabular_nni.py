@@ -1,4 +1,4 @@
-"""NNI's strategies in the tabular study: through the same budgets, with the same ratings, and a journal."""
+"""NNI's strategies in the tabular study: through the same budgets, with the same scores, and a journal."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ LABELS = {
     "nsga2": "NSGA-II",
     "reinforce": "policy, REINFORCE",
     "ppo": "policy, PPO",
-    "predictor": "predictor, best rated",
+    "predictor": "predictor, best evaluated",
     "predictor, ranked": "predictor, its ranking",
     "nni-random": "NNI Random",
     "nni-evolution": "NNI RegularizedEvolution",
@@ -39,7 +39,7 @@ def write_page(result: dict, page: Path) -> None:
 def text(result: dict) -> str:
     tasks = len(result["devices"]) * len(result["percentiles"])
     budgets = ", ".join(map(str, result["percentiles"][:-1])) + f" and {result['percentiles'][-1]}"
-    return f"""# Explorers on NAS-Bench-201
+    return f"""# Strategies on NAS-Bench-201
 
 `python tools/studies/tabular.py --scale {result["scale"]} --page docs/results/tabular.md` wrote this page.
 
@@ -48,14 +48,15 @@ a budget can be repeated many times, and compared with the best that was possibl
 {len(result["devices"])} device settings, each with budgets that {budgets} % of its cells keep; and
 {result["seeds"]} seeds for each.
 
-An explorer asks for cells within the budget. A cell is rated by its validation accuracy after 12 epochs on
-CIFAR-10. The answer of a search is the best rated cell. The **regret** is the test accuracy after 200 epochs
-that the answer lacks against the best cell within the budget, in points. The data has no validation accuracy
-after 200 epochs.
+A strategy asks for cells within the budget. A cell is evaluated by its validation accuracy after 12 epochs on
+CIFAR-10. The answer of a search is the best evaluated cell. The **regret** is the test accuracy after 200
+epochs that the answer lacks against the best cell within the budget, in points. The data has no validation
+accuracy after 200 epochs.
 
-Ratings are noisy, so the best rated cell is likely to be flattered. The [predictor](../methods/predictor.md)
-also ranks the cells that were rated by what it has learned of all. So it has two rows: the regret of its best
-rated cell, and that of the cell which it ranks first. No answer is a cell that was not rated.
+Scores are noisy, so the best evaluated cell is likely to be flattered. The
+[predictor](../methods/predictor.md) also ranks the cells that were evaluated by what it has learned of all.
+So it has two rows: the regret of its best evaluated cell, and that of the cell which it ranks first. No
+answer is a cell that was not evaluated.
 
 {textwrap.fill("Device settings: " + ", ".join(result["devices"]) + ".", 110)}
 
@@ -65,14 +66,14 @@ Means over tasks and seeds, with 95 % bootstrap intervals that resample devices 
 
 {table(result, "regret")}
 
-Whoever rates every cell within the budget and takes the best rated has a regret of
-{result["regret_when_all_are_rated"]:.2f} points on average: 12 epochs do not say everything.
+Whoever evaluates every cell within the budget and takes the best evaluated has a regret of
+{result["regret_when_all_are_evaluated"]:.2f} points on average: 12 epochs do not say everything.
 
 ![Mean regret after each number of evaluations](../figures/tabular.png)
 
 ## Against random draws
 
-Regret of random draws less the explorer's, on the same task with the same seed. Above zero is better than
+Regret of random draws less the strategy's, on the same task with the same seed. Above zero is better than
 random.
 
 {table(result, "less_than_random", skip=("random",))}
@@ -81,7 +82,7 @@ random.
 
 ## How to read it
 
-The explorers have the settings that they have by default. These were looked at on other accuracies and costs
+The strategies have the settings that they have by default. These were looked at on other accuracies and costs
 of the same cells: CIFAR-100 and ImageNet16-120, with MACs and parameters for latencies; so were the features
 of the space, which only the predictor reads. The features say which operation is on an edge, which edges
 carry anything from the input to the output, and how often each operation is on those. The number of the
@@ -96,11 +97,11 @@ run, and its cell cannot be chosen.
 
 
 def nni(result: dict) -> str:
-    if "nni-random" not in result["explorers"]:
-        return "NNI was not installed, so its strategies are not among the explorers."
+    if "nni-random" not in result["strategies"]:
+        return "NNI was not installed, so its strategies are not among the strategies."
     seeds, few = (min(result["few_seeds"][name], result["seeds"]) for name in ("nni-random", "nni-tpe"))
     return f"""\
-NNI's strategies go through the same budgets and ratings, by `pipeline/integrations/nni/strategies.py`.
+NNI's strategies go through the same budgets and scores, by `pipeline/integrations/nni/strategies.py`.
 NNI's filter refuses what is beyond the budget, and the strategy is asked again. `RegularizedEvolution` has
 NNI's defaults, a population of 100 among them, and in another row a population of 20, tournaments of 5 and
 one mutation per cell on average. NNI's strategies have {seeds} seeds, `TPE` {few}. NNI waits a second after
@@ -113,10 +114,10 @@ the sixtieth proposal on they are the same whatever the seed."""
 def table(result: dict, quantity: str, skip: tuple[str, ...] = ()) -> str:
     columns = [result["evaluations"].index(evaluations) for evaluations in SHOWN]
     lines = [
-        "| explorer | " + " | ".join(f"{evaluations} evaluations" for evaluations in SHOWN) + " |",
+        "| strategy | " + " | ".join(f"{evaluations} evaluations" for evaluations in SHOWN) + " |",
         "| --- |" + " --- |" * len(SHOWN),
     ]
-    for name, found in result["explorers"].items():
+    for name, found in result["strategies"].items():
         if name not in skip:
             values = found[quantity]
             cells = [
@@ -127,7 +128,7 @@ def table(result: dict, quantity: str, skip: tuple[str, ...] = ()) -> str:
 
 
 def verdict(result: dict) -> str:
-    own = {name: found for name, found in result["explorers"].items() if not name.startswith("nni-")}
+    own = {name: found for name, found in result["strategies"].items() if not name.startswith("nni-")}
     shown = [result["evaluations"].index(evaluations) for evaluations in SHOWN]
     at = result["evaluations"].index(100)
     means = {name: found["regret"]["mean"][at] for name, found in own.items()}
@@ -141,7 +142,7 @@ def verdict(result: dict) -> str:
 
     return textwrap.fill(
         f"After 100 evaluations the best is: {LABELS[best]}, with {ratio:.2f} times the regret of random "
-        f"draws (target: at most 0.5, {reached}). Of Lathe's explorers, worse than random in the mean at one "
+        f"draws (target: at most 0.5, {reached}). Of our strategies, worse than random in the mean at one "
         f"of these numbers of evaluations: {worse('mean')}. Beyond its interval: {worse('high')}.",
         110,
     )
@@ -149,7 +150,7 @@ def verdict(result: dict) -> str:
 
 def plot(result: dict, path: Path) -> None:
     figure, axes = plt.subplots(figsize=(8, 5.2), layout="constrained")
-    for number, (name, found) in enumerate(result["explorers"].items()):
+    for number, (name, found) in enumerate(result["strategies"].items()):
         values = found["regret"]
         style = ":" if name.startswith("nni-") else "-"
         color = plt.get_cmap("tab20").colors[number]
@@ -162,10 +163,10 @@ def plot(result: dict, path: Path) -> None:
             alpha=0.12,
             linewidth=0,
         )
-    axes.axhline(result["regret_when_all_are_rated"], color="0.4", linestyle="--", linewidth=1)
+    axes.axhline(result["regret_when_all_are_evaluated"], color="0.4", linestyle="--", linewidth=1)
     axes.annotate(
-        "all cells rated",
-        (result["evaluations"][0], result["regret_when_all_are_rated"]),
+        "all cells evaluated",
+        (result["evaluations"][0], result["regret_when_all_are_evaluated"]),
         textcoords="offset points",
         xytext=(0, -11),
         color="0.3",

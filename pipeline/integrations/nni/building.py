@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from functools import partial
 
-from devices.measure import probe
-from devices.measurement import Measurement
+from devices.measurement.measurement import Measurement
+from devices.measuring.batch import probe
 from devices.target import Target
-from latency_db.builder import stored
-from latency_db.calibration import is_random, spread
 from latency_db.errors import EstimateError
-from latency_db.keys import Key, Workload
-from latency_db.network_model import MIN_NETWORKS, NetworkModel
-from latency_db.table import LatencyTable
+from latency_db.models.calibration import is_random, spread
+from latency_db.models.network_model import MIN_NETWORKS, NetworkModel
+from latency_db.store.keys import Key, Workload
+from latency_db.tables.outcomes import stored
+from latency_db.tables.table import LatencyTable
 from pipeline.export.base import Format, exporter_identity, format_of
 from pipeline.integrations.nni.blocks import as_image, image_shape
 from pipeline.integrations.nni.errors import NniError
@@ -82,7 +82,7 @@ def load(space: BlockSpace, target: Target, bench: Bench, networks: int) -> Netw
         names,
         [outcome.latency.value_ns for outcome in ran],
         scored=scored or None,
-        paces_ns=[outcome.pace_ns for outcome in ran],
+        canaries_ns=[outcome.canary_ns for outcome in ran],
         batches=[outcome.started_at for outcome in ran],
     )
 

@@ -1,4 +1,4 @@
-"""NNI's search strategies over our spaces: NNI's engine runs them, our rater rates, our budgets filter."""
+"""NNI's search strategies over our spaces: NNI's engine runs them within our budgets."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from nni.nas.space import ExecutableModelSpace, RawFormatModelSpace
 from nni.nas.strategy import Strategy
 from nni.nas.strategy.middleware import Chain, Filter
 
-from pipeline.search.base import Rater
-from pipeline.search.constraints import Constraints
+from pipeline.search.base import Evaluator
+from pipeline.search.budgets.constraints import Constraints
+from pipeline.search.evaluators.workers import evaluated
 from pipeline.search.journal import Candidate, Journal
-from pipeline.search.workers import rated
 from pipeline.spaces.base import Architecture, SearchSpace, architecture_of, canonical
 
 PATIENCE = 1000
@@ -55,7 +55,7 @@ class StrategyRun:
 
     Attributes:
         candidates: different architectures, in the order in which they were first proposed.
-        rejected: proposals beyond the budgets, which were not rated.
+        rejected: proposals beyond the budgets, which were not evaluated.
     """
 
     candidates: list[Candidate]
@@ -64,7 +64,7 @@ class StrategyRun:
 
 def run_nni_strategy(
     constraints: Constraints,
-    rater: Rater,
+    evaluator: Evaluator,
     strategy: Strategy,
     evaluations: int,
     journal: Path,
@@ -72,14 +72,15 @@ def run_nni_strategy(
     """Run one of NNI's multi-trial strategies within budgets, by NNI's sequential engine in this process.
 
     NNI's own filter refuses proposals beyond the budgets; after ``PATIENCE`` of them in a row the strategy
-    is stopped. A candidate whose rating fails is a failed model to NNI. What the journal holds is not rated
+    is stopped. A candidate whose score fails is a failed model to NNI. What the journal holds is not
+    evaluated
     again: run with the same strategy and seed, a search that was killed ends like one that was not.
 
-    A rating is to be large, so tuners that minimise by default have to be told: ``TPE("maximize")``.
+    A score is to be large, so tuners that minimise by default have to be told: ``TPE("maximize")``.
 
     Args:
         constraints: space and budgets.
-        rater: rates what the strategy proposes.
+        evaluator: evaluates what the strategy proposes.
         strategy: fresh, e.g. ``nni.nas.strategy.RegularizedEvolution(seed=0)``.
         evaluations: models in the end; those in the journal count, and those that are proposed again.
         journal: file that is appended to, one line per candidate.
@@ -96,13 +97,13 @@ def run_nni_strategy(
         def evaluate(architecture: Architecture) -> None:
             identity = architecture.identity
             if identity not in known:
-                known[identity] = rated(rater, architecture)
+                known[identity] = evaluated(evaluator, architecture)
                 written.append(known[identity])
             candidates.setdefault(identity, known[identity])
-            rating = known[identity].rating
-            if rating is None:
-                raise _NotRatedError(known[identity].failure)
-            nni.report_final_result(rating.value)
+            score = known[identity].score
+            if score is None:
+                raise _NotEvaluatedError(known[identity].failure)
+            nni.report_final_result(score.value)
 
         def within(model: ExecutableModelSpace) -> bool:
             return constraints.feasible(model.executable_model())
@@ -121,5 +122,5 @@ class _Models(RawFormatModelSpace):  # type: ignore[misc]
         return super().freeze(dict(sample))
 
 
-class _NotRatedError(Exception):
+class _NotEvaluatedError(Exception):
     """Tells NNI's engine that a model failed."""

@@ -2,7 +2,7 @@
 
     from pipeline.methods.dna.cutting import cut_teacher
     from pipeline.methods.dna.run import run_dna
-    from pipeline.spaces.dna import DnaSpace, DnaSpaceConfig
+    from pipeline.spaces.dna.space import DnaSpace, DnaSpaceConfig
 
     cut = cut_teacher(teacher.module, dataset.input_shape)
     config = DnaSpaceConfig.for_teacher(cut.shapes, dataset.input_shape)

@@ -1,4 +1,4 @@
-"""One block of DNA: trained, rated, and kept in a folder."""
+"""One block of DNA: trained, evaluated, and kept in a folder."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from pipeline.data.splits import stratified_split
 from pipeline.data.tensors import batches_of
 from pipeline.distill.training import training_device
 from pipeline.methods.dna.cutting import CutTeacher
-from pipeline.methods.dna.features import BlockFeatures, RatingSet
-from pipeline.methods.dna.rating import calibrate, rate_paths
-from pipeline.methods.dna.result import BlockRatings, CellRatings
+from pipeline.methods.dna.features import BlockFeatures, ScoreSet
+from pipeline.methods.dna.result import BlockScores, CellScores
+from pipeline.methods.dna.score import calibrate, rate_paths
 from pipeline.methods.dna.settings import DnaSettings
 from pipeline.methods.dna.supernet import Supernet, block_supernets
 from pipeline.methods.dna.train import BlockTraining
-from pipeline.spaces.dna import DnaSpace
-from pipeline.work import WorkFolder
+from pipeline.spaces.dna.space import DnaSpace
+from pipeline.work.folder import WorkFolder
 
-_RATING_ONLY = {"measure", "recalibrate", "rating_images", "calibration_images"}
+_SCORE_ONLY = {"measure", "recalibrate", "score_images", "calibration_images"}
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,13 @@ class _Losses:
 
 @dataclass(frozen=True)
 class BlockTask:
-    """All that decides the ratings of one block, and where they are kept; travels to other processes.
+    """All that decides the scores of one block, and where they are kept; travels to other processes.
 
     Attributes:
         space: of the student.
         teacher: cut into as many blocks.
         dataset: its train split is used.
-        settings: of training and rating.
+        settings: of training and score.
         folder: a work folder, absolute.
         seed: of everything drawn.
         block: which one, counted from 0.
@@ -56,10 +56,10 @@ class BlockTask:
     seed: int
     block: int
 
-    def ratings(self) -> BlockRatings:
+    def scores(self) -> BlockScores:
         """Of all paths; computed if the folder does not hold them, and trained for if it must be."""
         inputs = {"training": self._training_inputs(), "settings": self.settings.model_dump(mode="json")}
-        return WorkFolder(self.folder).stage(f"{self._name}-ratings", inputs, BlockRatings, self._rate)
+        return WorkFolder(self.folder).stage(f"{self._name}-scores", inputs, BlockScores, self._rate)
 
     @property
     def _name(self) -> str:
@@ -67,8 +67,8 @@ class BlockTask:
 
     def _training_inputs(self) -> dict[str, Any]:
         config = self.space.config
-        # How a block is rated does not change how it is trained, unless the ratings of others enter it.
-        unused = _RATING_ONLY if self.settings.inputs == "teacher" or self.block == 0 else set()
+        # How a block is evaluated does not change how it is trained, unless the scores of others enter it.
+        unused = _SCORE_ONLY if self.settings.inputs == "teacher" or self.block == 0 else set()
         return {
             "teacher": self.teacher.digest,
             "data": self.dataset.digest,
@@ -80,11 +80,11 @@ class BlockTask:
             "torch": torch.__version__,
         }
 
-    def _rate(self, folder: Path) -> BlockRatings:
+    def _rate(self, folder: Path) -> BlockScores:
         features = BlockFeatures(self.teacher, self.block, self._earlier())
         cells, losses = self._trained(features)
-        images = self._rating_set(features)
-        rated = []
+        images = self._score_set(features)
+        evaluated = []
         for config, cell in zip(self.space.config.blocks[self.block].cells, cells, strict=True):
             values = rate_paths(
                 cell.to(training_device()),
@@ -92,8 +92,8 @@ class BlockTask:
                 measure=self.settings.measure,
                 recalibrate=self.settings.recalibrate,
             )
-            rated.append(CellRatings(config.name, tuple(values.ravel().tolist())))
-        return BlockRatings(images.sigma, losses, tuple(rated))
+            evaluated.append(CellScores(config.name, tuple(values.ravel().tolist())))
+        return BlockScores(images.sigma, losses, tuple(evaluated))
 
     def _trained(self, features: BlockFeatures) -> tuple[list[Supernet], tuple[float, ...]]:
         """The supernets of all cells, and the losses of training, which is done once."""
@@ -118,12 +118,12 @@ class BlockTask:
         )
         return cells, tuple(losses)
 
-    def _rating_set(self, features: BlockFeatures) -> RatingSet:
+    def _score_set(self, features: BlockFeatures) -> ScoreSet:
         train, held_out = self._slices()
         calibration = train.take(np.arange(min(len(train), self.settings.calibration_images)))
         size, preprocessing = self.settings.batch_size, self.dataset.preprocessing
         device = training_device()
-        return RatingSet.of(
+        return ScoreSet.of(
             features,
             # A batch of one has no variance.
             (batch.to(device) for batch in batches_of(calibration, preprocessing, size) if len(batch) > 1),
@@ -131,12 +131,12 @@ class BlockTask:
         )
 
     def _slices(self) -> tuple[Split, Split]:
-        """What is trained on, and what is held out for the ratings: the same in all blocks."""
+        """What is trained on, and what is held out for the scores: the same in all blocks."""
         train = self.dataset.train
         kept, held = stratified_split(
-            train.labels, self.settings.rating_share, self.dataset.classes, seed=self.seed
+            train.labels, self.settings.score_share, self.dataset.classes, seed=self.seed
         )
-        return train.take(kept), train.take(held[: self.settings.rating_images])
+        return train.take(kept), train.take(held[: self.settings.score_images])
 
     def _earlier(self) -> tuple[nn.Module, ...]:
         """In the progressive variant the best paths of the blocks before this one, frozen; else nothing."""
@@ -147,15 +147,15 @@ class BlockTask:
         return (*earlier, *before._best_path(earlier))
 
     def _best_path(self, earlier: tuple[nn.Module, ...]) -> list[nn.Module]:
-        ratings = self.ratings()
+        scores = self.scores()
         features = BlockFeatures(self.teacher, self.block, earlier)
         cells, _ = self._trained(features)
-        best = min(range(len(cells)), key=lambda index: min(ratings.cells[index].values))
-        values = np.array(ratings.cells[best].values)
+        best = min(range(len(cells)), key=lambda index: min(scores.cells[index].values))
+        values = np.array(scores.cells[best].values)
         place = np.unravel_index(values.argmin(), cells[best].choices)
         supernet = cells[best].to(training_device())
         modules = supernet.path_modules(tuple(int(index) for index in place))
-        calibrate(modules, self._rating_set(features).calibration)
+        calibrate(modules, self._score_set(features).calibration)
         return [module.requires_grad_(False).eval() for module in modules]
 
     def _seed(self, use: str) -> int:

@@ -10,8 +10,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from pipeline.disk import write_atomically
 from pipeline.errors import WorkFolderError
+from pipeline.work.disk import write_atomically
 
 _MODEL, _ADAM = "model.", "adam."
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from devices.digests import value_digest
 from pipeline.errors import TeacherError
 from pipeline.methods.dna.tracing import Capture, Cut, Tracer
-from pipeline.spaces.dna_config import Shape
+from pipeline.spaces.dna.config import Shape
 from pipeline.teachers.teacher import AdaptedNetwork
 
 _FEWEST_CONVOLUTIONS = 2

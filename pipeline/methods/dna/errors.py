@@ -6,4 +6,4 @@ from devices.errors import LatheError
 
 
 class DnaError(LatheError):
-    """A block of DNA that cannot be trained or rated."""
+    """A block of DNA that cannot be trained or evaluated."""

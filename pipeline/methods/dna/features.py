@@ -38,13 +38,13 @@ class BlockFeatures:
 
 
 @dataclass(frozen=True)
-class RatingSet:
-    """What all paths of a block are rated on; it stays in memory while they are.
+class ScoreSet:
+    """What all paths of a block are evaluated on; it stays in memory while they are.
 
     Attributes:
         calibration: what enters the block, of the images from which BatchNorm's statistics are computed.
-        inputs: what enters it, of the rating images.
-        targets: the teacher's features at its end, of the rating images.
+        inputs: what enters it, of the score images.
+        targets: the teacher's features at its end, of the score images.
         sigma: standard deviation of ``targets``, over all elements.
     """
 
@@ -54,11 +54,9 @@ class RatingSet:
     sigma: float
 
     @classmethod
-    def of(
-        cls, features: BlockFeatures, calibration: Iterable[Tensor], rating: Iterable[Tensor]
-    ) -> RatingSet:
+    def of(cls, features: BlockFeatures, calibration: Iterable[Tensor], score: Iterable[Tensor]) -> ScoreSet:
         """The features of these batches of images."""
-        pairs = [features(images) for images in rating]
+        pairs = [features(images) for images in score]
         targets = tuple(target for _, target in pairs)
         return cls(
             tuple(features(images)[0] for images in calibration),

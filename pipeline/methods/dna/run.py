@@ -12,16 +12,16 @@ from pipeline.data.base import Dataset
 from pipeline.errors import RecipeError, TeacherError
 from pipeline.methods.dna.block import BlockTask
 from pipeline.methods.dna.cutting import CutTeacher
-from pipeline.methods.dna.result import BlockRatings, DnaResult
+from pipeline.methods.dna.result import BlockScores, DnaResult
 from pipeline.methods.dna.selecting import select_architectures
 from pipeline.methods.dna.settings import DnaSettings
 from pipeline.methods.dna.workers import run_tasks
 from pipeline.search.base import AdditiveLatencyModel
 from pipeline.spaces.base import Block
-from pipeline.spaces.dna import DnaSpace
+from pipeline.spaces.dna.space import DnaSpace
 
 OnProgress = Callable[[int, int], None]
-"""Called with how many blocks are rated, and how many there are."""
+"""Called with how many blocks are evaluated, and how many there are."""
 
 
 def run_dna(
@@ -46,8 +46,8 @@ def run_dna(
     Args:
         space: of the student; its blocks have the strides of the teacher's.
         teacher: from ``cut_teacher``.
-        dataset: a slice of its train split is held out for the ratings.
-        settings: of training and rating.
+        dataset: a slice of its train split is held out for the scores.
+        settings: of training and score.
         models: latency model per target, such as ``TableLatencyModel``.
         limits: largest latency in ns by target, for the upper end of the estimate; ``macs`` and
             ``parameters`` can be limited too. At least one.
@@ -66,7 +66,7 @@ def run_dna(
         DnaError: training diverged, or a worker was lost again and again.
         WorkFolderError: the folder cannot be written, or a checkpoint is damaged.
     """
-    ratings = rate_blocks(
+    scores = rate_blocks(
         space,
         teacher,
         dataset,
@@ -76,8 +76,8 @@ def run_dna(
         workers=workers,
         on_progress=on_progress,
     )
-    found = select_architectures(space, ratings, models, limits, count=count)
-    return DnaResult(ratings, found.selected, found.nearest, found.exact)
+    found = select_architectures(space, scores, models, limits, count=count)
+    return DnaResult(scores, found.selected, found.nearest, found.exact)
 
 
 def rate_blocks(
@@ -90,8 +90,8 @@ def rate_blocks(
     seed: int,
     workers: int = 1,
     on_progress: OnProgress | None = None,
-) -> tuple[BlockRatings, ...]:
-    """The ratings of all paths of all blocks; arguments and errors as of ``run_dna``."""
+) -> tuple[BlockScores, ...]:
+    """The scores of all paths of all blocks; arguments and errors as of ``run_dna``."""
     _check_alignment(space, teacher)
     if settings.inputs == "student" and workers > 1:
         raise RecipeError(
@@ -104,19 +104,19 @@ def rate_blocks(
         BlockTask(space, teacher, dataset, settings, folder.absolute(), seed, block)
         for block in range(blocks)
     ]
-    # Sums depend on the number of threads, and so would the ratings on the number of workers.
-    run = partial(_ratings, threads=torch.get_num_threads())
-    ratings: list[BlockRatings] = []
-    for rated in run_tasks(run, tasks, workers):
-        ratings.append(rated)
+    # Sums depend on the number of threads, and so would the scores on the number of workers.
+    run = partial(_scores, threads=torch.get_num_threads())
+    scores: list[BlockScores] = []
+    for evaluated in run_tasks(run, tasks, workers):
+        scores.append(evaluated)
         if on_progress is not None:
-            on_progress(len(ratings), blocks)
-    return tuple(ratings)
+            on_progress(len(scores), blocks)
+    return tuple(scores)
 
 
-def _ratings(task: BlockTask, threads: int) -> BlockRatings:
+def _scores(task: BlockTask, threads: int) -> BlockScores:
     torch.set_num_threads(threads)
-    return task.ratings()
+    return task.scores()
 
 
 def _check_alignment(space: DnaSpace, teacher: CutTeacher) -> None:

@@ -1,4 +1,4 @@
-"""From ratings of paths to the best architectures within limits, exactly.
+"""From scores of paths to the best architectures within limits, exactly.
 
 The cost of a block's first layer depends on the width that enters it, which the cell chosen before decides.
 With the widths of all blocks fixed, costs add up independently and ``pipeline.search.selection`` finds the
@@ -18,13 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import BudgetError, RecipeError
-from pipeline.methods.dna.result import BlockRatings, RatedArchitecture, block_losses
+from pipeline.methods.dna.result import BlockScores, EvaluatedArchitecture, block_losses
 from pipeline.search.base import AdditiveLatencyModel
-from pipeline.search.options import Selection, Stage
-from pipeline.search.selection import select
+from pipeline.search.selection.options import Selection, Stage
+from pipeline.search.selection.selection import select
 from pipeline.spaces.base import Architecture, Block
 from pipeline.spaces.cost import block_cost
-from pipeline.spaces.dna import BlockChoice, DnaSpace
+from pipeline.spaces.dna.space import BlockChoice, DnaSpace
 
 SIZES = ("macs", "parameters")
 """Costs that need no target."""
@@ -37,25 +37,25 @@ Widths = tuple[int, ...]
 class DnaSelection:
     """As ``DnaResult`` has it, with what is proved: no other within the limits has a loss below ``bound``."""
 
-    selected: tuple[RatedArchitecture, ...]
-    nearest: RatedArchitecture | None
+    selected: tuple[EvaluatedArchitecture, ...]
+    nearest: EvaluatedArchitecture | None
     bound: float
     exact: bool
 
 
 def select_architectures(
     space: DnaSpace,
-    ratings: tuple[BlockRatings, ...],
+    scores: tuple[BlockScores, ...],
     models: Models,
     limits: Mapping[str, float],
     *,
     count: int = 1,
 ) -> DnaSelection:
-    """The ``count`` architectures of the smallest sum of ratings within all limits.
+    """The ``count`` architectures of the smallest sum of scores within all limits.
 
     Args:
-        space: of the ratings.
-        ratings: one per block.
+        space: of the scores.
+        scores: one per block.
         models: latency model per target; a limit holds for the upper end of its estimates.
         limits: largest latency in ns by target, and largest ``macs`` and ``parameters``; at least one.
         count: how many; fewer come back if no more are within the limits.
@@ -65,12 +65,12 @@ def select_architectures(
         RecipeError: a limit is on what is neither a target with a model nor ``macs`` or ``parameters``, or
             has no meaning.
     """
-    return _Selecting(space, ratings, models, limits).run(count)
+    return _Selecting(space, scores, models, limits).run(count)
 
 
 class _Selecting:
     def __init__(
-        self, space: DnaSpace, ratings: tuple[BlockRatings, ...], models: Models, limits: Mapping[str, float]
+        self, space: DnaSpace, scores: tuple[BlockScores, ...], models: Models, limits: Mapping[str, float]
     ) -> None:
         unknown = [name for name in limits if name not in models and name not in SIZES]
         if unknown or not limits:
@@ -79,7 +79,7 @@ class _Selecting:
                 why=f"limits can be on {', '.join([*models, *SIZES])}",
                 fix="give a model of each target that has a limit, and at least one limit",
             )
-        self._space, self._ratings, self._models = space, ratings, models
+        self._space, self._scores, self._models = space, scores, models
         self._limits = dict(limits)
         # Few distinct blocks and pairs of widths come again and again.
         self._cost = functools.cache(self._cost_of)
@@ -116,8 +116,10 @@ class _Selecting:
                 why="every network has a block that could not be exported or run on one of them",
                 fix="see the table for the reasons of the failed blocks, or change the space's choices",
             )
-        best = tuple(itertools.starmap(self._rated, found))
-        return DnaSelection(best, None if best or nearest is None else self._rated(*nearest), bound, exact)
+        best = tuple(itertools.starmap(self._evaluated, found))
+        return DnaSelection(
+            best, None if best or nearest is None else self._evaluated(*nearest), bound, exact
+        )
 
     def _order(self, found: tuple[Widths, Selection]) -> tuple[object, ...]:
         widths, selection = found
@@ -126,9 +128,9 @@ class _Selecting:
     def _sequences(self) -> list[tuple[float, Widths]]:
         """Every sequence of widths with the smallest loss that it could have, in that order."""
         least: list[dict[int, float]] = []
-        for config, rated in zip(self._space.config.blocks, self._ratings, strict=True):
+        for config, evaluated in zip(self._space.config.blocks, self._scores, strict=True):
             by_width: dict[int, float] = {}
-            for cell, values in zip(config.cells, rated.cells, strict=True):
+            for cell, values in zip(config.cells, evaluated.cells, strict=True):
                 by_width[cell.width] = min(by_width.get(cell.width, math.inf), *values.values)
             least.append(by_width)
         return sorted(
@@ -142,9 +144,9 @@ class _Selecting:
 
     def _stage_of(self, block: int, in_width: int, width: int) -> Stage:
         """All paths of the cells of a block that have this width."""
-        rated = self._ratings[block].cells
+        evaluated = self._scores[block].cells
         cells = self._cells(block, width)
-        losses = np.concatenate([rated[index].values for index in cells])
+        losses = np.concatenate([evaluated[index].values for index in cells])
         names = (*self._models, *SIZES)
         costs = {
             name: np.concatenate([self._cell_costs(name, block, index, in_width) for index in cells])
@@ -187,10 +189,10 @@ class _Selecting:
         blocks = math.fsum(map(model.block_cost_ns, self._space.blocks(fastest)))
         return estimate.high_ns - blocks * model.upper_factor if math.isfinite(blocks) else 0.0
 
-    def _rated(self, widths: Widths, selection: Selection) -> RatedArchitecture:
+    def _evaluated(self, widths: Widths, selection: Selection) -> EvaluatedArchitecture:
         architecture = self._architecture(widths, selection.choices)
-        losses = block_losses(self._space, self._ratings, architecture)
-        return RatedArchitecture(architecture, selection.loss, losses, selection.costs)
+        losses = block_losses(self._space, self._scores, architecture)
+        return EvaluatedArchitecture(architecture, selection.loss, losses, selection.costs)
 
     def _architecture(self, widths: Widths, options: Sequence[int]) -> Architecture:
         choices = []

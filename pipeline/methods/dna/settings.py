@@ -10,18 +10,18 @@ from pipeline.distill.settings import Augmentation
 
 
 class DnaSettings(BaseModel):
-    """How the blocks are trained and rated (1911.13053, sections 3 and 4.1; the released code's settings).
+    """How the blocks are trained and evaluated (1911.13053, sections 3 and 4.1; settings as released).
 
     Attributes:
         epochs: of each block.
-        batch_size: of training and rating.
+        batch_size: of training and score.
         learning_rate: of Adam, for all blocks but the first and the last.
         edge_learning_rate: of the first and the last block.
         learning_rate_decay: factor on the learning rate after every epoch.
         weight_decay: on matrices and convolutions only.
         augment: what is done to the images in training; the teacher sees the same images.
-        rating_share: share of each class of the train split that is held out for ratings.
-        rating_images: most images of the held-out slice that are used.
+        score_share: share of each class of the train split that is held out for scores.
+        score_images: most images of the held-out slice that are used.
         calibration_images: train images from which BatchNorm's statistics of a path are computed.
         inputs: what a block is given: the teacher's features, or those of the best path of the blocks before
             it, which are then trained one after the other. The second is there to be compared with.
@@ -40,8 +40,8 @@ class DnaSettings(BaseModel):
     learning_rate_decay: float = Field(default=0.9, gt=0, le=1)
     weight_decay: float = Field(default=1e-4, ge=0)
     augment: Augmentation = "none"
-    rating_share: float = Field(default=0.1, gt=0, lt=1)
-    rating_images: int = Field(default=1024, ge=2)
+    score_share: float = Field(default=0.1, gt=0, lt=1)
+    score_images: int = Field(default=1024, ge=2)
     calibration_images: int = Field(default=256, ge=2)
     inputs: Literal["teacher", "student"] = "teacher"
     measure: Literal["relative-l1", "mse"] = "relative-l1"

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pipeline.spaces.dna import DnaSpace
-from pipeline.spaces.dna_config import CellConfig, Shape
+from pipeline.spaces.dna.config import CellConfig, Shape
+from pipeline.spaces.dna.space import DnaSpace
 from pipeline.spaces.layers import InvertedResidual, initialise
 
 Path = tuple[int, ...]

@@ -51,7 +51,7 @@ def _alone(run: Callable[[Task], Result], task: Task, number: int) -> Result:
             raise DnaError(
                 f"the process that worked on block {number} was ended",
                 why=f"also when no other ran beside it; the memory may be too small ({error})",
-                fix="lower rating_images, calibration_images or batch_size; what is finished is kept",
+                fix="lower score_images, calibration_images or batch_size; what is finished is kept",
             ) from error
 
 

@@ -9,12 +9,12 @@ import pytest
 from native_targets import PROTOCOL, STANDINS
 
 from devices.connections import LocalConnection
-from devices.measurement import Placed, Placement
+from devices.measurement.measurement import Placed, Placement
 from devices.runtimes.base import Call, Measure
-from devices.runtimes.benchmark_model import BENCHMARK_MODEL
-from devices.runtimes.native import native_folder
-from devices.runtimes.perf_test import PERF_TEST
-from devices.runtimes.shell import read_platform
+from devices.runtimes.native.base import native_folder
+from devices.runtimes.native.benchmark_model import BENCHMARK_MODEL
+from devices.runtimes.native.perf_test import PERF_TEST
+from devices.runtimes.native.shell import read_platform
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from devices.measurement import MeasuringProtocol
+from devices.measurement.measurement import MeasuringProtocol
 from devices.target import Target
 
 STANDINS = Path(__file__).parent.parent / "native_standins"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from devices.digests import file_digest
-from devices.runtimes.native import native_folder, native_tool
+from devices.runtimes.native.base import native_folder, native_tool
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from devices.predict import predict
+from devices.requests.predict import predict
 from devices.target import Target
+from pipeline.acceptance import in_layout
 from pipeline.bundle import BundleContent, read_bundle, write_bundle
-from pipeline.verify import in_layout
 
 
 def infer(

@@ -9,8 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 import devices.check
-from devices.devices_file import read_file
 from devices.errors import TargetError
+from devices.inventory.devices_file import read_file
 from devices.runtimes import find_runtime
 from pipeline.cli.devices import devices_app
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.recipe import EMBEDDED
+from pipeline.recipe.loading import EMBEDDED
 
 PYTHON = [sys.executable, "-c", "from pipeline.cli.main import main; main()"]
 

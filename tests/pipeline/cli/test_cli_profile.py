@@ -15,15 +15,15 @@ import typer
 from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner, Result
 
-import devices.measure
+import devices.measuring.batch
 import devices.runtimes
-from devices.compare import Comparison
 from devices.errors import LatheError, MeasurementError, TargetError
-from devices.measurement import Measurement, MeasurementFailure
-from devices.operations import OperationProfile
+from devices.measurement.measurement import Measurement, MeasurementFailure
+from devices.measuring.compare import Comparison
+from devices.requests.operations import OperationProfile
+from devices.requests.sustained import SustainedRun
 from devices.result_file import read_results
-from devices.sustained import SustainedRun
-from pipeline.cli.profile import compare, profile
+from pipeline.cli.profile.arguments import compare, profile
 from pipeline.errors import RecipeError
 from tests.devices.hostile_runtime import hostile_runtime
 from tests.devices.tiny_models import write_tiny_onnx, write_tiny_tflite
@@ -85,7 +85,7 @@ def _results(*arguments: str) -> list[dict[str, Any]]:
 
 
 def test_arguments_load_no_heavy_package() -> None:
-    code = "import sys; import pipeline.cli.profile; print(*sys.modules)"
+    code = "import sys; import pipeline.cli.profile.arguments; print(*sys.modules)"
     loaded = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
@@ -312,7 +312,7 @@ def test_a_sustained_run_is_a_record_of_its_own() -> None:
 @pytest.mark.slow
 def test_compare_says_which_is_faster_and_saves_it(monkeypatch: pytest.MonkeyPatch) -> None:
     # However busy the machine of the tests is, no launch is void.
-    monkeypatch.setattr(devices.measure, "mark", lambda launches, protocol, *, cores: tuple(launches))
+    monkeypatch.setattr(devices.measuring.batch, "mark", lambda launches, protocol, *, cores: tuple(launches))
     write_tiny_onnx(Path("fast.onnx"))
     _write_slower_onnx(Path("slow.onnx"))
     arguments = ("compare", "slow.onnx", "fast.onnx", "--target", ONNX, "--launches", "6")

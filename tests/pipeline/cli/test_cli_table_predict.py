@@ -11,8 +11,8 @@ from made_up_tables import NEW, OLD, PROTOCOL, SPACE, keep_blocks, keep_networks
 from typer.testing import CliRunner
 
 from latency_db.errors import EstimateError
-from latency_db.store import open_store
-from pipeline.cli.table import table_app
+from latency_db.store.store import open_store
+from pipeline.cli.table.commands import table_app
 from pipeline.progress import ConsoleReporter
 from pipeline.tables.building import calibration_plan
 from pipeline.tables.request import Bench

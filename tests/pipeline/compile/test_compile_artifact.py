@@ -14,7 +14,7 @@ from torch import nn
 
 from devices.digests import file_digest
 from devices.errors import TargetError
-from devices.predict import predict
+from devices.requests.predict import predict
 from devices.target import Target
 from pipeline.compile import compile_artifact
 from pipeline.errors import ExportError, ParityError
@@ -22,7 +22,7 @@ from pipeline.export import flatbuffer
 from pipeline.export.base import Format, format_of
 from pipeline.export.network import export_network
 from pipeline.export.parity import check_parity
-from pipeline.spaces.mobile import MobileSpace
+from pipeline.spaces.mobile.space import MobileSpace
 
 TARGETS = [Target("host", "onnxruntime"), Target("host", "litert")]
 DIGITS = (load_digits().images[:40, None] / 16).astype(np.float32)

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from devices.predict import predict
+from devices.requests.predict import predict
 from devices.target import Target
 from pipeline.export.base import Format
 from pipeline.export.blocks import export_modules
-from pipeline.spaces.mobile import MobileSpace
-from pipeline.spaces.mobile_config import SpaceConfig
+from pipeline.spaces.mobile.config import SpaceConfig
+from pipeline.spaces.mobile.space import MobileSpace
 
 TARGETS = {Format.ONNX: Target("host", "onnxruntime"), Format.LITERT: Target("host", "litert")}
 WANTED = {

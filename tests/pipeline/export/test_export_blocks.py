@@ -11,15 +11,15 @@ import pytest
 import torch
 from torch import nn
 
-from devices.measurement import Reason
-from devices.predict import predict
+from devices.measurement.measurement import Reason
+from devices.requests.predict import predict
 from devices.target import Target
 from pipeline.errors import ExportError
 from pipeline.export import flatbuffer
 from pipeline.export.base import Format
 from pipeline.export.blocks import export_modules
 from pipeline.export.conversion import convert
-from pipeline.spaces.mobile import MobileSpace
+from pipeline.spaces.mobile.space import MobileSpace
 
 TARGETS = {Format.ONNX: Target("host", "onnxruntime"), Format.LITERT: Target("host", "litert")}
 

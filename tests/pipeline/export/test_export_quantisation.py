@@ -14,14 +14,14 @@ from ai_edge_litert.interpreter import Interpreter
 from onnx import numpy_helper
 from torch import nn
 
-from devices.measurement import Reason
+from devices.measurement.measurement import Reason
 from pipeline.errors import ExportError
 from pipeline.export import flatbuffer
 from pipeline.export.base import Format
 from pipeline.export.blocks import export_modules
 from pipeline.export.conversion import convert
 from pipeline.export.quantisation import quantise
-from pipeline.spaces.mobile import MobileSpace
+from pipeline.spaces.mobile.space import MobileSpace
 
 INT8 = [fmt for fmt in Format if fmt.precision == "int8"]
 

@@ -10,8 +10,7 @@ from pathlib import Path
 import torch
 from nni.nas.nn.pytorch import ModelSpace
 
-from devices.measure import probe
-from devices.measurement import (
+from devices.measurement.measurement import (
     Conditions,
     Launch,
     Measurement,
@@ -21,9 +20,10 @@ from devices.measurement import (
     Reason,
     Verdict,
 )
+from devices.measuring.batch import probe
 from devices.target import Target
-from latency_db.keys import Workload
-from latency_db.store import Store, open_store
+from latency_db.store.keys import Workload
+from latency_db.store.store import Store, open_store
 from pipeline.export.base import Format
 from pipeline.integrations.nni import LatencyTableProfiler
 from pipeline.integrations.nni.blocks import UnitBlock

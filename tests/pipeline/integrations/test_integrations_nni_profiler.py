@@ -19,7 +19,7 @@ from nni.nas.oneshot.pytorch.profiler import (
 from nni_spaces import IMAGES, Small, TwoLayers
 from nni_tables import NETWORKS, TARGET, block_space, fill, network_ns, profiler
 
-from devices.measurement import MeasuringProtocol
+from devices.measurement.measurement import MeasuringProtocol
 from latency_db.errors import EstimateError
 from pipeline.integrations.nni import LatencyTableProfiler, NniError
 

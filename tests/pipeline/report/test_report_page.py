@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from devices.measurement import (
+from devices.measurement.measurement import (
     Conditions,
     DeviceIdentity,
     Launch,
@@ -22,8 +22,9 @@ from devices.measurement import (
     RuntimeIdentity,
     Verdict,
 )
-from devices.statistics import Interval
+from devices.measurement.statistics import Interval
 from latency_db.estimate import Estimate
+from pipeline.acceptance import TargetVerdict
 from pipeline.errors import WorkFolderError
 from pipeline.report import (
     BlockLatencies,
@@ -35,7 +36,6 @@ from pipeline.report import (
     render,
 )
 from pipeline.report.data import pareto_front
-from pipeline.verify import TargetVerdict
 
 HOSTILE = '</script><img src=x onerror="alert(1)"> & "quoted" <b>bold</b>'
 

@@ -2,15 +2,15 @@
 
 import random
 
-from devices.measurement import Reason
-from devices.statistics import Interval
+from devices.measurement.measurement import Reason
+from devices.measurement.statistics import Interval
 from devices.target import Target
-from latency_db.network_model import NetworkModel
-from latency_db.table import LatencyTable
+from latency_db.models.network_model import NetworkModel
+from latency_db.tables.table import LatencyTable
 from pipeline.search.latency import TableLatencyModel
 from pipeline.spaces.cost import block_cost
-from pipeline.spaces.mobile import MobileSpace
-from pipeline.spaces.mobile_config import MobileSpaceConfig, StageConfig
+from pipeline.spaces.mobile.config import MobileSpaceConfig, StageConfig
+from pipeline.spaces.mobile.space import MobileSpace
 
 
 def latency_model(space, cost, *, target="host/onnxruntime:fp32@1", upper_factor=1.1, fixed_ns=500.0):

@@ -8,8 +8,8 @@ from pydantic import TypeAdapter
 from search_models import at_random, by_macs, by_parameters, latency_model, small_space
 
 from pipeline.errors import BudgetError
-from pipeline.search.constraints import Constraints
-from pipeline.search.feasibility import Feasibility
+from pipeline.search.budgets.constraints import Constraints
+from pipeline.search.budgets.feasibility import Feasibility
 from pipeline.spaces.base import check_architecture
 
 TARGETS = ("host/onnxruntime:fp32@1", "host/litert:fp32@1")

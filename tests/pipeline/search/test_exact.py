@@ -2,15 +2,15 @@ import math
 import random
 
 import pytest
-from contracts.explorer import ExplorerContract
+from contracts.strategy import StrategyContract
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_explorers import budgeted
+from test_strategies import budgeted
 
 from pipeline.errors import BudgetError, RecipeError
 from pipeline.search.base import SearchExhausted
-from pipeline.search.constraints import Constraints
-from pipeline.search.explorers.exact import ExactExplorer
+from pipeline.search.budgets.constraints import Constraints
+from pipeline.search.strategies.exact import ExactStrategy
 from pipeline.spaces.factorised import CostTable, FactorisedSpace, Option
 
 SPACE = FactorisedSpace({f"layer{number}": (1, 2, 3) for number in range(4)})
@@ -37,13 +37,13 @@ def made_up(seed: int, share: float, targets: int = 2) -> tuple[Constraints, dic
     return Constraints(SPACE, models, limits), {option: generator.uniform(0, 1) for option in options}
 
 
-class TestExactExplorer(ExplorerContract):
+class TestExactStrategy(StrategyContract):
     @pytest.fixture
     def constraints(self):
         return made_up(0, 0.6)[0]
 
     def make(self, constraints, seed):
-        return ExactExplorer(constraints, made_up(0, 0.6)[1])
+        return ExactStrategy(constraints, made_up(0, 0.6)[1])
 
     def test_ask_repeats_for_a_seed_and_differs_between_seeds(self, constraints):
         """There is no seed: the losses decide."""
@@ -56,29 +56,29 @@ def test_members_come_in_the_order_of_their_losses_and_none_is_missing(seed, sha
     constraints, losses = made_up(seed, share, targets)
     if not constraints.certificate.reachable:
         with pytest.raises(BudgetError):
-            ExactExplorer(constraints, losses)
+            ExactStrategy(constraints, losses)
         return
 
     def loss(architecture):
         return math.fsum(losses[option] for option in SPACE.blocks(architecture))
 
-    explorer = ExactExplorer(constraints, losses)
-    found = [explorer.ask() for _ in constraints.members]
+    strategy = ExactStrategy(constraints, losses)
+    found = [strategy.ask() for _ in constraints.members]
     assert [loss(each) for each in found] == pytest.approx(sorted(map(loss, constraints.members)))
     assert set(found) == set(constraints.members)
-    assert explorer.exact
+    assert strategy.exact
     with pytest.raises(SearchExhausted):
-        explorer.ask()
+        strategy.ask()
 
 
 def test_space_that_is_not_factorised_is_refused():
     with pytest.raises(RecipeError, match="in order"):
-        ExactExplorer(budgeted(), {})
+        ExactStrategy(budgeted(), {})
 
 
 def test_option_without_a_loss_is_refused_by_name():
     constraints, losses = made_up(0, 0.5)
     del losses[Option("layer2", 3)]
     with pytest.raises(RecipeError, match="1 options have no loss") as caught:
-        ExactExplorer(constraints, losses)
+        ExactStrategy(constraints, losses)
     assert "layer2" in caught.value.why

@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from killed_search import SlowRater
+from killed_search import SlowEvaluator
 from search_models import by_macs, latency_model, small_space
 
 from pipeline.errors import WorkFolderError
-from pipeline.search.base import Rating
-from pipeline.search.constraints import Constraints
-from pipeline.search.explorers.evolution import EvolutionExplorer
-from pipeline.search.explorers.random_explorer import RandomExplorer
+from pipeline.search.base import Score
+from pipeline.search.budgets.constraints import Constraints
 from pipeline.search.journal import Candidate, Journal
 from pipeline.search.loop import search
+from pipeline.search.strategies.evolution import EvolutionStrategy
+from pipeline.search.strategies.random_search import RandomStrategy
 from pipeline.spaces.base import Architecture
 
 SCRIPT = Path(__file__).with_name("killed_search.py")
@@ -32,18 +32,18 @@ def constraints(limit_ns=60_000.0, stages=2):
     return Constraints(space, {"t": latency_model(space, by_macs)}, {"t": limit_ns})
 
 
-class CountingRater(SlowRater):
+class CountingEvaluator(SlowEvaluator):
     def __init__(self):
         super().__init__(0.0)
-        self.rated = []
+        self.evaluated = []
 
-    def rate(self, architecture):
-        self.rated.append(architecture)
-        return super().rate(architecture)
+    def evaluate(self, architecture):
+        self.evaluated.append(architecture)
+        return super().evaluate(architecture)
 
 
 def evolution(seed=0):
-    return EvolutionExplorer(constraints(), seed, population_size=5, sample_size=2)
+    return EvolutionStrategy(constraints(), seed, population_size=5, sample_size=2)
 
 
 def start(journal, seconds):
@@ -76,96 +76,96 @@ def test_search_ends_alike_when_it_was_killed_and_continued(tmp_path):
 @given(kept=st.floats(0, 1))
 def test_search_ends_alike_when_the_journal_was_cut_anywhere(tmp_path_factory, kept):
     journal = tmp_path_factory.mktemp("search") / "journal.jsonl"
-    whole = search(evolution(), SlowRater(0), 12, journal)
+    whole = search(evolution(), SlowEvaluator(0), 12, journal)
     content = journal.read_bytes()
     journal.write_bytes(content[: int(kept * len(content))])
-    rater = CountingRater()
-    assert search(evolution(), rater, 12, journal) == whole
+    evaluator = CountingEvaluator()
+    assert search(evolution(), evaluator, 12, journal) == whole
     assert journal.read_bytes() == content
     lines = content[: int(kept * len(content))].count(b"\n")
-    assert len(rater.rated) == 12 - lines
+    assert len(evaluator.evaluated) == 12 - lines
 
 
 def test_search_rates_nothing_when_the_journal_is_complete(tmp_path):
-    first = search(evolution(), SlowRater(0), 8, tmp_path / "journal.jsonl")
-    rater = CountingRater()
-    assert search(evolution(), rater, 8, tmp_path / "journal.jsonl") == first
-    assert rater.rated == []
+    first = search(evolution(), SlowEvaluator(0), 8, tmp_path / "journal.jsonl")
+    evaluator = CountingEvaluator()
+    assert search(evolution(), evaluator, 8, tmp_path / "journal.jsonl") == first
+    assert evaluator.evaluated == []
 
 
 def test_search_goes_on_when_it_is_asked_for_more_candidates(tmp_path):
-    first = search(evolution(), SlowRater(0), 5, tmp_path / "journal.jsonl")
-    more = search(evolution(), SlowRater(0), 9, tmp_path / "journal.jsonl")
+    first = search(evolution(), SlowEvaluator(0), 5, tmp_path / "journal.jsonl")
+    more = search(evolution(), SlowEvaluator(0), 9, tmp_path / "journal.jsonl")
     assert more[:5] == first
-    assert more == search(evolution(), SlowRater(0), 9, tmp_path / "another.jsonl")
+    assert more == search(evolution(), SlowEvaluator(0), 9, tmp_path / "another.jsonl")
 
 
 def test_search_records_failures_and_goes_on(tmp_path):
-    class FailingRater:
+    class FailingEvaluator:
         def __init__(self):
             self.outcomes = iter([ZeroDivisionError("no"), math.nan, math.inf, 0.5])
 
-        def rate(self, architecture):
+        def evaluate(self, architecture):
             outcome = next(self.outcomes)
             if isinstance(outcome, Exception):
                 raise outcome
-            return Rating(outcome, math.nan)
+            return Score(outcome, math.nan)
 
-    found = search(evolution(), FailingRater(), 4, tmp_path / "journal.jsonl")
+    found = search(evolution(), FailingEvaluator(), 4, tmp_path / "journal.jsonl")
     assert [candidate.failure for candidate in found] == [
         "ZeroDivisionError: no",
-        "the rating is nan",
-        "the rating is inf",
+        "the score is nan",
+        "the score is inf",
         None,
     ]
-    assert found[3].rating == Rating(0.5, None)
+    assert found[3].score == Score(0.5, None)
 
 
 def test_search_does_not_swallow_an_interrupt(tmp_path):
     class Interrupted:
-        def rate(self, architecture):
+        def evaluate(self, architecture):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         search(evolution(), Interrupted(), 4, tmp_path / "journal.jsonl")
 
 
-def test_search_rates_an_architecture_once_when_an_explorer_repeats_itself(tmp_path):
+def test_search_rates_an_architecture_once_when_an_strategy_repeats_itself(tmp_path):
     class Stubborn:
         def ask(self):
             return small_space().reference()
 
-        def tell(self, architecture, rating):
+        def tell(self, architecture, score):
             pass
 
-    rater = CountingRater()
-    found = search(Stubborn(), rater, 3, tmp_path / "journal.jsonl")
+    evaluator = CountingEvaluator()
+    found = search(Stubborn(), evaluator, 3, tmp_path / "journal.jsonl")
     assert len(found) == 3
-    assert len(rater.rated) == 1
+    assert len(evaluator.evaluated) == 1
 
 
-def test_search_ends_early_when_the_explorer_is_exhausted(tmp_path):
+def test_search_ends_early_when_the_strategy_is_exhausted(tmp_path):
     small = constraints(limit_ns=1e9, stages=1)
-    found = search(RandomExplorer(small, 0), SlowRater(0), 1000, tmp_path / "journal.jsonl")
+    found = search(RandomStrategy(small, 0), SlowEvaluator(0), 1000, tmp_path / "journal.jsonl")
     assert len(found) == small.space.count()
 
 
 def test_search_reports_each_candidate(tmp_path):
     seen = []
-    found = search(evolution(), SlowRater(0), 3, tmp_path / "j.jsonl", lambda *call: seen.append(call))
+    found = search(evolution(), SlowEvaluator(0), 3, tmp_path / "j.jsonl", lambda *call: seen.append(call))
     assert seen == [(1, 3, found[0]), (2, 3, found[1]), (3, 3, found[2])]
 
 
 def test_search_refuses_the_journal_of_another_search(tmp_path):
-    search(evolution(seed=0), SlowRater(0), 3, tmp_path / "journal.jsonl")
+    search(evolution(seed=0), SlowEvaluator(0), 3, tmp_path / "journal.jsonl")
     content = (tmp_path / "journal.jsonl").read_bytes()
     with pytest.raises(WorkFolderError, match="another search"):
-        search(evolution(seed=1), SlowRater(0), 3, tmp_path / "journal.jsonl")
+        search(evolution(seed=1), SlowEvaluator(0), 3, tmp_path / "journal.jsonl")
     assert (tmp_path / "journal.jsonl").read_bytes() == content
 
 
 @pytest.mark.parametrize(
-    "line", [b"{", b"[]", b"{}", b'{"choices": 3, "rating": null, "failure": "x"}', b"\xff"]
+    "line", [b"{", b"[]", b"{}", b'{"choices": 3, "score": null, "failure": "x"}', b"\xff"]
 )
 def test_journal_refuses_a_damaged_line_before_the_last(tmp_path, line):
     path = tmp_path / "journal.jsonl"
@@ -182,24 +182,24 @@ def test_journal_says_so_when_it_cannot_be_written(tmp_path):
         Journal(tmp_path / "file" / "journal.jsonl")
 
 
-def test_search_keeps_what_was_rated_when_the_disk_is_full(tmp_path):
+def test_search_keeps_what_was_evaluated_when_the_disk_is_full(tmp_path):
     journal = tmp_path / "journal.jsonl"
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     try:
         with pytest.raises(WorkFolderError, match="cannot be written"):
-            search(evolution(), SlowRater(0), 12, journal)
+            search(evolution(), SlowEvaluator(0), 12, journal)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    rater = CountingRater()
-    found = search(evolution(), rater, 12, journal)
-    assert found == search(evolution(), SlowRater(0), 12, tmp_path / "another.jsonl")
-    assert 0 < len(rater.rated) < 12
+    evaluator = CountingEvaluator()
+    found = search(evolution(), evaluator, 12, journal)
+    assert found == search(evolution(), SlowEvaluator(0), 12, tmp_path / "another.jsonl")
+    assert 0 < len(evaluator.evaluated) < 12
 
 
 choices = st.one_of(st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text())
-ratings = st.builds(
-    Rating,
+scores = st.builds(
+    Score,
     value=st.floats(allow_nan=False, allow_infinity=False),
     spread=st.none() | st.floats(0, 1),
 )
@@ -208,7 +208,7 @@ ratings = st.builds(
 @given(
     pairs=st.lists(st.tuples(st.text(), choices)),
     outcome=st.one_of(
-        st.builds(lambda r: {"rating": r}, ratings), st.builds(lambda f: {"failure": f}, st.text())
+        st.builds(lambda r: {"score": r}, scores), st.builds(lambda f: {"failure": f}, st.text())
     ),
 )
 def test_candidate_survives_json(pairs, outcome):
@@ -218,7 +218,7 @@ def test_candidate_survives_json(pairs, outcome):
     assert again.architecture.identity == candidate.architecture.identity
 
 
-@pytest.mark.parametrize("arguments", [{}, {"rating": Rating(1.0), "failure": "x"}])
-def test_candidate_refuses_both_or_neither_of_rating_and_failure(arguments):
+@pytest.mark.parametrize("arguments", [{}, {"score": Score(1.0), "failure": "x"}])
+def test_candidate_refuses_both_or_neither_of_score_and_failure(arguments):
     with pytest.raises(ValueError, match="either"):
         Candidate(Architecture(()), **arguments)

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from contracts.explorer import ExplorerContract
 from contracts.space import SpaceContract
+from contracts.strategy import StrategyContract
 from search_models import latency_model
 
-from pipeline.search.base import Rating
-from pipeline.search.constraints import Constraints
-from pipeline.search.explorers.evolution import EvolutionExplorer
+from pipeline.search.base import Score
+from pipeline.search.budgets.constraints import Constraints
 from pipeline.search.loop import search
+from pipeline.search.strategies.evolution import EvolutionStrategy
 
 
 def digest(value) -> str:
@@ -143,23 +143,23 @@ class TestToySpace(SpaceContract):
         return ToySpace()
 
 
-class TestEvolutionOnToySpace(ExplorerContract):
+class TestEvolutionOnToySpace(StrategyContract):
     @pytest.fixture
     def constraints(self):
         return constraints()
 
     def make(self, constraints, seed):
-        return EvolutionExplorer(constraints, seed, population_size=6, sample_size=2)
+        return EvolutionStrategy(constraints, seed, population_size=6, sample_size=2)
 
 
 def test_search_over_an_outside_space_continues_from_its_journal(tmp_path):
-    class KernelRater:
-        def rate(self, architecture):
-            return Rating(float(sum(architecture[f"layer{n}.kernel"] for n in range(4))))
+    class KernelEvaluator:
+        def evaluate(self, architecture):
+            return Score(float(sum(architecture[f"layer{n}.kernel"] for n in range(4))))
 
     def run(evaluations):
-        explorer = EvolutionExplorer(constraints(), 1, population_size=4, sample_size=2)
-        return search(explorer, KernelRater(), evaluations, tmp_path / "journal.jsonl")
+        strategy = EvolutionStrategy(constraints(), 1, population_size=4, sample_size=2)
+        return search(strategy, KernelEvaluator(), evaluations, tmp_path / "journal.jsonl")
 
     assert run(20)[:10] == run(10)
     assert all(isinstance(candidate.architecture, ToyArchitecture) for candidate in run(20))

@@ -5,17 +5,17 @@ from dataclasses import replace
 
 import pytest
 import torch
-from contracts.explorer import ExplorerContract
-from test_explorers import budgeted
+from contracts.strategy import StrategyContract
+from test_strategies import budgeted
 
 from latency_db.estimate import Estimate
 from pipeline.errors import WorkFolderError
-from pipeline.search.base import Rating
-from pipeline.search.constraints import Constraints
-from pipeline.search.explorers.policy import PolicyExplorer, PolicySettings
-from pipeline.search.explorers.policy_network import PolicyNetwork, Tokens
-from pipeline.search.explorers.random_explorer import RandomExplorer
+from pipeline.search.base import Score
+from pipeline.search.budgets.constraints import Constraints
 from pipeline.search.rewards import SoftReward
+from pipeline.search.strategies.policy import PolicySettings, PolicyStrategy
+from pipeline.search.strategies.policy_network import PolicyNetwork, Tokens
+from pipeline.search.strategies.random_search import RandomStrategy
 from pipeline.spaces.base import Architecture, Condition, Decision
 from pipeline.spaces.decisions import DecisionSpace
 from pipeline.spaces.factorised import CostTable, FactorisedSpace
@@ -24,22 +24,22 @@ PPO = PolicySettings(initial=4, batch_size=6, hidden=16)
 REINFORCE = PolicySettings(initial=4, batch_size=6, hidden=16, clip=None)
 
 
-class TestPpo(ExplorerContract):
+class TestPpo(StrategyContract):
     @pytest.fixture
     def constraints(self):
         return budgeted()
 
     def make(self, constraints, seed):
-        return PolicyExplorer(constraints, seed, settings=PPO)
+        return PolicyStrategy(constraints, seed, settings=PPO)
 
 
-class TestReinforce(ExplorerContract):
+class TestReinforce(StrategyContract):
     @pytest.fixture
     def constraints(self):
         return budgeted()
 
     def make(self, constraints, seed):
-        return PolicyExplorer(constraints, seed, settings=REINFORCE)
+        return PolicyStrategy(constraints, seed, settings=REINFORCE)
 
 
 class Optional(DecisionSpace):
@@ -61,13 +61,13 @@ class Free:
         return [Estimate(1.0, 1.0, 1.0, 0.9) for _ in architectures]
 
 
-class TestPolicyWhereDecisionsDependOnOthers(ExplorerContract):
+class TestPolicyWhereDecisionsDependOnOthers(StrategyContract):
     @pytest.fixture
     def constraints(self):
         return Constraints(Optional(), {"t": Free()}, {"t": 2.0})
 
     def make(self, constraints, seed):
-        return PolicyExplorer(constraints, seed, settings=PPO)
+        return PolicyStrategy(constraints, seed, settings=PPO)
 
 
 def network(space, seed=0):
@@ -124,25 +124,25 @@ def toy(architecture) -> float:
     return float(sum(choice == best for (_, choice), best in zip(architecture.choices, BEST, strict=True)))
 
 
-def run(explorer, rounds, rating=toy):
+def run(strategy, rounds, score=toy):
     values = []
     for _ in range(rounds):
-        architecture = explorer.ask()
-        values.append(rating(architecture))
-        explorer.tell(architecture, Rating(values[-1]))
+        architecture = strategy.ask()
+        values.append(score(architecture))
+        strategy.tell(architecture, Score(values[-1]))
     return values
 
 
 @pytest.mark.parametrize("clip", [0.2, None], ids=["ppo", "reinforce"])
 def test_policy_converges_on_a_toy_reward(clip):
-    explorer = PolicyExplorer(layers_within(), 0, settings=PolicySettings(clip=clip))
+    strategy = PolicyStrategy(layers_within(), 0, settings=PolicySettings(clip=clip))
     best = Architecture(tuple(zip(LAYERS.layers, BEST, strict=True)))
-    before = explorer.log_probability(best)
+    before = strategy.log_probability(best)
     assert before == pytest.approx(10 * math.log(1 / 4), abs=0.5)
-    values = run(explorer, 400)
+    values = run(strategy, 400)
     # Random draws have 2.5, and there are only 436 networks with 8 or more, of which none is asked twice.
     assert sum(values[-100:]) / 100 > 6.5
-    assert explorer.log_probability(best) > before + 4
+    assert strategy.log_probability(best) > before + 4
 
 
 @pytest.mark.parametrize("clip", [0.2, None], ids=["ppo", "reinforce"])
@@ -151,52 +151,52 @@ def test_policy_beats_random_on_a_small_factorised_space_with_a_budget(clip):
     found, drawn = [], []
     for seed in range(3):
         settings = PolicySettings(clip=clip)
-        found += run(PolicyExplorer(layers_within(22.5), seed, settings=settings), 200)[-50:]
-        drawn += run(RandomExplorer(layers_within(22.5), seed), 200)[-50:]
+        found += run(PolicyStrategy(layers_within(22.5), seed, settings=settings), 200)[-50:]
+        drawn += run(RandomStrategy(layers_within(22.5), seed), 200)[-50:]
     assert sum(found) / len(found) > sum(drawn) / len(drawn) + 1.0
 
 
 def test_unit_of_the_rewards_does_not_matter():
     def asked(factor, offset):
-        explorer = PolicyExplorer(layers_within(), 5, settings=PPO)
+        strategy = PolicyStrategy(layers_within(), 5, settings=PPO)
         for _ in range(30):
-            architecture = explorer.ask()
-            explorer.tell(architecture, Rating(offset + factor * toy(architecture)))
-        return list(explorer.state()["asked"])
+            architecture = strategy.ask()
+            strategy.tell(architecture, Score(offset + factor * toy(architecture)))
+        return list(strategy.state()["asked"])
 
     assert asked(1.0, 0.0) == asked(0.25, 8.0)
 
 
 def test_equal_rewards_teach_only_entropy():
-    explorer = PolicyExplorer(layers_within(), 1, settings=PolicySettings(entropy_weight=0.0))
-    before = {name: value.clone() for name, value in explorer._network.state_dict().items()}
-    run(explorer, 20, rating=lambda _: 0.5)
-    after = explorer._network.state_dict()
+    strategy = PolicyStrategy(layers_within(), 1, settings=PolicySettings(entropy_weight=0.0))
+    before = {name: value.clone() for name, value in strategy._network.state_dict().items()}
+    run(strategy, 20, score=lambda _: 0.5)
+    after = strategy._network.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
 def test_soft_reward_draws_the_policy_to_what_is_fast():
     constraints = layers_within()
     reward = SoftReward(constraints.models, {"board": 20.0}, exponent=-1.0)
-    explorer = PolicyExplorer(constraints, 0, reward=reward)
+    strategy = PolicyStrategy(constraints, 0, reward=reward)
     latencies = []
     for _ in range(300):
-        architecture = explorer.ask()
+        architecture = strategy.ask()
         latencies.append(constraints.estimates(architecture)["board"].value_ns)
-        explorer.tell(architecture, Rating(0.9))
+        strategy.tell(architecture, Score(0.9))
     assert sum(latencies[-50:]) / 50 < sum(latencies[:50]) / 50 - 4
 
 
 def test_repaired_architecture_is_credited():
     settings = PolicySettings(initial=0, batch_size=4, entropy_weight=0)
-    explorer = PolicyExplorer(layers_within(12.5), 0, settings=settings)
-    architecture = explorer.ask()
-    assert explorer.constraints.feasible(architecture)
-    before = explorer.log_probability(architecture)
-    explorer.tell(architecture, Rating(1.0))
-    for other in [explorer.ask() for _ in range(3)]:
-        explorer.tell(other, Rating(0.0))
-    assert explorer.log_probability(architecture) > before
+    strategy = PolicyStrategy(layers_within(12.5), 0, settings=settings)
+    architecture = strategy.ask()
+    assert strategy.constraints.feasible(architecture)
+    before = strategy.log_probability(architecture)
+    strategy.tell(architecture, Score(1.0))
+    for other in [strategy.ask() for _ in range(3)]:
+        strategy.tell(other, Score(0.0))
+    assert strategy.log_probability(architecture) > before
 
 
 def test_seed_decides_everything_whatever_the_threads():
@@ -205,10 +205,10 @@ def test_seed_decides_everything_whatever_the_threads():
         torch.set_num_threads(threads)
         try:
             torch.manual_seed(threads)
-            explorer = PolicyExplorer(layers_within(), 7, settings=PPO)
-            run(explorer, 30)
+            strategy = PolicyStrategy(layers_within(), 7, settings=PPO)
+            run(strategy, 30)
             assert torch.get_num_threads() == threads
-            return explorer.state()["asked"]
+            return strategy.state()["asked"]
         finally:
             torch.set_num_threads(before)
 
@@ -219,43 +219,43 @@ def test_torchs_own_generator_is_left_alone():
     torch.manual_seed(0)
     expected = torch.rand(3)
     torch.manual_seed(0)
-    run(PolicyExplorer(layers_within(), 7, settings=PPO), 12)
+    run(PolicyStrategy(layers_within(), 7, settings=PPO), 12)
     assert torch.equal(torch.rand(3), expected)
 
 
 def test_restore_refuses_the_state_of_another_space():
-    explorer = PolicyExplorer(layers_within(), 0, settings=PPO)
+    strategy = PolicyStrategy(layers_within(), 0, settings=PPO)
     with pytest.raises(WorkFolderError, match="another search"):
-        PolicyExplorer(budgeted(), 0, settings=PPO).restore(explorer.state())
+        PolicyStrategy(budgeted(), 0, settings=PPO).restore(strategy.state())
 
 
 @pytest.mark.parametrize("settings", [{"hidden": 8}, {"batch_size": 7}, {"clip": None}])
 def test_restore_refuses_the_state_of_a_policy_with_other_settings(settings):
-    explorer = PolicyExplorer(layers_within(), 0, settings=PPO)
-    run(explorer, 8)
+    strategy = PolicyStrategy(layers_within(), 0, settings=PPO)
+    run(strategy, 8)
     with pytest.raises(WorkFolderError, match="another search"):
-        PolicyExplorer(layers_within(), 0, settings=replace(PPO, **settings)).restore(explorer.state())
+        PolicyStrategy(layers_within(), 0, settings=replace(PPO, **settings)).restore(strategy.state())
 
 
 def test_first_proposals_are_those_of_random_search_with_the_same_seed():
-    policy, drawn = PolicyExplorer(layers_within(22.5), 3), RandomExplorer(layers_within(22.5), 3)
+    policy, drawn = PolicyStrategy(layers_within(22.5), 3), RandomStrategy(layers_within(22.5), 3)
     for _ in range(PolicySettings().initial):
         architecture = policy.ask()
         assert architecture == drawn.ask()
-        policy.tell(architecture, Rating(toy(architecture)))
+        policy.tell(architecture, Score(toy(architecture)))
     assert policy.ask() != drawn.ask()
 
 
 def test_policy_learns_from_its_first_draws():
-    explorer = PolicyExplorer(layers_within(), 0)
-    run(explorer, PolicySettings().initial)
-    assert explorer.learned()["baseline"][-1] == PolicySettings().initial // PolicySettings().batch_size
+    strategy = PolicyStrategy(layers_within(), 0)
+    run(strategy, PolicySettings().initial)
+    assert strategy.learned()["baseline"][-1] == PolicySettings().initial // PolicySettings().batch_size
 
 
 def test_reward_that_is_not_finite_is_refused():
-    explorer = PolicyExplorer(layers_within(), 0, reward=lambda *_: math.nan)
+    strategy = PolicyStrategy(layers_within(), 0, reward=lambda *_: math.nan)
     with pytest.raises(ValueError, match="nan"):
-        explorer.tell(explorer.ask(), Rating(0.5))
+        strategy.tell(strategy.ask(), Score(0.5))
 
 
 @pytest.mark.parametrize(
@@ -282,5 +282,5 @@ def test_settings_without_meaning_are_refused(settings):
 
 def test_policy_goes_through_a_space_of_one_architecture():
     space = FactorisedSpace({"only": ("one",), "other": (3,)})
-    explorer = PolicyExplorer(Constraints(space, {"t": Free()}, {"t": 2.0}), 0)
-    assert list(itertools.islice(explorer.proposals(), 200)) == list(space.members()) * 200
+    strategy = PolicyStrategy(Constraints(space, {"t": Free()}, {"t": 2.0}), 0)
+    assert list(itertools.islice(strategy.proposals(), 200)) == list(space.members()) * 200

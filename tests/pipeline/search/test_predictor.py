@@ -3,103 +3,105 @@ import random
 
 import numpy as np
 import pytest
-from contracts.explorer import ExplorerContract
-from test_explorers import budgeted, value
+from contracts.strategy import StrategyContract
+from test_strategies import budgeted, value
 
-from pipeline.search.base import RankingExplorer, Rating
-from pipeline.search.explorers.evolution import EvolutionExplorer
-from pipeline.search.explorers.gaussian_process import (
+from pipeline.search.base import RankingStrategy, Score
+from pipeline.search.strategies.evolution import EvolutionStrategy
+from pipeline.search.strategies.gaussian_process import (
     GaussianProcess,
     Shape,
     better_shape,
     normal_scores,
 )
-from pipeline.search.explorers.predictor import PredictorExplorer
+from pipeline.search.strategies.predictor import PredictorStrategy
 
 
-class TestPredictorExplorer(ExplorerContract):
+class TestPredictorStrategy(StrategyContract):
     @pytest.fixture
     def constraints(self):
         return budgeted()
 
     def make(self, constraints, seed):
-        return PredictorExplorer(constraints, seed, initial=5)
+        return PredictorStrategy(constraints, seed, initial=5)
 
 
-def best_of(explorer, rounds=60):
+def best_of(strategy, rounds=60):
     best = -math.inf
     for _ in range(rounds):
-        architecture = explorer.ask()
+        architecture = strategy.ask()
         best = max(best, value(architecture))
-        explorer.tell(architecture, Rating(value(architecture)))
+        strategy.tell(architecture, Score(value(architecture)))
     return best
 
 
-def test_predictor_finds_better_networks_with_few_ratings_than_evolution_does():
+def test_predictor_finds_better_networks_with_few_scores_than_evolution_does():
     constraints = budgeted(stages=4, share=0.3)
-    found = [best_of(PredictorExplorer(constraints, seed)) for seed in range(5)]
-    evolved = [best_of(EvolutionExplorer(constraints, seed)) for seed in range(5)]
+    found = [best_of(PredictorStrategy(constraints, seed)) for seed in range(5)]
+    evolved = [best_of(EvolutionStrategy(constraints, seed)) for seed in range(5)]
     assert sum(found) > sum(evolved)
 
 
-def told(explorer, rounds, noise=0.0):
+def told(strategy, rounds, noise=0.0):
     generator = random.Random(7)
     for _ in range(rounds):
-        architecture = explorer.ask()
-        explorer.tell(architecture, Rating(value(architecture) + generator.gauss(0.0, noise)))
-    return explorer
+        architecture = strategy.ask()
+        strategy.tell(architecture, Score(value(architecture) + generator.gauss(0.0, noise)))
+    return strategy
 
 
-def test_ranking_has_every_rated_architecture_once_and_changes_nothing():
-    explorer = PredictorExplorer(budgeted(), 0, initial=5)
-    assert isinstance(explorer, RankingExplorer)
-    assert not isinstance(EvolutionExplorer(budgeted(), 0), RankingExplorer)
-    assert explorer.ranking() == []
-    told(explorer, 13)
-    unanswered = explorer.ask()
-    before = explorer.state()
-    ranking = explorer.ranking()
-    assert explorer.state() == before
+def test_ranking_has_every_evaluated_architecture_once_and_changes_nothing():
+    strategy = PredictorStrategy(budgeted(), 0, initial=5)
+    assert isinstance(strategy, RankingStrategy)
+    assert not isinstance(EvolutionStrategy(budgeted(), 0), RankingStrategy)
+    assert strategy.ranking() == []
+    told(strategy, 13)
+    unanswered = strategy.ask()
+    before = strategy.state()
+    ranking = strategy.ranking()
+    assert strategy.state() == before
     assert unanswered not in ranking
     assert len(ranking) == len(set(ranking)) == 13
 
 
 def test_budgets_that_become_narrower_are_kept():
-    explorer = told(PredictorExplorer(budgeted(stages=3, share=0.6), 0), 20)
-    explorer.constraints = budgeted(stages=3, share=0.2)
+    strategy = told(PredictorStrategy(budgeted(stages=3, share=0.6), 0), 20)
+    strategy.constraints = budgeted(stages=3, share=0.2)
     for _ in range(15):
-        architecture = explorer.ask()
-        assert explorer.constraints.feasible(architecture)
-        explorer.tell(architecture, Rating(value(architecture)))
+        architecture = strategy.ask()
+        assert strategy.constraints.feasible(architecture)
+        strategy.tell(architecture, Score(value(architecture)))
 
 
-def test_reward_is_learned_in_place_of_the_rating():
-    explorer = PredictorExplorer(budgeted(), 0, initial=5, reward=lambda _, rating: -rating.value)
-    told(explorer, 15)
-    worst = explorer.ranking()[-1]
-    assert value(worst) > value(explorer.ranking()[0])
+def test_reward_is_learned_in_place_of_the_score():
+    strategy = PredictorStrategy(budgeted(), 0, initial=5, reward=lambda _, score: -score.value)
+    told(strategy, 15)
+    worst = strategy.ranking()[-1]
+    assert value(worst) > value(strategy.ranking()[0])
 
 
 def test_reward_that_is_not_finite_is_refused():
-    explorer = PredictorExplorer(budgeted(), 0, reward=lambda *_: math.nan)
+    strategy = PredictorStrategy(budgeted(), 0, reward=lambda *_: math.nan)
     with pytest.raises(ValueError, match="nan"):
-        explorer.tell(explorer.ask(), Rating(0.5))
+        strategy.tell(strategy.ask(), Score(0.5))
 
 
-def test_one_rating_is_a_ranking():
-    explorer = told(PredictorExplorer(budgeted(), 0), 1)
-    assert len(explorer.ranking()) == 1
+def test_one_score_is_a_ranking():
+    strategy = told(PredictorStrategy(budgeted(), 0), 1)
+    assert len(strategy.ranking()) == 1
 
 
-def test_ranking_is_closer_to_the_truth_than_noisy_ratings():
-    ranked, rated = [], []
+def test_ranking_is_closer_to_the_truth_than_noisy_scores():
+    ranked, evaluated = [], []
     for seed in range(8):
-        explorer = told(PredictorExplorer(budgeted(stages=3, share=0.4), seed), 40, noise=3.0)
-        ratings = explorer.learned()["rated"]
-        best = max(range(len(ratings)), key=lambda number: ratings[number][1])
-        rated.append(sum(choice for name, choice in ratings[best][0] if name.endswith(("kernel", "depth"))))
-        ranked.append(value(explorer.ranking()[0]))
-    assert sum(ranked) > sum(rated)
+        strategy = told(PredictorStrategy(budgeted(stages=3, share=0.4), seed), 40, noise=3.0)
+        scores = strategy.learned()["evaluated"]
+        best = max(range(len(scores)), key=lambda number: scores[number][1])
+        evaluated.append(
+            sum(choice for name, choice in scores[best][0] if name.endswith(("kernel", "depth")))
+        )
+        ranked.append(value(strategy.ranking()[0]))
+    assert sum(ranked) > sum(evaluated)
 
 
 def test_latency_tells_the_predictor_what_the_choices_do_not():
@@ -111,13 +113,13 @@ def test_latency_tells_the_predictor_what_the_choices_do_not():
     assert shape.lengths[0] > shape.lengths[1]
 
 
-def test_proposals_depend_on_the_order_of_the_ratings_alone():
+def test_proposals_depend_on_the_order_of_the_scores_alone():
     def asked(scale):
-        explorer = PredictorExplorer(budgeted(), 0, initial=5)
+        strategy = PredictorStrategy(budgeted(), 0, initial=5)
         for _ in range(20):
-            architecture = explorer.ask()
-            explorer.tell(architecture, Rating(scale(value(architecture))))
-        return explorer.state()["asked"]
+            architecture = strategy.ask()
+            strategy.tell(architecture, Score(scale(value(architecture))))
+        return strategy.state()["asked"]
 
     assert asked(lambda x: x) == asked(lambda x: math.exp(x) - 7)
 
@@ -125,7 +127,7 @@ def test_proposals_depend_on_the_order_of_the_ratings_alone():
 @pytest.mark.parametrize("arguments", [{"initial": 1}, {"boldness": -0.1}, {"boldness": math.inf}])
 def test_settings_without_meaning_are_refused(arguments):
     with pytest.raises(ValueError):
-        PredictorExplorer(budgeted(), 0, **arguments)
+        PredictorStrategy(budgeted(), 0, **arguments)
 
 
 def codes(count: int, seed: int = 0) -> np.ndarray:

@@ -5,13 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from latency_db.estimate import Estimate
-from pipeline.search.base import Rating
+from pipeline.search.base import Score
 from pipeline.search.rewards import SoftReward, hard_reward
 from pipeline.spaces.base import Architecture
 
 SOME = Architecture((("width", 8),))
 positive = st.floats(1.0, 1e9)
-ratings = st.floats(0.0, 100.0)
+scores = st.floats(0.0, 100.0)
 
 
 class Fixed:
@@ -26,20 +26,20 @@ class Fixed:
         ]
 
 
-def reward(rating: float, latencies_ns, targets_ns, exponent=-0.07) -> float:
+def reward(score: float, latencies_ns, targets_ns, exponent=-0.07) -> float:
     models = {str(place): Fixed(latency) for place, latency in enumerate(latencies_ns)}
     wanted = {str(place): target for place, target in enumerate(targets_ns)}
-    return SoftReward(models, wanted, exponent)(SOME, Rating(rating))
+    return SoftReward(models, wanted, exponent)(SOME, Score(score))
 
 
-@given(ratings)
-def test_hard_reward_is_the_rating(rating):
-    assert hard_reward(SOME, Rating(rating, 0.1)) == rating
+@given(scores)
+def test_hard_reward_is_the_score(score):
+    assert hard_reward(SOME, Score(score, 0.1)) == score
 
 
-@given(ratings, st.lists(positive, min_size=1, max_size=3))
-def test_soft_reward_is_the_rating_at_the_targets(rating, targets):
-    assert reward(rating, targets, targets) == pytest.approx(rating)
+@given(scores, st.lists(positive, min_size=1, max_size=3))
+def test_soft_reward_is_the_score_at_the_targets(score, targets):
+    assert reward(score, targets, targets) == pytest.approx(score)
 
 
 def test_twice_the_latency_costs_one_twenty_first():
@@ -48,11 +48,11 @@ def test_twice_the_latency_costs_one_twenty_first():
     assert reward(80.0, [2e6], [1e6]) == pytest.approx(80.0 * 2**-0.07)
 
 
-@given(ratings, st.lists(st.tuples(positive, positive), min_size=2, max_size=3))
-def test_several_targets_are_a_product(rating, pairs):
+@given(scores, st.lists(st.tuples(positive, positive), min_size=2, max_size=3))
+def test_several_targets_are_a_product(score, pairs):
     latencies, targets = zip(*pairs, strict=True)
     factors = [reward(1.0, [latency], [target]) for latency, target in pairs]
-    assert reward(rating, latencies, targets) == pytest.approx(rating * math.prod(factors))
+    assert reward(score, latencies, targets) == pytest.approx(score * math.prod(factors))
 
 
 @given(positive, positive)

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from scipy.optimize import LinearConstraint, milp
 
 from pipeline.errors import BudgetError, DataError, RecipeError
-from pipeline.search import enumeration
-from pipeline.search.options import Stage
-from pipeline.search.selection import select
+from pipeline.search.selection import enumeration
+from pipeline.search.selection.options import Stage
+from pipeline.search.selection.selection import select
 
 DNA_LAYERS = (2, 4, 4, 4, 4, 1)
 NAMES = ("phone_ns", "board_ns", "server_ns", "macs", "parameters")

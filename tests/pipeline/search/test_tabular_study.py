@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from contracts.explorer import ExplorerContract
 from contracts.search_space import SearchSpaceContract
+from contracts.strategy import StrategyContract
 
-from pipeline.search.constraints import Constraints
-from pipeline.search.explorers.evolution import EvolutionExplorer
+from pipeline.search.budgets.constraints import Constraints
+from pipeline.search.strategies.evolution import EvolutionStrategy
 from tools.studies.cell_space import OPERATIONS, Cell, CellSpace, TabledLatency, cell
 
 ROOT = Path(__file__).parents[3]
@@ -24,14 +24,14 @@ class TestCellSpace(SearchSpaceContract):
         return CellSpace()
 
 
-class TestEvolutionOnCells(ExplorerContract):
+class TestEvolutionOnCells(StrategyContract):
     @pytest.fixture
     def constraints(self):
         latencies_ns = np.random.default_rng(0).uniform(1, 1000, CellSpace().count())
         return Constraints(CellSpace(), {"t": TabledLatency(latencies_ns)}, {"t": 10.0})
 
     def make(self, constraints, seed):
-        return EvolutionExplorer(constraints, seed, population_size=8)
+        return EvolutionStrategy(constraints, seed, population_size=8)
 
 
 def test_cells_that_compute_the_same_but_for_dead_edges_differ_only_in_their_own_operations():
@@ -65,16 +65,16 @@ def test_study_runs_and_goes_on_where_it_was(tmp_path):
     first = run()
     rows = tmp_path / "work" / "rows.jsonl"
     lines = rows.read_bytes().splitlines(keepends=True)
-    searches = [name for name in first["explorers"] if name != "predictor, ranked"]
+    searches = [name for name in first["strategies"] if name != "predictor, ranked"]
     assert len(lines) == 2 * 3 * len(searches) * 2
     rows.write_bytes(b"".join(lines[:-3]) + lines[-3][:20])
     assert run("--page", str(page)) == first
     assert rows.read_bytes() == b"".join(lines)
     assert "regularised evolution" in page.read_text()
     assert (tmp_path / "docs" / "figures" / "tabular.png").stat().st_size > 0
-    for found in first["explorers"].values():
+    for found in first["strategies"].values():
         assert all(low <= mean <= high for low, mean, high in zip(*bounds(found["regret"]), strict=True))
-    assert set(first["explorers"]["random"]["less_than_random"]["mean"]) == {0.0}
+    assert set(first["strategies"]["random"]["less_than_random"]["mean"]) == {0.0}
 
 
 def bounds(values):

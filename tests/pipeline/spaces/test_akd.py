@@ -17,8 +17,8 @@ from pydantic import ValidationError
 from devices.digests import value_digest
 from pipeline.spaces.base import canonical, check_architecture
 from pipeline.spaces.cost import block_cost, network_cost
-from pipeline.spaces.mobile import MobileSpace
-from pipeline.spaces.mobile_config import MobileSpaceConfig, SpaceConfig, StageConfig
+from pipeline.spaces.mobile.config import MobileSpaceConfig, SpaceConfig, StageConfig
+from pipeline.spaces.mobile.space import MobileSpace
 
 
 def akd(side: int, channels: int = 3) -> MobileSpace:

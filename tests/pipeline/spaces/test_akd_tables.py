@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.spaces.mobile import MobileSpace
-from pipeline.spaces.mobile_config import SpaceConfig
+from pipeline.spaces.mobile.config import SpaceConfig
+from pipeline.spaces.mobile.space import MobileSpace
+from pipeline.tables.block_sizes import traits_of
 from pipeline.tables.descriptors import describe
-from pipeline.tables.traits import traits_of
 
 
 def akd(side: int) -> MobileSpace:

@@ -6,8 +6,8 @@ from torch import nn
 
 from pipeline.spaces.base import Block
 from pipeline.spaces.cost import Cost, block_cost, network_cost
-from pipeline.spaces.mobile import MobileSpace
-from pipeline.spaces.mobile_config import SpaceConfig
+from pipeline.spaces.mobile.config import SpaceConfig
+from pipeline.spaces.mobile.space import MobileSpace
 
 
 def counted(module: nn.Module, shape: tuple[int, int, int]) -> Cost:

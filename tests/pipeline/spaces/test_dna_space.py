@@ -11,8 +11,8 @@ from pydantic import ValidationError
 
 from pipeline.errors import TeacherError
 from pipeline.spaces.cost import network_cost
-from pipeline.spaces.dna import BlockChoice, DnaSpace, Operation
-from pipeline.spaces.dna_config import CellConfig, DnaBlockConfig, DnaSpaceConfig
+from pipeline.spaces.dna.config import CellConfig, DnaBlockConfig, DnaSpaceConfig
+from pipeline.spaces.dna.space import BlockChoice, DnaSpace, Operation
 
 CELLS = (CellConfig(depth=1, width=8), CellConfig(depth=2, width=8), CellConfig(depth=2, width=12))
 BLOCK = DnaBlockConfig(cells=CELLS, kernels=(3, 5), expansions=(1, 2), squeeze_excite=0.25)

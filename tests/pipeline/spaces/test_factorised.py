@@ -5,9 +5,9 @@ import pytest
 from contracts.search_space import SearchSpaceContract
 
 from pipeline.errors import BudgetError
-from pipeline.search.constraints import Constraints
-from pipeline.search.explorers.evolution import EvolutionExplorer
+from pipeline.search.budgets.constraints import Constraints
 from pipeline.search.loop import search
+from pipeline.search.strategies.evolution import EvolutionStrategy
 from pipeline.spaces.factorised import CostTable, FactorisedSpace, Option
 
 LAYERS = {f"layer{number}": ("small", "large", "huge") for number in range(8)}
@@ -50,15 +50,15 @@ def test_an_option_that_cannot_run_is_never_within_a_budget():
 
 def test_a_space_of_choices_a_cost_table_and_a_scoring_function_can_be_searched(tmp_path):
     class Score:
-        def rate(self, architecture):
-            from pipeline.search.base import Rating
+        def evaluate(self, architecture):
+            from pipeline.search.base import Score
 
-            return Rating(float(sum(choice == "large" for _, choice in architecture.choices)))
+            return Score(float(sum(choice == "large" for _, choice in architecture.choices)))
 
     constraints = Constraints(FactorisedSpace(LAYERS), {"t": table()}, {"t": 1.6e6})
-    found = search(EvolutionExplorer(constraints, 0), Score(), 150, tmp_path / "journal.jsonl")
-    best = max(found, key=lambda candidate: candidate.rating.value)
-    assert best.rating.value == 4.0  # 4 * 3e5 + 4 * 1e5 is the limit
+    found = search(EvolutionStrategy(constraints, 0), Score(), 150, tmp_path / "journal.jsonl")
+    best = max(found, key=lambda candidate: candidate.score.value)
+    assert best.score.value == 4.0  # 4 * 3e5 + 4 * 1e5 is the limit
 
 
 @pytest.mark.parametrize("wrong", [{"costs": {Option("layer0", "small"): math.nan}}, {"upper_factor": 0.9}])

@@ -11,8 +11,8 @@ from pydantic import ValidationError
 
 from pipeline.spaces.base import Architecture
 from pipeline.spaces.cost import network_cost
-from pipeline.spaces.mobile import MobileSpace
-from pipeline.spaces.mobile_config import MobileSpaceConfig, StageConfig
+from pipeline.spaces.mobile.config import MobileSpaceConfig, StageConfig
+from pipeline.spaces.mobile.space import MobileSpace
 
 
 def space_for(side: int, channels: int = 3, classes: int = 10) -> MobileSpace:

@@ -7,21 +7,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from devices.measure import probe
-from devices.measurement import Conditions, Launch, Measurement, Verdict
+from devices.measurement.measurement import Conditions, Launch, Measurement, Verdict
+from devices.measuring.batch import probe
 from devices.target import Target
-from latency_db.store import open_store
+from latency_db.store.store import open_store
 from pipeline.export.base import block_workload, format_of, network_workload
-from pipeline.recipe import Recipe, parse_recipe
-from pipeline.search.base import Rating
+from pipeline.recipe.loading import Recipe, parse_recipe
+from pipeline.search.base import Score
 from pipeline.spaces.base import Architecture, Space
 from pipeline.spaces.cost import block_cost
-from pipeline.spaces.mobile import MobileSpace
-from pipeline.spaces.mobile_config import MobileSpaceConfig
+from pipeline.spaces.mobile.config import MobileSpaceConfig
+from pipeline.spaces.mobile.space import MobileSpace
 from pipeline.stages.context import Context
 from pipeline.stages.latency import check_feasibility, measure_blocks, outlook_of
 from pipeline.stages.outlook import Outlook
-from pipeline.work import WorkFolder
+from pipeline.work.folder import WorkFolder
 
 TARGET = Target("host", "onnxruntime")
 PLAN: dict[str, Any] = {
@@ -83,11 +83,11 @@ class ByMacs:
     """The larger, the better: so that a search goes to its limits."""
 
     def __init__(self) -> None:
-        self.rated: list[Architecture] = []
+        self.evaluated: list[Architecture] = []
 
-    def rate(self, architecture: Architecture) -> Rating:
-        self.rated.append(architecture)
-        return Rating(sum(block_cost(block).macs for block in SPACE.blocks(architecture)) / 1e7)
+    def evaluate(self, architecture: Architecture) -> Score:
+        self.evaluated.append(architecture)
+        return Score(sum(block_cost(block).macs for block in SPACE.blocks(architecture)) / 1e7)
 
 
 def keep_everything(context: Context, space: Space, cost: Cost) -> None:

@@ -11,15 +11,15 @@ import pytest
 import torch
 from made_up_run import PLAN, TARGET, Quiet, keep_everything, network_ns, outlook
 
-from latency_db.store import open_store
-from pipeline.recipe import parse_recipe
+from latency_db.store.store import open_store
+from pipeline.recipe.loading import parse_recipe
 from pipeline.spaces.base import Architecture
 from pipeline.stages.context import Context
 from pipeline.stages.inputs import prepare_data, prepare_teacher
 from pipeline.stages.method import searcher, space_of
 from pipeline.stages.search import Round, Searched
 from pipeline.stages.space import Task
-from pipeline.work import WorkFolder
+from pipeline.work.folder import WorkFolder
 
 STAGE = {"widths": [8, 12], "depths": [1, 2], "kernels": [3], "expansions": [2, 3], "squeeze_excite": [0.0]}
 CELLS = [{"depth": 1, "width": 8}, {"depth": 1, "width": 16}]
@@ -78,32 +78,32 @@ def searched(folder: Path, method: str, **search: Any) -> Searched:
 
 
 def by_architecture(found: Searched) -> dict[Architecture, float | None]:
-    return {candidate.architecture: candidate.rating for candidate in found.candidates}
+    return {candidate.architecture: candidate.score for candidate in found.candidates}
 
 
 def test_akd_rates_the_best_again_by_other_weights(folder: Path) -> None:
-    found = searched(folder, "akd", rerated=2)
-    again = [candidate.rerating for candidate in found.candidates]
-    assert [rerating is None for rerating in again] == [False, False, True, True, True]
+    found = searched(folder, "akd", reevaluated=2)
+    again = [candidate.reevaluation for candidate in found.candidates]
+    assert [reevaluation is None for reevaluation in again] == [False, False, True, True, True]
     first, second, *rest = found.candidates
-    assert first.rerating is not None
-    assert second.rerating is not None
-    assert first.rerating >= second.rerating
-    assert min(first.rating or 0, second.rating or 0) >= max(each.rating or 0 for each in rest)
-    assert (first.rating, second.rating) != (first.rerating, second.rerating)
+    assert first.reevaluation is not None
+    assert second.reevaluation is not None
+    assert first.reevaluation >= second.reevaluation
+    assert min(first.score or 0, second.score or 0) >= max(each.score or 0 for each in rest)
+    assert (first.score, second.score) != (first.reevaluation, second.reevaluation)
     assert found.order[:2] == (first.architecture, second.architecture)
 
 
 def test_the_labels_twin_asks_for_the_same_first_candidates_and_rates_them_otherwise(folder: Path) -> None:
-    distilled = by_architecture(searched(folder, "akd", rerated=0))
-    labels = by_architecture(searched(folder, "akd", rerated=0, reward="labels"))
+    distilled = by_architecture(searched(folder, "akd", reevaluated=0))
+    labels = by_architecture(searched(folder, "akd", reevaluated=0, reward="labels"))
     assert distilled.keys() == labels.keys()
     assert distilled != labels
 
 
-def test_ratings_do_not_depend_on_who_proposes(folder: Path) -> None:
-    policy = by_architecture(searched(folder, "akd", rerated=0))
-    random = by_architecture(searched(folder, "search", explorer="random"))
+def test_scores_do_not_depend_on_who_proposes(folder: Path) -> None:
+    policy = by_architecture(searched(folder, "akd", reevaluated=0))
+    random = by_architecture(searched(folder, "search", strategy="random"))
     shared = policy.keys() & random.keys()
     assert shared
     assert all(policy[each] == random[each] for each in shared)
@@ -113,16 +113,16 @@ def test_dna_selects_the_smallest_losses_within_the_budget(folder: Path) -> None
     with prepared(folder, "dna") as (context, task):
         latencies = sorted(network_ns(each, task.space) for each in task.space.members())
         everything = searcher(context, task)(Round(outlook(context, task.space)))
-    losses = [-(candidate.rating or 0.0) for candidate in everything.candidates]
+    losses = [-(candidate.score or 0.0) for candidate in everything.candidates]
     assert losses == sorted(losses)
-    assert everything.rated_by == "loss"
+    assert everything.evaluated_by == "loss"
     assert everything.order[0] == everything.candidates[0].architecture
     limit_ns = latencies[len(latencies) // 2]
     with prepared(folder, "dna", budget_ms=limit_ns / 1e6) as (context, task):
         found = searcher(context, task)(Round(outlook(context, task.space)))
-        ratings = [record for record in context.work.records if record.name == "ratings"]
-    # Other budgets need no other ratings.
-    assert [record.cached for record in ratings] == [True]
+        scores = [record for record in context.work.records if record.name == "scores"]
+    # Other budgets need no other scores.
+    assert [record.cached for record in scores] == [True]
     assert found.candidates
     for candidate in found.candidates:
         assert candidate.estimates[str(TARGET)].high_ns <= limit_ns

@@ -17,29 +17,29 @@ from made_up_run import (
 )
 
 from pipeline.errors import VerificationError, WorkFolderError
-from pipeline.recipe import Recipe
-from pipeline.search.explorers.predictor import INITIAL, PredictorExplorer
+from pipeline.recipe.loading import Recipe
+from pipeline.search.strategies.predictor import INITIAL, PredictorStrategy
 from pipeline.spaces.base import Architecture
 from pipeline.stages.context import Context
 from pipeline.stages.rounds import Failure, search_and_try
-from pipeline.stages.search import Ratings, Round, Searched, search_round
+from pipeline.stages.search import Round, Scores, Searched, search_round
 
 NAME = str(TARGET)
 LIMIT_NS = share_ns(0.5)
 BUDGET = f"{LIMIT_NS / 1e6}ms"
 
 
-def search(folder: Path, recipe: Recipe, rater: ByMacs | None = None, *, anew: bool = False) -> Searched:
-    rater = rater or ByMacs()
+def search(folder: Path, recipe: Recipe, evaluator: ByMacs | None = None, *, anew: bool = False) -> Searched:
+    evaluator = evaluator or ByMacs()
     with made_up_context(folder, recipe, anew=anew) as context:
-        return search_round(context, Ratings(lambda: rater, "macs"), Round(outlook(context)))
+        return search_round(context, Scores(lambda: evaluator, "macs"), Round(outlook(context)))
 
 
 def test_a_search_measures_its_best_and_puts_those_that_keep_the_budget_in_order(tmp_path: Path) -> None:
     searched = search(tmp_path, recipe_of(BUDGET))
     assert len(searched.candidates) == 12
-    ratings = [candidate.rating or 0.0 for candidate in searched.candidates]
-    assert ratings == sorted(ratings, reverse=True)
+    scores = [candidate.score or 0.0 for candidate in searched.candidates]
+    assert scores == sorted(scores, reverse=True)
     assert len(searched.order) >= 3
     for architecture in searched.order:
         assert network_ns(architecture) <= LIMIT_NS
@@ -54,7 +54,7 @@ def test_the_models_learn_from_candidates_that_were_measured_meanwhile(tmp_path:
 
     with made_up_context(tmp_path, recipe_of(BUDGET, rounds=1), cost=cost) as context:
         before = outlook(context)
-        searched = search_round(context, Ratings(ByMacs, "macs"), Round(before))
+        searched = search_round(context, Scores(ByMacs, "macs"), Round(before))
         after = before.learned(searched.measured)
     assert len(after.networks) > len(before.networks)
     assert after.models[NAME].fitted_networks == len(after.networks)
@@ -65,16 +65,16 @@ def test_the_models_learn_from_candidates_that_were_measured_meanwhile(tmp_path:
 
 
 class Killed(ByMacs):
-    """Dies when it has rated some."""
+    """Dies when it has evaluated some."""
 
     def __init__(self, lives: int) -> None:
         super().__init__()
         self.lives = lives
 
-    def rate(self, architecture: Architecture) -> object:  # type: ignore[override]
-        if len(self.rated) == self.lives:
+    def evaluate(self, architecture: Architecture) -> object:  # type: ignore[override]
+        if len(self.evaluated) == self.lives:
             raise KeyboardInterrupt
-        return super().rate(architecture)
+        return super().evaluate(architecture)
 
 
 @pytest.mark.parametrize("lives", [4, 7])
@@ -82,14 +82,14 @@ def test_a_search_that_was_killed_ends_like_one_that_was_not(tmp_path: Path, liv
     whole = search(tmp_path / "whole", recipe_of(BUDGET))
     with pytest.raises(KeyboardInterrupt):
         search(tmp_path / "killed", recipe_of(BUDGET), Killed(lives))
-    rater = ByMacs()
-    assert search(tmp_path / "killed", recipe_of(BUDGET), rater) == whole
-    assert len(rater.rated) == 12 - lives
+    evaluator = ByMacs()
+    assert search(tmp_path / "killed", recipe_of(BUDGET), evaluator) == whole
+    assert len(evaluator.evaluated) == 12 - lives
 
 
-@pytest.mark.parametrize("explorer", ["random", "evolution", "nsga2", "policy", "predictor"])
-def test_every_explorer_searches_within_the_budget(tmp_path: Path, explorer: str) -> None:
-    searched = search(tmp_path, recipe_of(BUDGET, explorer=explorer))
+@pytest.mark.parametrize("strategy", ["random", "evolution", "nsga2", "policy", "predictor"])
+def test_every_strategy_searches_within_the_budget(tmp_path: Path, strategy: str) -> None:
+    searched = search(tmp_path, recipe_of(BUDGET, strategy=strategy))
     for candidate in searched.candidates:
         # The models that learned on the way may see what was drawn before in another light.
         assert candidate.estimates[NAME].value_ns <= LIMIT_NS * 1.05
@@ -97,9 +97,9 @@ def test_every_explorer_searches_within_the_budget(tmp_path: Path, explorer: str
 
 def test_a_predictor_is_asked_even_in_a_short_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    fitted = PredictorExplorer._fitted
-    monkeypatch.setattr(PredictorExplorer, "_fitted", lambda self: asked.append(1) or fitted(self))
-    recipe = recipe_of(BUDGET, explorer="predictor")
+    fitted = PredictorStrategy._fitted
+    monkeypatch.setattr(PredictorStrategy, "_fitted", lambda self: asked.append(1) or fitted(self))
+    recipe = recipe_of(BUDGET, strategy="predictor")
     assert recipe.search.evaluations < INITIAL
     search(tmp_path, recipe)
     assert asked
@@ -124,11 +124,11 @@ def slower(
 
 
 def rounds(context: Context, share: float, tried: list[Architecture]) -> tuple[Searched, Architecture]:
-    ratings = Ratings(ByMacs, "macs")
+    scores = Scores(ByMacs, "macs")
     return search_and_try(
         context,
         outlook(context),
-        search=lambda this: search_round(context, ratings, this),
+        search=lambda this: search_round(context, scores, this),
         attempt=slower(share, tried),
     )
 
@@ -159,13 +159,13 @@ def test_an_order_without_winner_ends_with_the_nearest_budget_that_a_measured_ne
 
 
 def test_measurements_that_say_nothing_begin_no_other_round(tmp_path: Path) -> None:
-    ratings = Ratings(ByMacs, "macs")
+    scores = Scores(ByMacs, "macs")
     refusal = pytest.raises(VerificationError, match="no candidate keeps")
     with made_up_context(tmp_path, recipe_of("1000ms")) as context, refusal as caught:
         search_and_try(
             context,
             outlook(context),
-            search=lambda this: search_round(context, ratings, this),
+            search=lambda this: search_round(context, scores, this),
             attempt=lambda found: (None, [Failure(found.order[0], {}, "the measurement is invalid")]),
         )
     assert [record.name for record in context.work.records].count("search") == 1
@@ -175,8 +175,8 @@ def test_measurements_that_say_nothing_begin_no_other_round(tmp_path: Path) -> N
 
 def test_a_soft_budget_may_be_exceeded_and_decides_between_candidates(tmp_path: Path) -> None:
     tight = f"{share_ns(0.02) / 1e6}ms soft"
-    free = search(tmp_path / "free", recipe_of(tight, exponent=0.0, explorer="random"))
-    dear = search(tmp_path / "dear", recipe_of(tight, exponent=-3.0, explorer="random"))
+    free = search(tmp_path / "free", recipe_of(tight, exponent=0.0, strategy="random"))
+    dear = search(tmp_path / "dear", recipe_of(tight, exponent=-3.0, strategy="random"))
     assert {c.architecture for c in free.candidates} == {c.architecture for c in dear.candidates}
     assert any(candidate.estimates[NAME].low_ns > share_ns(0.02) for candidate in free.candidates)
     assert len(free.order) >= 3
@@ -193,17 +193,17 @@ def test_a_changed_recipe_is_refused_while_its_search_is_interrupted(tmp_path: P
     assert "--anew" in caught.value.fix
     assert len(search(tmp_path, changed, anew=True).candidates) == 12
     # What was begun before is still there, and is gone on with.
-    rater = ByMacs()
-    assert len(search(tmp_path, recipe_of(BUDGET), rater).candidates) == 12
-    assert len(rater.rated) == 7
+    evaluator = ByMacs()
+    assert len(search(tmp_path, recipe_of(BUDGET), evaluator).candidates) == 12
+    assert len(evaluator.evaluated) == 7
 
 
 def test_a_change_that_does_not_concern_the_search_goes_on_with_it(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         search(tmp_path, recipe_of(BUDGET), Killed(5))
-    rater = ByMacs()
-    assert len(search(tmp_path, recipe_of(BUDGET, rounds=1), rater).candidates) == 12
-    assert len(rater.rated) == 7
+    evaluator = ByMacs()
+    assert len(search(tmp_path, recipe_of(BUDGET, rounds=1), evaluator).candidates) == 12
+    assert len(evaluator.evaluated) == 7
 
 
 def test_the_space_of_these_tests_has_room_for_a_search() -> None:

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from devices.measure import probe
-from devices.measurement import (
+from devices.measurement.measurement import (
     Conditions,
     Launch,
     Measurement,
@@ -18,16 +17,17 @@ from devices.measurement import (
     Reason,
     Verdict,
 )
+from devices.measuring.batch import probe
 from devices.target import Target
 from latency_db.errors import EstimateError
-from latency_db.keys import Workload
-from latency_db.store import open_store
-from latency_db.table import TableKey
+from latency_db.store.keys import Workload
+from latency_db.store.store import open_store
+from latency_db.tables.table import TableKey
 from pipeline.export.base import Format, block_workload, network_workload
 from pipeline.progress import ConsoleReporter
 from pipeline.spaces.base import Block
 from pipeline.spaces.cost import block_cost
-from pipeline.spaces.mobile import MobileSpace
+from pipeline.spaces.mobile.space import MobileSpace
 from pipeline.tables.building import block_names, calibration_plan, load, table_parts
 from pipeline.tables.request import Bench
 

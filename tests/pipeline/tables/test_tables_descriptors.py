@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.spaces.base import Block, Choice
-from pipeline.spaces.mobile import MobileSpace
+from pipeline.spaces.mobile.space import MobileSpace
 from pipeline.tables.descriptors import describe
 
 SPACE = MobileSpace.from_config(None, (1, 8, 8), 10)

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from devices.measurement import MeasuringProtocol, Reason, RuntimeIdentity
-from devices.statistics import Interval
+from devices.measurement.measurement import MeasuringProtocol, Reason, RuntimeIdentity
+from devices.measurement.statistics import Interval
 from devices.target import Target
 from latency_db.errors import EstimateError
 from latency_db.estimate import Estimate
-from latency_db.network_model import NetworkModel
-from latency_db.table import LatencyTable, TableKey
-from latency_db.transferred import TransferredModel
+from latency_db.few_shot.transferred import TransferredModel
+from latency_db.models.network_model import NetworkModel
+from latency_db.tables.table import LatencyTable, TableKey
 from pipeline.tables.estimates import check_place, read_estimates, write_estimates
 from pipeline.tables.exchange import read_table, write_table
 
@@ -32,7 +32,7 @@ MODEL = TransferredModel(
     upper_factor=1.1,
     coverage=0.9,
     fitted_networks=10,
-    pace_ns=3.0,
+    canary_ns=3.0,
 )
 
 
@@ -59,7 +59,7 @@ def test_any_figures_survive_the_file(
     tmp_path_factory: pytest.TempPathFactory, factor: float, costs: dict[str, float], pace: float | None
 ) -> None:
     path = tmp_path_factory.mktemp("estimates") / "estimates.json"
-    model = replace(MODEL, upper_factor=factor, costs_ns=costs, pace_ns=pace)
+    model = replace(MODEL, upper_factor=factor, costs_ns=costs, canary_ns=pace)
     write_estimates(path, model, {}, {})
     assert read_estimates(path) == model
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from made_up_tables import OLD, PROTOCOL, SPACE, keep_blocks, keep_networks, network_ns, old_ns
 
-from devices.measurement import Reason
+from devices.measurement.measurement import Reason
 from latency_db.errors import EstimateError
-from latency_db.network_model import NetworkModel
-from latency_db.store import open_store
+from latency_db.models.network_model import NetworkModel
+from latency_db.store.store import open_store
 from pipeline.errors import RecipeError
 from pipeline.progress import ConsoleReporter
 from pipeline.spaces.base import Architecture, Condition, Decision

@@ -17,13 +17,13 @@ from made_up_tables import (
     old_ns,
 )
 
-from devices.measurement import Measurement, Reason
+from devices.measurement.measurement import Measurement, Reason
 from devices.target import Target
-from latency_db.calibration import is_random
 from latency_db.errors import EstimateError
-from latency_db.network_model import NetworkModel
-from latency_db.store import open_store
-from latency_db.table import TableKey
+from latency_db.models.calibration import is_random
+from latency_db.models.network_model import NetworkModel
+from latency_db.store.store import open_store
+from latency_db.tables.table import TableKey
 from pipeline.progress import ConsoleReporter
 from pipeline.spaces.base import Architecture, Block
 from pipeline.tables.building import block_names, calibration_plan, load

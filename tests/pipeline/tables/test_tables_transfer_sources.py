@@ -10,11 +10,11 @@ from made_up_tables import NEW, OLD, PROTOCOL, SPACE, keep_blocks, keep_networks
 from devices.errors import TargetError
 from devices.target import Target
 from latency_db.errors import EstimateError
-from latency_db.network_model import NetworkModel
-from latency_db.store import open_store
-from latency_db.table import TableKey
+from latency_db.models.network_model import NetworkModel
+from latency_db.store.store import open_store
+from latency_db.tables.table import TableKey
 from pipeline.progress import ConsoleReporter
-from pipeline.spaces.mobile import MobileSpace
+from pipeline.spaces.mobile.space import MobileSpace
 from pipeline.tables.building import calibration_plan, load
 from pipeline.tables.exchange import write_table
 from pipeline.tables.request import Bench

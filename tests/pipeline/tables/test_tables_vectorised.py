@@ -6,17 +6,17 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from devices.measurement import Reason
-from devices.statistics import Interval
+from devices.measurement.measurement import Reason
+from devices.measurement.statistics import Interval
 from devices.target import Target
-from latency_db.network_model import NetworkModel
-from latency_db.table import LatencyTable
+from latency_db.models.network_model import NetworkModel
+from latency_db.tables.table import LatencyTable
 from pipeline.spaces.base import Block, Decision
 from pipeline.spaces.decisions import DecisionSpace
-from pipeline.spaces.mobile import MobileSpace
-from pipeline.spaces.mobile_config import Preset, SpaceConfig
+from pipeline.spaces.mobile.config import Preset, SpaceConfig
+from pipeline.spaces.mobile.space import MobileSpace
 from pipeline.tables import vectorised
-from pipeline.tables.traits import traits_of
+from pipeline.tables.block_sizes import traits_of
 from pipeline.tables.vectorised import Decomposition, NotDecomposable, VectorisedModel
 
 

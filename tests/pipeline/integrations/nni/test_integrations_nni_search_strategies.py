@@ -15,8 +15,8 @@ from nni.nas.strategy import TPE, GridSearch, Random, RegularizedEvolution
 from pipeline.errors import BudgetError
 from pipeline.integrations.nni import strategies
 from pipeline.integrations.nni.strategies import DecisionModelSpace, run_nni_strategy
-from pipeline.search.base import Rating
-from pipeline.search.constraints import Constraints
+from pipeline.search.base import Score
+from pipeline.search.budgets.constraints import Constraints
 from pipeline.spaces.base import Condition, Decision, check_architecture
 from pipeline.spaces.decisions import DecisionSpace
 from pipeline.spaces.factorised import CostTable, FactorisedSpace
@@ -38,16 +38,16 @@ def budgeted(limit_ns: float = 9.5) -> Constraints:
 
 class Sum:
     def __init__(self):
-        self.rated = []
+        self.evaluated = []
 
-    def rate(self, architecture):
-        self.rated.append(architecture)
-        return Rating(float(sum(choice for _, choice in architecture.choices)))
+    def evaluate(self, architecture):
+        self.evaluated.append(architecture)
+        return Score(float(sum(choice for _, choice in architecture.choices)))
 
 
-def run(strategy, tmp_path, evaluations=12, rater=None, constraints=None):
+def run(strategy, tmp_path, evaluations=12, evaluator=None, constraints=None):
     return run_nni_strategy(
-        constraints or budgeted(), rater or Sum(), strategy, evaluations, tmp_path / "journal.jsonl"
+        constraints or budgeted(), evaluator or Sum(), strategy, evaluations, tmp_path / "journal.jsonl"
     )
 
 
@@ -61,10 +61,10 @@ def run(strategy, tmp_path, evaluations=12, rater=None, constraints=None):
     ids=["random", "grid", "evolution"],
 )
 def test_strategy_rates_different_members_within_the_budget_and_counts_what_it_refused(strategy, tmp_path):
-    rater = Sum()
-    found = run(strategy(), tmp_path, rater=rater)
+    evaluator = Sum()
+    found = run(strategy(), tmp_path, evaluator=evaluator)
     assert len(found.candidates) == 12
-    assert rater.rated == [candidate.architecture for candidate in found.candidates]
+    assert evaluator.evaluated == [candidate.architecture for candidate in found.candidates]
     for candidate in found.candidates:
         check_architecture(SPACE, candidate.architecture)
         assert budgeted().feasible(candidate.architecture)
@@ -73,7 +73,7 @@ def test_strategy_rates_different_members_within_the_budget_and_counts_what_it_r
     assert [json.loads(line) for line in lines] == [candidate.to_json() for candidate in found.candidates]
 
 
-def test_tpe_is_run_with_our_ratings(tmp_path):
+def test_tpe_is_run_with_our_scores(tmp_path):
     # NNI waits a second after each proposal of a tuner.
     found = run(TPE("maximize", seed=1), tmp_path, evaluations=2, constraints=budgeted(12.5))
     assert len(found.candidates) == 2
@@ -82,21 +82,21 @@ def test_tpe_is_run_with_our_ratings(tmp_path):
 
 def test_run_goes_on_from_its_journal(tmp_path):
     first = run(Random(seed=3), tmp_path, evaluations=5)
-    rater = Sum()
-    whole = run(Random(seed=3), tmp_path, evaluations=9, rater=rater)
+    evaluator = Sum()
+    whole = run(Random(seed=3), tmp_path, evaluations=9, evaluator=evaluator)
     assert whole.candidates[:5] == first.candidates
-    assert len(rater.rated) == 4
+    assert len(evaluator.evaluated) == 4
 
 
-def test_failed_rating_is_a_failed_candidate_and_the_run_goes_on(tmp_path):
+def test_failed_score_is_a_failed_candidate_and_the_run_goes_on(tmp_path):
     class Fragile(Sum):
-        def rate(self, architecture):
+        def evaluate(self, architecture):
             if architecture["layer0"] == 1:
                 raise RuntimeError("it did not train")
-            return super().rate(architecture)
+            return super().evaluate(architecture)
 
-    found = run(RegularizedEvolution(population_size=4, sample_size=2, seed=0), tmp_path, rater=Fragile())
-    failures = [candidate.failure for candidate in found.candidates if candidate.rating is None]
+    found = run(RegularizedEvolution(population_size=4, sample_size=2, seed=0), tmp_path, evaluator=Fragile())
+    failures = [candidate.failure for candidate in found.candidates if candidate.score is None]
     assert set(failures) == {"RuntimeError: it did not train"}
     assert len(failures) < len(found.candidates)
 

@@ -11,12 +11,12 @@ from pipeline.data.base import Dataset, Preprocessing, Split
 from pipeline.methods.dna.cutting import CutTeacher, cut_teacher
 from pipeline.methods.dna.run import rate_blocks
 from pipeline.methods.dna.settings import DnaSettings
-from pipeline.spaces.dna import DnaSpace
-from pipeline.spaces.dna_config import CellConfig, DnaBlockConfig, DnaSpaceConfig
+from pipeline.spaces.dna.config import CellConfig, DnaBlockConfig, DnaSpaceConfig
+from pipeline.spaces.dna.space import DnaSpace
 from pipeline.teachers.convnet import ConvNet
 
 SHAPE = (1, 8, 8)
-SETTINGS = DnaSettings(epochs=2, batch_size=16, rating_share=0.2, calibration_images=20, rating_images=20)
+SETTINGS = DnaSettings(epochs=2, batch_size=16, score_share=0.2, calibration_images=20, score_images=20)
 
 
 def dataset(count: int = 60) -> Dataset:

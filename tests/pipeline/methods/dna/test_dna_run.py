@@ -26,8 +26,8 @@ from pipeline.methods.dna.errors import DnaError
 from pipeline.methods.dna.run import rate_blocks, run_dna
 from pipeline.methods.dna.workers import run_tasks
 from pipeline.spaces.cost import network_cost
-from pipeline.spaces.dna import DnaSpace
-from pipeline.spaces.dna_config import DnaSpaceConfig
+from pipeline.spaces.dna.config import DnaSpaceConfig
+from pipeline.spaces.dna.space import DnaSpace
 from pipeline.teachers.exported import load_exported
 
 DATA, SPACE = dataset(), space()
@@ -35,20 +35,20 @@ HERE = Path(__file__).parent
 LONG = SETTINGS.model_copy(update={"epochs": 6})
 
 
-def rated(folder, **changes):
+def evaluated(folder, **changes):
     arguments = {"space": SPACE, "teacher": teacher(), "dataset": DATA, "settings": SETTINGS, "seed": 3}
     return rate_blocks(folder=folder, **(arguments | changes))
 
 
 @pytest.fixture(scope="module", name="known")
 def _known(tmp_path_factory):
-    """Folder and ratings of a run."""
+    """Folder and scores of a run."""
     folder = tmp_path_factory.mktemp("known")
-    return folder, rated(folder)
+    return folder, evaluated(folder)
 
 
-def test_run_selects_the_best_rated_architectures_within_the_limits(known):
-    folder, ratings = known
+def test_run_selects_the_best_evaluated_architectures_within_the_limits(known):
+    folder, scores = known
     cost = network_cost(SPACE.blocks(SPACE.reference()))
     limits = {"macs": 0.9 * cost.macs, "parameters": 0.9 * cost.parameters}
     done = []
@@ -64,7 +64,7 @@ def test_run_selects_the_best_rated_architectures_within_the_limits(known):
         count=3,
         on_progress=lambda *numbers: done.append(numbers),
     )
-    assert result.ratings == ratings
+    assert result.scores == scores
     assert result.exact
     assert len(result.selected) == 3
     for found in result.selected:
@@ -74,23 +74,23 @@ def test_run_selects_the_best_rated_architectures_within_the_limits(known):
     assert done == [(1, 3), (2, 3), (3, 3)]
 
 
-def test_every_path_of_every_cell_of_every_block_is_rated(known):
-    _, ratings = known
-    assert [[len(cell.values) for cell in block.cells] for block in ratings] == [[2, 4]] * 3
-    assert all(np.isfinite(cell.values).all() for block in ratings for cell in block.cells)
-    assert all(block.sigma > 0 and len(block.training_losses) == SETTINGS.epochs for block in ratings)
+def test_every_path_of_every_cell_of_every_block_is_evaluated(known):
+    _, scores = known
+    assert [[len(cell.values) for cell in block.cells] for block in scores] == [[2, 4]] * 3
+    assert all(np.isfinite(cell.values).all() for block in scores for cell in block.cells)
+    assert all(block.sigma > 0 and len(block.training_losses) == SETTINGS.epochs for block in scores)
 
 
-def test_labels_validation_and_test_split_have_no_part_in_the_ratings(known, tmp_path):
-    _, ratings = known
+def test_labels_validation_and_test_split_have_no_part_in_the_scores(known, tmp_path):
+    _, scores = known
     other = Split(DATA.test.images[::-1].copy(), DATA.test.labels)
-    assert rated(tmp_path, dataset=replace(DATA, validation=other, test=other)) == ratings
+    assert evaluated(tmp_path, dataset=replace(DATA, validation=other, test=other)) == scores
 
 
 def test_finished_blocks_are_not_trained_again(known):
-    folder, ratings = known
+    folder, scores = known
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
-    assert rated(folder) == ratings
+    assert evaluated(folder) == scores
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()} == before
 
 
@@ -103,31 +103,31 @@ def test_finished_blocks_are_not_trained_again(known):
         {"settings": SETTINGS.model_copy(update={"recalibrate": False})},
     ],
 )
-def test_other_inputs_give_other_ratings_in_the_same_folder(known, changes):
-    folder, ratings = known
-    assert rated(folder, **changes) != ratings
+def test_other_inputs_give_other_scores_in_the_same_folder(known, changes):
+    folder, scores = known
+    assert evaluated(folder, **changes) != scores
 
 
 def test_progressive_variant_gives_a_block_the_features_of_the_students_best_paths(known, tmp_path):
-    _, ratings = known
+    _, scores = known
     settings = SETTINGS.model_copy(update={"inputs": "student"})
-    progressive = rated(tmp_path, settings=settings)
-    assert progressive[0] == ratings[0]
-    assert progressive[1].cells != ratings[1].cells
-    assert progressive[1].sigma == ratings[1].sigma
+    progressive = evaluated(tmp_path, settings=settings)
+    assert progressive[0] == scores[0]
+    assert progressive[1].cells != scores[1].cells
+    assert progressive[1].sigma == scores[1].sigma
     again = tmp_path / "again"
-    assert rated(again, settings=settings) == progressive
+    assert evaluated(again, settings=settings) == progressive
 
 
 def test_progressive_variant_cannot_run_side_by_side(tmp_path):
     with pytest.raises(RecipeError, match="side by side"):
-        rated(tmp_path, settings=SETTINGS.model_copy(update={"inputs": "student"}), workers=2)
+        evaluated(tmp_path, settings=SETTINGS.model_copy(update={"inputs": "student"}), workers=2)
 
 
 @pytest.mark.slow
-def test_blocks_side_by_side_are_rated_as_one_after_the_other(known, tmp_path):
-    _, ratings = known
-    assert rated(tmp_path, workers=2) == ratings
+def test_blocks_side_by_side_are_evaluated_as_one_after_the_other(known, tmp_path):
+    _, scores = known
+    assert evaluated(tmp_path, workers=2) == scores
 
 
 @pytest.mark.slow
@@ -146,7 +146,7 @@ def test_killed_run_goes_on_from_its_checkpoint_and_ends_like_one_that_was_not(t
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
-        assert rated(tmp_path / "killed", settings=LONG) == rated(tmp_path / "whole", settings=LONG)
+        assert evaluated(tmp_path / "killed", settings=LONG) == evaluated(tmp_path / "whole", settings=LONG)
     finally:
         torch.set_num_threads(threads)
 
@@ -163,7 +163,7 @@ def test_tasks_of_a_lost_process_are_done_again(tmp_path):
 def test_task_that_ends_every_process_is_named_with_what_to_lower(tmp_path):
     with pytest.raises(DnaError, match="block 1 was ended") as caught:
         list(run_tasks(fail_always, [tmp_path], 2))
-    assert "rating_images" in caught.value.fix
+    assert "score_images" in caught.value.fix
 
 
 def test_one_worker_is_this_process():
@@ -177,7 +177,7 @@ def test_exported_teacher_cannot_be_sent_to_other_processes(tmp_path):
     torch.export.save(program, tmp_path / "t.pt2")
     cut = cut_teacher(load_exported(tmp_path / "t.pt2"), SHAPE)
     with pytest.raises(DnaError, match="cannot be sent") as caught:
-        rated(tmp_path / "work", teacher=cut, workers=2)
+        evaluated(tmp_path / "work", teacher=cut, workers=2)
     assert "one worker" in caught.value.fix
 
 
@@ -187,18 +187,18 @@ def test_space_with_other_strides_than_the_teacher_is_refused(tmp_path):
     with pytest.raises(
         TeacherError, match="end of block 2 the teacher's features are 4x4, the student's 8x8"
     ):
-        rated(tmp_path, space=other)
+        evaluated(tmp_path, space=other)
 
 
 def test_space_with_another_number_of_blocks_is_refused(tmp_path):
     config = DnaSpaceConfig.for_teacher(teacher().shapes[:2], SHAPE)
     with pytest.raises(TeacherError, match="cut into 3 blocks, the space has 2"):
-        rated(tmp_path, space=DnaSpace(config, SHAPE, 2))
+        evaluated(tmp_path, space=DnaSpace(config, SHAPE, 2))
 
 
 def test_space_made_for_the_teacher_fits_it(tmp_path):
     config = DnaSpaceConfig.for_teacher(teacher().shapes, SHAPE)
-    ratings = rated(
+    scores = evaluated(
         tmp_path, space=DnaSpace(config, SHAPE, 2), settings=SETTINGS.model_copy(update={"epochs": 1})
     )
-    assert len(ratings) == 3
+    assert len(scores) == 3

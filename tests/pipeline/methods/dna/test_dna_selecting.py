@@ -7,18 +7,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from devices.measurement import Reason
-from devices.statistics import Interval
+from devices.measurement.measurement import Reason
+from devices.measurement.statistics import Interval
 from devices.target import Target
-from latency_db.network_model import NetworkModel
-from latency_db.table import LatencyTable
+from latency_db.models.network_model import NetworkModel
+from latency_db.tables.table import LatencyTable
 from pipeline.errors import BudgetError, RecipeError
-from pipeline.methods.dna.result import BlockRatings, CellRatings, block_losses
+from pipeline.methods.dna.result import BlockScores, CellScores, block_losses
 from pipeline.methods.dna.selecting import select_architectures
 from pipeline.search.latency import TableLatencyModel
 from pipeline.spaces.cost import block_cost, network_cost
-from pipeline.spaces.dna import DnaSpace
-from pipeline.spaces.dna_config import CellConfig, DnaBlockConfig, DnaSpaceConfig
+from pipeline.spaces.dna.config import CellConfig, DnaBlockConfig, DnaSpaceConfig
+from pipeline.spaces.dna.space import DnaSpace
 
 CELLS = [CellConfig(depth=1, width=4), CellConfig(depth=2, width=4), CellConfig(depth=1, width=8)]
 
@@ -28,14 +28,14 @@ def space_of(blocks):
     return DnaSpace(DnaSpaceConfig(stem_width=4, head_width=8, blocks=configs), (1, 16, 16), 3)
 
 
-def ratings_of(space, generator):
+def scores_of(space, generator):
     """Random, some equal."""
     return tuple(
-        BlockRatings(
+        BlockScores(
             1.0,
             (),
             tuple(
-                CellRatings(
+                CellScores(
                     cell.name,
                     tuple(
                         generator.choice([0.25, 0.5, generator.random()])
@@ -59,7 +59,7 @@ def model_of(space, cost, target="host/onnxruntime:fp32@1", fixed_ns=300.0):
     return TableLatencyModel(space, NetworkModel(table, 1.0, 0.0, fixed_ns, 1.25, 0.9, 6))
 
 
-def brute_force(space, ratings, models, limits):
+def brute_force(space, scores, models, limits):
     """Every architecture as (loss, ratio, architecture) by the definitions, without those that cannot run."""
     found = []
     for member in space.members():
@@ -68,7 +68,7 @@ def brute_force(space, ratings, models, limits):
         costs |= {"macs": cost.macs, "parameters": cost.parameters}
         ratio = max(costs[name] / limit for name, limit in limits.items())
         if math.isfinite(max(costs.values())):
-            found.append((math.fsum(block_losses(space, ratings, member)), ratio, member))
+            found.append((math.fsum(block_losses(space, scores, member)), ratio, member))
     return found
 
 
@@ -81,20 +81,20 @@ spaces = st.lists(
 @given(space=spaces, seed=st.integers(0, 2**32), share=st.floats(-0.1, 1.0), count=st.integers(1, 5))
 def test_selection_equals_brute_force_where_costs_depend_on_the_width_that_enters(space, seed, share, count):
     generator = random.Random(seed)
-    ratings = ratings_of(space, generator)
+    scores = scores_of(space, generator)
     costs = {
         block: generator.choice([generator.uniform(1, 100)] * 9 + [None]) for block in space.distinct_blocks()
     }
     models = {"host": model_of(space, costs.__getitem__)}
-    everything = brute_force(space, ratings, models, {"host": 1.0})
+    everything = brute_force(space, scores, models, {"host": 1.0})
     if not everything:
         with pytest.raises(BudgetError, match="runs on all of host"):
-            select_architectures(space, ratings, models, {"host": 1.0})
+            select_architectures(space, scores, models, {"host": 1.0})
         return
     low, high = min(ratio for _, ratio, _ in everything), max(ratio for _, ratio, _ in everything)
     limits = {"host": low + share * (high - low) + 1e-6, "macs": 1e12}
     within = sorted(loss for loss, ratio, _ in everything if ratio <= limits["host"])
-    found = select_architectures(space, ratings, models, limits, count=count)
+    found = select_architectures(space, scores, models, limits, count=count)
     assert found.exact
     assert [each.loss for each in found.selected] == pytest.approx(within[:count])
     assert len({each.architecture for each in found.selected}) == len(found.selected)
@@ -113,25 +113,25 @@ def test_selection_equals_brute_force_where_costs_depend_on_the_width_that_enter
 
 def test_several_targets_and_sizes_are_limited_at_once():
     space, generator = space_of([CELLS, CELLS]), random.Random(2)
-    ratings = ratings_of(space, generator)
+    scores = scores_of(space, generator)
     models = {
         "one": model_of(space, lambda block: 100.0 + block_cost(block).macs),
         "two": model_of(space, lambda block: 100.0 + generator.uniform(0, 5000)),
     }
-    members = brute_force(space, ratings, models, {"one": 1.0})
+    members = brute_force(space, scores, models, {"one": 1.0})
     middle = {
         name: np.median([m.estimate([a])[0].high_ns for *_, a in members]) for name, m in models.items()
     }
     limits = middle | {"parameters": 0.8 * network_cost(space.blocks(space.reference())).parameters}
-    within = sorted(loss for loss, ratio, _ in brute_force(space, ratings, models, limits) if ratio <= 1)
-    found = select_architectures(space, ratings, models, limits, count=3)
+    within = sorted(loss for loss, ratio, _ in brute_force(space, scores, models, limits) if ratio <= 1)
+    found = select_architectures(space, scores, models, limits, count=3)
     assert [each.loss for each in found.selected] == pytest.approx(within[:3])
 
 
 def test_next_ones_follow_in_the_order_of_their_losses():
     space = space_of([CELLS, CELLS])
-    ratings = ratings_of(space, random.Random(1))
-    found = select_architectures(space, ratings, {}, {"macs": 1e12}, count=space.count() + 1)
+    scores = scores_of(space, random.Random(1))
+    found = select_architectures(space, scores, {}, {"macs": 1e12}, count=space.count() + 1)
     losses = [each.loss for each in found.selected]
     assert len(losses) == space.count()
     assert losses == sorted(losses)
@@ -141,20 +141,20 @@ def test_next_ones_follow_in_the_order_of_their_losses():
 def test_limits_without_meaning_are_refused(limits):
     space = space_of([CELLS])
     with pytest.raises(RecipeError):
-        select_architectures(space, ratings_of(space, random.Random(0)), {}, limits)
+        select_architectures(space, scores_of(space, random.Random(0)), {}, limits)
 
 
 def test_no_architecture_cannot_be_asked_for():
     space = space_of([CELLS])
     with pytest.raises(RecipeError, match="0 selections"):
-        select_architectures(space, ratings_of(space, random.Random(0)), {}, {"macs": 1e9}, count=0)
+        select_architectures(space, scores_of(space, random.Random(0)), {}, {"macs": 1e9}, count=0)
 
 
 def test_loss_of_an_architecture_is_read_from_the_path_that_it_takes():
     space = space_of([[CELLS[1]]])
-    ratings = (BlockRatings(1.0, (), (CellRatings("2x4", (0.0, 1.0, 2.0, 3.0)),)),)
+    scores = (BlockScores(1.0, (), (CellScores("2x4", (0.0, 1.0, 2.0, 3.0)),)),)
     names = [operation.name for operation in space.operations(0)]
     for number, (first, second) in enumerate(itertools.product(names, repeat=2)):
         architecture = space.reference().with_choice("block1.layer1", first)
         architecture = architecture.with_choice("block1.layer2", second)
-        assert block_losses(space, ratings, architecture) == (float(number),)
+        assert block_losses(space, scores, architecture) == (float(number),)

@@ -15,7 +15,7 @@ from tools.studies.dna_ranking import rank, rho, tau
 from tools.studies.dna_scale import NEAR, macs_of, near, space_for, uniform
 
 BANDS = np.repeat(np.arange(5), 6)
-RATERS = ("DNA", "SPOS", "MACs", "parameters", "distillation proxy")
+EVALUATORS = ("DNA", "SPOS", "MACs", "parameters", "distillation proxy")
 
 
 def document(rankings):
@@ -60,7 +60,7 @@ def test_rivals_are_distinct_and_near_and_uniform_networks_are_alike_everywhere(
         assert len({choice.cell.depth for choice in choices}) == 1
 
 
-def test_a_rater_that_only_knows_the_bands_has_no_rank_inside_them():
+def test_a_evaluator_that_only_knows_the_bands_has_no_rank_inside_them():
     generator = np.random.default_rng(0)
     accuracies = BANDS + generator.uniform(0, 0.1, 30)
     ranking = rank({"DNA": accuracies, "bands": BANDS.astype(float)}, accuracies, BANDS)["bands"]
@@ -71,20 +71,20 @@ def test_a_rater_that_only_knows_the_bands_has_no_rank_inside_them():
 def test_page_says_what_is_shown_and_what_is_not():
     generator = np.random.default_rng(1)
     accuracies = generator.random(30)
-    scores = {name: accuracies if name == "DNA" else generator.random(30) for name in RATERS}
+    scores = {name: accuracies if name == "DNA" else generator.random(30) for name in EVALUATORS}
     text = page("small", document(rank(scores, accuracies, BANDS)))
     assert "Over all networks, DNA's tau is above zero" in text
     assert "Inside the bands, it is above that of SPOS" in text
     assert "| 2.00 | 1.50 | 80.00% | none fits | 70.00% | 90.00% |" in text
     assert "reaches 80.00%, 82.00%; its mean beats 2 of them" in text
-    scores = {name: generator.random(30) for name in RATERS}
+    scores = {name: generator.random(30) for name in EVALUATORS}
     text = page("small", document(rank(scores, accuracies, BANDS)))
     assert "Over all networks, DNA's tau is not shown to be above zero" in text
     assert "it is above that of" not in text
 
 
 def test_page_of_equal_scores_calls_nothing_defined_and_claims_nothing(tmp_path):
-    equal = document(rank(dict.fromkeys(RATERS, np.ones(30)), np.ones(30), BANDS))
+    equal = document(rank(dict.fromkeys(EVALUATORS, np.ones(30)), np.ones(30), BANDS))
     write_page(tmp_path / "results" / "dna.md", "smoke", equal)
     assert (tmp_path / "figures" / "dna.png").exists()
     text = (tmp_path / "results" / "dna.md").read_text()

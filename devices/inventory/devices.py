@@ -1,0 +1,103 @@
+"""The devices that targets may name."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from devices.connections import Connection, LocalConnection
+from devices.errors import TargetError
+from devices.inventory.devices_file import Definition, project_file, read_definitions, user_file
+from devices.runtimes import Runtime, find_runtime
+from devices.target import Target
+
+
+@dataclass(frozen=True)
+class Device:
+    """A machine by the name that targets use, and how to open a connection to it.
+
+    Attributes:
+        emulated: its processor is emulated, so that its times say nothing of a real one.
+        has_python: Lathe's agent can run there.
+        tools: paths of native tools by name: ``trtexec`` on the device; ``benchmark_model`` and
+            ``onnxruntime_perf_test`` on this host, from which they are pushed.
+        definition: what devices.toml says of it; ``None`` for ``host``.
+    """
+
+    name: str
+    connect: Callable[[], Connection]
+    emulated: bool = False
+    has_python: bool = True
+    tools: Mapping[str, str] = field(default_factory=dict, hash=False)
+    definition: Definition | None = field(default=None, hash=False)
+
+
+HOST = Device("host", LocalConnection)
+
+
+def known_devices() -> tuple[Device, ...]:
+    """All devices: ``host``, the machine that Lathe runs on, and those of devices.toml.
+
+    Raises:
+        TargetError: a devices.toml cannot be read, or something in it is wrong.
+    """
+    return (HOST, *(_device(definition) for definition in read_definitions().values()))
+
+
+def find_device(name: str) -> Device:
+    """The device of that name. ``host`` is found whatever a devices.toml says.
+
+    Raises:
+        TargetError: no such device; the known ones are listed. Or a devices.toml is wrong.
+    """
+    if name == HOST.name:
+        return HOST
+    devices = {device.name: device for device in known_devices()}
+    if name in devices:
+        return devices[name]
+    raise TargetError(
+        f"there is no device '{name}'",
+        why=f"known devices are {', '.join(devices)}; others would be in {user_file()} or {project_file()}",
+        fix="choose one of them, or see 'lathe devices add --help'",
+    )
+
+
+def _device(definition: Definition) -> Device:
+    return Device(
+        definition.name,
+        definition.connect,
+        definition.emulated,
+        definition.has_python,
+        definition.tools,
+        definition,
+    )
+
+
+def runtime_of(target: Target) -> Runtime:
+    """The runtime of a target, driven by the agent or, where there is no Python, by its makers' tool.
+
+    The option ``native`` asks for that tool where there is Python too.
+
+    Raises:
+        TargetError: device or runtime unknown, precision or option unsupported.
+    """
+    device = find_device(target.device)
+    runtime = find_runtime(target.runtime, native="native" in target.settings or not device.has_python)
+    runtime.check(target)
+    return runtime
+
+
+@contextlib.contextmanager
+def connected(name: str, connection: Connection | None = None) -> Iterator[Connection]:
+    """A connection to a device, closed at the end; one that is handed in is used instead, and stays open.
+
+    Raises:
+        TargetError: no such device.
+    """
+    device = find_device(name)
+    if connection is not None:
+        yield connection
+        return
+    with device.connect() as opened:
+        yield opened

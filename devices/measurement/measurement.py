@@ -1,0 +1,338 @@
+"""What a measurement is: several launches with raw samples, conditions around them, and a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal
+
+from devices.measurement.statistics import Interval, launch_interval, quantile
+
+
+class Verdict(StrEnum):
+    """How far a measurement may be trusted."""
+
+    VALID = "valid"
+    DEGRADED = "degraded"
+    INVALID = "invalid"
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a verdict is not ``valid``: a machine-readable code and a sentence with the figures."""
+
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """The state of a device at one moment; ``None`` where it cannot be read.
+
+    ``thermal_status`` is Android's, 0 (none) to 6 (shutdown). The fields of the GPU are of the one that the
+    runtime uses; ``gpu_throttle_reasons`` is the driver's own word for why its clock is held down.
+    """
+
+    load_1min: float | None = None
+    memory_available_bytes: int | None = None
+    cpu_frequency_khz: tuple[int, ...] | None = None
+    governor: str | None = None
+    temperature_millicelsius: tuple[int, ...] | None = None
+    throttle_count: int | None = None
+    battery_percent: int | None = None
+    charging: bool | None = None
+    thermal_status: int | None = None
+    gpu_frequency_khz: int | None = None
+    gpu_temperature_millicelsius: int | None = None
+    gpu_throttle_reasons: str | None = None
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What the processors did while one model was loaded, warmed up and timed; ``None`` where unreadable.
+
+    Attributes:
+        wall_ns: how long that took by the monotonic clock.
+        own_cpu_ns: processor time of the measuring process, all its threads.
+        waiting_ns: how long its main thread was ready to run and was not let.
+        other_cpu_ns: processor time of everything else on the machine, over all cores (the kernel counts
+            it in ticks of 10 ms).
+        stolen_ns: time that the hypervisor gave to other machines, over all cores.
+        clock_jump_ns: by how much the wall clock moved more than the monotonic one.
+    """
+
+    wall_ns: int
+    own_cpu_ns: int
+    waiting_ns: int | None = None
+    other_cpu_ns: int | None = None
+    stolen_ns: int | None = None
+    clock_jump_ns: int = 0
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Operations of a model that one execution provider or delegate took, in so many connected partitions.
+
+    A number is ``None`` where the runtime's tool does not tell it.
+    """
+
+    where: str
+    nodes: int | None
+    partitions: int | None
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where the operations of a model ran, as the runtime reports it.
+
+    Attributes:
+        delegate: where the target wants them all.
+        parts: where they were.
+    """
+
+    delegate: str
+    parts: tuple[Placed, ...]
+
+    @property
+    def full(self) -> bool:
+        """No operation fell back to anything else than the delegate."""
+        return all(part.where == self.delegate for part in self.parts)
+
+    def __str__(self) -> str:
+        counts = [part.nodes for part in self.parts if part.nodes is not None]
+        of_all = f" of {sum(counts)}" if len(counts) == len(self.parts) else ""
+        return ", ".join(
+            f"{'some' if part.nodes is None else part.nodes}{of_all} operations on {part.where}"
+            + (f" in {part.partitions} partitions" if (part.partitions or 1) > 1 else "")
+            for part in self.parts
+        )
+
+
+@dataclass(frozen=True)
+class Summary:
+    """All that a tool which keeps its samples to itself says of them; quantiles as (level, ns) pairs."""
+
+    count: int
+    mean_ns: int
+    min_ns: int
+    max_ns: int
+    quantiles_ns: tuple[tuple[float, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One fresh process in which the model was loaded, warmed up and timed.
+
+    The phases are kept apart: process start, load, first inference, steady state (``samples_ns``, one
+    integer per inference in the order they ran). An inference is timed from input ready to output ready, both
+    in buffers of the runtime. ``None`` stands for a phase that the tool does not report.
+
+    Attributes:
+        samples_ns: empty only where ``summary`` stands in for them.
+        peak_memory_bytes: of the whole process: interpreter, runtime and model.
+        usage: the processors meanwhile.
+        canary_ns: the canary's latency in the same process: at its start, in its middle, at its end.
+        placement: where the operations ran; ``None`` where the runtime does not tell.
+        to_device_ns: copies of the inputs to an accelerator, which are in no other time.
+        from_device_ns: copies of the outputs back.
+        warnings: what the runtime itself found odd.
+        void: why the launch does not count: something disturbed it. Its samples are kept all the same.
+    """
+
+    process_start_ns: int | None
+    load_ns: int | None
+    first_inference_ns: int | None
+    samples_ns: tuple[int, ...]
+    peak_memory_bytes: int | None
+    before: Conditions
+    after: Conditions
+    usage: Usage | None = None
+    canary_ns: tuple[int, ...] = ()
+    placement: Placement | None = None
+    to_device_ns: tuple[int, ...] = ()
+    from_device_ns: tuple[int, ...] = ()
+    summary: Summary | None = None
+    warnings: tuple[Reason, ...] = ()
+    void: Reason | None = None
+
+    def quantile_ns(self, level: float) -> float:
+        """A quantile of the samples, nanoseconds.
+
+        Raises:
+            ValueError: there are no samples, and the summary does not hold this quantile.
+        """
+        if self.samples_ns:
+            return quantile(self.samples_ns, level)
+        for known, value_ns in self.summary.quantiles_ns if self.summary is not None else ():
+            if known == level:
+                return float(value_ns)
+        raise ValueError(f"the tool reported neither samples nor the {level:g} quantile")
+
+
+MIN_LAUNCHES = 3
+"""Launches below which their disagreement cannot be seen."""
+
+
+def counted(launches: Sequence[Launch]) -> tuple[Launch, ...]:
+    """The launches that are not void; all of them where fewer than ``MIN_LAUNCHES`` would be left."""
+    sound = tuple(launch for launch in launches if launch.void is None)
+    return sound if len(sound) >= MIN_LAUNCHES else tuple(launches)
+
+
+@dataclass(frozen=True)
+class RuntimeIdentity:
+    """The inference engine that ran: its version, the digest of its binary, and the options it was given."""
+
+    name: str
+    version: str
+    binary_digest: str
+    precision: str
+    threads: int
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class DeviceIdentity:
+    """The kind of machine; ``instance`` tells one machine of the kind from another and is kept apart.
+
+    Attributes:
+        accelerator: GPU with its driver, where the runtime uses one.
+        emulated: the processor is emulated by another kind, so that its times say nothing of a real one.
+    """
+
+    machine: str
+    cpu: str
+    cores: int
+    os: str
+    kernel: str
+    instance: str
+    accelerator: str = ""
+    emulated: bool = False
+
+
+@dataclass(frozen=True)
+class MeasuringProtocol:
+    """How latencies are measured; part of every key, so a change of any number is another protocol.
+
+    Every workload gets ``launches`` launches, and further ones up to ``max_launches`` while they are not
+    settled (``devices.measurement.verdict``). Warm-up ends when both its count and time are reached, or at
+    ``max_ns``. Timing stops when both minimum count and time are reached, or at either cap.
+    ``headline_quantile`` is the quantile of a launch's samples that stands for the launch. ``drift`` widens
+    the headline's interval at either end by this share of the headline: launches that are seconds apart
+    cannot see how a machine changes over minutes. See docs/measuring.md for the evidence.
+    """
+
+    version: int = 2
+    launches: int = 5
+    max_launches: int = 15
+    warmup_count: int = 5
+    warmup_ns: int = 10_000_000
+    min_count: int = 50
+    min_ns: int = 25_000_000
+    max_count: int = 5_000
+    max_ns: int = 2_000_000_000
+    headline_quantile: float = 0.1
+    input_seed: int = 0
+    drift: float = 0.0015
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Something that ran. Never made from an estimate.
+
+    ``latency`` is the headline: the median over the launches that count of each one's headline quantile, with
+    a distribution-free interval over these launches that is widened by the protocol's ``drift``.
+    """
+
+    artifact_digest: str
+    target: str
+    runtime: RuntimeIdentity
+    device: DeviceIdentity
+    protocol: MeasuringProtocol
+    launches: tuple[Launch, ...]
+    verdict: Verdict
+    reasons: tuple[Reason, ...]
+    started_at: str
+    kind: Literal["measurement"] = field(default="measurement")
+
+    @property
+    def latency(self) -> Interval:
+        """Headline latency in nanoseconds with its interval over launches, widened by the drift."""
+        return launch_interval(self.headlines_ns).widened(self.protocol.drift)
+
+    @property
+    def counted(self) -> tuple[Launch, ...]:
+        """The launches that count, in their order: those not void, or all where too few would be left."""
+        return counted(self.launches)
+
+    @property
+    def headlines_ns(self) -> tuple[float, ...]:
+        """The headline quantile of each launch that counts, nanoseconds, in launch order."""
+        return tuple(launch.quantile_ns(self.protocol.headline_quantile) for launch in self.counted)
+
+    @property
+    def median_ns(self) -> float:
+        """Median over the launches that count of each one's median, nanoseconds."""
+        return quantile([launch.quantile_ns(0.5) for launch in self.counted], 0.5)
+
+    @property
+    def canary_ns(self) -> float | None:
+        """How fast the machine was: median over the launches that count of each one's median canary.
+
+        ``None`` where the runtime has no canary. Latencies of one target taken at different times compare
+        better after division by it; docs/measuring.md has the evidence.
+        """
+        canaries = [quantile(launch.canary_ns, 0.5) for launch in self.counted if launch.canary_ns]
+        return quantile(canaries, 0.5) if canaries else None
+
+    @property
+    def placement(self) -> Placement | None:
+        """Where the operations ran; that of the first launch which fell back, if one did."""
+        known = [launch.placement for launch in self.launches if launch.placement is not None]
+        return next((placement for placement in known if not placement.full), known[0] if known else None)
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Median of ratios taken launch by launch, with its distribution-free interval."""
+
+    low: float
+    value: float
+    high: float
+    confidence: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f}x [{self.low:.3f}, {self.high:.3f}]"
+
+    @property
+    def inverse(self) -> Ratio:
+        """The ratio the other way round."""
+        return Ratio(1 / self.high, 1 / self.value, 1 / self.low, self.confidence)
+
+
+def paired_ratio(one: Measurement, other: Measurement) -> Ratio | None:
+    """Latency of one over that of another, launch by launch; ``None`` where launches cannot be paired."""
+    if len(one.headlines_ns) != len(other.headlines_ns):
+        return None
+    pairs = zip(one.headlines_ns, other.headlines_ns, strict=True)
+    interval = launch_interval([mine / theirs for mine, theirs in pairs])
+    return Ratio(interval.low_ns, interval.value_ns, interval.high_ns, interval.confidence)
+
+
+@dataclass(frozen=True)
+class MeasurementFailure:
+    """A workload that could not be run on its target: the reason, and never a time."""
+
+    artifact_digest: str
+    target: str
+    reason: Reason
+    kind: Literal["failure"] = field(default="failure")
+
+    @property
+    def passing(self) -> bool:
+        """It may not come back: the device was too busy, too full, or lost in the middle."""
+        return self.reason.code in ("timeout", "truncated-output", "out-of-memory", "device-lost")
+
+
+Outcome = Measurement | MeasurementFailure

@@ -1,0 +1,215 @@
+"""Measures a batch of workloads on a target: several launches, failures kept apart from times."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from itertools import zip_longest
+
+from devices.connections import Connection
+from devices.digests import file_digest
+from devices.errors import MeasurementError
+from devices.inventory.devices import connected, runtime_of
+from devices.locking.lock import device_lock
+from devices.measurement.measurement import (
+    Launch,
+    Measurement,
+    MeasurementFailure,
+    MeasuringProtocol,
+    Outcome,
+    Reason,
+    Verdict,
+)
+from devices.measurement.verdict import judge, mark, settled
+from devices.measuring.launch import Job, Launcher, Tally
+from devices.measuring.probe import identify, probe
+from devices.target import Target
+
+__all__ = ["Job", "measure", "probe"]
+
+JOB_TIMEOUT_S = 120.0
+
+
+def measure(
+    jobs: Sequence[Job],
+    target: Target,
+    protocol: MeasuringProtocol,
+    *,
+    paired: bool = False,
+    require_full_delegation: bool = False,
+    on_progress: Callable[[int, int], None] | None = None,
+    on_outcome: Callable[[str, Outcome], None] | None = None,
+    job_timeout_s: float = JOB_TIMEOUT_S,
+    connection: Connection | None = None,
+) -> dict[str, Outcome]:
+    """Measure a batch of jobs on a target, which is held alone meanwhile.
+
+    Each of ``protocol.launches`` launches is one fresh process that loads and times every job, in an order
+    shuffled by the launch's number, so that a disturbance meets all jobs alike. Jobs whose launches disagree
+    or were disturbed get further launches, up to ``protocol.max_launches``; that never looks at the level of
+    a latency, so it favours none. A job that fails or ends its process is tried once more, alone; when it
+    fails again it becomes a MeasurementFailure and is left out of the remaining launches, and the other jobs
+    go on. When the device goes away for good, what was measured until then is kept. Times, conditions and
+    peak memory are read on the device; peak memory counts the whole process, so in a batch it is an upper
+    bound.
+
+    Args:
+        jobs: what to time.
+        target: where.
+        protocol: how often and how long.
+        paired: every job gets as many launches as the one that needs most, so that launches can be compared
+            one by one, and a launch that is void for one is void for all.
+        require_full_delegation: a job of which any operation runs elsewhere than the target asks for fails.
+        on_progress: called with the launches of jobs that are done, and their total.
+        on_outcome: called with each job's name and outcome as soon as it is known.
+        job_timeout_s: how long one job may take in one launch, loading included.
+        connection: an open connection to use instead of a new one to the target's device; it stays open.
+
+    Returns:
+        One outcome per job, by name, in the order of ``jobs``.
+
+    Raises:
+        TargetError: device or runtime unknown, runtime not installed, precision or option unsupported, the
+            device cannot be reached, or is in use for too long.
+        MeasurementError: an artifact is missing, or no process on the device gets as far as a model.
+        ValueError: two jobs have one name.
+    """
+    if len({job.name for job in jobs}) < len(jobs):
+        raise ValueError("the names of the jobs of a batch must differ")
+    for job in jobs:
+        if not job.artifact.is_file():
+            raise MeasurementError(f"there is no file {str(job.artifact)!r}")
+    runtime = runtime_of(target)
+    protocol = runtime.adapt(protocol)
+    batch = _Batch(
+        jobs,
+        target,
+        protocol,
+        paired=paired,
+        require_full_delegation=require_full_delegation,
+        on_progress=on_progress,
+        on_outcome=on_outcome,
+    )
+    batch.refuse_others_than(runtime.suffixes)
+    with connected(target.device, connection) as device, device_lock(target.device, device) as lock:
+        identity = probe(target) if connection is None else identify(target, device)
+        launcher = Launcher(device, target, runtime, protocol, job_timeout_s, lock.ensure, batch.count)
+        cores = identity[1].cores
+        for number in range(max(protocol.launches, protocol.max_launches)):
+            order = batch.due(number, cores)
+            random.Random(protocol.input_seed + number).shuffle(order)
+            if not order or batch.lost is not None:
+                break
+            batch.add(number, launcher.launch(order))
+    for job, launches in batch.marked(batch.open, cores).items():
+        if not launches:
+            batch.fail(job, batch.lost or Reason("not-measured", "the protocol asks for no launch"))
+            continue
+        verdict, reasons = judge(launches, protocol)
+        if batch.lost is not None:
+            verdict = max(verdict, Verdict.DEGRADED, key=list(Verdict).index)
+            reasons = (*reasons, batch.lost)
+        measurement = Measurement(
+            artifact_digest=batch.digests[job],
+            target=str(target),
+            runtime=identity[0],
+            device=identity[1],
+            protocol=protocol,
+            launches=launches,
+            verdict=verdict,
+            reasons=reasons,
+            started_at=batch.started_at,
+        )
+        batch.finish(job, measurement)
+    return {job.name: batch.outcomes[job.name] for job in jobs}
+
+
+class _Batch:
+    """What is known of the jobs of a batch so far."""
+
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        target: Target,
+        protocol: MeasuringProtocol,
+        *,
+        paired: bool,
+        require_full_delegation: bool,
+        on_progress: Callable[[int, int], None] | None,
+        on_outcome: Callable[[str, Outcome], None] | None,
+    ) -> None:
+        self._jobs, self._target, self._protocol = jobs, target, protocol
+        self._paired, self._require_full_delegation = paired, require_full_delegation
+        self._on_progress, self._on_outcome = on_progress, on_outcome
+        self._launches: dict[Job, list[Launch]] = {job: [] for job in jobs}
+        self._done, self._total = 0, len(jobs) * protocol.launches
+        self.digests = {job: file_digest(job.artifact) for job in jobs}
+        self.outcomes: dict[str, Outcome] = {}
+        self.lost: Reason | None = None
+        self.started_at = datetime.now(UTC).isoformat(timespec="seconds")
+
+    @property
+    def open(self) -> list[Job]:
+        """The jobs without an outcome."""
+        return [job for job in self._jobs if job.name not in self.outcomes]
+
+    def refuse_others_than(self, suffixes: Sequence[str]) -> None:
+        """Fail the jobs whose files the runtime does not load."""
+        for job in self.open:
+            if job.artifact.suffix not in suffixes:
+                detail = f"{self._target.runtime} loads {' and '.join(suffixes)} files"
+                self.fail(job, Reason("unsupported-artifact", detail))
+
+    def due(self, number: int, cores: int) -> list[Job]:
+        """The jobs of a launch: all at first, then those that are not settled."""
+        if number < self._protocol.launches:
+            return self.open
+        marked = self.marked(self.open, cores)
+        unsettled = [job for job in marked if not settled(marked[job], self._protocol)]
+        order = list(marked) if unsettled and self._paired else unsettled
+        self._total += len(order)
+        return order
+
+    def add(self, number: int, tally: Tally) -> None:
+        """Take in what a launch gave."""
+        for job, launch in tally.timed.items():
+            self._launches[job].append(launch)
+        for job, reason in tally.failed.items():
+            self.fail(job, Reason(reason.code, f"launch {number + 1}: {reason.detail}"))
+        for job, launch in tally.timed.items() if self._require_full_delegation else ():
+            if job.name not in self.outcomes and not (launch.placement and launch.placement.full):
+                self.fail(job, Reason("fallback", str(launch.placement or "the runtime does not tell")))
+        self.lost = tally.lost
+
+    def marked(self, jobs: Sequence[Job], cores: int) -> Mapping[Job, tuple[Launch, ...]]:
+        """The launches of some jobs with the disturbed ones void; if paired, void for one is void for all."""
+        marked = {job: mark(self._launches[job], self._protocol, cores=cores) for job in jobs}
+        if not self._paired:
+            return marked
+        voids = [
+            next((launch.void for launch in together if launch is not None and launch.void is not None), None)
+            for together in zip_longest(*marked.values())
+        ]
+        return {
+            job: tuple(replace(launch, void=void) for launch, void in zip(launches, voids, strict=False))
+            for job, launches in marked.items()
+        }
+
+    def count(self, launches_done: int = 1) -> None:
+        """Tell of progress."""
+        self._done += launches_done
+        if self._on_progress is not None:
+            self._on_progress(self._done, self._total)
+
+    def fail(self, job: Job, reason: Reason) -> None:
+        """The job has failed for good."""
+        self.finish(job, MeasurementFailure(self.digests[job], str(self._target), reason))
+        self.count(max(0, self._protocol.launches - len(self._launches[job])))
+
+    def finish(self, job: Job, outcome: Outcome) -> None:
+        """The job has its outcome."""
+        self.outcomes[job.name] = outcome
+        if self._on_outcome is not None:
+            self._on_outcome(job.name, outcome)

@@ -1,0 +1,191 @@
+"""One launch of a batch: fresh processes until every job has been timed once, or has failed twice."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from devices.connections import Connection
+from devices.errors import MeasurementError, TargetError
+from devices.measurement.conditions import conditions_from_json
+from devices.measurement.measurement import (
+    Launch,
+    MeasuringProtocol,
+    Placed,
+    Placement,
+    Reason,
+    Summary,
+    Usage,
+)
+from devices.measurement.statistics import quantile
+from devices.runtimes.base import Call, Event, Measure, Reply, Runtime, describe_end
+from devices.target import Target
+
+MAX_FRUITLESS = 3
+"""Processes in a row that may end before any job was begun."""
+LOST_PAUSES_S = (1.0, 5.0, 20.0)
+"""How long to wait for a device that went away, before each further attempt to reach it."""
+
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A file to be timed; the name is unique within its batch."""
+
+    name: str
+    artifact: Path
+
+
+@dataclass
+class Tally:
+    """What became of some jobs: timed, failed with a reason, or never begun because their process ended.
+
+    ``lost`` says why the device went away, if it did; then jobs may be in none of the three.
+    """
+
+    timed: dict[Job, Launch] = field(default_factory=dict)
+    failed: dict[Job, Reason] = field(default_factory=dict)
+    untouched: dict[Job, Reason] = field(default_factory=dict)
+    lost: Reason | None = None
+
+
+@dataclass(frozen=True)
+class Launcher:
+    """Everything that the launches of a batch have in common.
+
+    Attributes:
+        job_timeout_s: how long one job may take in one launch, loading included.
+        ensure_lock: called before each process: a lock is lost with the connection that holds it.
+        on_timed: called when a job has been timed once more.
+    """
+
+    connection: Connection
+    target: Target
+    runtime: Runtime
+    protocol: MeasuringProtocol
+    job_timeout_s: float
+    ensure_lock: Callable[[], None]
+    on_timed: Callable[[], None]
+
+    def launch(self, order: Sequence[Job]) -> Tally:
+        """Time every job once; the launches of those that ran, and why the others failed.
+
+        A job that fails, or during which the process ends, is suspected: the jobs behind it go on in a new
+        process, and it is tried once more at the end, alone. What was under way when the device went away is
+        repeated when it comes back; if it does not, the tally says so, and holds what was timed until then.
+
+        Raises:
+            TargetError: the runtime is not installed, or the device cannot be reached at all.
+            MeasurementError: ``MAX_FRUITLESS`` processes in a row end before they begin any job.
+        """
+        done = Tally()
+        suspects: list[Job] = []
+        waiting, fruitless = list(order), 0
+        while waiting and done.lost is None:
+            tally = self._run(waiting)
+            done.timed |= tally.timed
+            done.lost = tally.lost
+            suspects += tally.failed
+            fruitless = fruitless + 1 if len(tally.untouched) == len(waiting) else 0
+            if fruitless == MAX_FRUITLESS:
+                cause = tally.untouched[waiting[0]]
+                raise MeasurementError(
+                    f"processes on '{self.target}' end before they load a model ({cause.code})",
+                    why=cause.detail,
+                )
+            waiting = list(tally.untouched)
+        for job in suspects:
+            if done.lost is None:
+                tally = self._run([job])
+                done.timed |= tally.timed
+                done.failed |= tally.failed | tally.untouched
+                done.lost = tally.lost
+        return done
+
+    def _run(self, order: Sequence[Job]) -> Tally:
+        """One process over some jobs, in that order; further ones for the rest where the device goes away."""
+        done = self._attempt(order)
+        for pause_s in LOST_PAUSES_S:
+            if done.lost is None:
+                break
+            _log.warning("'%s' went away (%s); trying again in %g s", self.target, done.lost.detail, pause_s)
+            time.sleep(pause_s)
+            rest = [job for job in order if job not in done.timed and job not in done.failed]
+            try:
+                tally = self._attempt(rest)
+            except TargetError as error:
+                tally = Tally(lost=Reason("device-lost", error.why or error.what))
+            done = Tally(done.timed | tally.timed, done.failed | tally.failed, tally.untouched, tally.lost)
+        return done
+
+    def _attempt(self, order: Sequence[Job]) -> Tally:
+        self.ensure_lock()
+        reply = self.runtime.exchange(
+            Call(
+                self.connection,
+                self.target,
+                timeout_s=self.job_timeout_s * (len(order) + 1),
+                silence_s=self.job_timeout_s,
+                on_event=lambda event: self.on_timed() if event["event"] == "result" else None,
+            ),
+            Measure(tuple(job.artifact for job in order), self.protocol),
+        )
+        return self._tally(order, reply)
+
+    def _tally(self, order: Sequence[Job], reply: Reply) -> Tally:
+        tally = Tally()
+        level = self.protocol.headline_quantile
+        canary_ns = tuple(round(quantile(event["samples_ns"], level)) for event in reply.all("canary"))
+        begun: set[Job] = set()
+        process_start_ns: int | None = None
+        for event in reply.events:
+            if event["event"] == "ready":
+                process_start_ns = event["process_start_ns"]
+            elif event["event"] == "started":
+                begun.add(order[event["job"]])
+            elif event["event"] == "result":
+                tally.timed[order[event["job"]]] = _launch_from_json(event, process_start_ns, canary_ns)
+            elif event["event"] == "failed":
+                tally.failed[order[event["job"]]] = Reason(event["code"], event["detail"])
+        ended = Reason(*describe_end(reply.ended))
+        if reply.ended.lost:
+            tally.lost = ended
+            return tally
+        for job in order:
+            if job not in begun:
+                tally.untouched[job] = ended
+            elif job not in tally.timed and job not in tally.failed:
+                tally.failed[job] = ended
+        return tally
+
+
+def _launch_from_json(result: Event, process_start_ns: int | None, canary_ns: tuple[int, ...]) -> Launch:
+    usage, placement, summary = (result.get(name) for name in ("usage", "placement", "summary"))
+    return Launch(
+        process_start_ns=result.get("process_start_ns", process_start_ns),
+        load_ns=result["load_ns"],
+        first_inference_ns=result["first_inference_ns"],
+        samples_ns=tuple(result["samples_ns"]),
+        peak_memory_bytes=result["peak_memory_bytes"],
+        before=conditions_from_json(result["before"]),
+        after=conditions_from_json(result["after"]),
+        usage=None if usage is None else Usage(**usage),
+        canary_ns=canary_ns,
+        placement=None
+        if placement is None
+        else Placement(placement["delegate"], tuple(Placed(**part) for part in placement["parts"])),
+        to_device_ns=tuple(result.get("to_device_ns", ())),
+        from_device_ns=tuple(result.get("from_device_ns", ())),
+        summary=None if summary is None else _summary_from_json(summary),
+        warnings=tuple(Reason(**warning) for warning in result.get("warnings", ())),
+    )
+
+
+def _summary_from_json(summary: Event) -> Summary:
+    quantiles = tuple((float(level), int(value)) for level, value in summary["quantiles_ns"])
+    return Summary(summary["count"], summary["mean_ns"], summary["min_ns"], summary["max_ns"], quantiles)

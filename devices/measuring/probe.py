@@ -1,0 +1,50 @@
+"""Asks a target who it is: which runtime, in which version, on which machine."""
+
+from __future__ import annotations
+
+import functools
+
+from devices.connections import Connection
+from devices.errors import MeasurementError
+from devices.inventory.devices import connected, find_device, runtime_of
+from devices.measurement.measurement import DeviceIdentity, RuntimeIdentity
+from devices.runtimes.base import Call, Identify
+from devices.target import Target
+
+PROBE_TIMEOUT_S = 120.0
+
+
+@functools.cache
+def probe(target: Target) -> tuple[RuntimeIdentity, DeviceIdentity]:
+    """Identity of a target's runtime and device, as a fresh process there reports it; kept per process.
+
+    Raises:
+        TargetError: device or runtime unknown, runtime not installed, precision or option unsupported.
+        MeasurementError: the agent gave no answer.
+    """
+    runtime_of(target)
+    with connected(target.device) as connection:
+        return identify(target, connection)
+
+
+def identify(target: Target, connection: Connection) -> tuple[RuntimeIdentity, DeviceIdentity]:
+    """The same over a connection that is already open, and not kept."""
+    runtime = runtime_of(target)
+    reply = runtime.exchange(Call(connection, target, timeout_s=PROBE_TIMEOUT_S), Identify())
+    identity = reply.only("identity")
+    device = dict(identity["device"])
+    device["emulated"] = bool(device.get("emulated")) or find_device(target.device).emulated
+    try:
+        return (
+            RuntimeIdentity(
+                name=runtime.name,
+                version=str(identity["runtime"]["version"]),
+                binary_digest=str(identity["runtime"]["binary_digest"]),
+                precision=target.precision,
+                threads=target.threads,
+                options=target.options,
+            ),
+            DeviceIdentity(**device),
+        )
+    except (KeyError, TypeError) as error:
+        raise MeasurementError(f"'{target}' gave an identity that cannot be read", why=repr(error)) from error

@@ -1,0 +1,66 @@
+"""Runs an artifact on its target over real inputs, for accuracy and parity."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from devices.connections import Connection
+from devices.errors import MeasurementError
+from devices.inventory.devices import connected, runtime_of
+from devices.locking.lock import device_lock
+from devices.runtimes.base import Call, Predict, describe_end
+from devices.target import Target
+
+DEFAULT_TIMEOUT_S = 600.0
+
+
+def predict(
+    artifact: Path,
+    inputs: NDArray[np.float32],
+    target: Target,
+    *,
+    timeout_s: float = DEFAULT_TIMEOUT_S,
+    connection: Connection | None = None,
+) -> NDArray[np.float32]:
+    """Outputs of the artifact for every input, run one by one (batch 1) in a fresh process on the target.
+
+    Args:
+        artifact: a file that the target's runtime loads, with one input.
+        inputs: ``(N, ...)`` float32, preprocessed and in the artifact's own layout.
+        target: where to run.
+        timeout_s: the longest that all inputs together may take.
+        connection: an open connection to use instead of a new one to the target's device; it stays open.
+
+    Returns:
+        ``(N, outputs)`` float32: the first output of the artifact, flattened per input.
+
+    Raises:
+        TargetError: device or runtime unknown, runtime not installed, precision or option unsupported.
+        MeasurementError: the artifact cannot be loaded or run, takes other inputs, or took too long.
+    """
+    runtime = runtime_of(target)
+    if len(inputs) == 0:
+        raise MeasurementError(f"there are no inputs to run {artifact.name!r} on")
+    with (
+        connected(target.device, connection) as device,
+        device_lock(target.device, device),
+        tempfile.TemporaryDirectory(prefix="lathe-") as folder,
+    ):
+        rows, outputs = Path(folder) / "inputs.npy", Path(folder) / "outputs.npy"
+        np.save(rows, np.ascontiguousarray(inputs, np.float32), allow_pickle=False)
+        call = Call(device, target, timeout_s=timeout_s)
+        reply = runtime.exchange(call, Predict(artifact, rows, outputs))
+        for failure in reply.all("failed"):
+            raise MeasurementError(
+                f"{artifact.name!r} could not be run on '{target}' ({failure['code']})",
+                why=str(failure["detail"]),
+            )
+        if not reply.all("outputs"):
+            code, detail = describe_end(reply.ended)
+            raise MeasurementError(f"{artifact.name!r} could not be run on '{target}' ({code})", why=detail)
+        values: NDArray[np.float32] = np.load(outputs, allow_pickle=False)
+    return values

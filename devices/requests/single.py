@@ -1,0 +1,75 @@
+"""Asks a device about one file in a run of its own, apart from the batches of ``devices.measuring``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from devices.connections import Connection
+from devices.digests import file_digest
+from devices.errors import MeasurementError
+from devices.inventory.devices import connected, runtime_of
+from devices.locking.lock import device_lock
+from devices.measurement.measurement import DeviceIdentity, MeasuringProtocol, Reason, RuntimeIdentity
+from devices.measuring.probe import identify
+from devices.runtimes.base import Call, Event, ProfileOperations, Reply, Sustain, describe_end
+from devices.target import Target
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What ran, where and when."""
+
+    artifact_digest: str
+    target: str
+    runtime: RuntimeIdentity
+    device: DeviceIdentity
+    protocol: MeasuringProtocol
+    started_at: str
+
+
+def ask(
+    request: ProfileOperations | Sustain,
+    target: Target,
+    *,
+    timeout_s: float,
+    silence_s: float,
+    on_event: Callable[[Event], None] | None = None,
+    connection: Connection | None = None,
+) -> tuple[Subject, Reply]:
+    """Hold the device alone, identify it, and ask.
+
+    Raises:
+        TargetError: device or runtime unknown or not reachable, runtime not installed, precision or option
+            unsupported, or the device is in use for too long.
+        MeasurementError: the file is missing or of a kind that the runtime does not load, or the runtime
+            cannot do what is asked.
+    """
+    runtime = runtime_of(target)
+    artifact = request.artifact
+    if artifact.suffix not in runtime.suffixes:
+        raise MeasurementError(
+            f"{str(artifact)!r} cannot be run on '{target}'",
+            why=f"{runtime.name} loads {' and '.join(runtime.suffixes)} files",
+        )
+    if not artifact.is_file():
+        raise MeasurementError(f"there is no file {str(artifact)!r}")
+    with connected(target.device, connection) as device, device_lock(target.device, device):
+        identity, machine = identify(target, device)
+        subject = Subject(
+            file_digest(artifact),
+            str(target),
+            identity,
+            machine,
+            request.protocol,
+            datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        return subject, runtime.exchange(Call(device, target, timeout_s, silence_s, on_event), request)
+
+
+def reason_of(reply: Reply) -> Reason:
+    """Why an exchange ended without its answer."""
+    for event in reply.all("failed"):
+        return Reason(str(event.get("code", "failed")), str(event.get("detail", "")))
+    return Reason(*describe_end(reply.ended))

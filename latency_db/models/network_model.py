@@ -1,0 +1,159 @@
+"""Latency of whole networks from the latencies of their blocks: a hypothesis, tested on measured networks.
+
+A block measured alone pays for one invocation of the runtime, passes its input and output through boundaries
+that a network does not have, and keeps its weights in the caches; inside a network it does not. The model
+therefore fits
+
+    latency = scale * sum of blocks + per_block * number of blocks
+              + boundary * bytes across boundaries + weights * bytes of weights + fixed
+
+to whole networks that were measured, and states how far it was off on networks that it had not seen.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from latency_db.errors import EstimateError
+from latency_db.estimate import Estimate
+from latency_db.models.features import Floats, Terms, block_properties, network_properties
+from latency_db.models.fitting import conformal_factor, fit_relative, left_out_scores
+from latency_db.tables.table import LatencyTable
+
+MIN_NETWORKS = 6
+
+
+@dataclass(frozen=True)
+class NetworkModel:
+    """Predicts latencies of networks on the target of ``table``, at its pace, and only under its key.
+
+    Attributes:
+        scale: factor on the sum of the blocks' latencies, not negative.
+        per_block_ns: cost of one more block. May be negative (a block alone pays for an invocation that a
+            network pays once), but never so far that a block of the table costs less than nothing.
+        fixed_ns: cost of a network without blocks, not negative.
+        upper_factor: an interval is ``value / upper_factor`` to ``value * upper_factor``.
+        coverage: share of networks that the interval claims to hold; at most n / (n + 1) for n networks.
+        fitted_networks: number of measured networks behind the fit.
+        boundary_ns_per_byte: for what crosses a block's boundaries; negative like ``per_block_ns``.
+        weights_ns_per_byte: for a block's weights, not negative.
+    """
+
+    table: LatencyTable
+    scale: float
+    per_block_ns: float
+    fixed_ns: float
+    upper_factor: float
+    coverage: float
+    fitted_networks: int
+    boundary_ns_per_byte: float = 0.0
+    weights_ns_per_byte: float = 0.0
+
+    @classmethod
+    def fit(
+        cls,
+        table: LatencyTable,
+        networks: Sequence[Sequence[str]],
+        measured_ns: Sequence[float],
+        coverage: float = 0.9,
+        *,
+        scored: Sequence[int] | None = None,
+        canaries_ns: Sequence[float | None] | None = None,
+        batches: Sequence[Hashable] | None = None,
+    ) -> Self:
+        """Fit on measured networks, each given by the identities of its blocks.
+
+        The fit minimises relative errors, with Huber's weights against outliers; see ``features.Terms`` for
+        its terms. The interval is conformal over the residuals of networks that a fit had not seen (the
+        jackknife of Barber et al., "Predictive inference with the jackknife+", 2021): the
+        ceil((n + 1) * coverage)-th smallest of the n absolute log ratios of measured to predicted. Where n is
+        too small for ``coverage``, the largest is taken and the coverage that it has, n / (n + 1), is stated
+        instead. It holds for networks drawn like the ``scored`` ones; and, where these were measured in
+        several batches, for those of a further one, since each is left out with its whole batch (Lee, Barber
+        and Willett, "Distribution-free inference with hierarchical data", 2023).
+
+        Args:
+            table: latencies and traits of the blocks.
+            networks: identities of blocks, one sequence per network.
+            measured_ns: their latencies.
+            coverage: wanted for the intervals.
+            scored: indices of the networks whose residuals make the interval: those that were drawn at
+                random, where others were chosen for the fit. All of them, if None.
+            canaries_ns: how fast the machine was when each network was measured (``Measurement.canary_ns``).
+            batches: in which batch each was measured, as by ``Measurement.started_at``; all in one, if None.
+
+        Raises:
+            EstimateError: fewer than 6 networks, a network whose blocks were not measured or cannot run, or
+                a latency that is not positive.
+            ValueError: the lengths differ, ``coverage`` is outside 0..1, or ``scored`` is empty.
+        """
+        if len(networks) != len(measured_ns):
+            raise ValueError(f"{len(networks)} networks with {len(measured_ns)} latencies")
+        if not 0.0 < coverage < 1.0:
+            raise ValueError(f"coverage {coverage} is outside 0..1")
+        if scored is not None and not scored:
+            raise ValueError("no network is scored")
+        if len(networks) < MIN_NETWORKS:
+            raise EstimateError(
+                f"a latency model needs at least {MIN_NETWORKS} measured networks, {len(networks)} are given",
+                fix="measure more networks of the space",
+            )
+        measured = np.array(measured_ns, np.float64)
+        if canaries_ns is not None:
+            measured /= list(map(table.slowdown, canaries_ns))
+        properties = network_properties(table, networks)
+        if not (np.isfinite(measured) & (measured > 0)).all() or not np.isfinite(properties).all():
+            raise EstimateError(
+                "a latency model can only be fitted on networks that ran",
+                why="a latency is not positive, or a network holds a block that cannot run on the target",
+                fix="leave out the networks that could not be measured",
+            )
+        terms = Terms.of(table).matrix
+        features = np.column_stack([properties @ terms.T, np.ones(len(networks))])
+        *coefficients, fixed = fit_relative(features, measured).tolist()
+        scale, per_block, boundary, weights = (np.array(coefficients) @ terms).tolist()
+        among = range(len(networks)) if scored is None else scored
+        scores = left_out_scores(features, measured, among, batches or [None] * len(networks))
+        factor, reached = conformal_factor(scores, coverage)
+        if math.isinf(factor):
+            raise EstimateError(
+                "the latencies of these networks do not follow from those of their blocks",
+                why="a model of all other networks predicts that one of them takes no time",
+                fix="measure more networks of the space",
+            )
+        return cls(table, scale, per_block, fixed, factor, reached, len(networks), boundary, weights)
+
+    def estimate(self, networks: Sequence[Sequence[str]]) -> list[Estimate]:
+        """One estimate per network, in order; infinite where a block cannot run on the target.
+
+        Raises:
+            EstimateError: a block was never measured.
+        """
+        properties = network_properties(self.table, networks)
+        values = self._costs(properties) + self.fixed_ns
+        return [self.around(value) for value in values.tolist()]
+
+    def around(self, value_ns: float) -> Estimate:
+        """The estimate whose value is ``value_ns``."""
+        return Estimate(value_ns / self.upper_factor, value_ns, value_ns * self.upper_factor, self.coverage)
+
+    def block_cost_ns(self, block: str) -> float:
+        """What a block adds to a network; infinite if it cannot run on the target.
+
+        Raises:
+            EstimateError: the block was never measured.
+        """
+        return max(0.0, float(self._costs(block_properties(self.table, [block]))[0]))
+
+    def _costs(self, properties: Floats) -> Floats:
+        """Costs of blocks or networks by their properties; infinite where the latency is."""
+        runs = np.isfinite(properties[:, 0])
+        weights = [self.scale, self.per_block_ns, self.boundary_ns_per_byte, self.weights_ns_per_byte]
+        costs: Floats = np.full(len(properties), np.inf)
+        costs[runs] = properties[runs] @ np.array(weights)
+        return costs

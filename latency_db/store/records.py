@@ -1,0 +1,130 @@
+"""Reading many stored rows, with the contents of their parts, in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from sqlalchemy import RowMapping, Select, select
+
+from devices.measurement.measurement import Measurement, Outcome
+from latency_db.store.database import fetch
+from latency_db.store.rows import COLUMNS, digest_of, outcome_of
+from latency_db.store.schema import PARTS, measurements, workloads
+from latency_db.store.store import Store
+
+BATCH = 500
+"""Rows that are in memory at once; each is some kilobytes."""
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which rows are wanted; ``None`` leaves all.
+
+    Attributes:
+        target: exactly this target.
+        workload: text that the workload's description holds.
+        verdict: exactly this verdict, or ``failed``.
+        since: rows measured at this moment or later, as ISO 8601 in UTC.
+    """
+
+    target: str | None = None
+    workload: str | None = None
+    verdict: str | None = None
+    since: str | None = None
+
+    def apply(self, query: Select[Any]) -> Select[Any]:
+        """The query, of measurements joined with workloads, narrowed to these rows."""
+        if self.target is not None:
+            query = query.where(measurements.c.target == self.target)
+        if self.verdict is not None:
+            query = query.where(measurements.c.verdict == self.verdict)
+        if self.since is not None:
+            query = query.where(measurements.c.started_at >= self.since)
+        if self.workload is not None:
+            description = workloads.c.content["description"].as_string()
+            query = query.where(description.contains(self.workload, autoescape=True))
+        return query
+
+
+@dataclass(frozen=True)
+class Record:
+    """One stored row: its columns as they are in the database, and the content of each part of its key."""
+
+    id: int
+    columns: Mapping[str, Any]
+    parts: Mapping[str, Mapping[str, Any]]
+
+    @cached_property
+    def outcome(self) -> Outcome:
+        """What was measured.
+
+        Raises:
+            StoreError: the row is damaged.
+        """
+        return outcome_of({**self.columns, "id": self.id}, self.parts)
+
+    @property
+    def emulated(self) -> bool:
+        """Its device is emulated: its times say nothing of a real one."""
+        return bool(self.parts["device"].get("emulated", False))
+
+    @cached_property
+    def latency_ns(self) -> tuple[float, float, float] | None:
+        """Headline latency with its interval, as low, value, high; ``None`` where nothing was timed.
+
+        Raises:
+            StoreError: the row is damaged.
+        """
+        if not isinstance(self.outcome, Measurement) or not self.outcome.launches:
+            return None
+        try:
+            latency = self.outcome.latency
+        except ValueError:
+            return None  # The tool that measured did not report this quantile.
+        return latency.low_ns, latency.value_ns, latency.high_ns
+
+    def keyed_parts(self) -> dict[tuple[str, str], Mapping[str, Any]]:
+        """The parts as ``Store.put`` takes them."""
+        return {(part, self.columns[part]): content for part, content in self.parts.items()}
+
+    def digest_fits(self) -> bool:
+        """The row is as it was written."""
+        try:
+            return bool(digest_of(self.columns) == self.columns["digest"])
+        except ValueError:
+            return False
+
+
+def records(store: Store, wanted: Filter = Filter(), *, after: int = 0) -> Iterator[list[Record]]:
+    """Rows in the order they were added, in batches; rows added meanwhile may be among them.
+
+    Args:
+        store: where to read.
+        wanted: which rows.
+        after: rows whose id is larger than this.
+
+    Raises:
+        StoreError: the database cannot be read.
+    """
+    contents = [table.c.content.label(f"{part}_content") for part, table in PARTS.items()]
+    query = select(measurements, *contents)
+    for part, table in PARTS.items():
+        query = query.join(table, measurements.c[part] == table.c.digest)
+    query = wanted.apply(query).order_by(measurements.c.id).limit(BATCH)
+    while True:
+        rows = fetch(store.engine, query.where(measurements.c.id > after))
+        if not rows:
+            return
+        yield [_record(row) for row in rows]
+        after = rows[-1]["id"]
+
+
+def _record(row: RowMapping) -> Record:
+    return Record(
+        row["id"],
+        {name: row[name] for name in COLUMNS},
+        {part: row[f"{part}_content"] for part in PARTS},
+    )

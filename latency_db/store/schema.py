@@ -1,0 +1,197 @@
+"""Tables of the latency database, and the version by which a database says which tables it has.
+
+Measurements and evidence are only ever added. Estimates have no table here.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    CheckConstraint,
+    Column,
+    Connection,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    UniqueConstraint,
+    insert,
+    inspect,
+    select,
+)
+
+from latency_db.errors import StoreError
+
+SCHEMA_VERSION = 3
+"""1: measurements. 2: a digest of every row, so that merged databases hold each once; evidence.
+3: evidence by series, in a third of the space."""
+
+# Named constraints can be altered by later migrations on every database.
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+lathe_schema = Table(
+    "lathe_schema",
+    metadata,
+    Column("version", Integer, primary_key=True, autoincrement=False),
+)
+
+
+def _part_table(name: str) -> Table:
+    """Contents of one part of the key as JSON, once per digest."""
+    return Table(
+        name, metadata, Column("digest", String, primary_key=True), Column("content", JSON, nullable=False)
+    )
+
+
+workloads = _part_table("workloads")
+runtimes = _part_table("runtimes")
+devices = _part_table("devices")
+protocols = _part_table("protocols")
+
+PARTS = {"workload": workloads, "runtime": runtimes, "device": devices, "protocol": protocols}
+
+measurements = Table(
+    "measurements",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("workload", ForeignKey("workloads.digest"), nullable=False),
+    Column("runtime", ForeignKey("runtimes.digest"), nullable=False),
+    Column("device", ForeignKey("devices.digest"), nullable=False),
+    Column("protocol", ForeignKey("protocols.digest"), nullable=False),
+    Column("instance", String, nullable=False),
+    Column("target", String, nullable=False),
+    Column("artifact_digest", String, nullable=False),
+    Column("verdict", String, nullable=False),
+    Column("reasons", JSON, nullable=False),
+    Column("launches", LargeBinary),  # zlib of the JSON of all launches with their raw samples
+    Column("started_at", String, nullable=False),
+    Column("provenance", JSON, nullable=False),
+    Column("digest", String, nullable=False),  # of the rest of the row: latency_db.store.rows
+    CheckConstraint("verdict IN ('valid', 'degraded', 'invalid', 'failed')", name="known_verdict"),
+    CheckConstraint("(verdict = 'failed') = (launches IS NULL)", name="failures_have_no_times"),
+    Index(None, "workload", "runtime", "device", "protocol"),
+    Index(None, "digest", unique=True),
+    Index(None, "target", "verdict"),
+    Index(None, "started_at"),
+    sqlite_autoincrement=True,
+)
+
+evidence_sources = Table(
+    "evidence_sources",
+    metadata,
+    Column("digest", String, primary_key=True),
+    Column("name", String, nullable=False),
+    Column("content", JSON, nullable=False),  # latency_db.published.latencies.Source
+    Column("imported_at", String, nullable=False),
+)
+
+evidence_series = Table(  # what one source says of one device
+    "evidence_series",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("source", ForeignKey("evidence_sources.digest"), nullable=False),
+    Column("device", String, nullable=False),  # as the file or the user calls it
+    UniqueConstraint("source", "device"),
+)
+
+evidence = Table(
+    "evidence",
+    metadata,
+    Column("series", ForeignKey("evidence_series.id"), primary_key=True),
+    Column("row", Integer, primary_key=True, autoincrement=False),  # of the imported file, from 0
+    Column("workload", String, nullable=False),  # as the file describes it
+    Column("latency_ns", Float),
+    Column("count", Integer),
+    Column("variance_ns2", Float),
+    Column("flag", String, nullable=False),
+    CheckConstraint("flag IN ('', 'missing', 'impossible', 'failed-run')", name="known_flag"),
+    CheckConstraint("(flag IN ('missing', 'impossible')) = (latency_ns IS NULL)", name="only_times_are_kept"),
+    CheckConstraint("latency_ns > 0", name="latency_is_positive"),
+    sqlite_with_rowid=False,
+)
+
+KEPT_FOR_EVER = (measurements, evidence_series, evidence)
+
+
+def version_of(connection: Connection) -> int | None:
+    """The schema version of the database; ``None`` if it is empty.
+
+    Raises:
+        StoreError: the database holds something else, lacks tables, or has a newer schema.
+    """
+    tables = set(inspect(connection).get_table_names())
+    if not tables:
+        return None
+    if lathe_schema.name not in tables:
+        raise StoreError(
+            "this database is not a latency database",
+            why=f"it holds the tables {', '.join(sorted(tables)[:5])} and no {lathe_schema.name}",
+            fix="choose another file with --db",
+        )
+    versions = connection.scalars(select(lathe_schema.c.version)).all()
+    if len(versions) != 1:
+        raise StoreError(
+            "the latency database does not say which schema it has",
+            why=f"{lathe_schema.name} holds {len(versions)} rows instead of one",
+            fix="restore the file from a copy, or choose another one with --db",
+        )
+    version = versions[0]
+    if not isinstance(version, int) or version < 1:
+        raise StoreError(
+            "the latency database does not say which schema it has",
+            why=f"{lathe_schema.name} says {version!r}",
+            fix="restore the file from a copy, or choose another one with --db",
+        )
+    if version > SCHEMA_VERSION:
+        raise StoreError(
+            f"the latency database has schema {version}, newer than the {SCHEMA_VERSION} known here",
+            why="a later version of Lathe wrote it; nothing in it was changed",
+            fix="upgrade Lathe, or choose another file with --db",
+        )
+    if version == SCHEMA_VERSION and (missing := metadata.tables.keys() - tables):
+        raise StoreError(
+            f"the latency database lacks tables of its schema {version}",
+            why=f"missing: {', '.join(sorted(missing))}",
+            fix="restore it from a copy, or choose another one with --db",
+        )
+    return version
+
+
+def create(connection: Connection) -> None:
+    """Create all tables and write the version, inside the caller's transaction."""
+    metadata.create_all(connection)
+    for table in KEPT_FOR_EVER:
+        keep_for_ever(connection, table.name)
+    connection.execute(insert(lathe_schema).values(version=SCHEMA_VERSION))
+
+
+def keep_for_ever(connection: Connection, table: str) -> None:
+    """Let the database itself refuse to change or remove rows of a table."""
+    refusal = f"{table} are kept for ever" if table == "measurements" else f"{table} is kept for ever"
+    if connection.dialect.name == "sqlite":
+        for event in ("UPDATE", "DELETE"):
+            connection.exec_driver_sql(
+                f"CREATE TRIGGER {table}_keep_on_{event} BEFORE {event} ON {table}\n"
+                f"BEGIN SELECT RAISE(ABORT, '{refusal}'); END"
+            )
+    elif connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(
+            f"CREATE FUNCTION {table}_keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+            f" RAISE EXCEPTION '{refusal}' USING ERRCODE = 'integrity_constraint_violation'; END $$"
+        )
+        connection.exec_driver_sql(
+            f"CREATE TRIGGER {table}_keep BEFORE UPDATE OR DELETE OR TRUNCATE ON {table}"
+            f" FOR EACH STATEMENT EXECUTE FUNCTION {table}_keep()"
+        )

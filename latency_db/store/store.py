@@ -1,0 +1,195 @@
+"""The store of measurements: append-only, found again by the four-part key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from sqlalchemy import Connection, Engine, func, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import IntegrityError
+
+from devices.measurement.measurement import (
+    DeviceIdentity,
+    Measurement,
+    MeasuringProtocol,
+    Outcome,
+    RuntimeIdentity,
+    Verdict,
+)
+from latency_db.errors import StoreError
+from latency_db.store.database import sqlite_file, transact
+from latency_db.store.keys import Key, Workload
+from latency_db.store.miss import explanation
+from latency_db.store.opening import default_url, open_engine
+from latency_db.store.rows import outcome_of, row_of
+from latency_db.store.schema import PARTS, measurements
+
+Entry = tuple[Workload, RuntimeIdentity, DeviceIdentity, MeasuringProtocol, Outcome]
+"""What ``Store.add`` takes."""
+
+
+def open_store(url: str | None = None) -> Store:
+    """Open the store at a path or SQLAlchemy URL (default: ``default_url()``), creating it if need be.
+
+    Raises:
+        StoreError: it cannot be opened, created or migrated, is damaged, or has a newer schema.
+    """
+    return Store(open_engine(url or default_url()))
+
+
+class Store:
+    """Measurements and failures, kept for ever; a context manager. Several processes may write at once.
+
+    Every method raises ``StoreError`` when the database cannot be read or written; what was stored before
+    is never lost by that. While a server does not answer, it is tried again for some seconds first.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._known_parts: set[tuple[str, str]] = set()
+        self._file = sqlite_file(engine.url)
+        self._file_identity = _identity(self._file)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give back the connections."""
+        self.engine.dispose()
+
+    def add(
+        self,
+        workload: Workload,
+        runtime: RuntimeIdentity,
+        device: DeviceIdentity,
+        protocol: MeasuringProtocol,
+        outcome: Outcome,
+    ) -> Key:
+        """Store one outcome and return the key that finds it; it is on disk when this returns.
+
+        Raises:
+            ValueError: a measurement ran on another runtime, device or protocol than those given.
+        """
+        return self.add_all([(workload, runtime, device, protocol, outcome)])[0]
+
+    def add_all(self, entries: Iterable[Entry]) -> list[Key]:
+        """Store many outcomes in one transaction, all or none; see ``add``."""
+        keyed: list[tuple[Key, str, Outcome]] = []
+        parts: dict[tuple[str, str], Mapping[str, Any]] = {}
+        for workload, runtime, device, protocol, outcome in entries:
+            if isinstance(outcome, Measurement) and (outcome.runtime, outcome.device, outcome.protocol) != (
+                runtime,
+                device,
+                protocol,
+            ):
+                raise ValueError("the measurement ran on another runtime, device or protocol than given")
+            key = Key.of(workload, runtime, device, protocol)
+            parts |= {(part, getattr(key, part)): content for part, content in key.contents.items()}
+            keyed.append((key, device.instance, outcome))
+        self.put(parts, [row_of(*each) for each in keyed])
+        return [key for key, *_ in keyed]
+
+    def put(
+        self, parts: Mapping[tuple[str, str], Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]
+    ) -> int:
+        """Store rows as ``store.rows`` makes them, in one transaction; those already there are left out.
+
+        Args:
+            parts: contents by part and digest; all that the rows refer to and the database may lack.
+            rows: their columns.
+
+        Returns:
+            How many rows were new.
+        """
+        if not rows:
+            return 0
+        new_parts = {key: content for key, content in parts.items() if key not in self._known_parts}
+        try:
+            added = transact(self.engine, lambda connection: _insert(connection, new_parts, rows))
+        except StoreError as error:
+            if not isinstance(error.__cause__, IntegrityError) or len(new_parts) == len(parts):
+                raise
+            # A part without rows was cleared away since it was written.
+            self._known_parts.clear()
+            added = transact(self.engine, lambda connection: _insert(connection, parts, rows))
+        if _identity(self._file) != self._file_identity:
+            raise StoreError(
+                f"the latency database {self._file} was removed or replaced while it was open",
+                why="its disk is gone, or its folder was deleted; what was written since is lost with it",
+                fix="bring the file back and repeat the command: what is missing is measured again",
+            )
+        self._known_parts |= {key for key in parts if key[0] != "workload"}
+        return added
+
+    def find(self, key: Key) -> Outcome | None:
+        """The newest outcome under exactly this key that is not an invalid measurement, or ``None``."""
+        runtimes, devices, protocols = PARTS["runtime"], PARTS["device"], PARTS["protocol"]
+        query = (
+            select(
+                measurements,
+                runtimes.c.content.label("runtime_content"),
+                devices.c.content.label("device_content"),
+                protocols.c.content.label("protocol_content"),
+            )
+            .join(runtimes, measurements.c.runtime == runtimes.c.digest)
+            .join(devices, measurements.c.device == devices.c.digest)
+            .join(protocols, measurements.c.protocol == protocols.c.digest)
+            .where(*(measurements.c[part] == getattr(key, part) for part in PARTS))
+            .where(measurements.c.verdict != Verdict.INVALID.value)
+            .order_by(measurements.c.id.desc())
+            .limit(1)
+        )
+        row = transact(self.engine, lambda connection: connection.execute(query).one_or_none())
+        if row is None:
+            return None
+        columns = dict(row._mapping)
+        return outcome_of(columns, {part: columns[f"{part}_content"] for part in list(PARTS)[1:]})
+
+    def explain_miss(self, key: Key) -> str:
+        """Why ``find(key)`` gives nothing: which parts of the key differ from the nearest row, and how."""
+        if self.find(key) is not None:
+            return "nothing is missing: an outcome is stored under this key"
+        stored = self.count()
+        return transact(self.engine, lambda connection: explanation(connection, key, stored))
+
+    def count(self) -> int:
+        """Number of stored outcomes, failures and invalid measurements included."""
+        query = select(func.count()).select_from(measurements)
+        return transact(self.engine, lambda connection: connection.scalar(query)) or 0
+
+
+def _identity(file: Path | None) -> tuple[int, int] | None:
+    """Which file it is, by device and inode: SQLite goes on writing to one that has been deleted."""
+    try:
+        state = file.stat() if file is not None else None
+    except OSError:
+        return None
+    return None if state is None else (state.st_dev, state.st_ino)
+
+
+def _insert(
+    connection: Connection,
+    parts: Mapping[tuple[str, str], Mapping[str, Any]],
+    rows: Sequence[Mapping[str, Any]],
+) -> int:
+    """Insert what is not there yet; the number of new rows.
+
+    Parts go in a fixed order, so that writers on a server do not wait for one another in a circle.
+    """
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    for part, table in PARTS.items():
+        contents = [
+            {"digest": digest, "content": content}
+            for (name, digest), content in sorted(parts.items(), key=lambda item: item[0])
+            if name == part
+        ]
+        if contents:
+            connection.execute(insert(table).on_conflict_do_nothing(index_elements=["digest"]), contents)
+    statement = insert(measurements).on_conflict_do_nothing(index_elements=["digest"])
+    counted = {"preserve_rowcount": True}
+    return connection.execute(statement, list(rows), execution_options=counted).rowcount

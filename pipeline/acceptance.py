@@ -1,0 +1,219 @@
+"""Verification: the very artifact runs on its target, for accuracy on the test split and for latency."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import TypeAdapter
+
+from devices.digests import file_digest
+from devices.errors import MeasurementError
+from devices.measurement.measurement import (
+    Measurement,
+    MeasurementFailure,
+    MeasuringProtocol,
+    Outcome,
+    Ratio,
+    Verdict,
+    paired_ratio,
+)
+from devices.measuring.batch import Job, measure
+from devices.requests.predict import predict
+from devices.target import Target
+from pipeline.budget import Budget
+from pipeline.data.base import Preprocessing, Split
+from pipeline.errors import VerificationError
+
+Layout = Literal["NCHW", "NHWC"]
+
+
+RETRY_PAUSES_S = (5.0, 20.0, 60.0)
+"""Waits before an invalid measurement is repeated: what disturbs a shared machine often passes."""
+
+
+@dataclass(frozen=True)
+class TargetVerdict:
+    """What was seen of one artifact on one target, and whether it keeps the budget there.
+
+    Attributes:
+        target: as text; ``Target.parse`` reads it.
+        artifact_digest: SHA-256 of the file that ran.
+        correct: test images classified correctly by the artifact, of ``total``.
+        measurement: of the artifact, raw samples included.
+        reference: of the reference network, measured in the same launches; ``None`` without one.
+        ratio: latency relative to the reference; ``None`` without one.
+        budget: as text; ``Budget.parse`` reads it.
+        feasible: the upper end of the measured interval is within the budget.
+        why: one sentence with the figures behind ``feasible``.
+    """
+
+    target: str
+    artifact_digest: str
+    correct: int
+    total: int
+    measurement: Measurement
+    reference: Measurement | None
+    ratio: Ratio | None
+    budget: str
+    feasible: bool
+    why: str
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the test images that the artifact classifies correctly."""
+        return self.correct / self.total
+
+    @property
+    def acceptable(self) -> bool:
+        """The budget is kept, or was soft and the measurement can be trusted."""
+        trusted = self.measurement.verdict is not Verdict.INVALID
+        return self.feasible or (Budget.parse(self.budget).soft and trusted)
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields as JSON; ``from_json`` reads it back."""
+        document: dict[str, Any] = _VERDICT.dump_python(self, mode="json")
+        return document
+
+    @classmethod
+    def from_json(cls, document: Any) -> Self:
+        """Read what ``to_json`` wrote.
+
+        Raises:
+            pydantic.ValidationError: the document has another form.
+        """
+        verdict = _VERDICT.validate_python(document)
+        assert isinstance(verdict, cls)
+        return verdict
+
+
+_VERDICT = TypeAdapter(TargetVerdict)
+
+
+def verify_artifact(
+    artifact: Path,
+    test: Split,
+    preprocessing: Preprocessing,
+    target: Target,
+    *,
+    layout: Layout,
+    budget: Budget,
+    reference: Path | None,
+    protocol: MeasuringProtocol,
+) -> TargetVerdict:
+    """Run one artifact on its target over the whole test split, measure it, and judge it by the budget.
+
+    With a ``reference`` both are measured in the same launches, so that a ratio compares like with like.
+    An invalid measurement is repeated, see ``RETRY_PAUSES_S``, and never called feasible.
+
+    Raises:
+        VerificationError: the budget is relative and there is no reference.
+        MeasurementError: the artifact or the reference does not run on the target.
+        TargetError: the target cannot be reached, or its runtime is not installed.
+    """
+    if budget.relative is not None and reference is None:
+        raise VerificationError(
+            f"the budget {budget} on {target} cannot be checked",
+            why="a relative budget needs the reference network, and none was given",
+            fix="give the reference network's artifact, or a budget in milliseconds",
+        )
+    digest = file_digest(artifact)
+    correct = count_correct(artifact, test, preprocessing, target, layout)
+    student, other = measure_artifact(artifact, reference, target, protocol)
+    ratio = paired_ratio(student, other) if other is not None else None
+    feasible, why = judge(budget, student, other, ratio)
+    return TargetVerdict(
+        target=str(target),
+        artifact_digest=digest,
+        correct=correct,
+        total=len(test),
+        measurement=student,
+        reference=other,
+        ratio=ratio,
+        budget=str(budget),
+        feasible=feasible,
+        why=why,
+    )
+
+
+def in_layout(images: NDArray[np.float32], layout: Layout) -> NDArray[np.float32]:
+    """Preprocessed images ``(N, H, W, C)`` in the layout that an artifact takes."""
+    return images if layout == "NHWC" else np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+
+
+def count_correct(
+    artifact: Path, test: Split, preprocessing: Preprocessing, target: Target, layout: Layout
+) -> int:
+    """Number of images of ``test`` that the artifact, run on the target, gives their label.
+
+    Raises:
+        MeasurementError: the artifact does not run, or answers with numbers that are not finite.
+    """
+    inputs = in_layout(preprocessing(test.images), layout)
+    logits = predict(artifact, inputs, target)
+    if not np.isfinite(logits).all():
+        raise MeasurementError(
+            f"{artifact.name} answers with numbers that are not finite on {target}",
+            why="the network overflows, or was damaged in conversion",
+            fix="compare it with the exported model on the same images",
+        )
+    return int((logits.argmax(axis=1) == test.labels).sum())
+
+
+def judge(
+    budget: Budget, student: Measurement, reference: Measurement | None, ratio: Ratio | None
+) -> tuple[bool, str]:
+    """Whether the budget is kept, and one sentence that says why."""
+    for name, measurement in (("artifact", student), ("reference network", reference)):
+        if measurement is not None and measurement.verdict is Verdict.INVALID:
+            reasons = "; ".join(reason.detail for reason in measurement.reasons)
+            return False, f"the measurement of the {name} is invalid, also when repeated: {reasons}"
+    if budget.limit_ns is not None:
+        latency, limit = student.latency, budget.limit_ns
+        low, high, seen = latency.low_ns, latency.high_ns, f"the measured latency {latency}"
+    elif ratio is not None and budget.relative is not None:
+        limit = budget.relative
+        low, high, seen = ratio.low, ratio.high, f"the measured latency, {ratio} of the reference network's,"
+    else:
+        return False, "the launches of the artifact and the reference network cannot be paired"
+    outcome = "keeps" if high <= limit else "exceeds" if low > limit else "may exceed"
+    return high <= limit, f"{seen} {outcome} the budget {budget}"
+
+
+def measure_artifact(
+    artifact: Path, reference: Path | None, target: Target, protocol: MeasuringProtocol
+) -> tuple[Measurement, Measurement | None]:
+    """Measure an artifact, and a reference in the same launches; again after each pause while one is invalid.
+
+    Raises:
+        MeasurementError: one of them does not run on the target.
+        TargetError: the target cannot be reached, or its runtime is not installed.
+    """
+    jobs = [Job("artifact", artifact)]
+    if reference is not None:
+        jobs.append(Job("reference", reference))
+    outcomes = measure(jobs, target, protocol, paired=True)
+    for pause_s in RETRY_PAUSES_S:
+        if not any(
+            isinstance(outcome, Measurement) and outcome.verdict is Verdict.INVALID
+            for outcome in outcomes.values()
+        ):
+            break
+        time.sleep(pause_s)
+        outcomes = measure(jobs, target, protocol, paired=True)
+    measured = {job.name: _ran(job, outcomes[job.name]) for job in jobs}
+    return measured["artifact"], measured.get("reference")
+
+
+def _ran(job: Job, outcome: Outcome) -> Measurement:
+    if isinstance(outcome, MeasurementFailure):
+        raise MeasurementError(
+            f"the {job.name} {job.artifact.name} could not be measured on {outcome.target}",
+            why=f"{outcome.reason.code}: {outcome.reason.detail}",
+            fix="try the file alone with the same runtime, or choose another target",
+        )
+    return outcome

@@ -1,0 +1,97 @@
+"""Arguments of ``lathe profile`` and ``lathe compare``; what they do is in ``command``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+Targets = Annotated[
+    list[str],
+    typer.Option(
+        "--target", metavar="TARGET", help="Where: DEVICE/RUNTIME:PRECISION@THREADS; may be given again."
+    ),
+]
+Launches = typer.Option(
+    "--launches",
+    metavar="N",
+    min=1,
+    max=1000,
+    help="Fresh processes; up to three times as many while they disagree.",
+)
+Full = Annotated[
+    bool,
+    typer.Option(
+        "--require-full-delegation", help="A model fails if any operation runs elsewhere than asked for."
+    ),
+]
+Timeout = Annotated[
+    float,
+    typer.Option(
+        "--timeout",
+        metavar="SECONDS",
+        min=1,
+        help="How long a model may take in one launch; building an engine on the device counts.",
+    ),
+]
+Save = Annotated[
+    str | None,
+    typer.Option("--save", metavar="FILE", help="Keep everything, raw samples too, in a new result file."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
+
+
+def profile(
+    models: Annotated[
+        list[str],
+        typer.Argument(metavar="MODEL...", help="Files: .onnx, .ort, .tflite, .pt2, .engine."),
+    ],
+    *,
+    targets: Targets,
+    ops: Annotated[
+        bool, typer.Option("--ops", help="Also the time of each operation, from runs of their own.")
+    ] = False,
+    sustained: Annotated[
+        float | None,
+        typer.Option("--sustained", metavar="MINUTES", help="Also run each model without pause: heat shows."),
+    ] = None,
+    launches: Annotated[int | None, Launches] = None,
+    require_full_delegation: Full = False,
+    timeout_s: Timeout = 120,
+    save: Save = None,
+    json_output: Json = False,
+) -> None:
+    """Measure models: latency with its interval and verdict, phases, memory, where operations ran.
+
+    Each model is measured on every target whose runtime loads it. Ends with 7 if one could not be measured;
+    what was measured is shown and saved all the same.
+    """
+    from pipeline.cli.profile.command import Wanted, profile_models
+
+    profile_models(
+        models,
+        targets,
+        Wanted(launches, ops, sustained, require_full_delegation, timeout_s),
+        save=save,
+        as_json=json_output,
+    )
+
+
+def compare(
+    first: Annotated[str, typer.Argument(metavar="A", help="A model file.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="The file that it is compared with.")],
+    *,
+    target: Annotated[
+        str, typer.Option("--target", metavar="TARGET", help="Where: DEVICE/RUNTIME:PRECISION@THREADS.")
+    ],
+    launches: Annotated[int | None, Launches] = None,
+    timeout_s: Timeout = 120,
+    save: Save = None,
+    json_output: Json = False,
+) -> None:
+    """Say which of two models is faster: measured in the same launches, with an interval and a verdict."""
+    from pipeline.cli.profile.command import compare_models
+
+    compare_models(
+        first, second, target, launches=launches, timeout_s=timeout_s, save=save, as_json=json_output
+    )

@@ -1,0 +1,256 @@
+"""What ``lathe profile`` and ``lathe compare`` do; imported only when one of them runs."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import typer
+
+from devices.errors import LatheError, MeasurementError
+from devices.inventory.devices import connected, runtime_of
+from devices.measurement.measurement import Measurement, MeasurementFailure, MeasuringProtocol
+from devices.measuring.batch import Job, measure
+from devices.measuring.compare import LAUNCHES as COMPARE_LAUNCHES
+from devices.measuring.compare import compare
+from devices.requests.operations import profile_operations
+from devices.requests.sustained import sustain
+from devices.result_file import Entry, Result, ResultFile
+from devices.target import Target
+from pipeline.cli.output import print_json
+from pipeline.cli.profile.documents import entry_json
+from pipeline.cli.profile.text import printable, show
+from pipeline.errors import RecipeError
+from pipeline.progress import ConsoleReporter
+
+MAX_MINUTES = 24 * 60
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What ``lathe profile`` is asked for besides latencies.
+
+    Attributes:
+        launches: at least so many; ``None`` for the protocol's own number.
+        operations: profile them too.
+        minutes: run each model without pause for so long; ``None`` for not at all.
+        full_delegation: a model of which a part fell back has failed.
+        timeout_s: how long a model may take in one launch.
+    """
+
+    launches: int | None
+    operations: bool
+    minutes: float | None
+    full_delegation: bool
+    timeout_s: float
+
+
+@dataclass
+class Session:
+    """What one command found: its results in order, and the targets that could not be used.
+
+    Attributes:
+        file: gets every result as soon as it is there; ``None`` without ``--save``.
+    """
+
+    file: ResultFile | None
+    entries: list[Entry] = field(default_factory=list)
+    problems: list[tuple[Target, LatheError]] = field(default_factory=list)
+
+    def add(self, models: Sequence[str], result: Result) -> None:
+        """Keep a result, first of all in memory."""
+        self.entries.append(Entry(tuple(models), result))
+        if self.file is not None:
+            self.file.add(models, result)
+
+    @contextmanager
+    def problems_on(self, target: Target) -> Iterator[None]:
+        """Remember an error that a user can mend, and go on after the block."""
+        try:
+            yield
+        except LatheError as error:
+            self.problems.append((target, error))
+
+    @property
+    def exit_code(self) -> int:
+        """0, or that of the first thing that went wrong."""
+        for _, error in self.problems:
+            return error.exit_code
+        for entry in self.entries:
+            parts = getattr(entry.result, "first", entry.result), getattr(entry.result, "second", None)
+            if any(isinstance(part, MeasurementFailure) for part in parts):
+                return MeasurementError.exit_code
+        return 0
+
+
+def profile_models(
+    models: Sequence[str],
+    targets: Sequence[str],
+    wanted: Wanted,
+    *,
+    save: str | None,
+    as_json: bool,
+) -> None:
+    """``lathe profile``; a target that cannot be used does not keep the others from being measured."""
+    if wanted.minutes is not None and not 0 < wanted.minutes <= MAX_MINUTES:
+        raise RecipeError(
+            f"--sustained {wanted.minutes:g} is not a time that a model can be run for",
+            why=f"it takes minutes, above 0 and up to {MAX_MINUTES}",
+        )
+    reporter = ConsoleReporter()
+    paths = _files(models, reporter)
+    plan = _plan(paths, [Target.parse(text) for text in dict.fromkeys(targets)])
+    with _session(save) as session:
+        for target, chosen in plan.items():
+            with session.problems_on(target):
+                _profile_on(target, chosen, wanted, session, reporter)
+    if len(session.problems) == 1 and not session.entries:
+        raise session.problems[0][1]
+    _finish(session, save, as_json)
+
+
+def compare_models(
+    first: str,
+    second: str,
+    target: str,
+    *,
+    launches: int | None,
+    timeout_s: float,
+    save: str | None,
+    as_json: bool,
+) -> None:
+    """``lathe compare``."""
+    where = Target.parse(target)
+    for path in (Path(first), Path(second)):
+        _require_file(path)
+        _plan([path], [where])
+    protocol = _protocol(launches or COMPARE_LAUNCHES)
+    with _session(save) as session:
+        with ConsoleReporter().task(f"comparing on {where}", "launches") as advance:
+            found = compare(
+                Path(first), Path(second), where, protocol, on_progress=advance, job_timeout_s=timeout_s
+            )
+        session.add((first, second), found)
+    _finish(session, save, as_json)
+
+
+def _profile_on(
+    target: Target,
+    paths: Sequence[Path],
+    wanted: Wanted,
+    session: Session,
+    reporter: ConsoleReporter,
+) -> None:
+    """Everything that is asked of one target: latencies first, since what follows heats the device."""
+    protocol = _protocol(wanted.launches or MeasuringProtocol().launches)
+    with connected(target.device) as connection:
+        with reporter.task(f"timing on {target}", "launches") as advance:
+            outcomes = measure(
+                [Job(str(path), path) for path in paths],
+                target,
+                protocol,
+                require_full_delegation=wanted.full_delegation,
+                on_progress=advance,
+                job_timeout_s=wanted.timeout_s,
+                connection=connection,
+            )
+        for name, outcome in outcomes.items():
+            session.add([name], outcome)
+        measured = [path for path in paths if isinstance(outcomes[str(path)], Measurement)]
+        for path in measured if wanted.operations else ():
+            reporter.note(f"  profiling the operations of {printable(str(path))} on {target}")
+            with session.problems_on(target):
+                session.add([str(path)], profile_operations(path, target, protocol, connection=connection))
+        for path in measured if wanted.minutes is not None else ():
+            with (
+                session.problems_on(target),
+                reporter.task(f"running {printable(str(path))} on {target}", "windows") as advance,
+            ):
+                duration_ns = max(1, math.ceil((wanted.minutes or 0) * 60e9))
+                run = sustain(path, target, protocol, duration_ns, on_progress=advance, connection=connection)
+                session.add([str(path)], run)
+
+
+@contextmanager
+def _session(save: str | None) -> Iterator[Session]:
+    with ResultFile(Path(save)) if save is not None else nullcontext() as file:
+        yield Session(file)
+
+
+def _finish(session: Session, save: str | None, as_json: bool) -> None:
+    """Print what was found; end with the code of what went wrong."""
+    if as_json:
+        errors = [
+            {
+                "target": str(target),
+                "what": error.what,
+                "why": error.why,
+                "fix": error.fix,
+                "exit_code": error.exit_code,
+            }
+            for target, error in session.problems
+        ]
+        results = [entry_json(entry) for entry in session.entries]
+        print_json({"results": results, "errors": errors, "saved": save if session.entries else None})
+    else:
+        show(session.entries)
+    for target, error in session.problems:
+        sys.stderr.write(f"error on {target}: {error}\n")
+    if session.exit_code:
+        raise typer.Exit(session.exit_code)
+
+
+def _files(models: Sequence[str], reporter: ConsoleReporter) -> list[Path]:
+    """The files, each once."""
+    found: dict[Path, Path] = {}
+    for model in models:
+        path = Path(model)
+        _require_file(path)
+        known = found.setdefault(path.resolve(), path)
+        if known is not path:
+            reporter.note(f"{printable(str(path))} is {printable(str(known))} once more: measured once")
+    return list(found.values())
+
+
+def _require_file(path: Path) -> None:
+    if not path.is_file():
+        raise MeasurementError(
+            f"there is no file {str(path)!r}",
+            why="it is a folder" if path.is_dir() else "",
+            fix="check the name; write -- before names that begin with a dash",
+        )
+
+
+def _plan(paths: Sequence[Path], targets: Sequence[Target]) -> dict[Target, list[Path]]:
+    """Which files each target measures: those that its runtime loads.
+
+    Raises:
+        MeasurementError: a file is loaded by no target, or a target loads no file.
+    """
+    suffixes = {target: runtime_of(target).suffixes for target in targets}
+    plan = {target: [path for path in paths if path.suffix in suffixes[target]] for target in targets}
+    kinds = "; ".join(f"{target} loads {' and '.join(loaded)} files" for target, loaded in suffixes.items())
+    for path in paths:
+        if not any(path in chosen for chosen in plan.values()):
+            raise MeasurementError(
+                f"{str(path)!r} can be measured on no target that is given",
+                why=kinds,
+                fix="add a --target with a runtime that loads it",
+            )
+    for target, chosen in plan.items():
+        if not chosen:
+            raise MeasurementError(
+                f"there is nothing to measure on {target}",
+                why=kinds,
+                fix="name a file that it loads, or leave this target out",
+            )
+    return plan
+
+
+def _protocol(launches: int) -> MeasuringProtocol:
+    """The protocol with so many launches, and up to three times as many while they disagree."""
+    return replace(MeasuringProtocol(), launches=launches, max_launches=3 * launches)

@@ -1,0 +1,311 @@
+"""Results for people, on standard output."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from devices.measurement.measurement import Conditions, Measurement, MeasurementFailure, Reason, Verdict
+from devices.measurement.percentiles import pooled_ns
+from devices.measurement.statistics import Interval
+from devices.measuring.compare import Comparison
+from devices.requests.operations import OperationProfile
+from devices.requests.sustained import SustainedRun, Window
+from devices.result_file import Entry
+from pipeline.cli.profile.documents import (
+    copies_ns,
+    inferences,
+    median_interval,
+    peak_memory_bytes,
+    phases_ns,
+)
+
+MAX_ROWS = 24
+"""Windows of a sustained run that are shown; of a longer one every second, third and so on."""
+
+Rows = list[tuple[str, str]]
+
+
+def show(entries: Sequence[Entry]) -> None:
+    """Print every result, and first an overview where several files were measured."""
+    # A file or a pipe has no width of its own, and names of models are long.
+    width = None if sys.stdout.isatty() else 120
+    console = Console(highlight=False, markup=False, emoji=False, width=width)
+    measured = [entry for entry in entries if isinstance(entry.result, Measurement | MeasurementFailure)]
+    if len(measured) > 1:
+        console.print(_overview(measured))
+    for entry in entries:
+        console.print()
+        _show_entry(console, entry)
+
+
+def printable(text: str) -> str:
+    """The text with what a terminal would act on, or cannot show, written as an escape."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text
+    )
+
+
+def _show_entry(console: Console, entry: Entry) -> None:
+    names = [printable(name) for name in entry.models]
+    result = entry.result
+    if isinstance(result, Comparison):
+        console.print(f"{result.describe(*names)}, on {result.first.target}", soft_wrap=True)
+        for name, outcome in zip(names, (result.first, result.second), strict=True):
+            console.print(f"\n{name}", soft_wrap=True)
+            _print_rows(console, _outcome_rows(outcome))
+        return
+    console.print(f"{names[0]} on {result.target}", soft_wrap=True)
+    match result:
+        case OperationProfile():
+            _show_operations(console, result)
+        case SustainedRun():
+            console.print(_windows(result))
+            _print_rows(console, _sustained_rows(result))
+        case _:
+            _print_rows(console, _outcome_rows(result))
+
+
+def _overview(entries: Sequence[Entry]) -> Table:
+    table = _table("model", "target", "latency, ms", "median, ms", "p90, ms", "verdict", figures=(2, 3, 4))
+    for entry in entries:
+        result = entry.result
+        name = Text(printable(entry.models[0]))
+        if isinstance(result, Measurement):
+            latency, median = result.latency, median_interval(result)
+            table.add_row(
+                name,
+                result.target,
+                _interval(latency).replace(" ms ", "\n"),
+                _ms(None if median is None else median.value_ns),
+                _ms(pooled_ns(result, 0.9)),
+                _short_verdict(result),
+            )
+        elif isinstance(result, MeasurementFailure):
+            table.add_row(name, result.target, "", "", "", f"failed: {result.reason.code}")
+    return table
+
+
+def _outcome_rows(outcome: Measurement | MeasurementFailure) -> Rows:
+    if isinstance(outcome, MeasurementFailure):
+        return [("failed", _sentence(outcome.reason))]
+    latency, median = outcome.latency, median_interval(outcome)
+    count, level = len(outcome.counted), outcome.protocol.headline_quantile
+    certainty = f"{latency.confidence:.0%} interval over {count} launches" if count > 1 else "one launch,"
+    rows = [
+        ("latency", f"{_interval(latency)}, {certainty} by the {level:g} quantile of each"),
+        ("median", _interval(median) if median is not None else "not told by the tool"),
+        ("p10, p90", _percentiles(outcome)),
+        ("verdict", _verdict(outcome)),
+        ("start", _phases(outcome)),
+    ]
+    copies = copies_ns(outcome)
+    if any(value is not None for value in copies.values()):
+        to, back = (_ms(value) for value in copies.values())
+        rows.append(("copies", f"{to} ms to the accelerator, {back} ms back, in no other time"))
+    memory = peak_memory_bytes(outcome)
+    if memory is not None:
+        rows.append(("peak memory", f"{memory / 1e6:.1f} MB, of the whole process"))
+    rows.append(("ran on", _placement(outcome)))
+    rows += _identity_rows(outcome)
+    rows.append(("conditions", _conditions(outcome.launches[0].before, outcome.launches[-1].after)))
+    return rows
+
+
+def _short_verdict(measurement: Measurement) -> str:
+    return f"{measurement.verdict.value}{', emulated' if measurement.device.emulated else ''}"
+
+
+def _verdict(measurement: Measurement) -> str:
+    meaning = {
+        Verdict.VALID: "valid",
+        Verdict.DEGRADED: "degraded, take it with care",
+        Verdict.INVALID: "INVALID, not to be relied on",
+    }[measurement.verdict]
+    void = sorted({launch.void.code for launch in measurement.launches if launch.void is not None})
+    left_out = len(measurement.launches) - len(measurement.counted)
+    if left_out:
+        more = "1 more launch was" if left_out == 1 else f"{left_out} more launches were"
+        meaning += f"; {more} disturbed and left out ({', '.join(void)})"
+    return "; ".join([meaning, *(printable(reason.detail) for reason in measurement.reasons)])
+
+
+def _percentiles(measurement: Measurement) -> str:
+    low, high, count = pooled_ns(measurement, 0.1), pooled_ns(measurement, 0.9), inferences(measurement)
+    if low is None or high is None:
+        return f"not given: {count} inferences cannot carry them, or the tool does not tell"
+    return f"{_ms(low)} ms, {_ms(high)} ms, of {count} inferences"
+
+
+def _phases(measurement: Measurement) -> str:
+    names = {"process_start_ns": "process start", "load_ns": "load", "first_inference_ns": "first inference"}
+    known = [
+        f"{names[phase]} {_ms(time_ns)} ms"
+        for phase, time_ns in phases_ns(measurement).items()
+        if time_ns is not None
+    ]
+    return ", ".join(known) or "not told by the tool"
+
+
+def _placement(measurement: Measurement) -> str:
+    placement = measurement.placement
+    if placement is None:
+        return "not told by the runtime"
+    return str(placement) if placement.full else f"{placement}: NOT all on {placement.delegate}"
+
+
+def _identity_rows(result: Measurement) -> Rows:
+    runtime, device = result.runtime, result.device
+    parts = [device.cpu, f"{device.cores} cores", device.machine, device.os, device.accelerator]
+    if device.emulated:
+        parts.append("EMULATED: its times say nothing of a real device")
+    return [
+        ("runtime", f"{runtime.name} {runtime.version}, binary {runtime.binary_digest[:12]}"),
+        ("device", printable(", ".join(part for part in parts if part))),
+    ]
+
+
+def _conditions(before: Conditions, after: Conditions) -> str:
+    """What could be read, before and after."""
+    first, last = dict(_readings(before)), dict(_readings(after))
+    found = [
+        f"{name} {first.get(name, '?')} -> {last.get(name, '?')}"
+        if first.get(name) != last.get(name)
+        else f"{name} {value}"
+        for name, value in (first | last).items()
+    ]
+    return ", ".join(found) or "nothing could be read"
+
+
+def _readings(conditions: Conditions) -> Rows:
+    found = [
+        ("load", conditions.load_1min, "{:g}"),
+        ("clocks", _range(conditions.cpu_frequency_khz, 1e3), "{} MHz"),
+        ("governor", conditions.governor, "{}"),
+        ("temperature", _hottest(conditions.temperature_millicelsius), "{:.0f} °C"),
+        ("throttled", conditions.throttle_count, "{} times"),
+        ("thermal status", conditions.thermal_status, "{}"),
+        ("battery", conditions.battery_percent, "{} %"),
+        ("charging", conditions.charging, "{}"),
+        ("GPU clock", conditions.gpu_frequency_khz and conditions.gpu_frequency_khz / 1e3, "{:.0f} MHz"),
+        ("GPU temperature", _hottest((conditions.gpu_temperature_millicelsius,)), "{:.0f} °C"),
+        ("GPU held down by", conditions.gpu_throttle_reasons, "{}"),
+    ]
+    return [(name, form.format(value)) for name, value, form in found if value is not None]
+
+
+def _range(values: Sequence[int] | None, unit: float) -> str | None:
+    if not values:
+        return None
+    low, high = (f"{value / unit:.0f}" for value in (min(values), max(values)))
+    return low if low == high else f"{low}-{high}"
+
+
+def _hottest(values: Sequence[int | None] | None) -> float | None:
+    known = [value for value in values or () if value is not None]
+    return max(known) / 1e3 if known else None
+
+
+def _show_operations(console: Console, profile: OperationProfile) -> None:
+    table = _table("", "kind", "name", "ran on", "median, ms", "share", "together", figures=(0, 4, 5, 6))
+    numbered = sorted(enumerate(profile.operations, 1), key=lambda entry: -entry[1].median_ns)
+    together = 0.0
+    for number, operation in numbered:
+        share = profile.share(operation.median_ns)
+        together += share
+        table.add_row(
+            str(number),
+            Text(printable(operation.kind)),
+            Text(printable(operation.name)),
+            operation.where,
+            _ms(operation.median_ns),
+            f"{share:.1%}",
+            f"{together:.1%}",
+        )
+    console.print(table)
+    kinds = _table("kind", "ran on", "operations", "ms", "share", figures=(2, 3, 4))
+    for part in profile.by_kind():
+        kinds.add_row(
+            Text(printable(part.kind)), part.where, str(part.count), _ms(part.time_ns), f"{part.share:.1%}"
+        )
+    console.print(kinds)
+    whole = profile.whole_ns
+    beside = "" if whole is None else f", a whole inference meanwhile {_ms(whole)} ms"
+    rows = [
+        ("sum", f"{_ms(profile.sum_ns)} ms{beside}"),
+        ("note", "a profiled run is slower: shares hold, the latency is the one without a profiler"),
+    ]
+    _print_rows(console, rows)
+
+
+def _windows(run: SustainedRun) -> Table:
+    columns = ["from, s", "median, ms", "beside the first"]
+    if any(_heat(window) for window in run.windows):
+        columns.append("clocks, temperature")
+    table = _table(*columns, figures=(0, 1, 2))
+    step = -(-len(run.windows) // MAX_ROWS)
+    for window in run.windows[::step]:
+        change = window.median_ns / run.windows[0].median_ns
+        cells = (f"{window.start_ns / 1e9:.1f}", _ms(window.median_ns), f"{change:.2f}x", _heat(window))
+        table.add_row(*cells[: len(columns)])
+    return table
+
+
+def _heat(window: Window) -> str:
+    shown = ("clocks", "temperature", "throttled", "thermal status", "GPU clock", "GPU temperature")
+    readings = [f"{name} {value}" for name, value in _readings(window.conditions) if name in shown]
+    return ", ".join(readings)
+
+
+def _sustained_rows(run: SustainedRun) -> Rows:
+    rows = [
+        ("sustained", str(run)),
+        ("conditions", _conditions(run.windows[0].conditions, run.windows[-1].conditions)),
+    ]
+    if run.ended_early is not None:
+        rows.append(("ended early", _sentence(run.ended_early)))
+    return rows
+
+
+def _sentence(reason: Reason) -> str:
+    return f"{reason.code}: {' '.join(printable(line) for line in reason.detail.splitlines())}"
+
+
+def _table(*columns: str, figures: Sequence[int] = ()) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number in figures else "left", overflow="fold")
+    return table
+
+
+def _print_rows(console: Console, rows: Rows) -> None:
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, value in rows:
+        grid.add_row(f"  {name}", Text(value))
+    console.print(grid)
+
+
+def _ms(nanoseconds: float | None) -> str:
+    return "?" if nanoseconds is None else f"{nanoseconds / 1e6:.{_decimals(nanoseconds)}f}"
+
+
+def _interval(interval: Interval) -> str:
+    decimals = _decimals(interval.value_ns)
+    low, value, high = (
+        f"{ns / 1e6:.{decimals}f}" for ns in (interval.low_ns, interval.value_ns, interval.high_ns)
+    )
+    return f"{value} ms [{low}, {high}]"
+
+
+def _decimals(nanoseconds: float) -> int:
+    """As many as show four digits of a number of milliseconds, but never below a nanosecond."""
+    if nanoseconds <= 0:
+        return 0
+    return min(6, max(0, 3 - math.floor(math.log10(nanoseconds / 1e6))))

@@ -1,0 +1,264 @@
+"""``lathe table``: a space's latencies on a target, measured, modelled, checked and handed on."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipeline.cli.output import print_json
+from pipeline.cli.table.options import (
+    BenchOptions,
+    Classes,
+    Db,
+    Json,
+    Launches,
+    Networks,
+    OneTarget,
+    SpaceName,
+    SpaceOptions,
+    TableName,
+    Targets,
+    block_texts,
+    named_tables,
+    parsed,
+    reporter,
+    with_options,
+)
+from pipeline.cli.table.predict import predict
+from pipeline.cli.table.text import difference_text, shown_text, table_line, verified_text
+from pipeline.cli.table.transfer import transfer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pipeline.spaces.base import Space
+    from pipeline.tables.building import Built
+    from pipeline.tables.request import Bench
+
+table_app = typer.Typer(
+    help="Latency tables: every block of a space measured on a target, and a model of whole networks.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+Inputs = Annotated[
+    list[str] | None, typer.Option("--input", metavar="HxW", help="Input, e.g. 32x32; repeatable.")
+]
+
+
+@table_app.command("build")
+@with_options
+def build(
+    target: Targets,
+    *,
+    space: SpaceName = "mobile",
+    input_shape: Inputs = None,
+    classes: Classes = 10,
+    networks: Networks = 60,
+    budget_time: Annotated[
+        float | None,
+        typer.Option(
+            "--budget-time", metavar="MIN", min=0, help="Begin no measurement after so many minutes."
+        ),
+    ] = None,
+    bench_options: BenchOptions,
+    json_output: Json = False,
+) -> None:
+    """Measure every distinct block of a space and some whole networks, and fit the network model.
+
+    What is in the database is not measured again, and every outcome is kept at once: the same command goes on
+    where it was stopped. Targets whose runtimes load one format share the exports. A block that cannot run is
+    kept with its reason.
+    """
+    from pipeline.tables.building import build as build_tables
+    from pipeline.tables.exchange import table_json
+    from pipeline.tables.request import find_space
+
+    budget_s = None if budget_time is None else budget_time * 60
+    documents = []
+    with bench_options.opened() as bench:
+        targets = parsed(target)
+        for shape in input_shape or ["32x32"]:
+            found = find_space(space, shape, classes)
+            built = build_tables(found, targets, bench, networks=networks, budget_s=budget_s)
+            for each in targets:
+                documents.append({"input": shape, **table_json(built[each].model, block_texts(found))})
+                if not json_output:
+                    typer.echo(f"{shape} {table_line(built[each].model)}")
+    if json_output:
+        print_json({"tables": documents})
+
+
+@table_app.command("show")
+@with_options
+def show(
+    file: Annotated[str | None, typer.Argument(metavar="FILE", help="A file of lathe table export.")] = None,
+    *,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            "--target", metavar="T", help="Instead of a file: a target with a table in the database."
+        ),
+    ] = None,
+    space_options: SpaceOptions,
+    bench_options: BenchOptions,
+    json_output: Json = False,
+) -> None:
+    """Show a table: every block's latency, what failed and why, and the network model.
+
+    A file needs no database, device or torch; --space, --input and --classes are for a target.
+    """
+    from pipeline.tables.exchange import table_json
+
+    if (file is None) == (target is None):
+        raise typer.BadParameter("give a file, or --target")
+    [content] = named_tables([file or target or ""], space_options, bench_options)
+    if json_output:
+        print_json(table_json(content.model, content.blocks))
+    else:
+        typer.echo(shown_text(content.model, content.blocks))
+
+
+@table_app.command("verify")
+@with_options
+def verify(
+    target: OneTarget,
+    *,
+    space_options: SpaceOptions,
+    count: Annotated[int, typer.Option("--count", min=3, help="Networks to measure, twice each.")] = 20,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Which networks are drawn.")] = 1,
+    bench_options: BenchOptions,
+    json_output: Json = False,
+) -> None:
+    """Measure random networks that the model has not seen, and compare with its estimates.
+
+    Beside the model stand what measuring the same networks twice can reach (the noise ceiling), and simpler
+    predictions: the plain sum of the blocks, and lines fitted to that sum and to multiply-accumulates.
+    """
+    from pipeline.tables.validation import verify as verify_table
+
+    with _loaded(target, space_options, bench_options) as (bench, found, built):
+        verified = verify_table(found, built.table.target, built, bench, count=count, seed=seed)
+    if json_output:
+        print_json(verified.to_json())
+    else:
+        typer.echo(verified_text(verified))
+
+
+@table_app.command("export")
+@with_options
+def export(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="JSON file to write.")],
+    target: OneTarget,
+    *,
+    space_options: SpaceOptions,
+    bench_options: BenchOptions,
+) -> None:
+    """Write a table with its network model to one file, which needs no database and no device to predict."""
+    from pathlib import Path
+
+    from pipeline.tables.exchange import write_table
+
+    with _loaded(target, space_options, bench_options) as (_, found, built):
+        write_table(Path(file), built.model, found.description, block_texts(found))
+    typer.echo(f"{file}: {table_line(built.model)}")
+
+
+@table_app.command("diff")
+@with_options
+def diff(
+    first: TableName,
+    second: TableName,
+    *,
+    space_options: SpaceOptions,
+    bench_options: BenchOptions,
+    json_output: Json = False,
+) -> None:
+    """Compare two tables block by block: of one target at two times, or of two targets.
+
+    Files need no database; --space, --input and --classes are for targets.
+    """
+    from dataclasses import asdict
+
+    from pipeline.tables.exchange import difference
+
+    one, other = named_tables([first, second], space_options, bench_options)
+    found = difference(one.model.table, other.model.table)
+    if json_output:
+        print_json(asdict(found))
+    else:
+        typer.echo(difference_text(found))
+
+
+@table_app.command("plan")
+@with_options
+def plan(
+    package: Annotated[str, typer.Argument(metavar="PACKAGE", help="New folder to write.")],
+    target: OneTarget,
+    *,
+    space_options: SpaceOptions,
+    networks: Networks = 60,
+    launches: Launches = 5,
+) -> None:
+    """Export what a table needs into a work package, to be measured on a machine without torch.
+
+    The device of the target is not contacted; its runtime and precision decide what is exported.
+    """
+    from pathlib import Path
+
+    from pipeline.tables.planning import write_plan
+
+    found = space_options.find()
+    manifest = write_plan(
+        Path(package), found, parsed([target])[0], networks=networks, launches=launches, reporter=reporter()
+    )
+    failed = sum(item.reason is not None for item in manifest.items)
+    typer.echo(f"{package}: {len(manifest.items)} workloads, {failed} of which cannot be exported")
+    sys.stderr.write(f"next, on the machine that measures: lathe table measure {package} --target {target}\n")
+
+
+@table_app.command("measure")
+def measure(
+    package: Annotated[str, typer.Argument(metavar="PACKAGE", help="Folder that lathe table plan wrote.")],
+    target: OneTarget,
+    *,
+    db: Db = None,
+    json_output: Json = False,
+) -> None:
+    """Measure a work package; torch is not needed. Every outcome is kept at once, the same command goes on.
+
+    Carry the rows back with lathe db export and import, or lathe db merge.
+    """
+    from pathlib import Path
+
+    from devices.measurement.measurement import MeasurementFailure
+    from latency_db.store.store import open_store
+    from latency_db.tables.package import measure_package
+
+    (where,) = parsed([target])
+    with open_store(db) as store, reporter().task(f"measuring {package} on {where}", "workloads") as advance:
+        outcomes = measure_package(Path(package), where, store=store, on_progress=advance)
+    failed = sum(isinstance(outcome, MeasurementFailure) for outcome in outcomes.values())
+    if json_output:
+        print_json({"target": str(where), "workloads": len(outcomes), "failed": failed})
+    else:
+        typer.echo(f"{where}: {len(outcomes)} workloads, {failed} of which cannot run")
+
+
+@contextmanager
+def _loaded(
+    target: str, space_options: SpaceOptions, bench_options: BenchOptions
+) -> Iterator[tuple[Bench, Space, Built]]:
+    """The table of one target from the database."""
+    from pipeline.tables.building import load
+
+    with bench_options.opened() as bench:
+        found = space_options.find()
+        yield bench, found, load(found, parsed([target])[0], bench)
+
+
+table_app.command("predict")(predict)
+table_app.command("transfer")(transfer)

@@ -1,0 +1,76 @@
+"""``lathe table predict``: estimates of networks from a table, of a file or of the database."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.output import print_json
+from pipeline.cli.table.options import (
+    BenchOptions,
+    Json,
+    SpaceOptions,
+    TableName,
+    named_tables,
+    with_options,
+)
+from pipeline.cli.table.text import predictions_text
+
+
+@with_options
+def predict(
+    table: TableName,
+    *,
+    architecture: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--architecture",
+            metavar="JSON",
+            help="Choices by decision, as a JSON object or a file of such; repeatable.",
+        ),
+    ] = None,
+    count: Annotated[
+        int | None, typer.Option("--count", metavar="N", min=1, help="So many random networks.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Which networks are drawn.")] = 1,
+    wanted: Annotated[
+        str | None,
+        typer.Option(
+            "--for", metavar="T", help="Refuse unless the table holds for this target as it is now."
+        ),
+    ] = None,
+    space_options: SpaceOptions,
+    bench_options: BenchOptions,
+    json_output: Json = False,
+) -> None:
+    """Estimate latencies of networks, with intervals. Nothing is measured, and nothing is stored.
+
+    Without --architecture and --count, of the reference network, and then of those that the model takes for
+    the fastest and the slowest. A file says itself which space it is of, and needs no database, device or
+    torch; --space, --input and --classes are for a target. A table holds for one runtime, kind of device and
+    protocol: with --for, what differs is named, and nothing is estimated.
+    """
+    from pipeline.tables.exchange import table_file
+    from pipeline.tables.prediction import drawn, landmarks, predictions_json, written
+    from pipeline.tables.prediction import predict as predict_networks
+    from pipeline.tables.request import space_of
+
+    [content] = named_tables([table], space_options, bench_options)
+    model = content.model
+    if wanted is not None:
+        from devices.measurement.measurement import MeasuringProtocol
+        from devices.measuring.batch import probe
+        from devices.target import Target
+        from latency_db.tables.table import TableKey
+
+        protocol = MeasuringProtocol(launches=bench_options.launches)
+        model.table.require_key(TableKey.of(*probe(Target.parse(wanted)), protocol))
+    space = space_options.find() if table_file(table) is None else space_of(content.space)
+    networks = [each for text in architecture or [] for each in written(space, text)]
+    networks += drawn(space, count, seed) if count else []
+    predictions = predict_networks(space, model, networks or landmarks(space, model))
+    if json_output:
+        print_json(predictions_json(model, predictions))
+    else:
+        typer.echo(predictions_text(model, predictions))

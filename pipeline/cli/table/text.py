@@ -1,0 +1,131 @@
+"""What the commands of ``lathe table`` print for people."""
+
+from __future__ import annotations
+
+import math
+from statistics import median
+from typing import TYPE_CHECKING
+
+from devices.measurement.measurement import Measurement
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from latency_db.models.network_model import NetworkModel
+    from latency_db.tables.table import LatencyTable
+    from pipeline.tables.exchange import Difference
+    from pipeline.tables.prediction import Prediction
+    from pipeline.tables.transfer import Transferred
+    from pipeline.tables.validation import Verified
+
+
+def table_line(model: NetworkModel) -> str:
+    """A table with its model in one line."""
+    table: LatencyTable = model.table
+    failed = f", {len(table.failed)} cannot run" if table.failed else ""
+    interval = f"within {model.upper_factor - 1:.1%} at {model.coverage:.0%} coverage"
+    fitted = f"from {model.fitted_networks} measured"
+    return f"{table.target}: {len(table.rows)} blocks{failed}; networks {interval}, {fitted}"
+
+
+def verified_text(verified: Verified) -> str:
+    """A short table of figures, one line per predictor."""
+    rows = {
+        "model": verified.model,
+        "as measured": verified.as_measured,
+        **verified.baselines,
+        "noise ceiling": verified.ceiling,
+    }
+    width = max(14, *map(len, rows))
+    lines = [
+        f"{verified.target}: {len(verified.networks)} networks that the model had not seen",
+        f"{'':{width}} {'in 5 %':>7} {'in 10 %':>8} {'MAPE':>7} {'Spearman':>9} {'covered':>8}",
+    ]
+    for name, each in rows.items():
+        covered = "" if each.covered is None else f"{each.covered:.0%}"
+        lines.append(
+            f"{name:{width}} {each.within_5_percent:7.0%} {each.within_10_percent:8.0%} {each.mape:7.2%} "
+            f"{each.spearman:9.4f} {covered:>8}"
+        )
+    if verified.model.coverage is not None:
+        lines.append(f"intervals claim {verified.model.coverage:.0%}")
+    if verified.invalid:
+        lines.append(f"{verified.invalid} left out: no valid measurement")
+    if verified.infeasible:
+        lines.append(f"{verified.infeasible} drawn and not measured: a block cannot run there")
+    return "\n".join(lines)
+
+
+def shown_text(model: NetworkModel, blocks: dict[str, str]) -> str:
+    """Every block of a table, the slowest first, what cannot run, and a summary."""
+    table = model.table
+    lines = [
+        f"{row.value_ns / 1e6:9.4f} ms  {blocks.get(name, name)}"
+        for name, row in sorted(table.rows.items(), key=lambda each: -each[1].value_ns)
+    ]
+    lines += [
+        f"cannot run    {blocks.get(name, name)}: {reason.code}: {reason.detail}"
+        for name, reason in table.failed.items()
+    ]
+    return "\n".join([*lines, table_line(model)])
+
+
+def difference_text(found: Difference) -> str:
+    """What differs between two tables: keys, blocks, latencies."""
+    lines = list(found.key or ("measured under one key",))
+    alone = f"{len(found.only_first)} only in the first, {len(found.only_second)} only in the second"
+    lines.append(f"{found.shared} blocks in both, {alone}")
+    if found.median_ratio is not None:
+        ranks = "undefined" if found.spearman is None else f"{found.spearman:.4f}"
+        lines.append(
+            f"second over first: median {found.median_ratio:.3f}x, from {found.smallest_ratio:.3f}x to "
+            f"{found.largest_ratio:.3f}x; Spearman {ranks}; {len(found.beyond)} beyond their intervals"
+        )
+    return "\n".join(lines)
+
+
+def predictions_text(model: NetworkModel, predictions: Iterable[Prediction]) -> str:
+    """Every network with its estimate, or with why it has none, and the table."""
+    lines = []
+    for each in predictions:
+        if not each.obstacles:
+            lines.append(f"{each.estimate}  {each.architecture}")
+            continue
+        reasons = [f"{block}: {model.table.failed[block.identity].code}" for block in each.obstacles]
+        lines.append(f"cannot run  {each.architecture}: {'; '.join(reasons)}")
+    return "\n".join([*lines, table_line(model)])
+
+
+def transferred_text(transferred: Transferred, blocks: dict[str, str]) -> str:
+    """Every block, what was measured before what is estimated, then a summary."""
+    return "\n".join([*_block_lines(transferred, blocks), *_summary_lines(transferred)])
+
+
+def _block_lines(transferred: Transferred, blocks: dict[str, str]) -> Iterator[str]:
+    model = transferred.model
+    for name, row in sorted(model.measured.items(), key=lambda each: -each[1].value_ns):
+        yield f"measured   {row.value_ns / 1e6:9.4f} ms {'':20} {blocks[name]}"
+    for name, reason in model.failed.items():
+        yield f"cannot run {'':33} {blocks[name]}: {reason.code}: {reason.detail}"
+    for name, estimate in sorted(model.estimated.items(), key=lambda each: -each[1].value_ns):
+        interval = f"[{estimate.low_ns / 1e6:.4f}, {estimate.high_ns / 1e6:.4f}]"
+        yield f"estimated {f'~{estimate.value_ns / 1e6:.4f}':>10} ms {interval:20} {blocks[name]}"
+    for block in transferred.unknown:
+        yield f"unknown    {'':33} {block}: it ran on no source"
+
+
+def _summary_lines(transferred: Transferred) -> Iterator[str]:
+    model = transferred.model
+    yield f"{model.target} from {', '.join(map(str, model.sources))}"
+    for what, samples in (("blocks", transferred.blocks), ("networks", transferred.networks)):
+        failed = sum(not isinstance(sample.outcome, Measurement) for sample in samples)
+        yield f"measured {len(samples) - failed} {what}" + (f", {failed} cannot run" if failed else "")
+    if model.estimated:
+        width = median(each.high_ns / each.value_ns - 1 for each in model.estimated.values())
+        claim = f"{next(iter(model.estimated.values())).coverage:.0%} coverage"
+        yield f"estimated {len(model.estimated)} blocks, half of them within {width:.1%} at {claim}"
+    interval = f"within {model.upper_factor - 1:.1%} at {model.coverage:.0%} coverage"
+    yield f"estimated networks {interval}, from {model.fitted_networks} measured"
+    values_ms = sorted(each.value_ns / 1e6 for _, each in transferred.others if math.isfinite(each.value_ns))
+    if values_ms:
+        yield f"{len(values_ms)} random ones: ~{values_ms[0]:.4f} ms to ~{values_ms[-1]:.4f} ms"

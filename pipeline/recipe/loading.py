@@ -1,0 +1,227 @@
+"""The recipe: everything a run is asked to do, read from TOML and checked before anything starts."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from pipeline.data.config import DataConfig
+from pipeline.distill.settings import TrainingSettings
+from pipeline.errors import RecipeError
+from pipeline.recipe.sections import (
+    DnaConfig,
+    ExportConfig,
+    MeasureConfig,
+    SearchConfig,
+    Section,
+    TargetConfig,
+    VerifyConfig,
+)
+from pipeline.spaces.mobile.config import SpaceConfig
+from pipeline.teachers.config import TeacherConfig
+
+Method = Literal["search", "akd", "dna"]
+
+_DEFAULTS: dict[str, dict[str, Any]] = {"akd": {"strategy": "policy", "reevaluated": 5, "finalists": 3}}
+"""Keys of ``[search]`` that a method sets where the recipe does not."""
+
+
+class Recipe(Section):
+    """A whole run. Relative paths are taken from the recipe's own folder."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    method: Method = "search"
+    seed: int = Field(default=0, ge=0)
+    data: DataConfig
+    teacher: tuple[TeacherConfig, ...] = Field(min_length=1)
+    space: SpaceConfig | None = None
+    target: tuple[TargetConfig, ...] = Field(min_length=1)
+    measure: MeasureConfig = MeasureConfig()
+    search: SearchConfig = SearchConfig()
+    dna: DnaConfig = DnaConfig()
+    distil: TrainingSettings = TrainingSettings()
+    export: ExportConfig = ExportConfig()
+    verify: VerifyConfig = VerifyConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_the_method(cls, document: Any) -> Any:
+        search = document.get("search", {}) if isinstance(document, Mapping) else None
+        if not isinstance(search, Mapping):
+            return document
+        return {**document, "search": {**_DEFAULTS.get(str(document.get("method")), {}), **search}}
+
+    @model_validator(mode="after")
+    def _targets_differ(self) -> Recipe:
+        names = [target.name for target in self.target]
+        if len(set(names)) != len(names):
+            raise ValueError(f"target names must differ, got {names}")
+        return self
+
+
+EMBEDDED = ("quickstart", "quickstart-akd", "quickstart-dna", "fashion-mnist", "cifar10")
+
+
+def load_recipe(source: str | None, overrides: Sequence[str] = ()) -> tuple[Recipe, str]:
+    """Read a recipe file, or an embedded recipe by its name (``quickstart`` if none is given).
+
+    Args:
+        source: path of a TOML file, or one of ``EMBEDDED``.
+        overrides: ``key=value`` with dotted keys; ``target.0.budget=0.5x``, ``target.*.budget=0.5x``. Values
+            are TOML where they parse as TOML and text otherwise.
+
+    Returns:
+        The recipe, and its text for provenance (overrides appended as comments).
+
+    Raises:
+        RecipeError: the file cannot be read, or a key or value is wrong; names the nearest valid key.
+    """
+    name = source or "quickstart"
+    if name in EMBEDDED:
+        text, base = embedded_text(name), Path.cwd()
+    else:
+        text, base = _read(Path(name)), Path(name).absolute().parent
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(
+            f"the recipe {name} is not valid TOML", why=str(error), fix="mend that line"
+        ) from error
+    for override in overrides:
+        _apply(document, override)
+    recipe = parse_recipe(document, base)
+    notes = "".join(f"# --set {override}\n" for override in overrides)
+    return recipe, text + (f"\n{notes}" if notes else "")
+
+
+def embedded_text(name: str) -> str:
+    """Text of an embedded recipe, one of ``EMBEDDED``."""
+    return resources.files("pipeline").joinpath("recipes", f"{name}.toml").read_text("utf-8")
+
+
+def parse_recipe(document: Mapping[str, Any], base: Path) -> Recipe:
+    """Check a recipe given as a dictionary; relative paths are taken from ``base``.
+
+    Raises:
+        RecipeError: all wrong keys and values in one message, each with its remedy.
+    """
+    problems = _unknown_keys(document, Recipe, "")
+    if problems:
+        raise RecipeError(
+            "the recipe has keys that do not exist",
+            why="\n     ".join(problems),
+            fix="correct or remove them; docs/recipes.md lists every key",
+        )
+    try:
+        return Recipe.model_validate(document, context={"base": base})
+    except ValidationError as error:
+        lines = [_explain(dict(detail)) for detail in error.errors()]
+        raise RecipeError(
+            "the recipe is not valid",
+            why="\n     ".join(lines),
+            fix="correct these values; docs/recipes.md lists every key with its type",
+        ) from error
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except OSError as error:
+        near = difflib.get_close_matches(str(path), EMBEDDED, n=1)
+        hint = f"; did you mean the embedded recipe '{near[0]}'?" if near else ""
+        raise RecipeError(
+            f"the recipe {path} cannot be read",
+            why=error.strerror or str(error),
+            fix=f"give the path of a .toml file, or one of {', '.join(EMBEDDED)}{hint}",
+        ) from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"the recipe {path} is not UTF-8 text", why=str(error)) from error
+
+
+def _apply(document: dict[str, Any], override: str) -> None:
+    key, separator, raw = override.partition("=")
+    if not separator or not key.strip():
+        raise RecipeError(f"--set {override} has no value", fix="write --set key=value")
+    try:
+        value = tomllib.loads(f"value = {raw}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = raw
+    *parents, last = key.strip().split(".")
+    for holder in _holders(document, parents, override):
+        _assign(holder, last, value, override)
+
+
+def _holders(node: Any, parents: Sequence[str], override: str) -> list[Any]:
+    if not parents:
+        return [node]
+    first, *rest = parents
+    if isinstance(node, list):
+        chosen = node if first == "*" else [node[_index(node, first, override)]]
+        return [holder for item in chosen for holder in _holders(item, rest, override)]
+    if not isinstance(node, dict):
+        raise RecipeError(f"--set {override}: '{first}' lies below a plain value", fix="shorten the key")
+    return _holders(node.setdefault(first, {}), rest, override)
+
+
+def _assign(holder: Any, last: str, value: Any, override: str) -> None:
+    if isinstance(holder, list):
+        holder[_index(holder, last, override)] = value
+    elif isinstance(holder, dict):
+        # A budget replaces the other form of it: the two exclude each other.
+        for other in {"budget": ("budget_ms",), "budget_ms": ("budget",)}.get(last, ()):
+            holder.pop(other, None)
+        holder[last] = value
+    else:
+        raise RecipeError(f"--set {override}: the key lies below a plain value", fix="shorten the key")
+
+
+def _index(items: list[Any], text: str, override: str) -> int:
+    if text.isdigit() and int(text) < len(items):
+        return int(text)
+    raise RecipeError(
+        f"--set {override}: '{text}' is not a position in a list of {len(items)}",
+        fix=f"use 0 to {len(items) - 1}, or * for all",
+    )
+
+
+def _unknown_keys(document: Any, model: type[BaseModel], where: str) -> list[str]:
+    if not isinstance(document, Mapping):
+        return []
+    problems = []
+    for key, value in document.items():
+        if key not in model.model_fields:
+            near = difflib.get_close_matches(key, model.model_fields, n=1, cutoff=0.5)
+            hint = f"; did you mean '{where}{near[0]}'?" if near else ""
+            problems.append(f"'{where}{key}' is not a key{hint} (valid: {', '.join(model.model_fields)})")
+            continue
+        for inner in _models_in(model.model_fields[key].annotation):
+            items = value if isinstance(value, list) else [value]
+            for position, item in enumerate(items):
+                step = f"{where}{key}.{position}." if isinstance(value, list) else f"{where}{key}."
+                problems += _unknown_keys(item, inner, step)
+    return problems
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    """The pydantic models inside an annotation such as ``tuple[Model, ...]`` or ``Model | None``."""
+    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
+        return [annotation] if issubclass(annotation, BaseModel) else []
+    return [model for part in typing.get_args(annotation) for model in _models_in(part)]
+
+
+def _explain(detail: dict[str, Any]) -> str:
+    where = ".".join(str(part) for part in detail["loc"]) or "recipe"
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    if detail["type"] == "missing":
+        return f"{where} is missing"
+    given = detail.get("input")
+    shown = f" (got {given!r})" if isinstance(given, str | int | float | bool) else ""
+    return f"{where}: {message[0].lower()}{message[1:]}{shown}"

@@ -1,0 +1,95 @@
+"""The tables of a recipe, apart from those that data, teachers, spaces and training define themselves."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from devices.target import Target
+from pipeline.budget import Budget
+from pipeline.distill.settings import TrainingSettings
+from pipeline.methods.dna.settings import DnaSettings
+from pipeline.spaces.dna.config import DnaSpaceConfig
+
+
+class Section(BaseModel):
+    """Refuses keys that it does not know, and does not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TargetConfig(Section):
+    """One target and its budget: ``budget = "0.6x"`` of the reference network, or ``budget_ms = 1.5``."""
+
+    name: str
+    budget: str | None = None
+    budget_ms: float | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _canonical(cls, name: str) -> str:
+        return str(Target.parse(name))
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> TargetConfig:
+        if (self.budget is None) == (self.budget_ms is None):
+            raise ValueError("give exactly one of budget (such as '0.6x') and budget_ms (such as 1.5)")
+        self.limit()
+        return self
+
+    def target(self) -> Target:
+        """The parsed target."""
+        return Target.parse(self.name)
+
+    def limit(self) -> Budget:
+        """The parsed budget."""
+        return Budget.parse(self.budget if self.budget is not None else f"{self.budget_ms}ms")
+
+
+class SearchConfig(Section):
+    """How students are searched: who proposes, how they are evaluated, when they are measured."""
+
+    strategy: Literal["random", "evolution", "nsga2", "policy", "predictor"] = "evolution"
+    evaluations: int = Field(default=24, ge=1)
+    population: int = Field(default=8, ge=2)
+    tournament: int = Field(default=3, ge=1)
+    algorithm: Literal["ppo", "reinforce"] = "ppo"
+    exponent: float = Field(default=-0.07, le=0, allow_inf_nan=False)
+    reward: Literal["distilled", "labels"] = "distilled"
+    train_limit: int | None = Field(default=None, ge=2)
+    training: TrainingSettings = TrainingSettings(epochs=3, patience=3)
+    reevaluated: int = Field(default=0, ge=0)
+    finalists: int = Field(default=1, ge=1)
+    measure_every: int = Field(default=10, ge=1)
+    rounds: int = Field(default=2, ge=1)
+
+
+class MeasureConfig(Section):
+    """How block tables and whole-network latencies are measured; docs/measuring.md explains the protocol."""
+
+    launches: int = Field(default=5, ge=3)
+    calibration_networks: int = Field(default=10, ge=6)
+
+
+class ExportConfig(Section):
+    """Parity of exported models with torch: largest absolute difference of the logits on real inputs."""
+
+    tolerance: float = Field(default=1e-4, gt=0)
+    samples: int = Field(default=32, ge=1)
+
+
+class VerifyConfig(Section):
+    """Verification on the target: how many candidates may be tried, and launches per measurement."""
+
+    candidates: int = Field(default=3, ge=1)
+    launches: int = Field(default=9, ge=6)
+
+
+class DnaConfig(Section):
+    """Method ``dna``: where the teacher is cut, the space, and how blocks are trained and evaluated."""
+
+    cuts: tuple[str, ...] | None = Field(default=None, min_length=2)
+    space: DnaSpaceConfig | None = None
+    training: DnaSettings = DnaSettings()
+    workers: int = Field(default=1, ge=1)

@@ -1,0 +1,154 @@
+"""Latency budgets on a space: who is within them, who is nearest, and how to draw from within."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+
+from latency_db.estimate import Estimate
+from pipeline.errors import BudgetError
+from pipeline.search.base import LatencyModel
+from pipeline.search.budgets.extremes import reach
+from pipeline.search.budgets.feasibility import Feasibility, TargetRange
+from pipeline.spaces.base import Architecture, SearchSpace, canonical
+
+_BATCH = 4096
+_DRAWS = 10
+
+
+class Constraints:
+    """A latency limit on each of one or several targets.
+
+    An architecture is within the budgets if the upper end of its estimate is, on every target.
+
+    Args:
+        space: what is searched.
+        models: latency model per target; targets without a limit are left out of account.
+        limits_ns: latency limit per target.
+
+    Raises:
+        ValueError: there is no limit, one is not finite and above zero, or one has no model.
+    """
+
+    def __init__(
+        self, space: SearchSpace, models: Mapping[str, LatencyModel], limits_ns: Mapping[str, float]
+    ) -> None:
+        if not limits_ns:
+            raise ValueError("a search needs a limit on at least one target")
+        for target, limit in limits_ns.items():
+            if target not in models:
+                raise ValueError(f"the limit on {target} has no latency model")
+            if not 0 < limit < math.inf:
+                raise ValueError(f"the limit of {limit} ns on {target} is not finite and above zero")
+        self.space = space
+        self.limits_ns = dict(limits_ns)
+        self.models = {target: models[target] for target in limits_ns}
+
+    def estimates(self, architecture: Architecture) -> dict[str, Estimate]:
+        """The architecture's latency per target."""
+        return {target: model.estimate([architecture])[0] for target, model in self.models.items()}
+
+    def feasible(self, architecture: Architecture) -> bool:
+        """Whether the upper end of the estimate is within every limit."""
+        return all(
+            model.estimate([architecture])[0].high_ns / self.limits_ns[target] <= 1
+            for target, model in self.models.items()
+        )
+
+    def ratios(self, architecture: Architecture) -> list[float]:
+        """The upper end of the estimate divided by the limit, per target."""
+        estimates = self.estimates(architecture)
+        return [estimates[target].high_ns / limit for target, limit in self.limits_ns.items()]
+
+    @cached_property
+    def certificate(self) -> Feasibility:
+        """What the space can reach; computed once.
+
+        Raises:
+            BudgetError: no member that was found runs on all targets, because of blocks that failed there.
+        """
+        found = reach(self.space, self.models, self.limits_ns)
+        if found is None:
+            raise BudgetError(
+                f"No network of the space runs on all of {', '.join(self.models)}",
+                why="every network has a block that could not be exported or run on one of them",
+                fix="see the table for the reasons of the failed blocks, or change the space's choices",
+            )
+        ranges = tuple(
+            TargetRange(
+                target,
+                self.limits_ns[target],
+                found.fastest[target],
+                model.estimate([found.fastest[target]])[0],
+                found.slowest[target],
+                model.estimate([found.slowest[target]])[0],
+            )
+            for target, model in self.models.items()
+        )
+        ratio = max(self.ratios(found.anchor))
+        estimates = tuple(self.estimates(found.anchor).values())
+        return Feasibility(ranges, found.anchor, estimates, ratio, found.least_ratio, found.exact)
+
+    def draw(self, generator: random.Random) -> Architecture:
+        """Draw uniformly from the members within the budgets; after ``_DRAWS`` draws from beyond, ``repair``.
+
+        Raises:
+            BudgetError: no member is known to keep the budgets.
+        """
+        self.certificate.require_reachable()
+        for _ in range(_DRAWS):
+            drawn = self.space.sample(generator)
+            if self.feasible(drawn):
+                return drawn
+        return self.repair(drawn, generator)
+
+    def repair(self, architecture: Architecture, generator: random.Random) -> Architecture:
+        """The architecture, with as many decisions as needed, in random order, set to the anchor's.
+
+        Found by bisection: with the last of them as it was, it would not fit.
+
+        Raises:
+            BudgetError: no member is known to keep the budgets.
+        """
+        self.certificate.require_reachable()
+        if self.feasible(architecture):
+            return architecture
+        anchor = self.certificate.anchor
+        names = [name for name, choice in architecture.choices if choice != anchor[name]]
+        generator.shuffle(names)
+
+        def changed(count: int) -> Architecture:
+            result = architecture
+            for name in names[:count]:
+                result = result.with_choice(name, anchor[name])
+            return canonical(self.space, result)
+
+        beyond, within, repaired = 0, len(names), anchor
+        while within - beyond > 1:
+            middle = (beyond + within) // 2
+            found = changed(middle)
+            if self.feasible(found):
+                within, repaired = middle, found
+            else:
+                beyond = middle
+        return repaired
+
+    @cached_property
+    def members(self) -> tuple[Architecture, ...]:
+        """Every architecture within the budgets, in a fixed order; goes through the whole space, once."""
+        within: list[Architecture] = []
+        batch: list[Architecture] = []
+        for member in self.space.members():
+            batch.append(member)
+            if len(batch) == _BATCH:
+                within += self._within(batch)
+                batch = []
+        return (*within, *self._within(batch))
+
+    def _within(self, architectures: Sequence[Architecture]) -> list[Architecture]:
+        for target, limit in self.limits_ns.items():
+            estimates = self.models[target].estimate(architectures)
+            architectures = [a for a, e in zip(architectures, estimates, strict=True) if e.high_ns <= limit]
+        return list(architectures)

@@ -1,0 +1,65 @@
+"""Evaluates an architecture by a short training: with a teacher (as AKD, 1911.09074) or labels alone."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from devices.digests import value_digest
+from pipeline.data.base import Dataset
+from pipeline.distill.settings import TrainingSettings
+from pipeline.distill.targets import SoftTargets
+from pipeline.distill.training import fit
+from pipeline.search.base import Evaluator, Score
+from pipeline.spaces.base import Architecture, Space
+
+
+@dataclass(frozen=True)
+class DistillationEvaluator:
+    """Validation accuracy after a short distillation from fresh weights, or training with labels alone.
+
+    Weights and order of batches follow from ``seed`` and the architecture alone, so a score does not depend
+    on which architectures were evaluated before. Torch's global generator is left as it was.
+    """
+
+    space: Space
+    dataset: Dataset
+    targets: SoftTargets | None
+    settings: TrainingSettings
+    seed: int
+
+    def evaluate(self, architecture: Architecture) -> Score:
+        """Accuracy in 0..1 with its binomial standard error over the validation slice.
+
+        Raises:
+            TrainingDiverged: the loss became NaN or infinite.
+        """
+        seed = int(value_digest([self.seed, architecture.identity])[:8], 16)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            student = self.space.build(architecture)
+            result = fit(student, self.dataset, self.settings, seed=seed, targets=self.targets)
+        share = result.best_validation_accuracy
+        return Score(share, math.sqrt(share * (1 - share) / len(self.dataset.validation)))
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Evaluators of rising fidelity as one; it evaluates by the first. A ``LeveledEvaluator``."""
+
+    evaluators: tuple[Evaluator, ...]
+
+    @property
+    def levels(self) -> int:
+        """How many there are."""
+        return len(self.evaluators)
+
+    def at(self, level: int) -> Evaluator:
+        """The evaluator of one fidelity."""
+        return self.evaluators[level]
+
+    def evaluate(self, architecture: Architecture) -> Score:
+        """By the first evaluator."""
+        return self.evaluators[0].evaluate(architecture)

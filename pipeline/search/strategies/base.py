@@ -1,0 +1,129 @@
+"""What strategies within budgets share: no architecture is asked twice, and the state is JSON."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+from devices.digests import value_digest
+from pipeline.errors import WorkFolderError
+from pipeline.search.base import Score, SearchExhausted
+from pipeline.search.budgets.constraints import Constraints
+from pipeline.search.budgets.extremes import ENUMERATION_LIMIT
+from pipeline.spaces.base import Architecture, architecture_of
+
+TRIES = 100
+
+
+class ConstrainedStrategy(ABC):
+    """Base of strategies that propose within ``constraints``; a subclass writes ``proposals`` and may learn.
+
+    A new architecture is looked for among ``TRIES`` proposals, then, in a space of at most
+    ``ENUMERATION_LIMIT`` architectures, among all that are left.
+
+    Raises:
+        BudgetError: no member of the space is known to keep the budgets.
+    """
+
+    def __init__(self, constraints: Constraints, seed: int) -> None:
+        constraints.certificate.require_reachable()
+        self.constraints = constraints
+        self.generator = random.Random(seed)
+        self._asked: dict[Architecture, None] = {}
+        self._unanswered: deque[Architecture] = deque()
+
+    @abstractmethod
+    def proposals(self) -> Iterator[Architecture]:
+        """Endless proposals within the budgets, best first; the first that is new is taken."""
+
+    def learn(self, architecture: Architecture, score: Score) -> None:  # noqa: B027 (a hook, not a duty)
+        """Take in one score."""
+
+    def learned(self) -> dict[str, Any]:
+        """What ``learn`` took in, as JSON."""
+        return {}
+
+    def relearn(self, learned: dict[str, Any]) -> None:  # noqa: B027 (a hook, not a duty)
+        """Continue from what ``learned`` returned."""
+
+    def ask(self) -> Architecture:
+        """The next architecture to evaluate, within every budget and never asked before.
+
+        Raises:
+            SearchExhausted: nothing new is left.
+        """
+        tried = itertools.islice(self.proposals(), TRIES)
+        architecture = next((proposal for proposal in tried if proposal not in self._asked), None)
+        if architecture is None:
+            architecture = self._any_left()
+        self._asked[architecture] = None
+        self._unanswered.append(architecture)
+        return architecture
+
+    def tell(self, architecture: Architecture, score: Score | None) -> None:
+        """Report a score, or None for a failure.
+
+        Raises:
+            ValueError: the architecture is not the one that the same ask gave, or the score is not finite.
+        """
+        if not self._unanswered or self._unanswered[0] != architecture:
+            told = len(self._asked) - len(self._unanswered)
+            raise ValueError(f"tell {told + 1} does not answer ask {told + 1}")
+        if score is not None and not math.isfinite(score.value):
+            raise ValueError(f"the score is {score.value}; a failure is told as None")
+        self._unanswered.popleft()
+        if score is not None:
+            self.learn(architecture, score)
+
+    def state(self) -> dict[str, Any]:
+        """JSON state from which ``restore`` continues exactly."""
+        version, internal, gauss_next = self.generator.getstate()
+        return {
+            "of": self._identity(),
+            "generator": [version, list(internal), gauss_next],
+            "asked": [to_pairs(architecture) for architecture in self._asked],
+            "unanswered": len(self._unanswered),
+            "learned": self.learned(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue from a state that ``state`` returned.
+
+        Raises:
+            WorkFolderError: it is the state of another kind of strategy, over other decisions, or of a policy
+                with other settings.
+        """
+        if state.get("of") != self._identity():
+            raise WorkFolderError(
+                "The saved state belongs to another search",
+                why="another kind of strategy saved it, or the space or its settings are others now",
+                fix="restore it with the strategy, the space and the settings of that search, or begin anew",
+            )
+        version, internal, gauss_next = state["generator"]
+        self.generator.setstate((version, tuple(internal), gauss_next))
+        asked = [architecture_of(self.constraints.space, pairs) for pairs in state["asked"]]
+        self._asked = dict.fromkeys(asked)
+        self._unanswered = deque(asked[len(asked) - state["unanswered"] :])
+        self.relearn(state["learned"])
+
+    def _identity(self) -> list[str]:
+        """The kind of strategy, and a digest of the decisions."""
+        decisions = [[each.name, list(each.choices)] for each in self.constraints.space.decisions]
+        return [type(self).__name__, value_digest(decisions)]
+
+    def _any_left(self) -> Architecture:
+        if self.constraints.space.count() <= ENUMERATION_LIMIT:
+            left = [member for member in self.constraints.members if member not in self._asked]
+            if left:
+                return self.generator.choice(left)
+        raise SearchExhausted(f"all architectures within the budgets were asked ({len(self._asked)})")
+
+
+def to_pairs(architecture: Architecture) -> list[list[Any]]:
+    """The choices as JSON; ``architecture_of`` reads them."""
+    return [list(pair) for pair in architecture.choices]

@@ -1,0 +1,193 @@
+"""A table's model against networks that it has not seen, and against what repeated measurements can reach."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from devices.measurement.measurement import Measurement
+from devices.target import Target
+from latency_db.errors import EstimateError
+from latency_db.estimate import Estimate
+from latency_db.models.accuracy import Accuracy, accuracy, straight_line
+from latency_db.models.features import network_properties
+from pipeline.spaces.base import Architecture, Space
+from pipeline.tables.building import (
+    Built,
+    block_names,
+    distinct_architectures,
+    is_valid,
+    measure_networks,
+    runs,
+)
+from pipeline.tables.request import Bench
+
+FEWEST = 3
+
+
+@dataclass(frozen=True)
+class VerifiedNetwork:
+    """A network that the model had not seen: what was predicted, measured, and measured once more.
+
+    Attributes:
+        architecture: as text.
+        predicted: corrected to the table's canary.
+        measured_ns: as measured.
+        repeated_ns: as measured the second time.
+        pace: the canary's latency meanwhile over that of the table; 1 where there is no canary.
+        repeated_pace: the same of the second time.
+    """
+
+    architecture: str
+    predicted: Estimate
+    measured_ns: float
+    repeated_ns: float
+    pace: float
+    repeated_pace: float
+
+    @property
+    def corrected_ns(self) -> float:
+        """The first measurement corrected to the table's canary."""
+        return self.measured_ns / self.pace
+
+    @property
+    def repeated_corrected_ns(self) -> float:
+        """The second measurement corrected to the table's canary."""
+        return self.repeated_ns / self.repeated_pace
+
+
+@dataclass(frozen=True)
+class Verified:
+    """How the estimates of a target met fresh measurements.
+
+    Attributes:
+        target: as text.
+        model: the estimates against the measurements, these brought to the table's pace.
+        as_measured: the same with the measurements as they are, so with the machine's drift since the table.
+        ceiling: the first measurements as predictions of the second ones, both corrected to the table's
+            canary.
+        baselines: by name: ``plain sum`` of the blocks, ``sum and line`` (fitted on the networks of the
+            model), ``macs and line``.
+        networks: one by one.
+        invalid: networks without two valid measurements, left out.
+        infeasible: networks with a block that cannot run, not measured.
+    """
+
+    target: str
+    model: Accuracy
+    as_measured: Accuracy
+    ceiling: Accuracy
+    baselines: dict[str, Accuracy]
+    networks: tuple[VerifiedNetwork, ...]
+    invalid: int
+    infeasible: int
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON, latencies in nanoseconds."""
+        return {
+            "target": self.target,
+            "model": self.model.to_json(),
+            "as_measured": self.as_measured.to_json(),
+            "ceiling": self.ceiling.to_json(),
+            "baselines": {name: each.to_json() for name, each in self.baselines.items()},
+            "invalid": self.invalid,
+            "infeasible": self.infeasible,
+            "networks": [
+                {
+                    "architecture": each.architecture,
+                    "predicted_ns": each.predicted.value_ns,
+                    "low_ns": each.predicted.low_ns,
+                    "high_ns": each.predicted.high_ns,
+                    "measured_ns": each.measured_ns,
+                    "repeated_ns": each.repeated_ns,
+                    "pace": each.pace,
+                    "repeated_pace": each.repeated_pace,
+                }
+                for each in self.networks
+            ],
+        }
+
+
+def verify(
+    space: Space, target: Target, built: Built, bench: Bench, *, count: int, seed: int = 1
+) -> Verified:
+    """Measure ``count`` random networks that the model has not seen, twice, and compare.
+
+    The same seed draws the same networks, and what is stored of their first measurements is taken from there.
+
+    Raises:
+        EstimateError: the space has too few other networks, or too few could be measured.
+    """
+    fresh: list[Architecture] = []
+    infeasible = 0
+    for network in distinct_architectures(space, seed):
+        if len(fresh) == count:
+            break
+        if network in built.architectures:
+            continue
+        if runs(space, built.table, network):
+            fresh.append(network)
+        else:
+            infeasible += 1
+    estimates = built.model.estimate([block_names(space, network) for network in fresh])
+    first = measure_networks(space, fresh, target, bench)
+    second = measure_networks(space, fresh, target, bench, again=True)
+    networks = tuple(
+        VerifiedNetwork(
+            str(network),
+            estimate,
+            one.latency.value_ns,
+            other.latency.value_ns,
+            built.table.slowdown(one.canary_ns),
+            built.table.slowdown(other.canary_ns),
+        )
+        for network, estimate, one, other in zip(fresh, estimates, first, second, strict=True)
+        if isinstance(one, Measurement)
+        and isinstance(other, Measurement)
+        and is_valid(one)
+        and is_valid(other)
+    )
+    if len(networks) < FEWEST:
+        raise EstimateError(
+            f"only {len(networks)} networks could be compared on {target}",
+            why=f"{len(fresh)} were drawn that the model has not seen; the others have no valid measurement",
+            fix="leave the device to the measurement alone and run again, or verify in a larger space",
+        )
+    measured = [each.corrected_ns for each in networks]
+    predicted = [each.predicted.value_ns for each in networks]
+    intervals = [(each.predicted.low_ns, each.predicted.high_ns) for each in networks]
+    kept = {each.architecture for each in networks}
+    names = [block_names(space, network) for network in fresh if str(network) in kept]
+    return Verified(
+        str(target),
+        accuracy(measured, predicted, intervals, built.model.coverage),
+        accuracy([each.measured_ns for each in networks], predicted, intervals, built.model.coverage),
+        accuracy([each.repeated_corrected_ns for each in networks], measured),
+        _baselines(space, built, names, measured),
+        networks,
+        len(fresh) - len(networks),
+        infeasible,
+    )
+
+
+def _baselines(
+    space: Space, built: Built, names: list[list[str]], measured: list[float]
+) -> dict[str, Accuracy]:
+    table = built.table
+    seen = [block_names(space, network) for network, _ in built.networks]
+    seen_ns = [latency for _, latency in built.networks]
+    sums, seen_sums = (network_properties(table, each)[:, 0].tolist() for each in (names, seen))
+    found = {"plain sum": accuracy(measured, sums)}
+    features = {"sum and line": (sums, seen_sums)}
+    if len(table.traits) == len(table.rows) + len(table.failed):
+        features["macs and line"] = (
+            [math.fsum(table.traits[name].macs for name in network) for network in names],
+            [math.fsum(table.traits[name].macs for name in network) for network in seen],
+        )
+    for name, (values, seen_values) in features.items():
+        slope, offset = straight_line(seen_values, seen_ns)
+        predicted = [slope * value + offset for value in values]
+        if min(predicted) > 0:
+            found[name] = accuracy(measured, predicted)
+    return found
