@@ -19,6 +19,17 @@ from devices.runtimes.base import Call, Identify, Measure, describe_end
 from devices.runtimes.native.shell import identify_device, read_conditions
 from devices.target import Target
 
+__all__ = [
+    "CANARIES",
+    "LOCK_WAIT_S",
+    "SMOKE",
+    "DeviceReport",
+    "Problem",
+    "RuntimeReport",
+    "check_device",
+    "describe_device",
+]
+
 LOCK_WAIT_S = 60.0
 _ANSWER_S = 60.0
 _RUNTIME_S = 180.0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+__all__ = ["LatheError", "MeasurementError", "TargetError"]
+
 
 class LatheError(Exception):
     """Base of every error that a user can mend.

@@ -26,9 +26,11 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from devices.errors import MeasurementError
 from devices.measurement.measurement import Measurement, MeasurementFailure
-from devices.measuring.compare import Comparison
+from devices.measuring.comparison import Comparison
 from devices.requests.operations import OperationProfile
 from devices.requests.sustained import SustainedRun
+
+__all__ = ["FORMAT", "MAX_BYTES", "VERSION", "Entry", "Result", "ResultFile", "Results", "read_results"]
 
 FORMAT = "lathe-results"
 VERSION = 2

@@ -10,6 +10,8 @@ from typing import Self
 
 from devices.errors import TargetError
 
+__all__ = ["PRECISIONS", "Target"]
+
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"

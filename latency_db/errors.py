@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from devices.errors import LatheError
 
+__all__ = ["EstimateError", "StoreError"]
+
 
 class StoreError(LatheError):
     """A database that cannot be opened, read or written, or has another schema."""

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 
 from devices.digests import file_digest
 from devices.errors import MeasurementError
-from devices.measurement.measurement import (
+from devices.measurement import (
     Measurement,
     MeasurementFailure,
     MeasuringProtocol,
@@ -22,8 +22,8 @@ from devices.measurement.measurement import (
     Verdict,
     paired_ratio,
 )
-from devices.measuring.batch import Job, measure
-from devices.requests.predict import predict
+from devices.measuring import Job, measure
+from devices.requests import predict
 from devices.target import Target
 from pipeline.budget import Budget
 from pipeline.data.base import Preprocessing, Split

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from latency_db.store.store import open_store
+from latency_db.store import open_store
 from pipeline.progress import Reporter
 from pipeline.recipe.loading import Recipe
 from pipeline.stages.context import Context

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from latency_db.models.accuracy import accuracy
+from latency_db.models.accuracy import accuracy_of
 
 pytest.importorskip("matplotlib", reason="the figures need matplotlib: pip install 'lathe-deploy[dev]'")
 
@@ -37,7 +37,7 @@ def document() -> dict[str, Any]:
     """A result of three networks, one of them outside its interval."""
     measured, predicted = [1e6 / 3, 2e6, 4e6], [0.33e6, 2.1e6, 4.01e6]
     intervals = [(value * 0.97, value * 1.03) for value in predicted]
-    figures = accuracy(measured, predicted, intervals, 0.9).to_json()
+    figures = accuracy_of(measured, predicted, intervals, 0.9).to_json()
     return {
         "input": "32x32",
         "target": "host/litert:fp32@1",
@@ -47,8 +47,8 @@ def document() -> dict[str, Any]:
         "build_s": 12.34567891,
         "model": figures,
         "as_measured": figures,
-        "ceiling": {**accuracy(measured, measured).to_json(), "spearman": None},
-        "baselines": {"plain sum": accuracy(measured, [3.0 * each for each in measured]).to_json()},
+        "ceiling": {**accuracy_of(measured, measured).to_json(), "spearman": None},
+        "baselines": {"plain sum": accuracy_of(measured, [3.0 * each for each in measured]).to_json()},
         "invalid": 0,
         "infeasible": 0,
         "architectures_per_s": 15_500_000,
@@ -142,5 +142,5 @@ def test_kept_figures_follow_from_the_kept_networks(result: Any, paced: bool) ->
     model = result.document["model" if paced else "as_measured"]
     low, high, predicted = map(result.column, ("low", "high", "predicted"))
     intervals = list(zip(low, high, strict=True))
-    found = accuracy(result.measured(paced=paced), predicted, intervals, model["coverage"])
+    found = accuracy_of(result.measured(paced=paced), predicted, intervals, model["coverage"])
     assert found.to_json() == pytest.approx(model, rel=2e-4)

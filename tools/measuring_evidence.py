@@ -59,8 +59,8 @@ def collect(folder: Path, launches: int) -> None:
     sys.path.insert(0, str(ROOT / "tools" / "bench"))
     from models import make_models
 
-    from devices.measurement.measurement import Measurement, MeasuringProtocol
-    from devices.measuring.batch import Job, measure
+    from devices.measurement import Measurement, MeasuringProtocol
+    from devices.measuring import Job, measure
     from devices.target import Target
 
     files = make_models(folder / "models")

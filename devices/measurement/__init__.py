@@ -1,0 +1,39 @@
+"""What a measurement is: launches with raw samples, conditions, a verdict, and the protocol behind them."""
+
+from devices.measurement.measurement import (
+    Conditions,
+    DeviceIdentity,
+    Launch,
+    Measurement,
+    MeasurementFailure,
+    MeasuringProtocol,
+    Outcome,
+    Placement,
+    Ratio,
+    Reason,
+    RuntimeIdentity,
+    Verdict,
+    paired_ratio,
+)
+from devices.measurement.percentiles import pooled_ns
+from devices.measurement.statistics import Interval, launch_interval, quantile
+
+__all__ = [
+    "Conditions",
+    "DeviceIdentity",
+    "Interval",
+    "Launch",
+    "Measurement",
+    "MeasurementFailure",
+    "MeasuringProtocol",
+    "Outcome",
+    "Placement",
+    "Ratio",
+    "Reason",
+    "RuntimeIdentity",
+    "Verdict",
+    "launch_interval",
+    "paired_ratio",
+    "pooled_ns",
+    "quantile",
+]

@@ -24,7 +24,7 @@ from devices.measurement.measurement import (
 )
 from devices.measurement.verdict import judge, mark, settled
 from devices.measuring.launch import Job, Launcher, Tally
-from devices.measuring.probe import identify, probe
+from devices.measuring.probing import identify, probe
 from devices.target import Target
 
 __all__ = ["Job", "measure", "probe"]

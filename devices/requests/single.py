@@ -12,7 +12,7 @@ from devices.errors import MeasurementError
 from devices.inventory.devices import connected, runtime_of
 from devices.locking.lock import device_lock
 from devices.measurement.measurement import DeviceIdentity, MeasuringProtocol, Reason, RuntimeIdentity
-from devices.measuring.probe import identify
+from devices.measuring.probing import identify
 from devices.runtimes.base import Call, Event, ProfileOperations, Reply, Sustain, describe_end
 from devices.target import Target
 

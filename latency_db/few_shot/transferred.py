@@ -9,8 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from devices.measurement.measurement import Reason
-from devices.measurement.statistics import Interval
+from devices.measurement import Interval, Reason
 from devices.target import Target
 from latency_db.errors import EstimateError
 from latency_db.estimate import Estimate

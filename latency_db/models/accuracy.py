@@ -41,7 +41,7 @@ class Accuracy:
         }
 
 
-def accuracy(
+def accuracy_of(
     measured_ns: Sequence[float],
     predicted_ns: Sequence[float],
     intervals_ns: Sequence[tuple[float, float]] | None = None,

@@ -13,9 +13,9 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from latency_db.published.latencies import BATCH
 from latency_db.published.readers import UNITS, Batch, Published, latency_column
 from latency_db.published.screening import Cells
+from latency_db.store.published import BATCH
 
 _MOST_COLUMNS = 1_000
 """A row is in memory as a whole, and each column of an array in Fortran order takes a stream of its own."""

@@ -27,10 +27,10 @@ from pathlib import Path
 from devices.digests import file_digest
 from latency_db.errors import StoreError
 from latency_db.published.arrays import read_arrays
-from latency_db.published.latencies import Evidence, Page, Source, add_evidence, devices_of
 from latency_db.published.readers import UNITS, Published, Reader
 from latency_db.published.screening import Cells, Finding, Screening
 from latency_db.published.text import read_csv, read_yaml
+from latency_db.store.published import Evidence, Page, Source, add_evidence, devices_of
 from latency_db.store.store import Store
 
 Progress = Callable[[int, int], None]

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from latency_db.published.latencies import Flag
+from latency_db.store.published import Flag
 
 FAILED_SHARE = 0.2
 """A network that takes less than this share of its device's median did not run, or not whole."""

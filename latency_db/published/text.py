@@ -16,9 +16,9 @@ from typing import Any, BinaryIO, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from latency_db.published.latencies import BATCH
 from latency_db.published.readers import UNITS, Batch, Published, latency_column
 from latency_db.published.screening import Cells
+from latency_db.store.published import BATCH
 
 _NO_VALUE = ("", "none", "null", "na", "n/a")
 

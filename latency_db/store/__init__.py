@@ -1,0 +1,29 @@
+"""Measurements kept for ever, found again by content: the database, its schema, and ways in and out."""
+
+from latency_db.store.contents import PublishedTable, info
+from latency_db.store.exchange import export_evidence, export_file, import_file
+from latency_db.store.keys import Key, Workload, kind_of_device
+from latency_db.store.maintenance import check, clear, merge
+from latency_db.store.published import evidence_rows
+from latency_db.store.reading import Filter, Record, records
+from latency_db.store.store import Store, open_store
+
+__all__ = [
+    "Filter",
+    "Key",
+    "PublishedTable",
+    "Record",
+    "Store",
+    "Workload",
+    "check",
+    "clear",
+    "evidence_rows",
+    "export_evidence",
+    "export_file",
+    "import_file",
+    "info",
+    "kind_of_device",
+    "merge",
+    "open_store",
+    "records",
+]

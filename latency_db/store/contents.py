@@ -9,9 +9,9 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select, text
 
-from latency_db.published.latencies import sources
 from latency_db.store.database import shown, sqlite_file, transact
 from latency_db.store.opening import backups_of
+from latency_db.store.published import sources
 from latency_db.store.schema import PARTS, SCHEMA_VERSION, devices, evidence, evidence_series, measurements
 from latency_db.store.store import Store
 

@@ -19,8 +19,8 @@ from typing import Any
 
 from devices.digests import canonical_json, value_digest
 from latency_db.errors import StoreError
-from latency_db.published.latencies import evidence_rows
-from latency_db.store.records import BATCH, Filter, Record, records
+from latency_db.store.published import evidence_rows
+from latency_db.store.reading import BATCH, Filter, Record, records
 from latency_db.store.row_files import Columns, read_rows, write_rows
 from latency_db.store.rows import FAILED, packed, unpacked
 from latency_db.store.schema import PARTS

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from devices.digests import value_digest
-from devices.measurement.measurement import DeviceIdentity, MeasuringProtocol, RuntimeIdentity
+from devices.measurement import DeviceIdentity, MeasuringProtocol, RuntimeIdentity
 
 
 @dataclass(frozen=True)

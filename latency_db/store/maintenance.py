@@ -13,10 +13,10 @@ from sqlalchemy import Connection, delete, exists, func, select, text
 
 from devices.digests import value_digest
 from latency_db.errors import StoreError
-from latency_db.published.latencies import evidence_pages, put_evidence, sources
 from latency_db.store.database import fetch, sqlite_file, sqlite_path, transact
 from latency_db.store.opening import backups_of, read_version
-from latency_db.store.records import Record, records
+from latency_db.store.published import evidence_pages, put_evidence, sources
+from latency_db.store.reading import Record, records
 from latency_db.store.schema import (
     KEPT_FOR_EVER,
     PARTS,

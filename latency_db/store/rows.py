@@ -20,7 +20,7 @@ from uuid import uuid4
 from pydantic import TypeAdapter, ValidationError
 
 from devices.digests import value_digest
-from devices.measurement.measurement import (
+from devices.measurement import (
     DeviceIdentity,
     Launch,
     Measurement,

@@ -93,7 +93,7 @@ evidence_sources = Table(
     metadata,
     Column("digest", String, primary_key=True),
     Column("name", String, nullable=False),
-    Column("content", JSON, nullable=False),  # latency_db.published.latencies.Source
+    Column("content", JSON, nullable=False),  # latency_db.store.published.Source
     Column("imported_at", String, nullable=False),
 )
 

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Engine, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
-from devices.measurement.measurement import (
+from devices.measurement import (
     DeviceIdentity,
     Measurement,
     MeasuringProtocol,

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from devices.measurement.measurement import (
+from devices.measurement import (
     DeviceIdentity,
     Measurement,
     MeasurementFailure,
@@ -23,7 +23,7 @@ from devices.target import Target
 from latency_db.store.keys import Key, Workload
 
 if TYPE_CHECKING:
-    from devices.measuring.batch import Job
+    from devices.measuring import Job
     from latency_db.store.store import Store
 
 BATCH = 64
@@ -164,7 +164,7 @@ def _exported(
     batch: Sequence[Workload], exporter: Exporter, target: str, keep: Callable[[str, Outcome], None]
 ) -> list[Job]:
     """Export a batch: jobs for what became a file; what did not is kept as a failure."""
-    from devices.measuring.batch import Job
+    from devices.measuring import Job
 
     artifacts = exporter(batch)
     left_out = [workload.description for workload in batch if workload.identity not in artifacts]

@@ -15,7 +15,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from devices.digests import file_digest
-from devices.measurement.measurement import MeasuringProtocol, Outcome, Reason
+from devices.measurement import MeasuringProtocol, Outcome, Reason
 from devices.target import Target
 from latency_db.errors import StoreError
 from latency_db.store.keys import Workload

@@ -9,8 +9,9 @@ from functools import cached_property
 from statistics import median
 from typing import Any, Self
 
-from devices.measurement.measurement import (
+from devices.measurement import (
     DeviceIdentity,
+    Interval,
     Measurement,
     MeasurementFailure,
     MeasuringProtocol,
@@ -19,7 +20,6 @@ from devices.measurement.measurement import (
     RuntimeIdentity,
     Verdict,
 )
-from devices.measurement.statistics import Interval
 from devices.target import Target
 from latency_db.errors import EstimateError
 from latency_db.store.keys import kind_of_device

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from devices.digests import value_digest
-from devices.measurement.measurement import Verdict
+from devices.measurement import Verdict
 from devices.target import Target
 from pipeline.data.base import Preprocessing
 

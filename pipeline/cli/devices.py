@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from devices.check import DeviceReport, RuntimeReport
-    from devices.inventory.devices import Device
-    from devices.locking.lock import LockState
+    from devices.inventory import Device
+    from devices.locking import LockState
 
 devices_app = typer.Typer(
     help="Devices: which there are, whether they can be measured on, how to add one.",
@@ -35,7 +35,7 @@ def list_devices(json_output: Json = False) -> None:
     that the environment variable LATHE_DEVICES names), and of devices.toml in the current folder, which goes
     first.
     """
-    from devices.inventory.devices import known_devices
+    from devices.inventory import known_devices
 
     devices = known_devices()
     if json_output:
@@ -65,7 +65,7 @@ def check(
     be measured on, the exit code is 6. The times of the small model are no measurements.
     """
     from devices.check import check_device
-    from devices.inventory.devices import known_devices
+    from devices.inventory import known_devices
 
     if all_devices and names:
         raise typer.BadParameter("give names or --all, not both")
@@ -129,7 +129,7 @@ def add(
     json_output: Json = False,
 ) -> None:
     """Add a device to devices.toml; nothing else in the file changes, and the device is not contacted yet."""
-    from devices.inventory.devices_file import project_file, user_file, write_device
+    from devices.inventory import project_file, user_file, write_device
 
     table: dict[str, Any] = {"connection": _kind(ssh, adb, address, python)}
     given = {
@@ -161,7 +161,7 @@ def describe(name: Name, json_output: Json = False) -> None:
     No model is run; see check for that. When the device cannot be reached, the exit code is 6.
     """
     from devices.check import describe_device
-    from devices.inventory.devices import find_device
+    from devices.inventory import find_device
 
     device = find_device(name)
     report = describe_device(name)

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from importlib import metadata, util
 from pathlib import Path
 
-from devices.inventory.devices import HOST
+from devices.inventory import HOST
 from devices.target import Target
 from pipeline.errors import ExportError
 from pipeline.export import onnx_graph

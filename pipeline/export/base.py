@@ -10,7 +10,7 @@ from typing import Literal, Self
 from devices.digests import value_digest
 from devices.errors import TargetError
 from devices.target import Target
-from latency_db.store.keys import Workload
+from latency_db.store import Workload
 from pipeline.errors import ExportError
 from pipeline.spaces.base import Architecture, Block
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from torch import nn
 
-from devices.measurement.measurement import Reason
+from devices.measurement import Reason
 from pipeline.errors import ExportError
 from pipeline.export.base import Format, exporter_versions
 from pipeline.export.conversion import Shape, convert

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from devices.requests.predict import predict
+from devices.requests import predict
 from devices.target import Target
 from pipeline.errors import ParityError
 from pipeline.export.base import Format

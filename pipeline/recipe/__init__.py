@@ -1,0 +1,1 @@
+"""The recipe: everything a run is asked to do."""

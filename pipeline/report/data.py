@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from devices.measurement.statistics import Interval
+from devices.measurement import Interval
 from latency_db.estimate import Estimate
 from pipeline.acceptance import TargetVerdict
 

@@ -9,7 +9,7 @@ import string
 from collections.abc import Iterable
 from pathlib import Path
 
-from devices.measurement.statistics import Interval
+from devices.measurement import Interval
 from latency_db.estimate import Estimate
 from pipeline.report.data import ReportData, TargetReport
 from pipeline.report.figures import (

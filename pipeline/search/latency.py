@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from latency_db.errors import EstimateError
 from latency_db.estimate import Estimate
-from latency_db.models.network_model import NetworkModel
+from latency_db.models import NetworkModel
 from pipeline.spaces.base import Architecture, Block, Space
 
 _NAMED = 5

@@ -11,9 +11,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from devices.measurement.measurement import DeviceIdentity, MeasuringProtocol, RuntimeIdentity
+from devices.measurement import DeviceIdentity, MeasuringProtocol, RuntimeIdentity
 from devices.target import Target
-from latency_db.store.store import Store
+from latency_db.store import Store
 from pipeline.budget import Budget
 from pipeline.export.base import student_format
 from pipeline.progress import Reporter
@@ -48,7 +48,7 @@ class Context:
         Raises:
             TargetError: a target is unknown or its runtime is not installed.
         """
-        from devices.measuring.batch import probe
+        from devices.measuring import probe
 
         return {target: probe(target) for target in self.budgets}
 

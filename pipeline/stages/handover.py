@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from devices.digests import file_digest
-from devices.measurement.statistics import Interval
+from devices.measurement import Interval
 from devices.target import Target
 from latency_db.estimate import Estimate
 from pipeline.bundle import BundleContent, TargetContent, read_bundle, write_bundle

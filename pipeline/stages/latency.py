@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from devices.measurement.measurement import Measurement, MeasurementFailure, Outcome, Verdict
+from devices.measurement import Measurement, MeasurementFailure, Outcome, Verdict
 from devices.target import Target
 from latency_db.errors import EstimateError
-from latency_db.models.network_model import MIN_NETWORKS, NetworkModel
-from latency_db.tables.table import LatencyTable
+from latency_db.models import MIN_NETWORKS, NetworkModel
+from latency_db.tables import LatencyTable
 from pipeline.errors import BudgetError
 from pipeline.export.base import block_workload, exporter_identity, format_of
 from pipeline.search.budgets.feasibility import Feasibility

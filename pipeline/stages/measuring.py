@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from devices.measurement.measurement import MeasuringProtocol, Outcome, Reason
+from devices.measurement import MeasuringProtocol, Outcome, Reason
 from devices.target import Target
-from latency_db.store.keys import Workload
-from latency_db.store.store import Store
-from latency_db.tables.outcomes import measured, stored
+from latency_db.store import Store, Workload
+from latency_db.tables import measured, stored
 from pipeline.export.base import Format, format_of
 from pipeline.progress import Reporter
 

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from devices.measurement.measurement import Measurement, Outcome, Verdict
-from devices.measurement.statistics import Interval
+from devices.measurement import Interval, Measurement, Outcome, Verdict
 from devices.target import Target
 from latency_db.estimate import Estimate
 from pipeline.export.base import format_of, network_workload

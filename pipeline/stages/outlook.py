@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from latency_db.estimate import Estimate
-from latency_db.models.network_model import NetworkModel
-from latency_db.tables.table import LatencyTable
+from latency_db.models import NetworkModel
+from latency_db.tables import LatencyTable
 from pipeline.search.budgets.constraints import Constraints
 from pipeline.search.latency import TableLatencyModel
 from pipeline.search.rewards import SoftReward

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from latency_db.estimate import Estimate
-from latency_db.models.network_model import NetworkModel
+from latency_db.models import NetworkModel
 from pipeline.search.base import Evaluator, LeveledEvaluator, Score
 from pipeline.search.journal import Candidate
 from pipeline.search.rewards import hard_reward

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from devices.digests import file_digest
-from devices.measurement.measurement import Verdict
+from devices.measurement import Verdict
 from devices.target import Target
 from pipeline.acceptance import TargetVerdict, verify_artifact
 from pipeline.compile import Artifact, compile_artifact

@@ -6,9 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from devices.measurement.measurement import Measurement, Outcome
-from devices.measurement.statistics import Interval
-from latency_db.store.keys import Workload
+from devices.measurement import Interval, Measurement, Outcome
+from latency_db.store import Workload
 from pipeline.export.base import Format, exporter_identity
 from pipeline.stages.measuring import Part, Shape
 from pipeline.stages.space import Task

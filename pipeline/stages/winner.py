@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from devices.measurement.measurement import Verdict
+from devices.measurement import Verdict
 from pipeline.acceptance import TargetVerdict
 from pipeline.budget import Budget
 from pipeline.spaces.base import Architecture

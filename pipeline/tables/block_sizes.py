@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from latency_db.tables.table import BlockTraits
+from latency_db.tables import BlockTraits
 from pipeline.spaces.base import Block
 from pipeline.spaces.cost import block_cost
 

@@ -9,13 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from devices.measurement.measurement import Measurement, Outcome, Verdict
+from devices.measurement import Measurement, Outcome, Verdict
 from devices.target import Target
 from latency_db.errors import EstimateError
-from latency_db.models.calibration import is_random, order, spread
-from latency_db.models.network_model import NetworkModel
-from latency_db.tables.outcomes import stored
-from latency_db.tables.table import LatencyTable
+from latency_db.models import NetworkModel, is_random, order, spread
+from latency_db.tables import LatencyTable, stored
 from pipeline.export.base import Format, block_workload, format_of, network_workload
 from pipeline.spaces.base import Architecture, Block, Space
 from pipeline.stages.measuring import Part, measure_parts
@@ -85,8 +83,8 @@ def load(space: Space, target: Target, bench: Bench) -> Built:
     """
     table, missing = load_table(space, target, bench)
     if missing:
-        from devices.measuring.batch import probe
-        from latency_db.store.keys import Key
+        from devices.measuring import probe
+        from latency_db.store import Key
 
         key = Key.of(block_workload(missing[0], format_of(target)), *probe(target), bench.protocol)
         raise EstimateError(

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from latency_db.tables.table import BlockTraits
+from latency_db.tables import BlockTraits
 from pipeline.spaces.base import Block
 from pipeline.tables.block_sizes import traits_of
 

@@ -11,10 +11,10 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from devices.measurement.measurement import Measurement
+from devices.measurement import Measurement
 from latency_db.errors import EstimateError
 from latency_db.estimate import Estimate
-from latency_db.few_shot.transferred import TransferredModel
+from latency_db.few_shot import TransferredModel
 from pipeline.spaces.base import Architecture, Block
 from pipeline.tables.documents import Content, Document
 from pipeline.tables.transfer import Sample, Transferred

@@ -11,9 +11,8 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from latency_db.errors import EstimateError
-from latency_db.models.accuracy import spearman
-from latency_db.models.network_model import NetworkModel
-from latency_db.tables.table import LatencyTable
+from latency_db.models import NetworkModel, spearman
+from latency_db.tables import LatencyTable
 from pipeline.tables.documents import Content, Document
 
 _TABLE = Document("lathe-table", 1, "a latency table", "lathe table export", TypeAdapter(NetworkModel))

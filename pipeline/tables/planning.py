@@ -5,9 +5,9 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from devices.measurement.measurement import MeasuringProtocol
+from devices.measurement import MeasuringProtocol
 from devices.target import Target
-from latency_db.tables.package import Manifest, write_package
+from latency_db.tables import Manifest, write_package
 from pipeline.export.base import format_of
 from pipeline.progress import Reporter
 from pipeline.spaces.base import Space

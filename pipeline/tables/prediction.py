@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from latency_db.estimate import Estimate
-from latency_db.models.network_model import NetworkModel
+from latency_db.models import NetworkModel
 from pipeline.errors import RecipeError
 from pipeline.spaces.base import Architecture, Block, Space, architecture_of, check_architecture
 from pipeline.tables.building import block_names, distinct_architectures

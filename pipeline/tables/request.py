@@ -13,9 +13,9 @@ from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 
-from devices.measurement.measurement import MeasuringProtocol
+from devices.measurement import MeasuringProtocol
 from latency_db.errors import EstimateError
-from latency_db.store.store import Store
+from latency_db.store import Store
 from pipeline.errors import RecipeError
 from pipeline.progress import Reporter
 from pipeline.spaces.base import Space

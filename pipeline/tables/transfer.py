@@ -10,16 +10,13 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from devices.measurement.measurement import Measurement, MeasurementFailure, Outcome
+from devices.measurement import Measurement, MeasurementFailure, Outcome
 from devices.target import Target
 from latency_db.errors import EstimateError
 from latency_db.estimate import Estimate
-from latency_db.few_shot.transfer import Transfer
-from latency_db.few_shot.transferred import TransferredModel
-from latency_db.models.calibration import is_random
-from latency_db.models.network_model import NetworkModel
-from latency_db.tables.outcomes import stored
-from latency_db.tables.table import TableKey
+from latency_db.few_shot import Transfer, TransferredModel
+from latency_db.models import NetworkModel, is_random
+from latency_db.tables import TableKey, stored
 from pipeline.export.base import format_of
 from pipeline.spaces.base import Architecture, Block, Space
 from pipeline.stages.measuring import measure_parts

@@ -6,10 +6,9 @@ import math
 from collections.abc import Sequence
 from statistics import median
 
-from devices.measurement.measurement import Measurement
+from devices.measurement import Measurement
 from latency_db.errors import EstimateError
-from latency_db.models.accuracy import Accuracy, accuracy
-from latency_db.models.network_model import NetworkModel
+from latency_db.models import Accuracy, NetworkModel, accuracy_of
 from pipeline.spaces.base import Architecture, Space
 from pipeline.tables.building import block_names, distinct_architectures, is_valid, measure_networks
 from pipeline.tables.request import Bench
@@ -73,9 +72,9 @@ def check(
     intervals = [(each.predicted.low_ns, each.predicted.high_ns) for each in networks]
     return Verified(
         str(model.target),
-        accuracy(measured, predicted, intervals, model.coverage),
-        accuracy([each.measured_ns for each in networks], predicted, intervals, model.coverage),
-        accuracy([each.repeated_corrected_ns for each in networks], measured),
+        accuracy_of(measured, predicted, intervals, model.coverage),
+        accuracy_of([each.measured_ns for each in networks], predicted, intervals, model.coverage),
+        accuracy_of([each.repeated_corrected_ns for each in networks], measured),
         _scaled_sources(space, transferred, sources, compared, measured),
         tuple(networks),
         len(fresh) - len(networks),
@@ -105,5 +104,5 @@ def _scaled_sources(
         factor = median(latency / each.value_ns for (_, latency), each in zip(ran, seen, strict=True))
         predicted = [factor * each.value_ns for each in source.estimate(names)]
         if all(0 < value < math.inf for value in predicted):
-            found[f"{source.table.target} scaled"] = accuracy(measured_ns, predicted)
+            found[f"{source.table.target} scaled"] = accuracy_of(measured_ns, predicted)
     return found

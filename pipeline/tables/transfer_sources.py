@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from devices.measuring.batch import probe
+from devices.measuring import probe
 from devices.target import Target
 from latency_db.errors import EstimateError
-from latency_db.models.network_model import NetworkModel
-from latency_db.store.keys import kind_of_device
+from latency_db.models import NetworkModel
+from latency_db.store import kind_of_device
 from pipeline.spaces.base import Space
 from pipeline.tables.building import load
 from pipeline.tables.exchange import read_table, table_file

@@ -6,12 +6,11 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from devices.measurement.measurement import Measurement
+from devices.measurement import Measurement
 from devices.target import Target
 from latency_db.errors import EstimateError
 from latency_db.estimate import Estimate
-from latency_db.models.accuracy import Accuracy, accuracy, straight_line
-from latency_db.models.features import network_properties
+from latency_db.models import Accuracy, accuracy_of, network_properties, straight_line
 from pipeline.spaces.base import Architecture, Space
 from pipeline.tables.building import (
     Built,
@@ -161,9 +160,9 @@ def verify(
     names = [block_names(space, network) for network in fresh if str(network) in kept]
     return Verified(
         str(target),
-        accuracy(measured, predicted, intervals, built.model.coverage),
-        accuracy([each.measured_ns for each in networks], predicted, intervals, built.model.coverage),
-        accuracy([each.repeated_corrected_ns for each in networks], measured),
+        accuracy_of(measured, predicted, intervals, built.model.coverage),
+        accuracy_of([each.measured_ns for each in networks], predicted, intervals, built.model.coverage),
+        accuracy_of([each.repeated_corrected_ns for each in networks], measured),
         _baselines(space, built, names, measured),
         networks,
         len(fresh) - len(networks),
@@ -178,7 +177,7 @@ def _baselines(
     seen = [block_names(space, network) for network, _ in built.networks]
     seen_ns = [latency for _, latency in built.networks]
     sums, seen_sums = (network_properties(table, each)[:, 0].tolist() for each in (names, seen))
-    found = {"plain sum": accuracy(measured, sums)}
+    found = {"plain sum": accuracy_of(measured, sums)}
     features = {"sum and line": (sums, seen_sums)}
     if len(table.traits) == len(table.rows) + len(table.failed):
         features["macs and line"] = (
@@ -189,5 +188,5 @@ def _baselines(
         slope, offset = straight_line(seen_values, seen_ns)
         predicted = [slope * value + offset for value in values]
         if min(predicted) > 0:
-            found[name] = accuracy(measured, predicted)
+            found[name] = accuracy_of(measured, predicted)
     return found

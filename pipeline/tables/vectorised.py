@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from latency_db.models.network_model import NetworkModel
+from latency_db.models import NetworkModel
 from pipeline.spaces.base import Architecture, Block, Choice, Space, architecture_of
 
 LARGEST_GROUP = 200_000

@@ -1,0 +1,1 @@
+"""The work folder: results of stages, found again by content."""

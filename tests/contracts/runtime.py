@@ -19,9 +19,9 @@ from devices.connections import Connection, LocalConnection
 from devices.errors import MeasurementError, TargetError
 from devices.measurement.measurement import Measurement, MeasurementFailure, MeasuringProtocol
 from devices.measuring.batch import Job, measure
-from devices.measuring.probe import identify
+from devices.measuring.probing import identify
 from devices.requests.operations import profile_operations
-from devices.requests.predict import predict
+from devices.requests.prediction import predict
 from devices.runtimes import AgentRuntime, Runtime, find_runtime
 from devices.target import PRECISIONS, Target
 

@@ -24,7 +24,7 @@ from devices.errors import TargetError
 from devices.inventory.devices import find_device
 from devices.measurement.measurement import Measurement, MeasurementFailure
 from devices.measuring.batch import Job, measure, probe
-from devices.requests.predict import predict
+from devices.requests.prediction import predict
 from devices.target import Target
 
 pytestmark = pytest.mark.slow

@@ -11,7 +11,7 @@ from made_up import made_up_measurement
 import devices.result_file
 from devices.errors import MeasurementError
 from devices.measurement.measurement import Measurement, MeasurementFailure, Reason
-from devices.measuring.compare import Comparison
+from devices.measuring.comparison import Comparison
 from devices.requests.operations import OperationProfile
 from devices.requests.sustained import SustainedRun
 from devices.result_file import VERSION, Entry, ResultFile, read_results

@@ -24,7 +24,7 @@ from devices.inventory.devices import runtime_of
 from devices.measurement.conditions import conditions_from_json
 from devices.measurement.measurement import Measurement, MeasurementFailure, MeasuringProtocol
 from devices.measuring.batch import Job, measure
-from devices.measuring.probe import identify
+from devices.measuring.probing import identify
 from devices.runtimes import find_runtime
 from devices.runtimes.base import Call, Identify, Measure, Predict, ProfileOperations, Sustain
 from devices.runtimes.native.nvidia import parse_gpu_conditions
@@ -468,7 +468,7 @@ class TestOnGpu:
     def test_outputs_are_those_of_the_model(self, tiny_onnx, target):
         from tiny_models import INPUTS, tiny_reference
 
-        from devices.requests.predict import predict
+        from devices.requests.prediction import predict
 
         rows = np.random.default_rng(0).standard_normal((5, INPUTS), dtype=np.float32)
         np.testing.assert_allclose(

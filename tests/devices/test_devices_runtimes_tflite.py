@@ -20,7 +20,7 @@ from tiny_models import (
 from devices.connections import LocalConnection
 from devices.measurement.measurement import Measurement, MeasurementFailure, Placed
 from devices.measuring.batch import Job, measure
-from devices.measuring.probe import identify
+from devices.measuring.probing import identify
 from devices.runtimes.tflite_runtime import TFLITE_RUNTIME
 from devices.target import Target
 

@@ -25,9 +25,9 @@ from devices.connections import LocalConnection
 from devices.errors import LatheError
 from devices.measurement.measurement import Measurement, MeasurementFailure
 from devices.measuring.batch import Job, measure
-from devices.measuring.probe import identify
+from devices.measuring.probing import identify
 from devices.requests.operations import profile_operations
-from devices.requests.predict import predict
+from devices.requests.prediction import predict
 from devices.runtimes.torch import TORCH
 from devices.target import Target
 

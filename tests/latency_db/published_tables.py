@@ -9,7 +9,7 @@ import pytest
 
 from latency_db.errors import StoreError
 from latency_db.published.importers import import_table
-from latency_db.published.latencies import evidence_rows
+from latency_db.store.published import evidence_rows
 from latency_db.store.store import Store, open_store
 
 CSV = """block,in_h,stride,count,mean_ms,var

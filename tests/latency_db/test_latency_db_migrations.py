@@ -24,11 +24,11 @@ from sqlalchemy.exc import IntegrityError
 import latency_db.store.migrations
 from devices.measurement.measurement import Measurement, Verdict
 from latency_db.errors import StoreError
-from latency_db.published.latencies import evidence_rows
 from latency_db.store import schema
 from latency_db.store.keys import Key
 from latency_db.store.maintenance import check
 from latency_db.store.opening import backups_of, read_version
+from latency_db.store.published import evidence_rows
 from latency_db.store.rows import digest_of
 from latency_db.store.schema import SCHEMA_VERSION
 from latency_db.store.store import Store, open_store

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from latency_db.models.fitting import conformal_factor
-from latency_db.tables.outcomes import BATCH
+from latency_db.models import conformal_factor
+from latency_db.tables import BATCH
 
 KEPT = Path(__file__).resolve().parents[2] / "docs" / "results" / "own-device"
 FITTED = 36

@@ -22,9 +22,8 @@ from pathlib import Path
 
 from models import make_models
 
-from devices.measurement.measurement import Measurement, MeasuringProtocol, Verdict
-from devices.measurement.statistics import quantile
-from devices.measuring.batch import Job, measure
+from devices.measurement import Measurement, MeasuringProtocol, Verdict, quantile
+from devices.measuring import Job, measure
 from devices.target import Target
 
 MOVED = 0.05

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from latency_db.few_shot.predictor import DeviceBasis
+from latency_db.few_shot import DeviceBasis
 
 SHARED = Path(os.environ.get("LATHE_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
 COUNTS = (10, 20)

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from models import make_models
 
-from devices.measurement.measurement import Measurement, MeasuringProtocol
-from devices.measuring.batch import Job, measure
+from devices.measurement import Measurement, MeasuringProtocol
+from devices.measuring import Job, measure
 from devices.target import Target
 
 MODELS = ("c1", "c2", "c3", "c4", "c5", "c6")

@@ -25,10 +25,10 @@ from typing import Any
 
 import numpy as np
 
-from devices.measurement.measurement import MeasuringProtocol
+from devices.measurement import MeasuringProtocol
 from devices.target import Target
 from latency_db.errors import EstimateError
-from latency_db.store.store import open_store
+from latency_db.store import open_store
 from pipeline.progress import ConsoleReporter
 from pipeline.tables.building import Built, build
 from pipeline.tables.request import Bench, find_space

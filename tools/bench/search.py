@@ -15,10 +15,10 @@ import time
 import numpy as np
 import torch
 
-from devices.measurement.statistics import Interval
+from devices.measurement import Interval
 from devices.target import Target
-from latency_db.models.network_model import NetworkModel
-from latency_db.tables.table import LatencyTable
+from latency_db.models import NetworkModel
+from latency_db.tables import LatencyTable
 from pipeline.search.base import Score
 from pipeline.search.budgets.constraints import Constraints
 from pipeline.search.latency import TableLatencyModel

@@ -30,7 +30,7 @@ from pathlib import Path
 
 import numpy as np
 
-from devices.measurement.measurement import (
+from devices.measurement import (
     Conditions,
     DeviceIdentity,
     Launch,
@@ -40,10 +40,8 @@ from devices.measurement.measurement import (
     Verdict,
 )
 from latency_db.errors import StoreError
-from latency_db.published.importers import import_table
-from latency_db.store.contents import info
-from latency_db.store.keys import Key, Workload
-from latency_db.store.store import open_store
+from latency_db.published import import_table
+from latency_db.store import Key, Workload, info, open_store
 from pipeline.work.disk import write_atomically
 
 RUNTIME = RuntimeIdentity("onnxruntime", "1.20.0", "ab" * 32, "fp32", 1)

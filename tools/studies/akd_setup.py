@@ -6,12 +6,11 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from devices.measurement.measurement import MeasuringProtocol
-from devices.measurement.statistics import Interval
+from devices.measurement import Interval, MeasuringProtocol
 from devices.target import Target
-from latency_db.models.network_model import NetworkModel
-from latency_db.store.store import open_store
-from latency_db.tables.table import LatencyTable
+from latency_db.models import NetworkModel
+from latency_db.store import open_store
+from latency_db.tables import LatencyTable
 from pipeline.data.base import Dataset
 from pipeline.data.config import DataConfig
 from pipeline.data.loading import load

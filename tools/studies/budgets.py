@@ -28,10 +28,10 @@ import torch
 from budgets_page import write_page
 
 from devices.errors import LatheError, MeasurementError
-from devices.measurement.measurement import Verdict
+from devices.measurement import Verdict
 from devices.target import Target
-from latency_db.models.network_model import NetworkModel
-from latency_db.store.store import open_store
+from latency_db.models import NetworkModel
+from latency_db.store import open_store
 from pipeline.acceptance import judge, measure_artifact
 from pipeline.budget import Budget
 from pipeline.compile import compile_artifact

@@ -1,0 +1,1 @@
+"""Runtimes by their makers' command-line tools, for devices without Python."""

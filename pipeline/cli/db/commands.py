@@ -11,7 +11,7 @@ from pipeline.cli.db.rows import Db, Json, export, import_, query
 from pipeline.cli.output import print_json
 
 if TYPE_CHECKING:
-    from latency_db.store.contents import PublishedTable
+    from latency_db.store import PublishedTable
 
 db_app = typer.Typer(
     help="The latency database: what it holds, exchange with others, care.",
@@ -25,8 +25,7 @@ def show_info(db: Db = None, json_output: Json = False) -> None:
     """Show where the database is, and how much of what is in it."""
     from dataclasses import asdict
 
-    from latency_db.store.contents import info
-    from latency_db.store.store import open_store
+    from latency_db.store import info, open_store
 
     with open_store(db) as store:
         found = info(store)
@@ -62,8 +61,7 @@ def merge(
     from dataclasses import asdict
 
     from latency_db.errors import StoreError
-    from latency_db.store.maintenance import merge
-    from latency_db.store.store import open_store
+    from latency_db.store import merge, open_store
 
     with open_store(db) as store:
         merged = merge(store, other)
@@ -89,8 +87,7 @@ def check(db: Db = None, json_output: Json = False) -> None:
     from dataclasses import asdict
 
     from latency_db.errors import StoreError
-    from latency_db.store.maintenance import check
-    from latency_db.store.store import open_store
+    from latency_db.store import check, open_store
 
     with open_store(db) as store:
         found = check(store)
@@ -119,8 +116,7 @@ def gc(
     """Remove copies made before migrations and unused contents of keys; measurements are kept for ever."""
     from dataclasses import asdict
 
-    from latency_db.store.maintenance import clear
-    from latency_db.store.store import open_store
+    from latency_db.store import clear, open_store
 
     with open_store(db) as store:
         cleared = clear(store, rehearse=rehearse)

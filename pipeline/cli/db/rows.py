@@ -13,8 +13,7 @@ from pipeline.cli.output import print_json
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from latency_db.store.records import Filter, Record
-    from latency_db.store.store import Store
+    from latency_db.store import Filter, Record, Store
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 Db = Annotated[
@@ -57,9 +56,7 @@ def query(
 
     With --evidence list the latencies of published tables, which are no measurements of this database.
     """
-    from latency_db.published.latencies import evidence_rows
-    from latency_db.store.records import records
-    from latency_db.store.store import open_store
+    from latency_db.store import evidence_rows, open_store, records
 
     wanted = _filter(target, workload, verdict, since)
     _require_options_that_fit(evidence, device, target, verdict, since)
@@ -103,8 +100,7 @@ def export(
     """
     from pathlib import Path
 
-    from latency_db.store.exchange import export_evidence, export_file
-    from latency_db.store.store import open_store
+    from latency_db.store import export_evidence, export_file, open_store
 
     wanted = _filter(target, workload, verdict, since)
     _require_options_that_fit(evidence, device, target, verdict, since)
@@ -154,8 +150,7 @@ def import_(
     from dataclasses import asdict
     from pathlib import Path
 
-    from latency_db.store.exchange import import_file
-    from latency_db.store.store import open_store
+    from latency_db.store import import_file, open_store
 
     if not evidence and (device or unit or name):
         raise typer.BadParameter("--device, --unit and --name are of --evidence")
@@ -176,7 +171,7 @@ def _import_evidence(
     from dataclasses import asdict
     from math import ceil
 
-    from latency_db.published.importers import import_table
+    from latency_db.published import import_table
     from pipeline.progress import ConsoleReporter
 
     with ConsoleReporter().task(f"importing {file.name}", "MB") as advance:
@@ -206,7 +201,7 @@ def _require_options_that_fit(evidence: bool, device: str | None, *of_measuremen
 def _filter(target: str | None, workload: str | None, verdict: str | None, since: str | None) -> Filter:
     from datetime import UTC, datetime
 
-    from latency_db.store.records import Filter
+    from latency_db.store import Filter
 
     if verdict not in (None, "valid", "degraded", "invalid", "failed"):
         raise typer.BadParameter(f"{verdict} is none of valid, degraded, invalid and failed")

@@ -1,0 +1,1 @@
+"""``lathe profile`` and ``lathe compare``."""

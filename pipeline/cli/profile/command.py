@@ -12,13 +12,11 @@ from pathlib import Path
 import typer
 
 from devices.errors import LatheError, MeasurementError
-from devices.inventory.devices import connected, runtime_of
-from devices.measurement.measurement import Measurement, MeasurementFailure, MeasuringProtocol
-from devices.measuring.batch import Job, measure
-from devices.measuring.compare import LAUNCHES as COMPARE_LAUNCHES
-from devices.measuring.compare import compare
-from devices.requests.operations import profile_operations
-from devices.requests.sustained import sustain
+from devices.inventory import connected, runtime_of
+from devices.measurement import Measurement, MeasurementFailure, MeasuringProtocol
+from devices.measuring import LAUNCHES as COMPARE_LAUNCHES
+from devices.measuring import Job, compare, measure
+from devices.requests import profile_operations, sustain
 from devices.result_file import Entry, Result, ResultFile
 from devices.target import Target
 from pipeline.cli.output import print_json

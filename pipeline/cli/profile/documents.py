@@ -5,12 +5,18 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from devices.measurement.measurement import Measurement, MeasurementFailure, Outcome, Placement
-from devices.measurement.percentiles import pooled_ns
-from devices.measurement.statistics import Interval, launch_interval, quantile
-from devices.measuring.compare import Comparison
-from devices.requests.operations import OperationProfile
-from devices.requests.sustained import SustainedRun
+from devices.measurement import (
+    Interval,
+    Measurement,
+    MeasurementFailure,
+    Outcome,
+    Placement,
+    launch_interval,
+    pooled_ns,
+    quantile,
+)
+from devices.measuring import Comparison
+from devices.requests import OperationProfile, SustainedRun
 from devices.result_file import Entry
 
 PHASES = ("process_start_ns", "load_ns", "first_inference_ns")

@@ -10,12 +10,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from devices.measurement.measurement import Conditions, Measurement, MeasurementFailure, Reason, Verdict
-from devices.measurement.percentiles import pooled_ns
-from devices.measurement.statistics import Interval
-from devices.measuring.compare import Comparison
-from devices.requests.operations import OperationProfile
-from devices.requests.sustained import SustainedRun, Window
+from devices.measurement import (
+    Conditions,
+    Interval,
+    Measurement,
+    MeasurementFailure,
+    Reason,
+    Verdict,
+    pooled_ns,
+)
+from devices.measuring import Comparison
+from devices.requests import OperationProfile, SustainedRun, Window
 from devices.result_file import Entry
 from pipeline.cli.profile.documents import (
     copies_ns,

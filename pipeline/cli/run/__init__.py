@@ -1,0 +1,1 @@
+"""``lathe run``, ``search``, ``verify`` and ``recipes``."""

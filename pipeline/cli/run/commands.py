@@ -15,7 +15,7 @@ from pipeline.errors import RecipeError, VerificationError
 from pipeline.progress import ConsoleReporter
 
 if TYPE_CHECKING:
-    from devices.measurement.statistics import Interval
+    from devices.measurement import Interval
     from pipeline.bundle import TargetVerification
     from pipeline.run import RunResult
 

@@ -234,9 +234,9 @@ def measure(
     """
     from pathlib import Path
 
-    from devices.measurement.measurement import MeasurementFailure
-    from latency_db.store.store import open_store
-    from latency_db.tables.package import measure_package
+    from devices.measurement import MeasurementFailure
+    from latency_db.store import open_store
+    from latency_db.tables import measure_package
 
     (where,) = parsed([target])
     with open_store(db) as store, reporter().task(f"measuring {package} on {where}", "workloads") as advance:

@@ -14,7 +14,7 @@ import typer
 
 if TYPE_CHECKING:
     from devices.target import Target
-    from latency_db.models.network_model import NetworkModel
+    from latency_db.models import NetworkModel
     from pipeline.progress import Reporter
     from pipeline.spaces.base import Space
     from pipeline.tables.documents import Content
@@ -68,8 +68,8 @@ class BenchOptions:
     @contextmanager
     def opened(self) -> Iterator[Bench]:
         """The bench, while its database is open."""
-        from devices.measurement.measurement import MeasuringProtocol
-        from latency_db.store.store import open_store
+        from devices.measurement import MeasuringProtocol
+        from latency_db.store import open_store
         from pipeline.tables.request import Bench
 
         with open_store(self.db) as store:

@@ -59,10 +59,10 @@ def predict(
     [content] = named_tables([table], space_options, bench_options)
     model = content.model
     if wanted is not None:
-        from devices.measurement.measurement import MeasuringProtocol
-        from devices.measuring.batch import probe
+        from devices.measurement import MeasuringProtocol
+        from devices.measuring import probe
         from devices.target import Target
-        from latency_db.tables.table import TableKey
+        from latency_db.tables import TableKey
 
         protocol = MeasuringProtocol(launches=bench_options.launches)
         model.table.require_key(TableKey.of(*probe(Target.parse(wanted)), protocol))

@@ -6,13 +6,13 @@ import math
 from statistics import median
 from typing import TYPE_CHECKING
 
-from devices.measurement.measurement import Measurement
+from devices.measurement import Measurement
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from latency_db.models.network_model import NetworkModel
-    from latency_db.tables.table import LatencyTable
+    from latency_db.models import NetworkModel
+    from latency_db.tables import LatencyTable
     from pipeline.tables.exchange import Difference
     from pipeline.tables.prediction import Prediction
     from pipeline.tables.transfer import Transferred

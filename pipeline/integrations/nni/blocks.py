@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from latency_db.tables.table import BlockTraits
+from latency_db.tables import BlockTraits
 from pipeline.integrations.nni.errors import NniError
 from pipeline.integrations.nni.networks import Networks, Shape, check_output
 from pipeline.integrations.nni.recording import trace

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from functools import partial
 
-from devices.measurement.measurement import Measurement
-from devices.measuring.batch import probe
+from devices.measurement import Measurement
+from devices.measuring import probe
 from devices.target import Target
 from latency_db.errors import EstimateError
-from latency_db.models.calibration import is_random, spread
-from latency_db.models.network_model import MIN_NETWORKS, NetworkModel
-from latency_db.store.keys import Key, Workload
-from latency_db.tables.outcomes import stored
-from latency_db.tables.table import LatencyTable
+from latency_db.models import MIN_NETWORKS, NetworkModel, is_random, spread
+from latency_db.store import Key, Workload
+from latency_db.tables import LatencyTable, stored
 from pipeline.export.base import Format, exporter_identity, format_of
 from pipeline.integrations.nni.blocks import as_image, image_shape
 from pipeline.integrations.nni.errors import NniError

@@ -13,12 +13,12 @@ from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.profiler import ExpressionProfiler
 from torch import Tensor
 
-from devices.measurement.measurement import MeasuringProtocol
+from devices.measurement import MeasuringProtocol
 from devices.target import Target
 from latency_db.errors import EstimateError
 from latency_db.estimate import Estimate
-from latency_db.models.network_model import NetworkModel
-from latency_db.store.store import open_store
+from latency_db.models import NetworkModel
+from latency_db.store import open_store
 from pipeline.integrations.nni.building import load, measure
 from pipeline.integrations.nni.errors import NniError
 from pipeline.integrations.nni.space import BlockSpace

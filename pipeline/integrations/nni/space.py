@@ -10,8 +10,8 @@ import numpy as np
 from nni.nas.nn.pytorch import ModelSpace
 from torch import Tensor
 
-from latency_db.models.calibration import order
-from latency_db.tables.table import BlockTraits
+from latency_db.models import order
+from latency_db.tables import BlockTraits
 from pipeline.integrations.nni.blocks import UnitBlock, unit_block
 from pipeline.integrations.nni.errors import NniError
 from pipeline.integrations.nni.networks import Networks, Shape

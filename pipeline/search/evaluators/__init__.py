@@ -1,0 +1,1 @@
+"""What gives a candidate its score, and where that runs."""

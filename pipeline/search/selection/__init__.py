@@ -1,0 +1,1 @@
+"""The best choice of one option per stage under limits, exactly."""

@@ -1,0 +1,1 @@
+"""The space of DNA: blocks aligned with a teacher's."""

@@ -1,0 +1,1 @@
+"""The mobile space: inverted residuals and their kin, planned for an input size."""

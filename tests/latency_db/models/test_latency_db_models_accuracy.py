@@ -4,11 +4,11 @@ import math
 
 import pytest
 
-from latency_db.models.accuracy import accuracy, spearman, straight_line
+from latency_db.models.accuracy import accuracy_of, spearman, straight_line
 
 
 def test_accuracy_counts_shares_errors_and_covered_networks() -> None:
-    found = accuracy(
+    found = accuracy_of(
         [100, 100, 100, 200],
         [104, 92, 120, 200],
         [(90, 110), (90, 99), (110, 130), (150, 250)],
@@ -27,13 +27,13 @@ def test_spearman_is_of_ranks_and_shares_the_ranks_of_equal_values() -> None:
 
 
 def test_accuracy_has_null_for_a_correlation_that_is_undefined() -> None:
-    assert accuracy([1, 1], [1, 2]).to_json()["spearman"] is None
+    assert accuracy_of([1, 1], [1, 2]).to_json()["spearman"] is None
 
 
 @pytest.mark.parametrize("predicted", [[1.0], [0.0, 1.0], [math.nan, 1.0], [math.inf, 1.0]])
 def test_accuracy_refuses_what_is_no_latency(predicted: list[float]) -> None:
     with pytest.raises(ValueError, match="latencies"):
-        accuracy([1.0, 1.0], predicted)
+        accuracy_of([1.0, 1.0], predicted)
 
 
 def test_straight_line_finds_slope_and_offset() -> None:

@@ -31,7 +31,7 @@ from latency_db.errors import StoreError
 from latency_db.store import row_files, schema
 from latency_db.store.exchange import COLUMNS, Imported, export_file, import_file
 from latency_db.store.keys import Workload
-from latency_db.store.records import Filter
+from latency_db.store.reading import Filter
 from latency_db.store.store import Store, open_store
 
 SUFFIXES = (".parquet", ".csv", ".json")

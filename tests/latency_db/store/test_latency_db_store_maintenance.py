@@ -13,7 +13,9 @@ from sqlalchemy import text
 
 from devices.digests import value_digest
 from latency_db.errors import StoreError
-from latency_db.published.latencies import (
+from latency_db.store.maintenance import Merged, check, clear, merge
+from latency_db.store.opening import backups_of
+from latency_db.store.published import (
     Evidence,
     Page,
     Source,
@@ -22,8 +24,6 @@ from latency_db.published.latencies import (
     put_evidence,
     sources,
 )
-from latency_db.store.maintenance import Merged, check, clear, merge
-from latency_db.store.opening import backups_of
 from latency_db.store.store import Store, open_store
 
 OLD = Path(__file__).with_name("data") / "schema_1.db"

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from devices.requests.predict import predict
+from devices.requests.prediction import predict
 from devices.target import Target
 from pipeline.acceptance import in_layout
 from pipeline.bundle import BundleContent, read_bundle, write_bundle

@@ -19,7 +19,7 @@ import devices.measuring.batch
 import devices.runtimes
 from devices.errors import LatheError, MeasurementError, TargetError
 from devices.measurement.measurement import Measurement, MeasurementFailure
-from devices.measuring.compare import Comparison
+from devices.measuring.comparison import Comparison
 from devices.requests.operations import OperationProfile
 from devices.requests.sustained import SustainedRun
 from devices.result_file import read_results

@@ -14,7 +14,7 @@ from torch import nn
 
 from devices.digests import file_digest
 from devices.errors import TargetError
-from devices.requests.predict import predict
+from devices.requests.prediction import predict
 from devices.target import Target
 from pipeline.compile import compile_artifact
 from pipeline.errors import ExportError, ParityError

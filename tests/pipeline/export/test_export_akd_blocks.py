@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from devices.requests.predict import predict
+from devices.requests.prediction import predict
 from devices.target import Target
 from pipeline.export.base import Format
 from pipeline.export.blocks import export_modules

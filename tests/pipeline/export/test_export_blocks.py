@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from devices.measurement.measurement import Reason
-from devices.requests.predict import predict
+from devices.requests.prediction import predict
 from devices.target import Target
 from pipeline.errors import ExportError
 from pipeline.export import flatbuffer

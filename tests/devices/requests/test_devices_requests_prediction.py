@@ -7,7 +7,7 @@ import pytest
 
 from devices.connections import LocalConnection
 from devices.errors import MeasurementError
-from devices.requests.predict import predict
+from devices.requests.prediction import predict
 
 ROWS = np.ones((3, 2), np.float32)
 

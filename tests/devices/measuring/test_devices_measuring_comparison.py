@@ -7,7 +7,7 @@ import pytest
 from made_up import made_up_launch, made_up_measurement
 
 from devices.measurement.measurement import MeasurementFailure, MeasuringProtocol, Reason, Verdict
-from devices.measuring.compare import Comparison, Finding, compare
+from devices.measuring.comparison import Comparison, Finding, compare
 
 QUICK = MeasuringProtocol(
     launches=6, max_launches=6, warmup_count=1, warmup_ns=0, min_count=20, min_ns=0, max_count=20

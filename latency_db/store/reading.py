@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import RowMapping, Select, select
 
-from devices.measurement.measurement import Measurement, Outcome
+from devices.measurement import Measurement, Outcome
 from latency_db.store.database import fetch
 from latency_db.store.rows import COLUMNS, digest_of, outcome_of
 from latency_db.store.schema import PARTS, measurements, workloads

@@ -1,0 +1,37 @@
+"""What a top-level package takes of another stands in ``__all__`` of the room that it is taken from."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("devices", "latency_db", "pipeline")
+
+
+def imports(package: str) -> Iterator[tuple[Path, str, str]]:
+    """File, module and name of every import from another of the packages."""
+    for path in sorted((ROOT / package).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                owner = node.module.split(".")[0]
+                if owner in PACKAGES and owner != package:
+                    yield from ((path.relative_to(ROOT), node.module, alias.name) for alias in node.names)
+            if isinstance(node, ast.Import):
+                for alias in node.names:
+                    owner = alias.name.split(".")[0]
+                    assert owner not in PACKAGES or owner == package, f"{path} imports {alias.name} whole"
+
+
+@pytest.mark.parametrize("package", ["latency_db", "pipeline"])
+def test_names_of_other_packages_are_public(package: str) -> None:
+    hidden = [
+        f"{path}: {module}.{name}"
+        for path, module, name in imports(package)
+        if len(module.split(".")) > 2 or name not in importlib.import_module(module).__all__
+    ]
+    assert not hidden
