@@ -39,7 +39,7 @@ _log = logging.getLogger(__name__)
 
 
 class Measurer(Protocol):
-    """What measures artifacts on a target; the module ``devices.measuring.batch`` is one."""
+    """What measures artifacts on a target; the room ``devices.measuring`` is one."""
 
     def probe(self, target: Target, /) -> tuple[RuntimeIdentity, DeviceIdentity]:
         """Which runtime on which device a measurement on ``target`` would use."""
@@ -85,7 +85,7 @@ def measured(
         protocol: how to measure.
         on_progress: called with the number of workloads done, counting a batch by the share of its launches
             that is done, and their total.
-        measurer: ``devices.measuring.batch`` unless given.
+        measurer: ``devices.measuring`` unless given.
         again: measure what is stored too, for example to see how well measurements repeat.
         deadline_s: by ``time.monotonic``; no batch is begun after it, and what was not measured is left out
             of the result.
@@ -185,6 +185,6 @@ def _is_invalid(outcome: Outcome) -> bool:
 
 
 def _default_measurer() -> Measurer:
-    from devices.measuring import batch as measurer
+    from devices import measuring
 
-    return measurer
+    return measuring
