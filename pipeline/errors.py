@@ -1,4 +1,4 @@
-"""Errors of the pipeline. Exit codes of all packages are listed in docs/exit-codes.md."""
+"""Errors of the pipeline. Exit codes of all packages are listed in docs/exit-codes/index.md."""
 
 from __future__ import annotations
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import re
+import subprocess
+import sys
 import typing
 from pathlib import Path
 from typing import Any
@@ -79,7 +82,7 @@ def test_exit_codes_in_docs_are_those_of_the_errors() -> None:
     }
     documented = {
         (name, int(code))
-        for code, names, _ in _tables(ROOT / "docs" / "exit-codes.md")[0][1:]
+        for code, names, _ in _tables(ROOT / "docs" / "exit-codes" / "index.md")[0][1:]
         for name in re.findall(r"`(\w+)`", names)
     }
     assert documented == {(kind.__name__, kind.exit_code) for kind in errors}
@@ -111,7 +114,7 @@ def test_recipe_keys_in_docs_are_those_of_the_code_with_their_defaults() -> None
 
     documented = {
         frozenset(row[0].strip("`") for row in table[1:]): {row[0].strip("`"): row[1] for row in table[1:]}
-        for table in _tables(ROOT / "docs" / "recipes.md")
+        for table in _tables(ROOT / "docs" / "reference" / "recipes.md")
         if table[0][:2] == ["key", "default"]
     }
     models = _models(Recipe)
@@ -133,3 +136,27 @@ def test_command_reference_is_up_to_date() -> None:
     assert generator.TARGET.read_text("utf-8") == generator.reference(), (
         "run .venv/bin/python tools/generate_command_reference.py"
     )
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_warnings_and_fetches_nothing_from_the_network(tmp_path: Path) -> None:
+    config = ROOT / "docs" / "site" / "mkdocs.yml"
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-f", config, "-d", tmp_path]
+    built = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    pages = list(tmp_path.rglob("*.html"))
+    assert len(pages) > 30
+    fetched = re.compile(r"""<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)=["']?(?:https?:)?//[^>]*>""")
+    for page in pages:
+        text = page.read_text("utf-8")
+        assert not [tag for tag in fetched.findall(text) if 'rel="canonical"' not in tag], page.name
+
+
+def test_lists_start_after_a_blank_line_as_the_site_needs() -> None:
+    for page in PAGES:
+        lines = _without_code(page.read_text("utf-8")).splitlines()
+        for above, line in itertools.pairwise(lines):
+            starts = re.match(r"(?:[-*]|1\.) ", line)
+            assert not starts or not above or re.match(r"\s*(?:[-*]|\d+\.) |  ", above), (
+                f"{page.name}: {line}"
+            )

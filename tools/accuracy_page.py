@@ -1,4 +1,4 @@
-"""Makes docs/accuracy.md of results of tools/bench/own_device.py: ``python tools/accuracy_page.py [FOLDER]``.
+"""Makes docs/results/accuracy.md of results of tools/bench/own_device.py: `python tools/accuracy_page.py FOLDER`.
 
 The results in FOLDER are rounded and kept in docs/results/own-device, one file for each target and input. The
 figures and the page's tables are then made from all that is kept there; without FOLDER they are made again.
@@ -25,7 +25,7 @@ import matplotlib.pyplot as plt
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 DOCS = Path(__file__).parent.parent / "docs"
-PAGE = DOCS / "accuracy.md"
+PAGE = DOCS / "results" / "accuracy.md"
 KEPT = DOCS / "results" / "own-device"
 BEGIN, END = "<!-- figures -->\n", "<!-- end -->"
 HELD, MISSED, RAW = "#4878a8", "#d55e00", "#606060"
@@ -180,7 +180,7 @@ def tables(results: list[Result]) -> str:
         results,
         map(_cost, results),
     )
-    images = [f"![{r.target}, {r.input}](figures/accuracy-{r.name}.png)" for r in results]
+    images = [f"![{r.target}, {r.input}](../figures/accuracy-{r.name}.png)" for r in results]
     pairs = "\n".join(f"| {a} | {b} |" for a, b in zip_longest(images[::2], images[1::2], fillvalue=""))
     return "\n\n".join(
         (

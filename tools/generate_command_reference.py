@@ -1,4 +1,4 @@
-"""Writes docs/commands.md from the command line itself; run it with .venv/bin/python."""
+"""Writes docs/reference/commands.md from the command line itself; run it with .venv/bin/python."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typer.core import TyperGroup
 
 from pipeline.cli.main import app
 
-TARGET = Path(__file__).resolve().parent.parent / "docs" / "commands.md"
+TARGET = Path(__file__).resolve().parent.parent / "docs" / "reference" / "commands.md"
 
 HEAD = """# Commands
 
 This page is generated from the command line by `tools/generate_command_reference.py`.
 
 `tools/lathe` takes the same arguments as `lathe`, and sets up its own environment first. Results go to
-standard output, everything else to standard error. The exit codes are listed [here](exit-codes.md).
+standard output, everything else to standard error. The exit codes are listed [here](../exit-codes/index.md).
 """
 
 

@@ -220,7 +220,7 @@ class MeasuringProtocol:
     ``max_ns``. Timing stops when both minimum count and time are reached, or at either cap.
     ``headline_quantile`` is the quantile of a launch's samples that stands for the launch. ``drift`` widens
     the headline's interval at either end by this share of the headline: launches that are seconds apart
-    cannot see how a machine changes over minutes. See docs/measuring.md for the evidence.
+    cannot see how a machine changes over minutes. See docs/concepts/measuring.md for the evidence.
     """
 
     version: int = 2
@@ -281,7 +281,7 @@ class Measurement:
         """How fast the machine was: median over the launches that count of each one's median canary.
 
         ``None`` where the runtime has no canary. Latencies of one target taken at different times compare
-        better after division by it; docs/measuring.md has the evidence.
+        better after division by it; docs/concepts/measuring.md has the evidence.
         """
         canaries = [quantile(launch.canary_ns, 0.5) for launch in self.counted if launch.canary_ns]
         return quantile(canaries, 0.5) if canaries else None

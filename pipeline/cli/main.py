@@ -133,7 +133,7 @@ app.add_typer(table_app, name="table")
 
 
 def main() -> None:
-    """Entry point of ``lathe``; every error ends with its documented exit code (docs/exit-codes.md)."""
+    """Entry point of ``lathe``; every error ends with its documented exit code (docs/exit-codes/index.md)."""
     as_json = "--json" in sys.argv[1:]
     try:
         app()

@@ -13,7 +13,7 @@ class DataConfig(BaseModel):
     """The ``[data]`` table of a recipe.
 
     Attributes:
-        kind: where the images come from; ``docs/recipes.md`` shows the layout of each.
+        kind: where the images come from; ``docs/reference/recipes.md`` shows the layout of each.
         path: folder or file of the source; every kind but ``digits`` needs one.
         validation: share of each class of the train split that is kept for validation.
         test: share of each class held out as test split by a source that comes without one.

@@ -118,7 +118,7 @@ def parse_recipe(document: Mapping[str, Any], base: Path) -> Recipe:
         raise RecipeError(
             "the recipe has keys that do not exist",
             why="\n     ".join(problems),
-            fix="correct or remove them; docs/recipes.md lists every key",
+            fix="correct or remove them; docs/reference/recipes.md lists every key",
         )
     try:
         return Recipe.model_validate(document, context={"base": base})
@@ -127,7 +127,7 @@ def parse_recipe(document: Mapping[str, Any], base: Path) -> Recipe:
         raise RecipeError(
             "the recipe is not valid",
             why="\n     ".join(lines),
-            fix="correct these values; docs/recipes.md lists every key with its type",
+            fix="correct these values; docs/reference/recipes.md lists every key with its type",
         ) from error
 
 

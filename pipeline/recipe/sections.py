@@ -66,7 +66,7 @@ class SearchConfig(Section):
 
 
 class MeasureConfig(Section):
-    """How block tables and whole-network latencies are measured; docs/measuring.md explains the protocol."""
+    """How blocks and networks are measured; docs/concepts/measuring.md explains the protocol."""
 
     launches: int = Field(default=5, ge=3)
     calibration_networks: int = Field(default=10, ge=6)

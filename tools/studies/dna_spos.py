@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from dna_scale import SposSettings
-from pipeline.methods.dna.score import calibrate
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -18,6 +17,7 @@ from pipeline.data.tensors import batches_of, to_tensor
 from pipeline.distill.augment import augment
 from pipeline.distill.settings import TrainingSettings
 from pipeline.distill.training import accuracy, learning_rate_at, save_atomically
+from pipeline.methods.dna.score import calibrate
 from pipeline.spaces.base import Architecture
 from pipeline.spaces.dna.config import CellConfig
 from pipeline.spaces.dna.space import DnaSpace, Operation
