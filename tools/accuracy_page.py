@@ -1,4 +1,4 @@
-"""Makes docs/results/accuracy.md of results of tools/bench/own_device.py: `python tools/accuracy_page.py FOLDER`.
+"""Makes docs/results/accuracy.md of results of tools/bench/own_device.py: `tools/accuracy_page.py FOLDER`.
 
 The results in FOLDER are rounded and kept in docs/results/own-device, one file for each target and input. The
 figures and the page's tables are then made from all that is kept there; without FOLDER they are made again.
