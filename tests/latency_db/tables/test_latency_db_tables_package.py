@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from measurement_samples import PROTOCOL, block, measurement
-from test_latency_db_builder import Bench
+from test_latency_db_tables_outcomes import Bench
 
 from devices.measurement.measurement import MeasurementFailure, Reason
 from devices.target import Target
