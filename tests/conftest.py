@@ -10,8 +10,14 @@ from typing import TypeVar
 import pytest
 from hypothesis import HealthCheck, settings
 
-# As Hypothesis has it in CI: on a busy machine, the time that an example takes says nothing.
-settings.register_profile("lathe", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# As Hypothesis has it in CI: there every run draws the same examples, and on a busy machine the time that an
+# example takes says nothing.
+settings.register_profile(
+    "lathe",
+    deadline=None,
+    derandomize=os.environ.get("CI") == "true",
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("lathe")
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)

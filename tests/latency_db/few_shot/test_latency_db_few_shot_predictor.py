@@ -16,7 +16,7 @@ from latency_db.errors import EstimateError
 from latency_db.few_shot.predictor import DeviceBasis, choose, choose_next, predict
 from latency_db.few_shot.prior import shared_components
 
-SHARED = Path(os.environ.get("LATHE_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
+SHARED = Path(os.environ.get("LATHE_SHARED_DATA", Path(__file__).parents[4] / "shared" / "data"))
 ARCHITECTURES, FEATURES, RANK = 400, 12, 3
 
 
@@ -269,7 +269,7 @@ def test_other_bad_requests_are_refused() -> None:
 
 
 def benchmark() -> ModuleType:
-    path = Path(__file__).parents[2] / "tools" / "bench" / "few_shot.py"
+    path = Path(__file__).parents[3] / "tools" / "bench" / "few_shot.py"
     spec = importlib.util.spec_from_file_location("bench_few_shot", path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)

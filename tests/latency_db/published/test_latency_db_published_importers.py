@@ -16,7 +16,7 @@ from latency_db.published.importers import import_table
 from latency_db.store.maintenance import check
 from latency_db.store.store import Store, open_store
 
-SHARED = Path(os.environ.get("LATHE_SHARED_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
+SHARED = Path(os.environ.get("LATHE_SHARED_DATA", Path(__file__).parents[4] / "shared" / "data"))
 
 
 @pytest.mark.parametrize("name", ["table.csv", "table.csv.gz"])

@@ -18,7 +18,7 @@ from latency_db.store.schema import SCHEMA_VERSION
 from latency_db.store.store import Store, open_store
 
 OLD = Path(__file__).with_name("data") / "schema_1.db"
-WRITERS = Path(__file__).with_name("store_writers.py")
+WRITERS = Path(__file__).parents[1] / "store_writers.py"
 
 
 def add(store: Store, name: str) -> None:
@@ -288,12 +288,12 @@ def opened_by_nobody(path: Path) -> subprocess.CompletedProcess[str]:
     path.chmod(0o444)
     path.parent.chmod(0o555)
     code = (
-        "import sys, os; from test_latency_db_database import add, open_store;"
+        "import sys, os; from test_latency_db_store_database import add, open_store;"
         "import alembic.command, email.parser, encodings.idna;"
         "os.getuid() or os.setuid(65534);"
         "store = open_store(sys.argv[1]); print(store.count(), flush=True); add(store, '1')"
     )
-    places = os.pathsep.join([str(WRITERS.parent), str(WRITERS.parents[2])])
+    places = os.pathsep.join(map(str, [Path(__file__).parent, WRITERS.parent, WRITERS.parents[2]]))
     return subprocess.run(
         [sys.executable, "-c", code, str(path)],
         cwd=WRITERS.parent,

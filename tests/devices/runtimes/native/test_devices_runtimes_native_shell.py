@@ -21,7 +21,7 @@ from devices.runtimes.native.shell import (
     read_platform,
 )
 
-ANDROID = Path(__file__).parent / "native_standins" / "android"
+ANDROID = Path(__file__).parents[2] / "native_standins" / "android"
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ class QuietHandler(SimpleHTTPRequestHandler):
 
 
 def fetch(*arguments):
-    script = Path(__file__).parents[3] / "tools" / "fetch_native"
+    script = Path(__file__).parents[4] / "tools" / "fetch_native"
     return subprocess.run(
         [sys.executable, str(script), *arguments], capture_output=True, text=True, check=False
     )

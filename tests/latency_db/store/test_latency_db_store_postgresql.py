@@ -15,7 +15,7 @@ from latency_db.errors import StoreError
 from latency_db.store import database
 from latency_db.store.store import Store, open_store
 
-WRITERS = Path(__file__).with_name("store_writers.py")
+WRITERS = Path(__file__).parents[1] / "store_writers.py"
 
 
 @pytest.fixture
