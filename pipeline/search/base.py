@@ -24,7 +24,7 @@ class Evaluator(Protocol):
     """Evaluates an architecture, for example by its accuracy after a short distillation."""
 
     def evaluate(self, architecture: Architecture) -> Score:
-        """Rate one architecture. The same architecture and seed give the same score."""
+        """Evaluate one architecture. The same architecture and seed give the same score."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Ask, rate, tell; every candidate goes to a journal, so that a killed search continues where it was."""
+"""Ask, evaluate, tell; every candidate goes to a journal, so that a killed search continues where it was."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def search(
     executor: Callable[[], Executor] = InProcess,
     ahead: int = 1,
 ) -> list[Candidate]:
-    """Rate ``evaluations`` proposals of a fresh strategy, in the order they were asked.
+    """Evaluate ``evaluations`` proposals of a fresh strategy, in the order they were asked.
 
     What the journal holds is not evaluated again: the strategy is told it and goes on from there, so that a
     search that was killed ends like one that was not. An evaluator that raises, or gives a value that is not
@@ -42,7 +42,7 @@ def search(
         evaluations: candidates in the end, those in the journal included; fewer if the strategy is exhausted.
         journal: file that is appended to, one line per candidate.
         on_progress: called with candidates done, ``evaluations``, and the candidate.
-        executor: makes what rates: by default this thread, or a process pool, or a cluster's executor.
+        executor: makes what runs the evaluator: this thread by default, or a pool of processes.
         ahead: candidates that may be evaluated at the same time.
 
     Raises:

@@ -92,11 +92,11 @@ def _scores(context: Context, task: Task, space: DnaSpace, inputs: dict[str, obj
     settings = context.recipe.dna
 
     def compute(folder: Path) -> Scores:
-        from pipeline.methods.dna.run import rate_blocks
+        from pipeline.methods.dna.run import score_blocks
 
         with context.reporter.task("score the blocks", "blocks") as advance:
             return Scores(
-                rate_blocks(
+                score_blocks(
                     space,
                     _cut_teacher(context, task.data, task.teacher),
                     task.data.dataset,

@@ -18,7 +18,7 @@ import time
 
 import numpy as np
 
-from pipeline.search.selection.options import Stage
+from pipeline.search.selection.options import StageOptions
 from pipeline.search.selection.selection import select
 
 LAYERS = (2, 4, 4, 4, 4, 1)
@@ -30,7 +30,7 @@ SHARES = (0.05, 0.4)
 COUNTS = (1, 10, 100)
 
 
-def realistic_layer(generator: np.random.Generator, channels: int, size: int, targets: int) -> Stage:
+def realistic_layer(generator: np.random.Generator, channels: int, size: int, targets: int) -> StageOptions:
     parameters = EXPANSIONS * channels * (2 * channels + KERNELS**2)
     macs = parameters * size**2
     costs = {"macs": macs.astype(float), "parameters": parameters.astype(float)}
@@ -38,10 +38,10 @@ def realistic_layer(generator: np.random.Generator, channels: int, size: int, ta
         exponent = generator.uniform(0.7, 1.0)
         costs[f"target {target}"] = macs**exponent * np.exp(0.15 * generator.standard_normal(6))
     gain = np.log(parameters / parameters[0]) * generator.uniform(0.02, 0.08)
-    return Stage(0.3 - gain + 0.02 * generator.standard_normal(6), costs)
+    return StageOptions(0.3 - gain + 0.02 * generator.standard_normal(6), costs)
 
 
-def paths(layers: list[Stage], generator: np.random.Generator) -> Stage:
+def paths(layers: list[StageOptions], generator: np.random.Generator) -> StageOptions:
     """Every path through the layers, evaluated and timed as a whole: not quite the sum."""
     loss, costs = layers[0].losses, layers[0].costs
     for layer in layers[1:]:
@@ -50,15 +50,15 @@ def paths(layers: list[Stage], generator: np.random.Generator) -> Stage:
     for name, cost in costs.items():
         if name.startswith("target"):
             costs[name] = cost * np.exp(0.02 * generator.standard_normal(len(loss)))
-    return Stage(loss + 0.01 * generator.standard_normal(len(loss)), costs)
+    return StageOptions(loss + 0.01 * generator.standard_normal(len(loss)), costs)
 
 
-def random_stage(options: int, targets: int, generator: np.random.Generator) -> Stage:
+def random_stage(options: int, targets: int, generator: np.random.Generator) -> StageOptions:
     names = [f"target {target}" for target in range(targets)]
-    return Stage(generator.random(options), {name: generator.random(options) for name in names})
+    return StageOptions(generator.random(options), {name: generator.random(options) for name in names})
 
 
-def space(form: str, kind: str, targets: int, seed: int) -> list[Stage]:
+def space(form: str, kind: str, targets: int, seed: int) -> list[StageOptions]:
     generator = np.random.default_rng(seed)
     if kind == "random":
         sizes = [6**count for count in LAYERS] if form == "blocks" else [6] * sum(LAYERS)
@@ -72,7 +72,7 @@ def space(form: str, kind: str, targets: int, seed: int) -> list[Stage]:
     return [paths(layers, generator) for layers in blocks]
 
 
-def limits_at(stages: list[Stage], share: float, names: list[str]) -> dict[str, float]:
+def limits_at(stages: list[StageOptions], share: float, names: list[str]) -> dict[str, float]:
     """Limits that lie at this share of the way from the smallest to the largest possible cost."""
     low, high = (
         np.array([sum(extreme(stage.costs[name]) for stage in stages) for name in names])
@@ -81,7 +81,7 @@ def limits_at(stages: list[Stage], share: float, names: list[str]) -> dict[str, 
     return dict(zip(names, (low + share * (high - low)).tolist(), strict=True))
 
 
-def by_integer_programme(stages: list[Stage], limits: dict[str, float]) -> float:
+def by_integer_programme(stages: list[StageOptions], limits: dict[str, float]) -> float:
     """The smallest loss as HiGHS finds it, within its tolerances; infinite if it finds nothing."""
     from scipy.optimize import LinearConstraint, milp
 
@@ -144,7 +144,7 @@ def figures(form: str, kind: str, targets: int, with_sizes: bool, seeds: int) ->
 def hopeless(targets: int) -> dict[str, object]:
     """A loss that is the cost on the first target: nearly a subset sum, so the proof is given up."""
     stages = [
-        Stage(-layer.costs["target 0"] / 1e6, layer.costs)
+        StageOptions(-layer.costs["target 0"] / 1e6, layer.costs)
         for layer in space("layers", "realistic", targets, 0)
     ]
     limits = limits_at(stages, 0.4, [f"target {target}" for target in range(targets)])

@@ -51,7 +51,7 @@ BAND = 0.85
 """The pool's networks take at least this share of the limit."""
 SIGNALS = ("labels", "first", "second")
 SEARCHED = {"labels": "labels", "first": "first", "second": "second", "random": "first"}
-"""By whom a network is chosen: the signal that rates it."""
+"""By whom a network is chosen: the signal that scores it."""
 SIZES = ("macs", "parameters")
 
 

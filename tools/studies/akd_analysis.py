@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import kendalltau
 
 from pipeline.spaces.base import Architecture
 
@@ -132,9 +133,7 @@ def distance(one: Architecture, other: Architecture) -> float:
 
 def kendall(one: Floats, other: Floats) -> float:
     """Tau-b; undefined where either side is constant."""
-    first, second = (np.sign(np.subtract.outer(each, each)) for each in (one, other))
-    pairs = np.sqrt((first**2).sum() * (second**2).sum())
-    return float((first * second).sum() / pairs) if pairs else np.nan
+    return float(kendalltau(one, other).statistic)
 
 
 def interval(statistic: Callable[[Integers], float], count: int) -> dict[str, float | None]:

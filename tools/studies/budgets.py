@@ -136,7 +136,7 @@ class Bench:
 
 
 class MostMacs:
-    """Rates by size, as a share of the largest network's; a made-up stand-in for accuracy."""
+    """Scores by size, as a share of the largest network's; a made-up stand-in for accuracy."""
 
     def __init__(self, bench: Bench) -> None:
         self._macs = bench.macs

@@ -40,7 +40,7 @@ from pipeline.distill.targets import StoredTargets
 from pipeline.distill.training import accuracy, fit
 from pipeline.methods.dna.cutting import cut_teacher
 from pipeline.methods.dna.result import BlockScores, block_losses
-from pipeline.methods.dna.run import rate_blocks
+from pipeline.methods.dna.run import score_blocks
 from pipeline.methods.dna.selecting import select_architectures
 from pipeline.search.evaluators.short_training import DistillationEvaluator
 from pipeline.spaces.base import Architecture
@@ -126,7 +126,7 @@ class Study:
         cut = cut_teacher(teacher.module, self.dataset.input_shape)
         settings = self.scale.dna.model_copy(update=changes)
         folder = self.work.path / "dna"
-        return rate_blocks(self.space, cut, self.dataset, settings, folder=folder, seed=self.seed)
+        return score_blocks(self.space, cut, self.dataset, settings, folder=folder, seed=self.seed)
 
     def losses(self, scores: tuple[BlockScores, ...]) -> list[float]:
         return [sum(block_losses(self.space, scores, network)) for network in self.networks]

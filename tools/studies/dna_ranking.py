@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import spearmanr
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -68,7 +69,7 @@ def rank(scores: Mapping[str, Floats], accuracies: Floats, bands: Integers) -> d
 
 
 def tau(x: Floats, y: Floats, groups: Integers) -> float:
-    """Kendall's tau-b over the pairs inside groups; NaN where one side orders no pair."""
+    """Kendall's tau-b, pooled over the pairs inside groups (not in scipy); NaN where one side is constant."""
     one, other = np.nonzero(np.triu(groups[:, None] == groups, 1))
     of_x, of_y = np.sign(x[one] - x[other]), np.sign(y[one] - y[other])
     ordered = float(np.count_nonzero(of_x)) * float(np.count_nonzero(of_y))
@@ -79,13 +80,7 @@ def rho(x: Floats, y: Floats) -> float:
     """Spearman's rank correlation; equal values share their mean rank. NaN where one side has one value."""
     if np.ptp(x) == 0 or np.ptp(y) == 0:
         return math.nan
-    return float(np.corrcoef(_ranks(x), _ranks(y))[0, 1])
-
-
-def _ranks(values: Floats) -> Floats:
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ranks: Floats = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
-    return ranks
+    return float(spearmanr(x, y).statistic)
 
 
 def _with_interval(statistic: Callable[[Integers, Integers], float], groups: Integers) -> Interval:

@@ -17,14 +17,14 @@ from pipeline.data.tensors import batches_of, to_tensor
 from pipeline.distill.augment import augment
 from pipeline.distill.settings import TrainingSettings
 from pipeline.distill.training import accuracy, learning_rate_at, save_atomically
-from pipeline.methods.dna.score import calibrate
+from pipeline.methods.dna.scoring import calibrate
 from pipeline.spaces.base import Architecture
 from pipeline.spaces.dna.config import CellConfig
-from pipeline.spaces.dna.space import DnaSpace, Operation
+from pipeline.spaces.dna.space import DnaSpace, LayerOperation
 
 
 class SposEvaluator:
-    """Rates a network by its accuracy on the validation slice with the supernet's weights."""
+    """Scores a network by its accuracy on the validation slice with the supernet's weights."""
 
     def __init__(self, space: DnaSpace, dataset: Dataset, settings: SposSettings, seed: int) -> None:
         self._space, self._dataset, self._settings, self._seed = space, dataset, settings, seed
@@ -96,6 +96,6 @@ class SposEvaluator:
         return [self._modules[name] for name in (*names, f"head-{width}")]
 
 
-def _key(block: int, cell: CellConfig, layer: int, in_width: int, operation: Operation) -> str:
+def _key(block: int, cell: CellConfig, layer: int, in_width: int, operation: LayerOperation) -> str:
     """The name of a layer's weights: cells share none."""
     return f"{block}-{cell.name}-{layer}-{in_width}-{operation.name}"

@@ -53,8 +53,8 @@ STRATEGIES = {
     "ppo": PolicyStrategy,
     "predictor": PredictorStrategy,
 }
-STRATEGIES = tabular_nni.strategies()
-FEW_SEEDS = dict.fromkeys(STRATEGIES, 10) | {"nni-tpe": 3}
+NNI_STRATEGIES = tabular_nni.strategies()
+FEW_SEEDS = dict.fromkeys(NNI_STRATEGIES, 10) | {"nni-tpe": 3}
 # Device settings and seeds. The four of the small scale are a GPU, a CPU, and two phones.
 SCALES = {
     "smoke": (("pixel3", "2080ti_1"), 2),
@@ -96,9 +96,11 @@ class Task:
 
     def search(self, name: str, seed: int) -> dict[str, list[float]]:
         """Regrets after each of ``CHECKPOINTS`` evaluations, by answer."""
-        if name in STRATEGIES:
+        if name in NNI_STRATEGIES:
             return {
-                "evaluated": self.regrets(tabular_nni.asked(self, STRATEGIES[name](seed), CHECKPOINTS[-1]))
+                "evaluated": self.regrets(
+                    tabular_nni.asked(self, NNI_STRATEGIES[name](seed), CHECKPOINTS[-1])
+                )
             }
         strategy = STRATEGIES[name](self.constraints, seed)
         ranks = isinstance(strategy, RankingStrategy)
@@ -142,7 +144,7 @@ def study(scale: str, folder: Path) -> dict:
     devices = names or tuple(benchmark.devices)
     searches = [
         (name, seed)
-        for name in (*STRATEGIES, *STRATEGIES)
+        for name in (*STRATEGIES, *NNI_STRATEGIES)
         for seed in range(min(seeds, FEW_SEEDS.get(name, seeds)))
     ]
     folder.mkdir(parents=True, exist_ok=True)

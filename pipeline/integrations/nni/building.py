@@ -14,14 +14,14 @@ from latency_db.tables import LatencyTable, stored
 from pipeline.export.base import Format, exporter_identity, format_of
 from pipeline.integrations.nni.blocks import as_image, image_shape
 from pipeline.integrations.nni.errors import NniError
-from pipeline.integrations.nni.space import BlockSpace
+from pipeline.integrations.nni.space import ModelSpaceBlocks
 from pipeline.integrations.nni.units import Sample
 from pipeline.stages.measuring import Part, measure_parts
 from pipeline.tables.building import is_valid
 from pipeline.tables.request import Bench
 
 
-def measure(space: BlockSpace, target: Target, bench: Bench, networks: int) -> None:
+def measure(space: ModelSpaceBlocks, target: Target, bench: Bench, networks: int) -> None:
     """Measure what is not stored yet of every block and of the first ``networks`` of the calibration plan.
 
     Every outcome is stored at once, so a call that was ended goes on when it is made again.
@@ -37,7 +37,7 @@ def measure(space: BlockSpace, target: Target, bench: Bench, networks: int) -> N
     measure_parts(bench, {target: parts}, "blocks and networks")
 
 
-def load(space: BlockSpace, target: Target, bench: Bench, networks: int) -> NetworkModel:
+def load(space: ModelSpaceBlocks, target: Target, bench: Bench, networks: int) -> NetworkModel:
     """The network model, with its table, from what is stored for the target as it is now.
 
     Raises:
@@ -85,7 +85,7 @@ def load(space: BlockSpace, target: Target, bench: Bench, networks: int) -> Netw
     )
 
 
-def block_parts(space: BlockSpace, fmt: Format) -> dict[str, Part]:
+def block_parts(space: ModelSpaceBlocks, fmt: Format) -> dict[str, Part]:
     """Every block of the space, by its identity."""
     return {
         identity: Part(
@@ -97,7 +97,7 @@ def block_parts(space: BlockSpace, fmt: Format) -> dict[str, Part]:
     }
 
 
-def network_parts(space: BlockSpace, fmt: Format, networks: int) -> list[tuple[Sample, Part]]:
+def network_parts(space: ModelSpaceBlocks, fmt: Format, networks: int) -> list[tuple[Sample, Part]]:
     """The first ``networks`` of the space's calibration plan, each of which is run once to identify it.
 
     Raises:

@@ -21,7 +21,7 @@ from latency_db.models import NetworkModel
 from latency_db.store import open_store
 from pipeline.integrations.nni.building import load, measure
 from pipeline.integrations.nni.errors import NniError
-from pipeline.integrations.nni.space import BlockSpace
+from pipeline.integrations.nni.space import ModelSpaceBlocks
 from pipeline.integrations.nni.trees import Leaf, Tree, follow, mapped
 from pipeline.integrations.nni.units import Sample
 from pipeline.progress import ConsoleReporter
@@ -52,7 +52,7 @@ class LatencyTableProfiler(ExpressionProfiler):  # type: ignore[misc]
         model: as above, with the table.
     """
 
-    def __init__(self, space: BlockSpace, model: NetworkModel, bound: Bound = "upper") -> None:
+    def __init__(self, space: ModelSpaceBlocks, model: NetworkModel, bound: Bound = "upper") -> None:
         if bound not in ("upper", "value"):
             raise ValueError(f"bound {bound!r} is neither 'upper' nor 'value'")
         self.model = model
@@ -97,7 +97,7 @@ class LatencyTableProfiler(ExpressionProfiler):  # type: ignore[misc]
             StoreError: the database cannot be opened, read or written.
         """
         with _bench(db, protocol) as bench:
-            space, where = BlockSpace(model_space, inputs, bench.reporter), Target.parse(target)
+            space, where = ModelSpaceBlocks(model_space, inputs, bench.reporter), Target.parse(target)
             measure(space, where, bench, networks)
             return cls(space, load(space, where, bench, networks), bound)
 
@@ -132,7 +132,7 @@ class LatencyTableProfiler(ExpressionProfiler):  # type: ignore[misc]
             StoreError: the database cannot be opened or read.
         """
         with _bench(db, protocol) as bench:
-            space, where = BlockSpace(model_space, inputs, bench.reporter), Target.parse(target)
+            space, where = ModelSpaceBlocks(model_space, inputs, bench.reporter), Target.parse(target)
             return cls(space, load(space, where, bench, networks), bound)
 
     def profile(self, sample: Sample) -> float:

@@ -29,7 +29,7 @@ _DRAWN, _POOL, _IDLE = 400, 300, 1000
 Names = tuple[str, ...]
 
 
-class BlockSpace:
+class ModelSpaceBlocks:
     """Which blocks the networks of a model space are made of.
 
     Args:

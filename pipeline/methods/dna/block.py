@@ -19,7 +19,7 @@ from pipeline.distill.training import training_device
 from pipeline.methods.dna.cutting import CutTeacher
 from pipeline.methods.dna.features import BlockFeatures, ScoreSet
 from pipeline.methods.dna.result import BlockScores, CellScores
-from pipeline.methods.dna.score import calibrate, rate_paths
+from pipeline.methods.dna.scoring import calibrate, score_paths
 from pipeline.methods.dna.settings import DnaSettings
 from pipeline.methods.dna.supernet import Supernet, block_supernets
 from pipeline.methods.dna.train import BlockTraining
@@ -86,7 +86,7 @@ class BlockTask:
         images = self._score_set(features)
         evaluated = []
         for config, cell in zip(self.space.config.blocks[self.block].cells, cells, strict=True):
-            values = rate_paths(
+            values = score_paths(
                 cell.to(training_device()),
                 images,
                 measure=self.settings.measure,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from devices.digests import value_digest
 from pipeline.errors import TeacherError
-from pipeline.methods.dna.tracing import Capture, Cut, Tracer
+from pipeline.methods.dna.tracing import Capture, CutPoint, Tracer
 from pipeline.spaces.dna.config import Shape
 from pipeline.teachers.teacher import AdaptedNetwork
 
@@ -35,7 +35,7 @@ class CutTeacher:
         cuts: the ends of the blocks, in order.
     """
 
-    def __init__(self, network: nn.Module, cuts: Sequence[Cut]) -> None:
+    def __init__(self, network: nn.Module, cuts: Sequence[CutPoint]) -> None:
         self._network = network.eval().requires_grad_(False)
         self._calls = tuple(cut.call for cut in cuts)
         self.shapes: tuple[Shape, ...] = tuple(cut.shape for cut in cuts)
@@ -90,8 +90,8 @@ def cut_teacher(network: nn.Module, input_shape: Shape, cuts: Sequence[str] | No
     return CutTeacher(network, ends)
 
 
-def _stage_ends(found: Sequence[Cut]) -> list[Cut]:
-    ends: list[Cut] = []
+def _stage_ends(found: Sequence[CutPoint]) -> list[CutPoint]:
+    ends: list[CutPoint] = []
     for position, cut in enumerate(found):
         if position + 1 < len(found) and found[position + 1].shape[1:] == cut.shape[1:]:
             continue
@@ -101,7 +101,7 @@ def _stage_ends(found: Sequence[Cut]) -> list[Cut]:
     return ends
 
 
-def _named(network: nn.Module, images: Tensor, tracer: Tracer, names: Sequence[str]) -> list[Cut]:
+def _named(network: nn.Module, images: Tensor, tracer: Tracer, names: Sequence[str]) -> list[CutPoint]:
     modules = dict(_inner(network).named_modules())
     unknown = [name for name in names if name not in modules or not name]
     if unknown or not names:
@@ -109,7 +109,7 @@ def _named(network: nn.Module, images: Tensor, tracer: Tracer, names: Sequence[s
             f"the teacher has no module {', '.join(unknown)}" if names else "no module is named to cut at",
             fix=f"name modules among {_names(_inner(network))}",
         )
-    seen: dict[str, list[Cut | None]] = {name: [] for name in names}
+    seen: dict[str, list[CutPoint | None]] = {name: [] for name in names}
 
     def note(name: str) -> Any:
         def hook(_: nn.Module, arguments: Any, output: Any) -> None:
@@ -125,7 +125,7 @@ def _named(network: nn.Module, images: Tensor, tracer: Tracer, names: Sequence[s
     finally:
         for handle in handles:
             handle.remove()
-    ends: list[Cut] = []
+    ends: list[CutPoint] = []
     for name, cuts in seen.items():
         cut = cuts[0] if len(cuts) == 1 else None
         if cut is None or (ends and cut.call <= ends[-1].call):

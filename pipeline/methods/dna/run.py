@@ -38,7 +38,7 @@ def run_dna(
     workers: int = 1,
     on_progress: OnProgress | None = None,
 ) -> DnaResult:
-    """Train and rate the blocks of the space by the teacher's, and select the best architectures.
+    """Train and score the blocks of the space by the teacher's, and select the best architectures.
 
     Nothing but the train split is looked at, and of that the images only. A run that was killed goes on from
     the last finished epoch, and gives the same result; so does any number of workers.
@@ -66,7 +66,7 @@ def run_dna(
         DnaError: training diverged, or a worker was lost again and again.
         WorkFolderError: the folder cannot be written, or a checkpoint is damaged.
     """
-    scores = rate_blocks(
+    scores = score_blocks(
         space,
         teacher,
         dataset,
@@ -80,7 +80,7 @@ def run_dna(
     return DnaResult(scores, found.selected, found.nearest, found.exact)
 
 
-def rate_blocks(
+def score_blocks(
     space: DnaSpace,
     teacher: CutTeacher,
     dataset: Dataset,

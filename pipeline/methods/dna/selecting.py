@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pipeline.errors import BudgetError, RecipeError
 from pipeline.methods.dna.result import BlockScores, EvaluatedArchitecture, block_losses
 from pipeline.search.base import AdditiveLatencyModel
-from pipeline.search.selection.options import Selection, Stage
+from pipeline.search.selection.options import Selection, StageOptions
 from pipeline.search.selection.selection import select
 from pipeline.spaces.base import Architecture, Block
 from pipeline.spaces.cost import block_cost
@@ -138,11 +138,11 @@ class _Selecting:
             for widths in itertools.product(*least)
         )
 
-    def _stages(self, widths: Widths) -> list[Stage]:
+    def _stages(self, widths: Widths) -> list[StageOptions]:
         entering = (self._space.config.stem_width, *widths)
         return [self._stage(block, *pair) for block, pair in enumerate(itertools.pairwise(entering))]
 
-    def _stage_of(self, block: int, in_width: int, width: int) -> Stage:
+    def _stage_of(self, block: int, in_width: int, width: int) -> StageOptions:
         """All paths of the cells of a block that have this width."""
         evaluated = self._scores[block].cells
         cells = self._cells(block, width)
@@ -152,7 +152,7 @@ class _Selecting:
             name: np.concatenate([self._cell_costs(name, block, index, in_width) for index in cells])
             for name in names
         }
-        return Stage(losses, costs)
+        return StageOptions(losses, costs)
 
     def _cells(self, block: int, width: int) -> list[int]:
         cells = self._space.config.blocks[block].cells

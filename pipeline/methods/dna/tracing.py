@@ -18,7 +18,7 @@ _CONVOLUTIONS = frozenset({"conv1d", "conv2d", "conv3d", "convolution", "_convol
 
 
 @dataclass(frozen=True)
-class Cut:
+class CutPoint:
     """A value of four dimensions from which alone all that follows is computed.
 
     Attributes:
@@ -47,7 +47,7 @@ class Tracer(TorchFunctionMode):
         self._kept: list[Tensor] = [images]
         self._call_of = {id(images): -1}
         self._last_use = {-1: -1}
-        self._found: list[Cut] = []
+        self._found: list[CutPoint] = []
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -64,7 +64,7 @@ class Tracer(TorchFunctionMode):
         """The call that gave a value; None if it was not made from the images."""
         return self._call_of.get(id(value))
 
-    def cuts(self) -> list[Cut]:
+    def cuts(self) -> list[CutPoint]:
         """All values from which alone the rest is computed, in order."""
         found, latest = [], -1
         uses = sorted(self._last_use.items())
@@ -77,7 +77,7 @@ class Tracer(TorchFunctionMode):
                 found.append(cut)
         return found
 
-    def cut_at(self, call: int) -> Cut | None:
+    def cut_at(self, call: int) -> CutPoint | None:
         """The value of a call, whether or not the rest needs others; None if it has not four dimensions."""
         return next((cut for cut in self._found if cut.call == call), None)
 
@@ -94,7 +94,7 @@ class Tracer(TorchFunctionMode):
             self._call_of[id(value)] = call
         if whole and given[0].ndim == 4 and len(given[0]) == self._count:
             _, channels, height, width = given[0].shape
-            self._found.append(Cut(call, (channels, height, width), self._convolutions))
+            self._found.append(CutPoint(call, (channels, height, width), self._convolutions))
 
 
 class _Reached(Exception):

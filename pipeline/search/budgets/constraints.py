@@ -10,7 +10,7 @@ from functools import cached_property
 from latency_db.estimate import Estimate
 from pipeline.errors import BudgetError
 from pipeline.search.base import LatencyModel
-from pipeline.search.budgets.extremes import reach
+from pipeline.search.budgets.extremes import find_extremes
 from pipeline.search.budgets.feasibility import Feasibility, TargetRange
 from pipeline.spaces.base import Architecture, SearchSpace, canonical
 
@@ -69,7 +69,7 @@ class Constraints:
         Raises:
             BudgetError: no member that was found runs on all targets, because of blocks that failed there.
         """
-        found = reach(self.space, self.models, self.limits_ns)
+        found = find_extremes(self.space, self.models, self.limits_ns)
         if found is None:
             raise BudgetError(
                 f"No network of the space runs on all of {', '.join(self.models)}",

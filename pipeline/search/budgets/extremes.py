@@ -23,7 +23,7 @@ _STARTS = 20
 
 
 @dataclass(frozen=True)
-class Reach:
+class Extremes:
     """What a space reaches under limits. A ratio is the upper end of an estimate divided by its limit.
 
     Attributes:
@@ -41,9 +41,9 @@ class Reach:
     exact: bool
 
 
-def reach(
+def find_extremes(
     space: SearchSpace, models: Mapping[str, LatencyModel], limits_ns: Mapping[str, float]
-) -> Reach | None:
+) -> Extremes | None:
     """What the space reaches on all targets; None if no member that was found runs on all of them."""
     if isinstance(space, BlockSpace) and all(isinstance(m, AdditiveLatencyModel) for m in models.values()):
         return _by_blocks(space, models, limits_ns)  # type: ignore[arg-type]
@@ -64,7 +64,7 @@ def _by_blocks(
     space: BlockSpace[Any],
     models: Mapping[str, AdditiveLatencyModel[Any]],
     limits_ns: Mapping[str, float],
-) -> Reach | None:
+) -> Extremes | None:
     def ratios(architecture: Architecture) -> list[float]:
         return [model.estimate([architecture])[0].high_ns / limits_ns[name] for name, model in models.items()]
 
@@ -93,7 +93,7 @@ def _by_blocks(
         if max(its_ratios) < ratio:
             anchor, ratio = found, max(its_ratios)
     assert anchor is not None
-    return Reach(
+    return Extremes(
         {name: space.extreme(model.block_cost_ns) for name, model in models.items()},
         {
             name: space.extreme(lambda block, m=model: _finite_or_least(m.block_cost_ns(block)), largest=True)  # type: ignore[misc]
@@ -111,7 +111,7 @@ def _best(
     targets: Sequence[str],
     *,
     exact: bool,
-) -> Reach | None:
+) -> Extremes | None:
     rows = list(zip(members, ratios(members), strict=True))
     running = [(member, row) for member, row in rows if max(row) < math.inf]
     if not running:
@@ -122,7 +122,7 @@ def _best(
         here = [each for each in rows if each[1][index] < math.inf]
         fastest[target] = min(here, key=lambda each: each[1][index])[0]
         slowest[target] = max(here, key=lambda each: each[1][index])[0]
-    return Reach(fastest, slowest, anchor, max(ratios_of_anchor) if exact else 0.0, exact)
+    return Extremes(fastest, slowest, anchor, max(ratios_of_anchor) if exact else 0.0, exact)
 
 
 def _descents(

@@ -31,7 +31,7 @@ class Workers:
 
     Args:
         make: makes an executor. To another process, the evaluator and its architectures travel by pickle.
-        evaluator: rates.
+        evaluator: gives the scores.
     """
 
     def __init__(self, make: Callable[[], Executor], evaluator: Evaluator) -> None:
@@ -58,7 +58,7 @@ class Workers:
             try:
                 self._known[identity] = future.result()
             except BrokenExecutor:
-                self._known[identity] = self._rate_alone(architecture)
+                self._known[identity] = self._evaluate_alone(architecture)
                 for other, (lost, its_future) in self._running.items():
                     if not its_future.done() or its_future.cancelled() or its_future.exception():
                         self._running[other] = (lost, self._submit(lost))
@@ -68,7 +68,7 @@ class Workers:
         """End the executor; what is not begun is given up."""
         self._executor.shutdown(cancel_futures=True)
 
-    def _rate_alone(self, architecture: Architecture) -> Candidate:
+    def _evaluate_alone(self, architecture: Architecture) -> Candidate:
         self._restart()
         try:
             return self._submit(architecture).result()

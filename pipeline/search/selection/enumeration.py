@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipeline.search.selection.pricing import Bounds, Floats, Integers, Objective, Tables
+from pipeline.search.selection.pricing import Bounds, Floats, Integers, Objective, OptionTables
 
 WIDTH = 100_000
 """Partial selections that are made at a time; keeps the memory bounded."""
@@ -16,7 +16,7 @@ DIVE_WIDTH = 5_000
 _BLOCK = 64
 
 
-class Found:
+class BestSelections:
     """The ``count`` best selections so far: by value, then total, then code."""
 
     def __init__(self, count: int) -> None:
@@ -54,10 +54,10 @@ class Found:
 
 
 def search(
-    tables: Tables,
+    tables: OptionTables,
     objective: Objective,
     bounds: Bounds,
-    found: Found,
+    found: BestSelections,
     *,
     effort: int,
     enough: float = -math.inf,
@@ -84,7 +84,7 @@ def search(
     return floor
 
 
-def _reduced(tables: Tables, bounds: Bounds, found: Found) -> Tables:
+def _reduced(tables: OptionTables, bounds: Bounds, found: BestSelections) -> OptionTables:
     """Without options that no selection within the bounds has; what was found is within them."""
     while True:
         ceilings = bounds.ceilings(found.cutoff, tables.magnitudes)
@@ -134,7 +134,9 @@ class _Partials:
 class _Walk:
     """Depth first through the stages, the best partial selections first."""
 
-    def __init__(self, tables: Tables, objective: Objective, bounds: Bounds, found: Found) -> None:
+    def __init__(
+        self, tables: OptionTables, objective: Objective, bounds: Bounds, found: BestSelections
+    ) -> None:
         self.tables, self.objective, self.bounds, self.found = tables, objective, bounds, found
         self.magnitudes = tables.magnitudes
         self.order = sorted(range(len(tables.rows)), key=lambda stage: len(tables.rows[stage]))

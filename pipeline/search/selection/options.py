@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from pipeline.errors import BudgetError, DataError, RecipeError
-from pipeline.search.selection.pricing import Floats, Integers, Tables
+from pipeline.search.selection.pricing import Floats, Integers, OptionTables
 
 _BITS = 52
 _SMALLEST_EXPONENT = -1074
@@ -19,7 +19,7 @@ _LARGEST_WORD = 2**62
 
 
 @dataclass(frozen=True)
-class Stage:
+class StageOptions:
     """The options of one stage; one with an infinite number is never chosen.
 
     Attributes:
@@ -72,7 +72,7 @@ class Options:
 
     def __init__(
         self,
-        stages: Sequence[Stage],
+        stages: Sequence[StageOptions],
         limits: Mapping[str, float],
         fixed_costs: Mapping[str, float],
         weights: Sequence[float],
@@ -104,7 +104,7 @@ class Options:
 
         limited = [0, *(1 + self._names.index(name) for name in limits)]
         words = np.arange(self._places[-1][0] + 1)
-        self.tables = Tables(
+        self.tables = OptionTables(
             tuple(rows[each][:, limited] for rows, each in zip(self._rows, usable, strict=True)),
             tuple(
                 np.flatnonzero(each)[:, None] * np.where(words == word, radix, 0)
@@ -151,7 +151,7 @@ def _places(sizes: Sequence[int]) -> list[tuple[int, int, int]]:
     return [(word - place, radix, size) for place, radix, size in reversed(places)]
 
 
-def _columns(stages: Sequence[Stage]) -> list[Floats]:
+def _columns(stages: Sequence[StageOptions]) -> list[Floats]:
     """Per stage a table (n_options, 1 + n_costs) with the losses first."""
     if not stages:
         raise DataError("there is no stage to select from")
@@ -181,7 +181,7 @@ def _columns(stages: Sequence[Stage]) -> list[Floats]:
             what = "loss" if column == 0 else f"cost {list(stages[0].costs)[column - 1]!r}"
             raise DataError(
                 f"the {what} of option {option} of stage {number} is {table[option, column]}",
-                fix="rate or measure it again, or give it an infinite loss so that it is never chosen",
+                fix="evaluate or measure it again, or give it an infinite loss so that it is never chosen",
             )
         tables.append(table)
     return tables

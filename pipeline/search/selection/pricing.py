@@ -22,7 +22,7 @@ _ITERATIONS_PER_PRICE_SQUARED = 200
 
 
 @dataclass(frozen=True)
-class Tables:
+class OptionTables:
     """What each option adds. A total has the loss first, then the cost under each limit.
 
     Attributes:
@@ -143,7 +143,7 @@ class Priced:
     picks: Integers
 
 
-def price(tables: Tables, objective: Objective, largest: float, precision: float) -> Priced:
+def price(tables: OptionTables, objective: Objective, largest: float, precision: float) -> Priced:
     """Raise the lower bound by prices between 0 and ``largest`` each, until ``precision`` below the best."""
     limits = len(tables.fixed) - 1
     centre = np.full(limits, largest / 2)
@@ -162,10 +162,10 @@ def price(tables: Tables, objective: Objective, largest: float, precision: float
                 best = Priced(bound, weights, offset, best.picks)
             picks.append(pick)
             slope = objective.slope(total, bound)
-        reach = math.sqrt(max(0.0, slope @ shape @ slope))
-        if reach <= precision:
+        width = math.sqrt(max(0.0, slope @ shape @ slope))
+        if width <= precision:
             break
-        step = shape @ slope / reach
+        step = shape @ slope / width
         centre = centre + step / (limits + 1)
         if limits == 1:
             shape = shape / 4

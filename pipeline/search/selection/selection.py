@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.errors import RecipeError
-from pipeline.search.selection.enumeration import Found, search
-from pipeline.search.selection.options import Options, Selection, Stage
+from pipeline.search.selection.enumeration import BestSelections, search
+from pipeline.search.selection.options import Options, Selection, StageOptions
 from pipeline.search.selection.pricing import Bounds, Floats, LeastLoss, LeastRatio, Objective, Priced, price
 
 EFFORT = 20_000_000
@@ -44,7 +44,7 @@ class Selected:
 
 
 def select(
-    stages: Sequence[Stage],
+    stages: Sequence[StageOptions],
     limits: Mapping[str, float],
     *,
     count: int = 1,
@@ -83,10 +83,10 @@ def select(
     return Selected(best, None, bound, complete and bound >= best[-1].loss)
 
 
-def _nearest(options: Options, by_ratio: Priced, effort: int) -> tuple[Found, float]:
+def _nearest(options: Options, by_ratio: Priced, effort: int) -> tuple[BestSelections, float]:
     """A selection within the limits, else the nearest one; and the ratio below which there is none."""
     objective = LeastRatio(options.limits)
-    found = Found(1)
+    found = BestSelections(1)
     _add_picks(found, objective, options, by_ratio)
     if found.cutoff <= 1:
         return found, found.cutoff
@@ -94,7 +94,9 @@ def _nearest(options: Options, by_ratio: Priced, effort: int) -> tuple[Found, fl
     return found, search(options.tables, objective, bounds, found, effort=effort, enough=1.0)
 
 
-def _best(options: Options, by_ratio: Priced, inside: Found, count: int, effort: int) -> tuple[Found, float]:
+def _best(
+    options: Options, by_ratio: Priced, inside: BestSelections, count: int, effort: int
+) -> tuple[BestSelections, float]:
     """The best selections, given one inside the limits; and the loss below which there is no other."""
     objective = LeastLoss(options.limits)
     tables = options.tables
@@ -102,7 +104,7 @@ def _best(options: Options, by_ratio: Priced, inside: Found, count: int, effort:
     # The best prices sum to no more than this if it is strictly inside (Slater's condition).
     largest = excess / max(_LEAST_SLACK, 1 - inside.cutoff)
     by_loss = price(tables, objective, largest, _PRECISION * excess)
-    found = Found(count)
+    found = BestSelections(count)
     found.add(objective.values(inside.totals), inside.totals, inside.codes)
     for priced in (by_ratio, by_loss):
         _add_picks(found, objective, options, priced)
@@ -115,7 +117,7 @@ def _best(options: Options, by_ratio: Priced, inside: Found, count: int, effort:
     return found, search(tables, objective, bounds, found, effort=effort)
 
 
-def _add_picks(found: Found, objective: Objective, options: Options, priced: Priced) -> None:
+def _add_picks(found: BestSelections, objective: Objective, options: Options, priced: Priced) -> None:
     totals, codes = options.tables.sums(priced.picks)
     found.add(objective.values(totals), totals, codes)
 

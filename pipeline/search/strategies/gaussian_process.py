@@ -1,14 +1,18 @@
-"""A Gaussian process on normal scores: what is likely of a value, given a few others."""
+"""The Gaussian process that the predictor asks: scikit-learn's, over normal scores and groups of features."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from statistics import NormalDist
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import ndtri
+from scipy.stats import rankdata
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import RBF, Kernel, WhiteKernel
 
 Floats = NDArray[np.float64]
 Groups = Sequence[Floats]
@@ -22,17 +26,15 @@ class Shape(NamedTuple):
     noise: float
 
 
-_LENGTH, _NOISE = (0.125, 64.0), (0.01, 0.64)
 INITIAL_SHAPE = Shape((2.0, 2.0), 0.08)
-_STEP = 2.0
-_MOVES = 8
+_LENGTHS, _NOISES = (0.125, 64.0), (0.01, 0.64)
+_STEPS = 20
 _PRIOR = 0.05
+"""Weight of the squared distance to ``INITIAL_SHAPE`` in doublings, in units of log likelihood."""
 
 
 class GaussianProcess:
     """With the kernel ``exp(-sum of squared distance / length over groups)``, unit variance, and noise.
-
-    After Rasmussen and Williams, "Gaussian Processes for Machine Learning", 2006, algorithm 2.1.
 
     Args:
         groups: features of what is known, n points.
@@ -41,76 +43,74 @@ class GaussianProcess:
     """
 
     def __init__(self, groups: Groups, scores: Floats, shape: Shape) -> None:
-        self._groups = groups
-        distances = [_squared_distances(features, features) for features in groups]
-        self._scales = [
-            length * (float(each.mean()) or 1.0)
-            for length, each in zip(shape.lengths, distances, strict=True)
-        ]
-        covariance = _kernel(distances, self._scales) + shape.noise * np.eye(len(scores))
-        self._factor = np.linalg.cholesky(covariance)
-        self._whitened = np.linalg.solve(self._factor, scores)
-
-    @property
-    def log_likelihood(self) -> float:
-        """Of the scores, up to a constant."""
-        return float(-0.5 * self._whitened @ self._whitened - np.log(np.diag(self._factor)).sum())
+        self._scales = _scales(groups)
+        self._noise = shape.noise
+        self._process = GaussianProcessRegressor(_kernel(groups, shape), optimizer=None)
+        self._process.fit(_columns(groups, self._scales), scores)
 
     def predict(self, groups: Groups) -> tuple[Floats, Floats]:
         """Means and standard deviations without the noise, shape (n,) each, at n points."""
-        distances = [_squared_distances(*pair) for pair in zip(self._groups, groups, strict=True)]
-        whitened = np.linalg.solve(self._factor, _kernel(distances, self._scales))
-        return self._whitened @ whitened, np.sqrt(np.maximum(0.0, 1 - (whitened**2).sum(axis=0)))
+        means, deviations = self._process.predict(_columns(groups, self._scales), return_std=True)
+        return means, np.sqrt(np.maximum(0.0, deviations**2 - self._noise))
 
 
 def better_shape(groups: Groups, scores: Floats, start: Shape = INITIAL_SHAPE) -> Shape:
-    """A shape of high marginal likelihood: from ``start``, lengths and noise are doubled or halved in turn.
+    """The shape of highest marginal likelihood that is found by following the gradient from ``start``.
 
     A weak log-normal prior keeps near ``INITIAL_SHAPE`` what the scores say nothing about.
     """
+    process = GaussianProcessRegressor(_kernel(groups, start), optimizer=None)
+    process.fit(_columns(groups, _scales(groups)), scores)
+    expected = _kernel(groups, INITIAL_SHAPE).theta
+    # A kernel's length is a distance, a shape's a squared one: a doubling of it is half a doubling here.
+    per_doubling = np.array([2.0] * len(groups) + [1.0]) / math.log(2)
 
-    def merit(shape: Shape) -> float:
-        pairs = zip((*shape.lengths, shape.noise), (*INITIAL_SHAPE.lengths, INITIAL_SHAPE.noise), strict=True)
-        away = sum(math.log2(value / initial) ** 2 for value, initial in pairs)
-        return GaussianProcess(groups, scores, shape).log_likelihood - _PRIOR * away
+    def loss(theta: Floats) -> tuple[float, Floats]:
+        likelihood, slope = process.log_marginal_likelihood(theta, eval_gradient=True, clone_kernel=False)
+        doublings = (theta - expected) * per_doubling
+        return _PRIOR * doublings @ doublings - likelihood, 2 * _PRIOR * doublings * per_doubling - slope
 
-    best, highest = start, merit(start)
-    for _ in range(_MOVES):
-        merits = {shape: merit(shape) for shape in _neighbours(best)}
-        shape = max(merits, key=merits.__getitem__)
-        if merits[shape] <= highest:
-            break
-        best, highest = shape, merits[shape]
-    return best
+    kernel = process.kernel_
+    found = minimize(loss, kernel.theta, jac=True, bounds=kernel.bounds, options={"maxiter": _STEPS})
+    *lengths, noise = np.exp(found.x).tolist()
+    return Shape(tuple(2 * length**2 for length in lengths), noise)
 
 
 def normal_scores(values: Sequence[float]) -> Floats:
     """Quantiles of the normal distribution by rank, equal ones for equal values."""
-    _, inverse, counts = np.unique(np.array(values), return_inverse=True, return_counts=True)
-    middles = np.cumsum(counts) - counts / 2
-    quantiles = np.array([NormalDist().inv_cdf(middle / len(values)) for middle in middles])
-    scores: Floats = quantiles[inverse]
+    scores: Floats = ndtri((rankdata(values) - 0.5) / len(values))
     return scores
 
 
-def _neighbours(shape: Shape) -> Iterator[Shape]:
-    for factor in (_STEP, 1 / _STEP):
-        for index, length in enumerate(shape.lengths):
-            if _LENGTH[0] <= length * factor <= _LENGTH[1]:
-                lengths = (*shape.lengths[:index], length * factor, *shape.lengths[index + 1 :])
-                yield Shape(lengths, shape.noise)
-        if _NOISE[0] <= shape.noise * factor <= _NOISE[1]:
-            yield Shape(shape.lengths, shape.noise * factor)
+class _OnColumns(RBF):  # type: ignore[misc]
+    """``RBF`` of the columns from ``first`` to ``end``; the length is one for all of them."""
+
+    def __init__(
+        self, first: int, end: int, length_scale: float, length_scale_bounds: tuple[float, float]
+    ) -> None:
+        super().__init__(length_scale, length_scale_bounds)
+        self.first, self.end = first, end
+
+    def __call__(self, X: Floats, Y: Floats | None = None, eval_gradient: bool = False) -> Any:
+        columns = slice(self.first, self.end)
+        return super().__call__(X[:, columns], None if Y is None else Y[:, columns], eval_gradient)
 
 
-def _kernel(distances: Groups, scales: Sequence[float]) -> Floats:
-    exponents = [each / scale for each, scale in zip(distances, scales, strict=True)]
-    covariances: Floats = np.exp(-np.sum(exponents, axis=0))
-    return covariances
+def _kernel(groups: Groups, shape: Shape) -> Kernel:
+    ends = np.cumsum([features.shape[1] for features in groups]).tolist()
+    bounds = math.sqrt(_LENGTHS[0] / 2), math.sqrt(_LENGTHS[1] / 2)
+    kernels = [
+        _OnColumns(first, end, math.sqrt(length / 2), bounds)
+        for first, end, length in zip([0, *ends], ends, shape.lengths, strict=False)
+    ]
+    return math.prod(kernels[1:], start=kernels[0]) + WhiteKernel(shape.noise, _NOISES)
 
 
-def _squared_distances(one: Floats, other: Floats) -> Floats:
-    products = one @ other.T
-    squares = (one**2).sum(axis=1)[:, None] + (other**2).sum(axis=1)[None] - 2 * products
-    distances: Floats = np.maximum(0.0, squares)
-    return distances
+def _scales(groups: Groups) -> list[float]:
+    """Root of the mean squared distance between two points, by group; 1 where all are the same."""
+    return [math.sqrt(2 * float(features.var(axis=0).sum())) or 1.0 for features in groups]
+
+
+def _columns(groups: Groups, scales: Sequence[float]) -> Floats:
+    """All features side by side, with a mean squared distance of 1 within each group of what is known."""
+    return np.hstack([features / scale for features, scale in zip(groups, scales, strict=True)])

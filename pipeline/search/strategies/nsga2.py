@@ -19,7 +19,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Member:
+class Individual:
     """An evaluated architecture with the values of its latency estimates, in the order of the limits."""
 
     architecture: Architecture
@@ -66,10 +66,10 @@ class NSGA2Strategy(ConstrainedStrategy):
         self._generation_size = offspring
         self._crossover_chance = crossover_chance
         # Best first, by rank and then by crowding distance.
-        self._population: list[Member] = []
-        self._offspring: list[Member] = []
+        self._population: list[Individual] = []
+        self._offspring: list[Individual] = []
 
-    def front(self) -> list[Member]:
+    def front(self) -> list[Individual]:
         """Evaluated members that none of the survivors beats in one objective and equals in the others."""
         members = self._population + self._offspring
         return [members[index] for index in self._ranking.fronts(_objectives(members))[0]] if members else []
@@ -90,7 +90,7 @@ class NSGA2Strategy(ConstrainedStrategy):
         """A child joins its generation; with the last one, the best of all survive."""
         estimates = self.constraints.estimates(architecture).values()
         self._offspring.append(
-            Member(architecture, score.value, tuple(estimate.value_ns for estimate in estimates))
+            Individual(architecture, score.value, tuple(estimate.value_ns for estimate in estimates))
         )
         size = self._generation_size if len(self._population) == self._population_size else 1
         if len(self._offspring) >= size:
@@ -115,8 +115,8 @@ class NSGA2Strategy(ConstrainedStrategy):
         place = min(self.generator.choices(range(len(self._population)), k=2))
         return self._population[place].architecture
 
-    def _from_json(self, pairs: list[list[Any]], score: float, latencies_ns: list[float]) -> Member:
-        return Member(architecture_of(self.constraints.space, pairs), score, tuple(latencies_ns))
+    def _from_json(self, pairs: list[list[Any]], score: float, latencies_ns: list[float]) -> Individual:
+        return Individual(architecture_of(self.constraints.space, pairs), score, tuple(latencies_ns))
 
 
 class _Ranking:
@@ -146,10 +146,10 @@ class _Ranking:
         return order
 
 
-def _objectives(members: Sequence[Member]) -> Floats:
+def _objectives(members: Sequence[Individual]) -> Floats:
     """What is to be small, shape (n_members, 1 + n_targets)."""
     return np.array([(-member.score, *member.latencies_ns) for member in members])
 
 
-def _to_json(member: Member) -> list[Any]:
+def _to_json(member: Individual) -> list[Any]:
     return [to_pairs(member.architecture), member.score, list(member.latencies_ns)]

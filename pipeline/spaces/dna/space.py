@@ -20,7 +20,7 @@ from pipeline.spaces.dna.config import CellConfig, DnaSpaceConfig, Shape
 from pipeline.spaces.modules import ModuleSpace
 
 
-class Operation(NamedTuple):
+class LayerOperation(NamedTuple):
     """What a layer does."""
 
     kernel: int
@@ -36,7 +36,7 @@ class BlockChoice(NamedTuple):
     """What an architecture chooses for one block."""
 
     cell: CellConfig
-    operations: tuple[Operation, ...]
+    operations: tuple[LayerOperation, ...]
 
 
 @dataclass(frozen=True)
@@ -78,10 +78,10 @@ class DnaSpace(ModuleSpace):
             "classes": self.classes,
         }
 
-    def operations(self, block: int) -> tuple[Operation, ...]:
+    def operations(self, block: int) -> tuple[LayerOperation, ...]:
         """The operations that every layer of a block (counted from 0) chooses from."""
         config = self.config.blocks[block]
-        return tuple(itertools.starmap(Operation, itertools.product(config.kernels, config.expansions)))
+        return tuple(itertools.starmap(LayerOperation, itertools.product(config.kernels, config.expansions)))
 
     def architecture(self, choices: Sequence[BlockChoice]) -> Architecture:
         """The architecture with these choices, one per block."""
@@ -109,7 +109,7 @@ class DnaSpace(ModuleSpace):
         for block in self.config.blocks:
             cell = max(block.cells, key=lambda each: (each.width, each.depth))
             kernel = 5 if 5 in block.kernels else max(block.kernels)
-            choices.append(BlockChoice(cell, (Operation(kernel, max(block.expansions)),) * cell.depth))
+            choices.append(BlockChoice(cell, (LayerOperation(kernel, max(block.expansions)),) * cell.depth))
         return self.architecture(choices)
 
     def blocks(self, architecture: Architecture) -> tuple[Block, ...]:
@@ -167,7 +167,9 @@ class DnaSpace(ModuleSpace):
         arguments = (("out_channels", self.config.stem_width), ("stride", self.config.stem_stride))
         return Block("stem", self.input_shape, arguments)
 
-    def layer(self, block: int, in_width: int, out_width: int, layer: int, operation: Operation) -> Block:
+    def layer(
+        self, block: int, in_width: int, out_width: int, layer: int, operation: LayerOperation
+    ) -> Block:
         """A layer (counted from 0) of a block between two widths."""
         config = self.config.blocks[block]
         arguments = (

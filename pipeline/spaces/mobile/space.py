@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pipeline.spaces.base import Architecture, Block, Choice, Decision, canonical
 from pipeline.spaces.mobile.akd import akd_plan
 from pipeline.spaces.mobile.config import MobileSpaceConfig, SpaceConfig
-from pipeline.spaces.mobile.stage import Stage, StageChoice
+from pipeline.spaces.mobile.stage import MobileStage, StageChoice
 from pipeline.spaces.modules import ModuleSpace
 
 
@@ -118,11 +118,11 @@ class MobileSpace(ModuleSpace):
         )
 
     @functools.cached_property
-    def _stages(self) -> tuple[Stage, ...]:
+    def _stages(self) -> tuple[MobileStage, ...]:
         stages = self.config.stages
         widths_in = ((self.config.stem_width,), *(stage.widths for stage in stages))
         return tuple(
-            Stage(
+            MobileStage(
                 f"stage{index + 1}",
                 stage,
                 widths_in[index],

@@ -28,7 +28,7 @@ class StageChoice(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Stage:
+class MobileStage:
     """A stage at its place in a network.
 
     Attributes:

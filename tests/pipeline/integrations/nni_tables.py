@@ -28,7 +28,7 @@ from pipeline.export.base import Format
 from pipeline.integrations.nni import LatencyTableProfiler
 from pipeline.integrations.nni.blocks import UnitBlock
 from pipeline.integrations.nni.building import block_parts, network_parts
-from pipeline.integrations.nni.space import BlockSpace
+from pipeline.integrations.nni.space import ModelSpaceBlocks
 from pipeline.progress import ConsoleReporter
 
 TARGET = Target("host", "onnxruntime")
@@ -36,8 +36,8 @@ NETWORKS = 12
 
 
 @functools.cache
-def block_space(make: Callable[[], ModelSpace], inputs: torch.Tensor) -> BlockSpace:
-    return BlockSpace(make(), inputs, ConsoleReporter())
+def block_space(make: Callable[[], ModelSpace], inputs: torch.Tensor) -> ModelSpaceBlocks:
+    return ModelSpaceBlocks(make(), inputs, ConsoleReporter())
 
 
 def cost_ns(block: UnitBlock) -> int:
@@ -45,12 +45,12 @@ def cost_ns(block: UnitBlock) -> int:
     return 5_000 + block.traits.macs
 
 
-def network_ns(space: BlockSpace, sample: dict[str, object]) -> int:
+def network_ns(space: ModelSpaceBlocks, sample: dict[str, object]) -> int:
     """What a network takes."""
     return 2_000 + round(0.8 * sum(cost_ns(space.blocks[name]) for name in space.blocks_of(sample)))
 
 
-def fill(db: Path, space: BlockSpace, *, failing: str | None = None, networks: int = NETWORKS) -> None:
+def fill(db: Path, space: ModelSpaceBlocks, *, failing: str | None = None, networks: int = NETWORKS) -> None:
     """Store every block, and networks; blocks whose description holds ``failing`` cannot run."""
     with open_store(str(db)) as store:
         failed = set()

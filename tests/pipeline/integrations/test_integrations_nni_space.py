@@ -22,7 +22,7 @@ from pipeline.integrations.nni import survey as survey_module
 from pipeline.integrations.nni.blocks import as_image, image_shape
 from pipeline.integrations.nni.networks import Networks
 from pipeline.integrations.nni.recording import trace
-from pipeline.integrations.nni.space import BlockSpace
+from pipeline.integrations.nni.space import ModelSpaceBlocks
 from pipeline.integrations.nni.survey import survey
 from pipeline.integrations.nni.trees import Fork, Leaf, follow, grow
 from pipeline.integrations.nni.units import Unit, cut, mutables_of, resolve
@@ -32,7 +32,7 @@ REPORTER = ConsoleReporter()
 SAMPLE = {"width": 8, "depth": 2, "layer0": "k3", "layer1": "k5", "layer2": "k3", "down": 1}
 
 
-def samples(space: BlockSpace) -> list[dict[str, object]]:
+def samples(space: ModelSpaceBlocks) -> list[dict[str, object]]:
     values = [mutable.values for mutable in space.mutables.values()]
     return [dict(zip(space.mutables, chosen, strict=True)) for chosen in itertools.product(*values)]
 
@@ -126,7 +126,7 @@ def test_calibration_plan_has_every_network_once_and_stays_the_same() -> None:
     plan = space.calibration_plan()
     assert len({space.networks.trace(sample).identity for sample in plan}) == len(plan)
     assert len(plan) == 2 * 2 * (2 + 4 + 8)
-    assert BlockSpace(Small(), IMAGES, REPORTER).calibration_plan() == plan
+    assert ModelSpaceBlocks(Small(), IMAGES, REPORTER).calibration_plan() == plan
 
 
 def test_networks_have_one_identity_if_only_names_and_weights_differ() -> None:
@@ -160,7 +160,7 @@ def test_space_its_weights_and_the_random_state_are_left_as_they_are() -> None:
     space = Small().train()
     weights = {name: value.clone() for name, value in space.state_dict().items()}
     state = torch.random.get_rng_state()
-    BlockSpace(space, IMAGES, REPORTER)
+    ModelSpaceBlocks(space, IMAGES, REPORTER)
     assert torch.equal(torch.random.get_rng_state(), state)
     assert all(module.training and not module._forward_hooks for module in space.modules())
     assert all(torch.equal(weights[name], value) for name, value in space.state_dict().items())
@@ -187,9 +187,9 @@ def test_what_runs_in_no_module_is_told(capfd: pytest.CaptureFixture[str]) -> No
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x @ torch.ones(8, 8))
 
-    BlockSpace(TwoLayers(), IMAGES, REPORTER)
+    ModelSpaceBlocks(TwoLayers(), IMAGES, REPORTER)
     assert "multiply-accumulates" not in capfd.readouterr().err
-    BlockSpace(Outside(), IMAGES, REPORTER)
+    ModelSpaceBlocks(Outside(), IMAGES, REPORTER)
     assert "of a network's multiply-accumulates are done in no module" in capfd.readouterr().err
 
 
@@ -206,7 +206,7 @@ def test_what_runs_in_no_module_is_told(capfd: pytest.CaptureFixture[str]) -> No
 )
 def test_mutable_that_cannot_be_tabulated_is_named(make, said: str) -> None:
     with pytest.raises(NniError, match=said):
-        BlockSpace(make(), IMAGES, REPORTER)
+        ModelSpaceBlocks(make(), IMAGES, REPORTER)
 
 
 def test_space_without_a_choice_is_refused() -> None:
@@ -235,20 +235,20 @@ def test_module_that_takes_two_tensors_is_named() -> None:
     with pytest.raises(
         NniError, match=r"'sum' cannot be measured: it is called with a float32 tensor .*, a float32"
     ):
-        BlockSpace(Joined(), IMAGES, REPORTER)
+        ModelSpaceBlocks(Joined(), IMAGES, REPORTER)
 
 
 def test_inputs_that_the_space_does_not_take_are_told_by_their_shape() -> None:
     with pytest.raises(NniError) as caught:
-        BlockSpace(Small(), torch.zeros(1, 4, 8, 8), REPORTER)
+        ModelSpaceBlocks(Small(), torch.zeros(1, 4, 8, 8), REPORTER)
     assert "(1, 4, 8, 8)" in str(caught.value)
     with pytest.raises(NniError, match="int64"):
-        BlockSpace(Small(), torch.zeros(1, 3, 8, 8, dtype=torch.int64), REPORTER)
+        ModelSpaceBlocks(Small(), torch.zeros(1, 3, 8, 8, dtype=torch.int64), REPORTER)
 
 
 def test_space_that_nni_cannot_freeze_is_told() -> None:
     with pytest.raises(NniError, match="NNI cannot freeze") as caught:
-        BlockSpace(_with(nni.choice("dangling", [1, 2])), IMAGES, REPORTER)
+        ModelSpaceBlocks(_with(nni.choice("dangling", [1, 2])), IMAGES, REPORTER)
     assert "NotImplementedError" in caught.value.why
 
 
@@ -258,7 +258,7 @@ def test_space_with_a_freeze_of_its_own_is_refused() -> None:
             return super().freeze(sample)
 
     with pytest.raises(NniError, match="Own cannot be profiled: it has a freeze of its own"):
-        BlockSpace(Own(), IMAGES, REPORTER)
+        ModelSpaceBlocks(Own(), IMAGES, REPORTER)
 
 
 def test_unit_that_needs_what_others_have_done_is_named() -> None:
@@ -276,17 +276,17 @@ def test_unit_that_needs_what_others_have_done_is_named() -> None:
             return super().forward(self.needy(x))
 
     with pytest.raises(NniError, match="'needy' does not run by itself") as caught:
-        BlockSpace(Joined(), IMAGES, REPORTER)
+        ModelSpaceBlocks(Joined(), IMAGES, REPORTER)
     assert "factor" in caught.value.why
 
 
 def test_unit_with_too_many_variants_or_shapes_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch, pytest.raises(NniError, match="'first' has 3 variants"):
         patch.setattr(space_module, "MOST_VARIANTS", 2)
-        BlockSpace(TwoLayers(), IMAGES, REPORTER)
+        ModelSpaceBlocks(TwoLayers(), IMAGES, REPORTER)
     with monkeypatch.context() as patch, pytest.raises(NniError, match="too many choices shape") as caught:
         patch.setattr(survey_module, "LARGEST", 2)
-        BlockSpace(Small(), IMAGES, REPORTER)
+        ModelSpaceBlocks(Small(), IMAGES, REPORTER)
     assert "3 combinations of depth" in caught.value.why
 
 

@@ -11,7 +11,7 @@ from scipy.optimize import LinearConstraint, milp
 
 from pipeline.errors import BudgetError, DataError, RecipeError
 from pipeline.search.selection import enumeration
-from pipeline.search.selection.options import Stage
+from pipeline.search.selection.options import StageOptions
 from pipeline.search.selection.selection import select
 
 DNA_LAYERS = (2, 4, 4, 4, 4, 1)
@@ -66,7 +66,7 @@ def instances(draw):
         def column(of, size=size):
             return draw(st.lists(of, min_size=size, max_size=size))
 
-        stage = Stage(column(maybe_failed), {name: column(maybe_failed) for name in names})
+        stage = StageOptions(column(maybe_failed), {name: column(maybe_failed) for name in names})
         stage.losses[0] = 1
         for cost in stage.costs.values():
             cost[0] = 2
@@ -118,7 +118,7 @@ def crowded_stages(kind, costs, generator):
             "loss falls with the costs": generator.integers(0, 200, size) - numbers.sum(axis=0),
             "loss is the cost": -numbers[0],
         }[kind]
-        stages.append(Stage(loss, dict(zip(NAMES, numbers, strict=False))))
+        stages.append(StageOptions(loss, dict(zip(NAMES, numbers, strict=False))))
     return stages
 
 
@@ -157,7 +157,7 @@ def random_stages(sizes, costs, seed):
         capacity = generator.uniform(1, 10, size)
         losses = 0.1 * generator.standard_normal(size) - np.log(capacity)
         noise = np.exp(0.3 * generator.standard_normal((costs, size)))
-        stages.append(Stage(losses, dict(zip(NAMES, capacity * noise, strict=False))))
+        stages.append(StageOptions(losses, dict(zip(NAMES, capacity * noise, strict=False))))
     return stages
 
 
@@ -231,7 +231,7 @@ def test_layers_give_the_loss_of_an_integer_programme(costs, seed):
 
 
 def product_of(first, second):
-    return Stage(
+    return StageOptions(
         np.add.outer(first.losses, second.losses).ravel(),
         {name: np.add.outer(cost, second.costs[name]).ravel() for name, cost in first.costs.items()},
     )
@@ -256,13 +256,13 @@ def test_more_room_never_makes_the_best_worse():
 
 
 def test_limit_that_equals_the_costs_of_a_selection_admits_it():
-    stages = [Stage([5, 1], {"macs": [100, 300]}), Stage([5, 2], {"macs": [250, 700]})]
+    stages = [StageOptions([5, 1], {"macs": [100, 300]}), StageOptions([5, 2], {"macs": [250, 700]})]
     assert select(stages, {"macs": 1000}).best[0].choices == (1, 1)
     assert select(stages, {"macs": 999}).best[0].choices == (1, 0)
 
 
 def test_tables_without_a_limit_are_summed_too():
-    stages = [Stage([1, 0], {"phone_ns": [1, 2], "macs": [10, 20]})] * 2
+    stages = [StageOptions([1, 0], {"phone_ns": [1, 2], "macs": [10, 20]})] * 2
     best = select(stages, {"phone_ns": 3}, fixed_costs={"macs": 5}).best[0]
     assert best.costs == {"phone_ns": 3, "macs": 35}
     assert best.ratio == 1
@@ -276,7 +276,7 @@ def test_result_is_json():
 
 
 def test_equals_come_in_the_order_of_their_costs_and_then_choices():
-    stages = [Stage([1, 1, 1], {"phone_ns": [2, 1, 1]})] * 2
+    stages = [StageOptions([1, 1, 1], {"phone_ns": [2, 1, 1]})] * 2
     best = select(stages, {"phone_ns": 4}, count=9).best
     assert [each.choices for each in best] == [
         (1, 1), (1, 2), (2, 1), (2, 2), (0, 1), (0, 2), (1, 0), (2, 0), (0, 0)
@@ -286,26 +286,26 @@ def test_equals_come_in_the_order_of_their_costs_and_then_choices():
 @pytest.mark.parametrize("costs", [1, 3])
 def test_equal_layers_and_a_loss_that_is_the_cost_are_no_burden(costs):
     options = np.random.default_rng(0).integers(0, 1000, (costs, 6))
-    stages = [Stage(-options[0], dict(zip(NAMES, options, strict=False)))] * 19
+    stages = [StageOptions(-options[0], dict(zip(NAMES, options, strict=False)))] * 19
     selected = select(stages, middle_limits(stages, 0.5), effort=500_000)
     assert selected.exact
 
 
 def test_spaces_too_large_to_be_numbered_are_selected_from():
     generator = np.random.default_rng(0)
-    stages = [Stage(generator.random(5), {"macs": generator.random(5)}) for _ in range(90)]
+    stages = [StageOptions(generator.random(5), {"macs": generator.random(5)}) for _ in range(90)]
     selected = select(stages, {"macs": 90.0})
     assert selected.best[0].choices == tuple(int(stage.losses.argmin()) for stage in stages)
 
 
 def test_numbers_of_any_size_are_compared():
     for unit in (2.0**-1000, 2.0**-40, 1.0, 2.0**40, 2.0**960):
-        stages = [Stage([unit, 0], {"macs": [unit, 3 * unit]})] * 3
+        stages = [StageOptions([unit, 0], {"macs": [unit, 3 * unit]})] * 3
         best = select(stages, {"macs": 5 * unit}).best[0]
         assert best.choices == (0, 0, 1)
         assert best.costs["macs"] == 5 * unit
     assert select(stages, {"macs": 1e308}).best[0].choices == (1, 1, 1)
-    cheap = [Stage([1, 0], {"macs": [0, 1e-9]})]
+    cheap = [StageOptions([1, 0], {"macs": [0, 1e-9]})]
     assert select(cheap, {"macs": 1e305}).best[0].costs == {"macs": pytest.approx(1e-9)}
 
 
@@ -313,7 +313,7 @@ def test_numbers_of_any_size_are_compared():
 def test_proof_that_is_given_up_leaves_a_bound(share):
     generator = np.random.default_rng(0)
     costs = [generator.uniform(1, 2, (2, 6)) for _ in range(8)]
-    stages = [Stage(-cost.sum(axis=0), dict(zip(NAMES, cost, strict=False))) for cost in costs]
+    stages = [StageOptions(-cost.sum(axis=0), dict(zip(NAMES, cost, strict=False))) for cost in costs]
     limits = middle_limits(stages, share)
     best = select(stages, limits, count=3)
     for effort in (0, 1, 100, 10_000):
@@ -330,26 +330,32 @@ def test_proof_that_is_given_up_leaves_a_bound(share):
 
 
 def test_stage_of_which_everything_failed_is_named():
-    stages = [Stage([1], {"macs": [1]}), Stage([1, math.inf], {"macs": [math.inf, 1]})]
+    stages = [StageOptions([1], {"macs": [1]}), StageOptions([1, math.inf], {"macs": [math.inf, 1]})]
     with pytest.raises(BudgetError, match="no option of stage 1"):
         select(stages, {"macs": 9})
 
 
-GOOD = Stage([1.0, 2.0], {"macs": [3.0, 4.0]})
+GOOD = StageOptions([1.0, 2.0], {"macs": [3.0, 4.0]})
 
 
 @pytest.mark.parametrize(
     ("stages", "message"),
     [
         ([], "no stage"),
-        ([GOOD, Stage([1.0, math.nan], GOOD.costs)], "loss of option 1 of stage 1 is nan"),
-        ([GOOD, Stage([1.0, 2.0], {"macs": [-math.inf, 1.0]})], "'macs' of option 0 of stage 1 is -inf"),
-        ([GOOD, Stage([1.0], GOOD.costs)], "stage 1 have shapes"),
-        ([Stage([], {"macs": []})], "stage 0 have shapes"),
-        ([Stage([[1.0]], {"macs": [[1.0]]})], "stage 0 have shapes"),
-        ([GOOD, Stage([1.0], {"parameters": [1.0]})], "stage 1 has the costs"),
-        ([GOOD, Stage([1e308, 1e308], GOOD.costs), Stage([1e308, 1e308], GOOD.costs)], "too large"),
-        ([GOOD, Stage([1.0], {"macs": [1e300]})], "too large"),
+        ([GOOD, StageOptions([1.0, math.nan], GOOD.costs)], "loss of option 1 of stage 1 is nan"),
+        (
+            [GOOD, StageOptions([1.0, 2.0], {"macs": [-math.inf, 1.0]})],
+            "'macs' of option 0 of stage 1 is -inf",
+        ),
+        ([GOOD, StageOptions([1.0], GOOD.costs)], "stage 1 have shapes"),
+        ([StageOptions([], {"macs": []})], "stage 0 have shapes"),
+        ([StageOptions([[1.0]], {"macs": [[1.0]]})], "stage 0 have shapes"),
+        ([GOOD, StageOptions([1.0], {"parameters": [1.0]})], "stage 1 has the costs"),
+        (
+            [GOOD, StageOptions([1e308, 1e308], GOOD.costs), StageOptions([1e308, 1e308], GOOD.costs)],
+            "too large",
+        ),
+        ([GOOD, StageOptions([1.0], {"macs": [1e300]})], "too large"),
     ],
 )
 def test_tables_without_meaning_are_refused(stages, message):

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from pipeline.errors import TeacherError
 from pipeline.spaces.cost import network_cost
 from pipeline.spaces.dna.config import CellConfig, DnaBlockConfig, DnaSpaceConfig
-from pipeline.spaces.dna.space import BlockChoice, DnaSpace, Operation
+from pipeline.spaces.dna.space import BlockChoice, DnaSpace, LayerOperation
 
 CELLS = (CellConfig(depth=1, width=8), CellConfig(depth=2, width=8), CellConfig(depth=2, width=12))
 BLOCK = DnaBlockConfig(cells=CELLS, kernels=(3, 5), expansions=(1, 2), squeeze_excite=0.25)
@@ -104,7 +104,7 @@ def test_network_is_the_composition_of_blocks_whose_shapes_fit():
 def test_interfaces_have_the_students_own_widths():
     space = space_of(BLOCK, BLOCK)
     narrow, wide = CELLS[1], CELLS[2]
-    choices = [BlockChoice(cell, (Operation(3, 2), Operation(5, 1))) for cell in (narrow, wide)]
+    choices = [BlockChoice(cell, (LayerOperation(3, 2), LayerOperation(5, 1))) for cell in (narrow, wide)]
     inputs = [block.input_shape[0] for block in space.blocks(space.architecture(choices))]
     assert inputs == [1, 4, 8, 8, 12, 12]
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from pipeline.data.base import Dataset, Preprocessing, Split
 from pipeline.methods.dna.cutting import CutTeacher, cut_teacher
-from pipeline.methods.dna.run import rate_blocks
+from pipeline.methods.dna.run import score_blocks
 from pipeline.methods.dna.settings import DnaSettings
 from pipeline.spaces.dna.config import CellConfig, DnaBlockConfig, DnaSpaceConfig
 from pipeline.spaces.dna.space import DnaSpace
@@ -54,7 +54,7 @@ def space() -> DnaSpace:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    rate_blocks(
+    score_blocks(
         space(),
         teacher(),
         dataset(),

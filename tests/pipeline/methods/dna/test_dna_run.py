@@ -23,7 +23,7 @@ from pipeline.data.base import Split
 from pipeline.errors import RecipeError, TeacherError
 from pipeline.methods.dna.cutting import cut_teacher
 from pipeline.methods.dna.errors import DnaError
-from pipeline.methods.dna.run import rate_blocks, run_dna
+from pipeline.methods.dna.run import run_dna, score_blocks
 from pipeline.methods.dna.workers import run_tasks
 from pipeline.spaces.cost import network_cost
 from pipeline.spaces.dna.config import DnaSpaceConfig
@@ -37,7 +37,7 @@ LONG = SETTINGS.model_copy(update={"epochs": 6})
 
 def evaluated(folder, **changes):
     arguments = {"space": SPACE, "teacher": teacher(), "dataset": DATA, "settings": SETTINGS, "seed": 3}
-    return rate_blocks(folder=folder, **(arguments | changes))
+    return score_blocks(folder=folder, **(arguments | changes))
 
 
 @pytest.fixture(scope="module", name="known")

@@ -26,7 +26,7 @@ Measure = Literal["relative-l1", "mse"]
 Features = tuple[Tensor, ...]
 
 
-def rate_paths(
+def score_paths(
     supernet: Supernet, images: ScoreSet, *, measure: Measure = "relative-l1", recalibrate: bool = True
 ) -> NDArray[np.float64]:
     """The score of every path, smaller is better; its shape is ``supernet.choices``.
@@ -52,28 +52,6 @@ def rate_paths(
     with torch.no_grad(), _restored([supernet]):
         walk((), images.calibration, images.inputs)
     return scores
-
-
-def rate_path(
-    supernet: Supernet,
-    path: Path,
-    images: ScoreSet,
-    *,
-    measure: Measure = "relative-l1",
-    recalibrate: bool = True,
-) -> float:
-    """The score of one path by itself; what ``rate_paths`` must equal.
-
-    Raises:
-        TeacherError: the teacher's features at the end of the block do not vary.
-    """
-    _check(images)
-    features = images.calibration, images.inputs
-    modules = supernet.path_modules(path)
-    with torch.no_grad(), _restored(modules):
-        for module in modules:
-            features = _advance(module, *features, recalibrate)
-        return _difference(features[1], images, measure)
 
 
 def calibrate(modules: Sequence[nn.Module], calibration: Features) -> None:

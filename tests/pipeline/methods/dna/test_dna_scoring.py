@@ -10,7 +10,7 @@ from torch import nn
 
 from pipeline.errors import TeacherError
 from pipeline.methods.dna.features import ScoreSet, standard_deviation
-from pipeline.methods.dna.score import calibrate, rate_path, rate_paths
+from pipeline.methods.dna.scoring import calibrate, score_paths
 from pipeline.methods.dna.supernet import Supernet
 
 
@@ -44,6 +44,11 @@ def state(module):
     return {name: tensor.clone() for name, tensor in module.state_dict().items()}, norms, modes
 
 
+def score_path(net, path, images, **options):
+    """One path by itself: the only one of a supernet without choices."""
+    return score_paths(Supernet([[module] for module in net.path_modules(path)]), images, **options).item()
+
+
 @settings(max_examples=12)
 @given(
     layers=st.integers(1, 3),
@@ -57,11 +62,11 @@ def test_scores_that_share_beginnings_equal_those_path_by_path(
 ):
     net, images = supernet(layers=layers, choices=choices), score_set(batches=batches)
     options = {"measure": measure, "recalibrate": recalibrate}
-    shared = rate_paths(net, images, **options)
+    shared = score_paths(net, images, **options)
     assert shared.shape == (choices,) * layers
     assert shared.dtype == np.float64
     for path in itertools.product(range(choices), repeat=layers):
-        assert rate_path(net, path, images, **options) == pytest.approx(shared[path], rel=1e-12)
+        assert score_path(net, path, images, **options) == pytest.approx(shared[path], rel=1e-12)
 
 
 def test_every_layer_runs_once_for_each_common_beginning():
@@ -70,16 +75,16 @@ def test_every_layer_runs_once_for_each_common_beginning():
     for layer in net.candidates():
         for module in layer:
             module.register_forward_hook(lambda m, *_: runs.append(m.training))
-    rate_paths(net, images)
+    score_paths(net, images)
     assert len(runs) == 2 * (2 + 4 + 8)
     runs.clear()
     for path in itertools.product(range(2), repeat=3):
-        rate_path(net, path, images)
+        score_path(net, path, images)
     assert len(runs) == 2 * 8 * 3
 
 
 @pytest.mark.parametrize("recalibrate", [True, False])
-def test_a_student_block_identical_to_the_teachers_rates_zero(recalibrate):
+def test_a_student_block_identical_to_the_teachers_scores_zero(recalibrate):
     net, path = supernet(), (1, 0, 1)
     modules = [*net.path_modules(path)]
     unrelated = score_set()
@@ -88,7 +93,7 @@ def test_a_student_block_identical_to_the_teachers_rates_zero(recalibrate):
     teacher = nn.Sequential(*modules).eval()
     with torch.no_grad():
         images = score_set(targets=lambda x: teacher(x).clone())
-    scores = rate_paths(net, images, recalibrate=recalibrate)
+    scores = score_paths(net, images, recalibrate=recalibrate)
     assert scores[path] == 0.0
     assert (np.delete(scores.ravel(), np.ravel_multi_index(path, scores.shape)) > 0).all()
 
@@ -98,8 +103,8 @@ def test_score_is_the_mean_absolute_difference_in_standard_deviations_of_the_tea
     images = score_set()
     x, y = torch.cat(images.inputs).double().numpy(), torch.cat(images.targets).double().numpy()
     assert images.sigma == pytest.approx(y.std())
-    assert rate_path(net, (0,), images) == pytest.approx(np.abs(y - x).mean() / y.std())
-    assert rate_path(net, (0,), images, measure="mse") == pytest.approx(np.square(y - x).mean())
+    assert score_path(net, (0,), images) == pytest.approx(np.abs(y - x).mean() / y.std())
+    assert score_path(net, (0,), images, measure="mse") == pytest.approx(np.square(y - x).mean())
 
 
 def test_the_score_does_not_depend_on_the_scale_of_the_teachers_features():
@@ -111,9 +116,9 @@ def test_the_score_does_not_depend_on_the_scale_of_the_teachers_features():
         tuple(64 * y for y in one.targets),
         64 * one.sigma,
     )
-    assert rate_path(net, (0,), scaled) == pytest.approx(rate_path(net, (0,), one))
-    assert rate_path(net, (0,), scaled, measure="mse") == pytest.approx(
-        64**2 * rate_path(net, (0,), one, measure="mse")
+    assert score_path(net, (0,), scaled) == pytest.approx(score_path(net, (0,), one))
+    assert score_path(net, (0,), scaled, measure="mse") == pytest.approx(
+        64**2 * score_path(net, (0,), one, measure="mse")
     )
 
 
@@ -121,8 +126,8 @@ def test_the_score_does_not_depend_on_the_scale_of_the_teachers_features():
 def test_score_leaves_statistics_momentum_and_modes_as_they_were(training):
     net = supernet().train(training)
     before, momenta, modes = state(net)
-    rate_paths(net, score_set())
-    rate_path(net, (0, 1, 0), score_set())
+    score_paths(net, score_set())
+    score_path(net, (0, 1, 0), score_set())
     after, momenta_after, modes_after = state(net)
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert (momenta, modes) == (momenta_after, modes_after)
@@ -131,11 +136,11 @@ def test_score_leaves_statistics_momentum_and_modes_as_they_were(training):
 def test_recalibration_takes_the_statistics_of_the_path_and_not_of_training():
     net, images = supernet(), score_set()
     with torch.no_grad():
-        recalibrated, plain = rate_paths(net, images), rate_paths(net, images, recalibrate=False)
+        recalibrated, plain = score_paths(net, images), score_paths(net, images, recalibrate=False)
         for norm in (m for m in net.modules() if isinstance(m, nn.BatchNorm2d)):
             norm.running_mean.add_(100.0)
-    assert np.array_equal(rate_paths(net, images), recalibrated)
-    assert not np.allclose(rate_paths(net, images, recalibrate=False), plain)
+    assert np.array_equal(score_paths(net, images), recalibrated)
+    assert not np.allclose(score_paths(net, images, recalibrate=False), plain)
 
 
 def test_calibrated_statistics_are_averages_over_the_batches():
@@ -150,7 +155,7 @@ def test_calibrated_statistics_are_averages_over_the_batches():
 def test_path_whose_features_are_not_finite_is_evaluated_infinite():
     broken = nn.Conv2d(3, 3, 1)
     nn.init.constant_(broken.weight, math.nan)
-    scores = rate_paths(Supernet([[nn.Identity(), broken]]), score_set())
+    scores = score_paths(Supernet([[nn.Identity(), broken]]), score_set())
     assert np.isfinite(scores[0])
     assert scores[1] == math.inf
 
@@ -158,7 +163,7 @@ def test_path_whose_features_are_not_finite_is_evaluated_infinite():
 def test_teacher_whose_features_do_not_vary_is_refused():
     images = score_set(targets=torch.zeros_like)
     with pytest.raises(TeacherError, match="cannot be reproduced"):
-        rate_paths(supernet(), images)
+        score_paths(supernet(), images)
 
 
 def test_standard_deviation_is_of_all_batches_together():

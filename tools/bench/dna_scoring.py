@@ -1,9 +1,9 @@
-"""Time of score every path of one DNA block, with shared beginnings and path by path, as JSON.
+"""Time to score every path of one DNA block, with shared beginnings and path by path, as JSON.
 
-python tools/bench/dna_score.py [REPEATS]
+python tools/bench/dna_scoring.py [REPEATS]
 
 The block has 4 layers of 6 operations: 1296 paths, whose layers run 1554 times if beginnings are shared and
-5184 times if not. Weights and images are made up; both ways rate the same paths and must agree.
+5184 times if not. Weights and images are made up; both ways score the same paths and must agree.
 """
 
 from __future__ import annotations
@@ -18,13 +18,18 @@ import numpy as np
 import torch
 
 from pipeline.methods.dna.features import ScoreSet, standard_deviation
-from pipeline.methods.dna.score import rate_path, rate_paths
-from pipeline.methods.dna.supernet import cell_supernet
+from pipeline.methods.dna.scoring import score_paths
+from pipeline.methods.dna.supernet import Supernet, cell_supernet
 from pipeline.spaces.dna.config import CellConfig, DnaBlockConfig, DnaSpaceConfig
 from pipeline.spaces.dna.space import DnaSpace
 
 TEACHER_CHANNELS, SIZE = 24, 8
 CALIBRATION, SCORE = 16, 32
+
+
+def score_alone(supernet: Supernet, path: tuple[int, ...], images: ScoreSet) -> float:
+    alone = Supernet([[module] for module in supernet.path_modules(path)])
+    return score_paths(alone, images).item()
 
 
 def main(repeats: int = 3) -> None:
@@ -55,11 +60,11 @@ def main(repeats: int = 3) -> None:
     shared_s, single_s, evaluations, difference = [], [], {}, 0.0
     for _ in range(repeats):
         runs, started = 0, time.perf_counter()
-        shared = rate_paths(supernet, images)
+        shared = score_paths(supernet, images)
         shared_s.append(time.perf_counter() - started)
         evaluations["shared"] = runs // 2  # each module runs for calibration and for score
         runs, started = 0, time.perf_counter()
-        single = np.array([rate_path(supernet, path, images) for path in paths])
+        single = np.array([score_alone(supernet, path, images) for path in paths])
         single_s.append(time.perf_counter() - started)
         evaluations["path by path"] = runs // 2
         difference = max(difference, float(np.abs(shared.ravel() - single).max()))
