@@ -20,6 +20,8 @@ settings.register_profile(
 )
 settings.load_profile("lathe")
 
+pytest.register_assert_rewrite("tests.contracts")
+
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 ALLOWED_IN_CI = ("GPU",)
 EXIT_S = 120

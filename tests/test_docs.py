@@ -19,8 +19,8 @@ import devices.errors
 import latency_db.errors
 import pipeline.errors
 from devices.errors import LatheError
+from tests.places import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 

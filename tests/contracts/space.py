@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from contracts.search_space import DRAWS, SearchSpaceContract
 
 from devices.digests import canonical_json
 from pipeline.spaces.base import Architecture, Block, Space, check_architecture
+from tests.contracts.search_space import DRAWS, SearchSpaceContract
 
 
 def made(space: Space, architecture: Architecture) -> set[str]:

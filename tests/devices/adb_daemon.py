@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from adb_shell import serve_shell
-from adb_sync import serve_sync
-from adb_transport import UNCHECKED_VERSION, Stream, Transport
+from tests.devices.adb_shell import serve_shell
+from tests.devices.adb_sync import serve_sync
+from tests.devices.adb_transport import UNCHECKED_VERSION, Stream, Transport
 
 FEATURES = ("shell_v2", "stat_v2", "fixed_push_mkdir")
 

@@ -14,10 +14,10 @@ import struct
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adb_transport import Stream
+from tests.devices.adb_transport import Stream
 
 if TYPE_CHECKING:
-    from adb_daemon import AdbDaemon
+    from tests.devices.adb_daemon import AdbDaemon
 
 _REQUEST = struct.Struct("<4sI")
 _STAT_V1 = struct.Struct("<4sIII")

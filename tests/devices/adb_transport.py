@@ -15,7 +15,7 @@ import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from adb_daemon import AdbDaemon
+    from tests.devices.adb_daemon import AdbDaemon
 
 CHECKED_VERSION, UNCHECKED_VERSION = 0x01000000, 0x01000001
 """Messages of the first carry a checksum, those of the second need none."""

@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ports import free_port
 
-TOOL = Path(__file__).parent.parent.parent / "tools" / "arm64_device"
+from tests.devices.ports import free_port
+from tests.places import ROOT
+
+TOOL = ROOT / "tools" / "arm64_device"
 BINFMT = Path("/proc/sys/fs/binfmt_misc")
 
 

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from arm64 import arm64_tree
-from hostile_runtime import hostile_runtime
-from tiny_models import write_tiny_onnx, write_tiny_tflite
 
 import devices.measuring.batch
 import devices.runtimes
 from devices.target import Target
+from tests.devices.arm64 import arm64_tree
+from tests.devices.hostile_runtime import hostile_runtime
+from tests.devices.tiny_models import write_tiny_onnx, write_tiny_tflite
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
-from ports import free_port
+
+from tests.devices.ports import free_port
 
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/usr/bin:/sbin")
 USER = getpass.getuser()

@@ -3,11 +3,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import postgresql_server
 import pytest
-from postgresql_server import PostgresqlServer
 
 from latency_db.store.store import Store, open_store
+from tests.latency_db import postgresql_server
+from tests.latency_db.postgresql_server import PostgresqlServer
 
 
 @pytest.fixture(scope="session")

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_recipe import STAGES, TEXT, command, kill_at, run_limited, run_recipe, write_recipe
 from typer.testing import CliRunner
 
 from pipeline.bundle import read_bundle
 from pipeline.cli.main import app
+from tests.pipeline.tiny_recipe import STAGES, TEXT, command, kill_at, run_limited, run_recipe, write_recipe
 
 pytestmark = [pytest.mark.measures, pytest.mark.slow]
 

@@ -5,12 +5,11 @@ import sys
 import time
 from pathlib import Path
 
-from search_models import by_macs, latency_model, small_space
-
 from pipeline.search.base import Score
 from pipeline.search.budgets.constraints import Constraints
 from pipeline.search.loop import search
 from pipeline.search.strategies.evolution import EvolutionStrategy
+from tests.pipeline.search.search_models import by_macs, latency_model, small_space
 
 
 class SlowEvaluator:

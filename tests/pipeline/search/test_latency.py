@@ -1,9 +1,9 @@
 import random
 
 import pytest
-from search_models import by_macs, latency_model, small_space
 
 from latency_db.errors import EstimateError
+from tests.pipeline.search.search_models import by_macs, latency_model, small_space
 
 
 def test_estimate_adds_up_the_costs_of_blocks_and_the_fixed_part():

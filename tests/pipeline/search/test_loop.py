@@ -1,18 +1,14 @@
 import json
 import math
-import os
 import resource
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from killed_search import SlowEvaluator
-from search_models import by_macs, latency_model, small_space
 
 from pipeline.errors import WorkFolderError
 from pipeline.search.base import Score
@@ -22,9 +18,9 @@ from pipeline.search.loop import search
 from pipeline.search.strategies.evolution import EvolutionStrategy
 from pipeline.search.strategies.random_search import RandomStrategy
 from pipeline.spaces.base import Architecture
-
-SCRIPT = Path(__file__).with_name("killed_search.py")
-ROOT = SCRIPT.parents[3]
+from tests.pipeline.search.killed_search import SlowEvaluator
+from tests.pipeline.search.search_models import by_macs, latency_model, small_space
+from tests.places import ROOT
 
 
 def constraints(limit_ns=60_000.0, stages=2):
@@ -47,10 +43,8 @@ def evolution(seed=0):
 
 
 def start(journal, seconds):
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(SCRIPT.parent)])}
-    return subprocess.Popen(
-        [sys.executable, str(SCRIPT), str(journal), str(seconds)], stdout=subprocess.PIPE, env=environment
-    )
+    command = [sys.executable, "-m", "tests.pipeline.search.killed_search", str(journal), str(seconds)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
 
 
 def test_search_ends_alike_when_it_was_killed_and_continued(tmp_path):

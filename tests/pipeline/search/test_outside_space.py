@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from contracts.space import SpaceContract
-from contracts.strategy import StrategyContract
-from search_models import latency_model
 
 from pipeline.search.base import Score
 from pipeline.search.budgets.constraints import Constraints
 from pipeline.search.loop import search
 from pipeline.search.strategies.evolution import EvolutionStrategy
+from tests.contracts.space import SpaceContract
+from tests.contracts.strategy import StrategyContract
+from tests.pipeline.search.search_models import latency_model
 
 
 def digest(value) -> str:

@@ -3,12 +3,12 @@ from collections import Counter
 from dataclasses import dataclass
 
 import pytest
-from contracts.search_space import SearchSpaceContract
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.spaces.base import Architecture, Condition, Decision, check_architecture
 from pipeline.spaces.decisions import DecisionSpace
+from tests.contracts.search_space import SearchSpaceContract
 
 
 @dataclass(frozen=True)

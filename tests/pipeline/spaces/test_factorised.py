@@ -2,13 +2,13 @@ import math
 import random
 
 import pytest
-from contracts.search_space import SearchSpaceContract
 
 from pipeline.errors import BudgetError
 from pipeline.search.budgets.constraints import Constraints
 from pipeline.search.loop import search
 from pipeline.search.strategies.evolution import EvolutionStrategy
 from pipeline.spaces.factorised import CostTable, FactorisedSpace, Option
+from tests.contracts.search_space import SearchSpaceContract
 
 LAYERS = {f"layer{number}": ("small", "large", "huge") for number in range(8)}
 COSTS = {"small": 1e5, "large": 3e5, "huge": 9e5}

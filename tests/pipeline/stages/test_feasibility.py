@@ -3,9 +3,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from made_up_run import MEMBERS, TARGET, made_up_context, network_ns, outlook, recipe_of, share_ns
 
 from pipeline.errors import BudgetError
+from tests.pipeline.stages.made_up_run import (
+    MEMBERS,
+    TARGET,
+    made_up_context,
+    network_ns,
+    outlook,
+    recipe_of,
+    share_ns,
+)
 
 
 def test_limits_below_the_fastest_network_are_refused_with_the_nearest_budget(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from made_up_run import PLAN, TARGET, Quiet, keep_everything, network_ns, outlook
 
 from latency_db.store.store import open_store
 from pipeline.recipe.loading import parse_recipe
@@ -20,6 +19,7 @@ from pipeline.stages.method import searcher, space_of
 from pipeline.stages.search import Round, Searched
 from pipeline.stages.space import Task
 from pipeline.work.folder import WorkFolder
+from tests.pipeline.stages.made_up_run import PLAN, TARGET, Quiet, keep_everything, network_ns, outlook
 
 STAGE = {"widths": [8, 12], "depths": [1, 2], "kernels": [3], "expansions": [2, 3], "squeeze_excite": [0.0]}
 CELLS = [{"depth": 1, "width": 8}, {"depth": 1, "width": 16}]

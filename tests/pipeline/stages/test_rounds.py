@@ -5,7 +5,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from made_up_run import (
+
+from pipeline.errors import VerificationError, WorkFolderError
+from pipeline.recipe.loading import Recipe
+from pipeline.search.strategies.predictor import INITIAL, PredictorStrategy
+from pipeline.spaces.base import Architecture
+from pipeline.stages.context import Context
+from pipeline.stages.rounds import Failure, search_and_try
+from pipeline.stages.search import Round, Scores, Searched, search_round
+from tests.pipeline.stages.made_up_run import (
     MEMBERS,
     TARGET,
     ByMacs,
@@ -15,14 +23,6 @@ from made_up_run import (
     recipe_of,
     share_ns,
 )
-
-from pipeline.errors import VerificationError, WorkFolderError
-from pipeline.recipe.loading import Recipe
-from pipeline.search.strategies.predictor import INITIAL, PredictorStrategy
-from pipeline.spaces.base import Architecture
-from pipeline.stages.context import Context
-from pipeline.stages.rounds import Failure, search_and_try
-from pipeline.stages.search import Round, Scores, Searched, search_round
 
 NAME = str(TARGET)
 LIMIT_NS = share_ns(0.5)

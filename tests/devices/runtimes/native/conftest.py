@@ -6,7 +6,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from native_targets import PROTOCOL, STANDINS
 
 from devices.connections import LocalConnection
 from devices.measurement.measurement import Placed, Placement
@@ -15,6 +14,7 @@ from devices.runtimes.native.base import native_folder
 from devices.runtimes.native.benchmark_model import BENCHMARK_MODEL
 from devices.runtimes.native.perf_test import PERF_TEST
 from devices.runtimes.native.shell import read_platform
+from tests.devices.runtimes.native.native_targets import PROTOCOL, STANDINS
 
 
 @pytest.fixture(autouse=True)

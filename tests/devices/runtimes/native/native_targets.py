@@ -7,7 +7,7 @@ from pathlib import Path
 from devices.measurement.measurement import MeasuringProtocol
 from devices.target import Target
 
-STANDINS = Path(__file__).parents[2] / "native_standins"
+STANDINS = Path(__file__).with_name("standins")
 LITERT = Target("host", "litert", options=("native",))
 ONNX = Target("host", "onnxruntime", options=("native",))
 PROTOCOL = MeasuringProtocol(warmup_count=5, warmup_ns=10_000_000, min_count=50, min_ns=25_000_000)

@@ -1,0 +1,317 @@
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+
+import devices.measuring.batch
+import devices.measuring.launch
+from devices.connections import LocalConnection
+from devices.digests import file_digest
+from devices.errors import MeasurementError, TargetError
+from devices.measurement.measurement import Measurement, MeasurementFailure, Reason, Verdict
+from devices.measuring.batch import Job, measure, probe
+from devices.target import Target
+from tests.contracts.connection import ODD_NAMES, is_running
+from tests.contracts.runtime import QUICK
+
+pytestmark = pytest.mark.measures
+
+ONCE = replace(QUICK, launches=1)
+
+
+@pytest.fixture
+def script(tmp_path):
+    def write(name, text):
+        path = tmp_path / f"{name}.script"
+        path.write_text(text)
+        return Job(name, path)
+
+    return write
+
+
+class Mangled(LocalConnection):
+    """A connection that loses the end of what the first measuring processes say."""
+
+    def __init__(self, spoiled, keep):
+        super().__init__()
+        self.spoiled, self.keep, self.runs = spoiled, keep, 0
+
+    def run(self, argv, *, on_line=None, **options):
+        self.runs += 1
+        lines = []
+        ended = super().run(argv, on_line=lines.append, **options)
+        if 1 < self.runs <= 1 + self.spoiled:
+            text = "\n".join(lines)
+            lines = text[: int(len(text) * self.keep)].split("\n")
+        for line in lines:
+            on_line(line)
+        return ended
+
+
+def test_measure_gives_one_outcome_per_job_in_their_order(hostile, script):
+    jobs = [script(name, "run") for name in "cab"]
+    outcomes = measure(jobs, hostile, QUICK)
+    assert list(outcomes) == ["c", "a", "b"]
+    for job in jobs:
+        outcome = outcomes[job.name]
+        assert isinstance(outcome, Measurement)
+        assert outcome.artifact_digest == file_digest(job.artifact)
+        assert outcome.target == "host/hostile:fp32@1"
+        assert (outcome.runtime, outcome.device) == probe(hostile)
+        assert len(outcome.launches) == len(outcome.headlines_ns) == 2
+
+
+def test_measure_starts_one_process_per_launch_when_all_is_well(hostile, script):
+    connection = Mangled(0, 1)
+    measure(
+        [script(name, "run") for name in "abc"], hostile, replace(QUICK, launches=3), connection=connection
+    )
+    assert connection.runs == 1 + 3
+
+
+@pytest.mark.parametrize("paired", [False, True])
+def test_measure_launches_again_while_launches_disagree_and_pairs_them_if_asked(
+    hostile, script, tmp_path, undisturbed, paired
+):
+    # Every launch of the first job is slower than the one before, so it never settles.
+    jobs = [script("restless", f"wander {tmp_path / 'turns'}"), script("calm", "slow")]
+    protocol = replace(QUICK, launches=2, max_launches=5)
+    progress = []
+    outcomes = measure(
+        jobs, hostile, protocol, paired=paired, on_progress=lambda *done: progress.append(done)
+    )
+    assert len(outcomes["restless"].launches) == 5
+    assert outcomes["restless"].verdict is Verdict.INVALID
+    assert len(outcomes["calm"].launches) == (5 if paired else 2)
+    assert progress[-1][0] == progress[-1][1] == (10 if paired else 7)
+
+
+@pytest.mark.parametrize("paired", [False, True])
+def test_measure_launches_again_when_launches_are_void_and_keeps_them(hostile, script, monkeypatch, paired):
+    void = Reason("other-load", "something ran")
+
+    def mark(launches, protocol, *, cores):
+        slow = launches[0].samples_ns[0] > 40_000_000
+        return tuple(
+            replace(launch, void=void if slow and index == 0 else None)
+            for index, launch in enumerate(launches)
+        )
+
+    monkeypatch.setattr(devices.measuring.batch, "mark", mark)
+    protocol = replace(QUICK, launches=3, max_launches=6, min_count=2, max_count=2)
+    other = script("other", "run")
+    outcomes = measure([script("slow", "slow"), other], hostile, protocol, paired=paired)
+    slow = outcomes["slow"]
+    assert [launch.void for launch in slow.launches[:2]] == [void, None]
+    assert len(slow.launches) >= 4
+    assert slow.headlines_ns == tuple(launch.quantile_ns(0.1) for launch in slow.launches[1:])
+    assert (outcomes["other"].launches[0].void == void) == paired
+
+
+class Vanishing(LocalConnection):
+    """A device that goes away during some of the measuring processes, and later cannot be reached at all."""
+
+    def __init__(self, lost_runs, gone_after=10**9):
+        super().__init__()
+        self.lost_runs, self.gone_after, self.runs = lost_runs, gone_after, 0
+
+    def run(self, argv, *, on_line=None, **options):
+        self.runs += 1
+        if self.runs > self.gone_after:
+            raise TargetError("no route to the device")
+        lines = []
+        ended = super().run(argv, on_line=lines.append, **options)
+        if self.runs in self.lost_runs:
+            kept = [line for line in lines if '"result"' not in line or '"job": 0' in line]
+            ended, lines = replace(ended, lost=True), kept
+        for line in lines:
+            on_line(line)
+        return ended
+
+
+@pytest.fixture
+def no_pauses(monkeypatch):
+    monkeypatch.setattr(devices.measuring.launch, "LOST_PAUSES_S", (0.0, 0.0))
+
+
+def test_measure_repeats_what_was_under_way_when_the_device_went_away(hostile, script, no_pauses, caplog):
+    jobs = [script(name, "run") for name in "abc"]
+    connection = Vanishing(lost_runs=(2, 3))
+    outcomes = measure(jobs, hostile, QUICK, connection=connection)
+    assert all(len(outcome.launches) == QUICK.launches for outcome in outcomes.values())
+    assert connection.runs == 1 + QUICK.launches + 2
+    assert "went away" in caplog.text
+
+
+def test_measure_keeps_what_it_has_when_the_device_does_not_come_back(hostile, script, no_pauses):
+    jobs = [script(name, "run") for name in "abc"]
+    outcomes = measure(jobs, hostile, QUICK, connection=Vanishing(lost_runs=(2,), gone_after=2))
+    (kept,) = [outcome for outcome in outcomes.values() if isinstance(outcome, Measurement)]
+    assert len(kept.launches) == 1
+    assert kept.verdict is not Verdict.VALID
+    assert kept.reasons[-1].code == "device-lost"
+    others = [outcome for outcome in outcomes.values() if outcome is not kept]
+    assert [(other.reason.code, other.passing) for other in others] == [("device-lost", True)] * 2
+
+
+def test_measure_says_that_the_device_cannot_be_reached_when_it_never_could(hostile, script):
+    with pytest.raises(TargetError, match="no route"):
+        measure([script("a", "run")], hostile, QUICK, connection=Vanishing((), gone_after=0))
+
+
+def test_measure_reports_where_operations_ran_and_fails_on_fallback_if_asked(hostile, script):
+    jobs = [script("whole", "run"), script("split", "fall-back")]
+    found = measure(jobs, hostile, ONCE)
+    assert found["whole"].placement.full
+    assert str(found["split"].placement) == (
+        "2 of 3 operations on hostile in 2 partitions, 1 of 3 operations on elsewhere"
+    )
+    asked = measure(jobs, hostile, ONCE, require_full_delegation=True)
+    assert isinstance(asked["whole"], Measurement)
+    assert asked["split"].reason.code == "fallback"
+    assert "elsewhere" in asked["split"].reason.detail
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("refuse", "load-failed"),
+        ("raise", "run-failed"),
+        ("exhaust", "out-of-memory"),
+        ("die-loading", "crashed-signal-11"),
+        ("die", "crashed-signal-11"),
+        ("exit", "crashed-exit-5"),
+        pytest.param("hang", "timeout", marks=pytest.mark.slow),
+    ],
+)
+def test_measure_names_the_cause_and_goes_on_when_a_job_fails(hostile, script, text, code):
+    jobs = [script("one", "run"), script("bad", text), script("two", "run")]
+    outcomes = measure(jobs, hostile, ONCE, job_timeout_s=5 if text == "hang" else 60)
+    failure = outcomes["bad"]
+    assert isinstance(failure, MeasurementFailure)
+    assert failure.reason.code == code
+    assert failure.reason.detail.startswith("launch 1: ")
+    assert isinstance(outcomes["one"], Measurement)
+    assert isinstance(outcomes["two"], Measurement)
+
+
+def test_measure_keeps_the_tail_of_standard_error_when_a_job_kills_its_process(hostile, script):
+    outcome = measure([script("bad", "die")], hostile, ONCE)["bad"]
+    assert "about to die" in outcome.reason.detail
+
+
+def test_measure_tries_a_job_once_more_when_its_process_was_killed(hostile, script, tmp_path):
+    jobs = [script("flaky", f"die-once {tmp_path / 'mark'}"), script("sound", "run")]
+    outcomes = measure(jobs, hostile, QUICK)
+    assert [len(outcomes[name].launches) for name in ("flaky", "sound")] == [2, 2]
+
+
+def test_measure_is_not_misled_when_a_library_writes_on_standard_output(hostile, script):
+    outcome = measure([script("loud", "babble")], hostile, ONCE)["loud"]
+    assert isinstance(outcome, Measurement)
+    assert len(outcome.launches[0].samples_ns) == 20
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.3, 0.9])
+def test_measure_tries_again_when_output_is_cut_short(hostile, script, keep):
+    jobs = [script(name, "run") for name in "abc"]
+    outcomes = measure(jobs, hostile, ONCE, connection=Mangled(1, keep))
+    assert [len(outcome.launches) for outcome in outcomes.values()] == [1, 1, 1]
+
+
+def test_measure_gives_up_in_bounds_when_output_never_comes(hostile, script):
+    connection = Mangled(99, 0.0)
+    with pytest.raises(MeasurementError, match="truncated-output"):
+        measure([script("a", "run")], hostile, ONCE, connection=connection)
+    assert connection.runs < 10
+
+
+def test_measure_leaves_no_process_behind_when_a_job_hangs(hostile, script, tmp_path):
+    measure([script("bad", f"hang {tmp_path / 'pid'}")], hostile, ONCE, job_timeout_s=3)
+    assert not is_running(int((tmp_path / "pid").read_text()))
+
+
+def test_measure_leaves_no_process_behind_when_it_is_killed_itself(tmp_path, script):
+    job, mark = script("bad", f"hang {tmp_path / 'pid'}"), tmp_path / "pid"
+    code = (
+        "import sys, pathlib, devices.runtimes as r\n"
+        "from tests.devices.hostile_runtime import hostile_runtime\n"
+        "from devices.measuring.batch import Job, measure\n"
+        "from devices.measurement.measurement import MeasuringProtocol\n"
+        "from devices.target import Target\n"
+        "r.RUNTIMES = (hostile_runtime(),)\n"
+        "artifact = pathlib.Path(sys.argv[1])\n"
+        "measure([Job('a', artifact)], Target('host', 'hostile'), MeasuringProtocol())"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(job.artifact)])
+    while not (mark.exists() and mark.read_text()):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    deadline = time.monotonic() + 20
+    while is_running(int(mark.read_text())):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_measure_takes_files_whatever_their_names(hostile, script, name):
+    assert isinstance(measure([script(name, "run")], hostile, ONCE)[name], Measurement)
+
+
+def test_measure_reports_progress_up_to_the_total_when_some_jobs_fail(hostile, script, tmp_path):
+    (tmp_path / "x.other").write_text("run")
+    jobs = [script("one", "run"), script("bad", "raise"), Job("other", tmp_path / "x.other")]
+    seen, known = [], []
+    measure(
+        jobs, hostile, QUICK, on_progress=lambda *p: seen.append(p), on_outcome=lambda *o: known.append(o)
+    )
+    assert [done for done, _ in seen] == sorted({done for done, _ in seen})
+    assert seen[-1] == (6, 6)
+    assert {name: outcome.kind for name, outcome in known} == {
+        "other": "failure",
+        "bad": "failure",
+        "one": "measurement",
+    }
+    assert dict(known)["other"].reason.code == "unsupported-artifact"
+
+
+def test_measure_stops_at_the_cap_and_says_so_when_a_model_is_slow(hostile, script):
+    outcome = measure([script("slow", "slow")], hostile, replace(ONCE, max_ns=100_000_000))["slow"]
+    assert len(outcome.launches[0].samples_ns) <= 3
+    assert "few-samples" in [reason.code for reason in outcome.reasons]
+
+
+def test_measure_gives_nothing_when_there_are_no_jobs(hostile):
+    assert measure([], hostile, QUICK) == {}
+
+
+def test_measure_refuses_two_jobs_of_one_name(hostile, script):
+    with pytest.raises(ValueError, match="names"):
+        measure([script("a", "run")] * 2, hostile, ONCE)
+
+
+def test_measure_refuses_an_artifact_that_is_missing(hostile, tmp_path):
+    with pytest.raises(MeasurementError, match="absent"):
+        measure([Job("a", tmp_path / "absent.script")], hostile, ONCE)
+
+
+@pytest.mark.parametrize(
+    ("target", "word"),
+    [
+        (Target("pixel8", "litert"), "host"),
+        (Target("host", "tflite"), "litert"),
+        (Target("host", "litert", "bf16"), "fp32"),
+        (Target("host", "litert", options=("no-such",)), "no-such"),
+    ],
+)
+def test_probe_says_what_is_known_when_a_target_is_not(target, word):
+    with pytest.raises(TargetError) as caught:
+        probe(target)
+    assert word in str(caught.value)

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from sqlalchemy import make_url
+
+from latency_db.errors import StoreError
+from latency_db.store import database
+from latency_db.store.store import Store, open_store
+from tests.latency_db.measurement_samples import DEVICE, PROTOCOL, RUNTIME, block, key_of, measurement
+from tests.latency_db.postgresql_server import PostgresqlServer
+
+WRITERS = [sys.executable, "-m", "tests.latency_db.store.store_writers"]
+
+
+@pytest.fixture
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "_PAUSES_S", (0.05, 0.05))
+
+
+def add(store: Store, row: int) -> None:
+    store.add(block(str(row)), RUNTIME, DEVICE, PROTOCOL, measurement(row + 1))
+
+
+def assert_holds(store: Store, rows: int) -> None:
+    assert store.count() == rows
+    for row in range(rows):
+        assert store.find(key_of(block(str(row)))) == measurement(row + 1)
+
+
+def test_open_store_explains_when_the_server_is_down(
+    server: PostgresqlServer, monkeypatch: pytest.MonkeyPatch, short_pauses: None
+) -> None:
+    url = make_url(server.new_database()).set(port=1, password="secret")
+    with pytest.raises(StoreError, match="does not answer") as caught:
+        open_store(url.render_as_string(hide_password=False))
+    assert "tried 3 times" in caught.value.why
+    assert "start the server" in caught.value.fix
+    assert "secret" not in str(caught.value)
+
+
+def test_open_store_waits_for_a_server_that_is_coming_up(server: PostgresqlServer) -> None:
+    url = server.new_database()
+    server.stop()
+
+    def open_and_add() -> None:
+        with open_store(url) as store:
+            add(store, 0)
+            assert_holds(store, 1)
+
+    with ThreadPoolExecutor(1) as pool:
+        opened = pool.submit(open_and_add)
+        time.sleep(0.5)
+        server.start()
+        opened.result()
+
+
+def test_add_goes_on_when_the_server_comes_back(server: PostgresqlServer) -> None:
+    with open_store(server.new_database()) as store:
+        for row in range(30):
+            if row in (10, 20):
+                server.stop()
+                server.start()
+            add(store, row)
+        assert_holds(store, 30)
+
+
+def test_add_explains_and_nothing_is_lost_when_the_server_stays_away(
+    server: PostgresqlServer, short_pauses: None
+) -> None:
+    with open_store(server.new_database()) as store:
+        for row in range(10):
+            add(store, row)
+        server.stop()
+        try:
+            with pytest.raises(StoreError, match="does not answer") as caught:
+                add(store, 10)
+            assert "rows stored before are kept" in caught.value.fix
+            with pytest.raises(StoreError, match="does not answer"):
+                store.find(key_of(block("0")))
+        finally:
+            server.start()
+        assert_holds(store, 10)
+        add(store, 10)
+        assert_holds(store, 11)
+
+
+@pytest.mark.slow
+def test_writers_lose_nothing_when_the_server_crashes_while_they_write(server: PostgresqlServer) -> None:
+    url = server.new_database()
+    command = [*WRITERS, url, "4", "150"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for _ in range(3):
+            process.stdout.readline()
+            server.stop()
+            time.sleep(0.2)
+            server.start()
+        process.stdout.read()
+    assert process.returncode == 0
+    with open_store(url) as store:
+        assert store.count() == 600
+        for writer in range(4):
+            for row in range(150):
+                assert store.find(key_of(block(f"{writer}/{row}"))) == measurement(row + 1)
+
+
+def test_store_keeps_every_row_when_eight_processes_write_at_once(server: PostgresqlServer) -> None:
+    url = server.new_database()
+    command = [*WRITERS, url, "8", "20"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    with open_store(url) as store:
+        assert store.count() == 160
+
+
+def test_open_store_refuses_at_once_when_the_database_does_not_exist(
+    server: PostgresqlServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    url = make_url(server.new_database()).set(database="nowhere")
+    with pytest.raises(StoreError) as caught:
+        open_store(str(url))
+    assert '"nowhere" does not exist' in caught.value.why
+    assert pauses == []
+
+
+def test_open_store_takes_a_url_that_names_no_driver(server: PostgresqlServer) -> None:
+    url = make_url(server.new_database()).set(drivername="postgresql")
+    with open_store(str(url)) as store:
+        add(store, 0)
+        assert_holds(store, 1)
+
+
+def test_open_store_names_the_extra_when_the_driver_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(StoreError) as caught:
+        open_store("postgresql://localhost/lathe")
+    assert "lathe-deploy[postgresql]" in caught.value.fix
+
+
+def test_open_store_creates_the_tables_once_when_several_come_at_once(server: PostgresqlServer) -> None:
+    url = server.new_database()
+    code = "import sys; from latency_db.store.store import open_store; print(open_store(sys.argv[1]).count())"
+    command = [sys.executable, "-c", code, url]
+    several = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    assert [process.communicate()[0] for process in several] == ["0\n"] * 3
+
+
+def test_add_explains_when_text_cannot_be_stored(server: PostgresqlServer) -> None:
+    from dataclasses import replace
+
+    with open_store(server.new_database()) as store:
+        with pytest.raises(StoreError, match="could not carry out"):
+            store.add(block("a"), RUNTIME, DEVICE, PROTOCOL, replace(measurement(), target="\0"))
+        assert store.count() == 0

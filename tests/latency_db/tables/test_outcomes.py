@@ -1,0 +1,269 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from devices.measurement.measurement import (
+    DeviceIdentity,
+    Measurement,
+    MeasurementFailure,
+    MeasuringProtocol,
+    Outcome,
+    Reason,
+    RuntimeIdentity,
+    Verdict,
+)
+from devices.measuring.batch import Job
+from devices.target import Target
+from latency_db.store.keys import Workload
+from latency_db.store.store import Store, open_store
+from latency_db.tables.outcomes import BATCH, measured
+from tests.latency_db.measurement_samples import (
+    DEVICE,
+    PROTOCOL,
+    RUNTIME,
+    block,
+    failure,
+    key_of,
+    measurement,
+)
+
+TARGET = Target("host", "onnxruntime")
+
+
+class Bench:
+    """An exporter and a measurer that stand for a toolchain and a device, and count what is asked of them."""
+
+    def __init__(self, folder: Path, outcomes: Mapping[str, Sequence[Outcome]] | None = None) -> None:
+        self.folder = folder
+        self.outcomes = {name: list(several) for name, several in (outcomes or {}).items()}
+        self.unexportable: dict[str, Reason] = {}
+        self.exported: list[list[str]] = []
+        self.measured: list[list[str]] = []
+        self.runtime = RUNTIME
+        self.dies_at: str | None = None
+
+    def export(self, workloads: Sequence[Workload]) -> dict[str, Path | Reason]:
+        self.exported.append([workload.description for workload in workloads])
+        answers: dict[str, Path | Reason] = {}
+        for workload in workloads:
+            path = self.folder / workload.identity
+            path.write_text(workload.description)
+            answers[workload.identity] = self.unexportable.get(workload.description, path)
+        return answers
+
+    def probe(self, target: Target) -> tuple[RuntimeIdentity, DeviceIdentity]:
+        assert target == TARGET
+        return self.runtime, DEVICE
+
+    def measure(
+        self,
+        jobs: Sequence[Job],
+        target: Target,
+        protocol: MeasuringProtocol,
+        *,
+        on_progress: Callable[[int, int], None] | None = None,
+        on_outcome: Callable[[str, Outcome], None] | None = None,
+    ) -> dict[str, Outcome]:
+        assert target == TARGET
+        names = [job.artifact.read_text() for job in jobs]
+        self.measured.append(names)
+        answers: dict[str, Outcome] = {}
+        for done, (job, name) in enumerate(zip(jobs, names, strict=True), 1):
+            if name == self.dies_at:
+                raise KeyboardInterrupt
+            several = self.outcomes.get(name, [replace(measurement(), runtime=self.runtime)])
+            answers[job.name] = several.pop(0) if len(several) > 1 else several[0]
+            if on_progress is not None:
+                on_progress(done, len(jobs))
+            if on_outcome is not None:
+                on_outcome(job.name, answers[job.name])
+        return answers
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with open_store(str(tmp_path / "latency.db")) as opened:
+        yield opened
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def run(
+    names: Sequence[str], store: Store, bench: Bench, on_progress: Callable[[int, int], None] | None = None
+) -> dict[str, Outcome]:
+    outcomes = measured(
+        [block(name) for name in names],
+        TARGET,
+        store=store,
+        exporter=bench.export,
+        protocol=PROTOCOL,
+        on_progress=on_progress,
+        measurer=bench,
+    )
+    descriptions = {block(name).identity: name for name in names}
+    return {descriptions[identity]: outcome for identity, outcome in outcomes.items()}
+
+
+def test_measured_measures_each_workload_once_when_one_stands_several_times(
+    store: Store, bench: Bench
+) -> None:
+    assert list(run(["a", "b", "a"], store, bench)) == ["a", "b"]
+    assert bench.measured == [["a", "b"]]
+    assert store.count() == 2
+
+
+def test_measured_exports_and_measures_nothing_when_it_is_called_again(
+    tmp_path: Path, store: Store, bench: Bench
+) -> None:
+    bench.outcomes = {"b": [failure()], "c": [measurement(verdict=Verdict.DEGRADED)]}
+    bench.unexportable = {"d": Reason("unsupported", "no converter")}
+    first = run("abcd", store, bench)
+    later = Bench(tmp_path)
+    assert run("abcd", store, later) == first
+    assert later.exported == later.measured == []
+    assert first["b"] == failure()
+    assert first["d"] == MeasurementFailure("", str(TARGET), Reason("unsupported", "no converter"))
+
+
+def test_measured_exports_only_what_is_missing(store: Store, bench: Bench) -> None:
+    run("ab", store, bench)
+    run("abc", store, bench)
+    assert bench.exported == [["a", "b"], ["c"]]
+
+
+def test_measured_works_in_batches(store: Store, bench: Bench) -> None:
+    names = [f"w{number}" for number in range(2 * BATCH + 5)]
+    assert list(run(names, store, bench)) == names
+    assert [len(batch) for batch in bench.exported] == [BATCH, BATCH, 5]
+    assert bench.measured == bench.exported
+
+
+def test_measured_goes_on_where_an_earlier_call_was_ended(tmp_path: Path, store: Store, bench: Bench) -> None:
+    names = [f"w{number}" for number in range(BATCH + 5)]
+    bench.dies_at = names[BATCH + 2]
+    with pytest.raises(KeyboardInterrupt):
+        run(names, store, bench)
+    assert store.count() == BATCH + 2
+    later = Bench(tmp_path)
+    assert list(run(names, store, later)) == names
+    assert later.exported == later.measured == [names[BATCH + 2 :]]
+
+
+def test_measured_repeats_an_invalid_measurement_at_once(store: Store, bench: Bench) -> None:
+    bench.outcomes = {"b": [measurement(1, Verdict.INVALID), measurement(2)]}
+    assert run("abc", store, bench)["b"] == measurement(2)
+    assert bench.measured == [["a", "b", "c"], ["b"]]
+    assert bench.exported == [["a", "b", "c"]]
+    assert store.count() == 4
+
+
+def test_measured_returns_an_invalid_measurement_and_tries_again_when_it_is_called_again(
+    store: Store, bench: Bench
+) -> None:
+    bench.outcomes = {"a": [measurement(n, Verdict.INVALID) for n in (1, 2, 3)] + [measurement(4)]}
+    assert run("a", store, bench)["a"] == measurement(3, Verdict.INVALID)
+    assert run("a", store, bench)["a"] == measurement(4)
+    assert store.count() == 4
+
+
+def test_measured_measures_again_when_the_runtime_is_another(
+    store: Store, bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    run("a", store, bench)
+    bench.runtime = replace(RUNTIME, version="1.21.0")
+    with caplog.at_level("INFO", "latency_db"):
+        run("a", store, bench)
+    assert bench.measured == [["a"], ["a"]]
+    assert "the runtime differs" in caplog.text
+    assert store.find(key_of(block("a"))) == measurement()
+
+
+def test_measured_reports_progress_that_ends_at_the_total(store: Store, bench: Bench) -> None:
+    run("ab", store, bench)
+    bench.unexportable = {"c": Reason("unsupported", "no converter")}
+    seen: list[tuple[int, int]] = []
+    run("abcde", store, bench, on_progress=lambda done, total: seen.append((done, total)))
+    assert seen[0] == (2, 5)
+    assert seen[-1] == (5, 5)
+    assert seen == sorted(seen)
+
+
+def test_measured_keeps_what_ran_and_what_did_not_on_this_host(
+    tmp_path: Path, store: Store, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onnx = pytest.importorskip("onnx", reason="builds an ONNX model")
+    pytest.importorskip("onnxruntime", reason="measures with ONNX Runtime")
+    monkeypatch.setenv("LATHE_STATE_DIR", str(tmp_path / "state"))
+    graph = "agraph (float[1, 8] x) => (float[1, 8] y) { y = Relu(x) }"
+    model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> {graph}')
+    works, broken = block("relu"), block("not a model")
+
+    def export(workloads: Sequence[Workload]) -> dict[str, Path]:
+        paths = {workload.identity: tmp_path / f"{workload.identity}.onnx" for workload in workloads}
+        onnx.save(model, paths[works.identity])
+        paths[broken.identity].write_bytes(b"these bytes are no model")
+        return paths
+
+    quick = MeasuringProtocol(launches=3, min_count=5, min_ns=100_000)
+    first = measured([works, broken], TARGET, store=store, exporter=export, protocol=quick)
+    ran = first[works.identity]
+    assert isinstance(ran, Measurement)
+    assert ran.latency.value_ns > 0
+    assert isinstance(first[broken.identity], MeasurementFailure)
+    if ran.verdict is not Verdict.INVALID:
+        again = measured([works, broken], TARGET, store=store, exporter=bench.export, protocol=quick)
+        assert again == first
+        assert bench.exported == []
+
+
+def test_measured_refuses_when_the_exporter_leaves_a_workload_out(store: Store, bench: Bench) -> None:
+    with pytest.raises(ValueError, match="left out b"):
+        measured(
+            [block("a"), block("b")],
+            TARGET,
+            store=store,
+            exporter=lambda workloads: dict(list(bench.export(workloads).items())[:1]),
+            protocol=PROTOCOL,
+            measurer=bench,
+        )
+    assert bench.measured == []
+
+
+def test_measured_measures_what_is_stored_when_asked_to_do_it_again(store: Store, bench: Bench) -> None:
+    run("ab", store, bench)
+    outcomes = measured(
+        [block("a")],
+        TARGET,
+        store=store,
+        exporter=bench.export,
+        protocol=PROTOCOL,
+        measurer=bench,
+        again=True,
+    )
+    assert list(outcomes) == [block("a").identity]
+    assert bench.measured == [["a", "b"], ["a"]]
+
+
+def test_measured_begins_nothing_after_the_deadline_and_still_gives_what_is_stored(
+    store: Store, bench: Bench
+) -> None:
+    run("a", store, bench)
+    outcomes = measured(
+        [block("a"), block("b")],
+        TARGET,
+        store=store,
+        exporter=bench.export,
+        protocol=PROTOCOL,
+        measurer=bench,
+        deadline_s=time.monotonic(),
+    )
+    assert list(outcomes) == [block("a").identity]
+    assert bench.measured == [["a"]]

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.data import DataConfig, load
+from pipeline.data.sources.npz import read
+from pipeline.errors import DataError
+from tests.places import SHARED
+
+
+def write(folder: Path, **content: Any) -> Path:
+    base: dict[str, Any] = {
+        "train_x": np.zeros((6, 4, 4), np.uint8),
+        "train_y": np.array([0, 1] * 3),
+        "test_x": np.zeros((4, 4, 4), np.uint8),
+        "test_y": np.array([0, 1] * 2),
+    }
+    np.savez(
+        folder / "data.npz", **{key: value for key, value in {**base, **content}.items() if value is not None}
+    )
+    return folder / "data.npz"
+
+
+@pytest.mark.parametrize("shape", [(6, 4, 4), (6, 4, 4, 1), (6, 4, 4, 3)])
+def test_read_accepts_grey_and_colour_pixels(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    split = read(write(tmp_path, train_x=pixels), image_size=None).train.load()
+    assert np.array_equal(split.images.reshape(shape), pixels)
+    assert split.labels.tolist() == [0, 1, 0, 1, 0, 1]
+
+
+def test_read_converts_floating_point_in_0_to_1(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 4, 4), np.uint8)
+    split = read(write(tmp_path, train_x=pixels.astype(np.float32) / 255), image_size=None).train.load()
+    assert np.array_equal(split.images[..., 0], pixels)
+
+
+@pytest.mark.parametrize("size", [None, 4])
+def test_read_decodes_concatenated_image_files(tmp_path: Path, size: int | None) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), np.uint8)
+    files = []
+    for image in pixels:
+        stream = io.BytesIO()
+        Image.fromarray(image).save(stream, "png")
+        files.append(stream.getvalue())
+    path = write(
+        tmp_path,
+        train_x=None,
+        train_bytes=np.frombuffer(b"".join(files), np.uint8),
+        train_offsets=np.cumsum([0, *map(len, files)]),
+    )
+    images = read(path, image_size=size).train.load().images
+    assert images.shape == (6, 4, 4, 3) if size else np.array_equal(images, pixels)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"train_x": np.zeros((6, 4, 4), np.int64)}, "type int64"),
+        ({"train_x": np.zeros((6, 16), np.uint8)}, r"shape \(6, 16\)"),
+        ({"train_x": np.zeros((6, 3, 4, 4), np.uint8)}, r"shape \(6, 3, 4, 4\)"),
+        ({"train_x": np.full((6, 4, 4), np.nan)}, "NaN or infinity"),
+        ({"train_x": np.full((6, 4, 4), 200.0)}, "200 to 200"),
+        ({"train_y": np.zeros(5, np.int64)}, "6 images but 5 labels"),
+        ({"train_y": np.zeros(6)}, "not a list of whole numbers"),
+        ({"test_y": None}, "lacks test_y"),
+        ({"train_x": np.array([{}] * 6, object)}, "cannot be read as an .npz file"),
+        ({"train_bytes": np.zeros(9, np.uint8), "train_offsets": np.arange(3)}, "do not cut"),
+    ],
+)
+def test_read_says_what_is_wrong_when_arrays_do_not_fit(
+    tmp_path: Path, content: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        read(write(tmp_path, **content), image_size=None)
+    assert caught.value.fix
+
+
+@pytest.mark.parametrize("keep", [0, 100, 400])
+def test_read_refuses_a_truncated_file(tmp_path: Path, keep: int) -> None:
+    path = write(tmp_path)
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(DataError, match=r"cannot be read as an \.npz file"):
+        read(path, image_size=None)
+
+
+def test_read_refuses_a_plain_npy_file(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.zeros(3))
+    with pytest.raises(DataError, match="does not hold the expected data"):
+        read(tmp_path / "x.npy", image_size=None)
+
+
+@pytest.mark.slow
+def test_load_finds_the_published_statistics_of_fashion_mnist() -> None:
+    path = SHARED / "fashion_mnist" / "fashion_mnist.npz"
+    if not path.exists():
+        pytest.skip("LATHE_SHARED_DATA has no Fashion-MNIST")
+    data = load(DataConfig(kind="npz", path=path), seed=0)
+    assert (len(data.train), len(data.validation), len(data.test)) == (51000, 9000, 10000)
+    assert data.preprocessing.mean[0] == pytest.approx(0.2860, abs=1e-3)
+    assert data.preprocessing.std[0] == pytest.approx(0.3530, abs=1e-3)
+
+
+def test_load_decodes_a_subset_of_cifar10_as_jpeg() -> None:
+    path = SHARED / "cifar10_jpeg" / "cifar10_jpeg_bytes.npz"
+    if not path.exists():
+        pytest.skip("LATHE_SHARED_DATA has no CIFAR-10")
+    data = load(DataConfig(kind="npz", path=path, train_limit=500, test_limit=100), seed=0)
+    assert data.input_shape == (3, 32, 32)
+    assert data.preprocessing.mean == pytest.approx((0.4913, 0.4821, 0.4465), abs=0.03)

@@ -1,0 +1,161 @@
+import math
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import TypeAdapter
+
+from pipeline.errors import BudgetError
+from pipeline.search.budgets.constraints import Constraints
+from pipeline.search.budgets.feasibility import Feasibility
+from pipeline.spaces.base import check_architecture
+from tests.pipeline.search.search_models import at_random, by_macs, by_parameters, latency_model, small_space
+
+TARGETS = ("host/onnxruntime:fp32@1", "host/litert:fp32@1")
+
+
+def all_upper_ns(space, model):
+    everything = Constraints(space, {"t": model}, {"t": 1e300})
+    return {a: model.estimate([a])[0].high_ns for a in everything.members}
+
+
+def two_targets(share, space=None):
+    """Limits as a share between each target's fastest and slowest member."""
+    space = space or small_space()
+    models = {TARGETS[0]: latency_model(space, by_macs), TARGETS[1]: latency_model(space, by_parameters)}
+    loose = Constraints(space, models, dict.fromkeys(TARGETS, 1e12)).certificate
+    limits = {
+        r.target: r.fastest_estimate.high_ns
+        + share * (r.slowest_estimate.high_ns - r.fastest_estimate.high_ns)
+        for r in loose.ranges
+    }
+    return Constraints(space, models, limits)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_certificate_holds_the_true_extremes_and_bounds(seed):
+    space = small_space(1)
+    models = {target: latency_model(space, at_random(f"{seed} {target}")) for target in TARGETS}
+    try:
+        constraints = Constraints(space, models, dict.fromkeys(TARGETS, 1e6))
+        certificate = constraints.certificate
+    except BudgetError:
+        uppers = [all_upper_ns(space, model) for model in models.values()]
+        assert not set(uppers[0]) & set(uppers[1])
+        return
+    ratios = {}
+    for target_range in certificate.ranges:
+        uppers = all_upper_ns(space, models[target_range.target])
+        assert target_range.fastest_estimate.high_ns == pytest.approx(min(uppers.values()))
+        assert target_range.slowest_estimate.high_ns == pytest.approx(max(uppers.values()))
+        for architecture, upper in uppers.items():
+            ratios.setdefault(architecture, []).append(upper / 1e6)
+    smallest = min(max(both) for both in ratios.values() if len(both) == 2)
+    assert certificate.least_ratio <= smallest * (1 + 1e-9)
+    assert certificate.ratio >= smallest * (1 - 1e-9)
+    assert certificate.reachable == constraints.feasible(certificate.anchor)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_certificate_is_exact_when_there_is_one_target(target):
+    both = two_targets(0.3)
+    constraints = Constraints(both.space, {target: both.models[target]}, {target: both.limits_ns[target]})
+    certificate = constraints.certificate
+    assert certificate.ratio == certificate.least_ratio
+    assert certificate.anchor == certificate.ranges[0].fastest
+
+
+def test_certificate_survives_json():
+    adapter = TypeAdapter(Feasibility)
+    certificate = two_targets(0.3).certificate
+    again = adapter.validate_json(adapter.dump_json(certificate))
+    assert again == certificate
+    assert again.anchor.identity == certificate.anchor.identity
+
+
+def test_nearest_limits_are_reachable_when_the_given_ones_are_not():
+    tight = two_targets(-0.01)
+    assert not tight.certificate.reachable
+    nearest = Constraints(tight.space, tight.models, tight.certificate.nearest_limits_ns)
+    assert nearest.certificate.reachable
+
+
+def test_draw_names_the_nearest_limits_when_no_member_keeps_the_budget():
+    tight = two_targets(-0.01)
+    with pytest.raises(BudgetError) as caught:
+        tight.draw(random.Random(0))
+    for target in TARGETS:
+        assert target in caught.value.what
+        assert target in caught.value.fix
+    assert f"{tight.limits_ns[TARGETS[0]] / 1e6:.4f} ms" in caught.value.what
+
+
+def test_draw_says_so_when_budgets_can_be_kept_only_one_by_one():
+    space = small_space(1)
+    # What is cheap on one target is dear on the other.
+    models = {
+        TARGETS[0]: latency_model(space, by_macs),
+        TARGETS[1]: latency_model(space, lambda block: 1e6 - by_macs(block)),
+    }
+    limits = {
+        r.target: r.fastest_estimate.high_ns
+        for r in Constraints(space, models, dict.fromkeys(TARGETS, 1e12)).certificate.ranges
+    }
+    constraints = Constraints(space, models, limits)
+    with pytest.raises(BudgetError, match="together"):
+        constraints.draw(random.Random(0))
+
+
+@settings(max_examples=25, deadline=None)
+@given(share=st.floats(0.0, 1.0), seed=st.integers(0, 2**32))
+def test_draw_and_repair_give_members_within_every_budget(share, seed):
+    constraints = two_targets(share + 0.05)
+    generator = random.Random(seed)
+    for _ in range(5):
+        drawn = constraints.draw(generator)
+        check_architecture(constraints.space, drawn)
+        assert constraints.feasible(drawn)
+        assert constraints.feasible(constraints.repair(constraints.space.mutate(drawn, generator), generator))
+
+
+def test_repair_leaves_alone_what_fits():
+    constraints = two_targets(1.0)
+    drawn = constraints.space.sample(random.Random(1))
+    assert constraints.repair(drawn, random.Random(2)) == drawn
+
+
+def test_repair_takes_every_changed_choice_from_the_anchor():
+    constraints = two_targets(0.05)
+    reference = constraints.space.reference()
+    repaired = constraints.repair(reference, random.Random(0))
+    changed = [name for name, choice in repaired.choices if choice != reference[name]]
+    assert changed
+    assert all(repaired[name] == constraints.certificate.anchor[name] for name in changed)
+
+
+def test_draw_reaches_every_member_when_the_budget_is_tight():
+    space = small_space(1)
+    model = latency_model(space, by_macs)
+    uppers = sorted(all_upper_ns(space, model).values())
+    constraints = Constraints(space, {"t": model}, {"t": uppers[6]})
+    members = set(constraints.members)
+    generator = random.Random(0)
+    assert {constraints.draw(generator) for _ in range(2000)} == members
+
+
+def test_certificate_refuses_a_space_of_which_nothing_runs():
+    space = small_space(1)
+    models = {"t": latency_model(space, lambda block: None if block.kind == "head" else 1.0)}
+    with pytest.raises(BudgetError, match="No network of the space runs"):
+        _ = Constraints(space, models, {"t": 1e9}).certificate
+
+
+@pytest.mark.parametrize(
+    "limits", [{}, {"t": 0.0}, {"t": -1.0}, {"t": math.nan}, {"t": math.inf}, {"u": 1.0}]
+)
+def test_constraints_refuse_limits_without_meaning(limits):
+    space = small_space(1)
+    with pytest.raises(ValueError):
+        Constraints(space, {"t": latency_model(space, by_macs)}, limits)

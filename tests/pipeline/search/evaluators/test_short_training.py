@@ -1,0 +1,111 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.data.base import Dataset, Preprocessing, Split
+from pipeline.distill.settings import TrainingSettings
+from pipeline.search.base import LeveledEvaluator
+from pipeline.search.evaluators.short_training import DistillationEvaluator, Levels
+from pipeline.search.loop import search
+from pipeline.spaces.cost import block_cost
+from tests.pipeline.search.search_models import small_space
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Dataset:
+    """Three classes of 8x8 images that differ in where they are bright."""
+    generator = np.random.default_rng(0)
+
+    def split(size: int) -> Split:
+        labels = generator.integers(0, 3, size)
+        images = generator.integers(0, 80, (size, 8, 8, 1))
+        for image, label in zip(images, labels, strict=True):
+            image[2 * label : 2 * label + 3] += 150
+        return Split(images.astype(np.uint8), labels.astype(np.int64))
+
+    return Dataset(
+        "bars", split(96), split(64), split(1), ("a", "b", "c"), Preprocessing((0.5,), (0.25,)), "digest"
+    )
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Networks this small are slower on several threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+SMALL = small_space().extreme(lambda block: block_cost(block).macs)
+
+
+class TrueTargets:
+    """A teacher that knows."""
+
+    def __init__(self, dataset):
+        self._logits = 8.0 * torch.nn.functional.one_hot(torch.from_numpy(dataset.train.labels)).float()
+
+    def __call__(self, images, index):
+        return self._logits[index]
+
+
+def evaluator(dataset, targets=None, seed=0, **changes):
+    settings = TrainingSettings(**{"epochs": 2, "batch_size": 32, **changes})
+    return DistillationEvaluator(small_space(), dataset, targets or TrueTargets(dataset), settings, seed)
+
+
+def test_rate_learns_an_easy_task_and_gives_the_binomial_standard_error(dataset):
+    score = evaluator(dataset, epochs=10).evaluate(SMALL)
+    assert score.value > 0.6
+    assert score.spread == pytest.approx(math.sqrt(score.value * (1 - score.value) / 64))
+
+
+def test_rate_repeats_whatever_was_evaluated_before(dataset):
+    other = SMALL.with_choice("stage1.kernel", 5)
+    alone = evaluator(dataset).evaluate(SMALL)
+    both = evaluator(dataset)
+    both.evaluate(other)
+    torch.manual_seed(123)
+    assert both.evaluate(SMALL) == alone
+
+
+def test_rate_leaves_the_global_generator_as_it_was(dataset):
+    torch.manual_seed(9)
+    expected = torch.rand(3)
+    torch.manual_seed(9)
+    evaluator(dataset, epochs=1).evaluate(SMALL)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_diverged_training_is_a_failed_candidate(dataset, tmp_path):
+    class NotANumber:
+        def __call__(self, images, index):
+            return torch.full((len(index), 3), math.nan)
+
+    class OneProposal:
+        def ask(self):
+            return SMALL
+
+        def tell(self, architecture, score):
+            assert score is None
+
+    found = search(OneProposal(), evaluator(dataset, NotANumber()), 1, tmp_path / "journal.jsonl")
+    assert found[0].score is None
+    assert "TrainingDiverged" in found[0].failure
+
+
+def test_rate_without_soft_targets_learns_from_labels(dataset):
+    settings = TrainingSettings(epochs=10, batch_size=32)
+    assert DistillationEvaluator(small_space(), dataset, None, settings, 0).evaluate(SMALL).value > 0.6
+
+
+def test_levels_rate_by_the_first_and_offer_the_others(dataset):
+    evaluators = (evaluator(dataset), evaluator(dataset, seed=1, epochs=3))
+    levels = Levels(evaluators)
+    assert isinstance(levels, LeveledEvaluator)
+    assert levels.levels == 2
+    assert levels.evaluate(SMALL) == evaluators[0].evaluate(SMALL)
+    assert levels.at(1).evaluate(SMALL) == evaluators[1].evaluate(SMALL) != levels.evaluate(SMALL)

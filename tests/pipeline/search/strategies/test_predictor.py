@@ -1,0 +1,187 @@
+import math
+import random
+
+import numpy as np
+import pytest
+
+from pipeline.search.base import RankingStrategy, Score
+from pipeline.search.strategies.evolution import EvolutionStrategy
+from pipeline.search.strategies.gaussian_process import (
+    GaussianProcess,
+    Shape,
+    better_shape,
+    normal_scores,
+)
+from pipeline.search.strategies.predictor import PredictorStrategy
+from tests.contracts.strategy import StrategyContract
+from tests.pipeline.search.strategies.test_strategies import budgeted, value
+
+
+class TestPredictorStrategy(StrategyContract):
+    @pytest.fixture
+    def constraints(self):
+        return budgeted()
+
+    def make(self, constraints, seed):
+        return PredictorStrategy(constraints, seed, initial=5)
+
+
+def best_of(strategy, rounds=60):
+    best = -math.inf
+    for _ in range(rounds):
+        architecture = strategy.ask()
+        best = max(best, value(architecture))
+        strategy.tell(architecture, Score(value(architecture)))
+    return best
+
+
+def test_predictor_finds_better_networks_with_few_scores_than_evolution_does():
+    constraints = budgeted(stages=4, share=0.3)
+    found = [best_of(PredictorStrategy(constraints, seed)) for seed in range(5)]
+    evolved = [best_of(EvolutionStrategy(constraints, seed)) for seed in range(5)]
+    assert sum(found) > sum(evolved)
+
+
+def told(strategy, rounds, noise=0.0):
+    generator = random.Random(7)
+    for _ in range(rounds):
+        architecture = strategy.ask()
+        strategy.tell(architecture, Score(value(architecture) + generator.gauss(0.0, noise)))
+    return strategy
+
+
+def test_ranking_has_every_evaluated_architecture_once_and_changes_nothing():
+    strategy = PredictorStrategy(budgeted(), 0, initial=5)
+    assert isinstance(strategy, RankingStrategy)
+    assert not isinstance(EvolutionStrategy(budgeted(), 0), RankingStrategy)
+    assert strategy.ranking() == []
+    told(strategy, 13)
+    unanswered = strategy.ask()
+    before = strategy.state()
+    ranking = strategy.ranking()
+    assert strategy.state() == before
+    assert unanswered not in ranking
+    assert len(ranking) == len(set(ranking)) == 13
+
+
+def test_budgets_that_become_narrower_are_kept():
+    strategy = told(PredictorStrategy(budgeted(stages=3, share=0.6), 0), 20)
+    strategy.constraints = budgeted(stages=3, share=0.2)
+    for _ in range(15):
+        architecture = strategy.ask()
+        assert strategy.constraints.feasible(architecture)
+        strategy.tell(architecture, Score(value(architecture)))
+
+
+def test_reward_is_learned_in_place_of_the_score():
+    strategy = PredictorStrategy(budgeted(), 0, initial=5, reward=lambda _, score: -score.value)
+    told(strategy, 15)
+    worst = strategy.ranking()[-1]
+    assert value(worst) > value(strategy.ranking()[0])
+
+
+def test_reward_that_is_not_finite_is_refused():
+    strategy = PredictorStrategy(budgeted(), 0, reward=lambda *_: math.nan)
+    with pytest.raises(ValueError, match="nan"):
+        strategy.tell(strategy.ask(), Score(0.5))
+
+
+def test_one_score_is_a_ranking():
+    strategy = told(PredictorStrategy(budgeted(), 0), 1)
+    assert len(strategy.ranking()) == 1
+
+
+def test_ranking_is_closer_to_the_truth_than_noisy_scores():
+    ranked, evaluated = [], []
+    for seed in range(8):
+        strategy = told(PredictorStrategy(budgeted(stages=3, share=0.4), seed), 40, noise=3.0)
+        scores = strategy.learned()["evaluated"]
+        best = max(range(len(scores)), key=lambda number: scores[number][1])
+        evaluated.append(
+            sum(choice for name, choice in scores[best][0] if name.endswith(("kernel", "depth")))
+        )
+        ranked.append(value(strategy.ranking()[0]))
+    assert sum(ranked) > sum(evaluated)
+
+
+def test_latency_tells_the_predictor_what_the_choices_do_not():
+    """Of two groups of features one is noise; the length of the kernel over it becomes longer."""
+    generator = np.random.default_rng(3)
+    latencies = generator.uniform(size=(60, 1))
+    scores = normal_scores(np.sin(4 * latencies[:, 0]).tolist())
+    shape = better_shape([codes(60), latencies], scores)
+    assert shape.lengths[0] > shape.lengths[1]
+
+
+def test_proposals_depend_on_the_order_of_the_scores_alone():
+    def asked(scale):
+        strategy = PredictorStrategy(budgeted(), 0, initial=5)
+        for _ in range(20):
+            architecture = strategy.ask()
+            strategy.tell(architecture, Score(scale(value(architecture))))
+        return strategy.state()["asked"]
+
+    assert asked(lambda x: x) == asked(lambda x: math.exp(x) - 7)
+
+
+@pytest.mark.parametrize("arguments", [{"initial": 1}, {"boldness": -0.1}, {"boldness": math.inf}])
+def test_settings_without_meaning_are_refused(arguments):
+    with pytest.raises(ValueError):
+        PredictorStrategy(budgeted(), 0, **arguments)
+
+
+def codes(count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 2, (count, 12)).astype(np.float64)
+
+
+def test_process_passes_through_what_it_knows_where_there_is_no_noise():
+    features = np.unique(codes(30), axis=0)
+    scores = features[:, 0] - features[:, 3] * features[:, 5]
+    process = GaussianProcess([features], scores, Shape((1.0,), 1e-9))
+    means, deviations = process.predict([features])
+    assert means == pytest.approx(scores, abs=1e-5)
+    assert deviations == pytest.approx(0.0, abs=1e-3)
+
+
+def test_process_knows_nothing_far_away():
+    process = GaussianProcess([codes(20)], np.ones(20), Shape((1.0,), 0.1))
+    means, deviations = process.predict([codes(20) + 100.0])
+    assert means == pytest.approx(0.0, abs=1e-9)
+    assert deviations == pytest.approx(1.0)
+
+
+def test_process_agrees_with_the_textbook_formula():
+    features, scores, new = [codes(15), codes(15, 2)[:, :3]], np.linspace(-1, 1, 15), codes(4, seed=1)
+    elsewhere = [new, new[:, :3]]
+    process = GaussianProcess(features, scores, Shape((0.5, 3.0), 0.2))
+
+    def kernel(one, other):
+        exponent = np.zeros((len(one[0]), len(other[0])))
+        for group, a, b, length in zip(features, one, other, (0.5, 3.0), strict=True):
+            scale = length * ((group[:, None] - group[None]) ** 2).sum(axis=-1).mean()
+            exponent += ((a[:, None] - b[None]) ** 2).sum(axis=-1) / scale
+        return np.exp(-exponent)
+
+    inverse = np.linalg.inv(kernel(features, features) + 0.2 * np.eye(15))
+    means, deviations = process.predict(elsewhere)
+    assert means == pytest.approx(kernel(elsewhere, features) @ inverse @ scores)
+    variances = 1 - np.diag(kernel(elsewhere, features) @ inverse @ kernel(features, elsewhere))
+    assert deviations**2 == pytest.approx(variances)
+
+
+def test_noise_that_is_there_is_found():
+    features = [codes(120), codes(120, seed=5)]
+    signal = features[0][:, :4].sum(axis=1)
+    noise = np.random.default_rng(1).standard_normal(120)
+    clean, noisy = (normal_scores(values.tolist()) for values in (signal, signal + 2 * noise))
+    assert better_shape(features, clean).noise < better_shape(features, noisy).noise
+
+
+def test_normal_scores_keep_order_and_ties_and_are_symmetric():
+    values = [3.0, -1.0, 3.0, 8.0, -1.0, 5.0]
+    scores = normal_scores(values)
+    assert scores[0] == scores[2]
+    assert scores[1] == scores[4]
+    assert sorted(range(6), key=scores.__getitem__) == sorted(range(6), key=values.__getitem__)
+    shuffled = random.Random(0).sample(range(11), 11)
+    assert sorted(normal_scores(shuffled)) == pytest.approx(sorted(-normal_scores(shuffled)))
