@@ -15,6 +15,7 @@ from torch import nn
 from devices.digests import file_digest, value_digest
 from pipeline.data.base import Dataset
 from pipeline.distill.settings import EpochRecord, TrainingSettings
+from pipeline.distill.sudden_death import Tell
 from pipeline.distill.training import TrainingDiverged, fit
 from pipeline.errors import TeacherError
 from pipeline.teachers.config import TeacherConfig
@@ -31,12 +32,19 @@ OnProgress = Callable[[int, int, str], None]
 
 
 def load_teacher(
-    configs: Sequence[TeacherConfig], dataset: Dataset, *, folder: Path, seed: int, progress: OnProgress
+    configs: Sequence[TeacherConfig],
+    dataset: Dataset,
+    *,
+    folder: Path,
+    seed: int,
+    progress: OnProgress,
+    tell: Tell = lambda line: None,
 ) -> Teacher:
     """Load or train every teacher of a recipe; several make an ensemble.
 
     A teacher that is trained keeps its checkpoint and then its final weights in ``folder``, under the digest
-    of what it was trained from: the same call again loads it, and after a kill goes on where it was.
+    of what it was trained from: the same call again loads it, and after a kill goes on where it was. What a
+    person should know of a teacher is given to ``tell``, line by line.
 
     Raises:
         TeacherError: a file or package is missing or unsafe, weights do not fit, training diverges, or the
@@ -44,10 +52,15 @@ def load_teacher(
         OSError: ``folder`` cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    return Teacher([_member(config, dataset, folder, seed, progress) for config in configs])
+    members = [
+        _member(config, dataset, folder=folder, seed=seed, progress=progress, tell=tell) for config in configs
+    ]
+    return Teacher(members)
 
 
-def _member(config: TeacherConfig, dataset: Dataset, folder: Path, seed: int, progress: OnProgress) -> Member:
+def _member(
+    config: TeacherConfig, dataset: Dataset, *, folder: Path, seed: int, progress: OnProgress, tell: Tell
+) -> Member:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = _network(config, dataset)
@@ -55,7 +68,7 @@ def _member(config: TeacherConfig, dataset: Dataset, folder: Path, seed: int, pr
     _check_fit(adapted, config, dataset)
     history: tuple[EpochRecord, ...] = ()
     if config.kind == "train" or config.training is not None:
-        history = _train(adapted, config, dataset, folder=folder, seed=seed, progress=progress)
+        history = _train(adapted, config, dataset, folder=folder, seed=seed, progress=progress, tell=tell)
     content = file_digest(config.path) if config.path is not None else _digest_of(network)
     return Member(config.name, adapted, value_digest([config.content(), content]), history)
 
@@ -157,6 +170,7 @@ def _train(
     folder: Path,
     seed: int,
     progress: OnProgress,
+    tell: Tell,
 ) -> tuple[EpochRecord, ...]:
     """Train in place, or load what an equal call has trained; returns the history of the training."""
     settings = config.training or TrainingSettings()
@@ -175,6 +189,8 @@ def _train(
             seed=seed,
             checkpoint=checkpoint,
             on_epoch=lambda done, total, record: progress(done, total, config.name),
+            what=f"training the teacher '{config.name}'",
+            tell=tell,
         )
     except TrainingDiverged as error:
         raise TeacherError(

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import pickle
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from typing import TypeVar
 
 from pipeline.methods.dna.errors import DnaError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+
+# A forked child would inherit torch's threads in an unknown state.
+_SPAWN = get_context("spawn")
 
 
 def run_tasks(run: Callable[[Task], Result], tasks: Sequence[Task], workers: int) -> Iterator[Result]:
@@ -33,7 +38,7 @@ def run_tasks(run: Callable[[Task], Result], tasks: Sequence[Task], workers: int
         yield from map(run, tasks)
         return
     _check_sendable(tasks[0])
-    with _pool(workers) as pool:
+    with ProcessPoolExecutor(workers, mp_context=_SPAWN) as pool:
         futures = [pool.submit(run, task) for task in tasks]
         for number, (task, future) in enumerate(zip(tasks, futures, strict=True), start=1):
             try:
@@ -44,15 +49,43 @@ def run_tasks(run: Callable[[Task], Result], tasks: Sequence[Task], workers: int
 
 
 def _alone(run: Callable[[Task], Result], task: Task, number: int) -> Result:
-    with _pool(1) as pool:
-        try:
-            return pool.submit(run, task).result()
-        except BrokenExecutor as error:
-            raise DnaError(
-                f"the process that worked on block {number} was ended",
-                why=f"also when no other ran beside it; the memory may be too small ({error})",
-                fix="lower score_images, calibration_images or batch_size; what is finished is kept",
-            ) from error
+    """In a process of its own: a pool does not say how its processes ended."""
+    receiver, sender = _SPAWN.Pipe(duplex=False)
+    process = _SPAWN.Process(target=_deliver, args=(sender, run, task))
+    process.start()
+    sender.close()
+    try:
+        result, error = receiver.recv()
+    except EOFError:
+        process.join()
+        raise _ended(number, process.exitcode or 0) from None
+    process.join()
+    if error is not None:
+        raise error
+    return result  # type: ignore[no-any-return]
+
+
+def _deliver(sender: Connection, run: Callable[[Task], Result], task: Task) -> None:
+    try:
+        sender.send((run(task), None))
+    except Exception as error:  # whatever it is, it is raised where the result was waited for
+        sender.send((None, error))
+
+
+def _ended(number: int, exit_code: int) -> DnaError:
+    how = f"by {signal.Signals(-exit_code).name}" if exit_code < 0 else f"with exit code {exit_code}"
+    if exit_code == -signal.SIGKILL:
+        return DnaError(
+            f"the process that worked on block {number} was ended {how}",
+            why="also when no other ran beside it; the memory may be too small",
+            fix="lower score_images, calibration_images or batch_size; what is finished is kept",
+        )
+    return DnaError(
+        f"the process that worked on block {number} was ended {how}",
+        why="also when no other ran beside it; torch or a library below it failed",
+        fix="run the same command again, which goes on from the last epoch; if it ends there again, "
+        "change batch_size",
+    )
 
 
 def _check_sendable(task: object) -> None:
@@ -64,8 +97,3 @@ def _check_sendable(task: object) -> None:
             why=f"{type(error).__name__}: {error}",
             fix="use one worker, as a network exported by torch.export needs",
         ) from error
-
-
-def _pool(workers: int) -> ProcessPoolExecutor:
-    # A forked child would inherit torch's threads in an unknown state.
-    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"))

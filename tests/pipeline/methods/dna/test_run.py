@@ -157,10 +157,11 @@ def test_tasks_of_a_lost_process_are_done_again(tmp_path):
 
 
 @pytest.mark.slow
-def test_task_that_ends_every_process_is_named_with_what_to_lower(tmp_path):
-    with pytest.raises(DnaError, match="block 1 was ended") as caught:
-        list(run_tasks(fail_always, [tmp_path], 2))
-    assert "score_images" in caught.value.fix
+@pytest.mark.parametrize(("name", "fix"), [("SIGKILL", "score_images"), ("SIGSEGV", "same command again")])
+def test_task_that_ends_every_process_is_told_with_the_signal(name, fix):
+    with pytest.raises(DnaError, match=f"block 1 was ended by {name}") as caught:
+        list(run_tasks(fail_always, [name], 2))
+    assert fix in caught.value.fix
 
 
 def test_one_worker_is_this_process():
