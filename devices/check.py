@@ -11,9 +11,11 @@ from statistics import median
 
 from devices.connections import Connection
 from devices.errors import LatheError, MeasurementError, TargetError
-from devices.inventory.devices import Device, find_device
+from devices.inventory.devices import Device, call_to, find_device
 from devices.locking.lock import LockState, device_lock, lock_state_of
-from devices.measurement.measurement import Conditions, DeviceIdentity, MeasuringProtocol
+from devices.measurement.conditions import Conditions
+from devices.measurement.measurement import DeviceIdentity
+from devices.measurement.protocol import MeasuringProtocol
 from devices.runtimes import Runtime, known_runtimes
 from devices.runtimes.base import Call, Identify, Measure, describe_end
 from devices.runtimes.native.shell import identify_device, read_conditions
@@ -323,7 +325,7 @@ class _Check:
         native = not runtime.needs_python
         options = ("native",) if native and self.device.has_python else ()
         target = Target(self.device.name, runtime.name, runtime.precisions[0], options=options)
-        call = Call(self.connection, target, timeout_s=_RUNTIME_S)
+        call = call_to(target, self.connection, timeout_s=_RUNTIME_S)
         report = RuntimeReport(runtime.name, native)
         try:
             identity = runtime.exchange(call, Identify()).only("identity")

@@ -4,16 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from devices.measurement.measurement import (
-    Conditions,
-    Launch,
-    Measurement,
-    MeasurementFailure,
-    MeasuringProtocol,
-    Outcome,
-    Reason,
-    Verdict,
-)
+from devices.measurement.conditions import Conditions
+from devices.measurement.measurement import Launch, Measurement, MeasurementFailure, Outcome, Reason, Verdict
+from devices.measurement.protocol import MeasuringProtocol
 from devices.measuring.batch import probe
 from devices.target import Target
 from latency_db.store.keys import Workload

@@ -88,6 +88,23 @@ def die_with_parent() -> None:
             return
 
 
+def parse_cores(text: str) -> set[int]:
+    """The cores of a target's option ``cores``, given as ``0-3,6``.
+
+    Raises:
+        ValueError: the text has another form.
+    """
+    if not re.fullmatch(r"\d{1,4}(-\d{1,4})?(,\d{1,4}(-\d{1,4})?)*", text, re.ASCII):
+        raise ValueError(f"cores={text} is not a list of cores such as 0-3,6")
+    cores: set[int] = set()
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        if int(last or first) < int(first):
+            raise ValueError(f"cores={text} is not a list of cores such as 0-3,6")
+        cores |= set(range(int(first), int(last or first) + 1))
+    return cores
+
+
 def choose_cores(text: str | None) -> None:
     """Keep this process, and every thread that it will start, on some cores, given as ``0-3,6``.
 
@@ -96,14 +113,9 @@ def choose_cores(text: str | None) -> None:
     """
     if text is None:
         return
-    if not re.fullmatch(r"\d{1,4}(-\d{1,4})?(,\d{1,4}(-\d{1,4})?)*", text, re.ASCII):
-        raise ValueError(f"cores={text} is not a list of cores such as 0-3,6")
-    cores: set[int] = set()
-    for part in text.split(","):
-        first, _, last = part.partition("-")
-        cores |= set(range(int(first), int(last or first) + 1))
+    cores = parse_cores(text)
     allowed = os.sched_getaffinity(0)
-    if not cores or not cores <= allowed:
+    if not cores <= allowed:
         raise ValueError(f"cores={text} names cores that this machine does not offer: {sorted(allowed)}")
     os.sched_setaffinity(0, cores)
 
@@ -174,7 +186,7 @@ def measure_one(engine: Any, machine: Any, path: str, request: dict[str, Any]) -
     """Load, run once, warm up and time one model; all times in nanoseconds."""
     settings, protocol = request["settings"], request["protocol"]
     machine.reset_peak_memory()
-    before, usage = conditions(engine, machine, settings), machine.Usage()
+    before, usage = conditions(engine, machine, settings), machine.UsageMeter()
     clock = time.perf_counter_ns
     start = clock()
     model = load_model(engine, path, settings)

@@ -20,29 +20,7 @@ from typing import Any
 import onnxruntime
 
 from . import nvidia
-
-PACKAGES = {
-    "CANNExecutionProvider": "onnxruntime-cann",
-    "CUDAExecutionProvider": "onnxruntime-gpu",
-    "DmlExecutionProvider": "onnxruntime-directml",
-    "MIGraphXExecutionProvider": "onnxruntime-migraphx",
-    "OpenVINOExecutionProvider": "onnxruntime-openvino",
-    "QNNExecutionProvider": "onnxruntime-qnn",
-    "TensorrtExecutionProvider": "onnxruntime-gpu",
-    "WebGpuExecutionProvider": "onnxruntime-webgpu",
-}
-"""The pip package with each provider; the others are in builds of one's own, CoreML in the one for macOS."""
-
-NVIDIA = ("CUDAExecutionProvider", "TensorrtExecutionProvider")
-"""Providers with memory of their own: inputs and outputs are kept there."""
-
-ASYNCHRONOUS = (
-    *NVIDIA,
-    "DmlExecutionProvider",
-    "MIGraphXExecutionProvider",
-    "WebGpuExecutionProvider",
-)
-"""Providers whose kernels are only started in the time that the profile of ONNX Runtime gives."""
+from .providers import ASYNCHRONOUS, NVIDIA, PACKAGES
 
 CONTROL_FLOW = ("If", "Loop", "Scan", "SequenceMap")
 

@@ -24,13 +24,7 @@ import numpy
 import tensorrt
 
 from . import cuda, nvidia
-
-PRECISION_FLAGS = {"fp32": (), "fp16": ("FP16",), "bf16": ("BF16",), "int8": ("INT8", "FP16")}
-"""Builder flags of each precision; a model quantised to int8 keeps fp16 for what is not quantised."""
-PRECISION_FORMATS = {"fp16": ("half", "fp16"), "bf16": ("bf16", "bfloat16"), "int8": ("int8",)}
-"""Words of the engine inspector for tensors of each precision."""
-EXTERNAL_WEIGHTS = re.compile(rb"\x6a.{1,2}\x0a\x08location", re.DOTALL)
-"""An entry of ``TensorProto.external_data`` (field 13) with the key ``location``."""
+from .tensorrt_engines import PRECISION_FLAGS, has_external_weights, lacks_precision
 
 
 def version() -> str:
@@ -68,7 +62,7 @@ def key(parts: dict[str, Any]) -> str:
 
 def engine_key(data: bytes, flags: list[str], tf32: bool, gpu: dict[str, str]) -> str | None:
     """The name of the engine of an ONNX file; None where its weights are in a file of their own."""
-    if EXTERNAL_WEIGHTS.search(data):
+    if has_external_weights(data):
         return None
     digest = hashlib.sha256(data).hexdigest()
     return key({"model": digest, "flags": flags, "tf32": tf32, "version": version(), "gpu": gpu})
@@ -87,19 +81,6 @@ def builder_flags(precision: str, known: set[str]) -> list[str]:
     if missing:
         raise ValueError(f"TensorRT {version()} has no precision {precision}: no builder flag {missing[0]}")
     return list(wanted)
-
-
-def lacks_precision(layers: list[Any], precision: str) -> bool:
-    """Whether the layers say their formats, and none of them has the precision."""
-    formats = [
-        str(tensor.get("Format/Datatype", "")).lower()
-        for layer in layers
-        if isinstance(layer, dict)
-        for tensor in [*layer.get("Inputs", []), *layer.get("Outputs", [])]
-        if isinstance(tensor, dict)
-    ]
-    words = PRECISION_FORMATS.get(precision, ())
-    return bool(words and formats) and not any(word in text for text in formats for word in words)
 
 
 def write(path: Path, data: Any) -> None:

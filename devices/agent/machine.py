@@ -41,14 +41,16 @@ def is_emulated() -> bool:
     return ours is not None and started is not None and ours != started
 
 
-def elf_machine(path: str) -> bytes | None:
-    """The processor that a program is for, as its ELF header has it; None where there is no such program."""
+def elf_machine(path: str) -> int | None:
+    """The processor that a program is for, ``e_machine`` of its ELF header; None for another file."""
     try:
         with Path(path).open("rb") as stream:
             header = stream.read(20)
     except OSError:
         return None
-    return header[18:20] if header.startswith(b"\x7fELF") else None
+    if len(header) < 20 or not header.startswith(b"\x7fELF"):
+        return None
+    return int.from_bytes(header[18:20], "little" if header[5] == 1 else "big")
 
 
 def cpu_name() -> str:
@@ -84,16 +86,27 @@ def conditions() -> dict[str, Any]:
 
 
 def battery() -> dict[str, Any]:
-    """Charge of the first battery in percent, and whether mains power is there; nothing without a battery."""
+    """Charge of the first battery in percent, and whether it takes up more; nothing without a battery."""
     for supply in sorted(Path("/sys/class/power_supply").glob("*")):
         percent = read(supply / "capacity")
         if read(supply / "type") == "Battery" and percent is not None and percent.isdigit():
-            return {"battery_percent": int(percent), "charging": read(supply / "status") != "Discharging"}
+            return {"battery_percent": int(percent), "charging": is_charging(read(supply / "status"))}
     return {}
 
 
-class Usage:
-    """What the processors do from now on; see ``devices.measurement.measurement.Usage``."""
+def is_charging(status: str | None) -> bool | None:
+    """What a battery's status means, a word of the kernel's or a number of Android's; None if unknown.
+
+    A full battery does not charge, nor does one that its charger holds back: only what flows in warms a
+    device. Sources: ABI/testing/sysfs-class-power; ``BatteryManager.BATTERY_STATUS_*``.
+    """
+    if status in ("Charging", "2"):
+        return True
+    return False if status in ("Discharging", "3", "Not charging", "4", "Full", "5") else None
+
+
+class UsageMeter:
+    """What the processors do from now on; see ``devices.measurement.conditions.Usage``."""
 
     def __init__(self) -> None:
         self._start = self._read()

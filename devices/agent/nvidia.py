@@ -1,5 +1,7 @@
 """The state of an NVIDIA GPU, by the driver's tool; what that does not tell, by the kernel of a Jetson.
 
+The host reads the same by a shell, where it cannot push this (``devices.runtimes.native.nvidia``).
+
 Sources: ``nvidia-smi --help-query-gpu``; NVML, ``nvmlClocksEventReasons``.
 """
 
@@ -13,6 +15,8 @@ from .machine import read
 
 FIRST = "0"
 TIMEOUT_S = 10
+FIELDS = ("clocks.sm", "temperature.gpu", "clocks_throttle_reasons.active")
+"""What the driver's tool is asked for."""
 
 THROTTLE_REASONS = {
     0x02: "applications clocks setting",
@@ -44,25 +48,31 @@ def smi(gpu: str, *fields: str) -> list[str]:
 
 def conditions(gpu: str) -> dict[str, Any]:
     """Clock, temperature and what holds the clock down: the ``gpu_*`` of ``Conditions``, None if not told."""
-    values = smi(gpu, "clocks.sm", "temperature.gpu", "clocks_throttle_reasons.active")
-    megahertz, celsius, mask = values or ("", "", "")
-    told = {
-        "gpu_frequency_khz": int(megahertz) * 1000 if megahertz.isdigit() else None,
-        "gpu_temperature_millicelsius": int(celsius) * 1000 if celsius.isdigit() else None,
-        "gpu_throttle_reasons": throttle_reasons(mask),
-    }
-    return {**jetson_conditions(), **{name: value for name, value in told.items() if value is not None}}
-
-
-def jetson_conditions() -> dict[str, Any]:
-    """The same from devfreq and the thermal zones, where the kernel of a Jetson has its GPU."""
     hertz = [read(path) or "" for path in sorted(Path("/sys/class/devfreq").glob("*gpu*/cur_freq"))]
     zones = sorted(Path("/sys/class/thermal").glob("thermal_zone*"))
     warmth = [read(zone / "temp") or "" for zone in zones if (read(zone / "type") or "").lower()[:3] == "gpu"]
+    return parse_conditions(smi(gpu, *FIELDS), *(hertz[:1] or [""]), *(warmth[:1] or [""]))
+
+
+def parse_conditions(told: list[str], hertz: str, warmth: str) -> dict[str, Any]:
+    """The ``gpu_*`` of ``Conditions`` from what was read of a GPU; empty text, or none, for what was not.
+
+    Args:
+        told: what the driver's tool says of ``FIELDS``: MHz, degrees Celsius, bits.
+        hertz: the clock by devfreq, where the kernel of a Jetson has its GPU.
+        warmth: the temperature by a thermal zone, thousandths of a degree Celsius.
+    """
+    megahertz, celsius, mask = (*told, "", "", "")[:3]
+    frequency_khz = int(megahertz) * 1000 if megahertz.isdecimal() else None
+    if frequency_khz is None and hertz.isdecimal():
+        frequency_khz = int(hertz) // 1000
+    temperature = int(celsius) * 1000 if celsius.isdecimal() else None
+    if temperature is None and warmth.isdecimal():
+        temperature = int(warmth)
     return {
-        "gpu_frequency_khz": int(hertz[0]) // 1000 if hertz and hertz[0].isdigit() else None,
-        "gpu_temperature_millicelsius": int(warmth[0]) if warmth and warmth[0].isdigit() else None,
-        "gpu_throttle_reasons": None,
+        "gpu_frequency_khz": frequency_khz,
+        "gpu_temperature_millicelsius": temperature,
+        "gpu_throttle_reasons": throttle_reasons(mask),
     }
 
 

@@ -10,6 +10,7 @@ from devices.connections import Connection, LocalConnection
 from devices.errors import TargetError
 from devices.inventory.devices_file import Definition, project_file, read_definitions, user_file
 from devices.runtimes import Runtime, find_runtime
+from devices.runtimes.base import Call, Event
 from devices.target import Target
 
 
@@ -86,6 +87,23 @@ def runtime_of(target: Target) -> Runtime:
     runtime = find_runtime(target.runtime, native="native" in target.settings or not device.has_python)
     runtime.check(target)
     return runtime
+
+
+def call_to(
+    target: Target,
+    connection: Connection,
+    *,
+    timeout_s: float,
+    silence_s: float | None = None,
+    on_event: Callable[[Event], None] | None = None,
+) -> Call:
+    """A call to a target over a connection, with the tools that devices.toml names for its device.
+
+    Raises:
+        TargetError: no such device.
+    """
+    tools = find_device(target.device).tools
+    return Call(connection, target, timeout_s, silence_s, on_event, tools)
 
 
 @contextlib.contextmanager

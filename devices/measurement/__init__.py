@@ -1,12 +1,11 @@
 """What a measurement is: launches with raw samples, conditions, a verdict, and the protocol behind them."""
 
+from devices.measurement.conditions import Conditions
 from devices.measurement.measurement import (
-    Conditions,
     DeviceIdentity,
     Launch,
     Measurement,
     MeasurementFailure,
-    MeasuringProtocol,
     Outcome,
     Placement,
     Ratio,
@@ -16,6 +15,7 @@ from devices.measurement.measurement import (
     paired_ratio,
 )
 from devices.measurement.percentiles import pooled_ns
+from devices.measurement.protocol import MeasuringProtocol
 from devices.measurement.statistics import Interval, launch_interval, quantile
 
 __all__ = [

@@ -1,13 +1,58 @@
-"""Reads the conditions of a device from what the agent reported."""
+"""The state of a device around a launch, and what its processors did meanwhile."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from devices.measurement.measurement import Conditions
-
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """The state of a device at one moment; ``None`` where it cannot be read.
+
+    ``charging`` means that the battery takes up charge, which warms the device: a full battery does not, even
+    on a charger. ``thermal_status`` is Android's, 0 (none) to 6 (shutdown). The fields of the GPU are of the
+    one that the runtime uses; ``gpu_throttle_reasons`` is the driver's own word for why its clock is held
+    down.
+    """
+
+    load_1min: float | None = None
+    memory_available_bytes: int | None = None
+    cpu_frequency_khz: tuple[int, ...] | None = None
+    governor: str | None = None
+    temperature_millicelsius: tuple[int, ...] | None = None
+    throttle_count: int | None = None
+    battery_percent: int | None = None
+    charging: bool | None = None
+    thermal_status: int | None = None
+    gpu_frequency_khz: int | None = None
+    gpu_temperature_millicelsius: int | None = None
+    gpu_throttle_reasons: str | None = None
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What the processors did while one model was loaded, warmed up and timed; ``None`` where unreadable.
+
+    Attributes:
+        wall_ns: how long that took by the monotonic clock.
+        own_cpu_ns: processor time of the measuring process, all its threads.
+        waiting_ns: how long its main thread was ready to run and was not let.
+        other_cpu_ns: processor time of everything else on the machine, over all cores (the kernel counts
+            it in ticks of 10 ms).
+        stolen_ns: time that the hypervisor gave to other machines, over all cores.
+        clock_jump_ns: by how much the wall clock moved more than the monotonic one.
+    """
+
+    wall_ns: int
+    own_cpu_ns: int
+    waiting_ns: int | None = None
+    other_cpu_ns: int | None = None
+    stolen_ns: int | None = None
+    clock_jump_ns: int = 0
 
 
 def conditions_from_json(report: Mapping[str, Any]) -> Conditions:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
+from devices.measurement.conditions import Conditions, Usage
+from devices.measurement.protocol import MeasuringProtocol
 from devices.measurement.statistics import Interval, launch_interval, quantile
 
 
@@ -24,50 +26,6 @@ class Reason:
 
     code: str
     detail: str
-
-
-@dataclass(frozen=True)
-class Conditions:
-    """The state of a device at one moment; ``None`` where it cannot be read.
-
-    ``thermal_status`` is Android's, 0 (none) to 6 (shutdown). The fields of the GPU are of the one that the
-    runtime uses; ``gpu_throttle_reasons`` is the driver's own word for why its clock is held down.
-    """
-
-    load_1min: float | None = None
-    memory_available_bytes: int | None = None
-    cpu_frequency_khz: tuple[int, ...] | None = None
-    governor: str | None = None
-    temperature_millicelsius: tuple[int, ...] | None = None
-    throttle_count: int | None = None
-    battery_percent: int | None = None
-    charging: bool | None = None
-    thermal_status: int | None = None
-    gpu_frequency_khz: int | None = None
-    gpu_temperature_millicelsius: int | None = None
-    gpu_throttle_reasons: str | None = None
-
-
-@dataclass(frozen=True)
-class Usage:
-    """What the processors did while one model was loaded, warmed up and timed; ``None`` where unreadable.
-
-    Attributes:
-        wall_ns: how long that took by the monotonic clock.
-        own_cpu_ns: processor time of the measuring process, all its threads.
-        waiting_ns: how long its main thread was ready to run and was not let.
-        other_cpu_ns: processor time of everything else on the machine, over all cores (the kernel counts
-            it in ticks of 10 ms).
-        stolen_ns: time that the hypervisor gave to other machines, over all cores.
-        clock_jump_ns: by how much the wall clock moved more than the monotonic one.
-    """
-
-    wall_ns: int
-    own_cpu_ns: int
-    waiting_ns: int | None = None
-    other_cpu_ns: int | None = None
-    stolen_ns: int | None = None
-    clock_jump_ns: int = 0
 
 
 @dataclass(frozen=True)
@@ -209,32 +167,6 @@ class DeviceIdentity:
     instance: str
     accelerator: str = ""
     emulated: bool = False
-
-
-@dataclass(frozen=True)
-class MeasuringProtocol:
-    """How latencies are measured; part of every key, so a change of any number is another protocol.
-
-    Every workload gets ``launches`` launches, and further ones up to ``max_launches`` while they are not
-    settled (``devices.measurement.verdict``). Warm-up ends when both its count and time are reached, or at
-    ``max_ns``. Timing stops when both minimum count and time are reached, or at either cap.
-    ``headline_quantile`` is the quantile of a launch's samples that stands for the launch. ``drift`` widens
-    the headline's interval at either end by this share of the headline: launches that are seconds apart
-    cannot see how a machine changes over minutes. See docs/concepts/measuring.md for the evidence.
-    """
-
-    version: int = 2
-    launches: int = 5
-    max_launches: int = 15
-    warmup_count: int = 5
-    warmup_ns: int = 10_000_000
-    min_count: int = 50
-    min_ns: int = 25_000_000
-    max_count: int = 5_000
-    max_ns: int = 2_000_000_000
-    headline_quantile: float = 0.1
-    input_seed: int = 0
-    drift: float = 0.0015
 
 
 @dataclass(frozen=True)

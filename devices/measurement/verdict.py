@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from devices.measurement.measurement import MIN_LAUNCHES, Launch, MeasuringProtocol, Reason, Verdict, counted
+from devices.measurement.measurement import MIN_LAUNCHES, Launch, Reason, Verdict, counted
+from devices.measurement.protocol import MeasuringProtocol
 from devices.measurement.statistics import launch_interval, quantile
 
 CANARY_DRIFT = 0.05

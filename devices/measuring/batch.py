@@ -13,15 +13,8 @@ from devices.digests import file_digest
 from devices.errors import MeasurementError
 from devices.inventory.devices import connected, runtime_of
 from devices.locking.lock import device_lock
-from devices.measurement.measurement import (
-    Launch,
-    Measurement,
-    MeasurementFailure,
-    MeasuringProtocol,
-    Outcome,
-    Reason,
-    Verdict,
-)
+from devices.measurement.measurement import Launch, Measurement, MeasurementFailure, Outcome, Reason, Verdict
+from devices.measurement.protocol import MeasuringProtocol
 from devices.measurement.verdict import judge, mark, settled
 from devices.measuring.launch import Job, Launcher, Tally
 from devices.measuring.probing import identify, probe

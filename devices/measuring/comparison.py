@@ -9,14 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 from devices.connections import Connection
-from devices.measurement.measurement import (
-    MeasurementFailure,
-    MeasuringProtocol,
-    Outcome,
-    Ratio,
-    Verdict,
-    paired_ratio,
-)
+from devices.measurement.measurement import MeasurementFailure, Outcome, Ratio, Verdict, paired_ratio
+from devices.measurement.protocol import MeasuringProtocol
 from devices.measuring.batch import JOB_TIMEOUT_S, Job, measure
 from devices.target import Target
 

@@ -10,18 +10,12 @@ from pathlib import Path
 
 from devices.connections import Connection
 from devices.errors import MeasurementError, TargetError
-from devices.measurement.conditions import conditions_from_json
-from devices.measurement.measurement import (
-    Launch,
-    MeasuringProtocol,
-    Placed,
-    Placement,
-    Reason,
-    Summary,
-    Usage,
-)
+from devices.inventory.devices import call_to
+from devices.measurement.conditions import Usage, conditions_from_json
+from devices.measurement.measurement import Launch, Placed, Placement, Reason, Summary
+from devices.measurement.protocol import MeasuringProtocol
 from devices.measurement.statistics import quantile
-from devices.runtimes.base import Call, Event, Measure, Reply, Runtime, describe_end
+from devices.runtimes.base import Event, Measure, Reply, Runtime, describe_end
 from devices.target import Target
 
 MAX_FRUITLESS = 3
@@ -126,9 +120,9 @@ class Launcher:
     def _attempt(self, order: Sequence[Job]) -> Tally:
         self.ensure_lock()
         reply = self.runtime.exchange(
-            Call(
-                self.connection,
+            call_to(
                 self.target,
+                self.connection,
                 timeout_s=self.job_timeout_s * (len(order) + 1),
                 silence_s=self.job_timeout_s,
                 on_event=lambda event: self.on_timed() if event["event"] == "result" else None,

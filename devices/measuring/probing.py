@@ -6,9 +6,9 @@ import functools
 
 from devices.connections import Connection
 from devices.errors import MeasurementError
-from devices.inventory.devices import connected, find_device, runtime_of
+from devices.inventory.devices import call_to, connected, find_device, runtime_of
 from devices.measurement.measurement import DeviceIdentity, RuntimeIdentity
-from devices.runtimes.base import Call, Identify
+from devices.runtimes.base import Identify
 from devices.target import Target
 
 PROBE_TIMEOUT_S = 120.0
@@ -30,7 +30,7 @@ def probe(target: Target) -> tuple[RuntimeIdentity, DeviceIdentity]:
 def identify(target: Target, connection: Connection) -> tuple[RuntimeIdentity, DeviceIdentity]:
     """The same over a connection that is already open, and not kept."""
     runtime = runtime_of(target)
-    reply = runtime.exchange(Call(connection, target, timeout_s=PROBE_TIMEOUT_S), Identify())
+    reply = runtime.exchange(call_to(target, connection, timeout_s=PROBE_TIMEOUT_S), Identify())
     identity = reply.only("identity")
     device = dict(identity["device"])
     device["emulated"] = bool(device.get("emulated")) or find_device(target.device).emulated

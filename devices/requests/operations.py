@@ -14,11 +14,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from devices.connections import Connection
 from devices.errors import MeasurementError
-from devices.measurement.measurement import (
-    DeviceIdentity,
-    MeasuringProtocol,
-    RuntimeIdentity,
-)
+from devices.measurement.measurement import DeviceIdentity, RuntimeIdentity
+from devices.measurement.protocol import MeasuringProtocol
 from devices.measurement.statistics import quantile
 from devices.requests.single import ask, reason_of
 from devices.runtimes.base import ProfileOperations

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from devices.connections import Connection
 from devices.errors import MeasurementError
-from devices.inventory.devices import connected, runtime_of
+from devices.inventory.devices import call_to, connected, runtime_of
 from devices.locking.lock import device_lock
-from devices.runtimes.base import Call, Predict, describe_end
+from devices.runtimes.base import Predict, describe_end
 from devices.target import Target
 
 DEFAULT_TIMEOUT_S = 600.0
@@ -52,7 +52,7 @@ def predict(
     ):
         rows, outputs = Path(folder) / "inputs.npy", Path(folder) / "outputs.npy"
         np.save(rows, np.ascontiguousarray(inputs, np.float32), allow_pickle=False)
-        call = Call(device, target, timeout_s=timeout_s)
+        call = call_to(target, device, timeout_s=timeout_s)
         reply = runtime.exchange(call, Predict(artifact, rows, outputs))
         for failure in reply.all("failed"):
             raise MeasurementError(

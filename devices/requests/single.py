@@ -9,11 +9,12 @@ from datetime import UTC, datetime
 from devices.connections import Connection
 from devices.digests import file_digest
 from devices.errors import MeasurementError
-from devices.inventory.devices import connected, runtime_of
+from devices.inventory.devices import call_to, connected, runtime_of
 from devices.locking.lock import device_lock
-from devices.measurement.measurement import DeviceIdentity, MeasuringProtocol, Reason, RuntimeIdentity
+from devices.measurement.measurement import DeviceIdentity, Reason, RuntimeIdentity
+from devices.measurement.protocol import MeasuringProtocol
 from devices.measuring.probing import identify
-from devices.runtimes.base import Call, Event, ProfileOperations, Reply, Sustain, describe_end
+from devices.runtimes.base import Event, ProfileOperations, Reply, Sustain, describe_end
 from devices.target import Target
 
 
@@ -65,7 +66,9 @@ def ask(
             request.protocol,
             datetime.now(UTC).isoformat(timespec="seconds"),
         )
-        return subject, runtime.exchange(Call(device, target, timeout_s, silence_s, on_event), request)
+        return subject, runtime.exchange(
+            call_to(target, device, timeout_s=timeout_s, silence_s=silence_s, on_event=on_event), request
+        )
 
 
 def reason_of(reply: Reply) -> Reason:

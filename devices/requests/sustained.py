@@ -16,14 +16,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from devices.connections import Connection
 from devices.errors import MeasurementError
-from devices.measurement.conditions import conditions_from_json
-from devices.measurement.measurement import (
-    Conditions,
-    DeviceIdentity,
-    MeasuringProtocol,
-    Reason,
-    RuntimeIdentity,
-)
+from devices.measurement.conditions import Conditions, conditions_from_json
+from devices.measurement.measurement import DeviceIdentity, Reason, RuntimeIdentity
+from devices.measurement.protocol import MeasuringProtocol
 from devices.measurement.statistics import quantile
 from devices.requests.single import ask, reason_of
 from devices.runtimes.base import Event, Sustain

@@ -7,16 +7,22 @@ from importlib.metadata import EntryPoint, entry_points
 
 from devices.errors import TargetError
 from devices.runtimes.agent import AgentRuntime
+from devices.runtimes.agent_runtimes import LITERT, ONNXRUNTIME, TENSORRT, TFLITE_RUNTIME, TORCH
 from devices.runtimes.base import Runtime
-from devices.runtimes.litert import LITERT
+from devices.runtimes.capabilities import Capabilities, Support
 from devices.runtimes.native.benchmark_model import BENCHMARK_MODEL
 from devices.runtimes.native.perf_test import PERF_TEST
-from devices.runtimes.onnxruntime import ONNXRUNTIME
-from devices.runtimes.tensorrt import TENSORRT, TRTEXEC
-from devices.runtimes.tflite_runtime import TFLITE_RUNTIME
-from devices.runtimes.torch import TORCH
+from devices.runtimes.native.trtexec import TRTEXEC
 
-__all__ = ["RUNTIMES", "AgentRuntime", "Runtime", "find_runtime", "known_runtimes"]
+__all__ = [
+    "RUNTIMES",
+    "AgentRuntime",
+    "Capabilities",
+    "Runtime",
+    "Support",
+    "find_runtime",
+    "known_runtimes",
+]
 
 RUNTIMES: tuple[Runtime, ...] = (
     ONNXRUNTIME,

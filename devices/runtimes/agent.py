@@ -22,8 +22,10 @@ from devices.runtimes.base import (
     Runtime,
     Sustain,
 )
+from devices.runtimes.capabilities import Capabilities, Support
 from devices.target import Target
 
+NO_PROFILER = Support(False, "the runtime has no profiler of operations")
 FOLDER = Path(__file__).parent.parent / "agent"
 
 
@@ -67,6 +69,7 @@ class AgentRuntime(Runtime):
         extra: the extra of the distribution that installs the runtime.
         package: the package of the runtime itself, for a device.
         delegates: where each choosing option wants the operations; ``""`` is for a target without one.
+        operations: whether the engine has a profiler of operations for a target.
         canary: the canary as a file of the runtime.
         modules: files that the engine imports as ``from .stem import ...``, in the order in which they import
             each other; ``.machine`` is always there.
@@ -76,6 +79,7 @@ class AgentRuntime(Runtime):
     extra: str
     package: str
     delegates: Callable[[Target], str]
+    operations: Callable[[Target], Support] = lambda target: NO_PROFILER
     canary: Path | None = None
     modules: tuple[Path, ...] = ()
 
@@ -84,6 +88,10 @@ class AgentRuntime(Runtime):
     def delegate(self, target: Target) -> str:
         """Where the target wants every operation to run."""
         return self.delegates(target)
+
+    def capabilities(self, target: Target) -> Capabilities:
+        """Everything, but operations only where the engine has a profiler."""
+        return Capabilities(operations=self.operations(target))
 
     def files(self) -> dict[str, Path]:
         """What the agent imports, by the name under which it does, in order."""

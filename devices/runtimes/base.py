@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 from devices.connections import Completed, Connection
 from devices.errors import MeasurementError, TargetError
-from devices.measurement.measurement import MeasuringProtocol
+from devices.measurement.protocol import MeasuringProtocol
+from devices.runtimes.capabilities import Capabilities
 from devices.target import Target
 
 Event = Mapping[str, Any]
@@ -53,6 +54,7 @@ class Sustain:
 
     Answered by a ``window`` every ``window_ns`` (start_ns since the first, count of inferences, samples_ns of
     at most the protocol's ``max_count`` of them, evenly chosen, conditions), and ``finished`` or ``failed``.
+    A tool that keeps its samples to itself gives their median as the only one.
     """
 
     artifact: Path
@@ -87,6 +89,7 @@ class Call:
         timeout_s: the longest that the whole exchange may take.
         silence_s: the longest time without an event.
         on_event: called with each event as it comes.
+        tools: paths of native tools by name, as the device's entry in devices.toml gives them.
     """
 
     connection: Connection
@@ -94,6 +97,7 @@ class Call:
     timeout_s: float
     silence_s: float | None = None
     on_event: Callable[[Event], None] | None = None
+    tools: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -145,7 +149,7 @@ class Runtime(ABC):
 
     Attributes:
         name: as written in targets.
-        suffixes: file suffixes of the artifacts it loads.
+        suffixes: file suffixes of the artifacts it loads, in small letters.
         precisions: precisions that a target may name.
         options: options that a target may name, each with one line on what it does and, if it takes a
             value, how that is written.
@@ -168,12 +172,20 @@ class Runtime(ABC):
         """
 
     @abstractmethod
+    def capabilities(self, target: Target) -> Capabilities:
+        """What this target can be asked for. It is answered without a device."""
+
+    @abstractmethod
     def delegate(self, target: Target) -> str:
         """Where the target wants every operation to run, in the words of the runtime's placements."""
 
     def adapt(self, protocol: MeasuringProtocol) -> MeasuringProtocol:
         """The protocol as far as the runtime can follow it; it stands in the record of what was measured."""
         return protocol
+
+    def loads(self, artifact: Path) -> bool:
+        """Whether a file is of a kind that the runtime loads, by its suffix in small or capital letters."""
+        return artifact.suffix.lower() in self.suffixes
 
     def check(self, target: Target) -> None:
         """Refuse a precision or option that the runtime does not have.

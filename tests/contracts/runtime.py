@@ -17,7 +17,8 @@ import pytest
 from devices.agent.agent import load
 from devices.connections import Connection, LocalConnection
 from devices.errors import MeasurementError, TargetError
-from devices.measurement.measurement import Measurement, MeasurementFailure, MeasuringProtocol
+from devices.measurement.measurement import Measurement, MeasurementFailure
+from devices.measurement.protocol import MeasuringProtocol
 from devices.measuring.batch import Job, measure
 from devices.measuring.probing import identify
 from devices.requests.operations import profile_operations

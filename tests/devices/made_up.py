@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from devices.measurement.conditions import Conditions
 from devices.measurement.measurement import (
-    Conditions,
     DeviceIdentity,
     Launch,
     Measurement,
-    MeasuringProtocol,
     Reason,
     RuntimeIdentity,
     Verdict,
 )
+from devices.measurement.protocol import MeasuringProtocol
 
 RUNTIME = RuntimeIdentity("litert", "2.0", "ab" * 32, "fp32", 1)
 DEVICE = DeviceIdentity("aarch64", "some processor", 4, "Debian", "6.1", "cd" * 32)

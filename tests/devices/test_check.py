@@ -14,7 +14,8 @@ from devices.connections import LocalConnection
 from devices.errors import TargetError
 from devices.inventory.devices_file import user_file, write_device
 from devices.locking.lock import device_lock
-from devices.measurement.measurement import Conditions, DeviceIdentity
+from devices.measurement.conditions import Conditions
+from devices.measurement.measurement import DeviceIdentity
 from devices.runtimes import find_runtime
 from tests.devices.hostile_runtime import hostile_runtime
 

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
+from devices.measurement.conditions import Conditions, Usage
 from devices.measurement.measurement import (
-    Conditions,
     DeviceIdentity,
     Launch,
     Measurement,
     MeasurementFailure,
-    MeasuringProtocol,
     Placed,
     Placement,
     Reason,
     RuntimeIdentity,
     Summary,
-    Usage,
     Verdict,
 )
+from devices.measurement.protocol import MeasuringProtocol
 from latency_db.store.keys import Key, Workload
 
 RUNTIME = RuntimeIdentity("onnxruntime", "1.20.0", "ab" * 32, "fp32", 1, ("arena",))

@@ -15,18 +15,18 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from devices.errors import MeasurementError
+from devices.measurement.conditions import Conditions
 from devices.measurement.measurement import (
-    Conditions,
     DeviceIdentity,
     Launch,
     Measurement,
-    MeasuringProtocol,
     Outcome,
     Reason,
     RuntimeIdentity,
     Verdict,
     paired_ratio,
 )
+from devices.measurement.protocol import MeasuringProtocol
 from devices.measuring.batch import measure
 from devices.target import Target
 from pipeline.acceptance import TargetVerdict, in_layout, judge, verify_artifact

@@ -10,7 +10,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from devices.digests import file_digest
-from devices.runtimes.native.base import native_folder, native_tool
+from devices.runtimes.native.tools import native_folder, native_tool
 from tests.places import ROOT
 
 

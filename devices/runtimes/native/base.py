@@ -1,33 +1,33 @@
 """Runtimes whose makers publish a command-line tool, for devices without Python.
 
-The tool is a file of this machine. It is pushed to the device, and run there once for every model of a
-launch; what it prints is turned into the events that the agent would have sent. The canary is run before,
-between and after the models as the agent runs it, and the shell reads the conditions of the device.
+The tool is run on the device once for every model of a launch; what it prints is turned into the events that
+the agent would have sent. The canary is run before, between and after the models as the agent runs it, and
+the shell reads the conditions of the device. A runtime says where its tool is, how a file is loaded, and what
+the tool prints.
 """
 
 from __future__ import annotations
 
 import contextlib
-import re
 import time
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 from uuid import uuid4
 
-from platformdirs import user_cache_path
-
+from devices.agent.agent import parse_cores
 from devices.connections import Completed
-from devices.digests import file_digest
 from devices.errors import MeasurementError, TargetError
-from devices.measurement.measurement import Conditions, MeasuringProtocol, Placement
+from devices.measurement.measurement import Placement
+from devices.measurement.protocol import MeasuringProtocol
 from devices.runtimes.base import (
     Call,
     Event,
     Identify,
     Measure,
+    Predict,
     ProfileOperations,
     Reply,
     Request,
@@ -35,7 +35,8 @@ from devices.runtimes.base import (
     Sustain,
     describe_end,
 )
-from devices.runtimes.native.shell import identify_device, read_conditions, read_platform
+from devices.runtimes.capabilities import Capabilities, Support
+from devices.runtimes.native.shell import identify_device, read_conditions
 from devices.target import Target
 
 Fields = dict[str, Any]
@@ -44,15 +45,12 @@ CANNOT_START = (126, 127)
 """Exit statuses of a shell that found no such command, or could not start it."""
 DETAIL_LINES = 12
 """Lines of a tool's last output that explain a failure."""
+CORES = "run on these cores only, as in cores=4-7"
 
 # Standard error goes where the results go: what a delegate took is told among the errors, and connections
 # hand over the lines of standard output only.
 _RUN = 'tool=$1; shift; exec 2>&1; [ -x "$tool" ] || chmod 700 "$tool"; exec "$@"'
 _TAKE = 'cat "$1"*; rm -f "$1"*'
-
-_MACHINES = {3: "x86", 40: "arm", 62: "x86_64", 183: "aarch64", 243: "riscv64"}
-"""``e_machine`` of an ELF file, elf(5)."""
-_RUNS_TOO = {"aarch64": ("aarch64", "arm"), "x86_64": ("x86_64", "x86")}
 
 
 class ToolFailed(Exception):
@@ -63,7 +61,7 @@ class ToolFailed(Exception):
         super().__init__(detail)
 
 
-class _Ended(Exception):
+class ExchangeEnded(Exception):
     """The exchange is over before its end: the device is lost, or the time is up."""
 
     def __init__(self, ended: Completed) -> None:
@@ -71,67 +69,34 @@ class _Ended(Exception):
         super().__init__()
 
 
-def native_folder() -> Path:
-    """Where tools for devices are looked for on this machine, as ``PLATFORM/TOOL``."""
-    return user_cache_path("lathe") / "native"
+@dataclass(frozen=True)
+class Tool:
+    """A tool on a device.
 
-
-def native_tool(name: str, platform: str, own: Mapping[str, str]) -> Path:
-    """The file of this machine that is a tool for one platform.
-
-    Args:
-        name: of the tool.
-        platform: as ``devices.runtimes.native.shell.read_platform`` gives it, e.g. android-aarch64.
-        own: paths of tools by name, as devices.toml gives them for the device; they go before those of
-            ``native_folder``.
-
-    Raises:
-        TargetError: there is none, or it is built for another processor.
+    Attributes:
+        path: there.
+        version: as far as it tells.
+        digest: SHA-256 of what runs.
     """
-    path = Path(own.get(name, native_folder() / platform / name))
-    machine = platform.partition("-")[2]
-    if not path.is_file():
-        raise TargetError(
-            f"there is no {name} for {platform}",
-            why=f"there is no file {str(path)!r}",
-            fix=f"put one there with tools/fetch_native, or name yours for the device in devices.toml as "
-            f'tools.{name} = "/path/to/{name}"',
-        )
-    built_for = _elf_machine(path)
-    if built_for is not None and built_for not in _RUNS_TOO.get(machine, (machine,)):
-        raise TargetError(
-            f"{str(path)!r} cannot run on {platform}",
-            why=f"it is built for {built_for}",
-            fix=f"give a {name} that is built for {machine}",
-        )
-    return path
+
+    name: str
+    path: str
+    version: str
+    digest: str
 
 
-def _elf_machine(path: Path) -> str | None:
-    """The processor that an ELF file is built for; ``None`` for another kind of file."""
-    with path.open("rb") as stream:
-        header = stream.read(20)
-    if len(header) < 20 or not header.startswith(b"\x7fELF"):
-        return None
-    machine = int.from_bytes(header[18:20], "little" if header[5] == 1 else "big")
-    return _MACHINES.get(machine, f"processor {machine} of elf(5)")
+ToolT = TypeVar("ToolT", bound=Tool)
 
 
 @dataclass
-class Session:
-    """One exchange: the tool on its device, and how much time is left.
+class ToolSession:
+    """One exchange: what it has told so far, and how much time is left.
 
     Attributes:
-        tool: its name.
-        digest: SHA-256 of the tool.
-        remote: where the tool is on the device.
         deadline: by ``time.monotonic``.
     """
 
     call: Call
-    tool: str
-    digest: str
-    remote: str
     deadline: float
     events: list[Event] = field(default_factory=list)
 
@@ -141,30 +106,32 @@ class Session:
         if self.call.on_event is not None:
             self.call.on_event(self.events[-1])
 
-    def run(self, arguments: Sequence[str]) -> tuple[list[str], int]:
-        """Run the tool on the cores that the target names; the lines that it wrote, and its exit status.
+    def run(
+        self, tool: Tool, arguments: Sequence[str], *, on_line: Callable[[str], None] | None = None
+    ) -> tuple[list[str], int]:
+        """Run a tool on the cores that the target names; the lines that it wrote, and its exit status.
 
         Raises:
             ToolFailed: it ended by a signal, ran out of memory, or took too long.
             TargetError: it cannot be started on the device.
         """
         lines: list[str] = []
+
+        def read(line: str) -> None:
+            lines.append(line.rstrip("\r"))
+            if on_line is not None:
+                on_line(lines[-1])
+
         cores = self.call.target.settings.get("cores")
         pin = () if cores is None else ("taskset", f"{core_mask(cores):x}")
-        ended = self.call.connection.run(
-            ("sh", "-c", _RUN, "sh", self.remote, *pin, self.remote, *arguments),
-            timeout_s=self._left_s(),
-            on_line=lambda line: lines.append(line.rstrip("\r")),
-        )
-        if ended.lost:
-            raise _Ended(ended)
+        ended = self._run(("sh", "-c", _RUN, "sh", tool.path, *pin, tool.path, *arguments), read)
         if ended.timed_out:
-            raise ToolFailed("timeout", f"{self.tool} took too long; {tail(lines)}")
+            raise ToolFailed("timeout", f"{tool.name} took too long; {tail(lines)}")
         if ended.returncode in CANNOT_START:
             raise TargetError(
-                f"{self.tool} cannot be started on '{self.call.target.device}'",
+                f"{tool.name} cannot be started on '{self.call.target.device}'",
                 why=tail(lines),
-                fix=f"give a {self.tool} that is built for this device, with its libraries linked statically",
+                fix=f"give a {tool.name} that is built for this device, with its libraries linked statically",
             )
         if ended.returncode != 0 and any("bad_alloc" in line for line in lines):
             raise ToolFailed("out-of-memory", tail(lines))
@@ -172,55 +139,61 @@ class Session:
             raise ToolFailed(describe_end(ended)[0], tail(lines))
         return lines, ended.returncode
 
+    def script(self, script: str, *arguments: str) -> list[str]:
+        """The lines that a constant shell script wrote, whatever its exit status."""
+        lines: list[str] = []
+        self._run(("sh", "-c", script, "sh", *arguments), lambda line: lines.append(line.rstrip("\r")))
+        return lines
+
     def new_file(self) -> str:
         """A path on the device at which there is no file, nor at any that begins with it."""
         return f"{self.call.connection.scratch()}/{uuid4().hex}"
 
     def take_files(self, prefix: str) -> list[str]:
         """The lines of the files on the device whose paths begin so; the files are removed."""
-        lines: list[str] = []
-        ended = self.call.connection.run(
-            ("sh", "-c", _TAKE, "sh", prefix), timeout_s=self._left_s(), on_line=lines.append
-        )
-        if ended.lost:
-            raise _Ended(ended)
-        return lines
+        return self.script(_TAKE, prefix)
 
-    def conditions(self) -> Conditions:
-        """The state of the device now."""
-        return read_conditions(self.call.connection)
-
-    def _left_s(self) -> float:
+    def _run(self, argv: Sequence[str], on_line: Callable[[str], None]) -> Completed:
         left_s = self.deadline - time.monotonic()
         if left_s <= 0:
-            raise _Ended(Completed(-9, "", timed_out=True))
-        return left_s if self.call.silence_s is None else min(left_s, self.call.silence_s)
+            raise ExchangeEnded(Completed(-9, "", timed_out=True))
+        limit_s = left_s if self.call.silence_s is None else min(left_s, self.call.silence_s)
+        ended = self.call.connection.run(argv, timeout_s=limit_s, on_line=on_line)
+        if ended.lost:
+            raise ExchangeEnded(ended)
+        return ended
 
 
 @dataclass(frozen=True)
-class NativeRuntime(Runtime):
+class NativeRuntime(Runtime, Generic[ToolT]):
     """A runtime that is driven by the command-line tool of its makers.
 
     Attributes:
-        tool: the tool's name.
-        usage: a part of what the tool prints when it is asked for its usage.
         canary: the canary as a file of the runtime.
     """
 
-    tool: str
-    usage: str
-    canary: Path | None
+    canary: Path
 
     needs_python: ClassVar[bool] = False
-    usage_arguments: ClassVar[tuple[str, ...]] = ("--help",)
+    operations: ClassVar[Support] = Support(True)
+    no_outputs: ClassVar[str] = "the tool makes up its inputs"
 
     @abstractmethod
-    def time(self, session: Session, model: str, protocol: MeasuringProtocol) -> Fields:
+    def find(self, session: ToolSession) -> ToolT:
+        """The tool on the device of the session, put there if need be.
+
+        Raises:
+            TargetError: there is none that works.
+        """
+
+    @abstractmethod
+    def time(self, session: ToolSession, tool: ToolT, model: str, protocol: MeasuringProtocol) -> Fields:
         """Time a model in one process: the fields of a ``result`` but ``before`` and ``after``.
 
         Args:
             session: runs the tool.
-            model: path on the device.
+            tool: what ``find`` gave.
+            model: path on the device, which ``load`` gave.
             protocol: how often and how long.
 
         Raises:
@@ -228,17 +201,9 @@ class NativeRuntime(Runtime):
             TargetError: the tool is not one that can be used.
         """
 
-    def placement(self, session: Session, model: str, protocol: MeasuringProtocol) -> Placement | None:
-        """Where the operations of a model run, of a tool that tells it only in another process.
-
-        Raises:
-            ToolFailed: it did not tell.
-        """
-        return None
-
     @abstractmethod
     def profile(
-        self, session: Session, model: str, protocol: MeasuringProtocol
+        self, session: ToolSession, tool: ToolT, model: str, protocol: MeasuringProtocol
     ) -> tuple[list[Fields], list[int]]:
         """The operations of a model with their times, and the times of whole inferences in the same run.
 
@@ -246,101 +211,43 @@ class NativeRuntime(Runtime):
             ToolFailed: the tool gave no profile.
         """
 
-    def check(self, target: Target) -> None:
-        """Refuse a precision or option that the runtime does not have, and cores that are not a list."""
-        super().check(target)
-        if "cores" in target.settings:
-            core_mask(target.settings["cores"])
+    def identity(self, session: ToolSession, tool: ToolT) -> Fields:
+        """The device, as the fields of its identity.
 
-    def exchange(self, call: Call, request: Request) -> Reply:
-        """Push the tool, run it for every model of the request, and report what it says as events."""
-        from devices.inventory.devices import find_device  # which imports the runtimes
+        Raises:
+            TargetError: the tool is another program than its name says.
+        """
+        return identify_device(session.call.connection)
 
-        own = find_device(call.target.device).tools
-        path = native_tool(self.tool, read_platform(call.connection), own)
-        deadline = time.monotonic() + call.timeout_s
-        session = Session(call, self.tool, file_digest(path), call.connection.push(path), deadline)
-        try:
-            match request:
-                case Identify():
-                    self._identify(session)
-                case Measure(artifacts, protocol):
-                    self._measure(session, artifacts, protocol)
-                case ProfileOperations(artifact, protocol):
-                    self._profile(session, artifact, protocol)
-                case Sustain():
-                    self._sustain(session, request)
-                case _:
-                    raise MeasurementError(
-                        f"{self.tool} on '{call.target.device}' gives no outputs for given inputs",
-                        why="it makes up its inputs",
-                        fix="check the outputs on a device with Python",
-                    )
-        except _Ended as end:
-            return Reply(tuple(session.events), end.ended)
-        return Reply(tuple(session.events), Completed(0, ""))
+    def load(self, session: ToolSession, tool: ToolT, artifact: Path) -> str:
+        """Put a file where the tool can load it; its path there.
 
-    def _identify(self, session: Session) -> None:
-        target = session.call.target
-        try:
-            lines, _ = session.run(self.usage_arguments)
-        except ToolFailed as failure:
-            lines = [f"{failure.code}: {failure}"]
-        if not any(self.usage in line for line in lines):
-            raise TargetError(
-                f"{self.tool} does not run on '{target.device}', or is another program",
-                why=f"asked for its usage, it gave: {tail(lines)}",
-                fix=f"give a {self.tool} that is built for this device",
-            )
-        device = identify_device(session.call.connection)
-        if self.delegate(target) == self.delegate(replace(target, options=())):
-            device["accelerator"] = ""
-        session.emit(
-            "identity",
-            runtime={"version": UNKNOWN_VERSION, "binary_digest": session.digest},
-            device=device,
-        )
+        Raises:
+            ToolFailed: the file cannot be loaded.
+        """
+        return session.call.connection.push(artifact)
 
-    def _measure(self, session: Session, artifacts: Sequence[Path], protocol: MeasuringProtocol) -> None:
-        session.emit("ready", process_start_ns=None)
-        self._time_canary(session, protocol)
-        for number, artifact in enumerate(artifacts):
-            session.emit("started", job=number)
-            try:
-                model = session.call.connection.push(artifact)
-                before = session.conditions()
-                fields = self.time(session, model, protocol)
-                with contextlib.suppress(ToolFailed):
-                    placement = self.placement(session, model, protocol)
-                    fields |= {} if placement is None else {"placement": asdict(placement)}
-                states = {"before": asdict(before), "after": asdict(session.conditions())}
-                session.emit("result", job=number, **fields, **states)
-            except ToolFailed as failure:
-                session.emit("failed", job=number, code=failure.code, detail=str(failure))
-            if number + 1 == len(artifacts) // 2:
-                self._time_canary(session, protocol)
-        self._time_canary(session, protocol)
+    def placement(
+        self, session: ToolSession, tool: ToolT, model: str, protocol: MeasuringProtocol
+    ) -> Placement | None:
+        """Where the operations of a model run, of a tool that tells it only in another process.
 
-    def _time_canary(self, session: Session, protocol: MeasuringProtocol) -> None:
-        if self.canary is not None:
-            try:
-                fields = self.time(session, session.call.connection.push(self.canary), protocol)
-            except ToolFailed:
-                return  # the canary is a check of the device; the models have errors of their own
-            session.emit("canary", samples_ns=_samples(fields))
+        Raises:
+            ToolFailed: it did not tell.
+        """
+        return None
 
-    def _profile(self, session: Session, artifact: Path, protocol: MeasuringProtocol) -> None:
-        session.emit("ready", process_start_ns=None)
-        try:
-            operations, total_ns = self.profile(session, session.call.connection.push(artifact), protocol)
-            session.emit("operations", operations=operations, total_ns=total_ns)
-        except ToolFailed as failure:
-            session.emit("failed", code=failure.code, detail=str(failure))
+    def conditions(self, session: ToolSession) -> Fields:
+        """The state of the device now, as the fields of ``Conditions``."""
+        return asdict(read_conditions(session.call.connection))
 
-    def _sustain(self, session: Session, request: Sustain) -> None:
-        """A process for each window: the pauses in which the model is loaded are in no window."""
-        model = session.call.connection.push(request.artifact)
-        window = replace(
+    def sustain(self, session: ToolSession, tool: ToolT, model: str, request: Sustain) -> None:
+        """Emit a ``window`` for each window of time: a process for each, whose start is in none.
+
+        Raises:
+            ToolFailed: the model does not run any more.
+        """
+        protocol = replace(
             request.protocol,
             warmup_count=1,
             warmup_ns=0,
@@ -349,24 +256,95 @@ class NativeRuntime(Runtime):
             max_count=10**9,
             max_ns=max(request.window_ns, request.protocol.max_ns),
         )
-        session.emit("ready", process_start_ns=None)
         begin_ns = time.monotonic_ns()
+        while (start_ns := time.monotonic_ns() - begin_ns) < request.duration_ns:
+            fields = self.time(session, tool, model, protocol)
+            samples_ns = samples_of(fields)
+            summary = fields.get("summary")
+            session.emit(
+                "window",
+                start_ns=start_ns,
+                count=len(samples_ns) if summary is None else summary["count"],
+                samples_ns=thinned(samples_ns, request.protocol),
+                conditions=self.conditions(session),
+            )
+
+    def capabilities(self, target: Target) -> Capabilities:
+        """Everything but outputs for given inputs."""
+        return Capabilities(operations=self.operations, outputs=Support(False, self.no_outputs))
+
+    def check(self, target: Target) -> None:
+        """Refuse a precision or option that the runtime does not have, and cores that are not a list."""
+        super().check(target)
+        if "cores" in target.settings:
+            core_mask(target.settings["cores"])
+
+    def exchange(self, call: Call, request: Request) -> Reply:
+        """Find the tool, run it for every model of the request, and report what it says as events."""
+        if isinstance(request, Predict):
+            raise MeasurementError(
+                f"'{call.target}' gives no outputs for given inputs",
+                why=self.no_outputs,
+                fix="take the outputs on a target with Python, without +native",
+            )
+        session = ToolSession(call, time.monotonic() + call.timeout_s)
         try:
-            while (start_ns := time.monotonic_ns() - begin_ns) < request.duration_ns:
-                samples_ns = _samples(self.time(session, model, window))
-                session.emit(
-                    "window",
-                    start_ns=start_ns,
-                    samples_ns=samples_ns,
-                    conditions=asdict(session.conditions()),
-                )
-            session.emit("finished")
+            tool = self.find(session)
+            match request:
+                case Identify():
+                    device = self.identity(session, tool)
+                    runtime = {"version": tool.version, "binary_digest": tool.digest}
+                    session.emit("identity", runtime=runtime, device=device)
+                case Measure(artifacts, protocol):
+                    self._measure(session, tool, artifacts, protocol)
+                case ProfileOperations() | Sustain():
+                    self._ask_of_one(session, tool, request)
+        except ExchangeEnded as end:
+            return Reply(tuple(session.events), end.ended)
+        return Reply(tuple(session.events), Completed(0, ""))
+
+    def _measure(
+        self, session: ToolSession, tool: ToolT, artifacts: Sequence[Path], protocol: MeasuringProtocol
+    ) -> None:
+        session.emit("ready", process_start_ns=None)
+        self._time_canary(session, tool, protocol)
+        for number, artifact in enumerate(artifacts):
+            session.emit("started", job=number)
+            try:
+                model = self.load(session, tool, artifact)
+                before = self.conditions(session)
+                fields = self.time(session, tool, model, protocol)
+                with contextlib.suppress(ToolFailed):
+                    placement = self.placement(session, tool, model, protocol)
+                    fields |= {} if placement is None else {"placement": asdict(placement)}
+                after = self.conditions(session)
+                session.emit("result", job=number, **fields, before=before, after=after)
+            except ToolFailed as failure:
+                session.emit("failed", job=number, code=failure.code, detail=str(failure))
+            if number + 1 == len(artifacts) // 2:
+                self._time_canary(session, tool, protocol)
+        self._time_canary(session, tool, protocol)
+
+    def _time_canary(self, session: ToolSession, tool: ToolT, protocol: MeasuringProtocol) -> None:
+        try:
+            fields = self.time(session, tool, self.load(session, tool, self.canary), protocol)
+        except ToolFailed:
+            return  # the canary is a check of the device; the models have errors of their own
+        session.emit("canary", samples_ns=samples_of(fields))
+
+    def _ask_of_one(self, session: ToolSession, tool: ToolT, request: ProfileOperations | Sustain) -> None:
+        session.emit("ready", process_start_ns=None)
+        session.emit("started", job=0)
+        try:
+            model = self.load(session, tool, request.artifact)
+            if isinstance(request, Sustain):
+                self.sustain(session, tool, model, request)
+                session.emit("finished")
+            else:
+                operations, total_ns = self.profile(session, tool, model, request.protocol)
+                session.emit("operations", operations=operations, total_ns=total_ns)
         except ToolFailed as failure:
             session.emit("failed", code=failure.code, detail=str(failure))
-
-
-UNKNOWN_VERSION = "unknown"
-"""The tools do not tell their version; the digest of the binary identifies them."""
 
 
 def core_mask(text: str) -> int:
@@ -375,21 +353,22 @@ def core_mask(text: str) -> int:
     Raises:
         TargetError: the text has another form.
     """
-    mask = 0
-    for part in text.split(","):
-        match = re.fullmatch(r"(\d{1,4})(?:-(\d{1,4}))?", part)
-        cores = range(int(match[1]), int(match[2] or match[1]) + 1) if match is not None else range(0)
-        if not cores:
-            raise TargetError(f"cores={text} is not a list of cores", fix="write cores=4-7 or cores=0-3,6")
-        mask |= sum(1 << core for core in cores)
-    return mask
+    try:
+        return sum(1 << core for core in parse_cores(text))
+    except ValueError as error:
+        raise TargetError(str(error), fix="write cores=4-7 or cores=0-3,6") from error
 
 
-def _samples(fields: Fields) -> list[int]:
-    """The samples, or the median of a tool that keeps them to itself."""
+def samples_of(fields: Fields) -> list[int]:
+    """The samples of a result, or the median of a tool that keeps them to itself."""
     if fields["samples_ns"]:
         return list(fields["samples_ns"])
     return [value_ns for level, value_ns in fields["summary"]["quantiles_ns"] if level == 0.5]
+
+
+def thinned(samples_ns: Sequence[int], protocol: MeasuringProtocol) -> list[int]:
+    """At most the protocol's ``max_count`` of some samples, evenly chosen, as the agent does."""
+    return list(samples_ns[:: max(1, -(-len(samples_ns) // protocol.max_count))])
 
 
 def tail(lines: Sequence[str]) -> str:

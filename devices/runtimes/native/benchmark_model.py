@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from devices.errors import TargetError
-from devices.measurement.measurement import MeasuringProtocol, Placed, Placement, Summary
-from devices.runtimes.native.base import Fields, NativeRuntime, Session, ToolFailed, tail
+from devices.measurement.measurement import Placed, Placement, Summary
+from devices.measurement.protocol import MeasuringProtocol
+from devices.runtimes.native.base import CORES, Fields, Tool, ToolFailed, ToolSession, tail
+from devices.runtimes.native.pushed import PushedTool
 from devices.target import Target
 
 NS_PER_US = 1_000
@@ -44,7 +46,7 @@ _KERNELS = {"TfLiteGpuDelegateV2": "gpu", "TfLiteNnapiDelegate": "nnapi", "TfLit
 
 
 @dataclass(frozen=True)
-class BenchmarkModel(NativeRuntime):
+class BenchmarkModel(PushedTool):
     """``benchmark_model``, with XNNPACK on the CPU or another delegate by option."""
 
     usage_arguments: ClassVar[tuple[str, ...]] = ("--help=true",)
@@ -57,10 +59,12 @@ class BenchmarkModel(NativeRuntime):
         """The median is the only quantile in the middle of a launch that the tool reports."""
         return replace(protocol, headline_quantile=0.5)
 
-    def time(self, session: Session, model: str, protocol: MeasuringProtocol) -> Fields:
+    def time(self, session: ToolSession, tool: Tool, model: str, protocol: MeasuringProtocol) -> Fields:
         """Time a model in one process; times in whole microseconds, given in nanoseconds."""
         target = session.call.target
-        lines = _run(session, (*_arguments(target, model, protocol), "--report_peak_memory_footprint=true"))
+        lines = _run(
+            session, tool, (*_arguments(target, model, protocol), "--report_peak_memory_footprint=true")
+        )
         timings = _find(_TIMINGS, lines)
         if timings is None:
             raise ToolFailed("truncated-output", tail(lines))
@@ -76,11 +80,11 @@ class BenchmarkModel(NativeRuntime):
         }
 
     def profile(
-        self, session: Session, model: str, protocol: MeasuringProtocol
+        self, session: ToolSession, tool: Tool, model: str, protocol: MeasuringProtocol
     ) -> tuple[list[Fields], list[int]]:
         """The average of each operation, as its only sample, and that of whole inferences."""
         target = session.call.target
-        lines = _run(session, (*_arguments(target, model, protocol), "--enable_op_profiling=true"))
+        lines = _run(session, tool, (*_arguments(target, model, protocol), "--enable_op_profiling=true"))
         operations = parse_operations(lines, self.delegate(target))
         if not operations:
             raise ToolFailed("truncated-output", tail(lines))
@@ -92,7 +96,7 @@ BENCHMARK_MODEL = BenchmarkModel(
     suffixes=(".tflite",),
     precisions=("fp32", "fp16", "int8"),
     options={
-        "cores": "run on these cores only, as in cores=4-7",
+        "cores": CORES,
         "gpu": "run on the GPU through LiteRT's GPU delegate",
         "native": "run LiteRT's own benchmark_model, also where there is Python",
         "nnapi": "run on an accelerator through Android's NNAPI",
@@ -201,11 +205,11 @@ def _arguments(target: Target, model: str, protocol: MeasuringProtocol) -> tuple
     )
 
 
-def _run(session: Session, arguments: Sequence[str]) -> list[str]:
-    lines, status = session.run(arguments)
+def _run(session: ToolSession, tool: Tool, arguments: Sequence[str]) -> list[str]:
+    lines, status = session.run(tool, arguments)
     unknown = _find(_UNKNOWN_FLAGS, lines)
     if unknown is not None:
-        raise ToolFailed("unsupported-option", f"this {session.tool} does not know {unknown[1]}")
+        raise ToolFailed("unsupported-option", f"this {tool.name} does not know {unknown[1]}")
     if status != 0:
         loaded = any("Initialized session in" in line for line in lines)
         raise ToolFailed("run-failed" if loaded else "load-failed", tail(lines))

@@ -20,22 +20,17 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from devices.measurement.measurement import MeasuringProtocol, Placed, Placement
-from devices.runtimes.native.base import Fields, NativeRuntime, Session, ToolFailed, tail
+from devices.agent.providers import COMPILING, CPU
+from devices.agent.providers import PROVIDERS as ALL_PROVIDERS
+from devices.measurement.measurement import Placed, Placement
+from devices.measurement.protocol import MeasuringProtocol
+from devices.runtimes.native.base import CORES, Fields, Tool, ToolFailed, ToolSession, tail
+from devices.runtimes.native.pushed import PushedTool
 from devices.target import Target
 
 NS_PER_S = 1_000_000_000
-CPU = "CPUExecutionProvider"
-PROVIDERS = {
-    "acl": "ACLExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "nnapi": "NnapiExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
-    "webgpu": "WebGpuExecutionProvider",
-    "xnnpack": "XnnpackExecutionProvider",
-}
-COMPILING = ("NnapiExecutionProvider", "TensorrtExecutionProvider")
-"""Providers that make one node of each partition, after which its operations cannot be counted."""
+PROVIDERS = {name: ALL_PROVIDERS[name] for name in ("acl", "cuda", "nnapi", "tensorrt", "webgpu", "xnnpack")}
+"""Those that the tool takes by the same names."""
 
 _LOADED = re.compile(r"Session creation time cost: ?([\d.e+-]+) s")
 _FIRST = re.compile(r"First inference time cost: ?(\d+) ms")
@@ -45,7 +40,7 @@ _PEAK = re.compile(r"Peak working set size: ?(\d+)")
 
 
 @dataclass(frozen=True)
-class PerfTest(NativeRuntime):
+class PerfTest(PushedTool):
     """``onnxruntime_perf_test``, on the CPU or on another execution provider by option."""
 
     def delegate(self, target: Target) -> str:
@@ -56,16 +51,16 @@ class PerfTest(NativeRuntime):
         """Timing goes on until the warm-up and it fill a whole number of seconds."""
         return replace(protocol, min_ns=_seconds(protocol) * NS_PER_S - protocol.warmup_ns)
 
-    def time(self, session: Session, model: str, protocol: MeasuringProtocol) -> Fields:
+    def time(self, session: ToolSession, tool: Tool, model: str, protocol: MeasuringProtocol) -> Fields:
         """Time a model in one process, and once more for longer if it is too slow for the shortest time."""
         seconds = _seconds(protocol)
-        lines, every_ns = self._samples(session, model, protocol, seconds)
+        lines, every_ns = self._samples(session, tool, model, protocol, seconds)
         samples_ns = steady(every_ns, protocol)
         longest = math.ceil(2 * protocol.max_ns / NS_PER_S)
         if len(samples_ns) < protocol.min_count and seconds < longest:
             wanted_ns = max(every_ns) * (protocol.warmup_count + protocol.min_count) + protocol.warmup_ns
             seconds = min(longest, math.ceil(wanted_ns / NS_PER_S))
-            lines, every_ns = self._samples(session, model, protocol, seconds)
+            lines, every_ns = self._samples(session, tool, model, protocol, seconds)
             samples_ns = steady(every_ns, protocol)
         loaded, first, peak = (_find(pattern, lines) for pattern in (_LOADED, _FIRST, _PEAK))
         return {
@@ -76,16 +71,18 @@ class PerfTest(NativeRuntime):
             "peak_memory_bytes": None if peak is None else int(peak),
         }
 
-    def placement(self, session: Session, model: str, protocol: MeasuringProtocol) -> Placement:
+    def placement(
+        self, session: ToolSession, tool: Tool, model: str, protocol: MeasuringProtocol
+    ) -> Placement:
         """From the profile of one inference."""
-        runs = self._profiled(session, model, protocol, 1)
+        runs = self._profiled(session, tool, model, protocol, 1)
         return Placement(self.delegate(session.call.target), parse_placement(runs))
 
     def profile(
-        self, session: Session, model: str, protocol: MeasuringProtocol
+        self, session: ToolSession, tool: Tool, model: str, protocol: MeasuringProtocol
     ) -> tuple[list[Fields], list[int]]:
         """Each operation with a sample per inference; the inference that warms up is left out."""
-        runs = self._profiled(session, model, protocol, protocol.min_count)[1:]
+        runs = self._profiled(session, tool, model, protocol, protocol.min_count)[1:]
         operations: dict[tuple[str, str, str], list[int]] = {}
         for run in runs:
             for node, duration_ns in run.nodes.items():
@@ -99,10 +96,10 @@ class PerfTest(NativeRuntime):
         return found, [run.total_ns for run in runs]
 
     def _samples(
-        self, session: Session, model: str, protocol: MeasuringProtocol, seconds: int
+        self, session: ToolSession, tool: Tool, model: str, protocol: MeasuringProtocol, seconds: int
     ) -> tuple[list[str], list[int]]:
         times = session.new_file()
-        lines = self._run(session, model, protocol, ("-t", str(seconds)), times)
+        lines = self._run(session, tool, model, protocol, ("-t", str(seconds)), times)
         samples_ns = parse_samples(session.take_files(times))
         requests = _find(_REQUESTS, lines)
         if requests is None:
@@ -112,15 +109,16 @@ class PerfTest(NativeRuntime):
         return lines, samples_ns
 
     def _profiled(
-        self, session: Session, model: str, protocol: MeasuringProtocol, count: int
+        self, session: ToolSession, tool: Tool, model: str, protocol: MeasuringProtocol, count: int
     ) -> list[ProfiledRun]:
         profile = session.new_file()
-        self._run(session, model, protocol, ("-r", str(count), "-p", profile))
+        self._run(session, tool, model, protocol, ("-r", str(count), "-p", profile))
         return list(parse_profile("\n".join(session.take_files(profile))))
 
     def _run(
         self,
-        session: Session,
+        session: ToolSession,
+        tool: Tool,
         model: str,
         protocol: MeasuringProtocol,
         how_long: Sequence[str],
@@ -130,11 +128,12 @@ class PerfTest(NativeRuntime):
         provider = next((name for name in target.settings if name in PROVIDERS), "cpu")
         half = " NNAPI_FLAG_USE_FP16" if target.precision == "fp16" else ""
         lines, status = session.run(
+            tool,
             (
                 *("-e", provider, "-x", str(target.threads), "-y", "1"),
                 *(("-i", f"NNAPI_FLAG_CPU_DISABLED{half}") if provider == "nnapi" else ()),
                 *("-I", "-S", str(protocol.input_seed), *how_long, model, *result_file),
-            )
+            ),
         )
         if status != 0:
             loaded = any("Run failed" in line for line in lines)
@@ -147,7 +146,7 @@ PERF_TEST = PerfTest(
     suffixes=(".onnx", ".ort"),
     precisions=("fp32", "fp16", "int8"),
     options={
-        "cores": "run on these cores only, as in cores=4-7",
+        "cores": CORES,
         "native": "run ONNX Runtime's own onnxruntime_perf_test, also where there is Python",
         **{name: f"run on {provider}" for name, provider in PROVIDERS.items()},
     },

@@ -14,9 +14,10 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from devices.agent.machine import is_charging
 from devices.connections import Connection
 from devices.errors import MeasurementError
-from devices.measurement.measurement import Conditions
+from devices.measurement.conditions import Conditions
 
 SHELL_TIMEOUT_S = 30.0
 
@@ -165,7 +166,6 @@ def parse_conditions(readings: Readings) -> Conditions:
     """
     battery = _fields(readings.get("battery", ()))
     level, scale = _number(battery.get("level")), _number(battery.get("scale")) or 100
-    status = _number(battery.get("status"))
     thermal = readings.get("thermal", ())
     load = re.match(r"\d+\.\d+", next(iter(readings.get("load", ())), ""))
     memory = _numbers(readings.get("memory", ()))
@@ -178,13 +178,11 @@ def parse_conditions(readings: Readings) -> Conditions:
         temperature_millicelsius=_numbers(readings.get("temperature", ())) or _android_temperatures(thermal),
         throttle_count=sum(throttled) if throttled else None,
         battery_percent=None if level is None else round(100 * level / scale),
-        charging=None if status is None else status == _BATTERY_STATUS_CHARGING,
+        charging=is_charging(battery.get("status")),
         thermal_status=_number(_fields(thermal).get("Thermal Status")),
     )
 
 
-_BATTERY_STATUS_CHARGING = 2
-"""``BatteryManager.BATTERY_STATUS_CHARGING``."""
 _NO_TEMPERATURE = ("-1", "6", "7", "8")
 """``TemperatureType`` of Android's thermal HAL: UNKNOWN, BCL_VOLTAGE, BCL_CURRENT, BCL_PERCENTAGE."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,6 @@ _WARNINGS = (
     ("bound by device-to-host transfers", "copy-bound"),
     ("GPU compute time is unstable", "unstable"),
 )
-_FORMATS = {"fp16": ("half", "fp16"), "bf16": ("bf16", "bfloat16"), "int8": ("int8",)}
 
 
 @dataclass(frozen=True)
@@ -114,18 +113,6 @@ def warnings(errors: str) -> Iterator[dict[str, str]]:
         for words, code in _WARNINGS:
             if match is not None and words in match[1]:
                 yield {"code": code, "detail": f"trtexec: {match[1]}"}
-
-
-def lacks_precision(found: Sequence[Mapping[str, Any]], precision: str) -> bool:
-    """Whether layers say their formats, and none of them has the precision."""
-    formats = [
-        str(tensor.get("Format/Datatype", "")).lower()
-        for layer in found
-        for tensor in (*layer.get("Inputs", ()), *layer.get("Outputs", ()))
-        if isinstance(tensor, dict)
-    ]
-    words = _FORMATS.get(precision, ())
-    return bool(words and formats) and not any(word in text for text in formats for word in words)
 
 
 def failure(errors: str) -> tuple[str, str] | None:

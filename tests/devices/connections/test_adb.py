@@ -18,10 +18,10 @@ from devices.connections import Connection
 from devices.connections.adb import AdbConnection
 from devices.errors import MeasurementError, TargetError
 from devices.inventory.devices import find_device
-from devices.measurement.measurement import MeasuringProtocol
+from devices.measurement.protocol import MeasuringProtocol
 from devices.runtimes.base import Call, Identify, Measure
-from devices.runtimes.native.base import native_folder
 from devices.runtimes.native.benchmark_model import BENCHMARK_MODEL
+from devices.runtimes.native.tools import native_folder
 from devices.target import Target
 from tests.contracts.connection import ODD_NAMES, ConnectionContract, is_running, wait_until
 from tests.devices.adb_daemon import AdbDaemon

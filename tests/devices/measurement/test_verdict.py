@@ -6,15 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from devices.measurement.measurement import (
-    Conditions,
-    Launch,
-    MeasuringProtocol,
-    Reason,
-    Usage,
-    Verdict,
-    counted,
-)
+from devices.measurement.conditions import Conditions, Usage
+from devices.measurement.measurement import Launch, Reason, Verdict, counted
+from devices.measurement.protocol import MeasuringProtocol
 from devices.measurement.verdict import judge, mark, settled
 
 CALM = Conditions(throttle_count=3)

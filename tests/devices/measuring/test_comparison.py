@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from devices.measurement.measurement import MeasurementFailure, MeasuringProtocol, Reason, Verdict
+from devices.measurement.measurement import MeasurementFailure, Reason, Verdict
+from devices.measurement.protocol import MeasuringProtocol
 from devices.measuring.comparison import Comparison, Finding, compare
 from tests.devices.made_up import made_up_launch, made_up_measurement
 

@@ -9,7 +9,7 @@ import pytest
 import devices.runtimes
 from devices.connections import Completed
 from devices.errors import MeasurementError, TargetError
-from devices.measurement.measurement import MeasuringProtocol
+from devices.measurement.protocol import MeasuringProtocol
 from devices.requests.operations import Operation, OperationProfile, profile_operations
 from devices.runtimes.base import Identify, Reply, Runtime
 from devices.target import Target

@@ -8,7 +8,8 @@ import pytest
 
 import devices.runtimes
 from devices.errors import MeasurementError
-from devices.measurement.measurement import Conditions, MeasuringProtocol
+from devices.measurement.conditions import Conditions
+from devices.measurement.protocol import MeasuringProtocol
 from devices.requests.sustained import CHANGE, Pace, SustainedRun, Window, sustain
 from devices.target import Target
 from tests.devices.hostile_runtime import hostile_runtime

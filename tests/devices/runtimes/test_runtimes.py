@@ -5,13 +5,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from devices.agent.providers import PROVIDERS
 from devices.errors import TargetError
 from devices.measurement.measurement import Measurement, MeasurementFailure, Placed
 from devices.measuring.batch import Job, measure
 from devices.requests.operations import profile_operations
 from devices.runtimes import find_runtime
-from devices.runtimes.litert import LITERT
-from devices.runtimes.onnxruntime import ONNXRUNTIME, PROVIDERS
+from devices.runtimes.agent_runtimes import LITERT, ONNXRUNTIME
 from devices.target import Target
 from tests.contracts.runtime import (
     QUICK,

@@ -20,12 +20,15 @@ from devices.errors import MeasurementError, TargetError
 from devices.inventory import devices as inventory
 from devices.inventory.devices import runtime_of
 from devices.measurement.conditions import conditions_from_json
-from devices.measurement.measurement import Measurement, MeasurementFailure, MeasuringProtocol
+from devices.measurement.measurement import Measurement, MeasurementFailure
+from devices.measurement.protocol import MeasuringProtocol
 from devices.measuring.batch import Job, measure
 from devices.measuring.probing import identify
 from devices.runtimes import find_runtime
+from devices.runtimes.agent_runtimes import TENSORRT
 from devices.runtimes.base import Call, Identify, Measure, Predict, ProfileOperations, Sustain
 from devices.runtimes.native.nvidia import parse_gpu_conditions
+from devices.runtimes.native.trtexec import TRTEXEC
 from devices.runtimes.native.trtexec_output import (
     failure,
     inferences,
@@ -35,7 +38,6 @@ from devices.runtimes.native.trtexec_output import (
     version,
     warnings,
 )
-from devices.runtimes.tensorrt import TENSORRT, TRTEXEC
 from devices.target import Target
 from tests.contracts.runtime import load_engine
 from tests.devices.tiny_models import write_tiny_onnx
@@ -215,10 +217,10 @@ class TestTrtexec:
             ("run-memory", "out-of-memory", "out of memory"),
             ("crash", f"crashed-signal-{signal.SIGSEGV}", ""),
             ("silent-end", "truncated-output", ""),
-            ("cut", "truncated-output", "times.json"),
+            ("cut", "truncated-output", "exported times"),
             ("few", "truncated-output", "exported"),
-            ("not-json", "truncated-output", "times.json"),
-            ("no-file", "truncated-output", "times.json"),
+            ("not-json", "truncated-output", "exported times"),
+            ("no-file", "truncated-output", "exported times"),
         ],
     )
     def test_faulty_model_fails_with_the_cause_and_others_are_timed(

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from devices.measurement.measurement import MeasuringProtocol, Reason, RuntimeIdentity
+from devices.measurement.measurement import Reason, RuntimeIdentity
+from devices.measurement.protocol import MeasuringProtocol
 from devices.measurement.statistics import Interval
 from devices.target import Target
 from latency_db.errors import EstimateError

@@ -6,7 +6,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from devices.measurement.measurement import DeviceIdentity, MeasuringProtocol, RuntimeIdentity
+from devices.measurement.measurement import DeviceIdentity, RuntimeIdentity
+from devices.measurement.protocol import MeasuringProtocol
 from latency_db.store.keys import Key, Workload
 from tests.latency_db.measurement_samples import (
     DEVICE,

@@ -11,12 +11,12 @@ from devices.measurement.measurement import (
     DeviceIdentity,
     Measurement,
     MeasurementFailure,
-    MeasuringProtocol,
     Outcome,
     Reason,
     RuntimeIdentity,
     Verdict,
 )
+from devices.measurement.protocol import MeasuringProtocol
 from devices.measuring.batch import Job
 from devices.target import Target
 from latency_db.store.keys import Workload

@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from devices.measurement.measurement import MeasuringProtocol
+from devices.measurement.protocol import MeasuringProtocol
 from devices.target import Target
 from latency_db.estimate import Estimate
 from pipeline.acceptance import verify_artifact

@@ -11,17 +11,17 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
+from devices.measurement.conditions import Conditions
 from devices.measurement.measurement import (
-    Conditions,
     DeviceIdentity,
     Launch,
     Measurement,
     MeasurementFailure,
-    MeasuringProtocol,
     Reason,
     RuntimeIdentity,
     Verdict,
 )
+from devices.measurement.protocol import MeasuringProtocol
 from latency_db.errors import StoreError
 from latency_db.store.keys import Workload
 from latency_db.store.store import open_store

@@ -11,17 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from devices.measurement.conditions import Conditions
 from devices.measurement.measurement import (
-    Conditions,
     DeviceIdentity,
     Launch,
     Measurement,
-    MeasuringProtocol,
     Ratio,
     Reason,
     RuntimeIdentity,
     Verdict,
 )
+from devices.measurement.protocol import MeasuringProtocol
 from devices.measurement.statistics import Interval
 from latency_db.estimate import Estimate
 from pipeline.acceptance import TargetVerdict

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from devices.measurement.measurement import Conditions, Launch, Measurement, Verdict
+from devices.measurement.conditions import Conditions
+from devices.measurement.measurement import Launch, Measurement, Verdict
 from devices.measuring.batch import probe
 from devices.target import Target
 from latency_db.store.store import open_store

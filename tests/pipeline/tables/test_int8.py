@@ -85,7 +85,7 @@ def test_package_of_int8_models_is_measured_without_torch_and_gives_a_table(targ
 
 
 def test_package_of_int8_models_is_refused_for_a_target_in_fp32(tmp_path):
-    from devices.measurement.measurement import MeasuringProtocol
+    from devices.measurement.protocol import MeasuringProtocol
     from devices.target import Target
     from latency_db.tables.package import write_package
 

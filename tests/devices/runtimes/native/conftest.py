@@ -10,10 +10,10 @@ import pytest
 from devices.connections import LocalConnection
 from devices.measurement.measurement import Placed, Placement
 from devices.runtimes.base import Call, Measure
-from devices.runtimes.native.base import native_folder
 from devices.runtimes.native.benchmark_model import BENCHMARK_MODEL
 from devices.runtimes.native.perf_test import PERF_TEST
 from devices.runtimes.native.shell import read_platform
+from devices.runtimes.native.tools import native_folder
 from tests.devices.runtimes.native.native_targets import PROTOCOL, STANDINS
 
 

@@ -19,9 +19,10 @@ from devices.measurement.measurement import DeviceIdentity, Measurement, Measure
 from devices.measuring.batch import Job, measure
 from devices.runtimes import find_runtime
 from devices.runtimes.base import Identify, Measure, Predict, Sustain
-from devices.runtimes.native.base import core_mask, native_tool
+from devices.runtimes.native.base import core_mask
 from devices.runtimes.native.benchmark_model import BENCHMARK_MODEL
 from devices.runtimes.native.perf_test import PERF_TEST
+from devices.runtimes.native.tools import native_tool
 from tests.devices.runtimes.native.native_targets import LITERT, ONNX, PROTOCOL, STANDINS, arguments_of
 
 BOTH = pytest.mark.parametrize(

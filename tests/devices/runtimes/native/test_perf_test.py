@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from devices.measurement.measurement import MeasuringProtocol, Placed
+from devices.measurement.measurement import Placed
+from devices.measurement.protocol import MeasuringProtocol
 from devices.runtimes.base import ProfileOperations
 from devices.runtimes.native.base import ToolFailed
 from devices.runtimes.native.perf_test import PERF_TEST, parse_profile, parse_samples, steady

@@ -12,7 +12,8 @@ from devices.agent import machine
 from devices.connections import LocalConnection
 from devices.connections.base import Completed
 from devices.errors import MeasurementError
-from devices.measurement.measurement import Conditions, DeviceIdentity
+from devices.measurement.conditions import Conditions
+from devices.measurement.measurement import DeviceIdentity
 from devices.runtimes.native.shell import (
     identify_device,
     parse_conditions,

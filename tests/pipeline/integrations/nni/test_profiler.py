@@ -17,7 +17,7 @@ from nni.nas.oneshot.pytorch.profiler import (
     SampleProfilerPenalty,
 )
 
-from devices.measurement.measurement import MeasuringProtocol
+from devices.measurement.protocol import MeasuringProtocol
 from latency_db.errors import EstimateError
 from pipeline.integrations.nni import LatencyTableProfiler, NniError
 from tests.pipeline.integrations.nni.nni_spaces import IMAGES, Small, TwoLayers
