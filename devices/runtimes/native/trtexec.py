@@ -16,7 +16,7 @@ from devices.agent.tensorrt_engines import STRONGLY_TYPED, has_external_weights,
 from devices.digests import file_digest, value_digest
 from devices.errors import TargetError
 from devices.measurement.protocol import MeasuringProtocol
-from devices.runtimes.base import Sustain
+from devices.runtimes.base import Call, Reply, Request, Sustain
 from devices.runtimes.capabilities import Support
 from devices.runtimes.native import trtexec_output
 from devices.runtimes.native.base import (
@@ -115,6 +115,12 @@ class Trtexec(NativeRuntime[InstalledTrtexec]):
             warmup_ns=max(protocol.warmup_ns, WARMUP_NS),
             max_count=UNCAPPED_COUNT,
             max_ns=UNCAPPED_NS,
+        )
+
+    def exchange(self, call: Call, request: Request) -> Reply:
+        """As every tool; but of a sustained run it tells at the end only, so that silence means nothing."""
+        return super().exchange(
+            replace(call, silence_s=None) if isinstance(request, Sustain) else call, request
         )
 
     def find(self, session: ToolSession) -> InstalledTrtexec:
@@ -229,7 +235,6 @@ class Trtexec(NativeRuntime[InstalledTrtexec]):
         Its clock is a 32-bit float of milliseconds: after a minute it counts in steps of 4 us, after ten
         minutes in steps of 60 us.
         """
-        session.call = replace(session.call, silence_s=None)
         conditions: list[Fields] = []
         begun, ended = threading.Event(), threading.Event()
 

@@ -12,7 +12,7 @@ from devices.measurement.conditions import conditions_from_json
 
 
 def test_usage_sees_other_processes_and_this_one():
-    usage = machine.Usage()
+    usage = machine.UsageMeter()
     subprocess.run([sys.executable, "-c", "sum(range(10_000_000))"], check=True)
     end = time.process_time() + 0.1
     while time.process_time() < end:

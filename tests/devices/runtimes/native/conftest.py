@@ -29,7 +29,7 @@ def tools(tmp_path_factory, monkeypatch) -> Path:
 @pytest.fixture
 def without_canary(monkeypatch):
     for runtime in (BENCHMARK_MODEL, PERF_TEST):
-        monkeypatch.setattr(type(runtime), "_time_canary", lambda self, session, protocol: None)
+        monkeypatch.setattr(type(runtime), "_time_canary", lambda self, session, tool, protocol: None)
 
 
 @pytest.fixture
