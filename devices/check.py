@@ -158,10 +158,13 @@ def check_device(
         lock_wait_s: the longest wait for others that measure there, seconds; then its runtimes are not tried.
         on_step: called with what is about to be done.
 
-    Raises:
-        TargetError: no such device, or a devices.toml is wrong.
+    A name that cannot be used is a problem of its own report, so that of several devices the others are checked.
     """
-    check = _Check(find_device(name), lock_wait_s, on_step)
+    try:
+        device = find_device(name)
+    except TargetError as error:
+        return DeviceReport(name, "", problems=(Problem(error.what, error.why, error.fix),))
+    check = _Check(device, lock_wait_s, on_step)
     with check.trying(f"reaching {name}"):
         check.connect()
         try:
@@ -176,7 +179,7 @@ def describe_device(name: str) -> DeviceReport:
     """Identity, conditions and lock of a device, without a try of its runtimes.
 
     Raises:
-        TargetError: no such device, or a devices.toml is wrong.
+        TargetError: no such device, its entry in devices.toml is wrong, or that file cannot be read.
     """
     check = _Check(find_device(name), 0.0, lambda step: None)
     with check.trying(f"reaching {name}"):

@@ -40,8 +40,10 @@ HOST = Device("host", LocalConnection)
 def known_devices() -> tuple[Device, ...]:
     """All devices: ``host``, the machine that Lathe runs on, and those of devices.toml.
 
+    One whose entry there is wrong is among them, with the ``fault`` in its definition.
+
     Raises:
-        TargetError: a devices.toml cannot be read, or something in it is wrong.
+        TargetError: a devices.toml cannot be read, or is not a list of devices.
     """
     return (HOST, *(_device(definition) for definition in read_definitions().values()))
 
@@ -50,13 +52,17 @@ def find_device(name: str) -> Device:
     """The device of that name. ``host`` is found whatever a devices.toml says.
 
     Raises:
-        TargetError: no such device; the known ones are listed. Or a devices.toml is wrong.
+        TargetError: no such device; the known ones are listed. Or its entry in devices.toml is wrong, or that
+            file cannot be read.
     """
     if name == HOST.name:
         return HOST
     devices = {device.name: device for device in known_devices()}
     if name in devices:
-        return devices[name]
+        device = devices[name]
+        if device.definition is not None and device.definition.fault is not None:
+            raise device.definition.fault
+        return device
     raise TargetError(
         f"there is no device '{name}'",
         why=f"known devices are {', '.join(devices)}; others would be in {user_file()} or {project_file()}",

@@ -7,31 +7,23 @@ are the fields of the tables below; docs/devices/connecting.md shows them at wor
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import stat
 import tempfile
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 from platformdirs import user_config_path
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    model_validator,
-)
+from pydantic import ValidationError
 
-from devices.connections import Connection, LocalConnection
+from devices.connections import Connection
 from devices.errors import TargetError
+from devices.inventory.tables import TABLES, DeviceTable, reasons_of, unknown_key
 
 ENTRY_POINTS = "lathe.connections"
 """Group of entry points by which other distributions add kinds of connections.
@@ -45,132 +37,6 @@ is wrong with a key it says by TypeError or ValueError.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 """Names that a target can hold."""
 
-Text = Annotated[str, Field(min_length=1)]
-Port = Annotated[int, Field(ge=1, le=65535)]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Command = Annotated[
-    tuple[Text, ...],
-    BeforeValidator(
-        lambda value: (
-            (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
-        )
-    ),
-    Field(min_length=1),
-]
-"""First words of an argument list: one program, or a list of it and its arguments."""
-
-
-def _check_address(text: str) -> str:
-    if not re.fullmatch(r"([^\s:\[\]]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?", text):
-        raise ValueError("it should be HOST or HOST:PORT, such as 192.168.1.5:5555")
-    return text
-
-
-class Tools(BaseModel):
-    """Programs by which their makers run and time models, where they are not found by their name.
-
-    ``trtexec`` belongs to what is installed on the device: its path there. The others are built for the
-    device and kept on this host: their paths here, from which they are pushed.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-    trtexec: Text | None = None
-    benchmark_model: Text | None = None
-    onnxruntime_perf_test: Text | None = None
-
-    def paths(self, base: Path) -> dict[str, str]:
-        """The tools that are given, by name; those on this host with absolute paths."""
-        given: dict[str, str] = self.model_dump(exclude_none=True)
-        return {name: path if name == "trtexec" else _host_path(base, path) for name, path in given.items()}
-
-
-class DeviceTable(BaseModel):
-    """What every device may have."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-    connection: Text
-    emulated: bool = False
-    note: str = ""
-    tools: Tools = Tools()
-
-
-class LocalTable(DeviceTable):
-    """This machine with another Python, a path here or the name of a program."""
-
-    connection: Literal["local"]
-    python: Command
-
-    def connect(self, base: Path) -> Connection:
-        """See ``LocalConnection``."""
-        return LocalConnection(_host_command(base, self.python))
-
-
-class SshTable(DeviceTable):
-    """A machine reached by SSH; ``host`` may be an alias of the user's ssh configuration."""
-
-    connection: Literal["ssh"]
-    host: Text
-    user: Text | None = None
-    port: Port | None = None
-    identity_file: Text | None = None
-    known_hosts: Text | None = None
-    config_file: Text | None = None
-    python: Command = ("python3",)
-    folder: Text | None = None
-    connect_timeout_s: Seconds | None = None
-
-    def connect(self, base: Path) -> Connection:
-        """See ``SshConnection``."""
-        from devices.connections.ssh import SshConnection
-
-        options: dict[str, Any] = self.model_dump(
-            include={"user", "port", "folder", "connect_timeout_s"}, exclude_none=True
-        )
-        for key in ("identity_file", "known_hosts", "config_file"):
-            path = getattr(self, key)
-            if path is not None:
-                options[key] = Path(_host_path(base, path))
-        return SshConnection(self.host, python=self.python, **options)
-
-
-class AdbTable(DeviceTable):
-    """An Android device by its serial number, or one on the network by its address."""
-
-    connection: Literal["adb"]
-    serial: Text | None = None
-    address: Annotated[str, AfterValidator(_check_address)] | None = None
-    adb: Command | None = None
-    server_port: Port | None = None
-    python: Command | None = None
-    folder: Text | None = None
-    connect_timeout_s: Seconds | None = None
-
-    @model_validator(mode="after")
-    def _one_way(self) -> AdbTable:
-        if (self.serial is None) == (self.address is None):
-            raise ValueError("give exactly one of serial (from 'adb devices') and address")
-        return self
-
-    def connect(self, base: Path) -> Connection:
-        """See ``AdbConnection``."""
-        from devices.connections.adb import AdbConnection
-
-        options: dict[str, Any] = self.model_dump(
-            include={"serial", "address", "server_port", "folder", "connect_timeout_s"}, exclude_none=True
-        )
-        if self.adb is not None:
-            options["adb"] = _host_command(base, self.adb)
-        return AdbConnection(python=self.python, **options)
-
-
-TABLES: Mapping[str, type[LocalTable | SshTable | AdbTable]] = {
-    "local": LocalTable,
-    "ssh": SshTable,
-    "adb": AdbTable,
-}
-
 
 @dataclass(frozen=True)
 class Definition:
@@ -181,7 +47,8 @@ class Definition:
         table: its keys, as written there.
         connect: makes a connection, which opens itself when it is used.
         has_python: Lathe's agent can run there.
-        tools: paths of native tools by name, see ``Tools``.
+        tools: paths of native tools by name, see ``devices.inventory.tables.Tools``.
+        fault: what is wrong with the entry, of one that cannot be used; its ``connect`` raises it.
     """
 
     name: str
@@ -193,6 +60,7 @@ class Definition:
     emulated: bool
     note: str
     tools: Mapping[str, str]
+    fault: TargetError | None = None
 
 
 def user_file() -> Path:
@@ -210,16 +78,16 @@ def read_definitions() -> dict[str, Definition]:
     """All devices of both files by name, those of the project last; a file that is absent defines none.
 
     Raises:
-        TargetError: a file cannot be read, or something in it is wrong.
+        TargetError: a file cannot be read, or is not a list of devices.
     """
     return {**read_file(user_file()), **read_file(project_file())}
 
 
 def read_file(path: Path) -> dict[str, Definition]:
-    """The devices of one file by name.
+    """The devices of one file by name; one whose entry is wrong has a ``fault``, and harms no other.
 
     Raises:
-        TargetError: naming file, device and key, or the line that is no TOML.
+        TargetError: naming the file, and the line that is no TOML.
     """
     return parse_devices(_read(path), path)
 
@@ -234,7 +102,7 @@ def parse_devices(text: str, path: Path) -> dict[str, Definition]:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise TargetError(f"{path} is not valid TOML", why=str(error), fix="mend that line") from error
-    wrong = [_unknown(key, ["devices"]) for key in document if key != "devices"]
+    wrong = [unknown_key(key, ["devices"]) for key in document if key != "devices"]
     tables = document.get("devices", {})
     if wrong or not isinstance(tables, dict):
         raise TargetError(
@@ -242,7 +110,30 @@ def parse_devices(text: str, path: Path) -> dict[str, Definition]:
             why="; ".join(wrong) or "devices is not a table",
             fix="begin each device with a line [devices.NAME]",
         )
-    return {name: define(name, table, path) for name, table in tables.items()}
+    return {name: _define_or_blame(name, table, path) for name, table in tables.items()}
+
+
+def _define_or_blame(name: str, table: object, path: Path) -> Definition:
+    try:
+        return define(name, table, path)
+    except TargetError as error:
+        fault = error
+
+    def connect() -> Connection:
+        raise fault
+
+    return Definition(
+        name=name,
+        file=path,
+        connection="",
+        table=table if isinstance(table, dict) else {},
+        connect=connect,
+        has_python=False,
+        emulated=False,
+        note="",
+        tools={},
+        fault=fault,
+    )
 
 
 def define(name: str, table: object, path: Path) -> Definition:
@@ -275,7 +166,7 @@ def define(name: str, table: object, path: Path) -> Definition:
     try:
         checked = TABLES[kind].model_validate(table)
     except ValidationError as error:
-        raise refuse(*_reasons(error, TABLES[kind])) from error
+        raise refuse(*reasons_of(error, TABLES[kind])) from error
     base = path.parent
     return Definition(
         name=name,
@@ -299,7 +190,7 @@ def _define_other(
     try:
         checked = DeviceTable.model_validate(common)
     except ValidationError as error:
-        raise refuse(*_reasons(error, DeviceTable)) from error
+        raise refuse(*reasons_of(error, DeviceTable)) from error
     try:
         factory: Callable[..., Connection] = entry.load()
         has_python = factory(**own).python is not None
@@ -333,7 +224,7 @@ def write_device(path: Path, name: str, table: Mapping[str, Any], *, replace: bo
     if name in known and not replace:
         raise TargetError(
             f"{path} has a device '{name}' already",
-            why=f"its connection is {known[name].connection}",
+            why=f"its connection is {known[name].connection or 'not well defined'}",
             fix="choose another name, or give --replace",
         )
     define(name, dict(table), path)
@@ -391,41 +282,3 @@ def _replace(path: Path, text: str) -> None:
             why=error.strerror or str(error),
             fix="make its folder writable, or name another file by the environment variable LATHE_DEVICES",
         ) from error
-
-
-def _reasons(error: ValidationError, model: type[DeviceTable]) -> list[str]:
-    """What is wrong, key by key."""
-    reasons = []
-    for detail in error.errors():
-        where = ".".join(str(part) for part in detail["loc"])
-        if detail["type"] == "missing":
-            reasons.append(f"{where} is missing")
-        elif detail["type"] == "extra_forbidden":
-            known = Tools.model_fields if len(detail["loc"]) > 1 else model.model_fields
-            reasons.append(_unknown(str(detail["loc"][-1]), known, where))
-        else:
-            message = detail["msg"].removeprefix("Value error, ").replace("Input should", "it should")
-            given = detail["input"]
-            shown = f" (got {given!r})" if isinstance(given, str | int | float | list) else ""
-            reasons.append(f"{where}: {message}{shown}" if where else message)
-    return reasons
-
-
-def _unknown(key: str, known: Iterable[str], where: str = "") -> str:
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    hint = f"; did you mean '{near[0]}'?" if near else ""
-    return f"'{where or key}' is not a key{hint} (keys are {', '.join(known)})"
-
-
-def _host_command(base: Path, words: tuple[str, ...]) -> tuple[str, ...]:
-    """A command of this host, whose program is looked for in PATH unless it is a path."""
-    program, *arguments = words
-    return (_host_path(base, program) if "/" in program else program, *arguments)
-
-
-def _host_path(base: Path, text: str) -> str:
-    """A path of this host, absolute; links in it stay, since an environment's Python is one."""
-    try:
-        return str(base / Path(text).expanduser())
-    except RuntimeError:  # the home of a user who does not exist
-        return str(base / text)

@@ -47,7 +47,9 @@ def list_devices(json_output: Json = False) -> None:
         notes = [] if definition is None else [_reached_by(device), str(definition.file)]
         notes += ["emulated"] if device.emulated else []
         notes += [definition.note] if definition is not None and definition.note else []
-        kind = "this machine" if definition is None else definition.connection
+        if definition is not None and definition.fault is not None:
+            notes.append(" ".join(definition.fault.why.split()))
+        kind = "this machine" if definition is None else definition.connection or "cannot be used"
         typer.echo(f"{device.name:{width}}  " + "  ".join([kind, *notes]))
 
 
@@ -209,6 +211,7 @@ def _as_json(device: Device) -> dict[str, Any]:
         "has_python": device.has_python,
         "tools": dict(device.tools),
         "table": None if definition is None else dict(definition.table),
+        "fault": None if definition is None or definition.fault is None else str(definition.fault),
     }
 
 
@@ -220,7 +223,8 @@ def _report_json(report: DeviceReport) -> dict[str, Any]:
 
 def _report_text(report: DeviceReport, *, checked: bool = True) -> str:
     """A report as lines for people; what could not be found out is left out."""
-    lines = [f"{report.name} ({report.connection}{', emulated' if report.emulated else ''})"]
+    notes = [note for note in (report.connection, "emulated" if report.emulated else "") if note]
+    lines = [report.name + (f" ({', '.join(notes)})" if notes else "")]
     lines += [f"  {label:12} {text}" for label, text in _facts(report) if text]
     lines += [_runtime_text(runtime) for runtime in report.runtimes]
     problems = [*report.problems, *(each.problem for each in report.runtimes if each.problem is not None)]

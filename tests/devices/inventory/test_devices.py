@@ -75,7 +75,9 @@ def write(path: Path, text: str) -> Path:
 
 def refusal(text: str) -> str:
     with pytest.raises(TargetError) as caught:
-        parse_devices(text, Path("/somewhere/devices.toml"))
+        for definition in parse_devices(text, Path("/somewhere/devices.toml")).values():
+            if definition.fault is not None:
+                raise definition.fault
     assert "/somewhere/devices.toml" in caught.value.what
     assert caught.value.fix
     return str(caught.value)
@@ -187,6 +189,33 @@ def test_names_are_those_that_a_target_can_hold():
         assert not NAME.fullmatch(name)
         with pytest.raises(TargetError):
             Target.parse(f"{name}/litert:fp32@1x")
+
+
+def test_a_wrong_entry_harms_no_other_and_is_named_when_it_is_used():
+    write(
+        user_file(),
+        '[devices.bad]\nconnection = "ssh"\nprot = 1\n[devices.good]\nconnection = "local"\npython = "python3"\n',
+    )
+    assert find_device("good").has_python
+    assert [device.name for device in known_devices()] == ["host", "bad", "good"]
+    with pytest.raises(TargetError, match="'bad' is not well defined") as caught:
+        find_device("bad")
+    assert "did you mean 'port'" in caught.value.why
+    (_, bad, good) = known_devices()
+    assert bad.definition.fault is caught.value or str(bad.definition.fault) == str(caught.value)
+    assert good.definition.fault is None
+    with pytest.raises(TargetError, match="'bad' is not well defined"):
+        bad.connect()
+
+
+def test_a_device_is_added_beside_a_wrong_entry_and_can_replace_it():
+    path = write(user_file(), '[devices.bad]\nconnection = "ssh"\n')
+    write_device(path, "new", {"connection": "ssh", "host": "x"}, replace=False)
+    with pytest.raises(TargetError, match="has a device 'bad' already"):
+        write_device(path, "bad", {"connection": "ssh", "host": "y"}, replace=False)
+    write_device(path, "bad", {"connection": "ssh", "host": "y"}, replace=True)
+    assert find_device("bad").definition.table["host"] == "y"
+    assert find_device("new").definition.table["host"] == "x"
 
 
 def test_host_works_though_a_file_is_damaged():
