@@ -158,7 +158,8 @@ def check_device(
         lock_wait_s: the longest wait for others that measure there, seconds; then its runtimes are not tried.
         on_step: called with what is about to be done.
 
-    A name that cannot be used is a problem of its own report, so that of several devices the others are checked.
+    A name that cannot be used is a problem of its own report, so that of several devices the others are
+    checked.
     """
     try:
         device = find_device(name)

@@ -148,7 +148,7 @@ TABLES: Mapping[str, type[LocalTable | SshTable | AdbTable]] = {
 
 
 def reasons_of(error: ValidationError, model: type[DeviceTable]) -> list[str]:
-    """What is wrong, key by key."""
+    """What is wrong with a table, key by key."""
     reasons = []
     for detail in error.errors():
         where = ".".join(str(part) for part in detail["loc"])
@@ -166,6 +166,7 @@ def reasons_of(error: ValidationError, model: type[DeviceTable]) -> list[str]:
 
 
 def unknown_key(key: str, known: Iterable[str], where: str = "") -> str:
+    """What to say of a key that is not among the known ones: the nearest of them, and all."""
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
     hint = f"; did you mean '{near[0]}'?" if near else ""
     return f"'{where or key}' is not a key{hint} (keys are {', '.join(known)})"

@@ -194,7 +194,8 @@ def test_names_are_those_that_a_target_can_hold():
 def test_a_wrong_entry_harms_no_other_and_is_named_when_it_is_used():
     write(
         user_file(),
-        '[devices.bad]\nconnection = "ssh"\nprot = 1\n[devices.good]\nconnection = "local"\npython = "python3"\n',
+        '[devices.bad]\nconnection = "ssh"\nprot = 1\n'
+        '[devices.good]\nconnection = "local"\npython = "python3"\n',
     )
     assert find_device("good").has_python
     assert [device.name for device in known_devices()] == ["host", "bad", "good"]
