@@ -179,7 +179,9 @@ def test_check_of_all_goes_on_after_a_failure_and_ends_with_six():
 
 
 def test_check_refuses_unknown_names_and_names_beside_all():
-    assert "mars" in error_of("check", "mars").what
+    unknown = lathe("check", "mars")
+    assert unknown.exit_code == TargetError.exit_code
+    assert "no device 'mars'" in unknown.output
     assert lathe("check", "host", "--all").exit_code == 2
 
 
