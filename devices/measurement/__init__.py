@@ -2,6 +2,7 @@
 
 from devices.measurement.conditions import Conditions
 from devices.measurement.measurement import (
+    PASSING_CODES,
     DeviceIdentity,
     Launch,
     Measurement,
@@ -19,6 +20,7 @@ from devices.measurement.protocol import MeasuringProtocol
 from devices.measurement.statistics import Interval, launch_interval, quantile
 
 __all__ = [
+    "PASSING_CODES",
     "Conditions",
     "DeviceIdentity",
     "Interval",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Literal
 
@@ -174,7 +175,8 @@ class Measurement:
     """Something that ran. Never made from an estimate.
 
     ``latency`` is the headline: the median over the launches that count of each one's headline quantile, with
-    a distribution-free interval over these launches that is widened by the protocol's ``drift``.
+    a distribution-free interval over these launches that is widened by the protocol's ``drift``. Where the
+    verdict is invalid, something disturbed nearly all launches or they disagree, and the interval is wider.
     """
 
     artifact_digest: str
@@ -190,8 +192,22 @@ class Measurement:
 
     @property
     def latency(self) -> Interval:
-        """Headline latency in nanoseconds with its interval over launches, widened by the drift."""
-        return launch_interval(self.headlines_ns).widened(self.protocol.drift)
+        """Headline latency in nanoseconds with its interval over launches, widened by the drift.
+
+        What disturbs a launch adds time, as a rule. So the interval of an invalid measurement goes from the
+        fastest launch, less the share by which the canary was slower in it than at its best, to the slowest.
+        """
+        interval = launch_interval(self.headlines_ns)
+        if self.verdict is Verdict.INVALID:
+            undisturbed_ns = min(map(operator.truediv, self.headlines_ns, self._slowdowns))
+            interval = replace(interval, low_ns=undisturbed_ns, high_ns=max(self.headlines_ns))
+        return interval.widened(self.protocol.drift)
+
+    @property
+    def _slowdowns(self) -> tuple[float, ...]:
+        """For each launch that counts, its slowest canary over the fastest of all launches."""
+        best_ns = min((value for launch in self.launches for value in launch.canary_ns), default=1)
+        return tuple(max(launch.canary_ns, default=best_ns) / max(best_ns, 1) for launch in self.counted)
 
     @property
     def counted(self) -> tuple[Launch, ...]:
@@ -252,6 +268,21 @@ def paired_ratio(one: Measurement, other: Measurement) -> Ratio | None:
     return Ratio(interval.low_ns, interval.value_ns, interval.high_ns, interval.confidence)
 
 
+PASSING_CODES = (
+    "timeout",
+    "truncated-output",
+    "out-of-memory",
+    "device-lost",
+    "not-measured",
+    # Signals that others send: a user, the system that shuts down, the kernel that needs memory.
+    "crashed-signal-1",
+    "crashed-signal-2",
+    "crashed-signal-9",
+    "crashed-signal-15",
+)
+"""Codes of failures that say nothing of the workload: the device was too busy, too full, or went away."""
+
+
 @dataclass(frozen=True)
 class MeasurementFailure:
     """A workload that could not be run on its target: the reason, and never a time."""
@@ -263,8 +294,8 @@ class MeasurementFailure:
 
     @property
     def passing(self) -> bool:
-        """It may not come back: the device was too busy, too full, or lost in the middle."""
-        return self.reason.code in ("timeout", "truncated-output", "out-of-memory", "device-lost")
+        """It may not come back when the workload is measured again: see ``PASSING_CODES``."""
+        return self.reason.code in PASSING_CODES
 
 
 Outcome = Measurement | MeasurementFailure

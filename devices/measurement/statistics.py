@@ -21,6 +21,13 @@ class Interval:
         margin_ns = share * self.value_ns
         return replace(self, low_ns=self.low_ns - margin_ns, high_ns=self.high_ns + margin_ns)
 
+    @property
+    def relative_width(self) -> float:
+        """Width of the interval as a share of the value; infinite where the value is 0."""
+        if not self.value_ns:
+            return math.inf
+        return (self.high_ns - self.low_ns) / self.value_ns
+
     def __str__(self) -> str:
         return f"{self.value_ns / 1e6:.4f} ms [{self.low_ns / 1e6:.4f}, {self.high_ns / 1e6:.4f}]"
 

@@ -1,4 +1,4 @@
-"""Published tables of latencies, read in bounded memory, screened, and kept as evidence.
+"""Published tables of latencies, read in bounded memory, screened, and kept.
 
 Three kinds of files are understood, by their suffix:
 
@@ -28,9 +28,9 @@ from devices.digests import file_digest
 from latency_db.errors import StoreError
 from latency_db.published.arrays import read_arrays
 from latency_db.published.readers import UNITS, Published, Reader
-from latency_db.published.screening import Cells, Finding, Screening
+from latency_db.published.screening import Cells, Screening, ScreeningFinding
 from latency_db.published.text import read_csv, read_yaml
-from latency_db.store.published import Evidence, Page, Source, add_evidence, devices_of
+from latency_db.store.published import Page, PublishedLatency, PublishedSource, add_published, devices_of
 from latency_db.store.store import Store
 
 Progress = Callable[[int, int], None]
@@ -59,7 +59,7 @@ class ImportedTable:
     source: str
     cells: int
     added: int
-    findings: tuple[Finding, ...]
+    findings: tuple[ScreeningFinding, ...]
 
 
 def import_table(
@@ -71,7 +71,7 @@ def import_table(
     name: str | None = None,
     on_progress: Progress | None = None,
 ) -> ImportedTable:
-    """Screen a published table and keep it as evidence; what is there already is left out.
+    """Screen a published table and keep it; what is there already is left out.
 
     Args:
         store: where to keep it.
@@ -101,7 +101,7 @@ def import_table(
             for cells in chain.from_iterable(passes.batches(1)):
                 screening.count_failed(cells)
         findings = tuple(screening.findings())
-        source = Source(
+        source = PublishedSource(
             name=name or path.name,
             file_digest=file_digest(path),
             format=table.format,
@@ -111,7 +111,7 @@ def import_table(
         )
         _require_same_devices(path, devices_of(store, source.digest), screening.devices)
         pages = ([_page(each, screening) for each in batch] for batch in passes.batches(2))
-        added = add_evidence(store, source, pages)
+        added = add_published(store, source, pages)
     except (OSError, ValueError, KeyError, csv.Error, *_DAMAGED_ARCHIVE) as error:
         raise StoreError(
             f"{path} cannot be imported",
@@ -145,7 +145,7 @@ def _page(cells: Cells, screening: Screening) -> Page:
         screening.flags(cells),
         strict=False,
     )
-    rows: list[Evidence] = [
+    rows: list[PublishedLatency] = [
         {
             "row": row,
             "workload": workload,

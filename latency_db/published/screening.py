@@ -53,7 +53,7 @@ class Cells:
 
 
 @dataclass(frozen=True)
-class Finding:
+class ScreeningFinding:
     """One fault of one device's latencies.
 
     Attributes:
@@ -120,10 +120,10 @@ class Screening:
         """Count failed runs in a second look at all cells, since they are only known from the median."""
         self._devices[cells.device].failed += self.flags(cells).count("failed-run")
 
-    def findings(self) -> list[Finding]:
+    def findings(self) -> list[ScreeningFinding]:
         """Everything that is wrong, device by device."""
         return [
-            Finding(name, code, count, device.cells, detail)
+            ScreeningFinding(name, code, count, device.cells, detail)
             for name, device in self._devices.items()
             for code, count, detail in device.findings()
         ]

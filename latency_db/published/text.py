@@ -28,7 +28,7 @@ def read_csv(path: Path, device: str | None, unit: str | None) -> Published:
     with _text(path) as (stream, _):
         heading = next(csv.reader(stream), [])
     if "source_digest" in heading:
-        raise ValueError("it was exported from a latency database; `lathe db merge` takes evidence over")
+        raise ValueError("it was exported from a latency database: join the two with `lathe db merge`")
     column, unit = latency_column(heading, unit)
     if device is None and "device" not in heading:
         raise ValueError("it has no column device, and no device was given")

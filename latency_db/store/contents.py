@@ -12,19 +12,26 @@ from sqlalchemy import Connection, func, select, text
 from latency_db.store.database import shown, sqlite_file, transact
 from latency_db.store.opening import backups_of
 from latency_db.store.published import sources
-from latency_db.store.schema import PARTS, SCHEMA_VERSION, devices, evidence, evidence_series, measurements
+from latency_db.store.schema import (
+    PARTS,
+    SCHEMA_VERSION,
+    devices,
+    measurements,
+    published_latencies,
+    published_series,
+)
 from latency_db.store.store import Store
 
 
 @dataclass(frozen=True)
 class PublishedTable:
-    """A published table that was imported as evidence.
+    """A published table that was imported.
 
     Attributes:
         digest: of the source.
         cells: latencies in its file; fewer are stored where its import was ended before its end.
         devices: number of stored latencies by device.
-        findings: what screening found, as ``screening.Finding`` says.
+        findings: what screening found, as ``screening.ScreeningFinding`` says.
     """
 
     name: str
@@ -44,7 +51,7 @@ class Info:
         outcomes: number of rows by target and verdict (``failed`` for failures).
         emulated: targets with rows of emulated devices.
         parts: number of distinct contents of each part of the key.
-        evidence: the published tables, in the order in which they were imported.
+        published: the published tables, in the order in which they were imported.
         backups: copies made before migrations.
     """
 
@@ -54,7 +61,7 @@ class Info:
     outcomes: Mapping[str, Mapping[str, int]]
     emulated: tuple[str, ...]
     parts: Mapping[str, int]
-    evidence: tuple[PublishedTable, ...]
+    published: tuple[PublishedTable, ...]
     backups: tuple[str, ...]
 
 
@@ -78,7 +85,7 @@ def info(store: Store) -> Info:
                 part: connection.scalar(select(func.count()).select_from(table)) or 0
                 for part, table in PARTS.items()
             },
-            evidence=tuple(_published_table(connection, source) for source in imported),
+            published=tuple(_published_table(connection, source) for source in imported),
             backups=tuple(path.name for path in backups_of(file)) if file is not None else (),
         )
 
@@ -113,10 +120,10 @@ def _emulated_targets(connection: Connection) -> tuple[str, ...]:
 
 
 def _published_table(connection: Connection, source: Mapping[str, Any]) -> PublishedTable:
-    series = evidence_series.c
+    series = published_series.c
     counted = (
         select(series.device, func.count())
-        .join(evidence, evidence.c.series == series.id)
+        .join(published_latencies, published_latencies.c.series == series.id)
         .where(series.source == source["digest"])
         .group_by(series.device)
         .order_by(series.device)

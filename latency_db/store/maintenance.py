@@ -15,19 +15,21 @@ from devices.digests import value_digest
 from latency_db.errors import StoreError
 from latency_db.store.database import fetch, sqlite_file, sqlite_path, transact
 from latency_db.store.opening import backups_of, read_version
-from latency_db.store.published import evidence_pages, put_evidence, sources
+from latency_db.store.published import published_pages, put_published, sources
 from latency_db.store.reading import Record, records
 from latency_db.store.schema import (
     KEPT_FOR_EVER,
     PARTS,
     SCHEMA_VERSION,
-    evidence,
-    evidence_series,
     measurements,
+    published_latencies,
+    published_series,
 )
 from latency_db.store.store import Store, open_store
 
 _SHOWN_PROBLEMS = 100
+_FORMER_NAMES = {measurements: (), published_latencies: ("evidence",)}
+"""What tables whose rows are counted were called in older schemas."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +71,13 @@ def check(store: Store) -> Check:
         if found_in_row is not None:
             note(found_in_row)
     for source in sources(store):
-        counted = select(func.count().label("cells")).select_from(evidence).join(evidence_series)
-        counted = counted.where(evidence_series.c.source == source["digest"])
+        counted = select(func.count().label("cells")).select_from(published_latencies).join(published_series)
+        counted = counted.where(published_series.c.source == source["digest"])
         stored = fetch(store.engine, counted)[0]["cells"]
         if stored != source["content"]["cells"]:
             expected = source["content"]["cells"]
-            note(f"evidence {source['name']}: {stored} of {expected} rows are there; import its file again")
+            what = f"published table {source['name']}: {stored} of {expected} rows are there"
+            note(f"{what}; import its file again")
     return Check(rows, tuple(first), found)
 
 
@@ -141,8 +144,8 @@ class Merged:
 
     rows: int
     added: int
-    evidence_rows: int
-    evidence_added: int
+    published_rows: int
+    published_added: int
     damaged: int
 
 
@@ -154,7 +157,7 @@ def merge(store: Store, location: str) -> Merged:
     Raises:
         StoreError: one of the databases cannot be read or written.
     """
-    rows = added = damaged = evidence_seen = evidence_added = 0
+    rows = added = damaged = published_seen = published_added = 0
     with _opened(location) as other:
         for batch in records(other):
             sound = [record for record in batch if record.digest_fits()]
@@ -163,10 +166,10 @@ def merge(store: Store, location: str) -> Merged:
             parts = {key: content for record in sound for key, content in record.keyed_parts().items()}
             added += store.put(parts, [record.columns for record in sound])
         for source in sources(other):
-            for page in evidence_pages(other, source["digest"]):
-                evidence_seen += len(page.rows)
-                evidence_added += put_evidence(store, source, [[page]])
-    return Merged(rows, added, evidence_seen, evidence_added, damaged)
+            for page in published_pages(other, source["digest"]):
+                published_seen += len(page.rows)
+                published_added += put_published(store, source, [[page]])
+    return Merged(rows, added, published_seen, published_added, damaged)
 
 
 @contextmanager
@@ -203,7 +206,7 @@ class Cleared:
 
 
 def clear(store: Store, *, rehearse: bool = False) -> Cleared:
-    """Remove copies made before migrations, and parts of keys without rows; never a measurement or evidence.
+    """Remove copies made before migrations, and parts of keys without rows; never a latency.
 
     Copies are removed only if the file is sound and holds every row that they hold.
 
@@ -256,11 +259,10 @@ def _require_sound(store: Store) -> None:
 
 def _missing_rows(store: Store, backup: Path) -> Iterator[tuple[str, int]]:
     with closing(sqlite3.connect(backup)) as copy:
-        for table in (measurements, evidence):
+        there = {name for (name,) in copy.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        for table, former_names in _FORMER_NAMES.items():
+            name = next((each for each in (table.name, *former_names) if each in there), None)
+            kept = copy.execute(f"SELECT count(*) FROM {name}").fetchone()[0] if name else 0
             query = select(func.count().label("rows")).select_from(table)
-            try:
-                kept = copy.execute(str(query)).fetchone()[0]
-            except sqlite3.OperationalError:
-                continue  # Schema 1 had no evidence.
             if kept > (here := fetch(store.engine, query)[0]["rows"]):
                 yield table.name, kept - here

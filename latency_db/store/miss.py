@@ -36,7 +36,7 @@ def differences(connection: Connection, key: Key) -> list[Difference]:
     """How ``key`` differs from the nearest one that has rows; empty if it has rows itself, or none has any.
 
     The nearest is one of the same workload if there is one; then the one that differs in the fewest parts, in
-    the fewest fields, and was added last.
+    the fewest fields, and was measured last.
     """
     stored = _stored_keys(connection, key, of_workload=True) or _stored_keys(
         connection, key, of_workload=False
@@ -71,12 +71,12 @@ def explanation(connection: Connection, key: Key, stored: int) -> str:
 def _stored_keys(connection: Connection, key: Key, *, of_workload: bool) -> list[Key]:
     """Distinct keys, newest first; of other workloads only one for each of the other parts' combinations."""
     parts = [measurements.c[part] for part in PARTS]
-    newest = func.max(measurements.c.id)
+    newest = func.max(measurements.c.started_at).desc(), func.max(measurements.c.id).desc()
     if of_workload:
         query = select(*parts).where(measurements.c.workload == key.workload).group_by(*parts)
     else:
         query = select(func.min(measurements.c.workload), *parts[1:]).group_by(*parts[1:])
-    return [Key(*row) for row in connection.execute(query.order_by(newest.desc()))]
+    return [Key(*row) for row in connection.execute(query.order_by(*newest))]
 
 
 def _differing(key: Key, other: Key) -> list[str]:

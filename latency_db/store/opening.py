@@ -39,18 +39,21 @@ def default_url() -> str:
     return os.environ.get("LATHE_DB") or str(Path(platformdirs.user_data_dir("lathe")) / "latency.db")
 
 
-def open_engine(location: str) -> Engine:
-    """Open the database at a path or SQLAlchemy URL; create it, and its folder, where there is none.
+def open_engine(location: str, *, must_exist: bool = False) -> Engine:
+    """Open the database at a path or SQLAlchemy URL; create it, and its folder, unless it must exist.
 
     An older schema is migrated first, in one transaction; a SQLite file is copied beside itself before.
 
     Raises:
-        StoreError: it cannot be opened, created or migrated, is damaged, or has a newer schema.
+        StoreError: it cannot be opened, created or migrated, is damaged, or has a newer schema; or it must
+            exist and does not.
     """
     url = parsed_url(location)
     file = sqlite_file(url)
     try:
-        if file is not None:
+        if must_exist:
+            _require_database(location, file)
+        elif file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
         engine = engine_of(url)
         with explained_errors(url):
@@ -76,6 +79,25 @@ def open_engine(location: str) -> Engine:
             fix=f"make its folder writable, or {CHOOSE}",
         ) from error
     return engine
+
+
+def _require_database(location: str, file: Path | None) -> None:
+    """Check that there is a database, without making a file or a folder.
+
+    Raises:
+        StoreError: there is none, or it cannot be read.
+    """
+    if file is not None and not file.exists():
+        why = "there is no such file"
+    elif read_version(location) is None:
+        why = "it has no tables"
+    else:
+        return
+    raise StoreError(
+        f"there is no latency database at {shown(parsed_url(location))}",
+        why=why,
+        fix="check --db and the environment variable LATHE_DB; commands that measure make a new database",
+    )
 
 
 def read_version(location: str) -> int | None:

@@ -16,7 +16,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from devices.digests import value_digest
 from latency_db.store.database import fetch, transact
-from latency_db.store.schema import evidence, evidence_series, evidence_sources
+from latency_db.store.schema import published_latencies, published_series, published_sources
 from latency_db.store.store import Store
 
 BATCH = 20_000
@@ -26,7 +26,7 @@ Flag = Literal["", "missing", "impossible", "failed-run"]
 """What screening found: nothing, no value, one that no run can have, a failed run that was kept as data."""
 
 
-class Evidence(TypedDict):
+class PublishedLatency(TypedDict):
     """One published latency, as it is stored.
 
     Attributes:
@@ -49,12 +49,12 @@ class Page(NamedTuple):
     """Some latencies of one device, which is named as the file, or who imported it, calls it."""
 
     device: str
-    rows: Sequence[Evidence]
+    rows: Sequence[PublishedLatency]
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where evidence comes from.
+class PublishedSource:
+    """Where published latencies come from.
 
     Attributes:
         name: for people.
@@ -78,7 +78,7 @@ class Source:
         return value_digest({"file": self.file_digest, "format": self.format, "unit": self.unit})
 
 
-def add_evidence(store: Store, source: Source, batches: Iterable[Sequence[Page]]) -> int:
+def add_published(store: Store, source: PublishedSource, batches: Iterable[Sequence[Page]]) -> int:
     """Store latencies of a source, each batch in one transaction; those already there are left out.
 
     So an import that was killed can be repeated, and goes on from where it was.
@@ -96,11 +96,11 @@ def add_evidence(store: Store, source: Source, batches: Iterable[Sequence[Page]]
         "content": content,
         "imported_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    return put_evidence(store, row, batches)
+    return put_published(store, row, batches)
 
 
-def put_evidence(store: Store, source: dict[str, Any], batches: Iterable[Sequence[Page]]) -> int:
-    """As ``add_evidence``, of a source as it is stored."""
+def put_published(store: Store, source: dict[str, Any], batches: Iterable[Sequence[Page]]) -> int:
+    """As ``add_published``, of a source as it is stored."""
     return sum(
         transact(store.engine, partial(_insert, source=source, pages=pages)) for pages in batches if pages
     )
@@ -108,16 +108,16 @@ def put_evidence(store: Store, source: dict[str, Any], batches: Iterable[Sequenc
 
 def _insert(connection: Connection, source: dict[str, Any], pages: Sequence[Page]) -> int:
     new = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    connection.execute(new(evidence_sources).on_conflict_do_nothing(index_elements=["digest"]), source)
-    digest, series = source["digest"], evidence_series.c
+    connection.execute(new(published_sources).on_conflict_do_nothing(index_elements=["digest"]), source)
+    digest, series = source["digest"], published_series.c
     connection.execute(
-        new(evidence_series).on_conflict_do_nothing(index_elements=["source", "device"]),
+        new(published_series).on_conflict_do_nothing(index_elements=["source", "device"]),
         [{"source": digest, "device": device} for device in sorted({page.device for page in pages})],
     )
     known = select(series.device, series.id).where(series.source == digest)
     numbers = dict(connection.execute(known).all())
     rows = [{**row, "series": numbers[page.device]} for page in pages for row in page.rows]
-    statement = new(evidence).on_conflict_do_nothing(index_elements=["series", "row"])
+    statement = new(published_latencies).on_conflict_do_nothing(index_elements=["series", "row"])
     # Straight to the driver: SQLAlchemy would look at every value once more, which takes almost as long.
     compiled = statement.compile(dialect=_named(connection))
     return connection.exec_driver_sql(str(compiled), rows).rowcount
@@ -130,17 +130,17 @@ def _named(connection: Connection) -> Dialect:
 
 def sources(store: Store) -> list[dict[str, Any]]:
     """All sources as they are stored: ``digest``, ``name``, ``content``, ``imported_at``."""
-    query = select(evidence_sources).order_by(evidence_sources.c.imported_at, evidence_sources.c.digest)
+    query = select(published_sources).order_by(published_sources.c.imported_at, published_sources.c.digest)
     return [dict(row) for row in fetch(store.engine, query)]
 
 
 def devices_of(store: Store, source: str) -> set[str]:
     """Devices of which something is stored from a source, which is named by its digest."""
-    query = select(evidence_series.c.device).where(evidence_series.c.source == source)
+    query = select(published_series.c.device).where(published_series.c.source == source)
     return {row["device"] for row in fetch(store.engine, query)}
 
 
-def evidence_pages(
+def published_pages(
     store: Store, source: str, *, device: str | None = None, workload: str | None = None
 ) -> Iterator[Page]:
     """What is stored of a source, device by device and in the order of its file, in bounded memory.
@@ -154,7 +154,7 @@ def evidence_pages(
     Raises:
         StoreError: the database cannot be read.
     """
-    series = evidence_series.c
+    series = published_series.c
     query = select(series.id, series.device).where(series.source == source).order_by(series.device)
     if device is not None:
         query = query.where(series.device == device)
@@ -164,21 +164,26 @@ def evidence_pages(
 
 
 def _pages(store: Store, series: int, workload: str | None) -> Iterator[list[Any]]:
-    columns = [column for column in evidence.columns if column.name != "series"]
-    query = select(*columns).where(evidence.c.series == series).order_by(evidence.c.row).limit(BATCH)
+    columns = [column for column in published_latencies.columns if column.name != "series"]
+    query = (
+        select(*columns)
+        .where(published_latencies.c.series == series)
+        .order_by(published_latencies.c.row)
+        .limit(BATCH)
+    )
     if workload is not None:
-        query = query.where(evidence.c.workload.contains(workload, autoescape=True))
+        query = query.where(published_latencies.c.workload.contains(workload, autoescape=True))
     last = -1
-    while rows := fetch(store.engine, query.where(evidence.c.row > last)):
+    while rows := fetch(store.engine, query.where(published_latencies.c.row > last)):
         yield [dict(row) for row in rows]
         last = rows[-1]["row"]
 
 
-def evidence_rows(
+def published_rows(
     store: Store, *, device: str | None = None, workload: str | None = None
 ) -> Iterator[list[dict[str, Any]]]:
-    """As ``evidence_pages``, of all sources; rows also have ``source``, ``source_digest`` and ``device``."""
+    """As ``published_pages``, of all sources; rows also have ``source``, ``source_digest`` and ``device``."""
     for source in sources(store):
         origin = {"source": source["name"], "source_digest": source["digest"]}
-        for page in evidence_pages(store, source["digest"], device=device, workload=workload):
+        for page in published_pages(store, source["digest"], device=device, workload=workload):
             yield [{**origin, "device": page.device, **row} for row in page.rows]

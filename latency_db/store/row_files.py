@@ -60,7 +60,7 @@ def _check_columns(path: Path, names: Iterable[str], columns: Columns) -> None:
         raise StoreError(
             f"{path} is not an export of measurements",
             why="its columns are others; " + "; ".join(said),
-            fix="give a file of `lathe db export`; tables of other origin are imported with --evidence",
+            fix="give a file of `lathe db export`; tables of other origin are imported with --published",
         )
 
 

@@ -1,6 +1,6 @@
 """Tables of the latency database, and the version by which a database says which tables it has.
 
-Measurements and evidence are only ever added. Estimates have no table here.
+Measurements and published latencies are only ever added. Estimates have no table here.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from sqlalchemy import (
 
 from latency_db.errors import StoreError
 
-SCHEMA_VERSION = 3
-"""1: measurements. 2: a digest of every row, so that merged databases hold each once; evidence.
-3: evidence by series, in a third of the space."""
+SCHEMA_VERSION = 4
+"""1: measurements. 2: a digest of every row, so that merged databases hold each once; published
+latencies. 3: these by series, in a third of the space. 4: under that name; they were called evidence."""
 
 # Named constraints can be altered by later migrations on every database.
 metadata = MetaData(
@@ -88,8 +88,8 @@ measurements = Table(
     sqlite_autoincrement=True,
 )
 
-evidence_sources = Table(
-    "evidence_sources",
+published_sources = Table(
+    "published_sources",
     metadata,
     Column("digest", String, primary_key=True),
     Column("name", String, nullable=False),
@@ -97,19 +97,19 @@ evidence_sources = Table(
     Column("imported_at", String, nullable=False),
 )
 
-evidence_series = Table(  # what one source says of one device
-    "evidence_series",
+published_series = Table(  # what one source says of one device
+    "published_series",
     metadata,
     Column("id", Integer, primary_key=True),
-    Column("source", ForeignKey("evidence_sources.digest"), nullable=False),
+    Column("source", ForeignKey("published_sources.digest"), nullable=False),
     Column("device", String, nullable=False),  # as the file or the user calls it
     UniqueConstraint("source", "device"),
 )
 
-evidence = Table(
-    "evidence",
+published_latencies = Table(
+    "published_latencies",
     metadata,
-    Column("series", ForeignKey("evidence_series.id"), primary_key=True),
+    Column("series", ForeignKey("published_series.id"), primary_key=True),
     Column("row", Integer, primary_key=True, autoincrement=False),  # of the imported file, from 0
     Column("workload", String, nullable=False),  # as the file describes it
     Column("latency_ns", Float),
@@ -122,7 +122,7 @@ evidence = Table(
     sqlite_with_rowid=False,
 )
 
-KEPT_FOR_EVER = (measurements, evidence_series, evidence)
+KEPT_FOR_EVER = (measurements, published_series, published_latencies)
 
 
 def version_of(connection: Connection) -> int | None:
@@ -179,7 +179,7 @@ def create(connection: Connection) -> None:
 
 def keep_for_ever(connection: Connection, table: str) -> None:
     """Let the database itself refuse to change or remove rows of a table."""
-    refusal = f"{table} are kept for ever" if table == "measurements" else f"{table} is kept for ever"
+    refusal = f"{table} are kept for ever"
     if connection.dialect.name == "sqlite":
         for event in ("UPDATE", "DELETE"):
             connection.exec_driver_sql(

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from sqlalchemy import Connection, Engine, func, select
+from sqlalchemy import ColumnElement, Connection, Engine, func, not_, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
 from devices.measurement import (
+    PASSING_CODES,
     DeviceIdentity,
     Measurement,
     MeasuringProtocol,
@@ -19,24 +20,35 @@ from devices.measurement import (
     Verdict,
 )
 from latency_db.errors import StoreError
-from latency_db.store.database import sqlite_file, transact
+from latency_db.store.database import fetch, sqlite_file, transact
 from latency_db.store.keys import Key, Workload
 from latency_db.store.miss import explanation
 from latency_db.store.opening import default_url, open_engine
-from latency_db.store.rows import outcome_of, row_of
+from latency_db.store.rows import FAILED, outcome_of, row_of
 from latency_db.store.schema import PARTS, measurements
 
-Entry = tuple[Workload, RuntimeIdentity, DeviceIdentity, MeasuringProtocol, Outcome]
+IDENTITIES = ("runtime", "device", "protocol")
+"""The parts of a key that an outcome holds."""
+
+MOST_DISTURBED = 20
+"""Disturbed measurements of one key among which the best is looked for, the newest."""
+
+NewOutcome = tuple[Workload, RuntimeIdentity, DeviceIdentity, MeasuringProtocol, Outcome]
 """What ``Store.add`` takes."""
 
 
-def open_store(url: str | None = None) -> Store:
-    """Open the store at a path or SQLAlchemy URL (default: ``default_url()``), creating it if need be.
+def open_store(url: str | None = None, *, must_exist: bool = False) -> Store:
+    """Open the store at a path or SQLAlchemy URL (default: ``default_url()``).
+
+    Args:
+        url: path or URL.
+        must_exist: never create a database; for whoever only reads. Otherwise one is created where none is.
 
     Raises:
-        StoreError: it cannot be opened, created or migrated, is damaged, or has a newer schema.
+        StoreError: it cannot be opened, created or migrated, is damaged, or has a newer schema; or it must
+            exist and does not.
     """
-    return Store(open_engine(url or default_url()))
+    return Store(open_engine(url or default_url(), must_exist=must_exist))
 
 
 class Store:
@@ -77,7 +89,7 @@ class Store:
         """
         return self.add_all([(workload, runtime, device, protocol, outcome)])[0]
 
-    def add_all(self, entries: Iterable[Entry]) -> list[Key]:
+    def add_all(self, entries: Iterable[NewOutcome]) -> list[Key]:
         """Store many outcomes in one transaction, all or none; see ``add``."""
         keyed: list[tuple[Key, str, Outcome]] = []
         parts: dict[tuple[str, str], Mapping[str, Any]] = {}
@@ -127,28 +139,38 @@ class Store:
         return added
 
     def find(self, key: Key) -> Outcome | None:
-        """The newest outcome under exactly this key that is not an invalid measurement, or ``None``."""
-        runtimes, devices, protocols = PARTS["runtime"], PARTS["device"], PARTS["protocol"]
+        """What is known under exactly this key: its newest outcome by when it was measured, or ``None``.
+
+        Invalid measurements, and failures that may pass, settle nothing and are left out.
+        """
+        is_invalid = measurements.c.verdict == Verdict.INVALID.value
+        may_pass = measurements.c.reasons[0]["code"].as_string().in_(PASSING_CODES)
+        lasting = not_(is_invalid | ((measurements.c.verdict == FAILED) & may_pass))
+        return next(self._outcomes(key, lasting, limit=1), None)
+
+    def find_disturbed(self, key: Key) -> Measurement | None:
+        """The invalid measurement under exactly this key that was disturbed the least, or ``None``.
+
+        That is the one whose interval is narrowest relative to its value.
+        """
+        is_invalid = measurements.c.verdict == Verdict.INVALID.value
+        found = self._outcomes(key, is_invalid, limit=MOST_DISTURBED)
+        ran = (outcome for outcome in found if isinstance(outcome, Measurement))
+        return min(ran, key=lambda each: each.latency.relative_width, default=None)
+
+    def _outcomes(self, key: Key, wanted: ColumnElement[bool], *, limit: int) -> Iterator[Outcome]:
+        """The newest outcomes under a key, by when they were measured."""
+        contents = [PARTS[part].c.content.label(f"{part}_content") for part in IDENTITIES]
+        query = select(measurements, *contents)
+        for part in IDENTITIES:
+            query = query.join(PARTS[part], measurements.c[part] == PARTS[part].c.digest)
         query = (
-            select(
-                measurements,
-                runtimes.c.content.label("runtime_content"),
-                devices.c.content.label("device_content"),
-                protocols.c.content.label("protocol_content"),
-            )
-            .join(runtimes, measurements.c.runtime == runtimes.c.digest)
-            .join(devices, measurements.c.device == devices.c.digest)
-            .join(protocols, measurements.c.protocol == protocols.c.digest)
-            .where(*(measurements.c[part] == getattr(key, part) for part in PARTS))
-            .where(measurements.c.verdict != Verdict.INVALID.value)
-            .order_by(measurements.c.id.desc())
-            .limit(1)
+            query.where(*(measurements.c[part] == getattr(key, part) for part in PARTS), wanted)
+            .order_by(measurements.c.started_at.desc(), measurements.c.id.desc())
+            .limit(limit)
         )
-        row = transact(self.engine, lambda connection: connection.execute(query).one_or_none())
-        if row is None:
-            return None
-        columns = dict(row._mapping)
-        return outcome_of(columns, {part: columns[f"{part}_content"] for part in list(PARTS)[1:]})
+        for row in fetch(self.engine, query):
+            yield outcome_of(dict(row), {part: row[f"{part}_content"] for part in IDENTITIES})
 
     def explain_miss(self, key: Key) -> str:
         """Why ``find(key)`` gives nothing: which parts of the key differ from the nearest row, and how."""

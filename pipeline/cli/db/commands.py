@@ -27,7 +27,7 @@ def show_info(db: Db = None, json_output: Json = False) -> None:
 
     from latency_db.store import info, open_store
 
-    with open_store(db) as store:
+    with open_store(db, must_exist=True) as store:
         found = info(store)
     if json_output:
         print_json(asdict(found))
@@ -38,8 +38,8 @@ def show_info(db: Db = None, json_output: Json = False) -> None:
     for target, verdicts in found.outcomes.items():
         counts = ", ".join(f"{number} {verdict}" for verdict, number in verdicts.items())
         typer.echo(f"  {target}{' (emulated)' if target in found.emulated else ''}: {counts}")
-    for table in found.evidence:
-        for line in _evidence_lines(table):
+    for table in found.published:
+        for line in _published_lines(table):
             typer.echo(f"  {line}")
     for name in found.backups:
         typer.echo(f"  copy made before a migration: {name}")
@@ -69,8 +69,8 @@ def merge(
         print_json(asdict(merged))
     else:
         typer.echo(f"{merged.added} of {merged.rows} outcomes were new")
-        if merged.evidence_rows:
-            typer.echo(f"{merged.evidence_added} of {merged.evidence_rows} published latencies were new")
+        if merged.published_rows:
+            typer.echo(f"{merged.published_added} of {merged.published_rows} published latencies were new")
         if merged.damaged:
             typer.echo(f"{merged.damaged} damaged rows were left out; see lathe db check --db {other}")
     if merged.damaged:
@@ -89,7 +89,7 @@ def check(db: Db = None, json_output: Json = False) -> None:
     from latency_db.errors import StoreError
     from latency_db.store import check, open_store
 
-    with open_store(db) as store:
+    with open_store(db, must_exist=True) as store:
         found = check(store)
     if json_output:
         print_json(asdict(found))
@@ -118,7 +118,7 @@ def gc(
 
     from latency_db.store import clear, open_store
 
-    with open_store(db) as store:
+    with open_store(db, must_exist=True) as store:
         cleared = clear(store, rehearse=rehearse)
     if json_output:
         print_json({**asdict(cleared), "dry_run": rehearse})
@@ -128,10 +128,10 @@ def gc(
     typer.echo(f"{verb}: {copies}, {cleared.parts} unused parts of keys")
 
 
-def _evidence_lines(table: PublishedTable) -> Iterator[str]:
+def _published_lines(table: PublishedTable) -> Iterator[str]:
     stored = sum(table.devices.values())
     cut = "" if stored == table.cells else f" of {table.cells}: import its file again"
-    yield f"evidence {table.name}: {stored} published latencies{cut}"
+    yield f"published table {table.name}: {stored} published latencies{cut}"
     for device, number in table.devices.items():
         said = [finding["detail"] for finding in table.findings if finding["device"] == device]
         yield f"  {device}: {'; '.join([str(number), *said])}"

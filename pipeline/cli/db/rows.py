@@ -32,11 +32,11 @@ Verdict = Annotated[
 Since = Annotated[
     str | None, typer.Option("--since", metavar="TIME", help="Only from then on, e.g. 2026-01-31 (UTC).")
 ]
-Published = Annotated[
-    bool, typer.Option("--evidence", help="Published latencies in place of measurements and failures.")
+PublishedOnly = Annotated[
+    bool, typer.Option("--published", help="Published latencies in place of measurements and failures.")
 ]
 Device = Annotated[
-    str | None, typer.Option("--device", metavar="NAME", help="With --evidence: only this device.")
+    str | None, typer.Option("--device", metavar="NAME", help="With --published: only this device.")
 ]
 
 
@@ -46,7 +46,7 @@ def query(
     workload: Workload = None,
     verdict: Verdict = None,
     since: Since = None,
-    evidence: Published = False,
+    published: PublishedOnly = False,
     device: Device = None,
     limit: Annotated[int, typer.Option("--limit", min=1, metavar="N", help="At most so many rows.")] = 1000,
     db: Db = None,
@@ -54,15 +54,15 @@ def query(
 ) -> None:
     """List measurements and failures in the order they were stored; emulated devices are marked.
 
-    With --evidence list the latencies of published tables, which are no measurements of this database.
+    With --published list the latencies of published tables, which are no measurements of this database.
     """
-    from latency_db.store import evidence_rows, open_store, records
+    from latency_db.store import open_store, published_rows, records
 
     wanted = _filter(target, workload, verdict, since)
-    _require_options_that_fit(evidence, device, target, verdict, since)
-    with open_store(db) as store:
-        if evidence:
-            found = evidence_rows(store, device=device, workload=workload)
+    _require_options_that_fit(published, device, target, verdict, since)
+    with open_store(db, must_exist=True) as store:
+        if published:
+            found = published_rows(store, device=device, workload=workload)
             rows = list(islice((row for batch in found for row in batch), limit + 1))
         else:
             listed = (_row_json(record) for batch in records(store, wanted) for record in batch)
@@ -70,14 +70,14 @@ def query(
     cut = len(rows) > limit
     rows = rows[:limit]
     if json_output:
-        print_json({"evidence" if evidence else "rows": rows, "more": cut})
+        print_json({"published" if published else "rows": rows, "more": cut})
         return
     for row in rows:
-        typer.echo(_evidence_text(row) if evidence else _row_text(row))
+        typer.echo(_published_text(row) if published else _row_text(row))
     if cut:
         sys.stderr.write(f"there are more than these {limit}; see --limit\n")
     if not rows:
-        sys.stderr.write(f"no {'published latency' if evidence else 'stored outcome'} is like that\n")
+        sys.stderr.write(f"no {'published latency' if published else 'stored outcome'} is like that\n")
 
 
 def export(
@@ -89,41 +89,41 @@ def export(
     workload: Workload = None,
     verdict: Verdict = None,
     since: Since = None,
-    evidence: Published = False,
+    published: PublishedOnly = False,
     device: Device = None,
     db: Db = None,
     json_output: Json = False,
 ) -> None:
     """Write measurements and failures, with their raw samples, to a file that import takes in again.
 
-    With --evidence write the latencies of published tables, for other tools; merge takes them elsewhere.
+    With --published write the latencies of published tables, for other tools; merge takes them elsewhere.
     """
     from pathlib import Path
 
-    from latency_db.store import export_evidence, export_file, open_store
+    from latency_db.store import export_file, export_published, open_store
 
     wanted = _filter(target, workload, verdict, since)
-    _require_options_that_fit(evidence, device, target, verdict, since)
-    with open_store(db) as store:
-        if evidence:
-            rows = export_evidence(store, Path(file), device=device, workload=workload)
+    _require_options_that_fit(published, device, target, verdict, since)
+    with open_store(db, must_exist=True) as store:
+        if published:
+            rows = export_published(store, Path(file), device=device, workload=workload)
         else:
             rows = export_file(store, Path(file), wanted)
     if json_output:
         print_json({"file": file, "rows": rows})
     else:
-        typer.echo(f"{rows} {'published latencies' if evidence else 'outcomes'} are in {file}")
+        typer.echo(f"{rows} {'published latencies' if published else 'outcomes'} are in {file}")
 
 
 def import_(
     file: Annotated[
-        str, typer.Argument(metavar="FILE", help="A file of lathe db export, or see --evidence.")
+        str, typer.Argument(metavar="FILE", help="A file of lathe db export, or see --published.")
     ],
     *,
-    evidence: Annotated[
+    published: Annotated[
         bool,
         typer.Option(
-            "--evidence", help="FILE is a published table: .csv, .csv.gz, .yaml or .npz; see the docs."
+            "--published", help="FILE is a published table: .csv, .csv.gz, .yaml or .npz; see the docs."
         ),
     ] = False,
     device: Annotated[
@@ -141,22 +141,22 @@ def import_(
     db: Db = None,
     json_output: Json = False,
 ) -> None:
-    """Add the measurements of an exported file, or a published table as evidence.
+    """Add the measurements of an exported file, or a published table.
 
-    Evidence is screened first, and what that finds is shown; it never passes for a measurement. A file of
-    measurements with anything wrong in it adds nothing. Importing again adds nothing, and goes on with an
-    import of evidence that was ended.
+    A published table is screened first, and what that finds is shown; its latencies never pass for
+    measurements. A file of measurements with anything wrong in it adds nothing. Importing again adds nothing,
+    and goes on with an import of a published table that was ended.
     """
     from dataclasses import asdict
     from pathlib import Path
 
     from latency_db.store import import_file, open_store
 
-    if not evidence and (device or unit or name):
-        raise typer.BadParameter("--device, --unit and --name are of --evidence")
+    if not published and (device or unit or name):
+        raise typer.BadParameter("--device, --unit and --name are of --published")
     with open_store(db) as store:
-        if evidence:
-            _import_evidence(store, Path(file), device, unit, name, json_output=json_output)
+        if published:
+            _import_published(store, Path(file), device, unit, name, json_output=json_output)
             return
         done = import_file(store, Path(file))
     if json_output:
@@ -165,7 +165,7 @@ def import_(
         typer.echo(f"{done.added} of {done.rows} outcomes were new")
 
 
-def _import_evidence(
+def _import_published(
     store: Store, file: Path, device: str | None, unit: str | None, name: str | None, *, json_output: bool
 ) -> None:
     from dataclasses import asdict
@@ -191,11 +191,11 @@ def _import_evidence(
     typer.echo(f"{table.added} of {table.cells} published latencies were new ({table.source})")
 
 
-def _require_options_that_fit(evidence: bool, device: str | None, *of_measurements: str | None) -> None:
-    if evidence and any(of_measurements):
-        raise typer.BadParameter("--target, --verdict and --since are of measurements, not of --evidence")
-    if device is not None and not evidence:
-        raise typer.BadParameter("--device is of --evidence")
+def _require_options_that_fit(published: bool, device: str | None, *of_measurements: str | None) -> None:
+    if published and any(of_measurements):
+        raise typer.BadParameter("--target, --verdict and --since are of measurements, not of --published")
+    if device is not None and not published:
+        raise typer.BadParameter("--device is of --published")
 
 
 def _filter(target: str | None, workload: str | None, verdict: str | None, since: str | None) -> Filter:
@@ -247,7 +247,7 @@ def _row_text(row: dict[str, Any]) -> str:
     return f"{row['started_at'][:19]}  {target}  {time}  {verdict}  {row['workload']}"
 
 
-def _evidence_text(row: dict[str, Any]) -> str:
+def _published_text(row: dict[str, Any]) -> str:
     value = row["latency_ns"]
     time = "-" if value is None else f"{value / 1e6:.4f} ms"
     flag = f"  {row['flag']}" if row["flag"] else ""

@@ -255,7 +255,7 @@ def _loaded(
     """The table of one target from the database."""
     from pipeline.tables.building import load
 
-    with bench_options.opened() as bench:
+    with bench_options.opened(must_exist=True) as bench:
         found = space_options.find()
         yield bench, found, load(found, parsed([target])[0], bench)
 

@@ -66,13 +66,13 @@ class BenchOptions:
     db: Db = None
 
     @contextmanager
-    def opened(self) -> Iterator[Bench]:
-        """The bench, while its database is open."""
+    def opened(self, *, must_exist: bool = False) -> Iterator[Bench]:
+        """The bench, while its database is open; with ``must_exist`` no database is made."""
         from devices.measurement import MeasuringProtocol
         from latency_db.store import open_store
         from pipeline.tables.request import Bench
 
-        with open_store(self.db) as store:
+        with open_store(self.db, must_exist=must_exist) as store:
             yield Bench(store, MeasuringProtocol(launches=self.launches), reporter())
 
 
@@ -147,7 +147,7 @@ def _stored_table(
     from pipeline.tables.documents import Content
 
     space = space_options.find()
-    with bench_options.opened() as bench:
+    with bench_options.opened(must_exist=True) as bench:
         model = load(space, parsed([target])[0], bench).model
     return Content(model, space.description, block_texts(space))
 

@@ -9,7 +9,7 @@ import pytest
 
 from latency_db.errors import StoreError
 from latency_db.published.importers import import_table
-from latency_db.store.published import evidence_rows
+from latency_db.store.published import published_rows
 from latency_db.store.store import Store, open_store
 
 CSV = """block,in_h,stride,count,mean_ms,var
@@ -30,9 +30,9 @@ def table(path: Path, content: str = CSV) -> Path:
 
 
 def cells(store: Store) -> list[tuple[object, ...]]:
-    """All evidence: row, device, workload, latency, count, variance, flag."""
+    """All published latencies: row, device, workload, latency, count, variance, flag."""
     names = ("row", "device", "workload", "latency_ns", "count", "variance_ns2", "flag")
-    return [tuple(row[name] for name in names) for batch in evidence_rows(store) for row in batch]
+    return [tuple(row[name] for name in names) for batch in published_rows(store) for row in batch]
 
 
 def refusal(path: Path, **options: str) -> StoreError:

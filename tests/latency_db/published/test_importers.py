@@ -19,7 +19,7 @@ from tests.places import SHARED
 
 
 @pytest.mark.parametrize("name", ["table.csv", "table.csv.gz"])
-def test_csv_becomes_evidence_and_never_a_measurement(store: Store, tmp_path: Path, name: str) -> None:
+def test_csv_is_published_latencies_and_never_a_measurement(store: Store, tmp_path: Path, name: str) -> None:
     imported = import_table(store, table(tmp_path / name), device="Pixel 1")
     assert (imported.cells, imported.added) == (4, 4)
     assert [finding.code for finding in imported.findings] == ["missing", "impossible"]

@@ -26,17 +26,19 @@ def test_info_counts_outcomes_by_target_and_verdict_and_marks_emulated_devices(s
     }
     assert found.emulated == ("board/litert:fp32@1",)
     assert found.parts == {"workload": 3, "runtime": 1, "device": 2, "protocol": 1}
-    assert found.evidence == ()
+    assert found.published == ()
     assert found.size_bytes is not None and found.size_bytes > 0
 
 
-def test_info_counts_evidence_by_device_and_shows_what_screening_found(store: Store, tmp_path: Path) -> None:
+def test_info_counts_published_latencies_by_device_and_shows_what_screening_found(
+    store: Store, tmp_path: Path
+) -> None:
     two, one = tmp_path / "two.csv", tmp_path / "one.csv"
     two.write_text("block,device,latency_ms\na,phone,1.5\na,board,-1\nb,phone,2.5\n")
     one.write_text("device,mean_us\nx,70\n")
     for path in (two, one):
         import_table(store, path, name="a table")
-    first, second = sorted(info(store).evidence, key=lambda table: -table.cells)
+    first, second = sorted(info(store).published, key=lambda table: -table.cells)
     assert (first.name, first.cells, first.devices) == ("a table", 3, {"board": 1, "phone": 2})
     assert [(each["device"], each["code"], each["count"]) for each in first.findings] == [
         ("board", "impossible", 1)

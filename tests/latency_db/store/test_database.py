@@ -153,10 +153,10 @@ def test_store_explains_when_a_column_is_lost(tmp_path: Path) -> None:
 def test_open_store_refuses_when_a_table_is_lost(tmp_path: Path) -> None:
     path = filled(tmp_path / "latency.db")
     with sqlite3.connect(path) as connection:
-        connection.execute("DROP TABLE evidence")
+        connection.execute("DROP TABLE published_latencies")
     error = refusal(path)
     assert "lacks tables" in error.what
-    assert "evidence" in error.why
+    assert "published_latencies" in error.why
 
 
 @pytest.mark.parametrize("folder", ["a file/under", "/proc/lathe"])

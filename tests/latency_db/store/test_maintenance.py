@@ -15,12 +15,12 @@ from latency_db.errors import StoreError
 from latency_db.store.maintenance import Merged, check, clear, merge
 from latency_db.store.opening import backups_of
 from latency_db.store.published import (
-    Evidence,
     Page,
-    Source,
-    add_evidence,
-    evidence_rows,
-    put_evidence,
+    PublishedLatency,
+    PublishedSource,
+    add_published,
+    published_rows,
+    put_published,
     sources,
 )
 from latency_db.store.store import Store, open_store
@@ -45,7 +45,7 @@ def fill(store: Store, first: int, last: int) -> None:
 
 
 def add_table(store: Store, name: str = "table") -> None:
-    cells: list[Evidence] = [
+    cells: list[PublishedLatency] = [
         {"row": 0, "workload": "conv", "latency_ns": 4e6, "count": 949, "variance_ns2": 1.0, "flag": ""},
         {
             "row": 1,
@@ -56,12 +56,12 @@ def add_table(store: Store, name: str = "table") -> None:
             "flag": "impossible",
         },
     ]
-    source = Source(name, value_digest(name), "csv", "ms", 4, ())
-    assert add_evidence(store, source, [[Page("pixel", cells)], [Page("board", cells)]]) == 4
+    source = PublishedSource(name, value_digest(name), "csv", "ms", 4, ())
+    assert add_published(store, source, [[Page("pixel", cells)], [Page("board", cells)]]) == 4
 
 
-def evidence_of(store: Store) -> list[dict[str, object]]:
-    return [row for batch in evidence_rows(store) for row in batch]
+def published_of(store: Store) -> list[dict[str, object]]:
+    return [row for batch in published_rows(store) for row in batch]
 
 
 def test_merge_joins_without_loss_or_duplicates_and_can_be_repeated(new_location: Callable[[], str]) -> None:
@@ -82,26 +82,26 @@ def test_merge_joins_without_loss_or_duplicates_and_can_be_repeated(new_location
         assert check(store).problems == ()
 
 
-def test_merge_carries_evidence_with_its_sources_and_completes_what_was_cut(
+def test_merge_carries_published_latencies_with_its_sources_and_completes_what_was_cut(
     new_location: Callable[[], str],
 ) -> None:
     here, there = new_location(), new_location()
     with open_store(there) as store:
         add_table(store)
         add_table(store, "another table")
-        published, told = evidence_of(store), sources(store)
+        published, told = published_of(store), sources(store)
     with open_store(here) as store:
-        put_evidence(store, told[0], [[Page("pixel", [cell_of(published[0])])]])
+        put_published(store, told[0], [[Page("pixel", [cell_of(published[0])])]])
         assert any("1 of 4 rows are there" in problem for problem in check(store).problems)
         assert merge(store, there) == Merged(0, 0, 8, 7, 0)
-        assert evidence_of(store) == published
+        assert published_of(store) == published
         assert sources(store) == told
         assert check(store).problems == ()
         assert store.count() == 0
 
 
-def cell_of(row: dict[str, Any]) -> Evidence:
-    return Evidence(**{name: row[name] for name in Evidence.__annotations__})  # type: ignore[typeddict-item]
+def cell_of(row: dict[str, Any]) -> PublishedLatency:
+    return PublishedLatency(**{name: row[name] for name in PublishedLatency.__annotations__})  # type: ignore[typeddict-item]
 
 
 def test_merge_takes_an_older_file_and_leaves_it_as_it_is(location: str, tmp_path: Path) -> None:
@@ -179,8 +179,8 @@ def test_check_is_content_with_a_sound_database(store: Store) -> None:
         ("DELETE FROM runtimes", "refers to nothing in runtimes"),
         ("DROP TRIGGER measurements_keep_on_DELETE", "measurements_keep_on_DELETE, which keeps rows"),
         (
-            "INSERT INTO evidence_sources VALUES ('s', 'cut', '{\"cells\": 5}', 'now')",
-            "evidence cut: 0 of 5 rows are there",
+            "INSERT INTO published_sources VALUES ('s', 'cut', '{\"cells\": 5}', 'now')",
+            "published table cut: 0 of 5 rows are there",
         ),
     ],
 )
@@ -228,14 +228,14 @@ def test_clear_keeps_copies_that_hold_more_than_the_database(tmp_path: Path) -> 
     assert len(backups_of(path)) == 1
 
 
-def test_clear_keeps_copies_that_hold_more_evidence_than_the_database(tmp_path: Path) -> None:
+def test_clear_keeps_copies_that_hold_more_published_latencies_than_the_database(tmp_path: Path) -> None:
     path, backup = tmp_path / "latency.db", tmp_path / "latency.db.schema-2.20260101T000000.backup"
     with open_store(str(backup)) as store:
         add_table(store)
     with open_store(str(path)) as store:
         with pytest.raises(StoreError, match="may be needed") as caught:
             clear(store)
-        assert "4 rows more of evidence" in caught.value.why
+        assert "4 rows more of published_latencies" in caught.value.why
         assert backup.exists()
         merge(store, str(backup))
         assert backup.name in clear(store).backups

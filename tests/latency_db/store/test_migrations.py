@@ -26,7 +26,7 @@ from latency_db.store import schema
 from latency_db.store.keys import Key
 from latency_db.store.maintenance import check
 from latency_db.store.opening import backups_of, read_version
-from latency_db.store.published import evidence_rows
+from latency_db.store.published import published_rows
 from latency_db.store.rows import digest_of
 from latency_db.store.schema import SCHEMA_VERSION
 from latency_db.store.store import Store, open_store
@@ -42,8 +42,9 @@ from tests.latency_db.measurement_samples import (
 from tests.latency_db.postgresql_server import PostgresqlServer
 
 DATA = Path(__file__).with_name("data")
-ROWS = {1: 6, 2: 7}
-EVIDENCE = {
+ROWS = {1: 6, 2: 7, 3: 7}
+KEPT = {1: (), 2: ("measurements", "evidence"), 3: ("measurements", "evidence", "evidence_series")}
+PUBLISHED = {
     ("blocks.csv", "Pixel 1", 0, "block=Conv in_h=224", 4.5e6, 949, 0.25e12, ""),
     ("blocks.csv", "Pixel 1", 1, "block=Logits in_h=7", 0.5e6, 949, 0.01e12, ""),
     ("blocks.csv", "Pixel 1", 2, "block=broken in_h=7", None, None, None, "impossible"),
@@ -105,12 +106,12 @@ def assert_holds_what_it_held(store: Store, schema_before: int) -> None:
     assert store.find(old_key(store, 3)) is None
     assert "never validly" in store.explain_miss(old_key(store, 3))
     assert store.find(old_key(store, 4)) == failure()
-    if schema_before == 2:
+    if schema_before >= 2:
         assert store.find(old_key(store, 7)) == measurement(6000)
     columns = ("source", "device", "row", "workload", "latency_ns", "count", "variance_ns2", "flag")
-    found = [tuple(row[name] for name in columns) for batch in evidence_rows(store) for row in batch]
+    found = [tuple(row[name] for name in columns) for batch in published_rows(store) for row in batch]
     assert len(found) == len(set(found))
-    assert set(found) == (EVIDENCE if schema_before == 2 else set())
+    assert set(found) == (PUBLISHED if schema_before >= 2 else set())
 
 
 def assert_rows_carry_their_digests(store: Store, schema_before: int) -> None:
@@ -218,18 +219,20 @@ def test_a_migrated_file_keeps_its_rows_and_its_constraints(
 @pytest.mark.parametrize(
     "statement",
     [
-        "DELETE FROM evidence",
-        "UPDATE evidence SET latency_ns = 1",
-        "REPLACE INTO evidence SELECT * FROM evidence",
-        "UPDATE evidence_series SET device = 'x'",
-        "DELETE FROM evidence_series",
-        "INSERT INTO evidence VALUES (1, 9, 'w', -1, NULL, NULL, '')",
-        "INSERT INTO evidence VALUES (1, 9, 'w', NULL, NULL, NULL, '')",
-        "INSERT INTO evidence VALUES (1, 9, 'w', 1, NULL, NULL, 'fine')",
-        "INSERT INTO evidence VALUES (99, 9, 'w', 1, NULL, NULL, '')",
+        "DELETE FROM published_latencies",
+        "UPDATE published_latencies SET latency_ns = 1",
+        "REPLACE INTO published_latencies SELECT * FROM published_latencies",
+        "UPDATE published_series SET device = 'x'",
+        "DELETE FROM published_series",
+        "INSERT INTO published_latencies VALUES (1, 9, 'w', -1, NULL, NULL, '')",
+        "INSERT INTO published_latencies VALUES (1, 9, 'w', NULL, NULL, NULL, '')",
+        "INSERT INTO published_latencies VALUES (1, 9, 'w', 1, NULL, NULL, 'fine')",
+        "INSERT INTO published_latencies VALUES (99, 9, 'w', 1, NULL, NULL, '')",
     ],
 )
-def test_a_migrated_file_keeps_its_evidence_and_its_constraints(tmp_path: Path, statement: str) -> None:
+def test_a_migrated_file_keeps_its_published_latencies_and_its_constraints(
+    tmp_path: Path, statement: str
+) -> None:
     with open_store(str(shutil.copy(original(2), tmp_path / "latency.db"))) as store:
         with pytest.raises(IntegrityError), store.engine.begin() as connection:
             connection.execute(text(statement))
@@ -283,11 +286,11 @@ def _open_and_die(path: str, number: int) -> None:
 
 def test_a_migration_that_is_refused_leaves_the_file_as_it_was(old: Path, schema_before: int) -> None:
     with closing(sqlite3.connect(old)) as connection:
-        connection.execute("CREATE TABLE evidence_series (something TEXT)")
+        connection.execute("CREATE TABLE published_series (something TEXT)")
     before = content(old)
     with pytest.raises(StoreError) as caught:
         open_store(str(old))
-    assert "evidence_series already exists" in caught.value.why
+    assert "published_series already exists" in caught.value.why
     assert version(old) == schema_before
     assert content(old) == before
 
@@ -390,7 +393,7 @@ def _fill(url: str, schema_before: int) -> None:
             rows = [dict(row._mapping) for row in source.execute(select(table))]
             target.execute(insert(table), rows)
         target.exec_driver_sql(f"SELECT setval('measurements_id_seq', {ROWS[schema_before]})")
-        for kept in ("measurements", "evidence") if schema_before == 2 else ():
+        for kept in KEPT[schema_before]:
             schema.keep_for_ever(target, kept)
     old.dispose()
     new.dispose()

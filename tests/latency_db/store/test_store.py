@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +10,17 @@ from hypothesis import given, settings
 from sqlalchemy import insert, select, text
 from sqlalchemy.exc import IntegrityError
 
-from devices.measurement.measurement import DeviceIdentity, Measurement, MeasurementFailure, Outcome, Verdict
+from devices.measurement.measurement import (
+    PASSING_CODES,
+    DeviceIdentity,
+    Measurement,
+    MeasurementFailure,
+    Outcome,
+    Verdict,
+)
 from latency_db.errors import StoreError
 from latency_db.store.keys import Key, Workload
-from latency_db.store.schema import evidence, evidence_series, evidence_sources
+from latency_db.store.schema import published_latencies, published_series, published_sources
 from latency_db.store.store import Store, open_store
 from tests.latency_db.measurement_samples import (
     DEVICE,
@@ -91,8 +98,9 @@ def test_find_returns_the_newest_outcome_when_a_failure_stands_beside_a_measurem
     add(store, block("a"), measurement())
     key = add(store, block("a"), failure())
     assert store.find(key) == failure()
-    add(store, block("a"), measurement())
-    assert store.find(key) == measurement()
+    later = replace(measurement(), started_at="2999-01-01T00:00:00+00:00")
+    add(store, block("a"), later)
+    assert store.find(key) == later
 
 
 def test_find_returns_a_measurement_of_another_machine_of_the_kind(store: Store) -> None:
@@ -160,7 +168,7 @@ def test_add_refuses_a_measurement_that_ran_on_another_runtime(store: Store) -> 
 )
 @pytest.mark.parametrize(
     ("table", "column"),
-    [("measurements", "target"), ("evidence", "workload"), ("evidence_series", "device")],
+    [("measurements", "target"), ("published_latencies", "workload"), ("published_series", "device")],
 )
 def test_rows_cannot_be_changed_or_removed_when_they_are_stored(
     store: Store, statement: str, table: str, column: str
@@ -174,15 +182,15 @@ def test_rows_cannot_be_changed_or_removed_when_they_are_stored(
     series = {"id": 1, "source": "s", "device": "d"}
     cell = {"series": 1, "row": 0, "workload": "w", "latency_ns": 1.0, "flag": ""}
     with store.engine.begin() as connection:
-        connection.execute(insert(evidence_sources), source)
-        connection.execute(insert(evidence_series), series)
-        connection.execute(insert(evidence), cell)
+        connection.execute(insert(published_sources), source)
+        connection.execute(insert(published_series), series)
+        connection.execute(insert(published_latencies), cell)
     with pytest.raises(IntegrityError, match="kept for ever"), store.engine.begin() as connection:
         connection.execute(text(statement.format(table=table, column=column)))
     assert store.find(key) == measurement()
     with store.engine.connect() as connection:
-        assert connection.execute(select(evidence_series)).one() == (1, "s", "d")
-        assert connection.execute(select(evidence.c.workload)).one() == ("w",)
+        assert connection.execute(select(published_series)).one() == (1, "s", "d")
+        assert connection.execute(select(published_latencies.c.workload)).one() == ("w",)
 
 
 def test_find_explains_when_a_row_is_damaged(tmp_path: Path) -> None:
@@ -287,3 +295,64 @@ def test_explain_miss_compares_with_the_nearest_row_when_there_are_several(store
 
 def test_failure_never_carries_a_time() -> None:
     assert not hasattr(MeasurementFailure("", "", failure().reason), "latency")
+
+
+def measured_on(day: int, latency_ns: int) -> Measurement:
+    return replace(measurement(latency_ns), started_at=f"2025-01-{day:02}T00:00:00+00:00")
+
+
+def test_find_gives_what_was_measured_last_not_what_was_stored_last(store: Store) -> None:
+    for day, latency_ns in ((2, 2000), (3, 3000), (1, 1000)):
+        key = add(store, block("a"), measured_on(day, latency_ns))
+    assert store.find(key) == measured_on(3, 3000)
+    add(store, block("a"), measured_on(3, 4000))
+    assert store.find(key) == measured_on(3, 4000)
+
+
+@pytest.mark.parametrize("code", PASSING_CODES)
+def test_a_failure_that_may_pass_hides_no_measurement_and_is_no_answer(store: Store, code: str) -> None:
+    key = add(store, block("a"), failure(code))
+    assert store.find(key) is None
+    add(store, block("a"), measurement(2000))
+    add(store, block("a"), failure(code))
+    assert store.find(key) == measurement(2000)
+
+
+def test_find_disturbed_gives_the_measurement_whose_launches_agree_best(store: Store) -> None:
+    def spread(step: int) -> Measurement:
+        invalid = measurement(1000, Verdict.INVALID)
+        launches = [
+            replace(each, samples_ns=(1000 + n * step,) * 20) for n, each in enumerate(invalid.launches)
+        ]
+        return replace(invalid, launches=tuple(launches))
+
+    key = add(store, block("a"), measurement(5))
+    assert store.find_disturbed(key) is None
+    for step in (300, 100, 200):
+        add(store, block("a"), spread(step))
+    assert store.find_disturbed(key) == spread(100)
+    assert store.find(key) == measurement(5)
+
+
+def test_a_store_that_must_exist_is_not_made(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "mistyped.db"
+    with pytest.raises(StoreError, match="there is no latency database at") as caught:
+        open_store(str(path), must_exist=True)
+    assert caught.value.why == "there is no such file"
+    assert not path.parent.exists()
+
+
+def test_a_store_that_must_exist_is_opened_where_it_does(location: str) -> None:
+    with open_store(location) as store:
+        key = add(store, block("a"), measurement())
+    with open_store(location, must_exist=True) as store:
+        assert store.find(key) == measurement()
+
+
+def test_a_database_without_tables_does_not_pass_for_one_that_exists(new_location: Callable[[], str]) -> None:
+    location = new_location()
+    if "://" not in location:
+        Path(location).touch()
+    with pytest.raises(StoreError, match="there is no latency database at") as caught:
+        open_store(location, must_exist=True)
+    assert caught.value.why == "it has no tables"

@@ -145,13 +145,13 @@ def test_export_import_and_merge_carry_everything_to_another_database(database: 
     assert sorted(digests[0]) == sorted(digests[1])
 
 
-def test_import_of_evidence_shows_the_screening_report(tmp_path: Path) -> None:
+def test_import_of_a_published_table_shows_the_screening_report(tmp_path: Path) -> None:
     (tmp_path / "table.csv").write_text("block,mean_ms\na,1.5\nb,-1\n")
-    ended = lathe("import", "--evidence", "table.csv", "--device", "Pixel 1")
+    ended = lathe("import", "--published", "table.csv", "--device", "Pixel 1")
     assert ended.exit_code == 0
     assert "Pixel 1: 1 of 2 are no time" in ended.stdout
     assert "2 of 2 published latencies were new (table.csv)" in ended.stdout
-    again = answer("import", "--evidence", "table.csv", "--device", "Pixel 1")
+    again = answer("import", "--published", "table.csv", "--device", "Pixel 1")
     assert again["added"] == 0
     assert [finding["code"] for finding in again["findings"]] == ["impossible"]
     assert answer("query")["rows"] == []
@@ -160,16 +160,16 @@ def test_import_of_evidence_shows_the_screening_report(tmp_path: Path) -> None:
 PUBLISHED = "block,device,mean_ms,count\na,phone,1.5,10\nb,phone,-1,\na,board,2.5,20\n"
 
 
-def test_info_counts_evidence_by_device_with_what_is_wrong_with_it(tmp_path: Path) -> None:
+def test_info_counts_published_latencies_by_device_with_what_is_wrong_with_it(tmp_path: Path) -> None:
     (tmp_path / "table.csv").write_text(PUBLISHED)
-    lathe("import", "--evidence", "table.csv", "--name", "a table")
+    lathe("import", "--published", "table.csv", "--name", "a table")
     lines = lathe("info").stdout.splitlines()
-    first = lines.index("  evidence a table: 3 published latencies")
+    first = lines.index("  published table a table: 3 published latencies")
     assert lines[first + 1 :] == [
         "    board: 1",
         "    phone: 2; 1 of 2 are no time (zero, negative or infinite), left out",
     ]
-    (found,) = answer("info")["evidence"]
+    (found,) = answer("info")["published"]
     assert (found["cells"], found["devices"]) == (3, {"board": 1, "phone": 2})
 
 
@@ -183,23 +183,23 @@ def test_info_counts_evidence_by_device_with_what_is_wrong_with_it(tmp_path: Pat
         (["--device", "another"], []),
     ],
 )
-def test_query_lists_evidence_only_when_it_is_asked_for(
+def test_query_lists_published_latencies_only_when_it_is_asked_for(
     database: Path, tmp_path: Path, options: list[str], rows: list[tuple[str, int]]
 ) -> None:
     fill(database)
     (tmp_path / "table.csv").write_text(PUBLISHED)
-    lathe("import", "--evidence", "table.csv")
-    found = answer("query", "--evidence", *options)
-    assert [(row["device"], row["row"]) for row in found["evidence"]] == rows
+    lathe("import", "--published", "table.csv")
+    found = answer("query", "--published", *options)
+    assert [(row["device"], row["row"]) for row in found["published"]] == rows
     assert found["more"] == ("--limit" in options)
     assert len(answer("query")["rows"]) == 3
-    assert lathe("query", "--evidence", *options).stdout.count("published in table.csv") == len(rows)
+    assert lathe("query", "--published", *options).stdout.count("published in table.csv") == len(rows)
 
 
-def test_listed_evidence_says_where_it_comes_from_and_what_is_wrong_with_it(tmp_path: Path) -> None:
+def test_listed_published_latencies_say_where_it_comes_from_and_what_is_wrong_with_it(tmp_path: Path) -> None:
     (tmp_path / "table.csv").write_text(PUBLISHED)
-    lathe("import", "--evidence", "table.csv")
-    assert lathe("query", "--evidence").stdout.splitlines() == [
+    lathe("import", "--published", "table.csv")
+    assert lathe("query", "--published").stdout.splitlines() == [
         "published in table.csv  board  2.5000 ms  block=a",
         "published in table.csv  phone  1.5000 ms  block=a",
         "published in table.csv  phone  -  impossible  block=b",
@@ -207,18 +207,18 @@ def test_listed_evidence_says_where_it_comes_from_and_what_is_wrong_with_it(tmp_
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".json", ".parquet"])
-def test_evidence_is_exported_for_other_tools_and_never_taken_for_measurements(
+def test_published_latencies_are_exported_for_other_tools_and_never_taken_for_measurements(
     tmp_path: Path, suffix: str
 ) -> None:
     (tmp_path / "table.csv").write_text(PUBLISHED)
-    lathe("import", "--evidence", "table.csv")
+    lathe("import", "--published", "table.csv")
     file = tmp_path / f"rows{suffix}"
-    assert answer("export", "--evidence", file, "--device", "phone") == {"file": str(file), "rows": 2}
-    assert "3 published latencies are in" in lathe("export", file, "--evidence").stdout
+    assert answer("export", "--published", file, "--device", "phone") == {"file": str(file), "rows": 2}
+    assert "3 published latencies are in" in lathe("export", file, "--published").stdout
     if suffix == ".json":
         rows = json.loads(file.read_text())
         assert rows == [
-            {name: row[name] for name in rows[0]} for row in answer("query", "--evidence")["evidence"]
+            {name: row[name] for name in rows[0]} for row in answer("query", "--published")["published"]
         ]
         assert (rows[1]["latency_ns"], rows[1]["count"], rows[2]["latency_ns"]) == (1.5e6, 10, None)
     ended = lathe("import", file)
@@ -226,9 +226,9 @@ def test_evidence_is_exported_for_other_tools_and_never_taken_for_measurements(
     assert "not an export of measurements" in ended.exception.what
 
 
-def test_merge_tells_how_much_evidence_was_new(database: Path, tmp_path: Path) -> None:
+def test_merge_tells_how_many_published_latencies_were_new(database: Path, tmp_path: Path) -> None:
     (tmp_path / "table.csv").write_text(PUBLISHED)
-    lathe("import", "--evidence", "table.csv")
+    lathe("import", "--published", "table.csv")
     ended = lathe("merge", database, "--db", tmp_path / "other.db")
     assert ended.stdout.splitlines() == [
         "0 of 0 outcomes were new",
@@ -240,17 +240,17 @@ def test_merge_tells_how_much_evidence_was_new(database: Path, tmp_path: Path) -
     "arguments",
     [
         ("query", "--device", "phone"),
-        ("query", "--evidence", "--target", TARGET),
-        ("query", "--evidence", "--since", "2026-01-01"),
+        ("query", "--published", "--target", TARGET),
+        ("query", "--published", "--since", "2026-01-01"),
         ("export", "rows.csv", "--device", "phone"),
-        ("export", "rows.csv", "--evidence", "--verdict", "valid"),
+        ("export", "rows.csv", "--published", "--verdict", "valid"),
     ],
 )
-def test_options_of_evidence_and_of_measurements_are_not_mixed(arguments: tuple[str, ...]) -> None:
+def test_options_of_published_latencies_and_of_measurements_are_not_mixed(arguments: tuple[str, ...]) -> None:
     assert lathe(*arguments).exit_code == 2
 
 
-def test_import_refuses_options_of_evidence_without_it() -> None:
+def test_import_refuses_options_of_published_latencies_without_it() -> None:
     assert lathe("import", "table.csv", "--device", "Pixel 1").exit_code == 2
 
 
