@@ -1,10 +1,14 @@
-"""Time and memory of exact selections at DNA's size, as JSON: ``python tools/bench/selection.py [SEEDS]``.
+"""Time and memory of exact selections at DNA's size, beside HiGHS, as JSON.
+
+python tools/bench/selection.py [SEEDS] [LIST_SEEDS]
 
 The spaces have 6^19 networks: DNA's six blocks with 6 to 1296 evaluated paths each, or its 19 layers with 6
 operations each. "realistic" costs follow the MACs and parameters of inverted residuals, with a spread of
 their own on each target, and losses fall with the parameters; "random" losses and costs are uniform and
 independent. All numbers are made up: what counts here is the work, not the networks.
-The same best selections are looked for by the integer programmes of HiGHS, which scipy brings.
+The same best selections are looked for by the integer programmes of HiGHS, which scipy brings; LIST_SEEDS of
+the realistic cases also for lists of the ``LISTED`` best, for which each selection found is excluded by a
+constraint more and the programme solved again. A ratio above 1 says that HiGHS takes longer.
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ EXPANSIONS = np.repeat([3, 6], 3)
 KERNELS = np.tile([3, 5, 7], 2)
 SHARES = (0.05, 0.4)
 COUNTS = (1, 10, 100)
+LISTED = (20, 50)
 
 
 def realistic_layer(generator: np.random.Generator, channels: int, size: int, targets: int) -> StageOptions:
@@ -81,8 +86,10 @@ def limits_at(stages: list[StageOptions], share: float, names: list[str]) -> dic
     return dict(zip(names, (low + share * (high - low)).tolist(), strict=True))
 
 
-def by_integer_programme(stages: list[StageOptions], limits: dict[str, float]) -> float:
-    """The smallest loss as HiGHS finds it, within its tolerances; infinite if it finds nothing."""
+def by_integer_programmes(
+    stages: list[StageOptions], limits: dict[str, float], count: int = 1
+) -> list[float]:
+    """The smallest losses as HiGHS finds them, within its tolerances; fewer if there are no more."""
     from scipy.optimize import LinearConstraint, milp
 
     one_each = np.repeat(np.eye(len(stages)), [len(stage.losses) for stage in stages], axis=1)
@@ -90,14 +97,50 @@ def by_integer_programme(stages: list[StageOptions], limits: dict[str, float]) -
         np.concatenate([stage.costs[name] for stage in stages]) / limit for name, limit in limits.items()
     ]
     losses = np.concatenate([stage.losses for stage in stages])
-    solved = milp(
-        losses,
-        constraints=[LinearConstraint(one_each, 1, 1), LinearConstraint(np.array(shares), -np.inf, 1)],
-        integrality=np.ones_like(losses),
-        bounds=(0, 1),
-        options={"mip_rel_gap": 0},
-    )
-    return solved.fun if solved.success else np.inf
+    constraints = [LinearConstraint(one_each, 1, 1), LinearConstraint(np.array(shares), -np.inf, 1)]
+    found: list[float] = []
+    while len(found) < count:
+        solved = milp(
+            losses,
+            constraints=constraints,
+            integrality=np.ones_like(losses),
+            bounds=(0, 1),
+            options={"mip_rel_gap": 0},
+        )
+        if not solved.success:
+            break
+        found.append(solved.fun)
+        # Any other selection takes at least one other option.
+        constraints.append(LinearConstraint(np.rint(solved.x), -np.inf, len(stages) - 1))
+    return found
+
+
+def side_by_side(form: str, targets: int, seeds: int, count: int) -> dict[str, object]:
+    """Seconds of this solver and of HiGHS for the same list of best selections, over seeds and limits."""
+    names = [f"target {target}" for target in range(targets)]
+    own, highs, largest = [], [], 0.0
+    for seed, share in itertools.product(range(seeds), SHARES):
+        stages = space(form, "realistic", targets, seed)
+        limits = limits_at(stages, share, names)
+        started = time.perf_counter()
+        best = select(stages, limits, count=count).best
+        own.append(time.perf_counter() - started)
+        started = time.perf_counter()
+        losses = by_integer_programmes(stages, limits, count)
+        highs.append(time.perf_counter() - started)
+        assert len(losses) == len(best)
+        largest = max([largest, *np.abs(np.subtract(losses, [each.loss for each in best]))])
+    return {
+        "form": form,
+        "limits": targets,
+        "count": count,
+        "cases": len(own),
+        "seconds_median": round(float(np.median(own)), 4),
+        "highs_seconds_median": round(float(np.median(highs)), 4),
+        "ratio_median": round(float(np.median(np.divide(highs, own))), 2),
+        "ratio_least": round(float(np.min(np.divide(highs, own))), 2),
+        "largest_difference": float(largest),
+    }
 
 
 def figures(form: str, kind: str, targets: int, with_sizes: bool, seeds: int) -> dict[str, object]:
@@ -121,7 +164,7 @@ def figures(form: str, kind: str, targets: int, with_sizes: bool, seeds: int) ->
         limits = limits_at(stages, share, names)
         best = select(stages, limits).best
         started = time.perf_counter()
-        loss = by_integer_programme(stages, limits)
+        loss = min(by_integer_programmes(stages, limits), default=np.inf)
         highs_seconds.append(time.perf_counter() - started)
         differences.append(abs(loss - best[0].loss) if best else 0.0 if loss == np.inf else np.inf)
     return {
@@ -170,13 +213,18 @@ def alone(call: str) -> dict[str, object]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def main(seeds: int = 10) -> None:
+def main(seeds: int = 10, list_seeds: int = 2) -> None:
     cases = [*itertools.product(("blocks", "layers"), ("realistic", "random"), (1, 2, 3), (False,))]
     cases += [(form, "realistic", 3, True) for form in ("blocks", "layers")]
     found = [alone(f"figures(*{case!r}, {seeds})") for case in cases]
     found += [alone(f"hopeless({targets})") for targets in (1, 2, 3)]
-    print(json.dumps(found, indent=2))
+    lists = [
+        alone(f"side_by_side({form!r}, {targets}, {seeds}, {count})")
+        for count, seeds in ((1, seeds), *((count, list_seeds) for count in LISTED))
+        for form, targets in itertools.product(("blocks", "layers"), (1, 2, 3))
+    ]
+    print(json.dumps({"spaces": found, "beside_highs": lists}, indent=2))
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 10)
+    main(*map(int, sys.argv[1:]))

@@ -1,0 +1,197 @@
+"""What was shipped: ``open_bundle`` reads a bundle, ``verify`` measures it again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+
+from devices.measurement import Interval
+from latency_db.estimate import Estimate
+from lathe.result import Result, Rows, reporter
+
+
+@dataclass(frozen=True)
+class BundleTarget:
+    """One artifact of a bundle, and what was seen of it when the bundle was written.
+
+    Attributes:
+        target: where it runs.
+        artifact: the model file.
+        infer: script that runs it.
+        budget: in words.
+        predicted: before the artifact existed, nanoseconds; ``None`` if nothing was.
+        measured: nanoseconds.
+        verdict: how far the measurement may be trusted.
+        accuracy: share of the test split.
+        kept: the upper end of the measured interval is within the budget.
+    """
+
+    target: str
+    artifact: Path
+    infer: Path
+    budget: str
+    predicted: Estimate | None
+    measured: Interval
+    verdict: str
+    accuracy: float
+    kept: bool
+
+
+@dataclass(frozen=True, repr=False)
+class Bundle(Result):
+    """A bundle of which every file is as it was written.
+
+    Attributes:
+        folder: where it is.
+        name: of the recipe.
+        digest: of everything in it.
+        labels: classes, in the order of the logits.
+        network: architecture of the student, in words.
+        teacher_accuracy, student_accuracy: share of the test split, in torch.
+        targets: its artifacts.
+    """
+
+    folder: Path
+    name: str
+    digest: str
+    labels: tuple[str, ...]
+    network: str
+    teacher_accuracy: float
+    student_accuracy: float
+    targets: tuple[BundleTarget, ...]
+
+    def _title(self) -> str:
+        return f"{self.name} in {self.folder}"
+
+    def _rows(self) -> Rows:
+        return [
+            (
+                each.target,
+                f"{each.measured} measured",
+                each.budget,
+                f"{each.accuracy:.2%}",
+                str(each.artifact),
+            )
+            for each in self.targets
+        ]
+
+
+@dataclass(frozen=True)
+class VerifiedTarget:
+    """One target verified again.
+
+    Attributes:
+        target: where.
+        latency: as measured now, nanoseconds.
+        accuracy: share of the test split, now.
+        holds: accuracy and budget are kept.
+        why: one sentence with the figures behind that.
+    """
+
+    target: str
+    latency: Interval
+    accuracy: float
+    holds: bool
+    why: str
+
+
+@dataclass(frozen=True, repr=False)
+class Verification(Result):
+    """An unchanged bundle, verified again on its targets.
+
+    Attributes:
+        folder: of the bundle.
+        holds: on every target.
+        targets: one for each of the bundle's.
+    """
+
+    folder: Path
+    holds: bool
+    targets: tuple[VerifiedTarget, ...]
+
+    def _title(self) -> str:
+        return f"{self.folder} {'holds' if self.holds else 'does not hold'}"
+
+    def _rows(self) -> Rows:
+        return [
+            (each.target, f"{each.latency} measured", f"{each.accuracy:.2%}", each.why)
+            for each in self.targets
+        ]
+
+
+def open_bundle(folder: str | PathLike[str]) -> Bundle:
+    """Check every byte of a bundle against its manifest, and read what it says.
+
+    Raises:
+        VerificationError: naming the file that is missing, changed, not listed, or outside the bundle.
+    """
+    from pipeline.bundle import read_bundle
+
+    where = Path(folder)
+    manifest = read_bundle(where)
+    return Bundle(
+        where,
+        manifest.name,
+        manifest.digest,
+        manifest.labels,
+        manifest.student.architecture,
+        manifest.teacher.accuracy,
+        manifest.student.accuracy,
+        tuple(
+            BundleTarget(
+                each.target,
+                where / each.artifact,
+                where / each.infer,
+                each.budget,
+                None
+                if (predicted := each.predicted) is None
+                else Estimate(predicted.low_ns, predicted.value_ns, predicted.high_ns, predicted.coverage),
+                Interval(
+                    each.measured.low_ns,
+                    each.measured.value_ns,
+                    each.measured.high_ns,
+                    each.measured.confidence,
+                ),
+                each.measured.verdict.value,
+                each.accuracy,
+                each.feasible,
+            )
+            for each in manifest.targets
+        ),
+        _document=manifest.model_dump(mode="json"),
+    )
+
+
+def verify(folder: str | PathLike[str], *, progress: bool = False) -> Verification:
+    """Repeat integrity, accuracy and latency of a bundle; nothing is written into it.
+
+    Args:
+        folder: of the bundle.
+        progress: show it on standard error.
+
+    Raises:
+        VerificationError: the bundle was changed. A promise that does not hold is no error: see ``holds``.
+        TargetError: a target cannot be reached, or its runtime is not installed.
+        MeasurementError: an artifact does not run on its target.
+    """
+    from pipeline.bundle import verify_bundle
+
+    where = Path(folder)
+    with reporter(progress).task(f"verifying {where}", "targets") as advance:
+        found = verify_bundle(where, advance)
+    return Verification(
+        where,
+        found.holds,
+        tuple(
+            VerifiedTarget(
+                each.verdict.target,
+                each.verdict.measurement.latency,
+                each.verdict.accuracy,
+                each.accuracy_holds and each.verdict.acceptable,
+                each.verdict.why,
+            )
+            for each in found.targets
+        ),
+        _document=found.to_json(),
+    )

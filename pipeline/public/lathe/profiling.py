@@ -1,0 +1,171 @@
+"""How fast model files are: ``profile`` and ``compare``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from devices.measurement import Interval, Ratio
+from lathe.result import Result, Rows, reporter
+
+if TYPE_CHECKING:
+    from devices.measurement import Outcome
+
+TIMEOUT_S = 600.0
+
+
+@dataclass(frozen=True, repr=False)
+class Profile(Result):
+    """The measured latency of one model on one target.
+
+    Attributes:
+        model: path of the file, as it was given.
+        target: where it ran.
+        latency: headline with its interval over fresh processes, nanoseconds; ``None`` if it did not run.
+        verdict: how far the measurement may be trusted: ``valid``, ``suspect``, ``invalid``; ``failed`` if
+            there is none.
+        reasons: for the verdict, in words.
+    """
+
+    model: str
+    target: str
+    latency: Interval | None
+    verdict: str
+    reasons: tuple[str, ...]
+
+    def _title(self) -> str:
+        return f"{self.model} on {self.target}"
+
+    def _rows(self) -> Rows:
+        latency = "not measured" if self.latency is None else f"{self.latency} measured"
+        return [("latency", latency), ("verdict", self.verdict), *(("", each) for each in self.reasons)]
+
+
+@dataclass(frozen=True, repr=False)
+class Comparison(Result):
+    """Two models that ran in the same launches.
+
+    Attributes:
+        models: paths of the files, as they were given.
+        target: where they ran.
+        latencies: of each, nanoseconds; ``None`` for one that did not run.
+        ratio: the second's latency over the first's; ``None`` if one did not run.
+        finding: ``faster``, ``slower``, ``no difference`` or ``cannot tell``, said of the first.
+        obstacles: why nothing can be said; empty where something can.
+    """
+
+    models: tuple[str, str]
+    target: str
+    latencies: tuple[Interval | None, Interval | None]
+    ratio: Ratio | None
+    finding: str
+    obstacles: tuple[str, ...]
+
+    def _title(self) -> str:
+        return f"{self.models[0]} and {self.models[1]} on {self.target}: {self.finding}"
+
+    def _rows(self) -> Rows:
+        pairs = zip(self.models, self.latencies, strict=True)
+        rows = [(model, "did not run" if each is None else f"{each} measured") for model, each in pairs]
+        if self.ratio is not None:
+            rows.append(("second / first", str(self.ratio)))
+        return [*rows, *(("obstacle", each) for each in self.obstacles)]
+
+
+def profile(
+    model: str | PathLike[str],
+    target: str,
+    *,
+    launches: int | None = None,
+    timeout_s: float = TIMEOUT_S,
+    progress: bool = False,
+) -> Profile:
+    """Measure the latency of a model file on a target.
+
+    Args:
+        model: a file that the target's runtime loads, such as ``.onnx`` or ``.tflite``.
+        target: as ``host/onnxruntime:fp32@1``.
+        launches: fresh processes at least; as many as the protocol has by default.
+        timeout_s: seconds that the model may take in one launch.
+        progress: show it on standard error.
+
+    Raises:
+        MeasurementError: there is no such file, or no launch could be made.
+        TargetError: the target is unknown or cannot be reached, or its runtime is not installed.
+    """
+    from devices.measurement import MeasuringProtocol
+    from devices.measuring import Job, measure
+    from devices.result_file import Entry
+    from devices.target import Target
+    from pipeline.cli.profile.documents import entry_json
+
+    path, where, protocol = _file(model), Target.parse(target), MeasuringProtocol()
+    if launches is not None:
+        protocol = replace(protocol, launches=launches, max_launches=3 * launches)
+    with reporter(progress).task(f"timing on {where}", "launches") as advance:
+        found = measure([Job(str(path), path)], where, protocol, on_progress=advance, job_timeout_s=timeout_s)
+    (outcome,) = found.values()
+    verdict, reasons = _verdict(outcome)
+    document = entry_json(Entry((str(path),), outcome))
+    return Profile(str(path), str(where), _latency(outcome), verdict, reasons, _document=document)
+
+
+def compare(
+    first: str | PathLike[str],
+    second: str | PathLike[str],
+    target: str,
+    *,
+    launches: int | None = None,
+    timeout_s: float = TIMEOUT_S,
+    progress: bool = False,
+) -> Comparison:
+    """Measure two model files side by side on one target, with arguments and errors as ``profile``."""
+    import devices.measuring
+    from devices.measurement import MeasuringProtocol
+    from devices.measuring import LAUNCHES
+    from devices.result_file import Entry
+    from devices.target import Target
+    from pipeline.cli.profile.documents import entry_json
+
+    paths, where = (_file(first), _file(second)), Target.parse(target)
+    count = launches or LAUNCHES
+    protocol = replace(MeasuringProtocol(), launches=count, max_launches=3 * count)
+    with reporter(progress).task(f"comparing on {where}", "launches") as advance:
+        found = devices.measuring.compare(
+            *paths, where, protocol, on_progress=advance, job_timeout_s=timeout_s
+        )
+    models = str(paths[0]), str(paths[1])
+    return Comparison(
+        models,
+        str(where),
+        (_latency(found.first), _latency(found.second)),
+        found.ratio,
+        str(found.finding.value),
+        found.obstacles,
+        _document=entry_json(Entry(models, found)),
+    )
+
+
+def _file(model: str | PathLike[str]) -> Path:
+    from devices.errors import MeasurementError
+
+    path = Path(model)
+    if not path.is_file():
+        raise MeasurementError(f"there is no file {str(path)!r}", fix="check the name")
+    return path
+
+
+def _latency(outcome: Outcome) -> Interval | None:
+    from devices.measurement import Measurement
+
+    return outcome.latency if isinstance(outcome, Measurement) else None
+
+
+def _verdict(outcome: Outcome) -> tuple[str, tuple[str, ...]]:
+    from devices.measurement import Measurement
+
+    if isinstance(outcome, Measurement):
+        return outcome.verdict.value, tuple(reason.detail for reason in outcome.reasons)
+    return "failed", (outcome.reason.detail,)
