@@ -1,7 +1,7 @@
 """Lathe from Python: profile models, build and ask latency tables, search and run recipes, open bundles.
 
-What this package exports is public and documented in docs/python.md; every other module of Lathe is private
-and may change at any time. Importing it imports neither torch nor a runtime.
+What this package exports is public and documented in docs/reference/python.md; every other module of Lathe is
+private and may change at any time. Importing it imports neither torch nor a runtime.
 
     import lathe
 
@@ -12,18 +12,18 @@ from devices.errors import LatheError
 from devices.measurement import Interval, Ratio
 from latency_db.estimate import Estimate
 from lathe.bundles import Bundle, BundleTarget, Verification, VerifiedTarget, open_bundle, verify
-from lathe.profiling import Comparison, Profile, compare, profile
+from lathe.profiling import ModelComparison, Profile, compare, profile
 from lathe.recipes import Run, RunTarget, Search, run, search
-from lathe.tables import Prediction, Table, build_table, load_table, space
+from lathe.tables import NetworkPrediction, Table, build_table, load_table, space
 
 __all__ = [
     "Bundle",
     "BundleTarget",
-    "Comparison",
     "Estimate",
     "Interval",
     "LatheError",
-    "Prediction",
+    "ModelComparison",
+    "NetworkPrediction",
     "Profile",
     "Ratio",
     "Run",

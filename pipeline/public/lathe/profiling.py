@@ -24,8 +24,8 @@ class Profile(Result):
         model: path of the file, as it was given.
         target: where it ran.
         latency: headline with its interval over fresh processes, nanoseconds; ``None`` if it did not run.
-        verdict: how far the measurement may be trusted: ``valid``, ``suspect``, ``invalid``; ``failed`` if
-            there is none.
+        verdict: how far the measurement may be trusted: ``valid``, ``degraded`` or ``invalid``; ``failed``
+            where there is none.
         reasons: for the verdict, in words.
     """
 
@@ -44,7 +44,7 @@ class Profile(Result):
 
 
 @dataclass(frozen=True, repr=False)
-class Comparison(Result):
+class ModelComparison(Result):
     """Two models that ran in the same launches.
 
     Attributes:
@@ -52,7 +52,7 @@ class Comparison(Result):
         target: where they ran.
         latencies: of each, nanoseconds; ``None`` for one that did not run.
         ratio: the second's latency over the first's; ``None`` if one did not run.
-        finding: ``faster``, ``slower``, ``no difference`` or ``cannot tell``, said of the first.
+        finding: ``faster``, ``slower``, ``no-difference-shown`` or ``cannot-tell``, said of the first.
         obstacles: why nothing can be said; empty where something can.
     """
 
@@ -120,7 +120,7 @@ def compare(
     launches: int | None = None,
     timeout_s: float = TIMEOUT_S,
     progress: bool = False,
-) -> Comparison:
+) -> ModelComparison:
     """Measure two model files side by side on one target, with arguments and errors as ``profile``."""
     import devices.measuring
     from devices.measurement import MeasuringProtocol
@@ -137,7 +137,7 @@ def compare(
             *paths, where, protocol, on_progress=advance, job_timeout_s=timeout_s
         )
     models = str(paths[0]), str(paths[1])
-    return Comparison(
+    return ModelComparison(
         models,
         str(where),
         (_latency(found.first), _latency(found.second)),

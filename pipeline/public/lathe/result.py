@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import html
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +23,8 @@ class Result(ABC):
 
     def to_json(self) -> dict[str, Any]:
         """The document that the command of the same name prints with ``--json``."""
-        return copy.deepcopy(dict(self._document))
+        document: dict[str, Any] = json.loads(json.dumps(self._document))
+        return document
 
     @abstractmethod
     def _title(self) -> str:

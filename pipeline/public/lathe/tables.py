@@ -23,7 +23,7 @@ _SHOWN = 10
 
 
 @dataclass(frozen=True, repr=False)
-class Prediction(Result):
+class NetworkPrediction(Result):
     """What a table predicts of one network; nothing of it was measured.
 
     Attributes:
@@ -65,7 +65,7 @@ class Table(Result):
     coverage: float
     _model: NetworkModel = field(compare=False)
 
-    def predict(self, networks: Iterable[Network] | None = None) -> tuple[Prediction, ...]:
+    def predict(self, networks: Iterable[Network] | None = None) -> tuple[NetworkPrediction, ...]:
         """An estimate of each network.
 
         Args:
@@ -84,7 +84,7 @@ class Table(Result):
         found = predict(self.space, self._model, chosen)
         documents = predictions_json(self._model, found)["networks"]
         return tuple(
-            Prediction(
+            NetworkPrediction(
                 dict(each.architecture.choices),
                 self.target,
                 None if each.obstacles else each.estimate,
