@@ -18,9 +18,11 @@ from devices.measurement.measurement import (
 from devices.measurement.percentiles import pooled_ns
 from devices.measurement.protocol import MeasuringProtocol
 from devices.measurement.statistics import Interval, launch_interval, quantile
+from devices.measurement.verdict import SPREAD_DEGRADED
 
 __all__ = [
     "PASSING_CODES",
+    "SPREAD_DEGRADED",
     "Conditions",
     "DeviceIdentity",
     "Interval",

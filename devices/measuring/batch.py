@@ -17,10 +17,10 @@ from devices.measurement.measurement import Launch, Measurement, MeasurementFail
 from devices.measurement.protocol import MeasuringProtocol
 from devices.measurement.verdict import judge, mark, settled
 from devices.measuring.launch import Job, Launcher, Tally
-from devices.measuring.probing import identify, probe
+from devices.measuring.probing import adapted, identify, probe
 from devices.target import Target
 
-__all__ = ["Job", "measure", "probe"]
+__all__ = ["Job", "adapted", "measure", "probe"]
 
 JOB_TIMEOUT_S = 120.0
 

@@ -8,6 +8,7 @@ from devices.connections import Connection
 from devices.errors import MeasurementError
 from devices.inventory.devices import call_to, connected, find_device, runtime_of
 from devices.measurement.measurement import DeviceIdentity, RuntimeIdentity
+from devices.measurement.protocol import MeasuringProtocol
 from devices.runtimes.base import Identify
 from devices.target import Target
 
@@ -25,6 +26,15 @@ def probe(target: Target) -> tuple[RuntimeIdentity, DeviceIdentity]:
     runtime_of(target)
     with connected(target.device) as connection:
         return identify(target, connection)
+
+
+def adapted(protocol: MeasuringProtocol, target: Target) -> MeasuringProtocol:
+    """The protocol as far as the target's runtime can follow it: the one that its measurements are made by.
+
+    Raises:
+        TargetError: device or runtime unknown, precision or option unsupported.
+    """
+    return runtime_of(target).adapt(protocol)
 
 
 def identify(target: Target, connection: Connection) -> tuple[RuntimeIdentity, DeviceIdentity]:

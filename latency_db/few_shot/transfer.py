@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from latency_db.errors import EstimateError
 from latency_db.few_shot.predictor import DeviceBasis
 from latency_db.models.features import Floats
-from latency_db.models.fitting import conformal_factor, fit_relative
+from latency_db.models.fitting import jackknife_factor, fit_relative
 from latency_db.models.network_model import NetworkModel
 
 Indices = NDArray[np.int64]
@@ -133,7 +133,7 @@ class Transfer:
     ) -> tuple[float, float]:
         """The factor on either side of a network's estimate, and the coverage that it has.
 
-        It is conformal over the networks that were drawn, each left out of everything that is fitted. Chosen
+        It is that of a jackknife over the networks that were drawn: each is left out of every fit. Chosen
         ones say nothing of random networks.
 
         Args:
@@ -148,7 +148,7 @@ class Transfer:
             fit = self.fit(index[kept], measured_ns[kept], coverage)
             predicted_ns = self._counts[row - self._blocks] @ fit.costs_ns + fit.fixed_ns
             errors[position] = abs(math.log(measured_ns[~kept].item() / predicted_ns))
-        return conformal_factor(errors, coverage)
+        return jackknife_factor(errors, coverage)
 
     def _relative(self, index: Indices, measured_ns: Floats) -> Floats:
         return np.asarray((measured_ns / self._reference[index]) ** _POWER)

@@ -3,7 +3,7 @@
 from latency_db.models.accuracy import Accuracy, accuracy_of, spearman, straight_line
 from latency_db.models.calibration import is_random, order, spread
 from latency_db.models.features import network_properties
-from latency_db.models.fitting import conformal_factor
+from latency_db.models.fitting import jackknife_factor
 from latency_db.models.network_model import MIN_NETWORKS, NetworkModel
 
 __all__ = [
@@ -11,7 +11,7 @@ __all__ = [
     "Accuracy",
     "NetworkModel",
     "accuracy_of",
-    "conformal_factor",
+    "jackknife_factor",
     "is_random",
     "network_properties",
     "order",

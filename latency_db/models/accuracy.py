@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -75,10 +76,11 @@ def accuracy_of(
 
 def spearman(one: Sequence[float] | Floats, other: Sequence[float] | Floats) -> float:
     """Correlation of ranks, equal values sharing their mean rank; NaN where either is constant."""
-    mine, theirs = (_ranks(np.asarray(values, np.float64)) for values in (one, other))
-    if np.ptp(mine) == 0 or np.ptp(theirs) == 0:
-        return float("nan")
-    return float(np.corrcoef(mine, theirs)[0, 1])
+    from scipy.stats import spearmanr
+
+    if np.ptp(one) == 0 or np.ptp(other) == 0:
+        return math.nan
+    return float(spearmanr(one, other).statistic)
 
 
 def straight_line(features: Sequence[float], measured_ns: Sequence[float]) -> tuple[float, float]:
@@ -88,8 +90,3 @@ def straight_line(features: Sequence[float], measured_ns: Sequence[float]) -> tu
     slope, offset = np.linalg.lstsq(columns / measured[:, None], np.ones(len(measured)), rcond=None)[0]
     return float(slope), float(offset)
 
-
-def _ranks(values: Floats) -> Floats:
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ends = np.cumsum(counts)
-    return (ends - (counts - 1) / 2)[inverse]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from latency_db.tables.table import LatencyTable
+from latency_db.tables.table import BlockSizes, LatencyTable
 
 Floats = NDArray[np.float64]
 
@@ -18,10 +18,10 @@ PROPERTIES = 4
 
 
 def block_properties(table: LatencyTable, blocks: Sequence[str]) -> Floats:
-    """Shape (n_blocks, PROPERTIES); the latency is infinite where a block cannot run.
+    """Shape (n_blocks, PROPERTIES); the latency is infinite where a block has none.
 
     Raises:
-        EstimateError: a block was never measured.
+        EstimateError: the table does not know a block.
     """
     table.require(blocks)
     return np.array([_properties(table, block) for block in blocks], np.float64).reshape(-1, PROPERTIES)
@@ -31,7 +31,7 @@ def network_properties(table: LatencyTable, networks: Sequence[Sequence[str]]) -
     """Sums over each network's blocks, shape (n_networks, PROPERTIES).
 
     Raises:
-        EstimateError: a block was never measured.
+        EstimateError: the table does not know a block.
     """
     names = sorted(set(itertools.chain.from_iterable(networks)))
     positions = {name: position for position, name in enumerate(names)}
@@ -73,6 +73,5 @@ class Terms:
 
 
 def _properties(table: LatencyTable, block: str) -> tuple[float, ...]:
-    traits = table.traits.get(block)
-    sizes = (0.0, 0.0) if traits is None else (float(traits.boundary_bytes), float(traits.weight_bytes))
-    return (table.latency_ns(block), 1.0, *sizes)
+    sizes = table.sizes.get(block, BlockSizes())
+    return (table.latency_ns(block), 1.0, float(sizes.boundary_bytes), float(sizes.weight_bytes))

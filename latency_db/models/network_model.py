@@ -13,16 +13,17 @@ to whole networks that were measured, and states how far it was off on networks 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Container, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 
+from devices.measurement import SPREAD_DEGRADED, Interval
 from latency_db.errors import EstimateError
 from latency_db.estimate import Estimate
 from latency_db.models.features import Floats, Terms, block_properties, network_properties
-from latency_db.models.fitting import conformal_factor, fit_relative, left_out_scores
+from latency_db.models.fitting import fit_relative, jackknife_factor, left_out_predictions
 from latency_db.tables.table import LatencyTable
 
 MIN_NETWORKS = 6
@@ -30,7 +31,7 @@ MIN_NETWORKS = 6
 
 @dataclass(frozen=True)
 class NetworkModel:
-    """Predicts latencies of networks on the target of ``table``, at its pace, and only under its key.
+    """Predicts latencies of networks on the target of ``table``, at its canary, and only under its key.
 
     Attributes:
         scale: factor on the sum of the blocks' latencies, not negative.
@@ -38,7 +39,7 @@ class NetworkModel:
             network pays once), but never so far that a block of the table costs less than nothing.
         fixed_ns: cost of a network without blocks, not negative.
         upper_factor: an interval is ``value / upper_factor`` to ``value * upper_factor``.
-        coverage: share of networks that the interval claims to hold; at most n / (n + 1) for n networks.
+        coverage: share of networks that the interval claims to hold; at most n / (n + 1) for n scored ones.
         fitted_networks: number of measured networks behind the fit.
         boundary_ns_per_byte: for what crosses a block's boundaries; negative like ``per_block_ns``.
         weights_ns_per_byte: for a block's weights, not negative.
@@ -65,20 +66,23 @@ class NetworkModel:
         scored: Sequence[int] | None = None,
         canaries_ns: Sequence[float | None] | None = None,
         batches: Sequence[Hashable] | None = None,
+        disturbed: Mapping[int, Interval] | None = None,
     ) -> Self:
         """Fit on measured networks, each given by the identities of its blocks.
 
         The fit minimises relative errors, with Huber's weights against outliers; see ``features.Terms`` for
-        its terms. The interval is conformal over the residuals of networks that a fit had not seen (the
-        jackknife of Barber et al., "Predictive inference with the jackknife+", 2021): the
-        ceil((n + 1) * coverage)-th smallest of the n absolute log ratios of measured to predicted. Where n is
-        too small for ``coverage``, the largest is taken and the coverage that it has, n / (n + 1), is stated
-        instead. It holds for networks drawn like the ``scored`` ones; and, where these were measured in
-        several batches, for those of a further one, since each is left out with its whole batch (Lee, Barber
-        and Willett, "Distribution-free inference with hierarchical data", 2023).
+        its terms. The interval is that of a jackknife: each scored network is predicted by a fit without it,
+        and the interval is made of how far these predictions were off. Where networks were measured in
+        several batches, each is left out with its whole batch. A plain jackknife has no guarantee of coverage
+        for finite samples, as jackknife+ has (Barber et al., "Predictive inference with the jackknife+",
+        2021, section 1.2); what it covers in practice is measured, see docs/results.
+
+        Networks whose measurement was disturbed are left out where enough others remain. Elsewhere they weigh
+        less, by the inverse square of their intervals' widths, and count as off by the end of the interval
+        that is farther from the prediction.
 
         Args:
-            table: latencies and traits of the blocks.
+            table: latencies and sizes of the blocks.
             networks: identities of blocks, one sequence per network.
             measured_ns: their latencies.
             coverage: wanted for the intervals.
@@ -86,10 +90,11 @@ class NetworkModel:
                 random, where others were chosen for the fit. All of them, if None.
             canaries_ns: how fast the machine was when each network was measured (``Measurement.canary_ns``).
             batches: in which batch each was measured, as by ``Measurement.started_at``; all in one, if None.
+            disturbed: intervals of the networks, by index, whose measurements are invalid.
 
         Raises:
-            EstimateError: fewer than 6 networks, a network whose blocks were not measured or cannot run, or
-                a latency that is not positive.
+            EstimateError: fewer than 6 networks, a network whose blocks have no latency, or a latency that is
+                not positive.
             ValueError: the lengths differ, ``coverage`` is outside 0..1, or ``scored`` is empty.
         """
         if len(networks) != len(measured_ns):
@@ -100,39 +105,48 @@ class NetworkModel:
             raise ValueError("no network is scored")
         if len(networks) < MIN_NETWORKS:
             raise EstimateError(
-                f"a latency model needs at least {MIN_NETWORKS} measured networks, {len(networks)} are given",
+                f"a latency model needs at least {MIN_NETWORKS} measured networks, {len(networks)} are there",
                 fix="measure more networks of the space",
             )
-        measured = np.array(measured_ns, np.float64)
-        if canaries_ns is not None:
-            measured /= list(map(table.slowdown, canaries_ns))
         properties = network_properties(table, networks)
+        slowdowns = np.array([table.slowdown(each) for each in canaries_ns or [None] * len(networks)])
+        measured = np.array(measured_ns, np.float64) / slowdowns
         if not (np.isfinite(measured) & (measured > 0)).all() or not np.isfinite(properties).all():
             raise EstimateError(
                 "a latency model can only be fitted on networks that ran",
-                why="a latency is not positive, or a network holds a block that cannot run on the target",
+                why="a latency is not positive, or a network holds a block that has none on the target",
                 fix="leave out the networks that could not be measured",
             )
         terms = Terms.of(table).matrix
         features = np.column_stack([properties @ terms.T, np.ones(len(networks))])
-        *coefficients, fixed = fit_relative(features, measured).tolist()
-        scale, per_block, boundary, weights = (np.array(coefficients) @ terms).tolist()
-        among = range(len(networks)) if scored is None else scored
-        scores = left_out_scores(features, measured, among, batches or [None] * len(networks))
-        factor, reached = conformal_factor(scores, coverage)
+        among = list(range(len(networks)) if scored is None else scored)
+        intervals = {
+            index: (interval.low_ns / slowdowns[index], interval.high_ns / slowdowns[index])
+            for index, interval in (disturbed or {}).items()
+        }
+        kept = _kept(len(networks), features.shape[1], among, intervals)
+        weights = np.array([_weight(measured[index], intervals.get(index)) for index in kept])
+        *coefficients, fixed = fit_relative(features[kept], measured[kept], weights).tolist()
+        scale, per_block, boundary, weights_rate = (np.array(coefficients) @ terms).tolist()
+        wanted = [position for position, index in enumerate(kept) if index in set(among)]
+        groups = [(batches or [None] * len(networks))[index] for index in kept]
+        predicted = left_out_predictions(features[kept], measured[kept], wanted, groups, weights)
+        ends = [intervals.get(kept[each], (measured[kept[each]],)) for each in wanted]
+        scores = np.array([_score(value, its_ends) for value, its_ends in zip(predicted, ends, strict=True)])
+        factor, reached = jackknife_factor(scores, coverage)
         if math.isinf(factor):
             raise EstimateError(
                 "the latencies of these networks do not follow from those of their blocks",
                 why="a model of all other networks predicts that one of them takes no time",
                 fix="measure more networks of the space",
             )
-        return cls(table, scale, per_block, fixed, factor, reached, len(networks), boundary, weights)
+        return cls(table, scale, per_block, fixed, factor, reached, len(kept), boundary, weights_rate)
 
     def estimate(self, networks: Sequence[Sequence[str]]) -> list[Estimate]:
-        """One estimate per network, in order; infinite where a block cannot run on the target.
+        """One estimate per network, in order; infinite where a block has no latency on the target.
 
         Raises:
-            EstimateError: a block was never measured.
+            EstimateError: the table does not know a block.
         """
         properties = network_properties(self.table, networks)
         values = self._costs(properties) + self.fixed_ns
@@ -143,10 +157,10 @@ class NetworkModel:
         return Estimate(value_ns / self.upper_factor, value_ns, value_ns * self.upper_factor, self.coverage)
 
     def block_cost_ns(self, block: str) -> float:
-        """What a block adds to a network; infinite if it cannot run on the target.
+        """What a block adds to a network; infinite if it has no latency on the target.
 
         Raises:
-            EstimateError: the block was never measured.
+            EstimateError: the table does not know the block.
         """
         return max(0.0, float(self._costs(block_properties(self.table, [block]))[0]))
 
@@ -157,3 +171,26 @@ class NetworkModel:
         costs: Floats = np.full(len(properties), np.inf)
         costs[runs] = properties[runs] @ np.array(weights)
         return costs
+
+
+def _kept(count: int, features: int, scored: Sequence[int], disturbed: Container[int]) -> list[int]:
+    """The networks to fit on: those not disturbed where they are enough, with half of the scored ones."""
+    kept = [index for index in range(count) if index not in disturbed]
+    sound = [index for index in scored if index not in disturbed]
+    enough = len(kept) >= max(MIN_NETWORKS, 2 * features) and len(sound) >= max(len(scored) / 2, 1)
+    return kept if enough else list(range(count))
+
+
+def _weight(measured_ns: float, interval_ns: tuple[float, float] | None) -> float:
+    """Of a network in a fit: less than 1 where its interval is wider than that of any valid measurement."""
+    if interval_ns is None:
+        return 1.0
+    low_ns, high_ns = interval_ns
+    return float(min(1.0, SPREAD_DEGRADED * measured_ns / max(high_ns - low_ns, 1e-300)) ** 2)
+
+
+def _score(predicted_ns: float, measured_ns: Sequence[float]) -> float:
+    """Absolute log ratio of the farthest of several measured latencies to a predicted one."""
+    if predicted_ns <= 0:
+        return math.inf
+    return max(abs(math.log(max(each, 1e-300) / predicted_ns)) for each in measured_ns)

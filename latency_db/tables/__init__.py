@@ -1,15 +1,15 @@
 """The latency table of a target, and how its rows come from stored and new measurements."""
 
 from latency_db.tables.outcomes import BATCH, measured, stored
-from latency_db.tables.package import Manifest, measure_package, write_package
-from latency_db.tables.table import BlockTraits, LatencyTable, TableKey
+from latency_db.tables.package import WorkPackage, measure_package, write_package
+from latency_db.tables.table import BlockSizes, LatencyTable, TableKey
 
 __all__ = [
     "BATCH",
-    "BlockTraits",
+    "BlockSizes",
     "LatencyTable",
-    "Manifest",
     "TableKey",
+    "WorkPackage",
     "measure_package",
     "measured",
     "stored",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -21,16 +21,17 @@ from devices.measurement import (
 )
 from devices.target import Target
 from latency_db.store.keys import Key, Workload
+from latency_db.tables.quiet import wait_for_quiet, what_disturbs
 
 if TYPE_CHECKING:
-    from devices.measuring import Job
+    from devices.measuring import Job, OtherLoad
     from latency_db.store.store import Store
 
 BATCH = 64
 """Workloads per export call and per measured batch: what shares start-up costs, and what a kill can lose."""
 
 REPEATS = 2
-"""How often an invalid measurement is repeated at once, before it is returned as it is."""
+"""How often what was disturbed is measured again in the end, before it is returned as it is."""
 
 Exporter = Callable[[Sequence[Workload]], Mapping[str, Path | Reason]]
 """Workload identity -> artifact file, or the reason why the workload cannot be exported."""
@@ -43,6 +44,14 @@ class Measurer(Protocol):
 
     def probe(self, target: Target, /) -> tuple[RuntimeIdentity, DeviceIdentity]:
         """Which runtime on which device a measurement on ``target`` would use."""
+        ...
+
+    def adapted(self, protocol: MeasuringProtocol, target: Target, /) -> MeasuringProtocol:
+        """The protocol that measurements on ``target`` are made by, when this one is asked for."""
+        ...
+
+    def busy_with(self, device: str, /) -> OtherLoad:
+        """What else a device is doing right now."""
         ...
 
     def measure(
@@ -66,6 +75,7 @@ def measured(
     exporter: Exporter,
     protocol: MeasuringProtocol,
     on_progress: Callable[[int, int], None] | None = None,
+    on_state: Callable[[str], None] | None = None,
     measurer: Measurer | None = None,
     again: bool = False,
     deadline_s: float | None = None,
@@ -74,17 +84,22 @@ def measured(
 
     Only what is not stored is exported and measured. Each outcome is stored as soon as it is known (one that
     cannot be exported as a failure), so a killed call goes on where it ended, and a second call measures and
-    exports nothing. A measurement that is invalid is repeated ``REPEATS`` times; if it stays so, it is
-    returned, and the next call repeats it, as it does a failure that may pass.
+    exports nothing. Everything is looked up and stored under the protocol that the target's runtime follows.
+
+    An invalid measurement, or a failure that may pass, settles nothing. When all else is done, these
+    workloads are measured again up to ``REPEATS`` times (failures once), once the machine is quiet
+    (``quiet.wait_for_quiet``). What stays disturbed has the narrowest interval that was measured, now or
+    earlier, and the next call tries again.
 
     Args:
         workloads: what to measure; repeated identities are measured once.
         target: where.
         store: where outcomes are found and kept.
-        exporter: called with up to ``BATCH`` workloads at a time.
-        protocol: how to measure.
+        exporter: called with up to ``BATCH`` workloads at a time; its files are needed until this returns.
+        protocol: how to measure, as far as the runtime can follow it.
         on_progress: called with the number of workloads done, counting a batch by the share of its launches
             that is done, and their total.
+        on_state: called with a line when the machine is busy, and when something is measured again.
         measurer: ``devices.measuring`` unless given.
         again: measure what is stored too, for example to see how well measurements repeat.
         deadline_s: by ``time.monotonic``; no batch is begun after it, and what was not measured is left out
@@ -95,23 +110,30 @@ def measured(
         TargetError, MeasurementError: the target cannot be reached or measured on.
         ValueError: the exporter leaves a workload out.
     """
-    measurer = measurer or _default_measurer()
+    measurer = measurer or default_measurer()
     runtime, device = measurer.probe(target)
+    protocol = measurer.adapted(protocol, target)
+    tell = on_state or _log.info
     distinct = {workload.identity: workload for workload in workloads}
     outcomes: dict[str, Outcome] = {}
     if not again:
         outcomes = stored(workloads, target, store=store, protocol=protocol, measurer=measurer)
     absent = [workload for identity, workload in distinct.items() if identity not in outcomes]
-    if absent and not again:
-        why = store.explain_miss(Key.of(absent[0], runtime, device, protocol))
-        _log.info(
-            "%d of %d workloads to measure on %s; the first: %s", len(absent), len(distinct), target, why
-        )
+    if absent:
+        if not again:
+            why = store.explain_miss(Key.of(absent[0], runtime, device, protocol))
+            _log.info(
+                "%d of %d workloads to measure on %s; the first: %s", len(absent), len(distinct), target, why
+            )
+        if busy := what_disturbs(measurer, target):
+            tell(f"{target.device} is busy: {busy}; measuring takes longer, and intervals get wider")
 
     def keep(identity: str, outcome: Outcome) -> None:
-        ran_on = (outcome.runtime, outcome.device) if isinstance(outcome, Measurement) else (runtime, device)
-        store.add(distinct[identity], *ran_on, protocol, outcome)
-        outcomes[identity] = outcome
+        if isinstance(outcome, Measurement):
+            store.add(distinct[identity], outcome.runtime, outcome.device, outcome.protocol, outcome)
+        else:
+            store.add(distinct[identity], runtime, device, protocol, outcome)
+        outcomes[identity] = _better(outcomes.get(identity), outcome)
 
     shown = 0
 
@@ -122,18 +144,38 @@ def measured(
         if on_progress is not None:
             on_progress(shown, len(distinct))
 
+    def time_is_up() -> bool:
+        return deadline_s is not None and time.monotonic() >= deadline_s
+
     report(len(outcomes))
+    jobs: list[Job] = []
     for start in range(0, len(absent), BATCH):
-        if deadline_s is not None and time.monotonic() >= deadline_s:
-            _log.info("the time is up: %d workloads were not measured on %s", len(absent) - start, target)
+        if time_is_up():
+            tell(f"the time is up: {len(absent) - start} workloads were not measured on {target}")
             break
-        jobs = _exported(absent[start : start + BATCH], exporter, str(target), keep)
-        progress = partial(report, len(outcomes), len(jobs))
-        measurer.measure(jobs, target, protocol, on_progress=progress, on_outcome=keep)
-        for _ in range(REPEATS):
-            if invalid := [job for job in jobs if _is_invalid(outcomes[job.name])]:
-                measurer.measure(invalid, target, protocol, on_outcome=keep)
+        batch = _exported(absent[start : start + BATCH], exporter, str(target), keep)
+        jobs += batch
+        measurer.measure(
+            batch,
+            target,
+            protocol,
+            on_progress=partial(report, len(outcomes), len(batch)),
+            on_outcome=keep,
+        )
         report(len(outcomes))
+    for repeat in range(REPEATS):
+        unsettled = [job for job in jobs if _deserves_another(outcomes[job.name], repeat)]
+        if not unsettled or time_is_up() or not wait_for_quiet(measurer, target, tell, deadline_s):
+            break
+        tell(f"measuring {len(unsettled)} of {len(distinct)} again on {target}: {_why(unsettled, outcomes)}")
+        for start in range(0, len(unsettled), BATCH):
+            if not time_is_up():
+                measurer.measure(unsettled[start : start + BATCH], target, protocol, on_outcome=keep)
+    if not again:
+        for job in jobs:
+            if not is_settled(outcomes[job.name]):
+                best = store.find_disturbed(Key.of(distinct[job.name], runtime, device, protocol))
+                outcomes[job.name] = outcomes[job.name] if best is None else best
     return {identity: outcomes[identity] for identity in distinct if identity in outcomes}
 
 
@@ -144,20 +186,92 @@ def stored(
     store: Store,
     protocol: MeasuringProtocol,
     measurer: Measurer | None = None,
+    disturbed: bool = False,
 ) -> dict[str, Outcome]:
     """What is known already, by identity: what ``measured`` would neither export nor measure.
+
+    Args:
+        workloads: what to look up.
+        target: where.
+        store: where outcomes are kept.
+        protocol: how to measure, as far as the runtime can follow it.
+        measurer: ``devices.measuring`` unless given.
+        disturbed: of workloads without a settled outcome, give the invalid measurement that was disturbed the
+            least, if there is one.
 
     Raises:
         StoreError: an outcome cannot be read.
         TargetError: the target cannot be reached.
     """
-    runtime, device = (measurer or _default_measurer()).probe(target)
+    measurer = measurer or default_measurer()
+    runtime, device = measurer.probe(target)
+    protocol = measurer.adapted(protocol, target)
     found: dict[str, Outcome] = {}
     for workload in workloads:
-        outcome = store.find(Key.of(workload, runtime, device, protocol))
-        if outcome is not None and not (isinstance(outcome, MeasurementFailure) and outcome.passing):
+        key = Key.of(workload, runtime, device, protocol)
+        outcome = store.find(key)
+        if outcome is None and disturbed:
+            outcome = store.find_disturbed(key)
+        if outcome is not None:
             found[workload.identity] = outcome
     return found
+
+
+def explain_missing(
+    workload: Workload,
+    target: Target,
+    *,
+    store: Store,
+    protocol: MeasuringProtocol,
+    measurer: Measurer | None = None,
+) -> str:
+    """Why ``stored`` gives nothing for a workload, in a sentence that names it.
+
+    Raises:
+        StoreError, TargetError: as of ``stored``.
+    """
+    measurer = measurer or default_measurer()
+    key = Key.of(workload, *measurer.probe(target), measurer.adapted(protocol, target))
+    return f"{workload.description}: {store.explain_miss(key)}"
+
+
+def is_settled(outcome: Outcome) -> bool:
+    """Whether measuring again would only find the same: not a disturbed measurement, no passing failure."""
+    if isinstance(outcome, MeasurementFailure):
+        return not outcome.passing
+    return outcome.verdict is not Verdict.INVALID
+
+
+def _deserves_another(outcome: Outcome, repeats: int) -> bool:
+    """Whether to measure it again after so many repeats: what timed out takes too long for more than one."""
+    return not is_settled(outcome) and (repeats == 0 or isinstance(outcome, Measurement))
+
+
+def default_measurer() -> Measurer:
+    """The devices themselves."""
+    from devices import measuring
+
+    return measuring
+
+
+def _better(known: Outcome | None, new: Outcome) -> Outcome:
+    """Of two outcomes of one call the settled one, else the measurement with the narrower interval."""
+    if known is None or is_settled(new) or isinstance(known, MeasurementFailure):
+        return new
+    if isinstance(new, MeasurementFailure):
+        return known
+    return min(known, new, key=lambda each: each.latency.relative_width)
+
+
+def _why(jobs: Iterable[Job], outcomes: Mapping[str, Outcome]) -> str:
+    """The codes of what disturbed them, the most frequent first."""
+    codes: dict[str, int] = {}
+    for job in jobs:
+        outcome = outcomes[job.name]
+        reasons = [outcome.reason] if isinstance(outcome, MeasurementFailure) else outcome.reasons
+        for code in {reason.code for reason in reasons}:
+            codes[code] = codes.get(code, 0) + 1
+    return ", ".join(sorted(codes, key=lambda code: (-codes[code], code)))
 
 
 def _exported(
@@ -178,13 +292,3 @@ def _exported(
         else:
             jobs.append(Job(workload.identity, artifact))
     return jobs
-
-
-def _is_invalid(outcome: Outcome) -> bool:
-    return isinstance(outcome, Measurement) and outcome.verdict is Verdict.INVALID
-
-
-def _default_measurer() -> Measurer:
-    from devices import measuring
-
-    return measuring

@@ -32,7 +32,7 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Item(_Strict):
+class PackedWorkload(_Strict):
     """A workload and its file, or the reason why it could not be exported."""
 
     identity: Digest
@@ -54,7 +54,7 @@ class Item(_Strict):
         return Workload(self.identity, self.kind, self.description)
 
 
-class Manifest(_Strict):
+class WorkPackage(_Strict):
     """What a package holds; ``runtime`` is the name of the one that loads its files."""
 
     format: Literal["lathe-table-package"] = "lathe-table-package"
@@ -62,7 +62,7 @@ class Manifest(_Strict):
     runtime: str
     precision: str
     protocol: MeasuringProtocol
-    items: tuple[Item, ...]
+    items: tuple[PackedWorkload, ...]
 
 
 def write_package(
@@ -71,7 +71,7 @@ def write_package(
     protocol: MeasuringProtocol,
     workloads: Sequence[Workload],
     artifacts: Mapping[str, Path | Reason],
-) -> Manifest:
+) -> WorkPackage:
     """Copy exported models into a new folder and write the manifest last, so that no half package is read.
 
     Args:
@@ -94,12 +94,12 @@ def write_package(
         for workload in {each.identity: each for each in workloads}.values():
             artifact = artifacts[workload.identity]
             if isinstance(artifact, Reason):
-                items.append(Item(**asdict(workload), reason=artifact))
+                items.append(PackedWorkload(**asdict(workload), reason=artifact))
                 continue
             name = f"{workload.identity}{artifact.suffix}"
             shutil.copyfile(artifact, folder / name)
-            items.append(Item(**asdict(workload), file=name, digest=file_digest(folder / name)))
-        manifest = Manifest(
+            items.append(PackedWorkload(**asdict(workload), file=name, digest=file_digest(folder / name)))
+        manifest = WorkPackage(
             runtime=target.runtime, precision=target.precision, protocol=protocol, items=tuple(items)
         )
         unfinished = folder / f"{MANIFEST}.unfinished"
@@ -114,7 +114,7 @@ def write_package(
     return manifest
 
 
-def read_manifest(folder: Path) -> Manifest:
+def read_manifest(folder: Path) -> WorkPackage:
     """The manifest of a package, without looking at the models.
 
     Raises:
@@ -125,7 +125,7 @@ def read_manifest(folder: Path) -> Manifest:
         _require_plain(path)
         if path.stat().st_size > MAX_MANIFEST_BYTES:
             raise _unusable(folder, f"{MANIFEST} is longer than {MAX_MANIFEST_BYTES >> 20} MB")
-        return Manifest.model_validate_json(path.read_bytes())
+        return WorkPackage.model_validate_json(path.read_bytes())
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))

@@ -1,4 +1,4 @@
-"""The latency table of one target: every block's measured latency, or the reason why it cannot run."""
+"""The latency table of one target: what was measured of each block, or why it cannot run."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class TableKey:
 
 
 @dataclass(frozen=True)
-class BlockTraits:
+class BlockSizes:
     """Sizes of a block; 0 where one is not known.
 
     Attributes:
@@ -73,46 +73,40 @@ class LatencyTable:
 
     Attributes:
         rows: headline latency with its interval over launches, of every block that ran.
-        failed: why a block could not run, for every block that did not.
-        traits: sizes of the blocks, as far as they are known.
+        failed: why a block cannot run, for every block that cannot.
+        sizes: of the blocks, as far as they are known.
         key: under which all rows were measured; ``None`` where nothing ran.
         canaries_ns: how fast the machine was when a block was measured (``Measurement.canary_ns``), where
             known.
+        disturbed: the blocks among ``rows`` whose measurement is invalid: something disturbed it, and its
+            interval is wider.
+        missing: why a block has no latency, although it may have one another time: a timeout, a device that
+            went away. Nothing is known of these blocks, and of networks that hold them.
     """
 
     target: Target
     rows: Mapping[str, Interval]
     failed: Mapping[str, Reason]
-    traits: Mapping[str, BlockTraits] = field(default_factory=dict)
+    sizes: Mapping[str, BlockSizes] = field(default_factory=dict)
     key: TableKey | None = None
     canaries_ns: Mapping[str, float] = field(default_factory=dict)
+    disturbed: tuple[str, ...] = ()
+    missing: Mapping[str, Reason] = field(default_factory=dict)
 
     @classmethod
     def of(
         cls,
         target: Target,
         outcomes: Mapping[str, Outcome],
-        traits: Mapping[str, BlockTraits] | None = None,
+        sizes: Mapping[str, BlockSizes] | None = None,
     ) -> Self:
         """Build the table from one outcome per block identity.
 
         Raises:
-            EstimateError: a measurement is invalid, so nothing is known about its block; or two were made
-                with different runtimes, kinds of device or protocols.
+            EstimateError: two measurements were made with different runtimes, kinds of device or protocols.
         """
-        invalid = {
-            block: outcome
-            for block, outcome in outcomes.items()
-            if isinstance(outcome, Measurement) and outcome.verdict is Verdict.INVALID
-        }
-        if invalid:
-            block, outcome = next(iter(invalid.items()))
-            raise EstimateError(
-                f"{len(invalid)} of {len(outcomes)} blocks have no valid measurement on {target}",
-                why=f"{block}: " + "; ".join(reason.detail for reason in outcome.reasons),
-                fix="leave the device to the measurement alone and run again: only these are measured again",
-            )
         ran = {block: o for block, o in outcomes.items() if isinstance(o, Measurement)}
+        failures = {block: o for block, o in outcomes.items() if isinstance(o, MeasurementFailure)}
         key: TableKey | None = None
         for measurement in ran.values():
             its_key = TableKey.of(measurement.runtime, measurement.device, measurement.protocol)
@@ -126,19 +120,21 @@ class LatencyTable:
         return cls(
             target,
             {block: measurement.latency for block, measurement in ran.items()},
-            {block: o.reason for block, o in outcomes.items() if isinstance(o, MeasurementFailure)},
-            traits or {},
+            {block: failure.reason for block, failure in failures.items() if not failure.passing},
+            sizes or {},
             key,
-            {block: pace for block, m in ran.items() if (pace := m.canary_ns) is not None},
+            {block: canary_ns for block, m in ran.items() if (canary_ns := m.canary_ns) is not None},
+            tuple(sorted(block for block, m in ran.items() if m.verdict is Verdict.INVALID)),
+            {block: failure.reason for block, failure in failures.items() if failure.passing},
         )
 
     @cached_property
     def canary_ns(self) -> float | None:
-        """The table's own pace, the median of its blocks'; ``None`` where none is known."""
+        """The median canary of the blocks' measurements; ``None`` where none is known."""
         return median(self.canaries_ns.values()) if self.canaries_ns else None
 
     def slowdown(self, canary_ns: float | None) -> float:
-        """A pace over the table's: what to divide by to bring a latency to it; 1 where either is not known.
+        """A canary over the table's: what to divide by to correct a latency for drift; 1 if one is unknown.
 
         Machines run a few per cent faster or slower for minutes at a time, and the canary with them.
         """
@@ -157,28 +153,31 @@ class LatencyTable:
                 fix="build a table for it: latencies are not carried over from one to the other",
             )
 
+    def knows(self, block: str) -> bool:
+        """Whether the block was measured, cannot run, or is known to be missing."""
+        return block in self.rows or block in self.failed or block in self.missing
+
     def latency_ns(self, block: str) -> float:
-        """Headline latency of a block, corrected to the table's canary; infinite if it cannot run there.
+        """Headline latency of a block, corrected for drift; infinite if it cannot run there or is missing.
 
         Raises:
-            EstimateError: the block was never measured.
+            EstimateError: the table is not of a space with this block.
         """
-        if block in self.failed:
-            return math.inf
         self.require([block])
-        return self.rows[block].value_ns / self.slowdown(self.canaries_ns.get(block))
+        row = self.rows.get(block)
+        return math.inf if row is None else row.value_ns / self.slowdown(self.canaries_ns.get(block))
 
     def require(self, blocks: Iterable[str]) -> None:
-        """Check that each block was measured, or is known not to run.
+        """Check that the table knows each of these blocks.
 
         Raises:
-            EstimateError: lists the blocks that were not.
+            EstimateError: it was made for other blocks.
         """
-        missing = sorted(set(blocks) - self.rows.keys() - self.failed.keys())
-        if missing:
+        unknown = [block for block in dict.fromkeys(blocks) if not self.knows(block)]
+        if unknown:
             raise EstimateError(
-                f"the latency table of {self.target} lacks {len(missing)} blocks",
-                why=f"not measured: {', '.join(missing)}",
+                f"the latency table of {self.target} lacks {len(unknown)} of the blocks that are asked for",
+                why=f"it was made of {len(self.rows) + len(self.failed)} other blocks",
                 fix="build the table again from all blocks of the space: only these are measured",
             )
 

@@ -23,7 +23,7 @@ from pipeline.stages.networks import MeasuredNetwork, SeenNetwork, measure_netwo
 from pipeline.stages.outlook import Outlook, block_identities, fit_model
 from pipeline.stages.space import Task
 from pipeline.stages.teacher_parts import TeacherLatency, teacher_latency, teacher_parts
-from pipeline.tables.block_sizes import traits_of
+from pipeline.tables.block_sizes import sizes_of
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def measure_blocks(
                 block.identity: outcomes[target][part.workload.identity]
                 for block, part in zip(blocks, its_parts, strict=True)
             },
-            traits_of(blocks),
+            sizes_of(blocks),
         )
         for target, its_parts in parts.items()
     }

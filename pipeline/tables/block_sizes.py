@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from latency_db.tables import BlockTraits
+from latency_db.tables import BlockSizes
 from pipeline.spaces.base import Block
 from pipeline.spaces.cost import block_cost
 
 _FLOAT_BYTES = 4
 
 
-def traits_of(blocks: Iterable[Block]) -> dict[str, BlockTraits]:
-    """Traits in fp32 by block identity; blocks of a kind that is not known here are left out."""
+def sizes_of(blocks: Iterable[Block]) -> dict[str, BlockSizes]:
+    """Sizes in fp32 by block identity; blocks of a kind that is not known here are left out."""
     found = {}
     for block in blocks:
         try:
@@ -21,7 +21,7 @@ def traits_of(blocks: Iterable[Block]) -> dict[str, BlockTraits]:
         except ValueError:
             continue
         values = math.prod(block.input_shape) + _output_values(block)
-        found[block.identity] = BlockTraits(values * _FLOAT_BYTES, cost.parameters * _FLOAT_BYTES, cost.macs)
+        found[block.identity] = BlockSizes(values * _FLOAT_BYTES, cost.parameters * _FLOAT_BYTES, cost.macs)
     return found
 
 

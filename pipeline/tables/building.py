@@ -17,7 +17,7 @@ from latency_db.tables import LatencyTable, stored
 from pipeline.export.base import Format, block_workload, format_of, network_workload
 from pipeline.spaces.base import Architecture, Block, Space
 from pipeline.stages.measuring import Part, measure_parts
-from pipeline.tables.block_sizes import traits_of
+from pipeline.tables.block_sizes import sizes_of
 from pipeline.tables.request import Bench
 
 NETWORKS = 60
@@ -125,7 +125,7 @@ def load_table(space: Space, target: Target, bench: Bench) -> tuple[LatencyTable
         if workload.identity in found
     }
     missing = [block for block in blocks if block.identity not in outcomes]
-    return LatencyTable.of(target, outcomes, traits_of(blocks)), missing
+    return LatencyTable.of(target, outcomes, sizes_of(blocks)), missing
 
 
 def table_parts(space: Space, fmt: Format, networks: int, *, blocks_first: bool = False) -> list[Part]:
@@ -165,11 +165,11 @@ def calibration_plan(space: Space) -> list[Architecture]:
     stream = distinct_architectures(space, 0)
     drawn = _take(stream, min(_DRAWN, max(limit // 2, 1)))
     pool = _take(stream, min(_POOL, limit - len(drawn)))
-    traits = traits_of(space.distinct_blocks())
+    sizes = sizes_of(space.distinct_blocks())
     features = []
     for network in drawn + pool:
-        known = [traits[name] for name in block_names(space, network) if name in traits]
-        sizes = [(trait.macs, trait.boundary_bytes, trait.weight_bytes) for trait in known]
+        known = [sizes[name] for name in block_names(space, network) if name in sizes]
+        sizes = [(size.macs, size.boundary_bytes, size.weight_bytes) for size in known]
         features.append(
             [len(space.blocks(network)), *np.sum(sizes, axis=0, initial=0)] if sizes else [1.0] * 4
         )

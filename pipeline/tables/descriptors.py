@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from latency_db.tables import BlockTraits
+from latency_db.tables import BlockSizes
 from pipeline.spaces.base import Block
-from pipeline.tables.block_sizes import traits_of
+from pipeline.tables.block_sizes import sizes_of
 
 FEW_VALUES = 4
 """Up to so many values of an argument are kinds of their own too: runtimes favour some kernel sizes."""
@@ -23,9 +23,9 @@ def describe(blocks: Sequence[Block]) -> NDArray[np.float64]:
     A number stays one, and is the mean of the others for a block that lacks it; words, and arguments of few
     values, become columns of zeros and ones. Shapes and sizes are on a logarithmic scale.
     """
-    traits = traits_of(blocks)
+    sizes = sizes_of(blocks)
     values = Counter(name for name, _ in {pair for block in blocks for pair in block.arguments})
-    numbers = [_numbers(block, traits.get(block.identity)) for block in blocks]
+    numbers = [_numbers(block, sizes.get(block.identity)) for block in blocks]
     labels = [
         {block.kind}
         | {
@@ -41,12 +41,12 @@ def describe(blocks: Sequence[Block]) -> NDArray[np.float64]:
     return np.hstack([filled, np.array([[float(label in each) for label in known] for each in labels])])
 
 
-def _numbers(block: Block, traits: BlockTraits | None) -> dict[str, float]:
+def _numbers(block: Block, sizes: BlockSizes | None) -> dict[str, float]:
     channels, height, width = map(math.log, block.input_shape)
     found = {"channels": channels, "height": height, "width": width}
     found |= {
         f"argument {name}": float(value) for name, value in block.arguments if not isinstance(value, str)
     }
-    if traits is not None:
-        found |= {f"log {name}": math.log1p(value) for name, value in vars(traits).items()}
+    if sizes is not None:
+        found |= {f"log {name}": math.log1p(value) for name, value in vars(sizes).items()}
     return found

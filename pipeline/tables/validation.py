@@ -179,10 +179,10 @@ def _baselines(
     sums, seen_sums = (network_properties(table, each)[:, 0].tolist() for each in (names, seen))
     found = {"plain sum": accuracy_of(measured, sums)}
     features = {"sum and line": (sums, seen_sums)}
-    if len(table.traits) == len(table.rows) + len(table.failed):
+    if len(table.sizes) == len(table.rows) + len(table.failed):
         features["macs and line"] = (
-            [math.fsum(table.traits[name].macs for name in network) for network in names],
-            [math.fsum(table.traits[name].macs for name in network) for network in seen],
+            [math.fsum(table.sizes[name].macs for name in network) for network in names],
+            [math.fsum(table.sizes[name].macs for name in network) for network in seen],
         )
     for name, (values, seen_values) in features.items():
         slope, offset = straight_line(seen_values, seen_ns)

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from latency_db.models import conformal_factor
+from latency_db.models import jackknife_factor
 from latency_db.tables import BATCH
 
 KEPT = Path(__file__).resolve().parents[2] / "docs" / "results" / "own-device"
@@ -57,7 +57,7 @@ def from_batches(batches: list[Floats], count: int, generator: np.random.Generat
             for _ in range(DRAWS):
                 drawn = [generator.permutation(batches[other])[: FITTED // count] for other in others]
                 middle = np.median(np.concatenate(drawn))
-                factor, _ = conformal_factor(left_out(drawn), COVERAGE)
+                factor, _ = jackknife_factor(left_out(drawn), COVERAGE)
                 covered.append(float((np.abs(batches[tested] - middle) <= np.log(factor)).mean()))
                 half_widths.append(factor - 1)
     return {

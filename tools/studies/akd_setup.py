@@ -18,7 +18,7 @@ from pipeline.distill.settings import TrainingSettings
 from pipeline.progress import ConsoleReporter
 from pipeline.spaces.mobile.config import MobileSpaceConfig, StageConfig
 from pipeline.spaces.mobile.space import MobileSpace
-from pipeline.tables.block_sizes import traits_of
+from pipeline.tables.block_sizes import sizes_of
 from pipeline.tables.building import build
 from pipeline.tables.exchange import read_table, write_table
 from pipeline.tables.request import Bench
@@ -122,7 +122,7 @@ def latency_model(space: MobileSpace, folder: Path, *, measured: bool) -> Networ
 
 
 def made_up(space: MobileSpace) -> NetworkModel:
-    traits = traits_of(space.distinct_blocks())
-    latencies_ns = {name: 2e3 + trait.macs / 5 + trait.boundary_bytes / 8 for name, trait in traits.items()}
+    sizes = sizes_of(space.distinct_blocks())
+    latencies_ns = {name: 2e3 + size.macs / 5 + size.boundary_bytes / 8 for name, size in sizes.items()}
     rows = {name: Interval(ns, ns, ns, 0.9) for name, ns in latencies_ns.items()}
-    return NetworkModel(LatencyTable(TARGET, rows, {}, traits), 1.0, 0.0, 0.0, 1.05, 0.9, 20)
+    return NetworkModel(LatencyTable(TARGET, rows, {}, sizes), 1.0, 0.0, 0.0, 1.05, 0.9, 20)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from latency_db.tables import BlockTraits
+from latency_db.tables import BlockSizes
 from pipeline.integrations.nni.errors import NniError
 from pipeline.integrations.nni.networks import Networks, Shape, check_output
 from pipeline.integrations.nni.recording import trace
@@ -27,7 +27,7 @@ class UnitBlock:
         sample: choices that make it there.
         shape: of its input.
         description: for people.
-        traits: sizes.
+        sizes: sizes.
     """
 
     identity: str
@@ -35,7 +35,7 @@ class UnitBlock:
     sample: Sample = field(compare=False)
     shape: Shape = field(compare=False)
     description: str = field(compare=False)
-    traits: BlockTraits = field(compare=False)
+    sizes: BlockSizes = field(compare=False)
 
     @property
     def image_shape(self) -> Image:
@@ -74,7 +74,7 @@ def unit_block(networks: Networks, unit: Unit, sample: Sample, shape: Shape) -> 
         sample,
         shape,
         f"{type(module).__name__} {size} at {unit}" + (f" ({choices})" if choices else ""),
-        BlockTraits(
+        BlockSizes(
             inputs.nbytes + output.nbytes, sum(each.nbytes for each in module.parameters()), found.macs
         ),
     )

@@ -59,7 +59,7 @@ def load(space: ModelSpaceBlocks, target: Target, bench: Bench, networks: int) -
             fix="call LatencyTableProfiler.build for this model space and target; it goes on where it was",
         )
     outcomes = {identity: found[part.workload.identity] for identity, part in parts.items()}
-    table = LatencyTable.of(target, outcomes, space.traits())
+    table = LatencyTable.of(target, outcomes, space.sizes())
 
     wholes = network_parts(space, fmt, networks)
     measured = stored(

@@ -11,7 +11,7 @@ from nni.nas.nn.pytorch import ModelSpace
 from torch import Tensor
 
 from latency_db.models import order
-from latency_db.tables import BlockTraits
+from latency_db.tables import BlockSizes
 from pipeline.integrations.nni.blocks import UnitBlock, unit_block
 from pipeline.integrations.nni.errors import NniError
 from pipeline.integrations.nni.networks import Networks, Shape
@@ -78,16 +78,16 @@ class ModelSpaceBlocks:
         """Identities of the blocks of a sample's network, once for each time that they run."""
         return list(itertools.chain.from_iterable(self._at_units(sample)))
 
-    def traits(self) -> dict[str, BlockTraits]:
+    def sizes(self) -> dict[str, BlockSizes]:
         """Sizes of the blocks, by identity."""
-        return {identity: block.traits for identity, block in self.blocks.items()}
+        return {identity: block.sizes for identity, block in self.blocks.items()}
 
     def calibration_plan(self) -> list[Sample]:
         """Different networks in the order in which they are measured; it depends on the space alone."""
         found = list(itertools.islice(self._different_networks(), _DRAWN + _POOL))
         features = []
         for sample in found:
-            sizes = [self.blocks[name].traits for name in self.blocks_of(sample)]
+            sizes = [self.blocks[name].sizes for name in self.blocks_of(sample)]
             features.append(
                 [
                     len(sizes),
@@ -147,7 +147,7 @@ class ModelSpaceBlocks:
     def _tell_what_is_outside(self, reporter: Reporter) -> None:
         sample = next(self._different_networks())
         macs = self.networks.trace(sample).macs
-        inside = sum(self.blocks[name].traits.macs for name in self.blocks_of(sample))
+        inside = sum(self.blocks[name].sizes.macs for name in self.blocks_of(sample))
         if inside < macs:
             reporter.note(
                 f"{1 - inside / macs:.0%} of a network's multiply-accumulates are done in no module that is "

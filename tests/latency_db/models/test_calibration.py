@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from devices.measurement.statistics import Interval
 from devices.target import Target
 from latency_db.models.calibration import is_random, order, spread
-from latency_db.models.fitting import left_out_scores
+from latency_db.models.fitting import left_out_predictions
 from latency_db.models.network_model import NetworkModel
 from latency_db.tables.table import LatencyTable
 
@@ -78,9 +78,9 @@ def test_network_is_left_out_alone_where_its_batch_holds_most() -> None:
     generator = np.random.default_rng(1)
     features = np.column_stack([generator.uniform(1, 5, 20), np.ones(20)])
     measured = features @ [2.0, 1.0] * np.exp(generator.normal(0, 0.01, 20))
-    alone = left_out_scores(features, measured, range(20), [None] * 20)
-    most = left_out_scores(features, measured, range(20), [0] * 15 + [1] * 5)
-    few = left_out_scores(features[:6], measured[:6], range(6), [0] * 3 + [1] * 3)
-    assert few == pytest.approx(left_out_scores(features[:6], measured[:6], range(6), range(6)))
+    alone = left_out_predictions(features, measured, range(20), [None] * 20)
+    most = left_out_predictions(features, measured, range(20), [0] * 15 + [1] * 5)
+    few = left_out_predictions(features[:6], measured[:6], range(6), [0] * 3 + [1] * 3)
+    assert few == pytest.approx(left_out_predictions(features[:6], measured[:6], range(6), range(6)))
     assert most[:15] == pytest.approx(alone[:15])
     assert most[15:] != pytest.approx(alone[15:])

@@ -13,9 +13,8 @@ from devices.measurement.measurement import Reason
 from devices.measurement.statistics import Interval
 from devices.target import Target
 from latency_db.errors import EstimateError
-from latency_db.models.fitting import nonnegative_least_squares
 from latency_db.models.network_model import NetworkModel
-from latency_db.tables.table import BlockTraits, LatencyTable
+from latency_db.tables.table import BlockSizes, LatencyTable
 
 BLOCKS = {f"b{i}": 1e4 * 1.4**i for i in range(12)}
 
@@ -60,31 +59,6 @@ def test_fit_recovers_the_coefficients_when_there_is_no_noise(
     assert model.per_block_ns == pytest.approx(per_block, rel=1e-6, abs=1)
     assert model.fixed_ns == pytest.approx(fixed, rel=1e-6, abs=1)
     assert [estimate.value_ns for estimate in model.estimate(networks)] == pytest.approx(measured)
-
-
-@settings(deadline=None, max_examples=50)
-@given(
-    features=st.lists(st.lists(st.floats(-10, 10), min_size=3, max_size=3), min_size=3, max_size=8),
-    seed=st.integers(0, 1000),
-)
-def test_nonnegative_least_squares_meets_the_conditions_of_an_optimum(
-    features: list[list[float]], seed: int
-) -> None:
-    matrix = np.round(np.array(features), 3)
-    goals = np.random.default_rng(seed).normal(size=len(matrix))
-    found = nonnegative_least_squares(matrix, goals)
-    gradient = matrix.T @ (matrix @ found - goals)
-    slack = 1e-6 * (1 + np.abs(matrix).max() ** 2)
-    assert (found >= 0).all()
-    assert (gradient >= -slack).all()
-    assert abs(found @ gradient) <= slack * (1 + found.sum())
-
-
-def test_nonnegative_least_squares_keeps_the_smaller_model_when_columns_repeat() -> None:
-    matrix = np.array([[1.0, 1.0, 2.0], [1.0, 1.0, 2.0], [1.0, 1.0, 2.0]])
-    found = nonnegative_least_squares(matrix, np.ones(3))
-    assert np.count_nonzero(found) == 1
-    assert matrix @ found == pytest.approx(np.ones(3))
 
 
 def test_fit_is_hardly_moved_by_one_outlier() -> None:
@@ -213,25 +187,25 @@ def test_model_is_frozen() -> None:
     assert replace(model, scale=1.0).scale == 1.0
 
 
-def table_with_traits(seed: int) -> LatencyTable:
+def table_with_sizes(seed: int) -> LatencyTable:
     generator = np.random.default_rng(seed)
-    traits = {
-        name: BlockTraits(int(generator.integers(1_000, 100_000)), int(generator.integers(100, 50_000)))
+    sizes = {
+        name: BlockSizes(int(generator.integers(1_000, 100_000)), int(generator.integers(100, 50_000)))
         for name in BLOCKS
     }
-    return replace(table_of(BLOCKS), traits=traits)
+    return replace(table_of(BLOCKS), sizes=sizes)
 
 
 def test_fit_finds_what_boundaries_and_weights_cost() -> None:
-    table = table_with_traits(3)
+    table = table_with_sizes(3)
     # What the block of the least latency per boundary byte may lose at most.
-    boundary = -0.5 * min(BLOCKS[name] / table.traits[name].boundary_bytes for name in BLOCKS)
+    boundary = -0.5 * min(BLOCKS[name] / table.sizes[name].boundary_bytes for name in BLOCKS)
     networks = draw_networks(np.random.default_rng(4), 40)
     measured = [
         sum(
             0.9 * BLOCKS[name]
-            + boundary * table.traits[name].boundary_bytes
-            + 0.2 * table.traits[name].weight_bytes
+            + boundary * table.sizes[name].boundary_bytes
+            + 0.2 * table.sizes[name].weight_bytes
             for name in network
         )
         + 500
@@ -248,11 +222,11 @@ def test_fit_finds_what_boundaries_and_weights_cost() -> None:
 @given(seed=st.integers(0, 1000))
 def test_no_block_costs_less_than_nothing_whatever_was_measured(seed: int) -> None:
     generator = np.random.default_rng(seed)
-    table = table_with_traits(seed)
+    table = table_with_sizes(seed)
     networks = draw_networks(generator, 10)
     measured = [float(generator.uniform(1e3, 1e6)) for _ in networks]
     model = NetworkModel.fit(table, networks, measured)
-    sizes = table.traits
+    sizes = table.sizes
     for name, latency in BLOCKS.items():
         cost = (
             model.scale * latency
@@ -291,3 +265,43 @@ def test_fit_takes_out_the_drift_that_the_canary_saw() -> None:
     assert aware.upper_factor < 1.0001 < 1.02 < blind.upper_factor
     assert aware.estimate(networks[:1])[0].value_ns == pytest.approx(calm[0])
     assert NetworkModel.fit(table, networks, drifted, canaries_ns=[None] * 40) == blind
+
+
+def test_disturbed_network_is_left_out_where_enough_others_remain() -> None:
+    networks = draw_networks(np.random.default_rng(4), 20)
+    measured = [true_latency(network, 0.8, 500, 2e4) for network in networks]
+    calm = NetworkModel.fit(TABLE, networks, measured)
+    slowed = [3 * latency if index == 7 else latency for index, latency in enumerate(measured)]
+    disturbed = {7: Interval(measured[7], slowed[7], slowed[7], 0.9)}
+    model = NetworkModel.fit(TABLE, networks, slowed, disturbed=disturbed)
+    assert model.fitted_networks == 19
+    assert model.scale == pytest.approx(calm.scale, rel=1e-6)
+    assert model.upper_factor == pytest.approx(1, abs=1e-6)
+
+
+def test_disturbed_networks_are_used_with_wider_intervals_where_they_are_all_there_are() -> None:
+    networks = draw_networks(np.random.default_rng(5), 20)
+    measured = [true_latency(network, 0.8, 500, 2e4) for network in networks]
+    disturbed = {index: Interval(0.8 * each, each, 1.1 * each, 0.9) for index, each in enumerate(measured)}
+    model = NetworkModel.fit(TABLE, networks, measured, disturbed=disturbed)
+    assert model.fitted_networks == 20
+    assert [each.value_ns for each in model.estimate(networks)] == pytest.approx(measured, rel=1e-6)
+    assert model.upper_factor == pytest.approx(1 / 0.8, rel=1e-3)
+
+
+def test_networks_with_wider_intervals_weigh_less() -> None:
+    networks = draw_networks(np.random.default_rng(6), 16)
+    measured = [true_latency(network, 0.8, 500, 2e4) for network in networks]
+    half = [latency * (1.3 if index % 2 else 1.0) for index, latency in enumerate(measured)]
+
+    def fitted(width: float) -> list[float]:
+        disturbed = {
+            index: Interval(each * (1 - width if index % 2 else 0.97), each, each, 0.9) for index, each in enumerate(half)
+        }
+        model = NetworkModel.fit(TABLE, networks, half, disturbed=disturbed)
+        return [each.value_ns for each in model.estimate(networks)]
+
+    def off(found: list[float]) -> float:
+        return float(np.median([abs(one / other - 1) for one, other in zip(found, measured, strict=True)]))
+
+    assert off(fitted(0.5)) < off(fitted(0.03)) / 2

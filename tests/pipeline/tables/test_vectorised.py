@@ -16,7 +16,7 @@ from pipeline.spaces.decisions import DecisionSpace
 from pipeline.spaces.mobile.config import Preset, SpaceConfig
 from pipeline.spaces.mobile.space import MobileSpace
 from pipeline.tables import vectorised
-from pipeline.tables.block_sizes import traits_of
+from pipeline.tables.block_sizes import sizes_of
 from pipeline.tables.vectorised import Decomposition, NotDecomposable, VectorisedModel
 
 
@@ -31,7 +31,7 @@ def model_of(space, failing: float = 0.0) -> NetworkModel:
         else:
             ns = generator.uniform(1e4, 1e5)
             rows[block.identity] = Interval(ns, ns, ns, 0.9)
-    table = LatencyTable(Target("host", "litert"), rows, failed, traits_of(blocks))
+    table = LatencyTable(Target("host", "litert"), rows, failed, sizes_of(blocks))
     return NetworkModel(table, 0.9, 300.0, 500.0, 1.05, 0.9, 20, -0.001, 0.002)
 
 

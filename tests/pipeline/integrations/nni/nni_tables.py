@@ -35,7 +35,7 @@ def block_space(make: Callable[[], ModelSpace], inputs: torch.Tensor) -> ModelSp
 
 def cost_ns(block: UnitBlock) -> int:
     """What a block takes alone."""
-    return 5_000 + block.traits.macs
+    return 5_000 + block.sizes.macs
 
 
 def network_ns(space: ModelSpaceBlocks, sample: dict[str, object]) -> int:

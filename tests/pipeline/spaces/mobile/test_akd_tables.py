@@ -1,4 +1,4 @@
-"""Latency tables over the space of AKD: traits of its blocks, and estimates of many architectures at once."""
+"""Latency tables over the space of AKD: sizes of its blocks, and estimates of many architectures at once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from pipeline.spaces.mobile.config import SpaceConfig
 from pipeline.spaces.mobile.space import MobileSpace
-from pipeline.tables.block_sizes import traits_of
+from pipeline.tables.block_sizes import sizes_of
 from pipeline.tables.descriptors import describe
 
 
@@ -16,5 +16,5 @@ def akd(side: int) -> MobileSpace:
 
 def test_every_block_has_traits_and_finite_descriptors() -> None:
     blocks = akd(32).distinct_blocks()
-    assert traits_of(blocks).keys() == {block.identity for block in blocks}
+    assert sizes_of(blocks).keys() == {block.identity for block in blocks}
     assert np.isfinite(describe(blocks)).all()
