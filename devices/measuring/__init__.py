@@ -4,4 +4,14 @@ from devices.measuring.batch import Job, adapted, measure, probe
 from devices.measuring.busy import OtherLoad, busy_with
 from devices.measuring.comparison import LAUNCHES, Comparison, compare
 
-__all__ = ["LAUNCHES", "Comparison", "Job", "OtherLoad", "adapted", "busy_with", "compare", "measure", "probe"]
+__all__ = [
+    "LAUNCHES",
+    "Comparison",
+    "Job",
+    "OtherLoad",
+    "adapted",
+    "busy_with",
+    "compare",
+    "measure",
+    "probe",
+]

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from latency_db.errors import EstimateError
 from latency_db.few_shot.predictor import DeviceBasis
 from latency_db.models.features import Floats
-from latency_db.models.fitting import jackknife_factor, fit_relative
+from latency_db.models.fitting import fit_relative, jackknife_factor
 from latency_db.models.network_model import NetworkModel
 
 Indices = NDArray[np.int64]

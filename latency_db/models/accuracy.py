@@ -89,4 +89,3 @@ def straight_line(features: Sequence[float], measured_ns: Sequence[float]) -> tu
     columns = np.stack([np.asarray(features, np.float64), np.ones(len(measured))], axis=1)
     slope, offset = np.linalg.lstsq(columns / measured[:, None], np.ones(len(measured)), rcond=None)[0]
     return float(slope), float(offset)
-

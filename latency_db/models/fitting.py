@@ -74,9 +74,9 @@ def jackknife_factor(scores: Floats, coverage: float) -> tuple[float, float]:
 
     Args:
         scores: absolute log ratios of measured to predicted latencies, of predictions without the network.
-        coverage: wanted. Of n scores the ceil((n + 1) * coverage)-th smallest is taken, as a network to come is
-            equally likely to fall between any two of them; where n is too small, the largest, which claims
-            n / (n + 1).
+        coverage: wanted. Of n scores the ceil((n + 1) * coverage)-th smallest is taken, as a network to come
+            is equally likely to fall between any two of them; where n is too small, the largest, which
+            claims n / (n + 1).
     """
     count = len(scores)
     rank = min(math.ceil((count + 1) * coverage), count)

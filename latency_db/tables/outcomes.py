@@ -115,18 +115,15 @@ def measured(
     protocol = measurer.adapted(protocol, target)
     tell = on_state or _log.info
     distinct = {workload.identity: workload for workload in workloads}
-    outcomes: dict[str, Outcome] = {}
-    if not again:
-        outcomes = stored(workloads, target, store=store, protocol=protocol, measurer=measurer)
+    outcomes = {} if again else stored(workloads, target, store=store, protocol=protocol, measurer=measurer)
     absent = [workload for identity, workload in distinct.items() if identity not in outcomes]
-    if absent:
-        if not again:
-            why = store.explain_miss(Key.of(absent[0], runtime, device, protocol))
-            _log.info(
-                "%d of %d workloads to measure on %s; the first: %s", len(absent), len(distinct), target, why
-            )
-        if busy := what_disturbs(measurer, target):
-            tell(f"{target.device} is busy: {busy}; measuring takes longer, and intervals get wider")
+    if absent and not again:
+        why = store.explain_miss(Key.of(absent[0], runtime, device, protocol))
+        _log.info(
+            "%d of %d workloads to measure on %s; the first: %s", len(absent), len(distinct), target, why
+        )
+    if absent and (busy := what_disturbs(measurer, target)):
+        tell(f"{target.device} is busy: {busy}; measuring takes longer, and intervals get wider")
 
     def keep(identity: str, outcome: Outcome) -> None:
         if isinstance(outcome, Measurement):
@@ -171,11 +168,10 @@ def measured(
         for start in range(0, len(unsettled), BATCH):
             if not time_is_up():
                 measurer.measure(unsettled[start : start + BATCH], target, protocol, on_outcome=keep)
-    if not again:
-        for job in jobs:
-            if not is_settled(outcomes[job.name]):
-                best = store.find_disturbed(Key.of(distinct[job.name], runtime, device, protocol))
-                outcomes[job.name] = outcomes[job.name] if best is None else best
+    for job in jobs:
+        if not again and not is_settled(outcomes[job.name]):
+            best = store.find_disturbed(Key.of(distinct[job.name], runtime, device, protocol))
+            outcomes[job.name] = best or outcomes[job.name]
     return {identity: outcomes[identity] for identity in distinct if identity in outcomes}
 
 

@@ -140,6 +140,7 @@ def measure_package(
     *,
     store: Store,
     on_progress: Callable[[int, int], None] | None = None,
+    on_state: Callable[[str], None] | None = None,
     measurer: Measurer | None = None,
 ) -> dict[str, Outcome]:
     """Measure what a package holds and store it; what is stored already is not measured again.
@@ -170,6 +171,7 @@ def measure_package(
         exporter=lambda batch: {workload.identity: artifacts[workload.identity] for workload in batch},
         protocol=manifest.protocol,
         on_progress=on_progress,
+        on_state=on_state,
         measurer=measurer,
     )
 

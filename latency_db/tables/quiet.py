@@ -19,7 +19,7 @@ TELL_EVERY_S = 15.0
 
 
 def what_disturbs(measurer: Measurer, target: Target) -> str:
-    """What else the device does, if it would disturb a launch; empty if not, or if the device does not tell."""
+    """What else the device does, if it would disturb a launch; empty if not, or where it does not tell."""
     try:
         load = measurer.busy_with(target.device)
     except (MeasurementError, TargetError):

@@ -47,7 +47,7 @@ class TableLatencyModel:
         # Identities and table rows cost more than the rest of an estimate, and the same blocks come again.
         cost_ns = self._costs_ns.get(block)
         if cost_ns is None:
-            if not self._is_known(block):
+            if not self._knows(block):
                 raise self._lacking(block)
             cost_ns = self._costs_ns[block] = self.network_model.block_cost_ns(block.identity)
         return cost_ns
@@ -57,12 +57,11 @@ class TableLatencyModel:
         """The upper end of every estimate divided by its value."""
         return self.network_model.upper_factor
 
-    def _is_known(self, block: Block) -> bool:
-        table = self.network_model.table
-        return block.identity in table.rows or block.identity in table.failed
+    def _knows(self, block: Block) -> bool:
+        return self.network_model.table.knows(block.identity)
 
     def _lacking(self, block: Block) -> EstimateError:
-        of_space = itertools.filterfalse(self._is_known, self.space.distinct_blocks())
+        of_space = itertools.filterfalse(self._knows, self.space.distinct_blocks())
         missing = list(dict.fromkeys([block, *of_space]))
         more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
         target = self.network_model.table.target

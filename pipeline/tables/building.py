@@ -169,10 +169,8 @@ def calibration_plan(space: Space) -> list[Architecture]:
     features = []
     for network in drawn + pool:
         known = [sizes[name] for name in block_names(space, network) if name in sizes]
-        sizes = [(size.macs, size.boundary_bytes, size.weight_bytes) for size in known]
-        features.append(
-            [len(space.blocks(network)), *np.sum(sizes, axis=0, initial=0)] if sizes else [1.0] * 4
-        )
+        rows = [(size.macs, size.boundary_bytes, size.weight_bytes) for size in known]
+        features.append([len(space.blocks(network)), *np.sum(rows, axis=0, initial=0)] if rows else [1.0] * 4)
     ordered = order(np.array(features, np.float64), len(drawn))
     return [(drawn + pool)[index] for index in ordered]
 
@@ -197,8 +195,8 @@ def block_names(space: Space, network: Architecture) -> list[str]:
 
 
 def runs(space: Space, table: LatencyTable, network: Architecture) -> bool:
-    """Whether each of the network's blocks runs on the table's target."""
-    return not any(name in table.failed for name in block_names(space, network))
+    """Whether each of the network's blocks has a latency on the table's target."""
+    return table.rows.keys() >= set(block_names(space, network))
 
 
 def is_valid(outcome: Outcome) -> bool:

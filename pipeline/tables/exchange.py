@@ -15,7 +15,7 @@ from latency_db.models import NetworkModel, spearman
 from latency_db.tables import LatencyTable
 from pipeline.tables.documents import Content, Document
 
-_TABLE = Document("lathe-table", 1, "a latency table", "lathe table export", TypeAdapter(NetworkModel))
+_TABLE = Document("lathe-table", 2, "a latency table", "lathe table export", TypeAdapter(NetworkModel))
 
 
 def write_table(path: Path, model: NetworkModel, space: dict[str, object], blocks: dict[str, str]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from devices.measurement import MeasuringProtocol
 from devices.target import Target
-from latency_db.tables import Manifest, write_package
+from latency_db.tables import WorkPackage, write_package
 from pipeline.export.base import format_of
 from pipeline.progress import Reporter
 from pipeline.spaces.base import Space
@@ -16,7 +16,7 @@ from pipeline.tables.building import table_parts
 
 def write_plan(
     folder: Path, space: Space, target: Target, *, networks: int, launches: int, reporter: Reporter
-) -> Manifest:
+) -> WorkPackage:
     """Export the blocks of a space and its first calibration networks into a work package.
 
     Raises:

@@ -13,7 +13,7 @@ from latency_db.errors import StoreError
 from latency_db.store.store import Store, open_store
 from latency_db.tables.package import MANIFEST, measure_package, read_manifest, write_package
 from tests.latency_db.measurement_samples import PROTOCOL, block, measurement
-from tests.latency_db.tables.test_outcomes import Bench
+from tests.latency_db.tables.test_outcomes import Bench, followed
 
 TARGET = Target("host", "onnxruntime")
 
@@ -55,7 +55,7 @@ def test_package_is_measured_elsewhere_and_goes_on_where_it_was(
     later = Bench(tmp_path)
     outcomes = measure_package(package, TARGET, store=store, measurer=later)
     assert later.measured == [["b"]]
-    assert outcomes[block("a").identity] == outcomes[block("b").identity] == measurement()
+    assert outcomes[block("a").identity] == outcomes[block("b").identity] == followed(measurement())
     failed = outcomes[block("c").identity]
     assert isinstance(failed, MeasurementFailure)
     assert failed.reason == Reason("export-failed", "no converter")

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from pydantic import TypeAdapter
 
-from devices.measurement.measurement import Measurement, Verdict
+from devices.measurement.measurement import PASSING_CODES, Measurement, Verdict
 from devices.target import Target
 from latency_db.errors import EstimateError
 from latency_db.tables.table import LatencyTable, TableKey
@@ -30,25 +30,35 @@ def test_table_is_infinite_and_keeps_the_reason_when_a_block_cannot_run() -> Non
     assert "b" not in table.rows
 
 
-def test_table_lists_every_block_that_is_missing() -> None:
+def test_table_of_another_space_is_refused_without_digests() -> None:
     table = LatencyTable.of(TARGET, {"a": measurement()})
-    with pytest.raises(EstimateError, match="lacks 1 blocks"):
-        table.latency_ns("z")
-    with pytest.raises(EstimateError) as caught:
-        table.require(["x", "a", "y"])
-    assert "x, y" in caught.value.why
+    with pytest.raises(EstimateError, match="lacks 1 of the blocks"):
+        table.latency_ns("z" * 64)
+    with pytest.raises(EstimateError, match="lacks 2 of the blocks") as caught:
+        table.require(["x" * 64, "a", "y" * 64])
+    assert "xxxx" not in str(caught.value) + caught.value.why
 
 
-def test_table_refuses_invalid_measurements_and_says_why() -> None:
-    outcomes = {"a": measurement(), "b": measurement(8, Verdict.INVALID)}
-    with pytest.raises(EstimateError, match="1 of 2 blocks") as caught:
-        LatencyTable.of(TARGET, outcomes)
-    assert caught.value.why == "b: launches of 8 ns differ"
+def test_table_takes_disturbed_measurements_with_their_intervals_and_marks_them() -> None:
+    invalid = measurement(8, Verdict.INVALID)
+    table = LatencyTable.of(TARGET, {"a": measurement(), "b": invalid})
+    assert table.rows["b"] == invalid.latency
+    assert table.disturbed == ("b",)
+
+
+@pytest.mark.parametrize("code", PASSING_CODES)
+def test_block_whose_failure_may_pass_is_missing_and_does_not_count_as_one_that_cannot_run(code: str) -> None:
+    table = LatencyTable.of(TARGET, {"a": measurement(), "b": failure(code), "c": failure()})
+    assert table.missing == {"b": failure(code).reason}
+    assert table.failed == {"c": failure().reason}
+    assert table.latency_ns("b") == math.inf
 
 
 def test_table_survives_json() -> None:
     adapter = TypeAdapter(LatencyTable)
-    table = LatencyTable.of(TARGET, {"a": measurement(), "b": failure()})
+    table = LatencyTable.of(
+        TARGET, {"a": measurement(9, Verdict.INVALID), "b": failure(), "c": failure("timeout")}
+    )
     assert adapter.validate_json(adapter.dump_json(table)) == table
 
 
@@ -82,7 +92,7 @@ def test_table_refuses_rows_of_two_runtimes() -> None:
     assert "1.21.0" in caught.value.why
 
 
-def at_pace(latency_ns: int, *canaries_ns: int) -> Measurement:
+def at_canary(latency_ns: int, *canaries_ns: int) -> Measurement:
     drawn = measurement(latency_ns)
     launches = tuple(
         replace(launch, canary_ns=(canary_ns, canary_ns + 1))
@@ -91,11 +101,11 @@ def at_pace(latency_ns: int, *canaries_ns: int) -> Measurement:
     return replace(drawn, launches=launches)
 
 
-def test_table_brings_its_blocks_to_one_pace() -> None:
+def test_table_corrects_its_blocks_for_drift() -> None:
     outcomes = {
-        "calm": at_pace(1000, 100, 100, 100),
-        "slowed": at_pace(1100, 110, 110, 110),
-        "hurried": at_pace(900, 90, 90, 90),
+        "calm": at_canary(1000, 100, 100, 100),
+        "slowed": at_canary(1100, 110, 110, 110),
+        "hurried": at_canary(900, 90, 90, 90),
         "unknown": measurement(1000),
     }
     table = LatencyTable.of(TARGET, outcomes)
@@ -108,6 +118,6 @@ def test_table_brings_its_blocks_to_one_pace() -> None:
     assert LatencyTable.of(TARGET, {"a": measurement()}).slowdown(100.0) == 1.0
 
 
-def test_pace_of_a_measurement_is_the_median_over_its_launches() -> None:
-    assert at_pace(1000, 100, 140, 120).canary_ns == 120.5
+def test_canary_of_a_measurement_is_the_median_over_its_launches() -> None:
+    assert at_canary(1000, 100, 140, 120).canary_ns == 120.5
     assert measurement().canary_ns is None
