@@ -5,8 +5,14 @@ from __future__ import annotations
 from devices.errors import LatheError
 
 
+class UsageError(LatheError):
+    """A command line that cannot be understood."""
+
+    exit_code = 2
+
+
 class RecipeError(LatheError):
-    """A recipe or command line that cannot be understood."""
+    """A recipe that cannot be understood."""
 
     exit_code = 2
 

@@ -17,7 +17,8 @@ HEAD = """# Commands
 This page is generated from the command line by `tools/generate_command_reference.py`.
 
 `tools/lathe` takes the same arguments as `lathe`, and sets up its own environment first. Results go to
-standard output, everything else to standard error. The exit codes are listed [here](../exit-codes/index.md).
+standard output, everything else to standard error. See also [JSON output](json-output.md) and
+[exit codes](../exit-codes/index.md).
 """
 
 
@@ -34,6 +35,9 @@ def _sections(command: Any, name: str, parent: typer.Context | None) -> list[str
     rows = [row for parameter in command.get_params(context) if (row := _row(parameter, context))]
     if rows:
         parts.append("\n| argument or option | meaning |\n| --- | --- |\n" + "".join(rows))
+    if command.epilog:
+        examples = [line.strip() for line in command.epilog.splitlines()[2:]]
+        parts.append("\n```console\n" + "".join(f"$ {line}\n" for line in examples) + "```\n")
     if isinstance(command, TyperGroup):
         for child in command.list_commands(context):
             found = command.get_command(context, child)

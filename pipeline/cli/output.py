@@ -17,6 +17,16 @@ def print_json(document: Any) -> None:
 def print_error(error: LatheError, *, as_json: bool) -> None:
     """What, why and fix on standard error; with ``--json`` also as a document on standard output."""
     if as_json:
-        fields = {"what": error.what, "why": error.why, "fix": error.fix, "exit_code": error.exit_code}
-        print_json({"error": fields})
+        print_json(error_json(error))
+    write_error(error)
+
+
+def write_error(error: LatheError) -> None:
+    """What, why and fix on standard error."""
     sys.stderr.write(f"error: {error}\n")
+
+
+def error_json(error: LatheError) -> dict[str, Any]:
+    """The documented form of an error."""
+    fields = {"what": error.what, "why": error.why, "fix": error.fix, "exit_code": error.exit_code}
+    return {"error": fields}

@@ -7,20 +7,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.cli.db.rows import Db, Json, export, import_, query
+from pipeline.cli.db.rows import export, import_, query
+from pipeline.cli.help import Commands
+from pipeline.cli.options import Database as Db
+from pipeline.cli.options import Json
 from pipeline.cli.output import print_json
 
 if TYPE_CHECKING:
     from latency_db.store import PublishedTable
 
-db_app = typer.Typer(
-    help="The latency database: what it holds, exchange with others, care.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
+db_app = Commands("The latency database: what it holds, exchange with others, care.")
 
 
-@db_app.command("info")
+@db_app.add("info")
 def show_info(db: Db = None, json_output: Json = False) -> None:
     """Show where the database is, and how much of what is in it."""
     from dataclasses import asdict
@@ -45,10 +44,10 @@ def show_info(db: Db = None, json_output: Json = False) -> None:
         typer.echo(f"  copy made before a migration: {name}")
 
 
-db_app.command("query")(query)
+db_app.add("query")(query)
 
 
-@db_app.command("merge")
+@db_app.add("merge")
 def merge(
     other: Annotated[str, typer.Argument(metavar="OTHER", help="A database: a file or an SQLAlchemy URL.")],
     db: Db = None,
@@ -77,11 +76,11 @@ def merge(
         raise typer.Exit(StoreError.exit_code)
 
 
-db_app.command("export")(export)
-db_app.command("import")(import_)
+db_app.add("export")(export)
+db_app.add("import")(import_)
 
 
-@db_app.command("check")
+@db_app.add("check")
 def check(db: Db = None, json_output: Json = False) -> None:
     """Read everything again and recompute every digest; when anything is wrong, the exit code is 8."""
     from dataclasses import asdict
@@ -105,7 +104,7 @@ def check(db: Db = None, json_output: Json = False) -> None:
         raise typer.Exit(StoreError.exit_code)
 
 
-@db_app.command("gc")
+@db_app.add("gc")
 def gc(
     rehearse: Annotated[
         bool, typer.Option("--dry-run", help="Remove nothing, and show what would be removed.")

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipeline.cli.options import Database as Db
+from pipeline.cli.options import Json
 from pipeline.cli.output import print_json
 
 if TYPE_CHECKING:
@@ -15,11 +17,6 @@ if TYPE_CHECKING:
 
     from latency_db.store import Filter, Record, Store
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
-Db = Annotated[
-    str | None,
-    typer.Option("--db", metavar="URL", help="Latency database: a file or an SQLAlchemy URL."),
-]
 Target = Annotated[str | None, typer.Option("--target", metavar="TARGET", help="Only this target.")]
 Workload = Annotated[
     str | None,

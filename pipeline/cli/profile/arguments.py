@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from pipeline.cli.options import Json
+
 Targets = Annotated[
     list[str],
     typer.Option(
@@ -38,7 +40,6 @@ Save = Annotated[
     str | None,
     typer.Option("--save", metavar="FILE", help="Keep everything, raw samples too, in a new result file."),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 
 
 def profile(

@@ -1,1 +1,1 @@
-"""``lathe run``, ``search``, ``verify`` and ``recipes``."""
+"""``lathe run`` and ``lathe search``."""

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipeline.cli.help import Commands
+from pipeline.cli.options import Database, Json
 from pipeline.cli.output import print_json
 from pipeline.cli.table.options import (
     BenchOptions,
     Classes,
-    Db,
-    Json,
     Launches,
     Networks,
     OneTarget,
@@ -38,10 +38,8 @@ if TYPE_CHECKING:
     from pipeline.tables.building import Built
     from pipeline.tables.request import Bench
 
-table_app = typer.Typer(
-    help="Latency tables: every block of a space measured on a target, and a model of whole networks.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
+table_app = Commands(
+    "Latency tables: every block of a space measured on a target, and a model of whole networks."
 )
 
 Inputs = Annotated[
@@ -49,7 +47,11 @@ Inputs = Annotated[
 ]
 
 
-@table_app.command("build")
+@table_app.add(
+    "build",
+    "lathe table build --target host/onnxruntime:fp32@1",
+    "lathe table build --space mine.toml --input 32x32 --target pi5/litert:fp32@4 --budget-time 30",
+)
 @with_options
 def build(
     target: Targets,
@@ -92,7 +94,7 @@ def build(
         print_json({"tables": documents})
 
 
-@table_app.command("show")
+@table_app.add("show")
 @with_options
 def show(
     file: Annotated[str | None, typer.Argument(metavar="FILE", help="A file of lathe table export.")] = None,
@@ -122,7 +124,7 @@ def show(
         typer.echo(shown_text(content.model, content.blocks))
 
 
-@table_app.command("verify")
+@table_app.add("verify")
 @with_options
 def verify(
     target: OneTarget,
@@ -148,7 +150,7 @@ def verify(
         typer.echo(verified_text(verified))
 
 
-@table_app.command("export")
+@table_app.add("export")
 @with_options
 def export(
     file: Annotated[str, typer.Argument(metavar="FILE", help="JSON file to write.")],
@@ -167,7 +169,7 @@ def export(
     typer.echo(f"{file}: {table_line(built.model)}")
 
 
-@table_app.command("diff")
+@table_app.add("diff")
 @with_options
 def diff(
     first: TableName,
@@ -193,7 +195,7 @@ def diff(
         typer.echo(difference_text(found))
 
 
-@table_app.command("plan")
+@table_app.add("plan")
 @with_options
 def plan(
     package: Annotated[str, typer.Argument(metavar="PACKAGE", help="New folder to write.")],
@@ -220,12 +222,12 @@ def plan(
     sys.stderr.write(f"next, on the machine that measures: lathe table measure {package} --target {target}\n")
 
 
-@table_app.command("measure")
+@table_app.add("measure")
 def measure(
     package: Annotated[str, typer.Argument(metavar="PACKAGE", help="Folder that lathe table plan wrote.")],
     target: OneTarget,
     *,
-    db: Db = None,
+    db: Database = None,
     json_output: Json = False,
 ) -> None:
     """Measure a work package; torch is not needed. Every outcome is kept at once, the same command goes on.
@@ -260,5 +262,5 @@ def _loaded(
         yield bench, found, load(found, parsed([target])[0], bench)
 
 
-table_app.command("predict")(predict)
-table_app.command("transfer")(transfer)
+table_app.add("predict")(predict)
+table_app.add("transfer")(transfer)

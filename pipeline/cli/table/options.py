@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from pipeline.cli.options import Database
+
 if TYPE_CHECKING:
     from devices.target import Target
     from latency_db.models import NetworkModel
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
     from pipeline.tables.documents import Content
     from pipeline.tables.request import Bench
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 SpaceName = Annotated[
     str, typer.Option("--space", metavar="S", help="mobile or akd, or a recipe file whose [space] is meant.")
 ]
@@ -38,9 +39,6 @@ TableName = Annotated[
 ]
 Networks = Annotated[int, typer.Option("--networks", min=6, help="Whole networks to measure for the model.")]
 Launches = Annotated[int, typer.Option("--launches", min=3, help="Launches of each workload.")]
-Db = Annotated[
-    str | None, typer.Option("--db", metavar="URL", help="Latency database: a file or an SQLAlchemy URL.")
-]
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ class BenchOptions:
     """How to measure, and where outcomes are kept."""
 
     launches: Launches = 5
-    db: Db = None
+    db: Database = None
 
     @contextmanager
     def opened(self, *, must_exist: bool = False) -> Iterator[Bench]:

@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
+from pipeline.cli.options import Json
 from pipeline.cli.output import print_json
 from pipeline.cli.table.options import (
     BenchOptions,
-    Json,
     SpaceOptions,
     TableName,
     named_tables,

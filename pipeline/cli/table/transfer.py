@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
+from pipeline.cli.options import Json
 from pipeline.cli.output import print_json
-from pipeline.cli.table.options import BenchOptions, Json, SpaceOptions, block_texts, parsed, with_options
+from pipeline.cli.table.options import BenchOptions, SpaceOptions, block_texts, parsed, with_options
 from pipeline.cli.table.text import transferred_text, verified_text
 
 Sources = Annotated[

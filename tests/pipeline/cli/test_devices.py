@@ -12,7 +12,7 @@ import devices.check
 from devices.errors import TargetError
 from devices.inventory.devices_file import read_file
 from devices.runtimes import find_runtime
-from pipeline.cli.devices import devices_app
+from pipeline.cli.devices.arguments import devices_app
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +41,7 @@ def test_help_of_every_command_is_complete_and_loads_no_heavy_package():
         ended = lathe(command, "--help")
         assert ended.exit_code == 0
         assert "--json" in ended.stdout
-    code = "import sys; import pipeline.cli.devices; print(*sys.modules)"
+    code = "import sys; import pipeline.cli.devices.arguments; print(*sys.modules)"
     loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.split()

@@ -1,11 +1,41 @@
-"""What ``lathe search`` prints."""
+"""What ``lathe run`` and ``lathe search`` print for people."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pipeline.run import SearchResult
+from devices.measurement import Interval
+from pipeline.run import RunResult, SearchResult
 from pipeline.stages.search import EvaluatedCandidate
+
+
+def result_text(result: RunResult) -> str:
+    """What a finished run has to say, as text."""
+    verified = result.winner.verified
+    over = [name for name, verdict in verified.verdicts.items() if not verdict.feasible]
+    kept = f"every budget but the soft one of {' and '.join(over)}" if over else "every budget"
+    lines = [f"{result.recipe.name}: the student keeps {kept}"]
+    for name, verdict in verified.verdicts.items():
+        ratio = f", {verdict.ratio} of the reference network's" if verdict.ratio else ""
+        whole = result.tables.teacher[name].whole
+        lines += [
+            "",
+            name,
+            f"  budget    {verdict.budget}",
+            f"  latency   {verdict.measurement.latency} measured{ratio}",
+            f"  teacher   {_beside_teacher(whole, verdict.measurement.latency)}",
+            f"  accuracy  {verdict.accuracy:.2%} on the test split, teacher {verified.teacher_accuracy:.2%}",
+        ]
+    return "\n".join([*lines, "", f"bundle  {result.bundle}", f"report  {result.report}", ""])
+
+
+def _beside_teacher(teacher: Interval | None, student: Interval) -> str:
+    """The teacher's latency, and what the student gains; measured with the blocks, not side by side."""
+    if teacher is None:
+        return "could not be exported or run there"
+    factor = teacher.value_ns / student.value_ns
+    gain = f"{factor:.2f} times the student's" if factor > 1 else "faster than the student: lower the budget"
+    return f"{teacher} measured, {gain}"
 
 
 def search_text(result: SearchResult) -> str:

@@ -1,0 +1,174 @@
+"""Arguments of ``lathe devices``; what its commands do is in ``command``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from pipeline.cli.help import Commands
+from pipeline.cli.options import Json
+
+devices_app = Commands("List, check and add the devices that you measure on.")
+
+REACHING = "How it is reached"
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the device, as in targets.")]
+
+
+@devices_app.add("list")
+def list_(json_output: Json = False) -> None:
+    """List the devices that targets may name.
+
+    Each is shown with how it is reached and where it is defined. The machine that Lathe runs on is host; the
+    others stand in your devices.toml (or in the file that the environment variable LATHE_DEVICES names) and
+    in devices.toml in the current folder, which goes first.
+    """
+    from pipeline.cli.devices.command import list_devices
+
+    list_devices(as_json=json_output)
+
+
+@devices_app.add("check", "lathe devices check", "lathe devices check pi5 phone", "lathe devices check --all")
+def check(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Devices to check; host if none is given.")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Check every device.")] = False,
+    json_output: Json = False,
+) -> None:
+    """Reach devices and run a small model on each runtime.
+
+    What goes wrong is reported with how to mend it, and the rest is tried nevertheless. When a device cannot
+    be measured on, the exit code is 6. The times of the small model are not measurements.
+    """
+    from pipeline.cli.devices.command import check_devices
+
+    if every and names:
+        raise typer.BadParameter("give names or --all, not both")
+    check_devices(names or [], every=every, as_json=json_output)
+
+
+@devices_app.add(
+    "add",
+    "lathe devices add pi5 --ssh pi@raspberrypi.local",
+    "lathe devices add phone --adb R58M123ABC",
+    "lathe devices add other --python ~/other/.venv/bin/python",
+)
+def add(
+    name: Name,
+    *,
+    ssh: Annotated[
+        str | None,
+        typer.Option(
+            "--ssh",
+            metavar="HOST",
+            help="By SSH: a host name, or an alias of ~/.ssh/config.",
+            rich_help_panel=REACHING,
+        ),
+    ] = None,
+    adb: Annotated[
+        str | None,
+        typer.Option(
+            "--adb",
+            metavar="SERIAL",
+            help="An Android device, by its serial number.",
+            rich_help_panel=REACHING,
+        ),
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            "--address",
+            metavar="HOST:PORT",
+            help="An Android device on the network.",
+            rich_help_panel=REACHING,
+        ),
+    ] = None,
+    python: Annotated[
+        str | None,
+        typer.Option(
+            "--python",
+            metavar="PATH",
+            help="The Python that has the runtimes. Given alone: another Python of this machine.",
+            rich_help_panel=REACHING,
+        ),
+    ] = None,
+    user: Annotated[
+        str | None,
+        typer.Option(
+            "--user", metavar="NAME", help="Your name on the device (SSH).", rich_help_panel=REACHING
+        ),
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option("--port", metavar="N", help="Port of the SSH server.", rich_help_panel=REACHING),
+    ] = None,
+    identity_file: Annotated[
+        str | None,
+        typer.Option("--identity-file", metavar="FILE", help="Private key (SSH).", rich_help_panel=REACHING),
+    ] = None,
+    folder: Annotated[
+        str | None,
+        typer.Option(
+            "--folder",
+            metavar="DIR",
+            help="Folder on the device for Lathe's files (SSH, Android).",
+            rich_help_panel=REACHING,
+        ),
+    ] = None,
+    note: Annotated[str | None, typer.Option("--note", metavar="TEXT", help="A remark for yourself.")] = None,
+    emulated: Annotated[
+        bool,
+        typer.Option(
+            "--emulated", help="Its processor is emulated, so its times say nothing about a real one."
+        ),
+    ] = False,
+    project: Annotated[
+        bool, typer.Option("--project", help="Write devices.toml in the current folder instead of yours.")
+    ] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Replace the device of this name in that file.")
+    ] = False,
+    json_output: Json = False,
+) -> None:
+    """Add a device to devices.toml.
+
+    Nothing else in the file changes, and the device is not contacted yet; lathe devices check does that.
+    """
+    from pipeline.cli.devices.command import add_device
+
+    table: dict[str, Any] = {"connection": _kind(ssh, adb, address, python)}
+    given = {
+        "host": ssh,
+        "serial": adb,
+        "address": address,
+        "user": user,
+        "port": port,
+        "identity_file": identity_file,
+        "python": python,
+        "folder": folder,
+        "note": note,
+        "emulated": emulated or None,
+    }
+    table |= {key: value for key, value in given.items() if value is not None}
+    add_device(name, table, project=project, replace=replace, as_json=json_output)
+
+
+@devices_app.add("describe", "lathe devices describe pi5")
+def describe(name: Name, json_output: Json = False) -> None:
+    """Show a device: its definition, state and users.
+
+    No model is run; see lathe devices check for that. When the device cannot be reached, the exit code is 6.
+    """
+    from pipeline.cli.devices.command import show_device
+
+    show_device(name, as_json=json_output)
+
+
+def _kind(ssh: str | None, adb: str | None, address: str | None, python: str | None) -> str:
+    """The kind of connection that the options ask for."""
+    ways = [kind for kind, value in (("ssh", ssh), ("adb", adb), ("adb", address)) if value is not None]
+    if len(ways) > 1 or not (ways or python):
+        raise typer.BadParameter("give one of --ssh, --adb and --address, or --python alone")
+    return ways[0] if ways else "local"

@@ -1,0 +1,70 @@
+"""What ``lathe devices`` does; imported only when one of its commands runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import typer
+
+from devices.check import check_device, describe_device
+from devices.errors import TargetError
+from devices.inventory import find_device, known_devices, project_file, user_file, write_device
+from pipeline.cli.devices.documents import device_json, report_json
+from pipeline.cli.devices.text import definition_text, list_text, report_text
+from pipeline.cli.output import print_json
+
+
+def list_devices(*, as_json: bool) -> None:
+    """``lathe devices list``."""
+    devices = known_devices()
+    if as_json:
+        print_json({"devices": [device_json(device) for device in devices]})
+    else:
+        typer.echo(list_text(devices))
+
+
+def check_devices(names: Sequence[str], *, every: bool, as_json: bool) -> None:
+    """``lathe devices check``; ends with 6 when one of them cannot be measured on."""
+    chosen = [device.name for device in known_devices()] if every else names or ["host"]
+    reports = []
+    for name in chosen:
+        report = check_device(name, on_step=_announcing(name))
+        reports.append(report)
+        if not as_json:
+            typer.echo(report_text(report))
+    if as_json:
+        print_json({"devices": [report_json(report) for report in reports]})
+    if not all(report.ok for report in reports):
+        raise typer.Exit(TargetError.exit_code)
+
+
+def add_device(name: str, table: dict[str, Any], *, project: bool, replace: bool, as_json: bool) -> None:
+    """``lathe devices add``."""
+    path = project_file() if project else user_file()
+    write_device(path, name, table, replace=replace)
+    if as_json:
+        print_json({"name": name, "file": str(path), "table": table})
+    else:
+        typer.echo(f"{name} is in {path}")
+    sys.stderr.write(f"next: lathe devices check {name}\n")
+
+
+def show_device(name: str, *, as_json: bool) -> None:
+    """``lathe devices describe``; ends with 6 when the device cannot be reached."""
+    device = find_device(name)
+    report = describe_device(name)
+    if as_json:
+        print_json({"definition": device_json(device), **report_json(report)})
+    else:
+        typer.echo(definition_text(device) + report_text(report, checked=False))
+    if not report.ok:
+        raise typer.Exit(TargetError.exit_code)
+
+
+def _announcing(name: str) -> Callable[[str], None]:
+    def announce(step: str) -> None:
+        sys.stderr.write(f"{name}: {step}\n")
+
+    return announce

@@ -1,0 +1,23 @@
+"""Arguments of ``lathe verify``; what it does is in ``command``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.options import Json
+
+
+def verify(
+    bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="Folder of the bundle.")],
+    json_output: Json = False,
+) -> None:
+    """Check a bundle's files, then its accuracy and latency again.
+
+    Every file must be unchanged; then each artifact runs on its target, over the test split and on the clock.
+    When anything does not hold, the exit code is 11.
+    """
+    from pipeline.cli.verify.command import verify_folder
+
+    verify_folder(bundle, as_json=json_output)

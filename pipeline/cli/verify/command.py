@@ -1,0 +1,58 @@
+"""What ``lathe verify`` does; imported only when it runs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import typer
+
+from pipeline.bundle import BundleVerification, TargetVerification, verify_bundle
+from pipeline.cli.libraries import quiet_libraries
+from pipeline.cli.output import error_json, print_json, write_error
+from pipeline.cli.verify.text import verified_text
+from pipeline.errors import VerificationError
+from pipeline.progress import ConsoleReporter
+
+
+def verify_folder(bundle: str, *, as_json: bool) -> None:
+    """``lathe verify``; ends with the code of a failed verification when a promise does not hold."""
+    quiet_libraries()
+    document, error = {"bundle": bundle, "holds": False}, None
+    try:
+        with ConsoleReporter().task(f"verifying {bundle}", "targets") as advance:
+            verified = verify_bundle(Path(bundle), advance)
+        document |= verified.to_json()
+        error = _failure(bundle, verified)
+    except VerificationError as changed:
+        error = changed
+    if as_json:
+        print_json(document | (error_json(error) if error is not None else {}))
+    elif error is None:
+        sys.stdout.write(verified_text(bundle, verified))
+    if error is not None:
+        write_error(error)
+        raise typer.Exit(error.exit_code)
+
+
+def _failure(bundle: str, verified: BundleVerification) -> VerificationError | None:
+    failed = {
+        target.verdict.target: _why_not(target)
+        for target in verified.targets
+        if not (target.accuracy_holds and target.verdict.acceptable)
+    }
+    if not failed:
+        return None
+    return VerificationError(
+        f"the bundle {bundle} does not hold on {', '.join(failed)}",
+        why="; ".join(failed.values()),
+        fix="leave the device to the measurement alone and verify again; if it stays so, build it anew",
+    )
+
+
+def _why_not(target: TargetVerification) -> str:
+    """Why a target's promise does not hold."""
+    verdict = target.verdict
+    if target.accuracy_holds:
+        return verdict.why
+    return f"{verdict.correct} test images are correct on {verdict.target}, not {target.expected_correct}"
