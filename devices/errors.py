@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-__all__ = ["LatheError", "MeasurementError", "TargetError"]
+__all__ = ["LatheError", "MeasurementError", "TargetError", "TemporaryFolderError"]
 
 
 class LatheError(Exception):
@@ -43,3 +43,9 @@ class MeasurementError(LatheError):
     """A model that could not be run or timed on its target."""
 
     exit_code = 7
+
+
+class TemporaryFolderError(LatheError):
+    """A temporary folder that cannot be made, or whose disk is full."""
+
+    exit_code = 9

@@ -45,7 +45,8 @@ def main() -> int:
     request = json.load(sys.stdin)
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    die_with_parent()
+    if not die_with_parent(request["parent"]):
+        return 3
 
     def emit(event: str, **fields: Any) -> None:
         channel.write(json.dumps({"event": event, **fields}) + "\n")
@@ -75,8 +76,13 @@ def main() -> int:
     return 0
 
 
-def die_with_parent() -> None:
-    """Ask Linux to end this process when its parent ends, so that a killed run leaves nothing behind."""
+def die_with_parent(parent: int | None) -> bool:
+    """Ask Linux to end this process when its parent ends, so that a killed run leaves nothing behind.
+
+    Args:
+        parent: the process that started this one, if it is known: it may have ended before the request to
+            Linux, and then the answer is False.
+    """
     if sys.platform == "linux":
         import ctypes
         import signal
@@ -85,7 +91,8 @@ def die_with_parent() -> None:
         try:
             ctypes.CDLL(None).prctl(parent_death_signal, signal.SIGKILL)
         except (OSError, AttributeError):
-            return
+            return True
+    return parent is None or os.getppid() == parent
 
 
 def parse_cores(text: str) -> set[int]:

@@ -6,7 +6,6 @@ import contextlib
 import os
 import selectors
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -19,18 +18,23 @@ from typing import IO, ClassVar
 
 from devices.connections.base import STDERR_TAIL_BYTES, Completed, Connection
 from devices.errors import MeasurementError, TargetError
+from devices.host import check_interruption, end, start, temporary_folder
 
 _POLL_S = 0.25
 
 
 class LocalConnection(Connection):
-    """Processes on this machine, each in a process group of its own."""
+    """Processes on this machine, each in a session of its own, which end when Lathe does.
+
+    What they leave in a temporary folder goes with the scratch folder.
+    """
 
     shares_clock: ClassVar[bool] = True
 
     def __init__(self, python: tuple[str, ...] = (sys.executable,)) -> None:
         self.python = python
         self._scratch: Path | None = None
+        self._opened = contextlib.ExitStack()
         self._lock = threading.Lock()
 
     def run(
@@ -48,8 +52,12 @@ class LocalConnection(Connection):
             source.write(stdin)
             source.seek(0)
             try:
-                process = subprocess.Popen(
-                    argv, stdin=source, stdout=subprocess.PIPE, stderr=errors, start_new_session=True
+                process = start(
+                    argv,
+                    stdin=source,
+                    stdout=subprocess.PIPE,
+                    stderr=errors,
+                    env=os.environ | {"TMPDIR": self.scratch()},
                 )
             except OSError as error:
                 raise TargetError(f"'{argv[0]}' cannot be started on this machine", why=str(error)) from error
@@ -61,7 +69,10 @@ class LocalConnection(Connection):
             except TimeoutError:
                 timed_out = True
             finally:
-                _kill_group(process)
+                end(process)
+                if process.stdout is not None:
+                    process.stdout.close()
+            check_interruption()
             return Completed(process.returncode, _tail(errors), timed_out=timed_out)
 
     def push(self, path: Path) -> str:
@@ -85,15 +96,14 @@ class LocalConnection(Connection):
         """A private temporary folder."""
         with self._lock:
             if self._scratch is None:
-                self._scratch = Path(tempfile.mkdtemp(prefix="lathe-"))
+                self._scratch = self._opened.enter_context(temporary_folder("local"))
             return str(self._scratch)
 
     def close(self) -> None:
         """Remove the temporary folder."""
         with self._lock:
-            if self._scratch is not None:
-                shutil.rmtree(self._scratch, ignore_errors=True)
-                self._scratch = None
+            self._opened.close()
+            self._scratch = None
 
 
 def _lines(
@@ -139,14 +149,6 @@ def _lines(
 def _has_ended(process: subprocess.Popen[bytes]) -> bool:
     """Whether it has ended, without reaping it: until then no other process can get its number."""
     return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-
-
-def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    if process.stdout is not None:
-        process.stdout.close()
 
 
 def _tail(errors: IO[bytes]) -> str:

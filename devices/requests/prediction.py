@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 
 from devices.connections import Connection
 from devices.errors import MeasurementError
+from devices.host import temporary_folder
 from devices.inventory.devices import call_to, connected, runtime_of
 from devices.locking.lock import device_lock
 from devices.runtimes.base import Predict, describe_end
@@ -48,9 +48,9 @@ def predict(
     with (
         connected(target.device, connection) as device,
         device_lock(target.device, device),
-        tempfile.TemporaryDirectory(prefix="lathe-") as folder,
+        temporary_folder("predict") as folder,
     ):
-        rows, outputs = Path(folder) / "inputs.npy", Path(folder) / "outputs.npy"
+        rows, outputs = folder / "inputs.npy", folder / "outputs.npy"
         np.save(rows, np.ascontiguousarray(inputs, np.float32), allow_pickle=False)
         call = call_to(target, device, timeout_s=timeout_s)
         reply = runtime.exchange(call, Predict(artifact, rows, outputs))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -129,6 +130,7 @@ class AgentRuntime(Runtime):
             "settings": settings,
         }
         agent = connection.push(FOLDER / "agent.py")
+        message["parent"] = os.getpid() if connection.shares_clock else None
         message["spawned_ns"] = time.monotonic_ns() if connection.shares_clock else None
         ended = connection.run(
             (*connection.python, agent),

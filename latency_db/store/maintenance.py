@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 from sqlalchemy import Connection, delete, exists, func, select, text
 
 from devices.digests import value_digest
+from devices.host import temporary_folder
 from latency_db.errors import StoreError
 from latency_db.store.database import fetch, sqlite_file, sqlite_path, transact
 from latency_db.store.opening import backups_of, read_version
@@ -189,8 +189,8 @@ def _opened(location: str) -> Iterator[Store]:
                     why="a server is migrated only when it is opened as the database itself",
                     fix="open it once, e.g. `lathe db info --db URL`, and merge again",
                 )
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="lathe-merge-"))
-            location = str(Path(folder) / "copy.db")
+            folder = stack.enter_context(temporary_folder("merge"))
+            location = str(folder / "copy.db")
             with closing(sqlite3.connect(file)) as source, closing(sqlite3.connect(location)) as copy:
                 source.backup(copy)
         yield stack.enter_context(open_store(location))

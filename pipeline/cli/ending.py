@@ -22,7 +22,7 @@ def exit_code_of(command: Callable[[], None], *, as_json: bool) -> int:
     """Run a command to its end, tell of its error if it has one, and give the exit code.
 
     Args:
-        command: what to run; it may raise anything but ``KeyboardInterrupt``.
+        command: what to run; it may raise anything, and only ``Interrupted`` comes through.
         as_json: whether an error is also a JSON document on standard output.
     """
     try:

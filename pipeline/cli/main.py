@@ -8,10 +8,12 @@ from typing import Annotated
 
 import typer
 
+from devices.host import remove_abandoned
 from pipeline.cli.db.commands import db_app
 from pipeline.cli.devices.arguments import devices_app
 from pipeline.cli.ending import exit_code_of
 from pipeline.cli.help import Commands
+from pipeline.cli.interrupts import ended_by_signals
 from pipeline.cli.profile.arguments import compare, profile
 from pipeline.cli.recipes.arguments import recipes
 from pipeline.cli.run.arguments import run, search
@@ -61,15 +63,14 @@ app.add_typer(table_app, name="table")
 def main() -> None:
     """Entry point of ``lathe``; every error ends with its documented exit code (docs/exit-codes/index.md)."""
     arguments = sys.argv[1:]
-    try:
-        sys.exit(exit_code_of(lambda: _command(arguments), as_json="--json" in arguments))
-    except KeyboardInterrupt:
-        sys.stderr.write("\nstopped; what was finished is kept\n")
-        sys.exit(130)
+    as_json = "--json" in arguments
+    with ended_by_signals(arguments, as_json=as_json):
+        sys.exit(exit_code_of(lambda: _command(arguments), as_json=as_json))
 
 
 def _command(arguments: list[str]) -> None:
     """Run the command that the arguments name; unlike typer's own way, every exception comes through."""
     command = typer.main.get_command(app)
     with command.make_context("lathe", arguments) as context:
+        remove_abandoned()
         command.invoke(context)

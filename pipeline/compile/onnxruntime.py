@@ -11,15 +11,16 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
 from importlib import metadata, util
 from pathlib import Path
 
+from devices.host import temporary_folder
 from devices.inventory import HOST
 from devices.target import Target
 from pipeline.errors import ExportError
 from pipeline.export import onnx_graph
+from pipeline.export.process import run_quietly
 from pipeline.work.disk import write_atomically
 
 _TIMEOUT_S = 600
@@ -52,20 +53,19 @@ def optimise(exported: Path, target: Target, path: Path) -> Mapping[str, str]:
                 fix='pip install "lathe-deploy[onnxruntime]"',
             )
     level = "all" if target.device == HOST.name else "extended"
-    with tempfile.TemporaryDirectory(prefix="lathe-compile-") as folder:
-        optimised = Path(folder) / "optimised.onnx"
+    with temporary_folder("compile") as folder:
+        optimised = folder / "optimised.onnx"
         arguments = [str(exported), str(optimised), f"ORT_ENABLE_{level.upper()}", str(target.threads)]
-        ended = subprocess.run(
-            [sys.executable, "-P", "-c", _PROGRAM, *arguments],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_TIMEOUT_S,
-            check=False,
-        )
+        command = (sys.executable, "-P", "-c", _PROGRAM, *arguments)
+        try:
+            ended = run_quietly(command, folder, {}, _TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            raise ExportError(
+                f"ONNX Runtime did not finish compiling {exported.name}",
+                why=f"it ran for more than {_TIMEOUT_S} s",
+            ) from None
         if ended.returncode != 0 or not optimised.exists():
-            said = ended.stderr.strip().splitlines()
+            said = ended.stdout.decode(errors="replace").strip().splitlines()
             raise ExportError(
                 f"ONNX Runtime cannot compile {exported.name}",
                 why=said[-1] if said else f"it ended with status {ended.returncode}",

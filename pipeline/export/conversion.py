@@ -6,7 +6,6 @@ import contextlib
 import copy
 import io
 import logging
-import tempfile
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from devices.host import check_interruption, temporary_folder
 from pipeline.errors import ExportError
 from pipeline.export import flatbuffer, onnx_graph
 from pipeline.export.base import Format
@@ -74,8 +74,8 @@ def convert(modules: Sequence[tuple[nn.Module, Shape]], fmt: Format, output_name
     Raises:
         ExportError: tracing, conversion or quantisation failed; the reason is in ``why``.
     """
-    with tempfile.TemporaryDirectory(prefix="lathe-export-") as name:
-        folder = Path(name)
+    check_interruption()
+    with temporary_folder("export") as folder:
         _trace(modules, fmt, folder / "program.pt2")
         run_worker("convert", fmt, folder)
         joint = (folder / "joint").read_bytes()
@@ -107,9 +107,12 @@ def _trace(modules: Sequence[tuple[nn.Module, Shape]], fmt: Format, path: Path) 
             if fmt.layout == "NHWC":
                 parts = [ChannelLast(part) for part in parts]
                 inputs = tuple(each.permute(0, 2, 3, 1).contiguous() for each in inputs)
-            torch.export.save(torch.export.export(_Joint(parts).eval(), inputs), path)
+            program = io.BytesIO()
+            torch.export.save(torch.export.export(_Joint(parts).eval(), inputs), program)
         except Exception as error:
             raise ExportError("torch.export could not trace the module", why=first_line(error)) from error
+    # Not by torch, whose writer aborts the process when the disk is full.
+    path.write_bytes(program.getbuffer())
 
 
 def _fold_batch_norm(module: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""Runs the worker, a process of its own, and tells why it failed."""
+"""Runs exporters and compilers, processes of their own, and tells why they failed."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
+from devices.host import check_interruption, end, full, is_full, start
 from pipeline.errors import ExportError
 from pipeline.export import worker
 from pipeline.export.base import Format
@@ -29,24 +31,53 @@ def run_worker(step: Literal["convert", "quantise"], fmt: Format, folder: Path) 
         ExportError: the worker failed, was ended, or took too long; what it said is in ``why``.
     """
     # By path and with -P: nothing in the working directory can take the place of a package.
-    command = [sys.executable, "-P", worker.__file__, step, fmt.runtime, str(folder)]
+    command = (sys.executable, "-P", worker.__file__, step, fmt.runtime, str(folder), str(os.getpid()))
+    what = "export" if step == "convert" else "quantisation"
     try:
-        ended = subprocess.run(
-            command,
-            env=os.environ | _ENVIRONMENT,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=TIMEOUT_S,
-            check=False,
-        )
+        ended = run_quietly(command, folder, _ENVIRONMENT, TIMEOUT_S)
     except subprocess.TimeoutExpired:
         raise ExportError(
-            f"the export to {fmt} did not end", why=f"it ran for more than {TIMEOUT_S} s"
+            f"the {what} to {fmt} did not end", why=f"it ran for more than {TIMEOUT_S} s"
         ) from None
     if ended.returncode != 0:
-        what = "export" if step == "convert" else "quantisation"
         raise ExportError(f"the {what} to {fmt} failed", why=reason(folder, ended))
+
+
+def run_quietly(
+    command: Sequence[str], folder: Path, environment: Mapping[str, str], timeout_s: float
+) -> subprocess.CompletedProcess[bytes]:
+    """Run a program that ends with this process and has its temporary files in a folder.
+
+    Args:
+        command: program and arguments.
+        folder: a temporary one.
+        environment: beside this process's own.
+        timeout_s: after which it is killed.
+
+    Returns:
+        How it ended, with all that it said in ``stdout``.
+
+    Raises:
+        subprocess.TimeoutExpired: it took too long.
+        TemporaryFolderError: it failed on a full disk.
+        Interrupted: this process was told to end.
+    """
+    process = start(
+        command,
+        env={**os.environ, **environment, "TMPDIR": str(folder)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    try:
+        said, _ = process.communicate(timeout=timeout_s)
+    finally:
+        end(process)
+    # A failure that this process or a full disk made is none of the program.
+    check_interruption()
+    if process.returncode != 0 and is_full(folder):
+        raise full(folder.parent)
+    return subprocess.CompletedProcess(command, process.returncode, said)
 
 
 def reason(folder: Path, ended: subprocess.CompletedProcess[bytes]) -> str:

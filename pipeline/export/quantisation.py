@@ -7,10 +7,9 @@ of a network, so that a block alone is not charged for conversions that a networ
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 
+from devices.host import temporary_folder
 from pipeline.export import flatbuffer, onnx_graph
 from pipeline.export.base import Format
 from pipeline.export.process import run_worker
@@ -30,8 +29,7 @@ def quantise(models: Sequence[bytes], fmt: Format, output_name: str) -> list[byt
     Raises:
         ExportError: the quantiser refuses one of the models.
     """
-    with tempfile.TemporaryDirectory(prefix="lathe-quantise-") as name:
-        folder = Path(name)
+    with temporary_folder("quantise") as folder:
         for index, model in enumerate(models):
             (folder / f"{index}.fp32").write_bytes(model)
         run_worker("quantise", fmt, folder)

@@ -1,12 +1,13 @@
 """Calls exporters and quantisers; run as a script in a process of its own, without the rest of Lathe.
 
-``python worker.py STEP RUNTIME FOLDER`` does one of two steps for the file format of a runtime:
+``python worker.py STEP RUNTIME FOLDER PARENT`` does one of two steps for the file format of a runtime:
 
 - ``convert`` reads ``FOLDER/program.pt2`` and writes ``FOLDER/joint``, a model with inputs and outputs in the
   program's order;
 - ``quantise`` reads every ``FOLDER/NUMBER.fp32`` and writes ``FOLDER/NUMBER.int8``.
 
-A failure goes to ``FOLDER/error``, one line, with exit status 1.
+A failure goes to ``FOLDER/error``, one line, with exit status 1. The worker ends when its parent does, whose
+number is PARENT.
 
 Exporters and quantisers write to standard error from C, keep memory, change global state and may abort; here
 none of that reaches the caller.
@@ -14,6 +15,9 @@ none of that reaches the caller.
 
 from __future__ import annotations
 
+import ctypes
+import os
+import signal
 import sys
 import warnings
 from collections.abc import Iterator
@@ -126,6 +130,16 @@ def first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
+def end_with(parent: int) -> None:
+    """Have Linux end this process when its parent ends; elsewhere who starts it sees to that."""
+    if sys.platform == "linux":
+        set_parent_death_signal = 1
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+        # The parent may have ended before.
+        if os.getppid() != parent:
+            sys.exit(1)
+
+
 def main(step: str, runtime: str, folder: Path) -> int:
     """Do the step; 0 on success, 1 with the reason in ``folder/error``."""
     warnings.simplefilter("ignore")
@@ -138,4 +152,5 @@ def main(step: str, runtime: str, folder: Path) -> int:
 
 
 if __name__ == "__main__":
+    end_with(int(sys.argv[4]))
     sys.exit(main(sys.argv[1], sys.argv[2], Path(sys.argv[3])))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -11,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from devices.host import temporary_folder
 from devices.measurement import DeviceIdentity, MeasuringProtocol, RuntimeIdentity
 from devices.target import Target
 from latency_db.store import Store
@@ -86,8 +86,8 @@ class Context:
     @contextmanager
     def scratch(self) -> Iterator[Path]:
         """A folder that is gone afterwards, on the disk of the work folder."""
-        with tempfile.TemporaryDirectory(prefix="scratch-", dir=self.work.path) as folder:
-            yield Path(folder)
+        with temporary_folder("scratch", self.work.path) as folder:
+            yield folder
 
 
 def versions() -> dict[str, str]:

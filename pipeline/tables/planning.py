@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
+from devices.host import temporary_folder
 from devices.measurement import MeasuringProtocol
 from devices.target import Target
 from latency_db.tables import WorkPackage, write_package
@@ -32,9 +32,9 @@ def write_plan(
     torch.manual_seed(0)
     modules = {part.workload.identity: (part.build(), part.shape) for part in parts}
     with (
-        tempfile.TemporaryDirectory(prefix="lathe-plan-") as scratch,
+        temporary_folder("plan") as scratch,
         reporter.task(f"exporting to {fmt}", "workloads") as advance,
     ):
-        artifacts = export_modules(modules, fmt, Path(scratch), on_progress=advance)
+        artifacts = export_modules(modules, fmt, scratch, on_progress=advance)
         protocol = MeasuringProtocol(launches=launches)
         return write_package(folder, target, protocol, [part.workload for part in parts], artifacts)

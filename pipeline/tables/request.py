@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 
+from devices.host import temporary_folder
 from devices.measurement import MeasuringProtocol
 from latency_db.errors import EstimateError
 from latency_db.store import Store
@@ -35,12 +34,9 @@ class Bench:
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
-        """A folder for exports, the same each time, that is gone when the bench is."""
-        yield Path(self._folder.name)
-
-    @cached_property
-    def _folder(self) -> tempfile.TemporaryDirectory[str]:
-        return tempfile.TemporaryDirectory(prefix="lathe-table-")
+        """A folder for exports that is gone afterwards."""
+        with temporary_folder("table") as folder:
+            yield folder
 
 
 def find_space(name: str, shape: str, classes: int) -> Space:

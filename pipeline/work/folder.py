@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 from pydantic import TypeAdapter, ValidationError
 
 from devices.digests import file_digest, value_digest
+from devices.host import remove_abandoned
 from pipeline.errors import WorkFolderError
 from pipeline.work.disk import disk_errors, write_atomically
 from pipeline.work.interrupted import begin
@@ -72,6 +73,7 @@ class WorkFolder:
                     fix="wait for the other run to end, or give this one a folder of its own with --work",
                 ) from None
             try:
+                remove_abandoned(self.path)
                 holder.write_text(f"process {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
                 yield self
             finally:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
-from multiprocessing import get_context
+from contextlib import contextmanager
+from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection
 from typing import TypeVar
 
+from devices.host import check_interruption
 from pipeline.methods.dna.errors import DnaError
 
 Task = TypeVar("Task")
@@ -38,12 +42,14 @@ def run_tasks(run: Callable[[Task], Result], tasks: Sequence[Task], workers: int
         yield from map(run, tasks)
         return
     _check_sendable(tasks[0])
-    with ProcessPoolExecutor(workers, mp_context=_SPAWN) as pool:
-        futures = [pool.submit(run, task) for task in tasks]
+    with ProcessPoolExecutor(workers, mp_context=_SPAWN, initializer=_end_with_parent) as pool:
+        with _without_interrupts():
+            futures = [pool.submit(run, task) for task in tasks]
         for number, (task, future) in enumerate(zip(tasks, futures, strict=True), start=1):
             try:
                 result = future.result()
             except BrokenExecutor:
+                check_interruption()
                 result = _alone(run, task, number)
             yield result
 
@@ -52,12 +58,14 @@ def _alone(run: Callable[[Task], Result], task: Task, number: int) -> Result:
     """In a process of its own: a pool does not say how its processes ended."""
     receiver, sender = _SPAWN.Pipe(duplex=False)
     process = _SPAWN.Process(target=_deliver, args=(sender, run, task))
-    process.start()
+    with _without_interrupts():
+        process.start()
     sender.close()
     try:
         result, error = receiver.recv()
     except EOFError:
         process.join()
+        check_interruption()
         raise _ended(number, process.exitcode or 0) from None
     process.join()
     if error is not None:
@@ -66,6 +74,7 @@ def _alone(run: Callable[[Task], Result], task: Task, number: int) -> Result:
 
 
 def _deliver(sender: Connection, run: Callable[[Task], Result], task: Task) -> None:
+    _end_with_parent()
     try:
         sender.send((run(task), None))
     except Exception as error:  # whatever it is, it is raised where the result was waited for
@@ -97,3 +106,25 @@ def _check_sendable(task: object) -> None:
             why=f"{type(error).__name__}: {error}",
             fix="use one worker, as a network exported by torch.export needs",
         ) from error
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Ctrl-C does not reach the processes that are started inside: their parent ends them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end_with_parent() -> None:
+    """Have this process end when its parent does: the pool's queues would keep it waiting for ever."""
+    parent = parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, name="waits for the parent's end", daemon=True).start()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import html
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.progress import Reporter
+    from pipeline.progress import Reporter, Task
 
 Rows = Sequence[tuple[str, ...]]
 
@@ -55,20 +56,12 @@ class Quiet:
     def note(self, text: str) -> None:
         """Drop a line."""
 
-    def task(self, what: str, unit: str) -> _NoTask:
+    @contextmanager
+    def task(self, what: str, unit: str) -> Iterator[Task]:
         """Drop a task's progress."""
-        return _NoTask()
+        from pipeline.progress import Task
 
-
-class _NoTask:
-    def __enter__(self) -> _NoTask:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def __call__(self, done: int, total: int) -> None:
-        pass
+        yield Task(what, unit)
 
 
 def reporter(progress: bool) -> Reporter:

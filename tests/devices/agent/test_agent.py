@@ -53,6 +53,7 @@ def answers(request):
         "command": "identify",
         "files": FILES,
         "settings": SETTINGS,
+        "parent": None,
         "spawned_ns": None,
         **request,
     }

@@ -13,6 +13,7 @@ from devices.measuring.batch import probe
 from devices.target import Target
 from latency_db.store.store import open_store
 from pipeline.export.base import block_workload, format_of, network_workload
+from pipeline.progress import Task
 from pipeline.recipe.loading import Recipe, parse_recipe
 from pipeline.search.base import Score
 from pipeline.spaces.base import Architecture, Space
@@ -76,8 +77,8 @@ class Quiet:
         self.notes.append(text)
 
     @contextmanager
-    def task(self, what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-        yield lambda done, total: None
+    def task(self, what: str, unit: str) -> Iterator[Task]:
+        yield Task(what, unit)
 
 
 class ByMacs:

@@ -1,0 +1,142 @@
+"""Real signals to real commands: they end, say how to go on, and leave nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pipeline.cli.interrupts import CommandInterrupted
+from tests.devices.tiny_models import write_tiny_onnx
+
+PYTHON = [sys.executable, "-c", "from pipeline.cli.main import main; main()"]
+HANG_S = 240.0
+
+IGNORANT = """
+import sys, threading
+from pipeline.cli.interrupts import ended_by_signals
+with ended_by_signals(["run"], as_json=False):
+    print("ready", flush=True)
+    thread = threading.Thread(target=lambda: threading.Event().wait(600))
+    thread.start()
+    try:
+        threading.Event().wait(600)
+    finally:
+        thread.join()
+"""
+
+
+@dataclass(frozen=True)
+class Ended:
+    code: int
+    stdout: str
+    stderr: str
+    left: list[str]
+    """Temporary folders."""
+
+
+def interrupt(
+    number: signal.Signals, folder: Path, when: Callable[[psutil.Process], bool], *arguments: str
+) -> Ended:
+    """Send a signal to a command when it is as far as that; everything that it started must end with it."""
+    temporary = folder / "tmp"
+    temporary.mkdir()
+    environment = {**os.environ, "TMPDIR": str(temporary), "COLUMNS": "200"}
+    process = subprocess.Popen(
+        [*PYTHON, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+    until = time.monotonic() + HANG_S
+    command = psutil.Process(process.pid)
+    while not when(command):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    children = command.children(recursive=True)
+    process.send_signal(number)
+    stdout, stderr = process.communicate(timeout=HANG_S)
+    _, alive = psutil.wait_procs(children, timeout=HANG_S)
+    assert not alive
+    return Ended(process.returncode, stdout, stderr, [path.name for path in temporary.glob("*lathe*")])
+
+
+def starts(program: str) -> Callable[[psutil.Process], bool]:
+    """Whether a child runs this file."""
+
+    def started(command: psutil.Process) -> bool:
+        try:
+            return any(program in " ".join(child.cmdline()) for child in command.children())
+        except psutil.Error:
+            return False
+
+    return started
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_a_signal_ends_an_export_and_says_how_to_go_on(number: signal.Signals, tmp_path: Path) -> None:
+    options = (
+        "--target",
+        "host/onnxruntime:fp32@1",
+        "--input",
+        "1x8x8",
+        "--db",
+        str(tmp_path / "latency.db"),
+    )
+    ended = interrupt(number, tmp_path, starts("worker.py"), "table", "build", *options)
+    assert ended.code == 128 + number
+    assert f"interrupted by {number.name} while exporting blocks and networks to onnx" in ended.stderr
+    assert "Why: what was finished is kept" in ended.stderr
+    assert "Fix: run the same command again: it measures only what is missing" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not ended.left
+
+
+@pytest.mark.slow
+def test_a_signal_ends_a_measurement_with_one_json_document(tmp_path: Path) -> None:
+    model = write_tiny_onnx(tmp_path / "model.onnx")
+    options = ("--target", "host/onnxruntime:fp32@1", "--json")
+    ended = interrupt(signal.SIGINT, tmp_path, starts("agent.py"), "profile", str(model), *options)
+    assert ended.code == 130
+    error = json.loads(ended.stdout)["error"]
+    assert error["exit_code"] == 130
+    assert error["fix"] == "run the same command again"
+    assert "Traceback" not in ended.stderr
+    assert not ended.left
+
+
+def test_a_process_that_does_not_end_by_itself_is_ended() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", IGNORANT], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=HANG_S)
+    assert process.returncode == 143
+    assert stderr.count("interrupted by SIGTERM") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why", "fix"),
+    [
+        (
+            ["table", "--json", "build", "--target", "t"],
+            "what was finished is kept",
+            "run the same command again: it measures only what is missing",
+        ),
+        (["profile", "model.onnx"], "", "run the same command again"),
+    ],
+)
+def test_only_commands_that_keep_something_say_so(arguments: list[str], why: str, fix: str) -> None:
+    error = CommandInterrupted(signal.SIGINT, "measuring (3/4 blocks)", arguments)
+    assert error.what == "interrupted by SIGINT while measuring (3/4 blocks)"
+    assert (error.why, error.fix, error.exit_code) == (why, fix, 130)
