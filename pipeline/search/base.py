@@ -101,11 +101,11 @@ class Strategy(Protocol):
 
 @runtime_checkable
 class RankingStrategy(Strategy, Protocol):
-    """A strategy that can say which of the evaluated architectures it holds for the best.
+    """A strategy that can say which architectures it holds for the best.
 
     Scores are noisy, so the highest is likely to be flattered. A strategy that models them may know better.
     """
 
-    def ranking(self) -> list[Architecture]:
-        """Every architecture that was evaluated, the one held for the best first; changes nothing."""
+    def ranking(self, architectures: Sequence[Architecture]) -> list[Architecture]:
+        """These architectures, the one held for the best first; changes nothing."""
         ...

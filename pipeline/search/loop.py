@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Executor
 from dataclasses import replace
 from pathlib import Path
 
 from pipeline.errors import WorkFolderError
 from pipeline.search.base import Evaluator, SearchExhausted, Strategy
-from pipeline.search.evaluators.workers import InProcess, Workers
+from pipeline.search.evaluators.workers import InProcess, MakePool, Workers
 from pipeline.search.journal import Candidate, Journal
 from pipeline.spaces.base import Architecture
 
@@ -24,7 +23,7 @@ def search(
     journal: Path,
     on_progress: OnCandidate | None = None,
     *,
-    executor: Callable[[], Executor] = InProcess,
+    pool: MakePool = InProcess,
     ahead: int = 1,
 ) -> list[Candidate]:
     """Evaluate ``evaluations`` proposals of a fresh strategy, in the order they were asked.
@@ -34,7 +33,7 @@ def search(
     finite, makes a failed candidate, as does one that ends its process; the search goes on.
 
     The k-th candidate is told before candidate k + ``ahead`` is asked, whichever is evaluated first. So the
-    result depends on ``ahead``, but not on the executor or on how long anything takes.
+    result depends on ``ahead``, but not on the pool or on how long anything takes.
 
     Args:
         strategy: fresh, with the same seed and constraints as when the journal was begun.
@@ -42,7 +41,7 @@ def search(
         evaluations: candidates in the end, those in the journal included; fewer if the strategy is exhausted.
         journal: file that is appended to, one line per candidate.
         on_progress: called with candidates done, ``evaluations``, and the candidate.
-        executor: makes what runs the evaluator: this thread by default, or a pool of processes.
+        pool: runs the evaluator, by default in this thread.
         ahead: candidates that may be evaluated at the same time.
 
     Raises:
@@ -51,7 +50,7 @@ def search(
     candidates: list[Candidate] = []
     waiting: deque[Architecture] = deque()
     exhausted = False
-    workers = Workers(executor, evaluator)
+    workers = Workers(pool, evaluator)
     try:
         with Journal(journal) as written:
             while True:

@@ -109,7 +109,7 @@ class Task:
             asked.append(strategy.ask())
             strategy.tell(asked[-1], self.evaluate(asked[-1]))
             if ranks and evaluation in CHECKPOINTS:
-                ranked.append(self.regret(strategy.ranking()[0]))
+                ranked.append(self.regret(strategy.ranking(asked)[0]))
         regrets = {"evaluated": self.regrets(asked)}
         return regrets | ({"ranked": ranked} if ranks else {})
 

@@ -122,9 +122,9 @@ def compare(
     progress: bool = False,
 ) -> ModelComparison:
     """Measure two model files side by side on one target, with arguments and errors as ``profile``."""
-    import devices.measuring
     from devices.measurement import MeasuringProtocol
     from devices.measuring import LAUNCHES
+    from devices.measuring import compare as measured
     from devices.result_file import Entry
     from devices.target import Target
     from pipeline.cli.profile.documents import entry_json
@@ -133,9 +133,7 @@ def compare(
     count = launches or LAUNCHES
     protocol = replace(MeasuringProtocol(), launches=count, max_launches=3 * count)
     with reporter(progress).task(f"comparing on {where}", "launches") as advance:
-        found = devices.measuring.compare(
-            *paths, where, protocol, on_progress=advance, job_timeout_s=timeout_s
-        )
+        found = measured(*paths, where, protocol, on_progress=advance, job_timeout_s=timeout_s)
     models = str(paths[0]), str(paths[1])
     return ModelComparison(
         models,

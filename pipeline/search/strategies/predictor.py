@@ -94,12 +94,15 @@ class PredictorStrategy(ConstrainedStrategy):
             child = self._mutant(child)
             yield child
 
-    def ranking(self) -> list[Architecture]:
-        """What was evaluated, by the mean of the process: scores are noisy, the best of them flattered."""
-        if not self._evaluated:
-            return []
-        means, _ = self._fitted().predict(_groups(self._codes))
-        return [self._evaluated[index][0] for index in np.argsort(-means, kind="stable")]
+    def ranking(self, architectures: Sequence[Architecture]) -> list[Architecture]:
+        """By the mean of the process: scores are noisy, and the best of them flattered.
+
+        As they are given, before any score is known.
+        """
+        if not self._evaluated or not architectures:
+            return list(architectures)
+        means, _ = self._fitted().predict(_groups(list(map(self._code, architectures))))
+        return [architectures[index] for index in np.argsort(-means, kind="stable")]
 
     def learn(self, architecture: Architecture, score: Score) -> None:
         """The process is fitted anew when it is asked; its shape after every tenth score.

@@ -1,33 +1,14 @@
 import math
 
-import numpy as np
 import pytest
 import torch
 
-from pipeline.data.base import Dataset, Preprocessing, Split
 from pipeline.distill.settings import TrainingSettings
 from pipeline.search.base import LeveledEvaluator
 from pipeline.search.evaluators.short_training import DistillationEvaluator, Levels
 from pipeline.search.loop import search
 from pipeline.spaces.cost import block_cost
 from tests.pipeline.search.search_models import small_space
-
-
-@pytest.fixture(scope="module")
-def dataset() -> Dataset:
-    """Three classes of 8x8 images that differ in where they are bright."""
-    generator = np.random.default_rng(0)
-
-    def split(size: int) -> Split:
-        labels = generator.integers(0, 3, size)
-        images = generator.integers(0, 80, (size, 8, 8, 1))
-        for image, label in zip(images, labels, strict=True):
-            image[2 * label : 2 * label + 3] += 150
-        return Split(images.astype(np.uint8), labels.astype(np.int64))
-
-    return Dataset(
-        "bars", split(96), split(64), split(1), ("a", "b", "c"), Preprocessing((0.5,), (0.25,)), "digest"
-    )
 
 
 @pytest.fixture(autouse=True)
@@ -57,13 +38,13 @@ def evaluator(dataset, targets=None, seed=0, **changes):
     return DistillationEvaluator(small_space(), dataset, targets or TrueTargets(dataset), settings, seed)
 
 
-def test_rate_learns_an_easy_task_and_gives_the_binomial_standard_error(dataset):
+def test_score_learns_an_easy_task_and_gives_the_binomial_standard_error(dataset):
     score = evaluator(dataset, epochs=10).evaluate(SMALL)
     assert score.value > 0.6
     assert score.spread == pytest.approx(math.sqrt(score.value * (1 - score.value) / 64))
 
 
-def test_rate_repeats_whatever_was_evaluated_before(dataset):
+def test_score_repeats_whatever_was_evaluated_before(dataset):
     other = SMALL.with_choice("stage1.kernel", 5)
     alone = evaluator(dataset).evaluate(SMALL)
     both = evaluator(dataset)
@@ -72,7 +53,7 @@ def test_rate_repeats_whatever_was_evaluated_before(dataset):
     assert both.evaluate(SMALL) == alone
 
 
-def test_rate_leaves_the_global_generator_as_it_was(dataset):
+def test_score_leaves_the_global_generator_as_it_was(dataset):
     torch.manual_seed(9)
     expected = torch.rand(3)
     torch.manual_seed(9)
@@ -97,12 +78,12 @@ def test_diverged_training_is_a_failed_candidate(dataset, tmp_path):
     assert "TrainingDiverged" in found[0].failure
 
 
-def test_rate_without_soft_targets_learns_from_labels(dataset):
+def test_score_without_soft_targets_learns_from_labels(dataset):
     settings = TrainingSettings(epochs=10, batch_size=32)
     assert DistillationEvaluator(small_space(), dataset, None, settings, 0).evaluate(SMALL).value > 0.6
 
 
-def test_levels_rate_by_the_first_and_offer_the_others(dataset):
+def test_levels_score_by_the_first_and_offer_the_others(dataset):
     evaluators = (evaluator(dataset), evaluator(dataset, seed=1, epochs=3))
     levels = Levels(evaluators)
     assert isinstance(levels, LeveledEvaluator)

@@ -13,6 +13,7 @@ from pipeline.search.strategies.gaussian_process import (
     normal_scores,
 )
 from pipeline.search.strategies.predictor import PredictorStrategy
+from pipeline.spaces.base import architecture_of
 from tests.contracts.strategy import StrategyContract
 from tests.pipeline.search.strategies.test_strategies import budgeted, value
 
@@ -42,6 +43,11 @@ def test_predictor_finds_better_networks_with_few_scores_than_evolution_does():
     assert sum(found) > sum(evolved)
 
 
+def evaluated_by(strategy):
+    space = strategy.constraints.space
+    return [architecture_of(space, pairs) for pairs, _ in strategy.learned()["evaluated"]]
+
+
 def told(strategy, rounds, noise=0.0):
     generator = random.Random(7)
     for _ in range(rounds):
@@ -54,11 +60,11 @@ def test_ranking_has_every_evaluated_architecture_once_and_changes_nothing():
     strategy = PredictorStrategy(budgeted(), 0, initial=5)
     assert isinstance(strategy, RankingStrategy)
     assert not isinstance(EvolutionStrategy(budgeted(), 0), RankingStrategy)
-    assert strategy.ranking() == []
+    assert strategy.ranking([]) == []
     told(strategy, 13)
     unanswered = strategy.ask()
     before = strategy.state()
-    ranking = strategy.ranking()
+    ranking = strategy.ranking(evaluated_by(strategy))
     assert strategy.state() == before
     assert unanswered not in ranking
     assert len(ranking) == len(set(ranking)) == 13
@@ -76,8 +82,8 @@ def test_budgets_that_become_narrower_are_kept():
 def test_reward_is_learned_in_place_of_the_score():
     strategy = PredictorStrategy(budgeted(), 0, initial=5, reward=lambda _, score: -score.value)
     told(strategy, 15)
-    worst = strategy.ranking()[-1]
-    assert value(worst) > value(strategy.ranking()[0])
+    ranking = strategy.ranking(evaluated_by(strategy))
+    assert value(ranking[-1]) > value(ranking[0])
 
 
 def test_reward_that_is_not_finite_is_refused():
@@ -88,7 +94,7 @@ def test_reward_that_is_not_finite_is_refused():
 
 def test_one_score_is_a_ranking():
     strategy = told(PredictorStrategy(budgeted(), 0), 1)
-    assert len(strategy.ranking()) == 1
+    assert len(strategy.ranking(evaluated_by(strategy))) == 1
 
 
 def test_ranking_is_closer_to_the_truth_than_noisy_scores():
@@ -100,7 +106,7 @@ def test_ranking_is_closer_to_the_truth_than_noisy_scores():
         evaluated.append(
             sum(choice for name, choice in scores[best][0] if name.endswith(("kernel", "depth")))
         )
-        ranked.append(value(strategy.ranking()[0]))
+        ranked.append(value(strategy.ranking(evaluated_by(strategy))[0]))
     assert sum(ranked) > sum(evaluated)
 
 
