@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -77,3 +78,26 @@ class Budget:
     def __str__(self) -> str:
         number, unit = (self.limit_ms, "ms") if self.relative is None else (self.relative, "x")
         return repr(number).removesuffix(".0") + unit + (" soft" if self.soft else "")
+
+
+def allowing(
+    budgets: Mapping[str, Budget], needed_ns: Mapping[str, float], limits_ns: Mapping[str, float]
+) -> str:
+    """What to write for ``needed_ns`` to be allowed, in words; soft budgets allow everything.
+
+    Args:
+        budgets: by target.
+        needed_ns: latency per target, in the terms of the limit.
+        limits_ns: latency that the budget allows now, per target.
+    """
+    parts = []
+    for target, budget in budgets.items():
+        if budget.soft:
+            continue
+        needed = needed_ns[target]
+        if budget.relative is None:
+            parts.append(f"budget_ms = {math.ceil(needed / 100) / 10_000:.4f} on {target}")
+        else:
+            factor = needed / limits_ns[target] * budget.relative
+            parts.append(f'budget = "{math.ceil(factor * 100) / 100:.2f}x" on {target}')
+    return " and ".join(parts)

@@ -1,17 +1,20 @@
 """Bundles: the folder that the edge team ships, written at once and refused after any change."""
 
-from pipeline.bundle.manifest import Manifest, manifest_schema
+from pipeline.bundle.manifest import MANIFEST_NAME, Manifest, manifest_schema
+from pipeline.bundle.publishing import publish
 from pipeline.bundle.reading import read_bundle
 from pipeline.bundle.verification import BundleVerification, TargetVerification, verify_bundle
 from pipeline.bundle.writing import BundleContent, TargetContent, write_bundle
 
 __all__ = [
+    "MANIFEST_NAME",
     "BundleContent",
     "BundleVerification",
     "Manifest",
     "TargetContent",
     "TargetVerification",
     "manifest_schema",
+    "publish",
     "read_bundle",
     "verify_bundle",
     "write_bundle",

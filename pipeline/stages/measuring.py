@@ -15,6 +15,7 @@ from latency_db.store import Store, Workload
 from latency_db.tables import measured, stored
 from pipeline.export.base import Format, format_of
 from pipeline.progress import Reporter
+from pipeline.stages.services import Services
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,7 +33,7 @@ class Part:
 
 
 class Workplace(Protocol):
-    """What measuring needs; the context of a run is one."""
+    """What measuring needs; ``Workbench`` is one."""
 
     @property
     def store(self) -> Store:
@@ -52,6 +53,28 @@ class Workplace(Protocol):
     def scratch(self) -> AbstractContextManager[Path]:
         """A folder for exports, gone in the end; what lies in it already is not exported again."""
         ...
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """The services of a run, and one protocol: a ``Workplace``."""
+
+    services: Services
+    protocol: MeasuringProtocol
+
+    @property
+    def store(self) -> Store:
+        """The run's."""
+        return self.services.store
+
+    @property
+    def reporter(self) -> Reporter:
+        """The run's."""
+        return self.services.reporter
+
+    def scratch(self) -> AbstractContextManager[Path]:
+        """On the disk of the work folder."""
+        return self.services.scratch()
 
 
 def measure_parts(

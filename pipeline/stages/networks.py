@@ -11,8 +11,7 @@ from devices.target import Target
 from latency_db.estimate import Estimate
 from pipeline.export.base import format_of, network_workload
 from pipeline.spaces.base import Architecture, Space
-from pipeline.stages.context import Context
-from pipeline.stages.measuring import Part, measure_parts
+from pipeline.stages.measuring import Part, Workplace, measure_parts
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ class MeasuredNetwork(SeenNetwork):
 
 
 def measure_networks(
-    context: Context, space: Space, architectures: Sequence[Architecture]
+    bench: Workplace, space: Space, architectures: Sequence[Architecture], targets: Sequence[Target]
 ) -> dict[Target, list[Outcome]]:
     """Measure networks on every target; what is in the database is not measured again."""
 
@@ -76,8 +75,8 @@ def measure_networks(
         workload = network_workload(space.description, architecture, format_of(target))
         return Part(workload, lambda: space.build(architecture), space.input_shape)
 
-    parts = {target: [part(each, target) for each in architectures] for target in context.budgets}
-    outcomes = measure_parts(context, parts, "networks")
+    parts = {target: [part(each, target) for each in architectures] for target in targets}
+    outcomes = measure_parts(bench, parts, "networks")
     return {
         target: [outcomes[target][part.workload.identity] for part in its_parts]
         for target, its_parts in parts.items()

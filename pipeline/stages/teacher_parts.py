@@ -10,7 +10,7 @@ from devices.measurement import Interval, Measurement, Outcome
 from latency_db.store import Workload
 from pipeline.export.base import Format, exporter_identity
 from pipeline.stages.measuring import Part, Shape
-from pipeline.stages.space import Task
+from pipeline.stages.teacher import TeacherSummary
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,10 +30,9 @@ class TeacherLatency:
     modules: tuple[tuple[str, Interval], ...]
 
 
-def teacher_parts(task: Task, fmt: Format) -> dict[str, Part]:
-    """The teacher of a task cut into parts, by name."""
-    teacher, shape = task.teacher.teacher.module, task.data.summary.input_shape
-    summary = task.teacher.summary
+def teacher_parts(summary: TeacherSummary, teacher: nn.Module, fmt: Format) -> dict[str, Part]:
+    """The teacher cut into parts, by name."""
+    shape = summary.data.input_shape
 
     def part(name: str, module: nn.Module, input_shape: Shape) -> Part:
         content = {

@@ -57,7 +57,14 @@ class TeacherConfig(BaseModel):
 
     @model_validator(mode="after")
     def _keys_fit_kind(self) -> Self:
-        foreign = (set().union(*_OWN_KEYS.values()) - _OWN_KEYS[self.kind]) & self.model_fields_set
+        others = set().union(*_OWN_KEYS.values()) - _OWN_KEYS[self.kind]
+        # Not "was it given": a configuration that was written out whole is read back.
+        fields = type(self).model_fields
+        foreign = {
+            name
+            for name in others
+            if getattr(self, name) != fields[name].get_default(call_default_factory=True)
+        }
         if foreign:
             raise ValueError(f"a teacher of kind '{self.kind}' does not take {', '.join(sorted(foreign))}")
         needed = _NEEDED[self.kind]

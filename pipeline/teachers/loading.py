@@ -18,6 +18,7 @@ from pipeline.distill.settings import EpochRecord, TrainingSettings
 from pipeline.distill.sudden_death import Tell
 from pipeline.distill.training import TrainingDiverged, fit
 from pipeline.errors import TeacherError
+from pipeline.teachers.code import code_digest
 from pipeline.teachers.config import TeacherConfig
 from pipeline.teachers.convnet import ConvNet
 from pipeline.teachers.exported import load_exported
@@ -70,7 +71,8 @@ def _member(
     if config.kind == "train" or config.training is not None:
         history = _train(adapted, config, dataset, folder=folder, seed=seed, progress=progress, tell=tell)
     content = file_digest(config.path) if config.path is not None else _digest_of(network)
-    return Member(config.name, adapted, value_digest([config.content(), content]), history)
+    digest = value_digest([config.content(), content, code_digest(config)])
+    return Member(config.name, adapted, digest, history)
 
 
 def _network(config: TeacherConfig, dataset: Dataset) -> nn.Module:

@@ -1,1 +1,1 @@
-"""The work folder: results of stages, found again by content."""
+"""The work folder: stages, and their results found again by content."""

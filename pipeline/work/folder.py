@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from filelock import FileLock, Timeout
 from pydantic import TypeAdapter, ValidationError
@@ -17,9 +17,13 @@ from pydantic import TypeAdapter, ValidationError
 from devices.digests import file_digest, value_digest
 from devices.host import remove_abandoned
 from pipeline.errors import WorkFolderError
+from pipeline.work.canonical import StoredFile, canonical
 from pipeline.work.disk import disk_errors, write_atomically
 from pipeline.work.interrupted import begin
+from pipeline.work.stage import Stage, StageFolder
 
+I = TypeVar("I")  # noqa: E741
+S = TypeVar("S")
 T = TypeVar("T")
 
 _RESULT = "result.json"
@@ -35,6 +39,14 @@ class StageRecord:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Kept(Generic[T]):
+    """A result, and the folder with the files beside it."""
+
+    value: T
+    folder: Path
+
+
 class WorkFolder:
     """A folder of finished stages, ``stages/NAME-DIGEST/``, used by one run at a time.
 
@@ -44,17 +56,21 @@ class WorkFolder:
 
     Args:
         path: the folder; made if it is not there.
-        anew: interrupted stages that were asked for other things are given up, see ``stage``.
+        anew: interrupted stages that were begun for another recipe are given up, see ``run``.
     """
 
     def __init__(self, path: Path, *, anew: bool = False) -> None:
         self.path = path.absolute()
         self.records: list[StageRecord] = []
+        self._asked: Mapping[str, Any] | None = None
         self._anew = anew
 
     @contextmanager
-    def opened(self) -> Iterator[WorkFolder]:
+    def opened(self, asked: Mapping[str, Any] | None = None) -> Iterator[WorkFolder]:
         """Hold the folder for this process; disk errors inside become one clear error.
+
+        Args:
+            asked: the recipe as JSON, with its name: what stages that resume are begun for.
 
         Raises:
             WorkFolderError: the folder cannot be made or written, is in use, or the disk is full.
@@ -75,6 +91,7 @@ class WorkFolder:
             try:
                 remove_abandoned(self.path)
                 holder.write_text(f"process {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
+                self._asked = asked
                 yield self
             finally:
                 lock.release()
@@ -89,56 +106,73 @@ class WorkFolder:
                 fix="choose another folder with --work, or change permissions above it",
             ) from error
 
-    def stage(
-        self,
-        name: str,
-        inputs: Any,
-        kind: type[T],
-        compute: Callable[[Path], T],
-        *,
-        asked: Mapping[str, Any] | None = None,
-        final: Callable[[T], bool] = lambda result: True,
-    ) -> T:
-        """The result of a stage: read back if it was finished with the same inputs, else computed and kept.
+    def run(self, stage: Stage[I, S, T], given: I, services: S) -> T:
+        """The result of a stage: read back if it was finished with an equal input, else made and kept.
 
         Args:
-            name: the stage's name, part of its folder's name.
-            inputs: JSON of everything that decides the result.
-            kind: type of the result, a frozen dataclass or pydantic model.
-            compute: does the work; gets the stage's folder, which may hold what a killed run left.
-            asked: for a stage whose beginnings are worth keeping, the recipe as JSON. It is not begun while
-                one of another recipe of the same name is interrupted, unless ``anew``.
-            final: whether a result is kept; one that is not is computed again by the next run.
+            stage: what to run.
+            given: its input; with the versions that it names, all that decides the result.
+            services: handed to the stage as they are.
 
         Raises:
-            WorkFolderError: such a stage is interrupted; the difference is named.
+            WorkFolderError: the stage ``resumes``, and one is interrupted that a recipe of the same name
+                began which has changed since; the difference is named.
+            TypeError: the input cannot be part of a key.
         """
+
+        def begun(folder: Path) -> None:
+            if stage.resumes and self._asked is not None:
+                begin(folder, self._asked, anew=self._anew)
+
+        return self._kept(
+            stage.name,
+            stage.key(given),
+            TypeAdapter(stage.result),
+            lambda folder: stage.function(given, StageFolder(folder), services),
+            inputs=canonical(given),
+            begun=begun,
+            final=stage.final,
+        ).value
+
+    def keep(self, name: str, inputs: Any, kind: type[T], compute: Callable[[Path], T]) -> Kept[T]:
+        """The result of a part of a stage, or of a study; ``inputs`` is JSON of all that decides it."""
+        return self._kept(name, value_digest([name, inputs]), TypeAdapter(kind), compute, inputs=inputs)
+
+    def find(self, file: StoredFile) -> Path:
+        """Where a file lies that a stage made."""
+        return self.stages / file.stage / file.path
+
+    @property
+    def stages(self) -> Path:
+        """Where the stages' folders lie."""
+        return self.path / "stages"
+
+    def _kept(
+        self,
+        name: str,
+        digest: str,
+        adapter: TypeAdapter[T],
+        compute: Callable[[Path], T],
+        *,
+        inputs: Any,
+        begun: Callable[[Path], None] = lambda folder: None,
+        final: Callable[[T], bool] = lambda result: True,
+    ) -> Kept[T]:
         started = time.monotonic()
-        digest = value_digest([name, inputs])
-        folder = self.path / "stages" / f"{name}-{digest[:16]}"
-        adapter = TypeAdapter(kind)
+        folder = self.stages / f"{name}-{digest[:16]}"
         result = self._read(folder, adapter)
         cached = result is not None
         if result is None:
-            if asked is not None:
-                begin(folder, asked, anew=self._anew)
+            begun(folder)
             folder.mkdir(parents=True, exist_ok=True)
             result = compute(folder)
+            document = adapter.dump_python(result, mode="json")
             if final(result):
-                self._write(folder, inputs, adapter, result)
+                self._write(folder, inputs, document)
+            # As the next run will read it: what follows must not depend on who made it.
+            result = adapter.validate_json(json.dumps(document))
         self.records.append(StageRecord(name, digest, cached, round(time.monotonic() - started, 3)))
-        return result
-
-    def folder_of(self, name: str) -> Path:
-        """Where the stage that last finished under this name keeps its files.
-
-        Raises:
-            KeyError: no stage of that name has finished in this run.
-        """
-        for record in reversed(self.records):
-            if record.name == name:
-                return self.path / "stages" / f"{name}-{record.digest[:16]}"
-        raise KeyError(name)
+        return Kept(result, folder)
 
     @staticmethod
     def _read(folder: Path, adapter: TypeAdapter[T]) -> T | None:
@@ -153,11 +187,11 @@ class WorkFolder:
         return None
 
     @staticmethod
-    def _write(folder: Path, inputs: Any, adapter: TypeAdapter[T], result: T) -> None:
+    def _write(folder: Path, inputs: Any, value: Any) -> None:
         files = {
             str(path.relative_to(folder)): file_digest(path)
             for path in sorted(folder.rglob("*"))
             if path.is_file() and path.name != _RESULT
         }
-        document = {"inputs": inputs, "files": files, "value": adapter.dump_python(result, mode="json")}
+        document = {"inputs": inputs, "files": files, "value": value}
         write_atomically(folder / _RESULT, json.dumps(document, indent=1).encode())

@@ -21,6 +21,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -40,19 +41,26 @@ from pipeline.export.base import format_of
 from pipeline.export.network import export_networks
 from pipeline.progress import ConsoleReporter
 from pipeline.recipe.loading import Recipe, parse_recipe
+from pipeline.run.context import Context
+from pipeline.run.missed_budgets import search_and_try
 from pipeline.search.base import Score
 from pipeline.search.loop import search
 from pipeline.spaces.base import Architecture
 from pipeline.spaces.cost import block_cost
 from pipeline.spaces.mobile.space import MobileSpace
-from pipeline.stages.context import Context
-from pipeline.stages.exploring import strategy_of
-from pipeline.stages.latency import check_feasibility, measure_blocks, outlook_of
-from pipeline.stages.outlook import Outlook
-from pipeline.stages.rounds import Failure, search_and_try
-from pipeline.stages.search import Scores, Searched, search_round
+from pipeline.stages.candidates import Round, Searched
+from pipeline.stages.feasibility import FeasibilityInput, check_feasibility
+from pipeline.stages.measuring import Workbench
+from pipeline.stages.predictors import LatencyPredictors
+from pipeline.stages.search import SearchInput, search_candidates
+from pipeline.stages.space import SpacePlan
+from pipeline.stages.strategy import StrategySettings, strategy_of
+from pipeline.stages.table import measure_blocks
+from pipeline.stages.winner import Failure
+from pipeline.work.canonical import without_influence
 from pipeline.work.disk import write_atomically
 from pipeline.work.folder import WorkFolder
+from pipeline.work.stage import StageFolder
 
 TARGETS = ("host/onnxruntime:fp32@1", "host/litert:fp32@1")
 # Side of the images, and budgets per target.
@@ -85,20 +93,37 @@ class Bench:
 
     def __init__(self, target: str, side: int, folder: Path, store, work: WorkFolder) -> None:
         self.target, self.folder = Target.parse(target), folder
-        self.space = MobileSpace.from_config(None, (3, side, side), 10)
+        shape = (3, side, side)
+        self.plan = SpacePlan(MobileSpace.from_config(None, shape, 10).config, shape, 10)
+        self.space = self.plan.space
         self._store, self._work = store, work
         self._side = side
-        self.tables, _ = measure_blocks(self.context(1e9), self.space, {})
+        context = self.context(1e9)
+        bench = Workbench(context.services, context.protocol)
+        self.tables, _ = measure_blocks(bench, self.space, [self.target], {})
 
     def context(self, limit_ns: float) -> Context:
         return Context(recipe(str(self.target), limit_ns), "", self._work, self._store, ConsoleReporter())
 
-    def outlook(self, context: Context) -> Outlook:
-        return outlook_of(context, self.space, check_feasibility(context, self.space, self.tables))
+    def predictors(self, context: Context) -> LatencyPredictors:
+        where, settings = context.where, context.recipe.measure
+        given = FeasibilityInput(
+            self.plan,
+            self.tables,
+            where.targets,
+            where.protocol,
+            where.exporters,
+            context.budgets,
+            settings.calibration_networks,
+            context.recipe.seed,
+        )
+        feasible = context.do(check_feasibility, given)
+        feasible.require_reachable(context.budgets)
+        return feasible.predictors(given)
 
     def limits_ns(self, count: int) -> list[float]:
         """Spread evenly on a logarithmic scale."""
-        found = self.outlook(self.context(1e9)).constraints.certificate.ranges[0]
+        found = self.predictors(self.context(1e9)).constraints.certificate.ranges[0]
         low, high = 1.05 * found.fastest_estimate.high_ns, 0.95 * found.slowest_estimate.value_ns
         return [low * (high / low) ** ((number + 0.5) / count) for number in range(count)]
 
@@ -130,7 +155,7 @@ class Bench:
                 why="; ".join(reason.detail for reason in outcome.reasons),
                 fix="leave the machine to the study alone and run it again: it goes on where it was",
             )
-        kept, why = judge(context.budgets[self.target], outcome, None, None)
+        kept, why = judge(context.budgets[str(self.target)], outcome, None, None)
         latency = outcome.latency
         return {"ms": latency.value_ns / 1e6, "upper_ms": latency.high_ns / 1e6, "kept": kept, "why": why}
 
@@ -144,6 +169,16 @@ class MostMacs:
 
     def evaluate(self, architecture: Architecture) -> Score:
         return Score(self._macs(architecture) / self._largest)
+
+
+@dataclass(frozen=True)
+class BySize:
+    """Scores by size; the space, which is part of every round, says all of them."""
+
+    bench: Bench = without_influence()
+
+    def evaluator(self, folder: StageFolder, level: int) -> MostMacs:
+        return MostMacs(self.bench)
 
 
 def recipe(target: str, limit_ns: float) -> Recipe:
@@ -160,9 +195,8 @@ def recipe(target: str, limit_ns: float) -> Recipe:
 def one_budget(bench: Bench, limit_ns: float, number: int) -> dict:
     """The winner under one budget, and the plain sum's beside it."""
     context, name = bench.context(limit_ns), str(bench.target)
-    evaluator = MostMacs(bench)
-    outlook = bench.outlook(context)
-    plain, plain_model = plain_sum(bench, context, outlook, limit_ns)
+    predictors = bench.predictors(context)
+    plain, plain_model = plain_sum(bench, context, predictors, limit_ns)
     tried: list[dict] = []
 
     def attempt(searched: Searched) -> tuple[dict | None, list[Failure]]:
@@ -190,8 +224,8 @@ def one_budget(bench: Bench, limit_ns: float, number: int) -> dict:
     try:
         _, row["winner"] = search_and_try(
             context,
-            outlook,
-            search=partial(search_round, context, Scores(lambda: evaluator, "share of the largest MACs")),
+            predictors,
+            search=partial(search_round, context, BySize(bench)),
             attempt=attempt,
         )
     except (BudgetError, VerificationError) as error:
@@ -206,16 +240,21 @@ def one_budget(bench: Bench, limit_ns: float, number: int) -> dict:
     return row
 
 
+def search_round(context: Context, evaluation: BySize, this: Round) -> Searched:
+    strategy = StrategySettings.of(context.recipe)
+    return context.do(search_candidates, SearchInput(this, evaluation, strategy, 0, context.where))
+
+
 def plain_sum(
-    bench: Bench, context: Context, outlook: Outlook, limit_ns: float
-) -> tuple[list[Architecture], Outlook]:
+    bench: Bench, context: Context, predictors: LatencyPredictors, limit_ns: float
+) -> tuple[list[Architecture], LatencyPredictors]:
     """What the same strategy finds when a network is taken to cost what its blocks do alone: one, or none."""
     name = str(bench.target)
-    model = NetworkModel(bench.tables[name], 1.0, 0.0, 0.0, 1.0, outlook.models[name].coverage, 0)
-    plain = Outlook(bench.space, {name: model}, outlook.limits_ns, frozenset(), ())
+    model = NetworkModel(bench.tables[name], 1.0, 0.0, 0.0, 1.0, predictors.models[name].coverage, 0)
+    plain = LatencyPredictors(bench.plan, {name: model}, predictors.limits_ns, frozenset(), ())
     file = f"{bench.target.runtime}-{bench.space.input_shape[1]}-{limit_ns:.0f}.jsonl"
     try:
-        strategy = strategy_of(context, plain, 1)
+        strategy = strategy_of(StrategySettings.of(context.recipe), plain, 1)
     except BudgetError:
         return [], plain
     found = search(strategy, MostMacs(bench), SEARCH["evaluations"], bench.folder / "plain" / file)

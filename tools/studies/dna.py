@@ -46,7 +46,7 @@ from pipeline.search.evaluators.short_training import DistillationEvaluator
 from pipeline.spaces.base import Architecture
 from pipeline.spaces.cost import network_cost
 from pipeline.teachers.teacher import Member, Teacher
-from pipeline.work.folder import WorkFolder
+from pipeline.work.folder import Kept, WorkFolder
 
 SHARED = Path(os.environ.get("LATHE_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
 ABLATIONS = {
@@ -90,7 +90,7 @@ class Study:
 
     def fitted(
         self, name: str, content: str, network: nn.Module, settings: TrainingSettings, seed: int
-    ) -> float:
+    ) -> Kept[Number]:
         """Test accuracy of a network, which ``content`` identifies, after training with labels."""
         inputs = {
             **self.known,
@@ -103,16 +103,16 @@ class Study:
             fit(network, self.dataset, settings, seed=seed, checkpoint=folder / "checkpoint")
             return Number(accuracy(network, self.dataset.test, self.dataset.preprocessing))
 
-        return self.work.stage(name, inputs, Number, compute).value
+        return self.work.keep(name, inputs, Number, compute)
 
     def teacher(self) -> tuple[Teacher, float]:
         torch.manual_seed(self.seed)
         network = teacher_network(self.dataset)
-        value = self.fitted("teacher", "teacher", network, self.scale.teacher, self.seed)
+        kept = self.fitted("teacher", "teacher", network, self.scale.teacher, self.seed)
         # A finished checkpoint gives the weights of the best epoch without training.
-        checkpoint = self.work.folder_of("teacher") / "checkpoint"
+        checkpoint = kept.folder / "checkpoint"
         fit(network, self.dataset, self.scale.teacher, seed=self.seed, checkpoint=checkpoint)
-        return Teacher([Member("teacher", network, "teacher")]), value
+        return Teacher([Member("teacher", network, "teacher")]), kept.value.value
 
     def accuracies(self, seed: int) -> list[float]:
         """Test accuracy of every network, trained alone with labels."""
@@ -178,7 +178,7 @@ class Study:
         """Test accuracy of a network, trained alone with labels."""
         torch.manual_seed(seed)
         module = self.space.build(network)
-        return self.fitted(name, network.identity, module, self.scale.alone, seed)
+        return self.fitted(name, network.identity, module, self.scale.alone, seed).value.value
 
     def spos(self) -> list[float]:
         inputs = {**self.known, "spos": asdict(self.scale.spos), "networks": self._identities()}
@@ -188,7 +188,7 @@ class Study:
             evaluator.train(folder / "checkpoint")
             return Numbers(tuple(evaluator.evaluate(network) for network in self.networks))
 
-        return list(self.work.stage("spos", inputs, Numbers, compute).values)
+        return list(self.work.keep("spos", inputs, Numbers, compute).value.values)
 
     def proxy(self, teacher: Teacher) -> list[float]:
         """Validation accuracy after a short distillation."""
@@ -199,10 +199,10 @@ class Study:
         for network in self.networks:
             inputs = {**self.known, "network": network.identity, "proxy": settings.model_dump(mode="json")}
             name = f"proxy-{network.identity[:12]}"
-            evaluated = self.work.stage(
+            evaluated = self.work.keep(
                 name, inputs, Number, lambda folder, each=network: Number(evaluator.evaluate(each).value)
             )
-            found.append(evaluated.value)
+            found.append(evaluated.value.value)
         return found
 
     def _identities(self) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from devices.measurement import Interval
 from pipeline.run import RunResult, SearchResult
-from pipeline.stages.search import EvaluatedCandidate
+from pipeline.stages.candidates import EvaluatedCandidate
 
 
 def result_text(result: RunResult) -> str:

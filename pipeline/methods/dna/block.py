@@ -59,7 +59,7 @@ class BlockTask:
     def scores(self) -> BlockScores:
         """Of all paths; computed if the folder does not hold them, and trained for if it must be."""
         inputs = {"training": self._training_inputs(), "settings": self.settings.model_dump(mode="json")}
-        return WorkFolder(self.folder).stage(f"{self._name}-scores", inputs, BlockScores, self._rate)
+        return WorkFolder(self.folder).keep(f"{self._name}-scores", inputs, BlockScores, self._rate).value
 
     @property
     def _name(self) -> str:
@@ -99,9 +99,9 @@ class BlockTask:
         """The supernets of all cells, and the losses of training, which is done once."""
         work, name = WorkFolder(self.folder), f"{self._name}-training"
         train = partial(self._train, features)
-        losses = work.stage(name, self._training_inputs(), _Losses, lambda folder: _Losses(train(folder)[1]))
+        kept = work.keep(name, self._training_inputs(), _Losses, lambda folder: _Losses(train(folder)[1]))
         # The finished checkpoint gives the weights back without training.
-        return train(work.folder_of(name))[0], losses.by_epoch
+        return train(kept.folder)[0], kept.value.by_epoch
 
     def _train(self, features: BlockFeatures, folder: Path) -> tuple[list[Supernet], tuple[float, ...]]:
         shapes = (self.space.input_shape, *self.teacher.shapes)

@@ -21,7 +21,7 @@ from pipeline.tables.exchange import write_table
 from pipeline.tables.request import Bench
 from tests.made_up_tables import OLD, PROTOCOL, SPACE, keep_blocks, keep_networks, network_ns, old_ns
 from tests.pipeline.bundle.conftest import bundle_content, save_onnx, written_bundle
-from tests.pipeline.tiny_recipe import write_recipe
+from tests.pipeline.run.tiny_recipe import write_recipe
 from tests.places import ROOT
 
 __all__ = ["bundle_content", "written_bundle"]

@@ -29,10 +29,10 @@ def test_stage_computes_once_and_reads_back_an_equal_value(tmp_path: Path) -> No
         return _Value(float("inf"), ("a", "b"))
 
     with WorkFolder(tmp_path).opened() as work:
-        first = work.stage("demo", {"x": 1}, _Value, compute)
+        first = work.keep("demo", {"x": 1}, _Value, compute)
     with WorkFolder(tmp_path).opened() as work:
-        second = work.stage("demo", {"x": 1}, _Value, compute)
-        assert (work.folder_of("demo") / "side.txt").read_text() == "kept"
+        second = work.keep("demo", {"x": 1}, _Value, compute)
+        assert (second.folder / "side.txt").read_text() == "kept"
         assert [record.cached for record in work.records] == [True]
     assert first == second
     assert len(calls) == 1
@@ -40,19 +40,8 @@ def test_stage_computes_once_and_reads_back_an_equal_value(tmp_path: Path) -> No
 
 def test_stage_computes_again_when_an_input_differs(tmp_path: Path) -> None:
     with WorkFolder(tmp_path).opened() as work:
-        values = [work.stage("demo", {"x": x}, _Value, lambda f, x=x: _Value(x, ())) for x in (1, 2, 1)]
+        values = [work.keep("demo", {"x": x}, _Value, lambda f, x=x: _Value(x, ())).value for x in (1, 2, 1)]
     assert [value.number for value in values] == [1, 2, 1]
-    assert [record.cached for record in work.records] == [False, False, True]
-
-
-def test_stage_computes_again_what_was_not_final(tmp_path: Path) -> None:
-    numbers = iter([-1.0, 1.0, 2.0])
-    with WorkFolder(tmp_path).opened() as work:
-        values = [
-            work.stage("demo", 1, _Value, lambda f: _Value(next(numbers), ()), final=lambda v: v.number > 0)
-            for _ in range(3)
-        ]
-    assert [value.number for value in values] == [-1, 1, 1]
     assert [record.cached for record in work.records] == [False, False, True]
 
 
@@ -66,15 +55,14 @@ def test_stage_computes_again_when_one_of_its_files_was_damaged(tmp_path: Path, 
         return _Value(1, ())
 
     with WorkFolder(tmp_path).opened() as work:
-        work.stage("demo", 1, _Value, compute)
-        folder = work.folder_of("demo")
+        folder = work.keep("demo", 1, _Value, compute).folder
         if damage == "change":
             (folder / "weights.bin").write_bytes(b"evil")
         elif damage == "remove":
             (folder / "weights.bin").unlink()
         else:
             (folder / "result.json").write_text("{")
-        work.stage("demo", 1, _Value, compute)
+        work.keep("demo", 1, _Value, compute)
     assert len(calls) == 2
     assert (folder / "weights.bin").read_bytes() == b"good"
 
@@ -91,8 +79,8 @@ def test_stage_that_raised_finds_what_it_left_when_it_is_called_again(tmp_path: 
     with WorkFolder(tmp_path).opened() as work:
         for _ in range(2):
             with pytest.raises(RuntimeError):
-                work.stage("demo", 1, _Value, compute)
-        assert work.stage("demo", 1, _Value, compute).number == 2
+                work.keep("demo", 1, _Value, compute)
+        assert work.keep("demo", 1, _Value, compute).value.number == 2
 
 
 def test_opened_refuses_when_another_process_holds_the_folder(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,13 @@ import torch
 
 from latency_db.store.store import open_store
 from pipeline.recipe.loading import parse_recipe
+from pipeline.run.context import Context
+from pipeline.run.preparation import Task, prepare_task
+from pipeline.run.searching import search_round
 from pipeline.spaces.base import Architecture
-from pipeline.stages.context import Context
-from pipeline.stages.inputs import prepare_data, prepare_teacher
-from pipeline.stages.method import searcher, space_of
-from pipeline.stages.search import Round, Searched
-from pipeline.stages.space import Task
+from pipeline.stages.candidates import Round, Searched
 from pipeline.work.folder import WorkFolder
-from tests.pipeline.stages.made_up_run import PLAN, TARGET, Quiet, keep_everything, network_ns, outlook
+from tests.pipeline.run.made_up_run import PLAN, TARGET, Quiet, keep_everything, network_ns, predictors
 
 STAGE = {"widths": [8, 12], "depths": [1, 2], "kernels": [3], "expansions": [2, 3], "squeeze_excite": [0.0]}
 CELLS = [{"depth": 1, "width": 8}, {"depth": 1, "width": 16}]
@@ -65,16 +65,19 @@ def prepared(
     }
     with WorkFolder(folder / "work").opened() as work, open_store(str(folder / "latency.db")) as store:
         context = Context(parse_recipe(document, Path()), "", work, store, Quiet())
-        data = prepare_data(context)
-        teacher = prepare_teacher(context, data)
-        task = Task(data, teacher, space_of(context, data, teacher))
-        keep_everything(context, task.space, lambda each: network_ns(each, task.space))
+        task = prepare_task(context)
+        space = task.plan.space
+        keep_everything(context, space, lambda each: network_ns(each, space))
         yield context, task
+
+
+def first_round(context: Context, task: Task) -> Round:
+    return Round(predictors(context, task.plan), context.tries)
 
 
 def searched(folder: Path, method: str, **search: Any) -> Searched:
     with prepared(folder, method, **search) as (context, task):
-        return searcher(context, task)(Round(outlook(context, task.space)))
+        return search_round(context, task, first_round(context, task))
 
 
 def by_architecture(found: Searched) -> dict[Architecture, float | None]:
@@ -111,15 +114,15 @@ def test_scores_do_not_depend_on_who_proposes(folder: Path) -> None:
 
 def test_dna_selects_the_smallest_losses_within_the_budget(folder: Path) -> None:
     with prepared(folder, "dna") as (context, task):
-        latencies = sorted(network_ns(each, task.space) for each in task.space.members())
-        everything = searcher(context, task)(Round(outlook(context, task.space)))
+        latencies = sorted(network_ns(each, task.plan.space) for each in task.plan.space.members())
+        everything = search_round(context, task, first_round(context, task))
     losses = [-(candidate.score or 0.0) for candidate in everything.candidates]
     assert losses == sorted(losses)
     assert everything.evaluated_by == "loss"
     assert everything.order[0] == everything.candidates[0].architecture
     limit_ns = latencies[len(latencies) // 2]
     with prepared(folder, "dna", budget_ms=limit_ns / 1e6) as (context, task):
-        found = searcher(context, task)(Round(outlook(context, task.space)))
+        found = search_round(context, task, first_round(context, task))
         scores = [record for record in context.work.records if record.name == "scores"]
     # Other budgets need no other scores.
     assert [record.cached for record in scores] == [True]
@@ -130,9 +133,9 @@ def test_dna_selects_the_smallest_losses_within_the_budget(folder: Path) -> None
 
 def test_dna_leaves_out_what_was_rejected(folder: Path) -> None:
     with prepared(folder, "dna") as (context, task):
-        start = outlook(context, task.space)
-        first = searcher(context, task)(Round(start))
+        start = first_round(context, task)
+        first = search_round(context, task, start)
         rejected = frozenset(each.identity for each in first.order)
-        second = searcher(context, task)(Round(start, number=2, rejected=rejected))
+        second = search_round(context, task, replace(start, number=2, rejected=rejected))
     assert second.order
     assert not rejected & {each.identity for each in second.order}

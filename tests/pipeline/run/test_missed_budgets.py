@@ -8,19 +8,21 @@ import pytest
 
 from pipeline.errors import VerificationError, WorkFolderError
 from pipeline.recipe.loading import Recipe
+from pipeline.run.context import Context
+from pipeline.run.missed_budgets import search_and_try
 from pipeline.search.strategies.predictor import INITIAL, PredictorStrategy
 from pipeline.spaces.base import Architecture
-from pipeline.stages.context import Context
-from pipeline.stages.rounds import Failure, search_and_try
-from pipeline.stages.search import Round, Scores, Searched, search_round
-from tests.pipeline.stages.made_up_run import (
+from pipeline.stages.candidates import Round, Searched
+from pipeline.stages.winner import Failure
+from tests.pipeline.run.made_up_run import (
     MEMBERS,
     TARGET,
     ByMacs,
     made_up_context,
     network_ns,
-    outlook,
+    predictors,
     recipe_of,
+    searched,
     share_ns,
 )
 
@@ -30,20 +32,19 @@ BUDGET = f"{LIMIT_NS / 1e6}ms"
 
 
 def search(folder: Path, recipe: Recipe, evaluator: ByMacs | None = None, *, anew: bool = False) -> Searched:
-    evaluator = evaluator or ByMacs()
     with made_up_context(folder, recipe, anew=anew) as context:
-        return search_round(context, Scores(lambda: evaluator, "macs"), Round(outlook(context)))
+        return searched(context, Round(predictors(context), context.tries), evaluator)
 
 
 def test_a_search_measures_its_best_and_puts_those_that_keep_the_budget_in_order(tmp_path: Path) -> None:
-    searched = search(tmp_path, recipe_of(BUDGET))
-    assert len(searched.candidates) == 12
-    scores = [candidate.score or 0.0 for candidate in searched.candidates]
+    found = search(tmp_path, recipe_of(BUDGET))
+    assert len(found.candidates) == 12
+    scores = [candidate.score or 0.0 for candidate in found.candidates]
     assert scores == sorted(scores, reverse=True)
-    assert len(searched.order) >= 3
-    for architecture in searched.order:
+    assert len(found.order) >= 3
+    for architecture in found.order:
         assert network_ns(architecture) <= LIMIT_NS
-    assert {each.architecture for each in searched.measured} >= set(searched.order)
+    assert {each.architecture for each in found.measured} >= set(found.order)
 
 
 def test_the_models_learn_from_candidates_that_were_measured_meanwhile(tmp_path: Path) -> None:
@@ -53,35 +54,22 @@ def test_the_models_learn_from_candidates_that_were_measured_meanwhile(tmp_path:
         return network_ns(architecture) * (2.0 if architecture["stage1.depth"] == 3 else 1.0)
 
     with made_up_context(tmp_path, recipe_of(BUDGET, rounds=1), cost=cost) as context:
-        before = outlook(context)
-        searched = search_round(context, Scores(ByMacs, "macs"), Round(before))
-        after = before.learned(searched.measured)
+        before = predictors(context)
+        found = searched(context, Round(before, context.tries))
+        after = before.learned(found.measured)
     assert len(after.networks) > len(before.networks)
     assert after.models[NAME].fitted_networks == len(after.networks)
-    learned = {each.architecture for each in searched.measured}
+    learned = {each.architecture for each in found.measured}
     assert learned <= {each.architecture for each in after.networks}
-    assert after.learned(searched.measured).networks == after.networks
-    assert all(cost(architecture) <= LIMIT_NS for architecture in searched.order)
-
-
-class Killed(ByMacs):
-    """Dies when it has evaluated some."""
-
-    def __init__(self, lives: int) -> None:
-        super().__init__()
-        self.lives = lives
-
-    def evaluate(self, architecture: Architecture) -> object:  # type: ignore[override]
-        if len(self.evaluated) == self.lives:
-            raise KeyboardInterrupt
-        return super().evaluate(architecture)
+    assert after.learned(found.measured).networks == after.networks
+    assert all(cost(architecture) <= LIMIT_NS for architecture in found.order)
 
 
 @pytest.mark.parametrize("lives", [4, 7])
 def test_a_search_that_was_killed_ends_like_one_that_was_not(tmp_path: Path, lives: int) -> None:
     whole = search(tmp_path / "whole", recipe_of(BUDGET))
     with pytest.raises(KeyboardInterrupt):
-        search(tmp_path / "killed", recipe_of(BUDGET), Killed(lives))
+        search(tmp_path / "killed", recipe_of(BUDGET), ByMacs(lives))
     evaluator = ByMacs()
     assert search(tmp_path / "killed", recipe_of(BUDGET), evaluator) == whole
     assert len(evaluator.evaluated) == 12 - lives
@@ -89,8 +77,8 @@ def test_a_search_that_was_killed_ends_like_one_that_was_not(tmp_path: Path, liv
 
 @pytest.mark.parametrize("strategy", ["random", "evolution", "nsga2", "policy", "predictor"])
 def test_every_strategy_searches_within_the_budget(tmp_path: Path, strategy: str) -> None:
-    searched = search(tmp_path, recipe_of(BUDGET, strategy=strategy))
-    for candidate in searched.candidates:
+    found = search(tmp_path, recipe_of(BUDGET, strategy=strategy))
+    for candidate in found.candidates:
         # The models that learned on the way may see what was drawn before in another light.
         assert candidate.estimates[NAME].value_ns <= LIMIT_NS * 1.05
 
@@ -110,9 +98,9 @@ def slower(
 ) -> Callable[[Searched], tuple[Architecture | None, list[Failure]]]:
     """An attempt whose artifacts take ``share`` times as long as their networks did."""
 
-    def attempt(searched: Searched) -> tuple[Architecture | None, list[Failure]]:
+    def attempt(found: Searched) -> tuple[Architecture | None, list[Failure]]:
         failures = []
-        for architecture in searched.order[:3]:
+        for architecture in found.order[:3]:
             tried.append(architecture)
             its_share = share * network_ns(architecture) / LIMIT_NS
             if its_share <= 1:
@@ -124,11 +112,10 @@ def slower(
 
 
 def rounds(context: Context, share: float, tried: list[Architecture]) -> tuple[Searched, Architecture]:
-    scores = Scores(ByMacs, "macs")
     return search_and_try(
         context,
-        outlook(context),
-        search=lambda this: search_round(context, scores, this),
+        predictors(context),
+        search=lambda this: searched(context, this),
         attempt=slower(share, tried),
     )
 
@@ -136,14 +123,14 @@ def rounds(context: Context, share: float, tried: list[Architecture]) -> tuple[S
 def test_a_search_goes_on_below_tighter_limits_when_all_candidates_broke_the_budget(tmp_path: Path) -> None:
     tried: list[Architecture] = []
     with made_up_context(tmp_path, recipe_of(BUDGET)) as context:
-        searched, winner = rounds(context, 1.8, tried)
+        found, winner = rounds(context, 1.8, tried)
         again = rounds(context, 1.8, [])
         assert [record.cached for record in context.work.records if record.name == "search"][2:] == [True] * 2
-    assert again == (searched, winner)
+    assert again == (found, winner)
     assert 1.8 * network_ns(winner) <= LIMIT_NS
     assert len(tried) >= 4
     assert len(set(tried)) == len(tried)
-    assert all(network_ns(each.architecture) < LIMIT_NS / 1.3 for each in searched.candidates)
+    assert all(network_ns(each.architecture) < LIMIT_NS / 1.3 for each in found.candidates)
 
 
 def test_an_order_without_winner_ends_with_the_nearest_budget_that_a_measured_network_keeps(
@@ -159,13 +146,12 @@ def test_an_order_without_winner_ends_with_the_nearest_budget_that_a_measured_ne
 
 
 def test_measurements_that_say_nothing_begin_no_other_round(tmp_path: Path) -> None:
-    scores = Scores(ByMacs, "macs")
     refusal = pytest.raises(VerificationError, match="no candidate keeps")
     with made_up_context(tmp_path, recipe_of("1000ms")) as context, refusal as caught:
         search_and_try(
             context,
-            outlook(context),
-            search=lambda this: search_round(context, scores, this),
+            predictors(context),
+            search=lambda this: searched(context, this),
             attempt=lambda found: (None, [Failure(found.order[0], {}, "the measurement is invalid")]),
         )
     assert [record.name for record in context.work.records].count("search") == 1
@@ -185,7 +171,7 @@ def test_a_soft_budget_may_be_exceeded_and_decides_between_candidates(tmp_path: 
 
 def test_a_changed_recipe_is_refused_while_its_search_is_interrupted(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        search(tmp_path, recipe_of(BUDGET), Killed(5))
+        search(tmp_path, recipe_of(BUDGET), ByMacs(5))
     changed = recipe_of(BUDGET, population=5)
     with pytest.raises(WorkFolderError, match="was interrupted") as caught:
         search(tmp_path, changed)
@@ -200,7 +186,7 @@ def test_a_changed_recipe_is_refused_while_its_search_is_interrupted(tmp_path: P
 
 def test_a_change_that_does_not_concern_the_search_goes_on_with_it(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        search(tmp_path, recipe_of(BUDGET), Killed(5))
+        search(tmp_path, recipe_of(BUDGET), ByMacs(5))
     evaluator = ByMacs()
     assert len(search(tmp_path, recipe_of(BUDGET, rounds=1), evaluator).candidates) == 12
     assert len(evaluator.evaluated) == 7

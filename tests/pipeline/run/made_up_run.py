@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,22 @@ from latency_db.store.store import open_store
 from pipeline.export.base import block_workload, format_of, network_workload
 from pipeline.progress import Task
 from pipeline.recipe.loading import Recipe, parse_recipe
-from pipeline.search.base import Score
+from pipeline.run.context import Context
+from pipeline.search.base import Evaluator, Score
 from pipeline.spaces.base import Architecture, Space
 from pipeline.spaces.cost import block_cost
 from pipeline.spaces.mobile.config import MobileSpaceConfig
-from pipeline.spaces.mobile.space import MobileSpace
-from pipeline.stages.context import Context
-from pipeline.stages.latency import check_feasibility, measure_blocks, outlook_of
-from pipeline.stages.outlook import Outlook
+from pipeline.stages.candidates import Round, Searched
+from pipeline.stages.feasibility import FeasibilityInput, check_feasibility
+from pipeline.stages.measuring import Workbench
+from pipeline.stages.predictors import LatencyPredictors
+from pipeline.stages.search import SearchInput, search_candidates
+from pipeline.stages.space import SpacePlan
+from pipeline.stages.strategy import StrategySettings
+from pipeline.stages.table import measure_blocks
+from pipeline.work.canonical import without_influence
 from pipeline.work.folder import WorkFolder
+from pipeline.work.stage import StageFolder
 
 TARGET = Target("host", "onnxruntime")
 PLAN: dict[str, Any] = {
@@ -33,7 +41,8 @@ PLAN: dict[str, Any] = {
         {"widths": [8, 12, 16], "depths": [1, 2, 3], "kernels": [3, 5], "expansions": [2, 3, 4]},
     ],
 }
-SPACE = MobileSpace.from_config(MobileSpaceConfig.model_validate(PLAN), (1, 8, 8), 3)
+SPACE_PLAN = SpacePlan(MobileSpaceConfig.model_validate(PLAN), (1, 8, 8), 3)
+SPACE = SPACE_PLAN.space
 MEMBERS = tuple(SPACE.members())
 
 Cost = Callable[[Architecture], float]
@@ -82,14 +91,27 @@ class Quiet:
 
 
 class ByMacs:
-    """The larger, the better: so that a search goes to its limits."""
+    """The larger, the better: so that a search goes to its limits; dies when it has evaluated ``lives``."""
 
-    def __init__(self) -> None:
+    def __init__(self, lives: int | None = None) -> None:
+        self.lives = lives
         self.evaluated: list[Architecture] = []
 
     def evaluate(self, architecture: Architecture) -> Score:
+        if len(self.evaluated) == self.lives:
+            raise KeyboardInterrupt
         self.evaluated.append(architecture)
         return Score(sum(block_cost(block).macs for block in SPACE.blocks(architecture)) / 1e7)
+
+
+@dataclass(frozen=True)
+class MadeUpEvaluation:
+    """Hands out an evaluator of the tests; which one decides no score."""
+
+    maker: ByMacs = without_influence()
+
+    def evaluator(self, folder: StageFolder, level: int) -> Evaluator:
+        return self.maker
 
 
 def keep_everything(context: Context, space: Space, cost: Cost) -> None:
@@ -118,7 +140,7 @@ def made_up_context(
     """A context whose database has everything, from an earlier call with the same folder if there was one."""
     new = not (folder / "latency.db").exists()
     with (
-        WorkFolder(folder / "work", anew=anew).opened() as work,
+        WorkFolder(folder / "work", anew=anew).opened(recipe.model_dump(mode="json")) as work,
         open_store(str(folder / "latency.db")) as store,
     ):
         context = Context(recipe, "", work, store, Quiet())
@@ -127,7 +149,28 @@ def made_up_context(
         yield context
 
 
-def outlook(context: Context, space: Space = SPACE) -> Outlook:
+def predictors(context: Context, plan: SpacePlan = SPACE_PLAN) -> LatencyPredictors:
     """What the search of a context starts from."""
-    tables, _ = measure_blocks(context, space, {})
-    return outlook_of(context, space, check_feasibility(context, space, tables))
+    where, recipe = context.where, context.recipe
+    bench = Workbench(context.services, where.protocol)
+    tables, _ = measure_blocks(bench, plan.space, [each.target for each in where.targets], {})
+    given = FeasibilityInput(
+        plan,
+        tables,
+        where.targets,
+        where.protocol,
+        where.exporters,
+        context.budgets,
+        recipe.measure.calibration_networks,
+        recipe.seed,
+    )
+    feasible = context.do(check_feasibility, given)
+    feasible.require_reachable(context.budgets)
+    return feasible.predictors(given)
+
+
+def searched(context: Context, this: Round, evaluator: ByMacs | None = None) -> Searched:
+    """A round of the recipe's search, with scores that are made up."""
+    evaluation = MadeUpEvaluation(evaluator or ByMacs())
+    strategy = StrategySettings.of(context.recipe)
+    return context.do(search_candidates, SearchInput(this, evaluation, strategy, 0, context.where))

@@ -1,40 +1,26 @@
-"""Search and try; where no candidate keeps the budgets as measured, search on below tighter limits."""
+"""What happens when winners miss a budget: the next candidate, then another round below tighter limits."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
 
+from pipeline.budget import allowing
 from pipeline.errors import VerificationError
+from pipeline.run.context import Context
 from pipeline.spaces.base import Architecture
-from pipeline.stages.context import Context
-from pipeline.stages.nearest import budgets_allowing
+from pipeline.stages.candidates import Round, Searched
 from pipeline.stages.networks import MeasuredNetwork
-from pipeline.stages.outlook import Outlook
-from pipeline.stages.search import Round, Searched
+from pipeline.stages.predictors import LatencyPredictors
+from pipeline.stages.winner import Failure
 
 W = TypeVar("W")
 
 
-@dataclass(frozen=True)
-class Failure:
-    """A candidate that broke a budget when its artifact was measured.
-
-    Attributes:
-        architecture: of the candidate.
-        shares: upper end of the measured latency over the limit, per target that could be measured.
-        why: one sentence.
-    """
-
-    architecture: Architecture
-    shares: Mapping[str, float]
-    why: str
-
-
 def search_and_try(
     context: Context,
-    outlook: Outlook,
+    predictors: LatencyPredictors,
     search: Callable[[Round], Searched],
     attempt: Callable[[Searched], tuple[W | None, Sequence[Failure]]],
 ) -> tuple[Searched, W]:
@@ -47,14 +33,14 @@ def search_and_try(
 
     Args:
         context: of the run.
-        outlook: what is known of latencies before.
+        predictors: what is known of latencies before.
         search: does one round.
         attempt: makes a winner of what a round found, if it can, and tells of the failures before it.
 
     Raises:
         VerificationError: no winner in any round; names the nearest budgets that a measured network keeps.
     """
-    this, failures = Round(outlook), list[Failure]()
+    this, failures = Round(predictors, context.tries), list[Failure]()
     measured = list[MeasuredNetwork]()
     while True:
         searched = search(this)
@@ -64,12 +50,12 @@ def search_and_try(
         failures += failed
         measured += searched.measured
         following = _next(this, searched, failures, measured)
-        reachable = following.outlook.constraints.certificate.reachable
+        reachable = following.predictors.constraints.certificate.reachable
         last = this.number == context.recipe.search.rounds or not reachable
-        if last or not _nearest(outlook, failures, measured):
-            raise _none(context, outlook, failures, measured)
+        if last or not _nearest(predictors, failures, measured):
+            raise _none(context, predictors, failures, measured)
         this = following
-        factors = ", ".join(f"{1 / factor:.3f} on {name}" for name, factor in this.outlook.factors.items())
+        factors = ", ".join(f"{1 / factor:.3f} on {name}" for name, factor in this.predictors.factors.items())
         context.reporter.note(
             f"search       no candidate keeps the budgets as measured; goes on below {factors} of the limits"
         )
@@ -78,15 +64,19 @@ def search_and_try(
 def _next(
     this: Round, searched: Searched, failures: Sequence[Failure], measured: Sequence[MeasuredNetwork]
 ) -> Round:
-    outlook = this.outlook.learned(measured)
-    limits, factors = outlook.limits_ns, dict.fromkeys(sorted(outlook.limits_ns.keys() - outlook.soft), 1.0)
+    predictors = this.predictors.learned(measured)
+    limits, factors = (
+        predictors.limits_ns,
+        dict.fromkeys(sorted(predictors.limits_ns.keys() - predictors.soft), 1.0),
+    )
     for architecture, shares in _shares(limits, failures, measured).items():
-        estimates = outlook.estimates(architecture)
+        estimates = predictors.estimates(architecture)
         for name in factors.keys() & shares.keys():
             if shares[name] > 1:
                 factors[name] = max(factors[name], shares[name] * limits[name] / estimates[name].high_ns)
     return Round(
-        replace(outlook, factors=factors),
+        replace(predictors, factors=factors),
+        this.tries,
         this.number + 1,
         tuple(each.candidate for each in searched.candidates),
         this.rejected | {each.architecture.identity for each in failures},
@@ -107,11 +97,16 @@ def _shares(
 
 
 def _none(
-    context: Context, outlook: Outlook, failures: Sequence[Failure], measured: Sequence[MeasuredNetwork]
+    context: Context,
+    predictors: LatencyPredictors,
+    failures: Sequence[Failure],
+    measured: Sequence[MeasuredNetwork],
 ) -> VerificationError:
     fix = "leave the devices to the measurement alone and run again"
-    if needed := _nearest(outlook, failures, measured):
-        fix = f"allow {budgets_allowing(context, needed, outlook.limits_ns)}, which a measured network keeps"
+    if needed := _nearest(predictors, failures, measured):
+        fix = (
+            f"allow {allowing(context.budgets, needed, predictors.limits_ns)}, which a measured network keeps"
+        )
     return VerificationError(
         "no candidate keeps its budgets when measured on the targets",
         why="; ".join(f"{each.architecture}: {each.why}" for each in failures)
@@ -122,14 +117,14 @@ def _none(
 
 
 def _nearest(
-    outlook: Outlook, failures: Sequence[Failure], measured: Sequence[MeasuredNetwork]
+    predictors: LatencyPredictors, failures: Sequence[Failure], measured: Sequence[MeasuredNetwork]
 ) -> dict[str, float] | None:
     """The nearest limits that a network keeps which was measured beyond the budgets; ``None`` without one."""
-    hard = outlook.limits_ns.keys() - outlook.soft
+    hard = predictors.limits_ns.keys() - predictors.soft
     worst = {
         max((each[name] for name in hard), default=0.0): each
-        for each in _shares(outlook.limits_ns, failures, measured).values()
+        for each in _shares(predictors.limits_ns, failures, measured).values()
         if hard <= each.keys()
     }
     beyond = [worst[share] for share in sorted(worst) if share > 1]
-    return {name: max(1.0, beyond[0][name]) * outlook.limits_ns[name] for name in hard} if beyond else None
+    return {name: max(1.0, beyond[0][name]) * predictors.limits_ns[name] for name in hard} if beyond else None

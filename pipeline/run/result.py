@@ -1,4 +1,4 @@
-"""The main job: from a recipe to a verified bundle. Each line hands one value to the next."""
+"""What a finished run knows, and the documents that ``--json`` prints."""
 
 from __future__ import annotations
 
@@ -6,19 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from latency_db.store import open_store
-from pipeline.progress import Reporter
 from pipeline.recipe.loading import Recipe
-from pipeline.stages.context import Context
-from pipeline.stages.handover import Findings, write_bundle_of, write_report
-from pipeline.stages.inputs import DataSummary, TeacherSummary, prepare_data, prepare_teacher
-from pipeline.stages.latency import Feasible, Tables, build_tables, check_feasibility, outlook_of
-from pipeline.stages.method import searcher, space_of
-from pipeline.stages.rounds import search_and_try
-from pipeline.stages.search import Round, Searched, describe
-from pipeline.stages.space import Task, describe_space
-from pipeline.stages.winner import Winner, make_winner
-from pipeline.work.folder import StageRecord, WorkFolder
+from pipeline.stages.candidates import EvaluatedCandidate, Searched
+from pipeline.stages.data import DataSummary
+from pipeline.stages.feasibility import Feasible
+from pipeline.stages.table import Tables
+from pipeline.stages.teacher import TeacherSummary
+from pipeline.stages.winner import Winner
+from pipeline.work.folder import StageRecord
 
 
 @dataclass(frozen=True)
@@ -60,7 +55,7 @@ class RunResult:
                 }
                 for found in self.feasible.certificate.ranges
             ],
-            "candidates": [describe(candidate, self.searched) for candidate in self.searched.candidates],
+            "candidates": [_candidate(candidate, self.searched) for candidate in self.searched.candidates],
             "winner": {
                 "architecture": dict(self.winner.distilled.architecture.choices),
                 "tried": len(self.winner.rejected) + 1,
@@ -102,71 +97,27 @@ class SearchResult:
         return {
             "recipe": self.recipe.model_dump(mode="json"),
             "limits_ms": {name: limit / 1e6 for name, limit in self.feasible.limits_ns.items()},
-            "candidates": [describe(candidate, self.searched) for candidate in self.searched.candidates],
+            "candidates": [_candidate(candidate, self.searched) for candidate in self.searched.candidates],
             "within_budget": [dict(architecture.choices) for architecture in self.searched.order],
             "stages": _stages(self.stages),
         }
 
 
-def run(recipe: Recipe, recipe_text: str, work: WorkFolder, db: str | None, reporter: Reporter) -> RunResult:
-    """Run a recipe to the end; what an earlier run finished with the same inputs is not done again.
-
-    Args:
-        recipe: what to do.
-        recipe_text: its source, for provenance.
-        work: where stages are kept.
-        db: URL or file of the latency database; the user's own if ``None``.
-        reporter: is told what happens.
-
-    Raises:
-        LatheError: of the kind that says what went wrong; what was finished before stays finished.
-    """
-    with work.opened(), open_store(db) as store:
-        context = Context(recipe, recipe_text, work, store, reporter)
-        task, tables, feasible = _prepare(context)
-        searched, winner = search_and_try(
-            context,
-            outlook_of(context, task.space, feasible),
-            search=searcher(context, task),
-            attempt=lambda searched: make_winner(context, task, feasible.reference, searched),
-        )
-        findings = Findings(tables, feasible, searched, winner)
-        report = write_report(context, task, findings)
-        bundle = write_bundle_of(context, task, findings, report)
-        return RunResult(
-            recipe,
-            task.data.summary,
-            task.teacher.summary,
-            tables,
-            feasible,
-            searched,
-            winner,
-            bundle / "report.html",
-            bundle,
-            tuple(work.records),
-        )
-
-
-def search(
-    recipe: Recipe, recipe_text: str, work: WorkFolder, db: str | None, reporter: Reporter
-) -> SearchResult:
-    """Run a recipe up to its search, with the arguments and errors of ``run``, which goes on from there."""
-    with work.opened(), open_store(db) as store:
-        context = Context(recipe, recipe_text, work, store, reporter)
-        task, _, feasible = _prepare(context)
-        searched = searcher(context, task)(Round(outlook_of(context, task.space, feasible)))
-        return SearchResult(recipe, feasible, searched, tuple(work.records))
-
-
-def _prepare(context: Context) -> tuple[Task, Tables, Feasible]:
-    """All that stands before a search."""
-    context.check_targets()
-    data = prepare_data(context)
-    teacher = prepare_teacher(context, data)
-    task = Task(data, teacher, space_of(context, data, teacher))
-    describe_space(context, task.space)
-    tables = build_tables(context, task)
-    return task, tables, check_feasibility(context, task.space, tables.by_target)
+def _candidate(candidate: EvaluatedCandidate, searched: Searched) -> dict[str, Any]:
+    """A candidate as JSON for people's tools."""
+    measured = [each for each in searched.measured if each.architecture == candidate.architecture]
+    return {
+        "architecture": dict(candidate.architecture.choices),
+        "score": candidate.score,
+        "reevaluation": candidate.reevaluation,
+        "spread": candidate.spread,
+        "failure": candidate.failure,
+        "predicted_ms": {name: e.value_ns / 1e6 for name, e in candidate.estimates.items()},
+        "predicted_lower_ms": {name: e.low_ns / 1e6 for name, e in candidate.estimates.items()},
+        "predicted_upper_ms": {name: e.high_ns / 1e6 for name, e in candidate.estimates.items()},
+        "measured_ms": {each.target: each.measured.value_ns / 1e6 for each in measured},
+        "measured_upper_ms": {each.target: each.measured.high_ns / 1e6 for each in measured},
+    }
 
 
 def _milliseconds(value: Any) -> dict[str, float]:

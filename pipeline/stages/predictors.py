@@ -1,4 +1,4 @@
-"""What a search believes of latencies: a model and a limit per target, which learn from what is measured."""
+"""What is known of latencies: a predictor and a limit per target, which learn from what is measured."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from pipeline.search.latency import TableLatencyModel
 from pipeline.search.rewards import SoftReward
 from pipeline.spaces.base import Architecture, Space
 from pipeline.stages.networks import MeasuredNetwork, SeenNetwork
+from pipeline.stages.space import SpacePlan
 
 _NO_LIMIT_NS = 1e18
 """A limit that no network reaches; thirty years."""
 
 
 @dataclass(frozen=True)
-class Outlook:
+class LatencyPredictors:
     """Models and limits, with the measured networks behind them.
 
     Attributes:
-        space: whose networks.
+        plan: of the space whose networks are predicted.
         models: network model per target.
         limits_ns: of the budgets, per target.
         soft: targets whose limit is a wish only.
@@ -32,12 +33,17 @@ class Outlook:
         factors: per target, by how much candidates are asked to stay below the limit; 1 if not named.
     """
 
-    space: Space
+    plan: SpacePlan
     models: Mapping[str, NetworkModel]
     limits_ns: Mapping[str, float]
     soft: frozenset[str]
     networks: tuple[SeenNetwork, ...]
     factors: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def space(self) -> Space:
+        """Whose networks are predicted."""
+        return self.plan.space
 
     @cached_property
     def latency_models(self) -> dict[str, TableLatencyModel]:
@@ -62,7 +68,7 @@ class Outlook:
         wanted = {n: limit for n, limit in self.limits_ns.items() if everywhere or n in self.soft}
         return SoftReward(self.latency_models, wanted, exponent) if wanted else None
 
-    def learned(self, networks: Sequence[SeenNetwork]) -> Outlook:
+    def learned(self, networks: Sequence[SeenNetwork]) -> LatencyPredictors:
         """Models that are fitted on these networks as well; their errors make the intervals, too."""
         known = {(each.target, each.architecture) for each in self.networks}
         new = [each for each in networks if (each.target, each.architecture) not in known]

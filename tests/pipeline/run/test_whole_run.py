@@ -13,7 +13,15 @@ from typer.testing import CliRunner
 
 from pipeline.bundle import read_bundle
 from pipeline.cli.main import app
-from tests.pipeline.tiny_recipe import STAGES, TEXT, command, kill_at, run_limited, run_recipe, write_recipe
+from tests.pipeline.run.tiny_recipe import (
+    STAGES,
+    TEXT,
+    command,
+    kill_at,
+    run_limited,
+    run_recipe,
+    write_recipe,
+)
 
 pytestmark = [pytest.mark.measures, pytest.mark.slow]
 

@@ -1,0 +1,82 @@
+"""What stands before a search: the task, what its blocks take on the targets, and whether that can do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.run.context import Context
+from pipeline.spaces.dna.config import DnaSpaceConfig
+from pipeline.stages.cut import Cut, CutInput, cut_into_blocks
+from pipeline.stages.data import DataInput, DataSummary, prepare_data
+from pipeline.stages.feasibility import FeasibilityInput, Feasible, check_feasibility
+from pipeline.stages.predictors import LatencyPredictors
+from pipeline.stages.space import SpacePlan, describe_space
+from pipeline.stages.table import TableInput, Tables, build_tables
+from pipeline.stages.teacher import TeacherInput, TeacherSource, TeacherSummary, prepare_teacher
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is learned, from whom, and among which architectures; ``cut`` is of method ``dna``."""
+
+    data: DataSummary
+    teacher: TeacherSummary
+    plan: SpacePlan
+    cut: CutInput | None = None
+
+
+def prepare_task(context: Context) -> Task:
+    """Data, teacher and space.
+
+    Raises:
+        DataError: the data is missing, unreadable or inconsistent.
+        TeacherError: the teacher cannot be loaded, does not fit the data, or cannot be cut into blocks.
+    """
+    recipe = context.recipe
+    data = context.do(prepare_data, DataInput.of(recipe.data, recipe.seed))
+    sources = tuple(map(TeacherSource.of, recipe.teacher))
+    teacher = context.do(prepare_teacher, TeacherInput(sources, recipe.seed, data))
+    if recipe.method == "dna":
+        cut = CutInput(data.input_shape, recipe.dna.cuts, teacher)
+        task = Task(data, teacher, _dna_plan(recipe.dna.space, context.do(cut_into_blocks, cut), data), cut)
+    else:
+        task = Task(data, teacher, SpacePlan.mobile(recipe.space, data))
+    context.do(describe_space, task.plan)
+    return task
+
+
+def measure_blocks_of(context: Context, task: Task) -> Tables:
+    """The latency tables of the space, with the teacher's latencies."""
+    where = context.where
+    return context.do(
+        build_tables, TableInput(task.plan, where.targets, where.protocol, where.exporters, task.teacher)
+    )
+
+
+def check_budgets(context: Context, task: Task, tables: Tables) -> tuple[Feasible, LatencyPredictors]:
+    """Whether the space can keep the budgets, and what a search starts from.
+
+    Raises:
+        BudgetError: no member of the space can keep every budget.
+        EstimateError: too few networks could be measured.
+    """
+    recipe, where = context.recipe, context.where
+    given = FeasibilityInput(
+        task.plan,
+        tables.by_target,
+        where.targets,
+        where.protocol,
+        where.exporters,
+        context.budgets,
+        recipe.measure.calibration_networks,
+        recipe.seed,
+    )
+    feasible = context.do(check_feasibility, given)
+    feasible.require_reachable(context.budgets)
+    return feasible, feasible.predictors(given)
+
+
+def _dna_plan(config: DnaSpaceConfig | None, cut: Cut, data: DataSummary) -> SpacePlan:
+    """The space of ``[dna.space]``, or of the defaults for the teacher's blocks."""
+    config = config or DnaSpaceConfig.for_teacher(cut.shapes, data.input_shape)
+    return SpacePlan(config, data.input_shape, len(data.classes))

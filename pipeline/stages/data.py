@@ -1,0 +1,110 @@
+"""Stage ``data``: read, checked, split, and kept decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from pipeline.data.base import Dataset, Preprocessing, Split
+from pipeline.data.config import DataConfig
+from pipeline.data.fingerprint import fingerprint
+from pipeline.stages.services import Services
+from pipeline.work.canonical import OutsideFile, StoredFile
+from pipeline.work.stage import StageFolder, stage
+
+_ARRAYS = "dataset.safetensors"
+_SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class DataInput:
+    """What is read, and how.
+
+    Attributes:
+        config: of the recipe, apart from the path.
+        source: the file or folder, by its fingerprint; of data that come with a package, the package.
+        seed: of the splits.
+    """
+
+    config: DataConfig
+    source: OutsideFile
+    seed: int
+
+    @classmethod
+    def of(cls, config: DataConfig, seed: int) -> DataInput:
+        """Of a recipe's table, with the source as it is now."""
+        source = OutsideFile(config.path or Path(config.kind), fingerprint(config))
+        return cls(config.model_copy(update={"path": None}), source, seed)
+
+
+@dataclass(frozen=True)
+class DataSummary:
+    """What there is to know of the data without reading them; the arrays are in a file.
+
+    Attributes:
+        digest: over images, labels, classes and preprocessing.
+        counts: of train, validation and test images.
+    """
+
+    name: str
+    digest: str
+    classes: tuple[str, ...]
+    input_shape: tuple[int, int, int]
+    counts: tuple[int, int, int]
+    preprocessing: Preprocessing
+    arrays: StoredFile
+
+
+def _told(given: DataInput, value: DataSummary) -> Sequence[str]:
+    train, validation, test = value.counts
+    channels, height, width = value.input_shape
+    return [
+        f"data         {value.name}: {train} train, {validation} validation, {test} test images, "
+        f"{height}x{width}x{channels}, {len(value.classes)} classes"
+    ]
+
+
+@stage("data", packages=("numpy", "pillow", "datasets"), tell=_told)
+def prepare_data(given: DataInput, folder: StageFolder, services: Services) -> DataSummary:
+    """Read, check and split the data.
+
+    Raises:
+        DataError: the data is missing, unreadable or inconsistent.
+    """
+    from safetensors.numpy import save_file
+
+    from pipeline.data.loading import load
+
+    path = given.source.path if given.config.kind != "digits" else None
+    dataset = load(given.config.model_copy(update={"path": path}), seed=given.seed)
+    splits = dict(zip(_SPLITS, (dataset.train, dataset.validation, dataset.test), strict=True))
+    arrays = {f"{name}_x": split.images for name, split in splits.items()}
+    save_file(arrays | {f"{name}_y": split.labels for name, split in splits.items()}, folder / _ARRAYS)
+    return DataSummary(
+        dataset.name,
+        dataset.digest,
+        dataset.classes,
+        dataset.input_shape,
+        (len(dataset.train), len(dataset.validation), len(dataset.test)),
+        dataset.preprocessing,
+        folder.stored(_ARRAYS),
+    )
+
+
+def open_data(summary: DataSummary, folder: StageFolder) -> Dataset:
+    """All splits, read from the file."""
+    train, validation, test = _read(folder.find(summary.arrays), summary.arrays.digest)
+    return Dataset(
+        summary.name, train, validation, test, summary.classes, summary.preprocessing, summary.digest
+    )
+
+
+@lru_cache(maxsize=1)
+def _read(path: Path, digest: str) -> tuple[Split, ...]:
+    """Every stage of a run reads the same file."""
+    from safetensors.numpy import load_file
+
+    arrays = load_file(path)
+    return tuple(Split(arrays[f"{name}_x"], arrays[f"{name}_y"]) for name in _SPLITS)

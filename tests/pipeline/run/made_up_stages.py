@@ -1,0 +1,203 @@
+"""Stages that make up results in no time; each result depends on what the real one would depend on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from devices.digests import value_digest
+from devices.measurement import (
+    Conditions,
+    DeviceIdentity,
+    Interval,
+    Launch,
+    Measurement,
+    RuntimeIdentity,
+    Verdict,
+)
+from devices.target import Target
+from latency_db.estimate import Estimate
+from latency_db.tables import LatencyTable
+from pipeline.acceptance import TargetVerdict
+from pipeline.data.base import Preprocessing
+from pipeline.export.parity import Parity
+from pipeline.methods.dna.result import BlockScores
+from pipeline.search.budgets.feasibility import Feasibility
+from pipeline.stages.bundle import BundleMade, make_bundle
+from pipeline.stages.candidates import EvaluatedCandidate, Searched
+from pipeline.stages.compile import Compiled, CompiledFile, compile_student
+from pipeline.stages.cut import Cut, cut_into_blocks
+from pipeline.stages.data import DataSummary, prepare_data
+from pipeline.stages.distil import Distilled, distil_student
+from pipeline.stages.export import Exported, export_student
+from pipeline.stages.feasibility import Feasible, check_feasibility
+from pipeline.stages.report import ReportFile, write_report
+from pipeline.stages.scores import Scores, score_blocks
+from pipeline.stages.search import search_candidates
+from pipeline.stages.selection import select_candidates
+from pipeline.stages.space import SpaceSummary, describe_space
+from pipeline.stages.table import Tables, build_tables
+from pipeline.stages.teacher import TeacherSummary, prepare_teacher
+from pipeline.stages.teacher_parts import TeacherLatency
+from pipeline.stages.verify import Verified, verify_student
+from pipeline.work.canonical import StoredFile, canonical
+from pipeline.work.stage import StageFolder
+
+RUNTIME = RuntimeIdentity("made-up", "1", "00", "fp32", 1)
+DEVICE = DeviceIdentity("x86_64", "made up", 1, "Linux", "6", "here")
+
+
+def digest(*values: Any) -> str:
+    return value_digest([canonical(value) for value in values])
+
+
+def interval(*values: Any) -> Interval:
+    """About a millisecond, another one for other values."""
+    value = 1e6 + int(digest(*values)[:4], 16)
+    return Interval(value, value, value, 0.95)
+
+
+def stored(folder: StageFolder, name: str, *values: Any) -> StoredFile:
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text(digest(*values))
+    return folder.stored(name)
+
+
+def data(given: Any, folder: StageFolder, services: Any) -> DataSummary:
+    file = stored(folder, "arrays", given)
+    preprocessing = Preprocessing((0.5,), (0.5,))
+    return DataSummary("made-up", file.digest, ("a", "b"), (1, 8, 8), (4, 2, 2), preprocessing, file)
+
+
+def teacher(given: Any, folder: StageFolder, services: Any) -> TeacherSummary:
+    file = stored(folder, "weights", given)
+    return TeacherSummary("made-up", file.digest, 0.9, (("made-up", ()),), given.data, given.seed, (file,))
+
+
+def space(given: Any, folder: StageFolder, services: Any) -> SpaceSummary:
+    return SpaceSummary(1, 1, given.space.reference())
+
+
+def cut(given: Any, folder: StageFolder, services: Any) -> Cut:
+    return Cut(((8, 8, 8), (8, 4, 4)), digest(given))
+
+
+def scores(given: Any, folder: StageFolder, services: Any) -> Scores:
+    return Scores((BlockScores(interval(given).value_ns, (), ()),))
+
+
+def table(given: Any, folder: StageFolder, services: Any) -> Tables:
+    """What blocks take does not depend on the teacher."""
+    blocks = interval(given.plan, given.targets, given.protocol, given.exporters)
+    whole = TeacherLatency(interval(given), ())
+    return Tables(
+        {each.name: LatencyTable(each.target, {"block": blocks}, {}) for each in given.targets},
+        {each.name: whole for each in given.targets},
+    )
+
+
+def feasibility(given: Any, folder: StageFolder, services: Any) -> Feasible:
+    reference = given.plan.space.reference()
+    limits = {each.name: interval(given).value_ns for each in given.targets}
+    certificate = Feasibility((), reference, (), 0.5, 0.5, True)
+    return Feasible({}, limits, reference, certificate, ())
+
+
+def search(given: Any, folder: StageFolder, services: Any) -> Searched:
+    architecture = given.this.predictors.space.reference()
+    estimate = Estimate(1.0, interval(given).value_ns, 2e6, 0.9)
+    estimates = {each.name: estimate for each in given.where.targets}
+    candidate = EvaluatedCandidate(architecture, 0.5, None, None, estimates)
+    return Searched((candidate,), (), (architecture,))
+
+
+def distil(given: Any, folder: StageFolder, services: Any) -> Distilled:
+    return Distilled(given.architecture, stored(folder, "weights", given), 1, 0.8, ())
+
+
+def export(given: Any, folder: StageFolder, services: Any) -> Exported:
+    """The files do not depend on what they are compared with, and where."""
+    formats = {each.format for each in given.targets}
+    of_student = given.plan, given.architecture, given.weights, given.exporters
+    of_reference = given.plan, given.reference, given.exporters
+    return Exported(
+        {fmt: stored(folder, f"student{fmt.suffix}", *of_student) for fmt in formats},
+        {fmt: stored(folder, f"reference{fmt.suffix}", *of_reference) for fmt in formats},
+        {each.name: Parity(interval(given).value_ns, 0, 1, 1) for each in given.targets},
+    )
+
+
+def compile_(given: Any, folder: StageFolder, services: Any) -> Compiled:
+    def compiled(name: str, source: StoredFile) -> CompiledFile:
+        return CompiledFile(stored(folder, name, given.target, source), given.target.format, {}, 1)
+
+    return Compiled(compiled("student", given.student), compiled("reference", given.reference))
+
+
+def measurement(target: Target, artifact_digest: str, latency_ns: float, verdict: Verdict) -> Measurement:
+    launch = Launch(1, 1, 1, (round(latency_ns),) * 20, None, Conditions(), Conditions())
+    from devices.measurement import MeasuringProtocol
+
+    return Measurement(
+        artifact_digest,
+        str(target),
+        RUNTIME,
+        DEVICE,
+        MeasuringProtocol(),
+        (launch,) * 3,
+        verdict,
+        (),
+        "2025-01-01",
+    )
+
+
+def verify(given: Any, folder: StageFolder, services: Any) -> Verified:
+    def verdict(target: Any) -> TargetVerdict:
+        file = given.compiled[target.name].student.file.digest
+        measured = measurement(target.target, file, interval(given).value_ns, Verdict.VALID)
+        budget = given.budgets[target.name]
+        return TargetVerdict(target.name, file, 1, 1, measured, None, None, str(budget), True, "made up")
+
+    return Verified(0.9, 0.8, {each.name: verdict(each) for each in given.targets})
+
+
+def report(given: Any, folder: StageFolder, services: Any) -> ReportFile:
+    return ReportFile(stored(folder, "report.html", given))
+
+
+def bundle(given: Any, folder: StageFolder, services: Any) -> BundleMade:
+    return BundleMade(stored(folder, "bundle/manifest.json", given))
+
+
+FUNCTIONS = (
+    (prepare_data, data),
+    (prepare_teacher, teacher),
+    (describe_space, space),
+    (cut_into_blocks, cut),
+    (score_blocks, scores),
+    (build_tables, table),
+    (check_feasibility, feasibility),
+    (search_candidates, search),
+    (select_candidates, search),
+    (distil_student, distil),
+    (export_student, export),
+    (compile_student, compile_),
+    (verify_student, verify),
+    (write_report, report),
+    (make_bundle, bundle),
+)
+STAGES = tuple(stage.name for stage, _ in FUNCTIONS)
+
+
+@contextmanager
+def made_up_functions() -> Iterator[None]:
+    """Put the functions in the place of the real ones for a while."""
+    real = [(stage, stage.function) for stage, _ in FUNCTIONS]
+    try:
+        for stage, function in FUNCTIONS:
+            object.__setattr__(stage, "function", function)
+        yield
+    finally:
+        for stage, function in real:
+            object.__setattr__(stage, "function", function)

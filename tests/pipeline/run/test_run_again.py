@@ -1,0 +1,287 @@
+"""What runs again after a change: for every field of a recipe, and for everything else that decides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import pytest
+from pydantic import BaseModel
+
+from devices.measurement import MeasuringProtocol
+from devices.target import Target
+from pipeline.recipe.loading import Recipe, parse_recipe
+from pipeline.run import run
+from pipeline.work.folder import WorkFolder
+from tests.pipeline.run.made_up_run import Quiet
+from tests.pipeline.run.made_up_stages import DEVICE, RUNTIME, STAGES, made_up_functions
+
+TARGET = "board/onnxruntime:fp32@1"
+STAGE = {"widths": [8, 12], "depths": [1, 2], "kernels": [3], "expansions": [2, 3]}
+BLOCK = {"cells": [{"depth": 1, "width": 8}], "kernels": [3], "expansions": [2, 3]}
+DOCUMENT: dict[str, Any] = {
+    "name": "made-up",
+    "data": {"kind": "npz", "path": "data.npz"},
+    "teacher": [{"kind": "factory", "factory": "a:b", "weights": "weights.pt"}],
+    "space": {"stem_width": 8, "head_width": 16, "stages": [STAGE]},
+    "target": [{"name": TARGET, "budget_ms": 1000}],
+    "dna": {"space": {"stem_width": 8, "head_width": 16, "blocks": [BLOCK, BLOCK]}},
+}
+
+SHOWN = {"report", "bundle"}
+VERIFIED = {"verify", *SHOWN}
+EXPORTED = {"export", *SHOWN}
+SHIPPED = {"export", "compile", *VERIFIED}
+SEARCHED = {"search", *SHOWN}
+TAUGHT = {"teacher", "table", "distil", *SEARCHED, *SHIPPED}
+MEASURED = {"table", "feasibility", *SEARCHED}
+
+# Fields of the recipe, the longest prefix that fits counts, and the stages that run again.
+FIELDS: dict[str, set[str]] = {
+    "name": SHOWN,
+    "method": SEARCHED,
+    "seed": {"data", "feasibility", *TAUGHT},
+    "data": {"data", *TAUGHT},
+    "teacher": TAUGHT,
+    "space": {"space", "distil", *MEASURED, *SHIPPED},
+    "target.name": MEASURED | SHIPPED,
+    "target.budget": {"feasibility", *SEARCHED, *VERIFIED},
+    "target.budget_ms": {"feasibility", *SEARCHED, *VERIFIED},
+    "measure.launches": MEASURED,
+    "measure.calibration_networks": {"feasibility", *SEARCHED},
+    "search": SEARCHED,
+    "search.finalists": set(),
+    "search.rounds": set(),
+    "dna": set(),
+    "distil": {"distil", *SHIPPED},
+    "export": EXPORTED,
+    "verify.candidates": SEARCHED,
+    "verify.launches": VERIFIED,
+}
+SELECTED = {"scores", *SEARCHED}
+FIELDS_OF_DNA: dict[str, set[str]] = FIELDS | {
+    "seed": {"data", "feasibility", "cut", "scores", *TAUGHT},
+    "data": {"data", "cut", "scores", *TAUGHT},
+    "teacher": {"cut", "scores", *TAUGHT},
+    "space": set(),
+    "search": set(),
+    "search.evaluations": SEARCHED,
+    "dna.cuts": {"cut", *SELECTED},
+    "dna.space": {"space", "distil", *SELECTED, *MEASURED, *SHIPPED},
+    "dna.training": SELECTED,
+    "dna.workers": set(),
+}
+OTHER_VALUES: dict[str, Any] = {
+    "name": "other",
+    "method": "akd",
+    "data.kind": "mnist",
+    "data.path": Path("other/data.npz"),
+    "data.train_limit": 3,
+    "data.test_limit": 3,
+    "data.image_size": 4,
+    "teacher.factory": "a:c",
+    "teacher.model": "other",
+    "teacher.arguments": {"deep": True},
+    "teacher.weights": Path("other/weights.pt"),
+    "teacher.path": Path("graph.pt2"),
+    "teacher.training": {"epochs": 3},
+    "teacher.resize": 4,
+    "teacher.channels": 3,
+    "teacher.mean": (0.5,),
+    "teacher.std": (0.5,),
+    "space.preset": "mobile",
+    "space.stages": [STAGE | {"kernels": [3, 5]}],
+    "target.name": "other/onnxruntime:fp32@1",
+    "target.budget": "0.5x",
+    "target.budget_ms": 900,
+    "dna.cuts": ("a", "b"),
+    "dna.space": {"stem_width": 8, "head_width": 24, "blocks": [BLOCK, BLOCK]},
+    "search.train_limit": 5,
+}
+# Keys that a recipe sets together: what else changes with them.
+TOGETHER = {
+    "space.preset": {"space": {"preset": "mobile"}},
+    "target.budget": {"target": [{"name": TARGET, "budget": "0.5x"}]},
+    "teacher.kind": {"teacher": [{"kind": "train"}]},
+    "teacher.width": {"teacher": [{"kind": "train", "width": 9}]},
+    "teacher.depth": {"teacher": [{"kind": "train", "depth": 3}]},
+    "teacher.model": {"teacher": [{"kind": "timm", "model": "other"}]},
+    "teacher.path": {"teacher": [{"kind": "pt2", "path": "graph.pt2"}]},
+    "teacher.mean": {"teacher": [DOCUMENT["teacher"][0] | {"mean": [0.5], "std": [0.5]}]},
+    "teacher.std": {"teacher": [DOCUMENT["teacher"][0] | {"mean": [0.5], "std": [0.4]}]},
+}
+
+
+def fields_of(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every field of a recipe with its default, tables opened; those that may be left out count as one."""
+    for name, field in model.model_fields.items():
+        inner = field.annotation
+        if get_origin(inner) is tuple and isinstance(get_args(inner)[0], type):
+            inner = get_args(inner)[0]
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from fields_of(inner, f"{prefix}{name}.")
+        elif name == "space" and not prefix:
+            config = next(each for each in get_args(inner) if each is not type(None))
+            yield from fields_of(config, f"{name}.")
+        else:
+            default = field.get_default(call_default_factory=True)
+            yield f"{prefix}{name}", (field.annotation, default)
+
+
+def other_value(path: str, annotation: Any, default: Any) -> Any:
+    """A valid value unlike the default."""
+    if path in OTHER_VALUES:
+        return OTHER_VALUES[path]
+    if get_origin(annotation) is Literal:
+        return next(each for each in get_args(annotation) if each != default)
+    if isinstance(default, bool):
+        return not default
+    if isinstance(default, int):
+        return default + 1
+    if isinstance(default, float):
+        return default * 0.5
+    if annotation is int or "width" in path:
+        return 24
+    raise AssertionError(f"{path} has no other value here: add it to OTHER_VALUES")
+
+
+def changed(path: str, annotation: Any, default: Any) -> dict[str, Any]:
+    """The document with one field changed."""
+    if path in TOGETHER:
+        return DOCUMENT | TOGETHER[path]
+    first, *rest = path.split(".")
+    if not rest:
+        return DOCUMENT | {first: other_value(path, annotation, default)}
+    held = DOCUMENT.get(first, {})
+    table = dict(held[0] if isinstance(held, list) else held)
+    place = table
+    for name in rest[:-1]:
+        place[name] = dict(place.get(name, {}))
+        place = place[name]
+    value = other_value(path, annotation, default)
+    place[rest[-1]] = str(value) if isinstance(value, Path) else value
+    return DOCUMENT | {first: [table] if isinstance(held, list) else table}
+
+
+PATHS = dict(fields_of(Recipe))
+
+
+class Lathe:
+    """Runs recipes with made-up stages on one work folder; identities can be changed in between."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.runtime, self.device, self.protocol = RUNTIME, DEVICE, {}
+        self.exporter, self.versions = "1", {"lathe-deploy": "1"}
+        self.text = "text"
+
+    def again(self, document: dict[str, Any]) -> set[str]:
+        """Names of the stages that ran."""
+        recipe = parse_recipe(document, self.folder)
+        found = run(recipe, self.text, WorkFolder(self.folder / "work"), str(self.folder / "l.db"), Quiet())
+        return {record.name for record in found.stages if not record.cached}
+
+
+@pytest.fixture(name="lathe")
+def _lathe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lathe]:
+    lathe = Lathe(tmp_path)
+    for name in ("data.npz", "weights.pt", "graph.pt2", "other/data.npz", "other/weights.pt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+
+    def probe(target: Target) -> Any:
+        return lathe.runtime, lathe.device
+
+    monkeypatch.setattr("devices.measuring.probe", probe)
+    monkeypatch.setattr("pipeline.stages.targets.exporter_identity", lambda fmt: {"exporter": lathe.exporter})
+    monkeypatch.setattr("pipeline.work.stage.version", lambda name: lathe.versions.get(name, "1"))
+    monkeypatch.setattr(
+        "pipeline.run.context.MeasuringProtocol", lambda **given: MeasuringProtocol(**given, **lathe.protocol)
+    )
+    monkeypatch.setattr("pipeline.run.recipe_to_bundle.publish", lambda bundle, name, bundles: bundle)
+    monkeypatch.setattr("pipeline.teachers.code.version", lambda name: "1")
+    with made_up_functions():
+        yield lathe
+
+
+def expected(table: dict[str, set[str]], path: str) -> set[str]:
+    fitting = [prefix for prefix in table if f"{path}.".startswith(f"{prefix}.")]
+    assert fitting, f"{path} is a new field: say in FIELDS which stages run again when it changes"
+    return table[max(fitting, key=len)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "table"), [("search", FIELDS), ("dna", FIELDS_OF_DNA)])
+def test_a_changed_field_of_a_recipe_makes_exactly_its_stages_run_again(
+    lathe: Lathe, method: str, table: dict[str, set[str]]
+) -> None:
+    base = DOCUMENT | {"method": method}
+    of_dna = {"cut", "scores"} if method == "dna" else set()
+    assert lathe.again(base) == set(STAGES) - {"cut", "scores"} | of_dna
+    assert lathe.again(base) == set()
+    wrong = {}
+    for path, (annotation, default) in PATHS.items():
+        if path == "method" and method == "dna":
+            continue
+        document = {"method": method} | changed(path, annotation, default)
+        found = lathe.again(document)
+        if found != expected(table, path):
+            wrong[path] = found ^ expected(table, path)
+    assert not wrong
+
+
+def test_every_field_of_a_recipe_is_looked_at() -> None:
+    assert {path.partition(".")[0] for path in PATHS} == set(Recipe.model_fields)
+    assert {"distil.temperature", "search.training.epochs", "dna.training.inputs", "space.stem_width"} <= set(
+        PATHS
+    )
+
+
+ELSE: dict[str, tuple[dict[str, Any], set[str]]] = {
+    "runtime version": ({"runtime": replace(RUNTIME, version="2")}, MEASURED | SHIPPED),
+    "runtime binary": ({"runtime": replace(RUNTIME, binary_digest="11")}, MEASURED | SHIPPED),
+    "runtime options": ({"runtime": replace(RUNTIME, options=("x",))}, MEASURED | SHIPPED),
+    "another board of one name": ({"device": replace(DEVICE, instance="there")}, MEASURED | SHIPPED),
+    "processor": ({"device": replace(DEVICE, cpu="another")}, MEASURED | SHIPPED),
+    "accelerator": ({"device": replace(DEVICE, accelerator="gpu")}, MEASURED | SHIPPED),
+    "kernel": ({"device": replace(DEVICE, kernel="7")}, MEASURED | SHIPPED),
+    "protocol": ({"protocol": {"min_count": 51}}, MEASURED | VERIFIED),
+    "exporter": ({"exporter": "2"}, MEASURED | SHIPPED),
+    "text of the recipe": ({"text": "other"}, SHOWN),
+    "version of Lathe": ({"versions": {"lathe-deploy": "2"}}, set(STAGES) - {"cut", "scores"}),
+}
+
+
+@pytest.mark.parametrize("what", ELSE)
+def test_another_identity_makes_exactly_its_stages_run_again(lathe: Lathe, what: str) -> None:
+    changes, stages = ELSE[what]
+    lathe.again(DOCUMENT)
+    for name, value in changes.items():
+        setattr(lathe, name, value)
+    assert lathe.again(DOCUMENT) == stages
+    assert lathe.again(DOCUMENT) == set()
+
+
+@pytest.mark.parametrize(
+    ("file", "stages"), [("data.npz", {"data", *TAUGHT}), ("weights.pt", TAUGHT)], ids=["data", "weights"]
+)
+def test_another_content_of_a_file_makes_exactly_its_stages_run_again(
+    lathe: Lathe, file: str, stages: set[str]
+) -> None:
+    lathe.again(DOCUMENT)
+    (lathe.folder / file).write_text("changed")
+    assert lathe.again(DOCUMENT) == stages
+
+
+def test_another_code_of_a_factory_makes_its_teacher_again(
+    lathe: Lathe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = lathe.folder / "my_factory_of_teachers.py"
+    module.write_text("one = 1\n")
+    monkeypatch.syspath_prepend(str(lathe.folder))
+    document = DOCUMENT | {"teacher": [DOCUMENT["teacher"][0] | {"factory": "my_factory_of_teachers:b"}]}
+    lathe.again(document)
+    module.write_text("two = 2\n")
+    assert lathe.again(document) == TAUGHT
