@@ -126,15 +126,17 @@ def test_recipe_keys_in_docs_are_those_of_the_code_with_their_defaults() -> None
             assert expected in (None, said), f"{model.__name__}.{key}"
 
 
-def test_command_reference_is_up_to_date() -> None:
-    path = ROOT / "tools" / "generate_command_reference.py"
-    spec = importlib.util.spec_from_file_location("generate_command_reference", path)
+@pytest.mark.parametrize(
+    ("name", "page"), [("generate_command_reference", "reference"), ("generate_device_matrix", "matrix")]
+)
+def test_generated_pages_are_up_to_date(name: str, page: str) -> None:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     generator = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(generator)
-    assert generator.TARGET.read_text("utf-8") == generator.reference(), (
-        "run .venv/bin/python tools/generate_command_reference.py"
+    assert generator.TARGET.read_text("utf-8") == getattr(generator, page)(), (
+        f"run .venv/bin/python tools/{name}.py"
     )
 
 

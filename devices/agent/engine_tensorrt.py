@@ -185,7 +185,7 @@ class Model:
         self._handle = self._stream.value
 
     def _load(self, path: str, settings: dict[str, Any]) -> Any:
-        if Path(path).suffix != ".onnx":
+        if Path(path).suffix.lower() != ".onnx":
             return self._deserialise(Path(path).read_bytes())
         flags = builder_flags(settings["precision"], set(tensorrt.BuilderFlag.__members__))
         tf32 = "tf32" in settings["options"]

@@ -140,7 +140,8 @@ class RemoteConnection(Connection):
     """A device that is reached through a POSIX shell.
 
     A subclass starts shell commands, and may know better ways to transfer files. Everything that it is given
-    to run is a constant script with arguments, quoted for a POSIX shell.
+    to run is a constant script with arguments, quoted for a POSIX shell; where a user may have another one,
+    ``for_any_shell`` gives it to ``sh`` whatever reads it first.
 
     Args:
         label: how messages name the device.
@@ -409,6 +410,19 @@ class RemoteConnection(Connection):
 
 def _command(script: str, arguments: Sequence[str]) -> str:
     return "exec " + shlex.join(("sh", "-c", script, "lathe", *arguments))
+
+
+def for_any_shell(command: str) -> str:
+    """A command for a POSIX shell, written so that csh, tcsh and fish hand it to ``sh`` as it is.
+
+    These read line ends, ``!``, backslashes and quotes within quotes each in their own way. So the text is
+    given as octal numbers wherever it is not plain, and ``sh`` puts it together again.
+    """
+    encoded = "".join(
+        chr(byte) if chr(byte).isalnum() and byte < 128 else f"\\0{byte:03o}"
+        for byte in command.encode("utf-8", "surrogateescape")
+    )
+    return f"exec sh -c 'eval \"$(printf %b \"$1\")\"' lathe '{encoded}'"
 
 
 def _end(process: RemoteProcess) -> int | None:

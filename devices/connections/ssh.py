@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from devices.connections.remote import DeviceLostError, Output, RemoteConnection, RemoteProcess
+from devices.connections.remote import DeviceLostError, Output, RemoteConnection, RemoteProcess, for_any_shell
 from devices.errors import TargetError
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class SshConnection(RemoteConnection):
             ) from error
         loop, client = self._connected()
         try:
-            return loop.call(_Process.start(loop, client, command), self._connect_timeout_s)
+            return loop.call(_Process.start(loop, client, for_any_shell(command)), self._connect_timeout_s)
         except (asyncssh.Error, OSError) as error:
             if isinstance(error, asyncssh.ChannelOpenError) and not client.is_closed():
                 raise TargetError(

@@ -269,6 +269,7 @@ def paired_ratio(one: Measurement, other: Measurement) -> Ratio | None:
 
 
 PASSING_CODES = (
+    "no-file",
     "timeout",
     "truncated-output",
     "out-of-memory",
@@ -280,12 +281,15 @@ PASSING_CODES = (
     "crashed-signal-9",
     "crashed-signal-15",
 )
-"""Codes of failures that say nothing of the workload: the device was too busy, too full, or went away."""
+"""Codes of failures that say nothing of the workload: no file, or a device too busy, too full or gone."""
 
 
 @dataclass(frozen=True)
 class MeasurementFailure:
-    """A workload that could not be run on its target: the reason, and never a time."""
+    """A workload that could not be run on its target: the reason, and never a time.
+
+    ``artifact_digest`` is empty where there is no file.
+    """
 
     artifact_digest: str
     target: str

@@ -18,6 +18,7 @@ from devices.measurement.protocol import MeasuringProtocol
 from devices.measurement.verdict import judge, mark, settled
 from devices.measuring.launch import Job, Launcher, Tally
 from devices.measuring.probing import adapted, identify, probe
+from devices.runtimes import Runtime
 from devices.target import Target
 
 __all__ = ["Job", "adapted", "measure", "probe"]
@@ -44,9 +45,9 @@ def measure(
     or were disturbed get further launches, up to ``protocol.max_launches``; that never looks at the level of
     a latency, so it favours none. A job that fails or ends its process is tried once more, alone; when it
     fails again it becomes a MeasurementFailure and is left out of the remaining launches, and the other jobs
-    go on. When the device goes away for good, what was measured until then is kept. Times, conditions and
-    peak memory are read on the device; peak memory counts the whole process, so in a batch it is an upper
-    bound.
+    go on; so does one whose file is missing, or of a kind that the runtime does not load. When the device
+    goes away for good, what was measured until then is kept. Times, conditions and peak memory are read on
+    the device; peak memory counts the whole process, so in a batch it is an upper bound.
 
     Args:
         jobs: what to time.
@@ -66,15 +67,14 @@ def measure(
     Raises:
         TargetError: device or runtime unknown, runtime not installed, precision or option unsupported, the
             device cannot be reached, or is in use for too long.
-        MeasurementError: an artifact is missing, or no process on the device gets as far as a model.
+        MeasurementError: no process on the device gets as far as a model, or the target gives no latencies.
         ValueError: two jobs have one name.
     """
     if len({job.name for job in jobs}) < len(jobs):
         raise ValueError("the names of the jobs of a batch must differ")
-    for job in jobs:
-        if not job.artifact.is_file():
-            raise MeasurementError(f"there is no file {str(job.artifact)!r}")
     runtime = runtime_of(target)
+    if not (time := runtime.capabilities(target).time):
+        raise MeasurementError(f"'{target}' gives no latencies", why=time.note)
     protocol = runtime.adapt(protocol)
     batch = _Batch(
         jobs,
@@ -85,7 +85,9 @@ def measure(
         on_progress=on_progress,
         on_outcome=on_outcome,
     )
-    batch.refuse_others_than(runtime.suffixes)
+    batch.refuse_unfit(runtime)
+    if not batch.open:
+        return {job.name: batch.outcomes[job.name] for job in jobs}
     with connected(target.device, connection) as device, device_lock(target.device, device) as lock:
         identity = probe(target) if connection is None else identify(target, device)
         launcher = Launcher(device, target, runtime, protocol, job_timeout_s, lock.ensure, batch.count)
@@ -138,7 +140,7 @@ class _Batch:
         self._on_progress, self._on_outcome = on_progress, on_outcome
         self._launches: dict[Job, list[Launch]] = {job: [] for job in jobs}
         self._done, self._total = 0, len(jobs) * protocol.launches
-        self.digests = {job: file_digest(job.artifact) for job in jobs}
+        self.digests = {job: file_digest(job.artifact) if job.artifact.is_file() else "" for job in jobs}
         self.outcomes: dict[str, Outcome] = {}
         self.lost: Reason | None = None
         self.started_at = datetime.now(UTC).isoformat(timespec="seconds")
@@ -148,11 +150,14 @@ class _Batch:
         """The jobs without an outcome."""
         return [job for job in self._jobs if job.name not in self.outcomes]
 
-    def refuse_others_than(self, suffixes: Sequence[str]) -> None:
-        """Fail the jobs whose files the runtime does not load."""
+    def refuse_unfit(self, runtime: Runtime) -> None:
+        """Fail the jobs whose files are not there, or are none that the runtime loads."""
         for job in self.open:
-            if job.artifact.suffix not in suffixes:
-                detail = f"{self._target.runtime} loads {' and '.join(suffixes)} files"
+            if not job.artifact.is_file():
+                what = "it is a folder" if job.artifact.is_dir() else "there is no such file"
+                self.fail(job, Reason("no-file", f"{str(job.artifact)!r}: {what}"))
+            elif not runtime.loads(job.artifact):
+                detail = f"{runtime.name} loads {' and '.join(runtime.suffixes)} files"
                 self.fail(job, Reason("unsupported-artifact", detail))
 
     def due(self, number: int, cores: int) -> list[Job]:

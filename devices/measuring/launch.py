@@ -24,6 +24,10 @@ LOST_PAUSES_S = (1.0, 5.0, 20.0)
 """How long to wait for a device that went away, before each further attempt to reach it."""
 
 
+_TOO_FAST = (
+    "an inference takes less than the tool's clock can tell, so that its time is given as 0; measure a larger"
+    " model, or this one by a runtime that counts in nanoseconds"
+)
 _log = logging.getLogger(__name__)
 
 
@@ -134,7 +138,8 @@ class Launcher:
     def _tally(self, order: Sequence[Job], reply: Reply) -> Tally:
         tally = Tally()
         level = self.protocol.headline_quantile
-        canary_ns = tuple(round(quantile(event["samples_ns"], level)) for event in reply.all("canary"))
+        canaries = [round(quantile(event["samples_ns"], level)) for event in reply.all("canary")]
+        canary_ns = tuple(canary for canary in canaries if canary > 0)
         begun: set[Job] = set()
         process_start_ns: int | None = None
         for event in reply.events:
@@ -143,7 +148,11 @@ class Launcher:
             elif event["event"] == "started":
                 begun.add(order[event["job"]])
             elif event["event"] == "result":
-                tally.timed[order[event["job"]]] = _launch_from_json(event, process_start_ns, canary_ns)
+                launch = _launch_from_json(event, process_start_ns, canary_ns)
+                if launch.quantile_ns(level) > 0:
+                    tally.timed[order[event["job"]]] = launch
+                else:
+                    tally.failed[order[event["job"]]] = Reason("too-fast", _TOO_FAST)
             elif event["event"] == "failed":
                 tally.failed[order[event["job"]]] = Reason(event["code"], event["detail"])
         ended = Reason(*describe_end(reply.ended))

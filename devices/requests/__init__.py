@@ -1,7 +1,15 @@
 """Single questions about one file: its outputs, the time of its operations, its behaviour under heat."""
 
 from devices.requests.operations import OperationProfile, profile_operations
-from devices.requests.prediction import predict
+from devices.requests.prediction import outputs_target, predict
 from devices.requests.sustained import SustainedRun, Window, sustain
 
-__all__ = ["OperationProfile", "SustainedRun", "Window", "predict", "profile_operations", "sustain"]
+__all__ = [
+    "OperationProfile",
+    "SustainedRun",
+    "Window",
+    "outputs_target",
+    "predict",
+    "profile_operations",
+    "sustain",
+]

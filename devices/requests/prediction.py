@@ -8,14 +8,52 @@ import numpy as np
 from numpy.typing import NDArray
 
 from devices.connections import Connection
-from devices.errors import MeasurementError
+from devices.errors import LatheError, MeasurementError, TargetError
 from devices.host import temporary_folder
-from devices.inventory.devices import call_to, connected, runtime_of
+from devices.inventory.devices import HOST, call_to, connected, runtime_of
 from devices.locking.lock import device_lock
+from devices.measuring.probing import probe
+from devices.runtimes import known_runtimes
 from devices.runtimes.base import Predict, describe_end
 from devices.target import Target
 
 DEFAULT_TIMEOUT_S = 600.0
+
+
+def outputs_target(target: Target, suffix: str) -> Target:
+    """Where the outputs of a file that runs on ``target`` are taken: there, or else on this machine.
+
+    A tool that makes up its inputs gives none, as on every phone. Then the same file is run by a runtime of
+    this machine that loads it, that of the same name first. Its arithmetic is another processor's, which
+    whoever shows the outputs has to say.
+
+    Args:
+        target: where the file runs.
+        suffix: of the file, such as ``.onnx``.
+
+    Raises:
+        TargetError: ``target`` is wrong, or gives no outputs, and no runtime here loads such a file.
+    """
+    runtime = runtime_of(target)
+    support = runtime.capabilities(target).outputs
+    if support:
+        return target
+    tried = []
+    for other in sorted(known_runtimes(), key=lambda other: other.name != runtime.name):
+        if not other.needs_python or suffix not in other.suffixes or target.precision not in other.precisions:
+            continue
+        here = Target(HOST.name, other.name, target.precision)
+        try:
+            probe(here)
+        except LatheError as error:
+            tried.append(f"{here}: {error.why or error.what}")
+            continue
+        return here
+    raise TargetError(
+        f"accuracy cannot be taken for '{target}'",
+        why="; ".join([support.note, *tried, f"no runtime of this machine runs {suffix} files"]),
+        fix=f'install one here, for example pip install -e ".[{runtime.name}]" in a checkout of Lathe',
+    )
 
 
 def predict(
@@ -40,9 +78,17 @@ def predict(
 
     Raises:
         TargetError: device or runtime unknown, runtime not installed, precision or option unsupported.
-        MeasurementError: the artifact cannot be loaded or run, takes other inputs, or took too long.
+        MeasurementError: the target gives no outputs (see ``outputs_target``), or the artifact cannot be
+        loaded
+            or run, takes other inputs, or took too long.
     """
     runtime = runtime_of(target)
+    if not (support := runtime.capabilities(target).outputs):
+        raise MeasurementError(
+            f"'{target}' gives no outputs for given inputs",
+            why=support.note,
+            fix="take the outputs on a target with Python, without +native",
+        )
     if len(inputs) == 0:
         raise MeasurementError(f"there are no inputs to run {artifact.name!r} on")
     with (

@@ -48,8 +48,16 @@ def ask(
             cannot do what is asked.
     """
     runtime = runtime_of(target)
-    artifact = request.artifact
-    if artifact.suffix not in runtime.suffixes:
+    artifact, able = request.artifact, runtime.capabilities(target)
+    support = able.operations if isinstance(request, ProfileOperations) else able.sustained
+    if not support:
+        what = "time of its operations" if isinstance(request, ProfileOperations) else "run without pause"
+        raise MeasurementError(
+            f"'{target}' gives no {what} of a model (not-supported)",
+            why=support.note,
+            fix="choose a target that does; docs/devices/matrix.md lists them",
+        )
+    if not runtime.loads(artifact):
         raise MeasurementError(
             f"{str(artifact)!r} cannot be run on '{target}'",
             why=f"{runtime.name} loads {' and '.join(runtime.suffixes)} files",

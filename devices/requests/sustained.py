@@ -240,9 +240,12 @@ def _windows(events: Sequence[Event]) -> tuple[tuple[Window, ...], Reason | None
         try:
             samples_ns = _SAMPLES.validate_python(event["samples_ns"])
             conditions = conditions_from_json(event["conditions"])
-            start_ns, count = int(event["start_ns"]), int(event.get("count", len(samples_ns)))
+            start_ns, count = int(event["start_ns"]), int(event["count"])
         except (ValidationError, AttributeError, KeyError, TypeError, ValueError) as error:
             return tuple(windows), Reason("malformed-answer", f"window {len(windows) + 1}: {error}")
+        if samples_ns and quantile(samples_ns, 0.5) <= 0:
+            detail = "an inference takes less than the tool's clock can tell: its time is given as 0"
+            return tuple(windows), Reason("too-fast", detail)
         if samples_ns:
             windows.append(Window(start_ns, samples_ns, conditions, count))
     return tuple(windows), None

@@ -11,7 +11,7 @@ from devices.agent.providers import ASYNCHRONOUS, CPU, PROVIDERS
 from devices.errors import TargetError
 from devices.measurement.protocol import MeasuringProtocol
 from devices.runtimes.agent import FOLDER, AgentRuntime
-from devices.runtimes.capabilities import YES, Support
+from devices.runtimes.capabilities import STARTS_KERNELS, YES, Support
 from devices.runtimes.native.trtexec import DELEGATE, INSTALL, TRTEXEC, WARMUP_NS
 from devices.target import Target
 
@@ -30,9 +30,7 @@ def _provider(target: Target) -> str:
 
 
 def _operations_of_onnxruntime(target: Target) -> Support:
-    if _provider(target) in ASYNCHRONOUS:
-        return Support(False, f"the profiler times how long {_provider(target)} takes to start a kernel")
-    return YES
+    return STARTS_KERNELS if _provider(target) in ASYNCHRONOUS else YES
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
-__all__ = ["NO_ENERGY", "YES", "Capabilities", "Support"]
+__all__ = ["NO_ENERGY", "STARTS_KERNELS", "YES", "Capabilities", "Support"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Support:
 
 
 YES = Support(True)
+STARTS_KERNELS = Support(False, "the profiler times how long it takes to start a kernel, not its run")
 NO_ENERGY = Support(False, "no runtime reads an energy counter")
 
 

@@ -91,6 +91,22 @@ class RuntimeContract:
                 assert name in chosen.settings
                 runtime.check(chosen)
 
+    def test_capabilities_are_declared_for_every_option_and_say_why_not(self, runtime, target):
+        for options in ((), *((name,) for name in runtime.options)):
+            able = runtime.capabilities(replace(target, options=options))
+            assert able.time
+            assert all(support.possible or support.note for _, support in able)
+
+    def test_outputs_are_refused_before_the_device_is_asked_where_none_are_declared(
+        self, runtime, artifact, target
+    ):
+        support = runtime.capabilities(target).outputs
+        if support:
+            return
+        with pytest.raises(MeasurementError, match="gives no outputs") as caught:
+            predict(artifact, np.zeros((1, 4), np.float32), target)
+        assert caught.value.why == support.note
+
     def test_delegate_is_named_for_every_option(self, runtime, target):
         assert runtime.delegate(target)
         for name in runtime.options:

@@ -20,10 +20,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from devices.agent.providers import COMPILING, CPU
+from devices.agent.providers import ASYNCHRONOUS, COMPILING, CPU
 from devices.agent.providers import PROVIDERS as ALL_PROVIDERS
 from devices.measurement.measurement import Placed, Placement
 from devices.measurement.protocol import MeasuringProtocol
+from devices.runtimes.capabilities import STARTS_KERNELS, Capabilities
 from devices.runtimes.native.base import CORES, Fields, Tool, ToolFailed, ToolSession, tail
 from devices.runtimes.native.pushed import PushedTool
 from devices.target import Target
@@ -46,6 +47,12 @@ class PerfTest(PushedTool):
     def delegate(self, target: Target) -> str:
         """Where the target wants every operation to run."""
         return next((PROVIDERS[name] for name in target.settings if name in PROVIDERS), CPU)
+
+    def capabilities(self, target: Target) -> Capabilities:
+        """Everything but outputs; no operations of providers whose kernels are only started in their time."""
+        support = super().capabilities(target)
+        starts_only = self.delegate(target) in ASYNCHRONOUS
+        return replace(support, operations=STARTS_KERNELS) if starts_only else support
 
     def adapt(self, protocol: MeasuringProtocol) -> MeasuringProtocol:
         """Timing goes on until the warm-up and it fill a whole number of seconds."""

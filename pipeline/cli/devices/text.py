@@ -121,4 +121,7 @@ def _runtime_text(runtime: RuntimeReport) -> str:
         state = f"{runtime.version}, {runtime.detail}"
     else:
         state = f"{runtime.version}, small model ran ({runtime.smoke_ns / 1e6:.2f} ms, no measurement)"
-    return f"{name:26} {state}"
+    lacking = [f"no {what} ({support.note})" for what, support in runtime.capabilities if not support]
+    given = [what for what, support in runtime.capabilities if support]
+    told = f"\n{'':29}gives {', '.join(given)}; {', '.join(lacking)}" if runtime.version is not None else ""
+    return f"{name:26} {state}{told}"

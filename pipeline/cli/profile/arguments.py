@@ -64,8 +64,8 @@ def profile(
 ) -> None:
     """Measure models: latency with its interval and verdict, phases, memory, where operations ran.
 
-    Each model is measured on every target whose runtime loads it. Ends with 7 if one could not be measured;
-    what was measured is shown and saved all the same.
+    Each model is measured on every target whose runtime loads it. If a model or a target cannot be used, the
+    others are measured, shown and saved all the same; the exit code tells.
     """
     from pipeline.cli.profile.command import Wanted, profile_models
 
@@ -83,7 +83,10 @@ def compare(
     second: Annotated[str, typer.Argument(metavar="B", help="The file that it is compared with.")],
     *,
     target: Annotated[
-        str, typer.Option("--target", metavar="TARGET", help="Where: DEVICE/RUNTIME:PRECISION@THREADS.")
+        list[str],
+        typer.Option(
+            "--target", metavar="TARGET", help="Where: DEVICE/RUNTIME:PRECISION@THREADS; one, for both."
+        ),
     ],
     launches: Annotated[int | None, Launches] = None,
     timeout_s: Timeout = 120,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from devices.measuring import LAUNCHES as COMPARE_LAUNCHES
 from devices.measuring import Job, compare, measure
 from devices.requests import profile_operations, sustain
 from devices.result_file import Entry, Result, ResultFile
+from devices.runtimes import Runtime
 from devices.target import Target
 from pipeline.cli.output import print_json
 from pipeline.cli.profile.documents import entry_json
@@ -47,9 +48,18 @@ class Wanted:
     timeout_s: float
 
 
+@dataclass(frozen=True)
+class Refused:
+    """A target or a model of the command line that could not be used, and why."""
+
+    subject: str
+    is_model: bool
+    error: LatheError
+
+
 @dataclass
 class Session:
-    """What one command found: its results in order, and the targets that could not be used.
+    """What one command found: its results in order, and the targets and models that could not be used.
 
     Attributes:
         file: gets every result as soon as it is there; ``None`` without ``--save``.
@@ -57,7 +67,7 @@ class Session:
 
     file: ResultFile | None
     entries: list[Entry] = field(default_factory=list)
-    problems: list[tuple[Target, LatheError]] = field(default_factory=list)
+    problems: list[Refused] = field(default_factory=list)
 
     def add(self, models: Sequence[str], result: Result) -> None:
         """Keep a result, first of all in memory."""
@@ -66,18 +76,18 @@ class Session:
             self.file.add(models, result)
 
     @contextmanager
-    def problems_on(self, target: Target) -> Iterator[None]:
+    def problems_on(self, subject: object, *, is_model: bool = False) -> Iterator[None]:
         """Remember an error that a user can mend, and go on after the block."""
         try:
             yield
         except LatheError as error:
-            self.problems.append((target, error))
+            self.problems.append(Refused(str(subject), is_model, error))
 
     @property
     def exit_code(self) -> int:
         """0, or that of the first thing that went wrong."""
-        for _, error in self.problems:
-            return error.exit_code
+        for problem in self.problems:
+            return problem.error.exit_code
         for entry in self.entries:
             parts = getattr(entry.result, "first", entry.result), getattr(entry.result, "second", None)
             if any(isinstance(part, MeasurementFailure) for part in parts):
@@ -93,28 +103,28 @@ def profile_models(
     save: str | None,
     as_json: bool,
 ) -> None:
-    """``lathe profile``; a target that cannot be used does not keep the others from being measured."""
+    """``lathe profile``; a target or file that cannot be used keeps no other from being measured."""
     if wanted.minutes is not None and not 0 < wanted.minutes <= MAX_MINUTES:
         raise RecipeError(
             f"--sustained {wanted.minutes:g} is not a time that a model can be run for",
             why=f"it takes minutes, above 0 and up to {MAX_MINUTES}",
         )
     reporter = ConsoleReporter()
-    paths = _files(models, reporter)
-    plan = _plan(paths, [Target.parse(text) for text in dict.fromkeys(targets)])
     with _session(save) as session:
-        for target, chosen in plan.items():
+        usable = _targets(targets, session)
+        paths = _files(models, session, reporter)
+        for target, chosen in _plan(paths, usable, session).items():
             with session.problems_on(target):
                 _profile_on(target, chosen, wanted, session, reporter)
     if len(session.problems) == 1 and not session.entries:
-        raise session.problems[0][1]
+        raise session.problems[0].error
     _finish(session, save, as_json)
 
 
 def compare_models(
     first: str,
     second: str,
-    target: str,
+    targets: Sequence[str],
     *,
     launches: int | None,
     timeout_s: float,
@@ -122,10 +132,18 @@ def compare_models(
     as_json: bool,
 ) -> None:
     """``lathe compare``."""
-    where = Target.parse(target)
+    if len(targets) > 1:
+        raise RecipeError(
+            f"one comparison takes one target, and {len(targets)} are given: {', '.join(targets)}",
+            why="two files are compared in the same launches, which are of one runtime on one device",
+            fix=f"measure each by itself: lathe profile {first} {second} "
+            + " ".join(f"--target {target}" for target in targets),
+        )
+    where = Target.parse(targets[0])
+    runtime = runtime_of(where)
     for path in (Path(first), Path(second)):
         _require_file(path)
-        _plan([path], [where])
+        _require_loaded(path, {where: runtime})
     protocol = _protocol(launches or COMPARE_LAUNCHES)
     with _session(save) as session:
         with ConsoleReporter().task(f"comparing on {where}", "launches") as advance:
@@ -184,33 +202,46 @@ def _finish(session: Session, save: str | None, as_json: bool) -> None:
     if as_json:
         errors = [
             {
-                "target": str(target),
-                "what": error.what,
-                "why": error.why,
-                "fix": error.fix,
-                "exit_code": error.exit_code,
+                "target": None if problem.is_model else problem.subject,
+                "model": printable(problem.subject) if problem.is_model else None,
+                "what": problem.error.what,
+                "why": problem.error.why,
+                "fix": problem.error.fix,
+                "exit_code": problem.error.exit_code,
             }
-            for target, error in session.problems
+            for problem in session.problems
         ]
         results = [entry_json(entry) for entry in session.entries]
         print_json({"results": results, "errors": errors, "saved": save if session.entries else None})
     else:
         show(session.entries)
-    for target, error in session.problems:
-        sys.stderr.write(f"error on {target}: {error}\n")
+    for problem in session.problems:
+        where = "with" if problem.is_model else "on"
+        sys.stderr.write(f"error {where} {printable(problem.subject)}: {problem.error}\n")
     if session.exit_code:
         raise typer.Exit(session.exit_code)
 
 
-def _files(models: Sequence[str], reporter: ConsoleReporter) -> list[Path]:
-    """The files, each once."""
+def _targets(texts: Sequence[str], session: Session) -> dict[Target, Runtime]:
+    """The targets that are well written and known, each once, with their runtimes."""
+    found: dict[Target, Runtime] = {}
+    for text in dict.fromkeys(texts):
+        with session.problems_on(text):
+            target = Target.parse(text)
+            found[target] = runtime_of(target)
+    return found
+
+
+def _files(models: Sequence[str], session: Session, reporter: ConsoleReporter) -> list[Path]:
+    """The files that are there, each once."""
     found: dict[Path, Path] = {}
     for model in models:
         path = Path(model)
-        _require_file(path)
-        known = found.setdefault(path.resolve(), path)
-        if known is not path:
-            reporter.note(f"{printable(str(path))} is {printable(str(known))} once more: measured once")
+        with session.problems_on(model, is_model=True):
+            _require_file(path)
+            known = found.setdefault(path.resolve(), path)
+            if known is not path:
+                reporter.note(f"{printable(str(path))} is {printable(str(known))} once more: measured once")
     return list(found.values())
 
 
@@ -223,30 +254,38 @@ def _require_file(path: Path) -> None:
         )
 
 
-def _plan(paths: Sequence[Path], targets: Sequence[Target]) -> dict[Target, list[Path]]:
-    """Which files each target measures: those that its runtime loads.
+def _require_loaded(path: Path, targets: Mapping[Target, Runtime]) -> None:
+    if not any(runtime.loads(path) for runtime in targets.values()):
+        raise MeasurementError(
+            f"{str(path)!r} can be measured on no target that is given",
+            why=_kinds(targets),
+            fix="add a --target with a runtime that loads it",
+        )
 
-    Raises:
-        MeasurementError: a file is loaded by no target, or a target loads no file.
-    """
-    suffixes = {target: runtime_of(target).suffixes for target in targets}
-    plan = {target: [path for path in paths if path.suffix in suffixes[target]] for target in targets}
-    kinds = "; ".join(f"{target} loads {' and '.join(loaded)} files" for target, loaded in suffixes.items())
-    for path in paths:
-        if not any(path in chosen for chosen in plan.values()):
-            raise MeasurementError(
-                f"{str(path)!r} can be measured on no target that is given",
-                why=kinds,
-                fix="add a --target with a runtime that loads it",
-            )
-    for target, chosen in plan.items():
-        if not chosen:
-            raise MeasurementError(
-                f"there is nothing to measure on {target}",
-                why=kinds,
-                fix="name a file that it loads, or leave this target out",
-            )
-    return plan
+
+def _kinds(targets: Mapping[Target, Runtime]) -> str:
+    return "; ".join(
+        f"{target} loads {' and '.join(runtime.suffixes)} files" for target, runtime in targets.items()
+    )
+
+
+def _plan(
+    paths: Sequence[Path], targets: Mapping[Target, Runtime], session: Session
+) -> dict[Target, list[Path]]:
+    """Which files each target measures: those that its runtime loads."""
+    for path in paths if targets else ():
+        with session.problems_on(path, is_model=True):
+            _require_loaded(path, targets)
+    plan = {target: [path for path in paths if runtime.loads(path)] for target, runtime in targets.items()}
+    for target, chosen in plan.items() if any(plan.values()) else ():
+        with session.problems_on(target):
+            if not chosen:
+                raise MeasurementError(
+                    f"there is nothing to measure on {target}",
+                    why=_kinds(targets),
+                    fix="name a file that it loads, or leave this target out",
+                )
+    return {target: chosen for target, chosen in plan.items() if chosen}
 
 
 def _protocol(launches: int) -> MeasuringProtocol:

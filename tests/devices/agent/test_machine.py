@@ -6,9 +6,24 @@ import sys
 import time
 
 import numpy as np
+import pytest
 
 from devices.agent import machine
 from devices.measurement.conditions import conditions_from_json
+
+
+@pytest.mark.parametrize(
+    ("android", "kernel", "charging"),
+    [
+        ("1", "Unknown", None),
+        ("2", "Charging", True),
+        ("3", "Discharging", False),
+        ("4", "Not charging", False),
+        ("5", "Full", False),
+    ],
+)
+def test_charging_means_the_same_by_the_agent_and_by_the_shell(android, kernel, charging):
+    assert machine.is_charging(android) is machine.is_charging(kernel) is charging
 
 
 def test_usage_sees_other_processes_and_this_one():

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -65,6 +66,37 @@ def connect(server, device, config):
     yield connect
     for connection in opened:
         connection.close()
+
+
+@pytest.mark.parametrize("shell", ["tcsh", "fish", "bash", "dash"])
+def test_scripts_and_arguments_arrive_whatever_the_login_shell_is(tmp_path, config, shell):
+    if shutil.which(shell) is None:
+        pytest.skip(f"the Debian package {shell} is not installed")
+    server = SshServer(tmp_path, f'ForceCommand {shell} -c "$SSH_ORIGINAL_COMMAND"').start()
+    odd = ["a b", "it's", '"q"', "line\nbreak\n", "$HOME `x` !!", "back\\slash\\n", "ü%d*?[a]{b}~", ""]
+    source = tmp_path / "file.bin"
+    source.write_bytes(bytes(range(256)) * 20)
+    said: list[str] = []
+    try:
+        with SshConnection(
+            "127.0.0.1",
+            port=server.port,
+            identity_file=server.identity,
+            known_hosts=server.known_hosts,
+            config_file=config,
+            python=(sys.executable,),
+            folder=str(tmp_path / "pushed"),
+        ) as connection:
+            program = "import sys; print(repr(sys.argv[1:])); print(sys.stdin.read())"
+            ended = connection.run(
+                (sys.executable, "-c", program, *odd), stdin=b"input", timeout_s=30, on_line=said.append
+            )
+            assert ended.returncode == 0, ended
+            assert said == [repr(odd), "input"]
+            connection.pull(connection.push(source), tmp_path / "back")
+    finally:
+        server.stop()
+    assert (tmp_path / "back").read_bytes() == source.read_bytes()
 
 
 @pytest.mark.slow

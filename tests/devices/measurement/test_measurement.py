@@ -6,17 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from devices.measurement.conditions import Conditions
 from devices.measurement.measurement import (
-    Conditions,
     DeviceIdentity,
     Launch,
     Measurement,
     MeasurementFailure,
-    MeasuringProtocol,
     Reason,
     RuntimeIdentity,
     Verdict,
 )
+from devices.measurement.protocol import MeasuringProtocol
 
 DISTURBED = Reason("canary-drift", "the canary ran slower")
 

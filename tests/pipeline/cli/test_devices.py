@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-import devices.check
+import devices.check.checking
 from devices.errors import TargetError
 from devices.inventory.devices_file import read_file
 from devices.runtimes import find_runtime
@@ -21,7 +21,7 @@ def user_devices(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("LATHE_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(devices.check, "known_runtimes", lambda: (find_runtime("onnxruntime"),))
+    monkeypatch.setattr(devices.check.checking, "known_runtimes", lambda: (find_runtime("onnxruntime"),))
     return tmp_path / "user.toml"
 
 

@@ -171,13 +171,25 @@ def test_each_model_is_measured_where_it_can_be_loaded() -> None:
     ]
 
 
-def test_a_model_for_no_target_and_a_target_without_models_are_refused() -> None:
+def test_a_model_for_no_target_and_a_target_without_models_are_told_and_the_rest_is_measured() -> None:
     write_tiny_onnx(Path("tiny.onnx"))
     error = _error(MeasurementError, "profile", "tiny.onnx", "--target", LITERT)
     assert "tiny.onnx" in error.what
     assert ".tflite" in error.why
-    error = _error(MeasurementError, "profile", "tiny.onnx", "--target", ONNX, "--target", LITERT)
-    assert LITERT in error.what
+    shown = _measure(_script("a.script"), "tiny.onnx", "--target", LITERT, "--json")
+    document = json.loads(shown.stdout)
+    assert [result["model"] for result in document["results"]] == ["a.script"]
+    assert [(error["model"], error["target"]) for error in document["errors"]] == [
+        ("tiny.onnx", None),
+        (None, LITERT),
+    ]
+    assert shown.exit_code == 7
+
+
+def test_a_suffix_may_be_written_in_capitals() -> None:
+    write_tiny_onnx(Path("TINY.ONNX"))
+    shown = _lathe("profile", "TINY.ONNX", "--target", ONNX, "--launches", "1", "--json")
+    assert [result["model"] for result in json.loads(shown.stdout)["results"]] == ["TINY.ONNX"]
 
 
 @pytest.mark.parametrize(
@@ -217,11 +229,16 @@ def test_a_file_that_is_named_twice_is_measured_once() -> None:
     assert "link.script is a.script once more" in shown.stderr
 
 
-def test_a_missing_file_and_a_folder_are_refused_before_anything_is_measured() -> None:
-    _script("a.script")
-    assert (
-        "none.script" in _error(MeasurementError, "profile", "a.script", "none.script", "--target", ONNX).what
-    )
+def test_a_missing_file_and_an_unknown_runtime_keep_nothing_else_from_being_measured() -> None:
+    shown = _measure(_script("a.script"), "none.script", "--target", "host/nonsense:fp32@1", "--json")
+    document = json.loads(shown.stdout)
+    assert [result["model"] for result in document["results"]] == ["a.script"]
+    assert [(error["model"], error["target"], error["exit_code"]) for error in document["errors"]] == [
+        (None, "host/nonsense:fp32@1", 6),
+        ("none.script", None, 7),
+    ]
+    assert shown.exit_code == 6
+    assert "there is no file 'none.script'" in shown.stderr
     Path("folder.script").mkdir()
     assert _error(MeasurementError, "profile", "folder.script", "--target", ONNX).why == "it is a folder"
 
@@ -292,7 +309,7 @@ def test_a_runtime_without_a_profiler_leaves_the_latency_standing() -> None:
     shown = _measure(_script("a.script"), "--ops", "--json")
     document = json.loads(shown.stdout)
     assert [result["kind"] for result in document["results"]] == ["measurement"]
-    assert "could not be profiled" in document["errors"][0]["what"]
+    assert "not-supported" in document["errors"][0]["what"]
     assert shown.exit_code == 7
 
 
@@ -338,6 +355,14 @@ def test_compare_cannot_tell_when_one_fails_and_shows_the_other() -> None:
     assert "cannot tell whether a.script or b.script is faster" in shown.stdout
     assert "load-failed" in shown.stdout
     assert "latency" in shown.stdout
+
+
+def test_compare_refuses_two_targets_and_names_the_command_that_takes_them() -> None:
+    write_tiny_tflite(Path("tiny.tflite"))
+    write_tiny_onnx(Path("tiny.onnx"))
+    error = _error(RecipeError, "compare", "tiny.onnx", "tiny.tflite", "--target", ONNX, "--target", LITERT)
+    assert "one target" in error.what
+    assert f"lathe profile tiny.onnx tiny.tflite --target {ONNX} --target {LITERT}" in error.fix
 
 
 def test_compare_refuses_missing_and_unsuitable_files() -> None:

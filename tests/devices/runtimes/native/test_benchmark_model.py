@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from devices.errors import TargetError
-from devices.measurement.measurement import Placed
+from devices.errors import MeasurementError, TargetError
+from devices.measurement.measurement import Measurement, MeasurementFailure, Placed
+from devices.measuring import Job, measure
+from devices.requests import sustain
 from devices.runtimes.base import ProfileOperations
 from devices.runtimes.native.benchmark_model import BENCHMARK_MODEL, parse_operations, parse_summary
 from tests.devices.runtimes.native.native_targets import LITERT, PROTOCOL, arguments_of
@@ -23,6 +25,26 @@ def test_benchmark_model_gives_its_statistics_in_nanoseconds(ask, without_canary
         "quantiles_ns": ((0.05, 27_200_000), (0.5, 28_001_000), (0.95, 29_100_000)),
     }
     assert result["peak_memory_bytes"] == round(93.2383 * 1024 * 1024)
+
+
+def test_a_model_that_is_faster_than_the_tools_clock_fails_and_says_so(tmp_path):
+    for name in ("fast", "plain"):
+        (tmp_path / f"{name}.tflite").write_text(f"{'too-fast' if name == 'fast' else name}\n")
+    jobs = [Job(name, tmp_path / f"{name}.tflite") for name in ("fast", "plain")]
+    outcomes = measure(jobs, LITERT, replace(PROTOCOL, launches=1, max_launches=1))
+    assert isinstance(outcomes["fast"], MeasurementFailure)
+    assert outcomes["fast"].reason.code == "too-fast"
+    assert "clock" in outcomes["fast"].reason.detail
+    assert isinstance(outcomes["plain"], Measurement)
+    with pytest.raises(MeasurementError, match="too-fast"):
+        sustain(jobs[0].artifact, LITERT, PROTOCOL, 200_000_000)
+
+
+def test_a_window_of_a_sustained_run_counts_the_inferences_that_the_tool_made(tmp_path):
+    (tmp_path / "plain.tflite").write_text("plain\n")
+    run = sustain(tmp_path / "plain.tflite", LITERT, PROTOCOL, 200_000_000)
+    # the stand-in makes as many inferences as it is told to make at least, which is one for a window
+    assert {(window.count, window.samples_ns) for window in run.windows} == {(1, (28_001_000,))}
 
 
 def test_benchmark_model_takes_its_median_for_the_headline():

@@ -90,9 +90,10 @@ def test_scripts_run_in_the_shells_of_devices(android, monkeypatch, shell, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("status", "charging"), [("2", True), ("3", False), ("5", False), ("x", None), (None, None)]
+    ("status", "charging"),
+    [("2", True), ("3", False), ("4", False), ("5", False), ("1", None), ("x", None), (None, None)],
 )
-def test_charging_is_what_the_battery_says(status, charging):
+def test_charging_means_that_the_battery_takes_up_charge(status, charging):
     lines = [] if status is None else ["Current Battery Service state:", f"  status: {status}"]
     assert parse_conditions({"battery": lines}).charging is charging
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 
+from devices.check.report import DeviceReport, Problem, RuntimeReport, hints_of
 from devices.connections import Connection
 from devices.errors import LatheError, MeasurementError, TargetError
 from devices.inventory.devices import Device, call_to, find_device
-from devices.locking.lock import LockState, device_lock, lock_state_of
-from devices.measurement.conditions import Conditions
+from devices.locking.lock import device_lock, lock_state_of
 from devices.measurement.measurement import DeviceIdentity
 from devices.measurement.protocol import MeasuringProtocol
 from devices.runtimes import Runtime, known_runtimes
@@ -21,27 +21,12 @@ from devices.runtimes.base import Call, Identify, Measure, describe_end
 from devices.runtimes.native.shell import identify_device, read_conditions
 from devices.target import Target
 
-__all__ = [
-    "CANARIES",
-    "LOCK_WAIT_S",
-    "SMOKE",
-    "DeviceReport",
-    "Problem",
-    "RuntimeReport",
-    "check_device",
-    "describe_device",
-]
-
 LOCK_WAIT_S = 60.0
 _ANSWER_S = 60.0
 _RUNTIME_S = 180.0
 _OLDEST_PYTHON = (3, 8)
-_LITTLE_SPACE_BYTES = 200_000_000
-_HOT_MILLICELSIUS = 75_000
-"""A little below where boards begin to throttle: the Raspberry Pi does at 80 °C (its documentation)."""
-_LOW_BATTERY_PERCENT = 30
 
-CANARIES = Path(__file__).parent / "canary"
+CANARIES = Path(__file__).parents[1] / "canary"
 SMOKE = MeasuringProtocol(
     launches=1,
     max_launches=1,
@@ -83,69 +68,6 @@ try:
 except ImportError as error:
     print("without " + str(error))
 """
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something that keeps a device from being measured on: what happened, why, and how to mend it."""
-
-    what: str
-    why: str = ""
-    fix: str = ""
-
-
-@dataclass(frozen=True)
-class RuntimeReport:
-    """One runtime on a device.
-
-    Attributes:
-        native: its makers' tool, and not Lathe's agent.
-        version: ``None`` where it is not installed, which is no problem; ``detail`` says why it seems so.
-        smoke_ns: how long an inference of the smoke model took, nanoseconds; no measurement.
-        problem: why it is installed and yet cannot be used.
-    """
-
-    name: str
-    native: bool
-    version: str | None = None
-    detail: str = ""
-    smoke_ns: int | None = None
-    problem: Problem | None = None
-
-
-@dataclass(frozen=True)
-class DeviceReport:
-    """What a check of one device found; ``None`` for what it could not find out.
-
-    Attributes:
-        python: version of the Python there, and of its numpy.
-        folder: where Lathe's files go on the device.
-        free_bytes: space left there.
-        sensors: temperature sensors with what they read, thousandths of a degree Celsius.
-        lock: who has and wants the device, before the check asked for it itself.
-        problems: what has to be mended before anything can be measured.
-        hints: what makes measurements less trustworthy than they could be.
-    """
-
-    name: str
-    connection: str
-    emulated: bool = False
-    identity: DeviceIdentity | None = None
-    conditions: Conditions | None = None
-    python: str | None = None
-    folder: str | None = None
-    free_bytes: int | None = None
-    memory_bytes: int | None = None
-    sensors: tuple[tuple[str, int], ...] = ()
-    lock: LockState | None = None
-    runtimes: tuple[RuntimeReport, ...] = ()
-    problems: tuple[Problem, ...] = ()
-    hints: tuple[str, ...] = ()
-
-    @property
-    def ok(self) -> bool:
-        """It can be measured on."""
-        return not self.problems and all(runtime.problem is None for runtime in self.runtimes)
 
 
 def check_device(
@@ -233,7 +155,7 @@ class _Check:
             raise MeasurementError(
                 f"the shell of '{self.device.name}' gives no answer",
                 why="it took too long" if ended.timed_out else ended.stderr_tail or repr(ended),
-                fix="log in by hand and see that 'sh -c \"echo lathe\"' works there",
+                fix="log in by hand and see what 'sh -c \"echo lathe\"' answers there",
             )
 
     def look(self) -> None:
@@ -276,7 +198,7 @@ class _Check:
 
     def finish(self) -> DeviceReport:
         """The report, with hints."""
-        return replace(self.report, hints=tuple(_hints(self.report, self._swapping)))
+        return replace(self.report, hints=tuple(hints_of(self.report, self._swapping)))
 
     def _problem(self, what: str, why: str, fix: str) -> None:
         self.report = replace(self.report, problems=(*self.report.problems, Problem(what, why, fix)))
@@ -330,7 +252,7 @@ class _Check:
         options = ("native",) if native and self.device.has_python else ()
         target = Target(self.device.name, runtime.name, runtime.precisions[0], options=options)
         call = call_to(target, self.connection, timeout_s=_RUNTIME_S)
-        report = RuntimeReport(runtime.name, native)
+        report = RuntimeReport(runtime.name, native, capabilities=runtime.capabilities(target))
         try:
             identity = runtime.exchange(call, Identify()).only("identity")
             report = replace(report, version=str(identity["runtime"]["version"]))
@@ -370,38 +292,3 @@ def _smoke(runtime: Runtime, call: Call) -> int | None:
         why=str(detail),
         fix=f"install another version of {runtime.name}, built for this processor",
     )
-
-
-def _hints(report: DeviceReport, swapping: bool) -> Iterator[str]:
-    """What makes measurements on a device less trustworthy than they could be."""
-    now = report.conditions or Conditions()
-    if report.emulated:
-        yield "the processor is emulated: its times say nothing of a real one"
-    if now.governor is not None and set(now.governor.split(",")) != {"performance"}:
-        yield (
-            f"the governor is {now.governor}, so that clocks wander; where you may: "
-            "echo performance | sudo tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor"
-        )
-    if now.battery_percent is not None and now.battery_percent < _LOW_BATTERY_PERCENT:
-        yield f"the battery is at {now.battery_percent} %, where phones save energy: charge it first"
-    if now.charging:
-        yield "the battery is charging, which heats the device: let it fill up, or connect it by network"
-    if now.thermal_status:
-        yield f"it throttles for heat (thermal status {now.thermal_status}): let it cool"
-    elif now.temperature_millicelsius and max(now.temperature_millicelsius) >= _HOT_MILLICELSIUS:
-        hottest = max(now.temperature_millicelsius) / 1000
-        yield f"it is hot ({hottest:.0f} °C): let it cool, or give it a fan"
-    if swapping:
-        yield "it is swapping: end what uses its memory"
-    if now.load_1min is not None and report.identity and now.load_1min > max(0.5, report.identity.cores / 4):
-        yield f"it is busy (load {now.load_1min:.2f} on {report.identity.cores} cores): end what runs there"
-    if (
-        report.memory_bytes
-        and now.memory_available_bytes is not None
-        and now.memory_available_bytes < report.memory_bytes / 10
-    ):
-        yield f"only {now.memory_available_bytes / 1e6:.0f} MB of memory are free: end what uses it"
-    if report.free_bytes is not None and report.free_bytes < _LITTLE_SPACE_BYTES:
-        yield f"only {report.free_bytes / 1e6:.0f} MB of disk are free in {report.folder}: make room"
-    if report.identity is not None and report.lock is None:
-        yield "it has no flock command, so that only this host keeps measurements apart: install util-linux"

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-import devices.check
+import devices.check.checking
 import devices.inventory.devices_file
-from devices.check import DeviceReport, RuntimeReport, check_device, describe_device
+from devices.check import DeviceReport, Problem, RuntimeReport, check_device, describe_device
+from devices.check.report import hints_of
 from devices.connections import LocalConnection
 from devices.inventory.devices_file import user_file, write_device
 from devices.locking.lock import device_lock
@@ -33,7 +34,7 @@ def _own_devices(tmp_path, monkeypatch):
 @pytest.fixture
 def runtimes(monkeypatch):
     def choose(*chosen) -> None:
-        monkeypatch.setattr(devices.check, "known_runtimes", lambda: chosen)
+        monkeypatch.setattr(devices.check.checking, "known_runtimes", lambda: chosen)
 
     choose(find_runtime("onnxruntime"))
     return choose
@@ -84,7 +85,7 @@ def test_check_says_how_to_mend_it_when_no_runtime_is_installed(runtimes):
 
 
 def test_check_reports_a_runtime_whose_model_does_not_run_and_tries_the_next(runtimes, monkeypatch, tmp_path):
-    monkeypatch.setattr(devices.check, "CANARIES", tmp_path)
+    monkeypatch.setattr(devices.check.checking, "CANARIES", tmp_path)
     (tmp_path / "canary.script").write_text("die")
     runtimes(hostile_runtime(), replace(find_runtime("onnxruntime"), engine=Path(__file__)))
     report = check_device("host")
@@ -178,19 +179,19 @@ def test_hints_say_what_makes_measurements_less_trustworthy(conditions, said):
         charging=False,
         thermal_status=0,
     )
-    before = list(devices.check._hints(replace(report, conditions=quiet), swapping=False))
-    hints = list(devices.check._hints(replace(report, conditions=conditions), swapping=False))
+    before = list(hints_of(replace(report, conditions=quiet), swapping=False))
+    hints = list(hints_of(replace(report, conditions=conditions), swapping=False))
     assert all("flock" in hint for hint in before)
     assert any(said in hint for hint in hints)
 
 
 def test_hints_name_a_full_disk_and_swapping():
     report = DeviceReport("a", "ssh", free_bytes=1000, folder="/f")
-    hints = " ".join(devices.check._hints(report, swapping=True))
+    hints = " ".join(hints_of(report, swapping=True))
     assert "disk" in hints and "swapping" in hints
 
 
 def test_a_report_is_not_ok_when_one_runtime_is_broken():
-    broken = RuntimeReport("litert", False, version="1", problem=devices.check.Problem("it crashed"))
+    broken = RuntimeReport("litert", False, version="1", problem=Problem("it crashed"))
     assert not DeviceReport("a", "ssh", runtimes=(broken,)).ok
     assert DeviceReport("a", "ssh", runtimes=(replace(broken, problem=None),)).ok

@@ -1,0 +1,15 @@
+"""Finds out whether a device can be measured on."""
+
+from devices.check.checking import CANARIES, LOCK_WAIT_S, SMOKE, check_device, describe_device
+from devices.check.report import DeviceReport, Problem, RuntimeReport
+
+__all__ = [
+    "CANARIES",
+    "LOCK_WAIT_S",
+    "SMOKE",
+    "DeviceReport",
+    "Problem",
+    "RuntimeReport",
+    "check_device",
+    "describe_device",
+]
