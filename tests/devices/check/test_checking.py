@@ -25,7 +25,9 @@ IDENTITY = DeviceIdentity("aarch64", "Cortex-A76", 4, "Debian", "6.1", "0" * 64)
 @pytest.fixture(autouse=True)
 def _own_devices(tmp_path, monkeypatch):
     """devices.toml of the test's own, with a kind of connection whose far end is a shell on this machine."""
-    entry = EntryPoint("shell", "tests.devices.local_shell:ShellConnection", devices.inventory.devices_file.ENTRY_POINTS)
+    entry = EntryPoint(
+        "shell", "tests.devices.local_shell:ShellConnection", devices.inventory.devices_file.ENTRY_POINTS
+    )
     monkeypatch.setattr(devices.inventory.devices_file, "entry_points", lambda group: [entry])
     monkeypatch.setenv("LATHE_DEVICES", str(tmp_path / "devices.toml"))
     monkeypatch.chdir(tmp_path)

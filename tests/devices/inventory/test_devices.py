@@ -236,7 +236,9 @@ def test_a_file_that_is_no_text_or_a_folder_is_refused(folder):
 
 
 def test_a_connection_of_another_distribution_is_found_by_its_entry_point(monkeypatch):
-    entry = EntryPoint("shell", "tests.devices.local_shell:ShellConnection", devices.inventory.devices_file.ENTRY_POINTS)
+    entry = EntryPoint(
+        "shell", "tests.devices.local_shell:ShellConnection", devices.inventory.devices_file.ENTRY_POINTS
+    )
     monkeypatch.setattr(devices.inventory.devices_file, "entry_points", lambda group: [entry])
     write(user_file(), '[devices.a]\nconnection = "shell"\npath = "/usr/bin:/bin"\nnote = "other"')
     assert find_device("a").has_python
