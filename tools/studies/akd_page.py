@@ -38,22 +38,24 @@ def text(result: dict) -> str:
 
 `python tools/studies/akd.py --scale {result["scale"]} --page docs/results/akd.md` wrote this page.
 
-[AKD](../methods/akd.md) evaluates networks by what a teacher can teach them in a short time, not by what they
-learn from labels. This study asks whether that finds students that suit the teacher, or only better networks,
-or neither.
+[AKD](../methods/akd.md) evaluates networks by what a teacher can teach them in a short time, not by what
+they learn from labels. This study asks whether that finds students that suit the teacher, or only better
+networks, or neither.
 
 - Data: Fashion-MNIST at 14x14 pixels; {train} images to train, {validation} to evaluate, {test} to test.
-- Space: {result["architectures"]:,} networks with the decisions of AKD's space in two stages. Latencies come
-  from {latencies}; {result["within_limit"]:,} networks keep the limit of {result["limit_ms"]:.4f} ms.
+- Space: {result["architectures"]:,} networks with the decisions of AKD's space in two stages. Latencies
+  come from {latencies}; {result["within_limit"]:,} networks keep the limit of {result["limit_ms"]:.4f}
+  ms.
 - Teachers: a ConvNet ({first:.1f} % of the test images right) and a ResNet-14 ({second:.1f} %).
 - Search: {result["evaluations"]} evaluations of {short} each, by the policy of AKD with its reward, or at
-  random with the first teacher's score. The best evaluated are evaluated once more, then one is chosen.
-- {result["seeds"]} seeds. Each choice is trained in full for {epochs}, with every signal from the same
+  random with the first teacher's scores. The best are evaluated once more, then one is chosen.
+- Seeds: {result["seeds"]}. Each choice is trained in full for {epochs}, with every signal from the same
   weights, and tested once.
 
 ## Test accuracy
 
-Means over seeds in %, with 95 % bootstrap intervals. {result["seeds"]} seeds make an interval rough.
+The table shows means over seeds in %, with 95 % bootstrap intervals. With {result["seeds"]} seeds an
+interval is rough.
 
 {accuracies(result)}
 
@@ -61,15 +63,16 @@ Means over seeds in %, with 95 % bootstrap intervals. {result["seeds"]} seeds ma
 
 ## Effects
 
-Differences of the same seeds, in points.
+These are differences between results of the same seeds, in points.
 
 {effects(result)}
 
 ## What a ranking can reach
 
-{result["rankings"]["networks"]} random networks near the limit, trained in full. Two trainings from the first
-teacher with different seeds agree with Kendall's tau = {shown(result["rankings"]["retest"])}. Training from
-labels and training from the teacher agree with tau = {shown(result["rankings"]["labels_against_teacher"])}.
+{result["rankings"]["networks"]} random networks near the limit were trained in full. Two trainings by the
+first teacher with different seeds agree with Kendall's tau = {shown(result["rankings"]["retest"])}. A
+training with labels and one by the teacher agree with tau =
+{shown(result["rankings"]["labels_against_teacher"])}.
 
 {rankings(result)}
 

@@ -28,15 +28,15 @@ def text(result: dict) -> str:
 
 `python tools/studies/budgets.py --scale {result["scale"]} --page docs/results/budgets.md` wrote this page.
 
-On each of {len(targets)} targets of one machine, {count} budgets are spread from the fastest to the slowest
-network of the default mobile space for {result["side"]}x{result["side"]} images. Under each, the search of a
-run looks for the network with the most multiply-accumulates. Nothing is trained: the score is made up, and
-drives every search to its limit, where budgets break most easily. The winner is compiled and measured as in a
-run; a candidate that breaks the budget is rejected, and the next one tried. When all budgets are done, every
-winner is measured once more.
+{count} budgets on each of {len(targets)} targets of one machine are spread from the fastest to the
+slowest network of the default mobile space for {result["side"]}x{result["side"]} images. Under each
+budget, the search of a run looks for the network with the most multiply-accumulates. Nothing is trained.
+The scores are made up to drive every search to its limit, where budgets break most easily. The winner is
+compiled and measured as in a run. A candidate that breaks the budget is rejected, and the next one is
+tried. After all budgets are done, every winner is measured once more.
 
-Beside it stands the network that the same strategy finds when it takes the sum of the blocks' latencies for
-the network's, without an interval and without measuring: the way of Once-for-All
+The comparison is the network that the same strategy finds if it takes the sum of the blocks' latencies
+for the network's latency, without an interval and without measuring, as Once-for-All does
 ([1908.09791](https://arxiv.org/abs/1908.09791)).
 
 A budget is kept if the upper end of the measured interval is within it.
@@ -81,8 +81,8 @@ def sizes(targets: dict) -> str:
         if figures["mean_macs_over_plain_sum"]
     ]
     return f"""On average the winner has {" and ".join(ratios)} the multiply-accumulates of the plain sum's
-choice. Where a sum of blocks says too much, its choice keeps the budget by being smaller than need be; where
-it says too little, the budget is broken."""
+choice. If the sum of blocks is too high, its choice is smaller than the budget would allow. If the sum is too
+low, the budget is broken."""
 
 
 def table(rows: list[dict]) -> str:

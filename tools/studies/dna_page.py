@@ -53,18 +53,19 @@ def page(scale: str, document: dict[str, Any]) -> str:
         "# DNA's score against trained networks",
         "",
         f"`python tools/studies/dna.py --scale {scale}`: {document['networks']} networks of a space of "
-        f"{document['architectures']:,}, as many from each of {document['bands']} bands of MACs "
-        f"({macs[0] / 1e6:.2f} to {macs[1] / 1e6:.2f} million), trained with labels for "
+        f"{document['architectures']:,}, equally many from each of {document['bands']} bands of MACs "
+        f"({macs[0] / 1e6:.2f} to {macs[1] / 1e6:.2f} million), were trained with labels for "
         f"{document['epochs_alone']} epochs on {document['train_images']} images of Fashion-MNIST. On "
         f"{document['test_images']} test images they reach {accuracies['least']:.2%} to "
-        f"{accuracies['most']:.2%}, in the mean {accuracies['mean']:.2%}; the teacher "
+        f"{accuracies['most']:.2%}, on average {accuracies['mean']:.2%}; the teacher reaches "
         f"{document['teacher_accuracy']:.2%}.",
         "",
         "Every evaluator is compared with these accuracies: Kendall's tau over all networks and over pairs "
-        "inside a band, and Spearman's rho, each with a 95 % bootstrap interval over networks. \"Trained "
-        'again" has the same networks trained with another seed: no evaluator can be expected to do better.',
+        "inside a band, and Spearman's rho, each with a 95 % bootstrap interval over networks. The row "
+        '"trained again" has the same networks trained with another seed; no evaluator can be expected to do '
+        "better.",
         "",
-        "DNA's lead is by how much its tau is larger than the other's, on the same networks.",
+        "DNA's lead is its tau minus the other evaluator's, on the same networks.",
         "",
         "| evaluator | tau | tau inside bands | rho | DNA's lead | DNA's lead inside bands |",
         "| --- | --- | --- | --- | --- | --- |",
@@ -76,9 +77,9 @@ def page(scale: str, document: dict[str, Any]) -> str:
     lines += ["", "![Kendall's tau of every evaluator](../figures/dna.png)", ""]
     lines += [*_verdict(document["rankings"]), ""]
     lines += [
-        "The network that DNA selects with no more MACs than the largest of a band, trained once like the "
-        "band's networks. Beside it the largest uniform network within the limit, which has the same cell "
-        "and operation everywhere, as one is made by hand:",
+        "The next table has the network that DNA selects with no more MACs than the largest of a band, "
+        "trained once like the band's networks. For comparison, it has the largest uniform network within the limit: "
+        "one with the same cell and operation everywhere, as you would make it by hand.",
         "",
         "| million MACs at most | its own | test accuracy | uniform | band's mean | band's best |",
         "| --- | --- | --- | --- | --- | --- |",
@@ -111,7 +112,7 @@ def _rivals(rivals: dict[str, Any]) -> str:
     mean = sum(found) / len(found)
     return (
         f"In the middle band ({rivals['macs'] / 1e6:.2f} million MACs), {len(others)} random networks of "
-        f"nearly the same MACs reach {min(others):.2%} to {max(others):.2%}, in the mean "
+        f"nearly the same MACs reach {min(others):.2%} to {max(others):.2%}, on average "
         f"{sum(others) / len(others):.2%}. DNA's network, trained with {len(found)} seeds, reaches "
         f"{', '.join(f'{each:.2%}' for each in found)}; its mean beats "
         f"{sum(mean > each for each in others)} of them."

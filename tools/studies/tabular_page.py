@@ -43,20 +43,19 @@ def text(result: dict) -> str:
 
 `python tools/studies/tabular.py --scale {result["scale"]} --page docs/results/tabular.md` wrote this page.
 
-The cells of NAS-Bench-201 have known latencies on 19 device settings and known accuracies. So a search under
-a budget can be repeated many times, and compared with the best that was possible. Here are {tasks} tasks:
-{len(result["devices"])} device settings, each with budgets that {budgets} % of its cells keep; and
-{result["seeds"]} seeds for each.
+The cells of NAS-Bench-201 have known latencies on 19 device settings and known accuracies. So you can
+repeat a search under a budget many times and compare it with the best possible result. There are {tasks}
+tasks: {len(result["devices"])} device settings, each with budgets that {budgets} % of its cells keep.
+Each task was searched with {result["seeds"]} seeds.
 
-A strategy asks for cells within the budget. A cell is evaluated by its validation accuracy after 12 epochs on
-CIFAR-10. The answer of a search is the best evaluated cell. The **regret** is the test accuracy after 200
-epochs that the answer lacks against the best cell within the budget, in points. The data has no validation
-accuracy after 200 epochs.
+A strategy proposes cells within the budget. A cell's score is its validation accuracy after 12 epochs on
+CIFAR-10. The answer of a search is the cell with the best score. Its **regret** is the test accuracy
+after 200 epochs that it lacks against the best cell within the budget, in points. The data have no
+validation accuracy after 200 epochs.
 
-Scores are noisy, so the best evaluated cell is likely to be flattered. The
-[predictor](../methods/predictor.md) also ranks the cells that were evaluated by what it has learned of all.
-So it has two rows: the regret of its best evaluated cell, and that of the cell which it ranks first. No
-answer is a cell that was not evaluated.
+Scores are noisy, so the best score is probably too high. The [predictor](../methods/predictor.md) also
+ranks the evaluated cells by what it has learned from all of them. So it has two rows: the regret of the
+cell with the best score, and that of the cell that it ranks first. An answer is always an evaluated cell.
 
 {textwrap.fill("Device settings: " + ", ".join(result["devices"]) + ".", 110)}
 
@@ -66,15 +65,15 @@ Means over tasks and seeds, with 95 % bootstrap intervals that resample devices 
 
 {table(result, "regret")}
 
-Whoever evaluates every cell within the budget and takes the best evaluated has a regret of
-{result["regret_when_all_are_evaluated"]:.2f} points on average: 12 epochs do not say everything.
+Evaluating every cell within the budget and taking the best score leaves a regret of
+{result["regret_when_all_are_evaluated"]:.2f} points on average, because 12 epochs do not tell everything.
 
 ![Mean regret after each number of evaluations](../figures/tabular.png)
 
 ## Against random draws
 
-Regret of random draws less the strategy's, on the same task with the same seed. Above zero is better than
-random.
+The table shows the regret of random draws minus the strategy's, on the same task with the same seed. A
+positive value is better than random.
 
 {table(result, "less_than_random", skip=("random",))}
 
@@ -82,15 +81,15 @@ random.
 
 ## How to read it
 
-The strategies have the settings that they have by default. These were looked at on other accuracies and costs
-of the same cells: CIFAR-100 and ImageNet16-120, with MACs and parameters for latencies; so were the features
-of the space, which only the predictor reads. The features say which operation is on an edge, which edges
-carry anything from the input to the output, and how often each operation is on those. The number of the
-policies' first draws was not tuned. The space is one that
-takes nothing from Lathe (`tools/studies/cell_space.py`). Random draws are uniform among the cells within the
-budget, except that after ten draws beyond it the last one is repaired. The latencies are taken as exact: what
-an uncertain table costs is not part of this study. A latency below a fifth of the device's median is a failed
-run, and its cell cannot be chosen.
+The strategies have their default settings. We chose these on other accuracies and costs of the same
+cells: CIFAR-100 and ImageNet16-120, with MACs and parameters instead of latencies. The same holds for the
+features of the space, which only the predictor reads. The features say which operation is on an edge,
+which edges carry anything from the input to the output, and how often each operation is on those. The
+number of the policies' first draws was not tuned. The space uses nothing of Lathe
+(`tools/studies/cell_space.py`). Random draws are uniform among the cells within the budget, except that
+after ten draws beyond it the last one is repaired. The latencies are taken as exact: the study does not
+include the cost of an uncertain table. A latency below a fifth of the device's median is a failed run,
+and its cell cannot be chosen.
 
 {nni(result)}
 """
@@ -98,17 +97,17 @@ run, and its cell cannot be chosen.
 
 def nni(result: dict) -> str:
     if "nni-random" not in result["strategies"]:
-        return "NNI was not installed, so its strategies are not among the strategies."
+        return "NNI was not installed, so its strategies are missing here."
     seeds, few = (min(result["few_seeds"][name], result["seeds"]) for name in ("nni-random", "nni-tpe"))
     return f"""\
-NNI's strategies go through the same budgets and scores, by `pipeline/integrations/nni/strategies.py`.
-NNI's filter refuses what is beyond the budget, and the strategy is asked again. `RegularizedEvolution` has
-NNI's defaults, a population of 100 among them, and in another row a population of 20, tournaments of 5 and
-one mutation per cell on average. NNI's strategies have {seeds} seeds, `TPE` {few}. NNI waits a second after
-each proposal of TPE; the study does without that. A cell that a strategy proposes again is not counted again,
-but each strategy ends after 200 proposals within the budget; what it has then is its answer. `TPE` soon
-proposes what it has proposed before, and NNI's tuner then goes through a grid in place of that: from about
-the sixtieth proposal on they are the same whatever the seed."""
+NNI's strategies get the same budgets and scores, through `pipeline/integrations/nni/strategies.py`. NNI's
+filter refuses what is beyond the budget, and the strategy proposes again. `RegularizedEvolution` has
+NNI's defaults, including a population of 100. Another row has a population of 20, tournaments of 5 and
+one mutation per cell on average. NNI's strategies have {seeds} seeds, `TPE` {few}. NNI waits a second
+after each proposal of TPE; the study does not. A cell that a strategy proposes again is not counted
+again, but each strategy ends after 200 proposals within the budget, and its answer is what it has then.
+`TPE` soon repeats its proposals. NNI's tuner then goes through a grid instead: from about the sixtieth
+proposal on, the proposals are the same for every seed."""
 
 
 def table(result: dict, quantity: str, skip: tuple[str, ...] = ()) -> str:
@@ -141,9 +140,10 @@ def verdict(result: dict) -> str:
         return ", ".join(LABELS[name] for name in found) or "none"
 
     return textwrap.fill(
-        f"After 100 evaluations the best is: {LABELS[best]}, with {ratio:.2f} times the regret of random "
-        f"draws (target: at most 0.5, {reached}). Of our strategies, worse than random in the mean at one "
-        f"of these numbers of evaluations: {worse('mean')}. Beyond its interval: {worse('high')}.",
+        f"After 100 evaluations the best answer is that of: {LABELS[best]}. It has {ratio:.2f} times the "
+        f"regret of random draws (target: at most 0.5, {reached}). Lathe's strategies whose mean is worse "
+        f"than random at one of these numbers of evaluations: {worse('mean')}. Those worse beyond their "
+        f"interval: {worse('high')}.",
         110,
     )
 
