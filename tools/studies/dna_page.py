@@ -78,8 +78,8 @@ def page(scale: str, document: dict[str, Any]) -> str:
     lines += [*_verdict(document["rankings"]), ""]
     lines += [
         "The next table has the network that DNA selects with no more MACs than the largest of a band, "
-        "trained once like the band's networks. For comparison, it has the largest uniform network within the limit: "
-        "one with the same cell and operation everywhere, as you would make it by hand.",
+        "trained once like the band's networks. For comparison, it has the largest uniform network within "
+        "the limit: one with the same cell and operation everywhere, as you would make it by hand.",
         "",
         "| million MACs at most | its own | test accuracy | uniform | band's mean | band's best |",
         "| --- | --- | --- | --- | --- | --- |",
