@@ -101,10 +101,10 @@ def _models(annotation: Any) -> set[type[BaseModel]]:
 def _default(model: type[BaseModel], key: str) -> str | None:
     """What the docs say of a key's default; None where any words will do."""
     field = model.model_fields[key]
-    if field.is_required():
+    if field.is_required() or (key == "kind" and len(typing.get_args(field.annotation)) == 1):
         return "required"
     value = field.get_default(call_default_factory=True)
-    if isinstance(value, BaseModel):
+    if isinstance(value, BaseModel) or (isinstance(value, tuple) and isinstance(value[0], BaseModel)):
         return None
     return "none" if value is None else f"`{json.dumps(value)}`"
 

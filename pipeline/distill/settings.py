@@ -7,29 +7,64 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipeline.distill.losses.settings import (
+    AnyLossSettings,
+    LabelsSettings,
+    LossSettings,
+    SoftTargetsSettings,
+)
+
 Augmentation = Literal["none", "crop", "crop-flip"]
 
 
 class TrainingSettings(BaseModel):
     """How a network is trained: SGD with Nesterov momentum, linear warm-up, cosine schedule.
 
-    With soft targets the loss is Hinton's (``temperature``, ``soft_weight``); without, cross-entropy.
-    Training stops early when validation accuracy has not risen for ``patience`` epochs; the weights of the
-    best epoch are kept.
+    The loss is cross-entropy with the labels. Training stops early when validation accuracy has not
+    risen for ``patience`` epochs; the weights of the best epoch are kept.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    epochs: int = Field(default=30, ge=1)
-    batch_size: int = Field(default=64, ge=2)
+    epochs: int = Field(default=30, ge=1, le=100_000)
+    batch_size: int = Field(default=64, ge=2, le=65_536)
     learning_rate: float = Field(default=0.05, gt=0)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=5e-4, ge=0)
     warmup_share: float = Field(default=0.1, ge=0, lt=1)
     augment: Augmentation = "none"
     patience: int = Field(default=10, ge=1)
-    temperature: float = Field(default=4.0, gt=0)
-    soft_weight: float = Field(default=0.9, ge=0, le=1)
+
+    @property
+    def losses(self) -> tuple[LossSettings, ...]:
+        """What is minimised."""
+        return (LabelsSettings(),)
+
+
+class DistillationSettings(TrainingSettings):
+    """How a student is trained: by the weighted sum of the losses in ``loss``.
+
+    The default is 0.1 of cross-entropy with the labels and 0.9 of soft targets at temperature 4.
+    """
+
+    loss: tuple[AnyLossSettings, ...] = Field(
+        default=(LabelsSettings(weight=0.1), SoftTargetsSettings(weight=0.9, temperature=4.0)), min_length=1
+    )
+
+    @property
+    def losses(self) -> tuple[LossSettings, ...]:
+        """What is minimised."""
+        return self.loss
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether a loss compares with the teacher."""
+        return any(each.needs_teacher for each in self.loss)
+
+    @property
+    def needs_features(self) -> bool:
+        """Whether a loss watches layers."""
+        return any(each.needs_features for each in self.loss)
 
 
 @dataclass(frozen=True)

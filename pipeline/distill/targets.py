@@ -5,14 +5,20 @@ from __future__ import annotations
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from pipeline.data.base import Preprocessing, Split
+from pipeline.data.base import Dataset, Preprocessing, Split
 from pipeline.data.tensors import batches_of
+from pipeline.distill.settings import DistillationSettings
 
 
 class LogitSource(Protocol):
     """A frozen network, such as a Teacher."""
+
+    @property
+    def module(self) -> nn.Module:
+        """The network itself; ``logits`` runs it."""
+        ...
 
     def logits(self, images: Tensor) -> Tensor:
         """``(N, C, H, W)`` preprocessed float32 to logits ``(N, classes)``, without gradients."""
@@ -26,6 +32,14 @@ class SoftTargets(Protocol):
         """Logits ``(N, classes)`` for the (augmented) ``images``, rows ``index`` of the train split."""
         ...
 
+    def network(self) -> nn.Module:
+        """The network that runs whenever logits are asked for, for losses that watch its layers.
+
+        Raises:
+            ValueError: none runs, because the logits are stored.
+        """
+        ...
+
 
 class LiveTargets:
     """The teacher sees the very images that the student sees, augmentation included."""
@@ -37,6 +51,10 @@ class LiveTargets:
         """The teacher's logits for ``images``."""
         return self._teacher.logits(images)
 
+    def network(self) -> nn.Module:
+        """The teacher."""
+        return self._teacher.module
+
 
 class StoredTargets:
     """Logits computed once over the train split; right only when training does not augment."""
@@ -47,3 +65,19 @@ class StoredTargets:
     def __call__(self, images: Tensor, index: Tensor) -> Tensor:
         """The stored logits of rows ``index``."""
         return self._logits[index].to(images.device)
+
+    def network(self) -> nn.Module:
+        """None: only the logits are kept."""
+        raise ValueError("stored targets have no feature maps; use LiveTargets")
+
+
+def targets_for(teacher: LogitSource, dataset: Dataset, settings: DistillationSettings) -> SoftTargets | None:
+    """What a training with these settings needs of the teacher: nothing, stored logits, or the teacher live.
+
+    Logits are stored where images never change and no loss watches the teacher's layers.
+    """
+    if not settings.needs_teacher:
+        return None
+    if settings.augment == "none" and not settings.needs_features:
+        return StoredTargets(teacher, dataset.train, dataset.preprocessing)
+    return LiveTargets(teacher)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-import types
-import typing
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -14,8 +12,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from pipeline.data.config import DataConfig
-from pipeline.distill.settings import TrainingSettings
+from pipeline.distill.settings import DistillationSettings
 from pipeline.errors import RecipeError
+from pipeline.recipe.explaining import explain, model_of_kind, models_in
 from pipeline.recipe.sections import (
     DnaConfig,
     ExportConfig,
@@ -37,9 +36,16 @@ _DEFAULTS: dict[str, dict[str, Any]] = {"akd": {"strategy": "policy", "reevaluat
 class Recipe(Section):
     """A whole run. Relative paths are taken from the recipe's own folder."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    name: Annotated[
+        str,
+        Field(
+            pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
+            max_length=100,
+            description="a name of letters, digits, '_', '.' and '-'",
+        ),
+    ]
     method: Method = "search"
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=2**31 - 1)
     data: DataConfig
     teacher: tuple[TeacherConfig, ...] = Field(min_length=1)
     space: SpaceConfig | None = None
@@ -47,7 +53,7 @@ class Recipe(Section):
     measure: MeasureConfig = MeasureConfig()
     search: SearchConfig = SearchConfig()
     dna: DnaConfig = DnaConfig()
-    distil: TrainingSettings = TrainingSettings()
+    distil: DistillationSettings = DistillationSettings()
     export: ExportConfig = ExportConfig()
     verify: VerifyConfig = VerifyConfig()
 
@@ -123,7 +129,7 @@ def parse_recipe(document: Mapping[str, Any], base: Path) -> Recipe:
     try:
         return Recipe.model_validate(document, context={"base": base})
     except ValidationError as error:
-        lines = [_explain(dict(detail)) for detail in error.errors()]
+        lines = explain(error, document, Recipe)
         raise RecipeError(
             "the recipe is not valid",
             why="\n     ".join(lines),
@@ -202,26 +208,10 @@ def _unknown_keys(document: Any, model: type[BaseModel], where: str) -> list[str
             hint = f"; did you mean '{where}{near[0]}'?" if near else ""
             problems.append(f"'{where}{key}' is not a key{hint} (valid: {', '.join(model.model_fields)})")
             continue
-        for inner in _models_in(model.model_fields[key].annotation):
-            items = value if isinstance(value, list) else [value]
-            for position, item in enumerate(items):
-                step = f"{where}{key}.{position}." if isinstance(value, list) else f"{where}{key}."
-                problems += _unknown_keys(item, inner, step)
+        inner = models_in(model.model_fields[key].annotation)
+        items = value if isinstance(value, list) else [value]
+        for position, item in enumerate(items):
+            step = f"{where}{key}.{position}." if isinstance(value, list) else f"{where}{key}."
+            chosen = model_of_kind(item, inner)
+            problems += _unknown_keys(item, chosen, step) if chosen is not None else []
     return problems
-
-
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    """The pydantic models inside an annotation such as ``tuple[Model, ...]`` or ``Model | None``."""
-    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
-        return [annotation] if issubclass(annotation, BaseModel) else []
-    return [model for part in typing.get_args(annotation) for model in _models_in(part)]
-
-
-def _explain(detail: dict[str, Any]) -> str:
-    where = ".".join(str(part) for part in detail["loc"]) or "recipe"
-    message = str(detail["msg"]).removeprefix("Value error, ")
-    if detail["type"] == "missing":
-        return f"{where} is missing"
-    given = detail.get("input")
-    shown = f" (got {given!r})" if isinstance(given, str | int | float | bool) else ""
-    return f"{where}: {message[0].lower()}{message[1:]}{shown}"

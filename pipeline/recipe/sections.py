@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from devices.target import Target
 from pipeline.budget import Budget
-from pipeline.distill.settings import TrainingSettings
+from pipeline.distill.settings import DistillationSettings
 from pipeline.methods.dna.settings import DnaSettings
 from pipeline.spaces.dna.config import DnaSpaceConfig
 
@@ -51,39 +51,39 @@ class SearchConfig(Section):
     """How students are searched: who proposes, how they are evaluated, when they are measured."""
 
     strategy: Literal["random", "evolution", "nsga2", "policy", "predictor"] = "evolution"
-    evaluations: int = Field(default=24, ge=1)
-    population: int = Field(default=8, ge=2)
+    evaluations: int = Field(default=24, ge=1, le=1_000_000)
+    population: int = Field(default=8, ge=2, le=100_000)
     tournament: int = Field(default=3, ge=1)
     algorithm: Literal["ppo", "reinforce"] = "ppo"
     exponent: float = Field(default=-0.07, le=0, allow_inf_nan=False)
     reward: Literal["distilled", "labels"] = "distilled"
     train_limit: int | None = Field(default=None, ge=2)
-    training: TrainingSettings = TrainingSettings(epochs=3, patience=3)
+    training: DistillationSettings = DistillationSettings(epochs=3, patience=3)
     reevaluated: int = Field(default=0, ge=0)
     finalists: int = Field(default=1, ge=1)
     measure_every: int = Field(default=10, ge=1)
-    rounds: int = Field(default=2, ge=1)
+    rounds: int = Field(default=2, ge=1, le=1000)
 
 
 class MeasureConfig(Section):
     """How blocks and networks are measured; docs/concepts/measuring.md explains the protocol."""
 
-    launches: int = Field(default=5, ge=3)
-    calibration_networks: int = Field(default=10, ge=6)
+    launches: int = Field(default=5, ge=3, le=1000)
+    calibration_networks: int = Field(default=10, ge=6, le=1000)
 
 
 class ExportConfig(Section):
     """Parity of exported models with torch: largest absolute difference of the logits on real inputs."""
 
     tolerance: float = Field(default=1e-4, gt=0)
-    samples: int = Field(default=32, ge=1)
+    samples: int = Field(default=32, ge=1, le=1_000_000)
 
 
 class VerifyConfig(Section):
     """Verification on the target: how many candidates may be tried, and launches per measurement."""
 
-    candidates: int = Field(default=3, ge=1)
-    launches: int = Field(default=9, ge=6)
+    candidates: int = Field(default=3, ge=1, le=1000)
+    launches: int = Field(default=9, ge=6, le=1000)
 
 
 class DnaConfig(Section):
@@ -92,4 +92,4 @@ class DnaConfig(Section):
     cuts: tuple[str, ...] | None = Field(default=None, min_length=2)
     space: DnaSpaceConfig | None = None
     training: DnaSettings = DnaSettings()
-    workers: int = Field(default=1, ge=1)
+    workers: int = Field(default=1, ge=1, le=1024)

@@ -52,7 +52,7 @@ def make_winner(
 
 def _distilled(context: Context, task: Task, architecture: Architecture) -> Distilled:
     recipe = context.recipe
-    teacher = task.teacher if recipe.distil.soft_weight else None
+    teacher = task.teacher if recipe.distil.needs_teacher else None
     given = DistilInput(task.plan, architecture, recipe.distil, recipe.seed, task.data, teacher)
     return context.do(distil_student, given)
 

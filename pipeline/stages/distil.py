@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline.distill.settings import EpochRecord, TrainingSettings
+from pipeline.distill.settings import DistillationSettings, EpochRecord
 from pipeline.spaces.base import Architecture
 from pipeline.stages.data import DataSummary, open_data
 from pipeline.stages.services import Services
@@ -27,7 +27,7 @@ class DistilInput:
 
     plan: SpacePlan
     architecture: Architecture
-    settings: TrainingSettings
+    settings: DistillationSettings
     seed: int
     data: DataSummary = by_digest()
     teacher: TeacherSummary | None = by_digest()
@@ -63,7 +63,7 @@ def distil_student(given: DistilInput, folder: StageFolder, services: Services) 
     student, dataset = given.plan.space.build(given.architecture), open_data(given.data, folder)
     soft = None
     if given.teacher is not None:
-        soft = soft_targets(given.teacher, folder, dataset, given.settings.augment)
+        soft = soft_targets(given.teacher, folder, dataset, given.settings)
     checkpoint = folder / "checkpoint.pt"
     with services.reporter.task("distilling the student", "epochs") as advance:
         result = fit(
@@ -74,6 +74,8 @@ def distil_student(given: DistilInput, folder: StageFolder, services: Services) 
             targets=soft,
             checkpoint=checkpoint,
             on_epoch=lambda done, total, record: advance(done, total),
+            what="distilling the student",
+            tell=services.reporter.note,
         )
     save_file(student.state_dict(), folder / _WEIGHTS)
     checkpoint.unlink(missing_ok=True)

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from pipeline.data.base import Dataset
-from pipeline.distill.settings import TrainingSettings
+from pipeline.distill.settings import DistillationSettings
 from pipeline.search.base import Evaluator
 from pipeline.stages.data import DataSummary, open_data
 from pipeline.stages.space import SpacePlan
@@ -36,7 +36,7 @@ class ShortTraining:
     """
 
     plan: SpacePlan
-    training: TrainingSettings
+    training: DistillationSettings
     train_limit: int | None
     seed: int
     data: DataSummary = by_digest()
@@ -51,7 +51,7 @@ class ShortTraining:
             dataset = _limited(dataset, self.train_limit)
         targets = None
         if self.teacher is not None:
-            targets = soft_targets(self.teacher, folder, dataset, self.training.augment)
+            targets = soft_targets(self.teacher, folder, dataset, self.training)
         return DistillationEvaluator(self.plan.space, dataset, targets, self.training, self.seed + level)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.data.base import Dataset
-from pipeline.distill.settings import EpochRecord
+from pipeline.distill.settings import DistillationSettings, EpochRecord
 from pipeline.stages.data import DataSummary, open_data
 from pipeline.stages.services import Services
 from pipeline.teachers.code import code_digest
@@ -104,6 +104,7 @@ def prepare_teacher(given: TeacherInput, folder: StageFolder, services: Services
             folder=folder.path,
             seed=given.seed,
             progress=lambda done, total, _: advance(done, total),
+            tell=services.reporter.note,
         )
     files = sorted(path.relative_to(folder.path) for path in folder.path.rglob("*") if path.is_file())
     return TeacherSummary(
@@ -128,14 +129,13 @@ def open_teacher(summary: TeacherSummary, folder: StageFolder) -> Teacher:
     return load_teacher(configs, dataset, folder=own, seed=summary.seed, progress=lambda *_: None)
 
 
-def soft_targets(summary: TeacherSummary, folder: StageFolder, dataset: Dataset, augment: str) -> SoftTargets:
-    """Soft targets for training on ``dataset``: stored where images never change, else live."""
-    from pipeline.distill.targets import LiveTargets, StoredTargets
+def soft_targets(
+    summary: TeacherSummary, folder: StageFolder, dataset: Dataset, settings: DistillationSettings
+) -> SoftTargets | None:
+    """What a training on ``dataset`` needs of the teacher, if anything."""
+    from pipeline.distill.targets import targets_for
 
-    teacher = open_teacher(summary, folder)
-    if augment == "none":
-        return StoredTargets(teacher, dataset.train, dataset.preprocessing)
-    return LiveTargets(teacher)
+    return targets_for(open_teacher(summary, folder), dataset, settings)
 
 
 def _with_copy(source: TeacherSource, number: int, folder: StageFolder) -> TeacherConfig:

@@ -42,9 +42,13 @@ class TeacherConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["train", "factory", "pt2", "timm"] = "train"
-    width: int = Field(default=32, ge=1)
-    depth: int = Field(default=2, ge=1)
-    factory: str | None = Field(default=None, pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+    width: int = Field(default=32, ge=1, le=4096)
+    depth: int = Field(default=2, ge=1, le=100)
+    factory: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
+        description="a function, written 'package.module:function'",
+    )
     model: str | None = Field(default=None, min_length=1)
     arguments: dict[str, Any] = Field(default_factory=dict)
     weights: RecipePath | None = None

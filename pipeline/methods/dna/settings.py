@@ -33,8 +33,8 @@ class DnaSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    epochs: int = Field(default=20, ge=1)
-    batch_size: int = Field(default=64, ge=2)
+    epochs: int = Field(default=20, ge=1, le=100_000)
+    batch_size: int = Field(default=64, ge=2, le=65_536)
     learning_rate: float = Field(default=0.005, gt=0)
     edge_learning_rate: float = Field(default=0.002, gt=0)
     learning_rate_decay: float = Field(default=0.9, gt=0, le=1)

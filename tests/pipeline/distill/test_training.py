@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from pipeline.data.base import Dataset, Preprocessing, Split
-from pipeline.distill.settings import EpochRecord, TrainingSettings
+from pipeline.distill.losses.settings import SoftTargetsSettings
+from pipeline.distill.settings import DistillationSettings, EpochRecord, TrainingSettings
 from pipeline.distill.targets import LiveTargets, StoredTargets
 from pipeline.distill.training import (
     TrainingDiverged,
@@ -46,12 +47,15 @@ def _network(seed: int = 0) -> nn.Module:
 class _Teacher:
     """Knows the answer: compares the halves."""
 
+    module = nn.Identity()
+
     def logits(self, images: torch.Tensor) -> torch.Tensor:
         difference = images[..., :3].mean((1, 2, 3)) - images[..., 3:].mean((1, 2, 3))
         return torch.stack([difference, -difference], 1) * 4
 
 
 SETTINGS = TrainingSettings(epochs=4, batch_size=16, learning_rate=0.02, patience=4)
+SOFT = DistillationSettings(**dict(SETTINGS), loss=(SoftTargetsSettings(),))
 
 
 def _weights(model: nn.Module) -> list[torch.Tensor]:
@@ -125,7 +129,7 @@ def test_fit_raises_when_the_loss_is_not_finite(dataset: Dataset) -> None:
 def test_stored_and_live_targets_give_the_same_student_when_images_are_not_augmented(
     dataset: Dataset,
 ) -> None:
-    settings = SETTINGS.model_copy(update={"soft_weight": 1.0})
+    settings = SOFT
     students = []
     for targets in (
         LiveTargets(_Teacher()),
@@ -144,7 +148,7 @@ def test_distillation_alone_teaches_the_student_when_it_sees_no_label(dataset: D
         "unlabelled", wrong, dataset.validation, dataset.test, dataset.classes, dataset.preprocessing, "d"
     )
     model = _network()
-    settings = SETTINGS.model_copy(update={"soft_weight": 1.0, "epochs": 8, "patience": 8})
+    settings = SOFT.model_copy(update={"epochs": 8, "patience": 8})
     fit(model, unlabelled, settings, seed=0, targets=LiveTargets(_Teacher()))
     assert accuracy(model, dataset.test, dataset.preprocessing) > 0.9
 

@@ -1,0 +1,138 @@
+"""Feature maps of a network: which there are, which of two networks belong together, and watching them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.errors import TeacherError
+
+_SHOWN = 12
+
+
+@dataclass(frozen=True)
+class FeatureMap:
+    """The output ``(N, channels, height, width)`` of a module, by the module's name."""
+
+    name: str
+    channels: int
+    height: int
+    width: int
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.height, self.width
+
+
+@dataclass(frozen=True)
+class MapPair:
+    """Two feature maps of one spatial size."""
+
+    student: FeatureMap
+    teacher: FeatureMap
+
+
+def feature_maps(network: nn.Module, images: Tensor) -> tuple[FeatureMap, ...]:
+    """The maps of every module that runs once, in the order in which they are finished.
+
+    Maps of a single pixel are left out: they are pooled, as those of gates are.
+
+    Args:
+        network: is run in eval mode, and is left in the mode that it was in.
+        images: ``(N, C, H, W)``, on the network's device.
+    """
+    found: list[FeatureMap] = []
+
+    def note(name: str, output: object) -> None:
+        if isinstance(output, Tensor) and output.ndim == 4 and max(output.shape[2:]) > 1:
+            found.append(FeatureMap(name, *output.shape[1:]))
+
+    mode = network.training
+    with ExitStack() as hooks, torch.no_grad():
+        for name, module in network.named_modules():
+            if name:
+                handle = module.register_forward_hook(lambda _m, _i, output, name=name: note(name, output))
+                hooks.callback(handle.remove)
+        network.eval()(images)
+    network.train(mode)
+    runs = Counter(each.name for each in found)
+    return tuple(each for each in found if runs[each.name] == 1)
+
+
+def paired(
+    student: Sequence[FeatureMap],
+    teacher: Sequence[FeatureMap],
+    student_layers: Sequence[str] | None = None,
+    teacher_layers: Sequence[str] | None = None,
+) -> tuple[MapPair, ...]:
+    """Maps of the named layers in their order; without names, the last map of each size that both have.
+
+    Raises:
+        TeacherError: a layer has no feature map, two maps differ in size, or no size is common.
+    """
+    if student_layers is not None and teacher_layers is not None:
+        ours = [_named(name, student, "student") for name in student_layers]
+        theirs = [_named(name, teacher, "teacher") for name in teacher_layers]
+        pairs = tuple(map(MapPair, ours, theirs))
+        for pair in pairs:
+            if pair.student.size != pair.teacher.size:
+                raise TeacherError(
+                    f"the feature maps of '{pair.student.name}' and '{pair.teacher.name}' differ in size",
+                    why=f"the student's is {_text(pair.student)}, the teacher's {_text(pair.teacher)}",
+                    fix="name layers whose maps have the same height and width",
+                )
+        return pairs
+    last_ours, last_theirs = ({each.size: each for each in maps} for maps in (student, teacher))
+    pairs = tuple(MapPair(ours, last_theirs[size]) for size, ours in last_ours.items() if size in last_theirs)
+    if not pairs:
+        raise TeacherError(
+            "teacher and student have no feature maps of the same size",
+            why=f"the student's are {_sizes(last_ours)}; the teacher's {_sizes(last_theirs)}",
+            fix="use a loss on logits, such as soft_targets, or a teacher that takes the images at their "
+            "size; of an exported graph (kind 'pt2') no layer can be seen, use kind 'factory' with weights",
+        )
+    return pairs
+
+
+@contextmanager
+def watched(network: nn.Module, names: Sequence[str]) -> Iterator[Mapping[str, Tensor]]:
+    """While the block runs, the latest outputs of the named modules, by name."""
+    outputs: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Any:
+        def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
+            outputs[name] = output
+
+        return hook
+
+    with ExitStack() as hooks:
+        for name in dict.fromkeys(names):
+            hooks.callback(network.get_submodule(name).register_forward_hook(keep(name)).remove)
+        yield outputs
+
+
+def _named(name: str, maps: Sequence[FeatureMap], whose: str) -> FeatureMap:
+    for each in maps:
+        if each.name == name:
+            return each
+    names = ", ".join(f"{each.name} ({_text(each)})" for each in maps[:_SHOWN]) or "none"
+    raise TeacherError(
+        f"the {whose} has no feature map '{name}'",
+        why=f"its maps are {names}" + (" and others" if len(maps) > _SHOWN else ""),
+        fix=f"correct '{whose}_layers', or leave both lists out",
+    )
+
+
+def _text(each: FeatureMap) -> str:
+    return f"{each.channels}x{each.height}x{each.width}"
+
+
+def _sizes(maps: Mapping[tuple[int, int], FeatureMap]) -> str:
+    return ", ".join(f"{height}x{width}" for height, width in maps) or "none"

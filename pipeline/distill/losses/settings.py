@@ -1,0 +1,136 @@
+"""The losses of a recipe, ``[[distil.loss]]``; free of torch, so that recipes load fast."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+if TYPE_CHECKING:
+    from pipeline.distill.losses.base import Loss
+
+
+class LossSettings(BaseModel, ABC):
+    """One term of what a training minimises, and its weight in the sum."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    needs_teacher: ClassVar[bool] = True
+    needs_features: ClassVar[bool] = False
+
+    weight: float = Field(default=1.0, gt=0, le=1e6)
+
+    @abstractmethod
+    def make(self) -> Loss:
+        """The loss itself, without its weight."""
+
+
+class LabelsSettings(LossSettings):
+    """Cross-entropy with the labels."""
+
+    needs_teacher: ClassVar[bool] = False
+
+    kind: Literal["labels"] = "labels"
+
+    def make(self) -> Loss:
+        """A ``LabelsLoss``."""
+        from pipeline.distill.losses.labels import LabelsLoss
+
+        return LabelsLoss()
+
+
+class SoftTargetsSettings(LossSettings):
+    """The teacher's probabilities (1503.02531)."""
+
+    kind: Literal["soft_targets"] = "soft_targets"
+    temperature: float = Field(default=4.0, gt=0, le=1000)
+
+    def make(self) -> Loss:
+        """A ``SoftTargetsLoss``."""
+        from pipeline.distill.losses.soft_targets import SoftTargetsLoss
+
+        return SoftTargetsLoss(self.temperature)
+
+
+class DecoupledKdSettings(LossSettings):
+    """The teacher's probabilities, of the right class and among the others apart (2203.08679)."""
+
+    kind: Literal["decoupled_kd"] = "decoupled_kd"
+    alpha: float = Field(default=1.0, ge=0, le=1000)
+    beta: float = Field(default=8.0, ge=0, le=1000)
+    temperature: float = Field(default=4.0, gt=0, le=1000)
+
+    def make(self) -> Loss:
+        """A ``DecoupledKdLoss``."""
+        from pipeline.distill.losses.decoupled_kd import DecoupledKdLoss
+
+        return DecoupledKdLoss(self.alpha, self.beta, self.temperature)
+
+
+class FeatureLossSettings(LossSettings, ABC):
+    """A loss on feature maps.
+
+    Attributes:
+        student_layers: names of the student's modules; without, the last map of each spatial size.
+        teacher_layers: as many of the teacher's, with maps of the same sizes.
+    """
+
+    needs_features: ClassVar[bool] = True
+
+    student_layers: tuple[str, ...] | None = Field(default=None, min_length=1)
+    teacher_layers: tuple[str, ...] | None = Field(default=None, min_length=1)
+
+    @model_validator(mode="after")
+    def _layers_in_pairs(self) -> Self:
+        if len(self.student_layers or ()) != len(self.teacher_layers or ()):
+            raise ValueError("give 'student_layers' and 'teacher_layers' together, with as many names each")
+        return self
+
+
+class FitNetSettings(FeatureLossSettings):
+    """The teacher's feature maps, behind a 1x1 convolution (1412.6550)."""
+
+    kind: Literal["fitnet"] = "fitnet"
+
+    def make(self) -> Loss:
+        """A ``FitNetLoss``."""
+        from pipeline.distill.losses.fitnet import FitNetLoss
+
+        return FitNetLoss(self.student_layers, self.teacher_layers)
+
+
+class AttentionTransferSettings(FeatureLossSettings):
+    """Where the teacher's activations are strong (1612.03928)."""
+
+    kind: Literal["attention_transfer"] = "attention_transfer"
+
+    def make(self) -> Loss:
+        """An ``AttentionTransferLoss``."""
+        from pipeline.distill.losses.attention_transfer import AttentionTransferLoss
+
+        return AttentionTransferLoss(self.student_layers, self.teacher_layers)
+
+
+class SimilarityPreservingSettings(FeatureLossSettings):
+    """How similar the images of a batch are to each other (1907.09682)."""
+
+    kind: Literal["similarity_preserving"] = "similarity_preserving"
+
+    def make(self) -> Loss:
+        """A ``SimilarityPreservingLoss``."""
+        from pipeline.distill.losses.similarity_preserving import SimilarityPreservingLoss
+
+        return SimilarityPreservingLoss(self.student_layers, self.teacher_layers)
+
+
+AnyLossSettings = Annotated[
+    LabelsSettings
+    | SoftTargetsSettings
+    | DecoupledKdSettings
+    | FitNetSettings
+    | AttentionTransferSettings
+    | SimilarityPreservingSettings,
+    Field(discriminator="kind"),
+]
+"""Every kind of loss that a recipe may name."""

@@ -1,0 +1,32 @@
+"""Soft targets of the teacher (Hinton, Vinyals and Dean, 1503.02531, section 2)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional
+
+from pipeline.distill.losses.base import Loss, Step
+
+
+class SoftTargetsLoss(Loss):
+    """``T^2 KL(p^T || q^T)``, p of the teacher and q of the student, averaged over the batch.
+
+    The T^2 keeps the gradient independent of the temperature to first order.
+
+    Args:
+        temperature: T, by which the logits of both are divided.
+    """
+
+    def __init__(self, temperature: float) -> None:
+        super().__init__()
+        self._temperature = temperature
+
+    def forward(self, step: Step) -> Tensor:
+        """The divergence times the squared temperature."""
+        divergence = functional.kl_div(
+            functional.log_softmax(step.student_logits / self._temperature, dim=1),
+            functional.log_softmax(step.teacher_logits / self._temperature, dim=1),
+            reduction="batchmean",
+            log_target=True,
+        )
+        return self._temperature**2 * divergence

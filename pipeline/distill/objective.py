@@ -1,0 +1,83 @@
+"""What a training minimises: a weighted sum of losses. The training knows none of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.distill.feature_maps import feature_maps, watched
+from pipeline.distill.losses.base import FeatureLoss, Loss, Step
+from pipeline.distill.losses.settings import LabelsSettings, LossSettings
+from pipeline.distill.targets import SoftTargets
+
+
+class Objective(nn.Module):
+    """The weighted losses of one training; its parameters are those of the losses' connectors.
+
+    Args:
+        losses: what is minimised; without a teacher, cross-entropy with the labels takes their place.
+        targets: what the teacher says to each batch.
+    """
+
+    def __init__(self, losses: Sequence[LossSettings], targets: SoftTargets | None) -> None:
+        super().__init__()
+        chosen = losses if targets is not None else (LabelsSettings(),)
+        self.losses = nn.ModuleList(each.make() for each in chosen)
+        self._weights = tuple(each.weight for each in chosen)
+        self._targets = targets if any(each.needs_teacher for each in chosen) else None
+        self._student_features: Mapping[str, Tensor] = {}
+        self._teacher_features: Mapping[str, Tensor] = {}
+
+    @contextmanager
+    def watching(self, student: nn.Module, images: Tensor, *, seed: int) -> Iterator[None]:
+        """Connect the losses with the layers they compare, and watch these while the block runs.
+
+        Args:
+            student: is trained; on the device of ``images``.
+            images: a batch ``(N, C, H, W)`` of the training's.
+            seed: of the connectors' weights.
+
+        Raises:
+            TeacherError: student and teacher have no feature maps that belong together.
+        """
+        losses = [loss for loss in self.losses if isinstance(loss, FeatureLoss)]
+        with ExitStack() as stack:
+            if losses and self._targets is not None:
+                teacher = self._targets.network().to(images.device)
+                ours, theirs = feature_maps(student, images), feature_maps(teacher, images)
+                with torch.random.fork_rng(devices=[]):
+                    torch.manual_seed(seed)
+                    for loss in losses:
+                        loss.connect(ours, theirs)
+                pairs = [pair for loss in losses for pair in loss.pairs]
+                own = watched(student, [pair.student.name for pair in pairs])
+                other = watched(teacher, [pair.teacher.name for pair in pairs])
+                self._student_features = stack.enter_context(own)
+                self._teacher_features = stack.enter_context(other)
+            self.to(images.device)
+            yield
+
+    def forward(self, logits: Tensor, images: Tensor, index: Tensor, labels: Tensor) -> Tensor:
+        """The weighted sum for one batch.
+
+        Args:
+            logits: ``(N, classes)``, what the student has just said to ``images``.
+            images: ``(N, C, H, W)``, as the student saw them.
+            index: ``(N,)``, their rows in the train split.
+            labels: ``(N,)`` int64, on the device of ``logits``.
+        """
+        taught = logits.new_empty(0) if self._targets is None else self._targets(images, index)
+        step = Step(labels, logits, taught, self._student_features, self._teacher_features)
+        terms = [
+            weight * self._term(loss, step) for weight, loss in zip(self._weights, self.losses, strict=True)
+        ]
+        total: Tensor = sum(terms[1:], terms[0])
+        return total
+
+    @staticmethod
+    def _term(loss: nn.Module, step: Step) -> Tensor:
+        assert isinstance(loss, Loss)
+        return loss(step)  # type: ignore[no-any-return]

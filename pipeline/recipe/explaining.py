@@ -1,0 +1,150 @@
+"""What is wrong with a recipe, in words: the key, the value given, and the values that it may have."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+_KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "finite": "a number",
+    "bool": "true or false",
+    "string": "text",
+    "path": "a path, as text",
+    "tuple": "a list",
+    "list": "a list",
+    "dict": "a table",
+    "model": "a table",
+}
+"""What a value has to be, by the first word of pydantic's name for the error."""
+
+
+def explain(error: ValidationError, document: Mapping[str, Any], model: type[BaseModel]) -> list[str]:
+    """One line for each wrong value of ``document``, which should have been a ``model``."""
+    return [
+        _line(detail, document, model)
+        for detail in (dict(each) for each in error.errors())
+        if not _follows_from_another(detail, document)
+    ]
+
+
+def models_in(annotation: Any) -> list[type[BaseModel]]:
+    """The pydantic models inside an annotation such as ``tuple[Model, ...]`` or ``Model | None``."""
+    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
+        return [annotation] if issubclass(annotation, BaseModel) else []
+    return [model for part in typing.get_args(annotation) for model in models_in(part)]
+
+
+def model_of_kind(item: Any, models: Sequence[type[BaseModel]]) -> type[BaseModel] | None:
+    """Of several models that one key may hold, the one that the item's ``kind`` names."""
+    if len(models) < 2:
+        return models[0] if models else None
+    kind = item.get("kind") if isinstance(item, Mapping) else None
+    return next((each for each in models if each.model_fields["kind"].default == kind), None)
+
+
+def _line(detail: dict[str, Any], document: Any, model: type[BaseModel]) -> str:
+    steps = list(_steps(detail["loc"], document))
+    where = ".".join(map(str, steps)) or "the recipe"
+    context = detail.get("ctx", {})
+    match detail["type"]:
+        case "missing":
+            line = f"{where} is missing"
+        case "union_tag_not_found":
+            line = f"{where}.kind is missing"
+        case "union_tag_invalid":
+            line = f"{where}.kind is {context['tag']!r}; it must be one of {context['expected_tags']}"
+        case "value_error":
+            line = f"{where}: {context['error']}{_given(detail)}"
+        case "too_short":
+            line = (
+                f"{where} has {context['actual_length']} entries; it needs at least {context['min_length']}"
+            )
+        case _:
+            wanted = _wanted(detail, _field(steps, document, model))
+            line = f"{where} is {detail.get('input')!r}; it must be {wanted}"
+    return line
+
+
+def _wanted(detail: Mapping[str, Any], field: FieldInfo | None) -> str:
+    kind, context = str(detail["type"]), detail.get("ctx", {})
+    if kind == "literal_error":
+        return f"one of {context['expected']}"
+    if field is not None and field.description:
+        return field.description
+    if kind == "string_too_long":
+        return f"text of at most {context['max_length']} characters"
+    if kind == "string_too_short":
+        return f"text of at least {context['min_length']} characters"
+    if kind.startswith(("greater", "less", "finite", "int", "float")):
+        whole = field is not None and "int" in str(field.annotation)
+        return f"{'a whole number' if whole or kind.startswith('int') else 'a number'}{_range(field)}"
+    words = _KINDS.get(kind.partition("_")[0])
+    message = str(detail["msg"])
+    return words or f"{message[0].lower()}{message[1:]}"
+
+
+def _range(field: FieldInfo | None) -> str:
+    low = high = ""
+    for limit in [] if field is None else field.metadata:
+        match limit:
+            case Ge(ge=value):
+                low = f"from {value}"
+            case Gt(gt=value):
+                low = f"above {value}"
+            case Le(le=value):
+                high = f"to {value}" if low.startswith("from") else f"at most {value}"
+            case Lt(lt=value):
+                high = f"below {value}"
+    if low.startswith("from") and not high:
+        return f", {low.removeprefix('from ')} or more"
+    return f" {low}{' and ' if low and high and not high.startswith('to') else ' '}{high}".rstrip()
+
+
+def _given(detail: Mapping[str, Any]) -> str:
+    given = detail.get("input")
+    return f" (given: {given!r})" if isinstance(given, str | int | float | bool) else ""
+
+
+def _follows_from_another(detail: Mapping[str, Any], document: Any) -> bool:
+    """A list whose entries are wrong counts as empty too; only one that is empty is said to be so."""
+    if detail["type"] != "too_short":
+        return False
+    value = document
+    for step in _steps(detail["loc"], document):
+        value = value[step]
+    return isinstance(value, Sequence) and len(value) >= detail["ctx"]["min_length"]
+
+
+def _steps(location: Sequence[str | int], document: Any) -> Iterator[str | int]:
+    """A place as the document has it: pydantic also names the kind of a table where there are several."""
+    value = document
+    for number, step in enumerate(location):
+        inside = isinstance(value, Mapping) and step in value
+        if isinstance(value, Sequence) and isinstance(step, int) and step < len(value):
+            inside = True
+        if inside:
+            value = value[step]
+            yield step
+        elif number == len(location) - 1:
+            yield step
+
+
+def _field(steps: Sequence[str | int], document: Any, model: type[BaseModel]) -> FieldInfo | None:
+    """The field of the model that a place belongs to."""
+    field, value, inner = None, document, [model]
+    for step in steps:
+        if isinstance(step, str):
+            holder = model_of_kind(value, inner)
+            field = None if holder is None else holder.model_fields.get(step)
+            inner = [] if field is None else models_in(field.annotation)
+        known = isinstance(value, Mapping) and step in value
+        value = value[step] if known or (isinstance(step, int) and isinstance(value, Sequence)) else None
+    return field

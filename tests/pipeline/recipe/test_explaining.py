@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.errors import RecipeError
+from pipeline.recipe.loading import parse_recipe
+
+
+def _why(changed: dict[str, Any]) -> str:
+    document: dict[str, Any] = {
+        "name": "demo",
+        "data": {"kind": "digits"},
+        "teacher": [{"kind": "train"}],
+        "target": [{"name": "host/litert:fp32@1", "budget": "0.6x"}],
+    }
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(document | changed, Path())
+    return caught.value.why
+
+
+@pytest.mark.parametrize(
+    ("changed", "line"),
+    [
+        ({"seed": "seven"}, "seed is 'seven'; it must be a whole number from 0 to 2147483647"),
+        ({"seed": 10**30}, f"seed is {10**30}; it must be a whole number from 0 to 2147483647"),
+        ({"distil": {"epochs": 0}}, "distil.epochs is 0; it must be a whole number from 1 to 100000"),
+        (
+            {"distil": {"batch_size": 10**9}},
+            "distil.batch_size is 1000000000; it must be a whole number from 2 to 65536",
+        ),
+        ({"distil": {"momentum": 1.5}}, "distil.momentum is 1.5; it must be a number from 0 and below 1"),
+        ({"distil": {"learning_rate": 0}}, "distil.learning_rate is 0; it must be a number above 0"),
+        ({"distil": {"patience": 0}}, "distil.patience is 0; it must be a whole number, 1 or more"),
+        (
+            {"teacher": [{"kind": "train", "width": 10**6}]},
+            "teacher.0.width is 1000000; it must be a whole number from 1 to 4096",
+        ),
+        (
+            {"data": {"kind": "npz", "path": "x", "image_size": 10**6}},
+            "data.image_size is 1000000; it must be a whole number from 4 to 4096",
+        ),
+        ({"method": "magic"}, "method is 'magic'; it must be one of 'search', 'akd' or 'dna'"),
+        ({"name": "../x"}, "name is '../x'; it must be a name of letters, digits, '_', '.' and '-'"),
+        ({"name": 3}, "name is 3; it must be a name of letters, digits, '_', '.' and '-'"),
+        ({"search": 3}, "search is 3; it must be a table"),
+        ({"teacher": {}}, "teacher is {}; it must be a list"),
+        ({"target": []}, "target has 0 entries; it needs at least 1"),
+        (
+            {"distil": {"loss": [{"kind": "soft_targets", "temperature": "hot"}]}},
+            "distil.loss.0.temperature is 'hot'; it must be a number above 0 and at most 1000",
+        ),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_key_and_what_it_may_be(changed: dict[str, Any], line: str) -> None:
+    assert _why(changed) == line
+
+
+def test_a_list_with_a_wrong_entry_is_not_said_to_be_empty_as_well() -> None:
+    why = _why({"teacher": [{"kind": "train", "width": 0}], "target": [{"name": "host/litert:fp32@1"}]})
+    teacher, target = (line.strip() for line in why.splitlines())
+    assert teacher == "teacher.0.width is 0; it must be a whole number from 1 to 4096"
+    assert target.startswith("target.0: give exactly one of budget")
+
+
+def test_a_kind_of_loss_that_does_not_exist_is_named_with_those_that_do() -> None:
+    why = _why({"distil": {"loss": [{"kind": "soft_target"}]}})
+    assert why.startswith("distil.loss.0.kind is 'soft_target'; it must be one of 'labels', 'soft_targets'")
