@@ -6,9 +6,9 @@ from pathlib import Path
 
 from devices.target import Target
 from pipeline.compile.artifact import Artifact
-from pipeline.export.base import Format, student_format
+from pipeline.compile.variants import deciding_packages, variant_for
 
-__all__ = ["Artifact", "compile_artifact"]
+__all__ = ["Artifact", "compile_artifact", "deciding_packages"]
 
 
 def compile_artifact(exported: Path, target: Target, folder: Path) -> Artifact:
@@ -18,18 +18,15 @@ def compile_artifact(exported: Path, target: Target, folder: Path) -> Artifact:
 
     Args:
         exported: ONNX or LiteRT file, as the target's runtime asks.
-        target: where the artifact will run.
+        target: where the artifact will run; it decides the variant.
         folder: where to; made when it is not there. Not the folder of ``exported``.
 
     Raises:
         TargetError: nothing is compiled for the target's runtime, or in its precision.
         ExportError: the runtime is not installed here, or the file is not one that it takes.
     """
-    from pipeline.compile import litert, onnxruntime
-
-    compilers = {Format.ONNX: onnxruntime.optimise, Format.LITERT: litert.finish}
-    fmt = student_format(target)
+    variant = variant_for(target)
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{exported.stem}{fmt.suffix}"
-    notes = compilers[fmt](exported, target, path)
-    return Artifact.of(path, target, fmt, notes)
+    path = folder / f"{exported.stem}{variant.format.suffix}"
+    notes = variant.compile(exported, target, path)
+    return Artifact.of(path, target, variant.format, {"variant": variant.name, **notes})

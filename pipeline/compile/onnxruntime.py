@@ -1,9 +1,9 @@
 """ONNX Runtime: the graph optimised ahead of time and saved, so that the device need not do it.
 
 At level ``all`` the saved graph may hold operators that suit this CPU alone (the NCHWc layout, whose block
-follows the vector width). So only the host's own artifact is optimised that far, and its notes name the CPU;
-for another device the level is ``extended``, which any CPU with the same runtime runs. Loading an optimised
-model with optimisation on is harmless: there is nothing left to do, and outputs stay the same.
+follows the vector width), and its notes name the CPU. At level ``extended`` any CPU with the same runtime
+runs it. Loading an optimised model with optimisation on is harmless: there is nothing left to do, and outputs
+stay the same.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from importlib import metadata, util
 from pathlib import Path
 
 from devices.host import temporary_folder
-from devices.inventory import HOST
 from devices.target import Target
 from pipeline.errors import ExportError
 from pipeline.export import onnx_graph
@@ -39,12 +38,25 @@ onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"]
 """
 
 
-def optimise(exported: Path, target: Target, path: Path) -> Mapping[str, str]:
-    """Write ``path``: the graph as ONNX Runtime optimises it when it loads ``exported``.
+def optimise_for_this_cpu(exported: Path, target: Target, path: Path) -> Mapping[str, str]:
+    """Write ``path``: the graph as ONNX Runtime optimises it on this machine when it loads ``exported``.
 
     Raises:
         ExportError: ONNX Runtime is not installed, or refuses the model.
     """
+    return {**_optimise(exported, target, path, "all"), "cpu": _cpu()}
+
+
+def optimise_for_any_cpu(exported: Path, target: Target, path: Path) -> Mapping[str, str]:
+    """Write ``path``: the graph optimised as far as every CPU runs it.
+
+    Raises:
+        ExportError: ONNX Runtime is not installed, or refuses the model.
+    """
+    return {**_optimise(exported, target, path, "extended"), "cpu": "any"}
+
+
+def _optimise(exported: Path, target: Target, path: Path, level: str) -> Mapping[str, str]:
     for package in ("onnxruntime", "onnx"):
         if util.find_spec(package) is None:
             raise ExportError(
@@ -52,7 +64,6 @@ def optimise(exported: Path, target: Target, path: Path) -> Mapping[str, str]:
                 why=f"the package {package} is not installed",
                 fix='pip install "lathe-deploy[onnxruntime]"',
             )
-    level = "all" if target.device == HOST.name else "extended"
     with temporary_folder("compile") as folder:
         optimised = folder / "optimised.onnx"
         arguments = [str(exported), str(optimised), f"ORT_ENABLE_{level.upper()}", str(target.threads)]
@@ -72,11 +83,7 @@ def optimise(exported: Path, target: Target, path: Path) -> Mapping[str, str]:
                 fix="check that the file is a whole ONNX model whose operators the runtime has",
             )
         write_atomically(path, _tidied(optimised))
-    return {
-        "onnxruntime": metadata.version("onnxruntime"),
-        "graph_optimization": level,
-        "cpu": _cpu() if level == "all" else "any",
-    }
+    return {"onnxruntime": metadata.version("onnxruntime"), "graph_optimization": level}
 
 
 def _tidied(optimised: Path) -> bytes:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.compile import compile_artifact
+from pipeline.compile import compile_artifact, deciding_packages
 from pipeline.export.base import Format
 from pipeline.stages.services import Services
 from pipeline.stages.targets import BoundTarget
@@ -46,7 +46,7 @@ def _told(given: CompileInput, value: Compiled) -> Sequence[str]:
     return [f"compile      {given.target.name}: {name}, {value.student.size_bytes / 1000:.0f} kB"]
 
 
-@stage("compile", packages=("onnxruntime", "onnx", "flatbuffers"), tell=_told)
+@stage("compile", packages=deciding_packages(), tell=_told)
 def compile_student(given: CompileInput, folder: StageFolder, services: Services) -> Compiled:
     """Compile both for the target.
 
