@@ -1,4 +1,4 @@
-"""Many modules to one file each, in few exporter calls."""
+"""Many modules to one file each, by few processes, in groups small enough to lose."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import itertools
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from pathlib import Path
+from queue import SimpleQueue
 
 from torch import nn
 
@@ -15,11 +17,13 @@ from devices.measurement import Reason
 from pipeline.errors import ExportError
 from pipeline.export.base import Format, exporter_versions
 from pipeline.export.conversion import Shape, convert
+from pipeline.export.process import Worker
 from pipeline.work.disk import write_atomically
 
 # Modules that cost a worker as much time as its start does: fewer are not worth a second one.
-_SMALLEST_GROUP = {"onnxruntime": 60, "litert": 15}
-_LARGEST_GROUP = 64
+_SMALLEST_SHARE = {"onnxruntime": 60, "litert": 15}
+# Modules of one exporter call: what a kill can lose, some seconds of work.
+_GROUP = {"onnxruntime": 16, "litert": 6}
 # One worker holds about 0.8 GB.
 _MOST_WORKERS = 4
 
@@ -31,17 +35,19 @@ def export_modules(
     fmt: Format,
     folder: Path,
     *,
+    on_file: Callable[[str, Path], None] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Path | Reason]:
     """Export every module to ``folder/NAME.SUFFIX``, batch 1, in evaluation mode, with the weights it has.
 
-    Modules are converted in groups, one worker process per group, and the joint models are cut apart. A group
-    that fails is halved and tried again, so one bad module costs its own file only.
+    Modules are converted in small groups by a few worker processes, and the joint models are cut apart. A
+    group that fails is halved and tried again, so one bad module costs its own file only.
 
     Args:
         modules: by name (letters, digits, ``_.-``), the module and its input's channels, height, width.
         fmt: what to write.
         folder: where to; made when it is not there.
+        on_file: called by any thread with name and file as soon as that is written.
         on_progress: called, when a group is finished, with how many modules are done and how many there are.
 
     Returns:
@@ -49,45 +55,59 @@ def export_modules(
 
     Raises:
         ExportError: the exporter is not installed, or a name is not fit for a file.
+        TemporaryFolderError: the disk of temporary folders is full.
+        Interrupted: this process was told to end.
     """
     exporter_versions(fmt)
     for name in modules:
         if not _NAME.fullmatch(name):
             raise ExportError(f"{name!r} cannot name a file", why="only letters, digits, '_', '.', '-' may")
     folder.mkdir(parents=True, exist_ok=True)
+    count = max(min(os.cpu_count() or 1, _MOST_WORKERS, len(modules) // _SMALLEST_SHARE[fmt.runtime]), 1)
+    idle: SimpleQueue[Worker] = SimpleQueue()
 
     def attempt(group: Sequence[str]) -> dict[str, Path] | ExportError:
+        worker = idle.get()
         try:
-            contents = convert([modules[name] for name in group], fmt, "output")
+            contents = convert([modules[name] for name in group], fmt, "output", worker)
         except ExportError as error:
             return error
+        finally:
+            idle.put(worker)
         paths = {name: folder / f"{name}{fmt.suffix}" for name in group}
-        for path, content in zip(paths.values(), contents, strict=True):
+        for (name, path), content in zip(paths.items(), contents, strict=True):
             write_atomically(path, content)
+            if on_file is not None:
+                on_file(name, path)
         return paths
 
     done: dict[str, Path | Reason] = {}
-    workers = min(os.cpu_count() or 1, _MOST_WORKERS)
-    groups = _groups(list(modules), _SMALLEST_GROUP[fmt.runtime], workers)
-    with ThreadPoolExecutor(workers) as pool:
-        while groups:
-            outcomes = zip(groups, pool.map(attempt, groups), strict=True)
-            groups = []
-            for group, outcome in outcomes:
+    with ExitStack() as opened:
+        for _ in range(count):
+            idle.put(opened.enter_context(Worker(fmt.runtime)))
+        pool = opened.enter_context(ThreadPoolExecutor(count))
+        opened.callback(pool.shutdown, cancel_futures=True)
+        pending = {
+            pool.submit(attempt, group): group for group in _groups(list(modules), _GROUP[fmt.runtime], count)
+        }
+        while pending:
+            for future in wait(pending, return_when=FIRST_COMPLETED).done:
+                group, outcome = pending.pop(future), future.result()
                 if not isinstance(outcome, ExportError):
                     done |= outcome
                 elif len(group) == 1:
                     done[group[0]] = Reason("export-failed", f"{outcome.what}: {outcome.why}")
                 else:
                     middle = len(group) // 2
-                    groups += [group[:middle], group[middle:]]
+                    for half in (group[:middle], group[middle:]):
+                        pending[pool.submit(attempt, half)] = half
                 if on_progress is not None:
                     on_progress(len(done), len(modules))
     return {name: done[name] for name in modules}
 
 
-def _groups(names: list[str], smallest: int, workers: int) -> list[list[str]]:
-    """Contiguous groups of nearly equal size: one per worker unless they would be too small or too large."""
-    count = max(min(workers, len(names) // smallest), -(-len(names) // _LARGEST_GROUP), 1)
-    bounds = [len(names) * index // count for index in range(count + 1)]
-    return [names[start:end] for start, end in itertools.pairwise(bounds) if end > start]
+def _groups(names: list[str], largest: int, workers: int) -> list[list[str]]:
+    """Contiguous groups of nearly equal size, one for each worker unless they would be too large."""
+    count = min(max(workers, -(-len(names) // largest)), len(names))
+    bounds = [len(names) * index // count for index in range(count + 1)] if count else []
+    return [names[start:end] for start, end in itertools.pairwise(bounds)]

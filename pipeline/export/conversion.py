@@ -19,7 +19,7 @@ from devices.host import check_interruption, temporary_folder
 from pipeline.errors import ExportError
 from pipeline.export import flatbuffer, onnx_graph
 from pipeline.export.base import Format
-from pipeline.export.process import run_worker
+from pipeline.export.process import Worker
 from pipeline.export.quantisation import quantise
 from pipeline.export.worker import first_line
 
@@ -59,7 +59,9 @@ def _one_tensor(result: object) -> Tensor:
     return result
 
 
-def convert(modules: Sequence[tuple[nn.Module, Shape]], fmt: Format, output_name: str) -> list[bytes]:
+def convert(
+    modules: Sequence[tuple[nn.Module, Shape]], fmt: Format, output_name: str, worker: Worker | None = None
+) -> list[bytes]:
     """Convert modules, each with one input ``(1, C, H, W)`` and one output, in one exporter call.
 
     Args:
@@ -67,6 +69,7 @@ def convert(modules: Sequence[tuple[nn.Module, Shape]], fmt: Format, output_name
             is a copy in evaluation mode on the CPU.
         fmt: what to write.
         output_name: name of every file's output; its input is called ``input``.
+        worker: of the format's runtime; one for this call alone unless given.
 
     Returns:
         The content of one file per module, in order. It depends on the module alone, not on its company.
@@ -75,13 +78,16 @@ def convert(modules: Sequence[tuple[nn.Module, Shape]], fmt: Format, output_name
         ExportError: tracing, conversion or quantisation failed; the reason is in ``why``.
     """
     check_interruption()
+    if worker is None:
+        with Worker(fmt.runtime) as its_own:
+            return convert(modules, fmt, output_name, its_own)
     with temporary_folder("export") as folder:
         _trace(modules, fmt, folder / "program.pt2")
-        run_worker("convert", fmt, folder)
+        worker.do("convert", folder)
         joint = (folder / "joint").read_bytes()
     split = onnx_graph.split if fmt.runtime == "onnxruntime" else flatbuffer.split
     models = split(joint, len(modules), output_name)
-    return models if fmt.precision == "fp32" else quantise(models, fmt, output_name)
+    return models if fmt.precision == "fp32" else quantise(models, fmt, output_name, worker)
 
 
 @contextlib.contextmanager

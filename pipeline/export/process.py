@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import selectors
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
-from devices.host import check_interruption, end, full, is_full, start
+from devices.host import check_interruption, end, full, is_full, start, temporary_folder
 from pipeline.errors import ExportError
 from pipeline.export import worker
-from pipeline.export.base import Format
 
-# A group of the size that blocks.py asks for takes about twenty seconds on a slow core.
 TIMEOUT_S = 1800
 _ENVIRONMENT = {
     "LITERT_TORCH_SHOW_PROGRESS": "n",
@@ -24,23 +25,108 @@ _ENVIRONMENT = {
 }
 
 
-def run_worker(step: Literal["convert", "quantise"], fmt: Format, folder: Path) -> None:
-    """Do a step of ``worker.py`` on what lies in the folder.
+class Worker:
+    """A process that does steps of ``worker.py``: started with the first, again when it has ended, and kept.
 
-    Raises:
-        ExportError: the worker failed, was ended, or took too long; what it said is in ``why``.
+    As a context manager it is ended at the end.
+
+    Args:
+        runtime: whose file format it writes.
     """
-    # By path and with -P: nothing in the working directory can take the place of a package.
-    command = (sys.executable, "-P", worker.__file__, step, fmt.runtime, str(folder), str(os.getpid()))
-    what = "export" if step == "convert" else "quantisation"
-    try:
-        ended = run_quietly(command, folder, _ENVIRONMENT, TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        raise ExportError(
-            f"the {what} to {fmt} did not end", why=f"it ran for more than {TIMEOUT_S} s"
-        ) from None
-    if ended.returncode != 0:
-        raise ExportError(f"the {what} to {fmt} failed", why=reason(folder, ended))
+
+    def __init__(self, runtime: str) -> None:
+        self._runtime = runtime
+        self._process: subprocess.Popen[bytes] | None = None
+        self._opened = contextlib.ExitStack()
+        self._said: IO[bytes] | None = None
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
+
+    def do(self, step: Literal["convert", "quantise"], folder: Path) -> None:
+        """Do a step on what lies in a temporary folder.
+
+        Raises:
+            ExportError: the step failed, the process was ended, or took too long; what it said is in ``why``.
+            TemporaryFolderError: it failed on a full disk.
+            Interrupted: this process was told to end.
+        """
+        what = "export" if step == "convert" else "quantisation"
+        try:
+            answer = self._ask(f"{step} {folder}\n")
+        except TimeoutError:
+            self._end()
+            raise ExportError(
+                f"the {what} for {self._runtime} did not end", why=f"it ran for more than {TIMEOUT_S} s"
+            ) from None
+        except BaseException:
+            self._end()
+            raise
+        if answer == "done":
+            return
+        # A failure that this process or a full disk made is none of the exporter.
+        check_interruption()
+        if is_full(folder):
+            raise full(folder.parent)
+        why = (folder / "error").read_text("utf-8") if answer == "failed" else self._how_it_ended()
+        raise ExportError(f"the {what} for {self._runtime} failed", why=why)
+
+    def _ask(self, line: str) -> str:
+        """The answer; empty if the process ended instead."""
+        process = self._process or self._start()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdin.write(line.encode())
+        except BrokenPipeError:
+            return ""
+        answer = b""
+        deadline = time.monotonic() + TIMEOUT_S
+        with selectors.DefaultSelector() as selector:
+            selector.register(process.stdout, selectors.EVENT_READ)
+            while not answer.endswith(b"\n"):
+                if not selector.select(deadline - time.monotonic()):
+                    raise TimeoutError
+                chunk = os.read(process.stdout.fileno(), 100)
+                if not chunk:
+                    return ""
+                answer += chunk
+        return answer.decode().rstrip()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        folder = self._opened.enter_context(temporary_folder("exporter"))
+        self._said = self._opened.enter_context((folder / "said").open("w+b"))
+        # By path and with -P: nothing in the working directory can take the place of a package.
+        self._process = start(
+            (sys.executable, "-P", worker.__file__, self._runtime, str(os.getpid())),
+            env={**os.environ, **_ENVIRONMENT, "TMPDIR": str(folder)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._said,
+            bufsize=0,
+        )
+        return self._process
+
+    def _how_it_ended(self) -> str:
+        assert self._process is not None
+        assert self._said is not None
+        returncode = self._process.wait()
+        self._said.seek(0)
+        text = how_it_ended(returncode, self._said.read())
+        self._end()
+        return text
+
+    def _end(self) -> None:
+        if self._process is not None:
+            end(self._process)
+            for pipe in (self._process.stdin, self._process.stdout):
+                if pipe is not None:
+                    pipe.close()
+        self._process = None
+        self._opened.close()
 
 
 def run_quietly(
@@ -80,13 +166,10 @@ def run_quietly(
     return subprocess.CompletedProcess(command, process.returncode, said)
 
 
-def reason(folder: Path, ended: subprocess.CompletedProcess[bytes]) -> str:
-    """Why a worker failed, in one line."""
-    error = folder / "error"
-    if error.exists():
-        return error.read_text(encoding="utf-8")
-    said = ended.stdout.decode(errors="replace").strip().splitlines()
-    last = said[-1] if said else "without a word"
-    if ended.returncode < 0:
-        return f"the exporter was ended by {signal.Signals(-ended.returncode).name}: {last}"
-    return f"the exporter ended with status {ended.returncode}: {last}"
+def how_it_ended(returncode: int, said: bytes) -> str:
+    """Why an exporter ended before it had answered, in one line: its last words, and how."""
+    lines = said.decode(errors="replace").strip().splitlines()
+    last = lines[-1] if lines else "without a word"
+    if returncode < 0:
+        return f"the exporter was ended by {signal.Signals(-returncode).name}: {last}"
+    return f"the exporter ended with status {returncode}: {last}"

@@ -12,16 +12,17 @@ from collections.abc import Sequence
 from devices.host import temporary_folder
 from pipeline.export import flatbuffer, onnx_graph
 from pipeline.export.base import Format
-from pipeline.export.process import run_worker
+from pipeline.export.process import Worker
 
 
-def quantise(models: Sequence[bytes], fmt: Format, output_name: str) -> list[bytes]:
-    """Quantise models of one input called ``input`` and one output, all in one worker process.
+def quantise(models: Sequence[bytes], fmt: Format, output_name: str, worker: Worker) -> list[bytes]:
+    """Quantise models of one input called ``input`` and one output, all in one step of a worker.
 
     Args:
         models: contents of fp32 files.
         fmt: of int8.
         output_name: name of every file's output.
+        worker: does it.
 
     Returns:
         The content of one file per model, in order; it depends on the model alone.
@@ -32,7 +33,7 @@ def quantise(models: Sequence[bytes], fmt: Format, output_name: str) -> list[byt
     with temporary_folder("quantise") as folder:
         for index, model in enumerate(models):
             (folder / f"{index}.fp32").write_bytes(model)
-        run_worker("quantise", fmt, folder)
+        worker.do("quantise", folder)
         quantised = [(folder / f"{index}.int8").read_bytes() for index in range(len(models))]
     tidied = onnx_graph.integer_edges if fmt.runtime == "onnxruntime" else flatbuffer.tidied
     return [tidied(model, output_name) for model in quantised]

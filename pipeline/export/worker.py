@@ -1,16 +1,17 @@
 """Calls exporters and quantisers; run as a script in a process of its own, without the rest of Lathe.
 
-``python worker.py STEP RUNTIME FOLDER PARENT`` does one of two steps for the file format of a runtime:
+``python worker.py RUNTIME PARENT`` does steps for the file format of a runtime, one for each line of standard
+input, ``STEP FOLDER``, and answers each with a line on standard output, ``done`` or ``failed``:
 
 - ``convert`` reads ``FOLDER/program.pt2`` and writes ``FOLDER/joint``, a model with inputs and outputs in the
   program's order;
 - ``quantise`` reads every ``FOLDER/NUMBER.fp32`` and writes ``FOLDER/NUMBER.int8``.
 
-A failure goes to ``FOLDER/error``, one line, with exit status 1. The worker ends when its parent does, whose
+A failure goes to ``FOLDER/error``, one line. The worker ends with its input, and when its parent does, whose
 number is PARENT.
 
-Exporters and quantisers write to standard error from C, keep memory, change global state and may abort; here
-none of that reaches the caller.
+Exporters and quantisers write to standard output and error from C, keep memory, change global state and may
+abort; here none of that reaches the caller. To import them takes longer than to convert sixty blocks to ONNX.
 """
 
 from __future__ import annotations
@@ -140,17 +141,23 @@ def end_with(parent: int) -> None:
             sys.exit(1)
 
 
-def main(step: str, runtime: str, folder: Path) -> int:
-    """Do the step; 0 on success, 1 with the reason in ``folder/error``."""
+def serve(runtime: str) -> None:
+    """Do the steps that are asked for, until the input ends."""
     warnings.simplefilter("ignore")
-    try:
-        {"convert": convert, "quantise": quantise}[step](runtime, folder)
-    except Exception as error:
-        (folder / "error").write_text(first_line(error), encoding="utf-8")
-        return 1
-    return 0
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        step, _, folder = line.rstrip("\n").partition(" ")
+        try:
+            {"convert": convert, "quantise": quantise}[step](runtime, Path(folder))
+            answer = "done"
+        except Exception as error:
+            (Path(folder) / "error").write_text(first_line(error), encoding="utf-8")
+            answer = "failed"
+        answers.write(f"{answer}\n")
+        answers.flush()
 
 
 if __name__ == "__main__":
-    end_with(int(sys.argv[4]))
-    sys.exit(main(sys.argv[1], sys.argv[2], Path(sys.argv[3])))
+    end_with(int(sys.argv[2]))
+    serve(sys.argv[1])

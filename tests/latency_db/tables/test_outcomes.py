@@ -24,8 +24,18 @@ from devices.measuring.busy import OtherLoad
 from devices.target import Target
 from latency_db.store.keys import Key, Workload
 from latency_db.store.store import Store, open_store
+from latency_db.tables import outcomes as outcomes_module
 from latency_db.tables import quiet
-from latency_db.tables.outcomes import BATCH, REPEATS, measured, stored
+from latency_db.tables.outcomes import (
+    BATCH,
+    BATCH_S,
+    FIRST_BATCH,
+    REPEATS,
+    SMALLEST_BATCH,
+    measured,
+    next_size,
+    stored,
+)
 from tests.latency_db.measurement_samples import (
     DEVICE,
     PROTOCOL,
@@ -171,22 +181,42 @@ def test_measured_exports_only_what_is_missing(store: Store, bench: Bench) -> No
     assert bench.exported == [["a", "b"], ["c"]]
 
 
+@pytest.fixture(name="_same_batches", autouse=True)
+def _same_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However fast or busy the machine is that runs the tests."""
+    monkeypatch.setattr(outcomes_module, "next_size", lambda size, took_s: size)
+
+
+@pytest.mark.parametrize(
+    ("size", "took_s", "following"),
+    [
+        (16, BATCH_S, 16),
+        (16, BATCH_S / 2, 32),
+        (16, 0.0, BATCH),
+        (64, 4 * BATCH_S, 16),
+        (8, 100 * BATCH_S, SMALLEST_BATCH),
+    ],
+)
+def test_batches_take_about_as_long_as_a_kill_may_lose(size: int, took_s: float, following: int) -> None:
+    assert next_size(size, took_s) == following
+
+
 def test_measured_works_in_batches(store: Store, bench: Bench) -> None:
-    names = [f"w{number}" for number in range(2 * BATCH + 5)]
+    names = [f"w{number}" for number in range(2 * FIRST_BATCH + 5)]
     assert list(run(names, store, bench)) == names
-    assert [len(batch) for batch in bench.exported] == [BATCH, BATCH, 5]
+    assert [len(batch) for batch in bench.exported] == [FIRST_BATCH, FIRST_BATCH, 5]
     assert bench.measured == bench.exported
 
 
 def test_measured_goes_on_where_an_earlier_call_was_ended(tmp_path: Path, store: Store, bench: Bench) -> None:
-    names = [f"w{number}" for number in range(BATCH + 5)]
-    bench.dies_at = names[BATCH + 2]
+    names = [f"w{number}" for number in range(FIRST_BATCH + 5)]
+    bench.dies_at = names[FIRST_BATCH + 2]
     with pytest.raises(KeyboardInterrupt):
         run(names, store, bench)
-    assert store.count() == BATCH + 2
+    assert store.count() == FIRST_BATCH + 2
     later = Bench(tmp_path)
     assert list(run(names, store, later)) == names
-    assert later.exported == later.measured == [names[BATCH + 2 :]]
+    assert later.exported == later.measured == [names[FIRST_BATCH + 2 :]]
 
 
 def test_measured_keeps_everything_under_the_protocol_that_the_target_follows(
@@ -202,11 +232,11 @@ def test_measured_keeps_everything_under_the_protocol_that_the_target_follows(
 
 
 def test_measured_measures_what_was_disturbed_again_when_all_else_is_done(store: Store, bench: Bench) -> None:
-    names = ["b", *(f"w{number}" for number in range(BATCH))]
+    names = ["b", *(f"w{number}" for number in range(FIRST_BATCH))]
     bench.outcomes = {"b": [measurement(1, Verdict.INVALID), measurement(2)]}
     assert run(names, store, bench)["b"] == followed(measurement(2))
-    assert bench.measured == [names[:BATCH], names[BATCH:], ["b"]]
-    assert bench.exported == [names[:BATCH], names[BATCH:]]
+    assert bench.measured == [names[:FIRST_BATCH], names[FIRST_BATCH:], ["b"]]
+    assert bench.exported == [names[:FIRST_BATCH], names[FIRST_BATCH:]]
 
 
 def spread(latency_ns: int, step_ns: int) -> Measurement:

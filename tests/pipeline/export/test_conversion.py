@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,24 +9,18 @@ from torch import nn
 
 from pipeline.export.blocks import _groups
 from pipeline.export.conversion import _fold_batch_norm
-from pipeline.export.process import reason
+from pipeline.export.process import how_it_ended
 from pipeline.export.worker import first_line
 
 
-def ended(program: str) -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-c", program]
-    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
-
-
-def test_reason_names_the_signal_when_the_exporter_aborts(tmp_path):
-    aborted = ended("import os, sys; print('LLVM ERROR: no', file=sys.stderr, flush=True); os.abort()")
-    assert reason(tmp_path, aborted) == "the exporter was ended by SIGABRT: LLVM ERROR: no"
-
-
-def test_reason_gives_the_last_line_when_the_exporter_fails_before_it_can_tell(tmp_path):
-    assert reason(tmp_path, ended("raise SystemExit('no torch')")) == (
-        "the exporter ended with status 1: no torch"
+def test_a_signal_is_named_when_the_exporter_aborts():
+    assert how_it_ended(-6, b"some words\nLLVM ERROR: no\n") == (
+        "the exporter was ended by SIGABRT: LLVM ERROR: no"
     )
+
+
+def test_the_last_line_is_given_when_the_exporter_ends_before_it_can_tell():
+    assert how_it_ended(1, b"no torch") == "the exporter ended with status 1: no torch"
 
 
 def test_first_line_is_the_innermost_cause():
@@ -43,11 +34,12 @@ def test_first_line_is_the_innermost_cause():
 
 
 @given(st.integers(0, 200), st.integers(1, 70), st.integers(1, 4))
-def test_groups_hold_every_name_once_and_are_of_bearable_size(count, smallest, workers):
+def test_groups_hold_every_name_once_and_are_of_bearable_size(count, largest, workers):
     names = [str(index) for index in range(count)]
-    groups = _groups(names, smallest, workers)
+    groups = _groups(names, largest, workers)
     assert [name for group in groups for name in group] == names
-    assert all(1 <= len(group) <= 64 for group in groups)
+    assert all(1 <= len(group) <= largest for group in groups)
+    assert len(groups) >= min(workers, count)
 
 
 def test_fold_batch_norm_keeps_the_function_and_leaves_shared_layers_alone():

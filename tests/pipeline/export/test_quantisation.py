@@ -20,6 +20,7 @@ from pipeline.export import flatbuffer
 from pipeline.export.base import Format
 from pipeline.export.blocks import export_modules
 from pipeline.export.conversion import convert
+from pipeline.export.process import Worker
 from pipeline.export.quantisation import quantise
 from pipeline.spaces.mobile.space import MobileSpace
 
@@ -177,8 +178,9 @@ def test_int8_files_are_whole_and_smaller_than_their_weights_in_fp32(exported):
 
 @pytest.mark.parametrize("fmt", INT8, ids=str)
 def test_quantise_says_in_one_line_what_the_quantiser_refuses_and_is_quiet(fmt, capfd):
-    with pytest.raises(ExportError, match=f"the quantisation to {fmt} failed") as caught:
-        quantise([b"no model at all"], fmt, "output")
+    failed = f"the quantisation for {fmt.runtime} failed"
+    with pytest.raises(ExportError, match=failed) as caught, Worker(fmt.runtime) as worker:
+        quantise([b"no model at all"], fmt, "output", worker)
     assert caught.value.why
     assert "\n" not in caught.value.why
     assert capfd.readouterr() == ("", "")
