@@ -45,9 +45,9 @@ class TargetVerdict:
         artifact_digest: SHA-256 of the file that ran.
         correct: test images classified correctly by the artifact, of ``total``.
         measurement: of the artifact, raw samples included.
-        reference: of the reference network, measured in the same launches; ``None`` without one.
+        reference: of what a relative budget refers to, measured in the same launches; ``None`` without one.
         ratio: latency relative to the reference; ``None`` without one.
-        budget: as text; ``Budget.parse`` reads it.
+        budget: that was asked for.
         feasible: the upper end of the measured interval is within the budget.
         why: one sentence with the figures behind ``feasible``.
     """
@@ -59,7 +59,7 @@ class TargetVerdict:
     measurement: Measurement
     reference: Measurement | None
     ratio: Ratio | None
-    budget: str
+    budget: Budget
     feasible: bool
     why: str
 
@@ -71,8 +71,26 @@ class TargetVerdict:
     @property
     def acceptable(self) -> bool:
         """The budget is kept, or was soft and the measurement can be trusted."""
-        trusted = self.measurement.verdict is not Verdict.INVALID
-        return self.feasible or (Budget.parse(self.budget).soft and trusted)
+        return self.feasible or (self.budget.soft and self.measured)
+
+    @property
+    def measured(self) -> bool:
+        """Latencies can be trusted as far as the budget needs them; else nothing is known of it."""
+        if self.budget.relative is None:
+            return self.measurement.verdict is not Verdict.INVALID
+        both = (self.measurement, self.reference)
+        return self.ratio is not None and all(one and one.verdict is not Verdict.INVALID for one in both)
+
+    @property
+    def used(self) -> float | None:
+        """Upper end of the measured latency as a share of the budget; ``None`` where it was not measured."""
+        if not self.measured:
+            return None
+        if self.budget.limit_ns is not None:
+            return self.measurement.latency.high_ns / self.budget.limit_ns
+        assert self.ratio is not None
+        assert self.budget.relative is not None
+        return self.ratio.high / self.budget.relative
 
     def to_json(self) -> dict[str, Any]:
         """All fields as JSON; ``from_json`` reads it back."""
@@ -117,9 +135,9 @@ def verify_artifact(
     """
     if budget.relative is not None and reference is None:
         raise VerificationError(
-            f"the budget {budget} on {target} cannot be checked",
-            why="a relative budget needs the reference network, and none was given",
-            fix="give the reference network's artifact, or a budget in milliseconds",
+            f"the budget of {budget.words} on {target} cannot be checked",
+            why=f"a relative budget needs the {budget.reference_name}, and none was given",
+            fix=f"give the artifact of the {budget.reference_name}, or a budget in milliseconds",
         )
     digest = file_digest(artifact)
     correct = count_correct(artifact, test, preprocessing, target, layout)
@@ -134,7 +152,7 @@ def verify_artifact(
         measurement=student,
         reference=other,
         ratio=ratio,
-        budget=str(budget),
+        budget=budget,
         feasible=feasible,
         why=why,
     )
@@ -168,7 +186,8 @@ def judge(
     budget: Budget, student: Measurement, reference: Measurement | None, ratio: Ratio | None
 ) -> tuple[bool, str]:
     """Whether the budget is kept, and one sentence that says why."""
-    for name, measurement in (("artifact", student), ("reference network", reference)):
+    needed = reference if budget.relative is not None else None
+    for name, measurement in (("artifact", student), (budget.reference_name, needed)):
         if measurement is not None and measurement.verdict is Verdict.INVALID:
             reasons = "; ".join(reason.detail for reason in measurement.reasons)
             return False, f"the measurement of the {name} is invalid, also when repeated: {reasons}"
@@ -177,11 +196,12 @@ def judge(
         low, high, seen = latency.low_ns, latency.high_ns, f"the measured latency {latency}"
     elif ratio is not None and budget.relative is not None:
         limit = budget.relative
-        low, high, seen = ratio.low, ratio.high, f"the measured latency, {ratio} of the reference network's,"
+        low, high = ratio.low, ratio.high
+        seen = f"the measured latency, {ratio} of the {budget.reference_name}'s,"
     else:
-        return False, "the launches of the artifact and the reference network cannot be paired"
+        return False, f"the launches of the artifact and the {budget.reference_name} cannot be paired"
     outcome = "keeps" if high <= limit else "exceeds" if low > limit else "may exceed"
-    return high <= limit, f"{seen} {outcome} the budget {budget}"
+    return high <= limit, f"{seen} {outcome} the budget of {budget.words}"
 
 
 def measure_artifact(

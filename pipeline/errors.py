@@ -57,3 +57,9 @@ class VerificationError(LatheError):
     """No candidate kept its budget when measured, or a bundle that does not verify."""
 
     exit_code = 11
+
+
+class NotMeasuredError(LatheError):
+    """A network of which nothing is known: its measurement on a target stayed invalid."""
+
+    exit_code = 12

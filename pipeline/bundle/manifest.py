@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from devices.digests import value_digest
 from devices.measurement import Verdict
 from devices.target import Target
+from pipeline.budget import Budget
 from pipeline.data.base import Preprocessing
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST_NAME = "manifest.json"
 
 
@@ -92,12 +94,40 @@ class MeasuredLatency(_Model):
 
 
 class MeasuredRatio(_Model):
-    """Latency relative to the reference network's, launch by launch."""
+    """Latency relative to that of what the budget refers to, launch by launch."""
 
     low: float
     value: float
     high: float
     confidence: float
+
+
+class BudgetEntry(_Model):
+    """The budget: ``limit_ms``, or ``relative`` times the latency of the ``relative_to``; one is null.
+
+    A soft budget may be exceeded. ``words`` say the same for people.
+    """
+
+    relative: Annotated[float, Field(gt=0)] | None
+    relative_to: Literal["reference", "teacher"]
+    limit_ms: Annotated[float, Field(gt=0)] | None
+    soft: bool
+    words: str
+
+    @classmethod
+    def of(cls, budget: Budget) -> Self:
+        """A budget as an entry."""
+        return cls(**asdict(budget), words=budget.words)
+
+    @model_validator(mode="after")
+    def _one_number(self) -> Self:
+        if (self.relative is None) == (self.limit_ms is None):
+            raise ValueError("a budget has either a relative or an absolute limit")
+        return self
+
+    def build(self) -> Budget:
+        """The budget that is described."""
+        return Budget(self.relative, self.limit_ms, self.soft, self.relative_to)
 
 
 class TargetEntry(_Model):
@@ -111,7 +141,7 @@ class TargetEntry(_Model):
     measurements: BundlePath
     input: TensorDescription
     output: TensorDescription
-    budget: str
+    budget: BudgetEntry
     predicted: PredictedLatency | None
     measured: MeasuredLatency
     ratio: MeasuredRatio | None
@@ -139,7 +169,7 @@ class StudentEntry(_Model):
 class Manifest(_Model):
     """Everything that a bundle says of itself; ``digest`` is over the canonical JSON of all the rest."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     name: str
     image: ImageDescription
     preprocessing: PreprocessingDescription

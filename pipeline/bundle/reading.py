@@ -42,6 +42,12 @@ def read_bundle(folder: Path) -> Manifest:
                 why="the bundle was written by a newer version",
                 fix="update lathe-deploy",
             )
+        if isinstance(newest, int) and newest < SCHEMA_VERSION:
+            raise VerificationError(
+                f"{path} has schema {newest}, this version reads {SCHEMA_VERSION}",
+                why="the bundle was written by an older version",
+                fix="run its recipe again on the same work folder: only report and bundle are made anew",
+            )
         changed = document["digest"] != manifest_digest(document) or manifest_bytes(document) != raw
         manifest = Manifest.model_validate(document)
     except ValidationError as error:

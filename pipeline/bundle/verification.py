@@ -13,7 +13,6 @@ from pydantic import TypeAdapter
 
 from devices.target import Target
 from pipeline.acceptance import TargetVerdict, verify_artifact
-from pipeline.budget import Budget
 from pipeline.bundle.manifest import TargetEntry
 from pipeline.bundle.reading import read_bundle, refused
 from pipeline.data.base import Split
@@ -76,7 +75,7 @@ def verify_bundle(folder: Path, on_progress: Callable[[int, int], None]) -> Bund
             manifest.preprocessing.build(),
             Target.parse(entry.target),
             layout=entry.input.layout,
-            budget=Budget.parse(entry.budget),
+            budget=entry.budget.build(),
             reference=folder / entry.reference if entry.reference else None,
             protocol=earlier.measurement.protocol,
         )

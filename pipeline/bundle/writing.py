@@ -20,6 +20,7 @@ from latency_db.estimate import Estimate
 from pipeline.acceptance import Layout, TargetVerdict
 from pipeline.bundle.manifest import (
     MANIFEST_NAME,
+    BudgetEntry,
     ImageDescription,
     Manifest,
     MeasuredLatency,
@@ -192,7 +193,7 @@ def _add_target(content: TargetContent, bundle: BundleContent, folder: Path) -> 
         measurements=measurements,
         input=TensorDescription(name=content.input_name, shape=axes[content.layout], layout=content.layout),
         output=TensorDescription(name=content.output_name, shape=(1, len(bundle.labels)), layout="NK"),
-        budget=verdict.budget,
+        budget=BudgetEntry.of(verdict.budget),
         predicted=PredictedLatency(**asdict(predicted)) if predicted else None,
         measured=MeasuredLatency(
             **asdict(latency),

@@ -80,10 +80,14 @@ class ExportConfig(Section):
 
 
 class VerifyConfig(Section):
-    """Verification on the target: how many candidates may be tried, and launches per measurement."""
+    """Verification on the target: how many candidates may be tried, and launches per measurement.
+
+    ``unmeasured``: whether a run ends when a better candidate cannot be measured, or takes the next one.
+    """
 
     candidates: int = Field(default=3, ge=1, le=1000)
     launches: int = Field(default=9, ge=6, le=1000)
+    unmeasured: Literal["stop", "pass-over"] = "stop"
 
 
 class DnaConfig(Section):

@@ -82,8 +82,8 @@ def _verdict(report: ReportData, target: TargetReport) -> str:
             3,
             (
                 "Measured ratio",
-                f"{ratio.value:.3f}x <small>{ratio.low:.3f} to {ratio.high:.3f} of the reference network, "
-                f"{100 * ratio.confidence:.3g} % confidence</small>",
+                f"{ratio.value:.3f}x <small>{ratio.low:.3f} to {ratio.high:.3f} of the "
+                f"{verdict.budget.reference_name}, {100 * ratio.confidence:.3g} % confidence</small>",
             ),
         )
     table = _table((html.escape(name), value) for name, value in rows)
@@ -185,12 +185,10 @@ def _table(rows: Iterable[tuple[str, str]]) -> str:
 
 
 def _budget(target: TargetReport) -> str:
-    budget = html.escape(target.verdict.budget)
-    if budget.endswith("x"):
-        return (
-            f"{budget} of the reference network <small>{_ms(target.limit_ns)} by its measured latency</small>"
-        )
-    return _ms(target.limit_ns)
+    budget = target.verdict.budget
+    if budget.relative is not None:
+        return f"{budget.words} <small>{_ms(target.limit_ns)} by its measured latency</small>"
+    return budget.words
 
 
 def _estimate(estimate: Estimate) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from devices.measurement import Verdict
-from pipeline.acceptance import TargetVerdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
 from pipeline.budget import Budget
+from pipeline.errors import NotMeasuredError
 from pipeline.run.context import Context
 from pipeline.run.preparation import Task
 from pipeline.spaces.base import Architecture
@@ -17,37 +19,95 @@ from pipeline.stages.verify import Verified, VerifyInput, verify_student
 from pipeline.stages.winner import Failure, Winner
 
 
+@dataclass(frozen=True)
+class _Made:
+    """A candidate made real and looked at on its targets."""
+
+    student: Distilled
+    exported: Exported
+    compiled: Mapping[str, Compiled]
+    verified: Verified
+
+
 def make_winner(
     context: Context, task: Task, reference: Architecture, searched: Searched
 ) -> tuple[Winner | None, tuple[Failure, ...]]:
     """Train as many candidates as are finalists, verify the best of them first; then the next ones.
 
-    Finalists are compared on the validation slice: the test split is for the report alone.
+    Finalists are compared on the validation slice: the test split is for the report alone. A candidate whose
+    measurement is invalid has not failed: it is measured again after the others, and no worse one takes its
+    place unless the recipe says so.
 
     Returns:
         The winner, if a candidate keeps every budget, and the candidates that were tried before.
 
     Raises:
         ParityError: an exported student differs from torch beyond the tolerance.
+        NotMeasuredError: a candidate could not be measured that would be preferred to all that were.
     """
-    rejected = list[Failure]()
+    failures, unmeasured, winner = list[Failure](), list[_Made](), None
+    for student in _trained(context, task, searched):
+        exported = _exported(context, task, student, reference)
+        compiled = {each.name: _compiled(context, exported, each) for each in context.targets}
+        made = _Made(student, exported, compiled, _verified(context, task, student, compiled))
+        if made.verified.acceptable:
+            winner = made
+            break
+        if made.verified.exceeded:
+            failures.append(_failure(made))
+            context.reporter.note(f"             exceeds a budget, the next is tried: {student.architecture}")
+        else:
+            unmeasured.append(made)
+            context.reporter.note(
+                f"             not measured, is tried again after the others: {student.architecture}"
+            )
+    passed_over = list[_Made]()
+    for made in unmeasured:
+        verified = _verified(context, task, made.student, made.compiled)
+        again = replace(made, verified=verified)
+        if verified.acceptable:
+            winner = again
+            break
+        if verified.exceeded:
+            failures.append(_failure(again))
+        else:
+            passed_over.append(again)
+    if passed_over and (winner is None or context.recipe.verify.unmeasured == "stop"):
+        raise _not_measured(passed_over, winner)
+    if winner is None:
+        return None, tuple(failures)
+    return Winner(
+        winner.student,
+        winner.exported,
+        winner.compiled,
+        winner.verified,
+        tuple(failures),
+        tuple(map(_failure, passed_over)),
+    ), tuple(failures)
+
+
+def _trained(context: Context, task: Task, searched: Searched) -> Iterator[Distilled]:
+    """Finalists trained, the best of them first; then the next ones, when they are asked for."""
     waiting = searched.order[: context.tries]
     while waiting:
         finalists = waiting[: context.recipe.search.finalists]
         waiting = waiting[len(finalists) :]
         students = [_distilled(context, task, architecture) for architecture in finalists]
-        for student in sorted(students, key=_validation_accuracy, reverse=True):
-            exported = _exported(context, task, student, reference)
-            compiled = {each.name: _compiled(context, exported, each) for each in context.targets}
-            verified = _verified(context, task, student, compiled)
-            if verified.acceptable:
-                winner = Winner(student, exported, compiled, verified, tuple(rejected))
-                return winner, winner.rejected
-            rejected.append(_failure(student.architecture, verified))
-            context.reporter.note(
-                f"             not feasible, trying the next candidate: {student.architecture}"
-            )
-    return None, tuple(rejected)
+        yield from sorted(students, key=_validation_accuracy, reverse=True)
+
+
+def _not_measured(passed_over: Sequence[_Made], winner: _Made | None) -> NotMeasuredError:
+    reasons = "; ".join(f"{made.student.architecture}: {_why(made.verified)}" for made in passed_over)
+    found = f"; {winner.student.architecture} keeps every budget but comes after" if winner else ""
+    pass_over = (
+        ', or set verify.unmeasured = "pass-over" to take the next candidate instead' if winner else ""
+    )
+    return NotMeasuredError(
+        "the best candidate could not be measured on its targets",
+        why=f"{reasons}{found}",
+        fix="leave the devices to the measurement alone and run again: only the measurement is repeated"
+        + pass_over,
+    )
 
 
 def _distilled(context: Context, task: Task, architecture: Architecture) -> Distilled:
@@ -70,16 +130,23 @@ def _exported(context: Context, task: Task, student: Distilled, reference: Archi
             where.exporters,
             context.recipe.export,
             task.data,
+            task.teacher if any(map(_refers_to_teacher, context.budgets.values())) else None,
         ),
     )
 
 
 def _compiled(context: Context, exported: Exported, target: BoundTarget) -> Compiled:
-    fmt = target.format
-    return context.do(compile_student, CompileInput(exported.students[fmt], exported.references[fmt], target))
+    fmt, references = target.format, exported.references
+    if _refers_to_teacher(context.budgets[target.name]):
+        references = exported.teachers
+    return context.do(compile_student, CompileInput(exported.students[fmt], references[fmt], target))
 
 
-def _verified(context: Context, task: Task, student: Distilled, compiled: dict[str, Compiled]) -> Verified:
+def _refers_to_teacher(budget: Budget) -> bool:
+    return budget.relative is not None and budget.relative_to == "teacher"
+
+
+def _verified(context: Context, task: Task, student: Distilled, compiled: Mapping[str, Compiled]) -> Verified:
     return context.do(
         verify_student,
         VerifyInput(
@@ -100,18 +167,11 @@ def _validation_accuracy(student: Distilled) -> float:
     return student.validation_accuracy
 
 
-def _failure(architecture: Architecture, verified: Verified) -> Failure:
-    verdicts = verified.verdicts
-    shares = {name: share for name, verdict in verdicts.items() if (share := _share(verdict)) is not None}
-    why = "; ".join(verdict.why for verdict in verdicts.values() if not verdict.acceptable)
-    return Failure(architecture, shares, why)
+def _failure(made: _Made) -> Failure:
+    verdicts = made.verified.verdicts
+    shares = {name: verdict.used for name, verdict in verdicts.items() if verdict.used is not None}
+    return Failure(made.student.architecture, shares, _why(made.verified))
 
 
-def _share(verdict: TargetVerdict) -> float | None:
-    """The measured upper end over the limit; ``None`` if nothing was measured that can be compared."""
-    budget = Budget.parse(verdict.budget)
-    if verdict.measurement.verdict is Verdict.INVALID:
-        return None
-    if budget.limit_ns is not None:
-        return verdict.measurement.latency.high_ns / budget.limit_ns
-    return verdict.ratio.high / budget.relative if verdict.ratio and budget.relative else None
+def _why(verified: Verified) -> str:
+    return "; ".join(verdict.why for verdict in verified.verdicts.values() if not verdict.acceptable)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pipeline.errors import BudgetError
 from pipeline.run.context import Context
 from pipeline.spaces.dna.config import DnaSpaceConfig
 from pipeline.stages.cut import Cut, CutInput, cut_into_blocks
@@ -68,12 +69,30 @@ def check_budgets(context: Context, task: Task, tables: Tables) -> tuple[Feasibl
         where.protocol,
         where.exporters,
         context.budgets,
+        _teacher_ns(context, tables),
         recipe.measure.calibration_networks,
         recipe.seed,
     )
     feasible = context.do(check_feasibility, given)
     feasible.require_reachable(context.budgets)
-    return feasible, feasible.predictors(given)
+    return feasible, feasible.predictors(task.plan)
+
+
+def _teacher_ns(context: Context, tables: Tables) -> dict[str, float]:
+    """The teacher's latency on the targets whose budgets refer to it."""
+    found = {}
+    for name, budget in context.budgets.items():
+        if budget.relative is None or budget.relative_to != "teacher":
+            continue
+        whole = tables.teacher[name].whole
+        if whole is None:
+            raise BudgetError(
+                f"the budget of {budget.words} on {name} has no meaning",
+                why="the teacher could not be exported or run there",
+                fix="give a budget of the reference network, such as 0.6x, or in milliseconds",
+            )
+        found[name] = whole.value_ns
+    return found
 
 
 def _dna_plan(config: DnaSpaceConfig | None, cut: Cut, data: DataSummary) -> SpacePlan:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from pipeline.stages.data import DataSummary
 from pipeline.stages.feasibility import Feasible
 from pipeline.stages.table import Tables
 from pipeline.stages.teacher import TeacherSummary
-from pipeline.stages.winner import Winner
+from pipeline.stages.winner import Failure, Winner
 from pipeline.work.folder import StageRecord
 
 
@@ -58,14 +58,17 @@ class RunResult:
             "candidates": [_candidate(candidate, self.searched) for candidate in self.searched.candidates],
             "winner": {
                 "architecture": dict(self.winner.distilled.architecture.choices),
-                "tried": len(self.winner.rejected) + 1,
+                "tried": len(self.winner.rejected) + len(self.winner.passed_over) + 1,
+                "exceeded_a_budget": [_failure(each) for each in self.winner.rejected],
+                "not_measured": [_failure(each) for each in self.winner.passed_over],
                 "test_accuracy": verified.student_accuracy,
                 "targets": [
                     {
                         "target": name,
                         "feasible": verdict.feasible,
                         "why": verdict.why,
-                        "budget": verdict.budget,
+                        "budget": asdict(verdict.budget) | {"words": verdict.budget.words},
+                        "budget_used": verdict.used,
                         "test_accuracy": verdict.accuracy,
                         "measured_ms": _milliseconds(verdict.measurement.latency),
                         "verdict": verdict.measurement.verdict.value,
@@ -117,6 +120,14 @@ def _candidate(candidate: EvaluatedCandidate, searched: Searched) -> dict[str, A
         "predicted_upper_ms": {name: e.high_ns / 1e6 for name, e in candidate.estimates.items()},
         "measured_ms": {each.target: each.measured.value_ns / 1e6 for each in measured},
         "measured_upper_ms": {each.target: each.measured.high_ns / 1e6 for each in measured},
+    }
+
+
+def _failure(failure: Failure) -> dict[str, Any]:
+    return {
+        "architecture": dict(failure.architecture.choices),
+        "budget_used": dict(failure.shares),
+        "why": failure.why,
     }
 
 

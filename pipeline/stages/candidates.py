@@ -100,7 +100,10 @@ class Round:
 
 
 def shortlist(learning: Learning, candidates: Sequence[Candidate], this: Round) -> list[Architecture]:
-    """Measure candidates whole, some at a time, best first, until enough of them keep every budget."""
+    """Measure candidates whole, some at a time, best first, until enough of them keep every budget.
+
+    One whose measurement was disturbed has not failed: its artifact is measured again in any case.
+    """
     hopeful = [
         each.architecture
         for each in candidates
@@ -112,9 +115,9 @@ def shortlist(learning: Learning, candidates: Sequence[Candidate], this: Round) 
             break
         group = hopeful[start : start + _SHORTLIST_ROUND]
         measured = learning.measure(group)
-        order += [
-            architecture
-            for architecture in group
-            if learning.predictors.kept_by([each for each in measured if each.architecture == architecture])
-        ]
+        for architecture in group:
+            its_own = [each for each in measured if each.architecture == architecture]
+            disturbed = {name for name, which in learning.disturbed if which == architecture}
+            if learning.predictors.kept_by(its_own, disturbed):
+                order.append(architecture)
     return order

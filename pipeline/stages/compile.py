@@ -16,7 +16,7 @@ from pipeline.work.stage import StageFolder, stage
 
 @dataclass(frozen=True)
 class CompileInput:
-    """The exported student and reference network, and the target to compile them for."""
+    """The exported student and what its budget refers to, and the target to compile them for."""
 
     student: StoredFile
     reference: StoredFile
@@ -35,7 +35,7 @@ class CompiledFile:
 
 @dataclass(frozen=True)
 class Compiled:
-    """Compiled forms of student and reference network for one target."""
+    """Compiled forms of the student and of what its budget refers to, for one target."""
 
     student: CompiledFile
     reference: CompiledFile

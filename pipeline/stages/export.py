@@ -16,6 +16,7 @@ from pipeline.stages.distil import open_student
 from pipeline.stages.services import Services
 from pipeline.stages.space import SpacePlan
 from pipeline.stages.targets import BoundTarget
+from pipeline.stages.teacher import TeacherSummary, open_teacher
 from pipeline.work.canonical import StoredFile, by_digest
 from pipeline.work.stage import StageFolder, stage
 
@@ -25,7 +26,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ExportInput:
-    """The student and the reference network, where they shall run, and what exports them (by target)."""
+    """The student and the networks that budgets refer to, where they shall run, and what exports them.
+
+    Attributes:
+        exporters: by target.
+        teacher: only if a budget refers to it.
+    """
 
     plan: SpacePlan
     architecture: Architecture
@@ -35,14 +41,16 @@ class ExportInput:
     exporters: Mapping[str, Any]
     settings: ExportConfig
     data: DataSummary = by_digest()
+    teacher: TeacherSummary | None = by_digest()
 
 
 @dataclass(frozen=True)
 class Exported:
-    """Files of student and untrained reference network by format; parity by target."""
+    """Files of student, untrained reference network and teacher by format; parity by target."""
 
     students: Mapping[Format, StoredFile]
     references: Mapping[Format, StoredFile]
+    teachers: Mapping[Format, StoredFile]
     parity: Mapping[str, Parity]
 
 
@@ -69,10 +77,12 @@ def export_student(given: ExportInput, folder: StageFolder, services: Services) 
     formats = sorted({each.format for each in given.targets})
     student = open_student(given.plan, given.architecture, given.weights, folder)
     torch.manual_seed(0)
-    reference = given.plan.space.build(given.reference)
+    networks = {_student: student, _reference: given.plan.space.build(given.reference)}
+    if given.teacher is not None:
+        networks[_teacher] = open_teacher(given.teacher, folder).module
 
     def write(fmt: Format) -> None:
-        models = {folder / _student(fmt): student, folder / _reference(fmt): reference}
+        models = {folder / name(fmt): network for name, network in networks.items()}
         export_networks(models, given.plan.input_shape, fmt)
 
     # Conversion runs in processes of its own, one per format.
@@ -81,6 +91,7 @@ def export_student(given: ExportInput, folder: StageFolder, services: Services) 
     return Exported(
         {fmt: folder.stored(_student(fmt)) for fmt in formats},
         {fmt: folder.stored(_reference(fmt)) for fmt in formats},
+        {fmt: folder.stored(_teacher(fmt)) for fmt in formats if given.teacher is not None},
         {each.name: _parity(given, each, student, folder) for each in given.targets},
     )
 
@@ -103,3 +114,7 @@ def _student(fmt: Format) -> str:
 
 def _reference(fmt: Format) -> str:
     return f"reference{fmt.suffix}"
+
+
+def _teacher(fmt: Format) -> str:
+    return f"teacher{fmt.suffix}"

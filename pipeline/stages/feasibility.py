@@ -30,6 +30,7 @@ class FeasibilityInput:
 
     Attributes:
         exporters: what exports networks, by target.
+        teacher_ns: the teacher's latency by target, where a budget refers to it.
         networks: how many are drawn and measured, besides reference and extremes.
         seed: of the draw.
     """
@@ -40,6 +41,7 @@ class FeasibilityInput:
     protocol: MeasuringProtocol
     exporters: Mapping[str, object]
     budgets: Mapping[str, Budget]
+    teacher_ns: Mapping[str, float]
     networks: int
     seed: int
 
@@ -51,6 +53,7 @@ class Feasible:
     Attributes:
         models: network model per target.
         limits_ns: of the budgets, per target.
+        soft: targets whose budget is a wish only.
         reference: network to which relative budgets refer.
         certificate: fastest and slowest members; that all budgets can be kept which are not soft.
         calibration: networks that the models were fitted on.
@@ -58,6 +61,7 @@ class Feasible:
 
     models: Mapping[str, NetworkModel]
     limits_ns: Mapping[str, float]
+    soft: frozenset[str]
     reference: Architecture
     certificate: Feasibility
     calibration: tuple[MeasuredNetwork, ...]
@@ -75,15 +79,15 @@ class Feasible:
             fix = f"allow {nearest}, or give the space smaller choices"
             raise BudgetError(error.what, why=error.why, fix=fix) from None
 
-    def predictors(self, given: FeasibilityInput) -> LatencyPredictors:
-        """What a search starts from."""
-        return _predictors(given, self.models, self.limits_ns, self.calibration)
+    def predictors(self, plan: SpacePlan) -> LatencyPredictors:
+        """What a search of the space starts from."""
+        return LatencyPredictors(plan, self.models, self.limits_ns, self.soft, self.calibration)
 
 
 def _told(given: FeasibilityInput, value: Feasible) -> Sequence[str]:
     return [
         f"feasibility  {found.target}: fastest {found.fastest_estimate}, slowest {found.slowest_estimate}, "
-        f"budget {given.budgets[found.target]} = {value.limits_ns[found.target] / 1e6:.4f} ms"
+        f"budget {given.budgets[found.target].words}: {value.limits_ns[found.target] / 1e6:.4f} ms"
         for found in value.certificate.ranges
     ]
 
@@ -118,21 +122,14 @@ def check_feasibility(given: FeasibilityInput, folder: StageFolder, services: Se
             )
         model = fit_model(space, given.tables[str(target)], seen)
         models[str(target)] = model
-        limits[str(target)] = budget.limit_given(_reference_ns(target, outcomes[0]))
+        reference_ns = given.teacher_ns.get(str(target)) or _reference_ns(target, outcomes[0])
+        limits[str(target)] = budget.limit_given(reference_ns)
         estimates = model.estimate([block_identities(space, each.architecture) for each in seen])
         calibration += map(MeasuredNetwork.beside, seen, estimates)
-    certificate = _predictors(given, models, limits, ()).constraints.certificate
-    return Feasible(models, limits, reference, certificate, tuple(calibration))
-
-
-def _predictors(
-    given: FeasibilityInput,
-    models: Mapping[str, NetworkModel],
-    limits_ns: Mapping[str, float],
-    networks: tuple[MeasuredNetwork, ...],
-) -> LatencyPredictors:
     soft = frozenset(name for name, budget in given.budgets.items() if budget.soft)
-    return LatencyPredictors(given.plan, models, limits_ns, soft, networks)
+    predictors = LatencyPredictors(given.plan, models, limits, soft, tuple(calibration))
+    certificate = predictors.constraints.certificate
+    return Feasible(models, limits, soft, reference, certificate, tuple(calibration))
 
 
 def _chosen_networks(

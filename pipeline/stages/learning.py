@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from devices.measurement import MeasuringProtocol
+from devices.measurement import Measurement, MeasuringProtocol
 from pipeline.search.journal import Candidate
 from pipeline.spaces.base import Architecture
 from pipeline.stages.measuring import Workbench
@@ -47,9 +47,13 @@ class Learning:
         self._targets = [each.target for each in where.targets]
         self.predictors = predictors
         self.measured: dict[tuple[str, Architecture], MeasuredNetwork] = {}
+        self.disturbed: set[tuple[str, Architecture]] = set()
 
     def measure(self, architectures: Sequence[Architecture]) -> list[MeasuredNetwork]:
-        """Valid measurements of these on all targets, beside what is predicted now."""
+        """Valid measurements of these on all targets, beside what is predicted now.
+
+        What something disturbed is noted in ``disturbed``: nothing is known of it, so it has not failed.
+        """
         found = []
         predicted = {each: self.predictors.estimates(each) for each in architectures}
         outcomes_on = measure_networks(self._bench, self.predictors.space, architectures, self._targets)
@@ -57,6 +61,8 @@ class Learning:
             for architecture, outcome in zip(architectures, outcomes, strict=True):
                 if seen := SeenNetwork.of(architecture, target, outcome):
                     found.append(MeasuredNetwork.beside(seen, predicted[architecture][str(target)]))
+                elif isinstance(outcome, Measurement) or outcome.passing:
+                    self.disturbed.add((str(target), architecture))
         self._remember(found)
         return found
 

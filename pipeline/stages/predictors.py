@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -79,10 +79,13 @@ class LatencyPredictors:
         }
         return replace(self, models=models, networks=together)
 
-    def kept_by(self, networks: Sequence[MeasuredNetwork]) -> bool:
-        """Whether measurements of one architecture are within the limit of every target that is not soft."""
+    def kept_by(self, networks: Sequence[MeasuredNetwork], disturbed: Collection[str] = ()) -> bool:
+        """Whether measurements of one architecture are within the limit of every target that is not soft.
+
+        On targets where measuring was ``disturbed``, nothing speaks against it.
+        """
         within = {each.target for each in networks if each.measured.high_ns <= self.limits_ns[each.target]}
-        return self.limits_ns.keys() - self.soft <= within
+        return (self.limits_ns.keys() - self.soft) - within <= set(disturbed)
 
 
 def fit_model(space: Space, table: LatencyTable, networks: Sequence[SeenNetwork]) -> NetworkModel:

@@ -94,13 +94,11 @@ def _report(given: ReportInput) -> ReportData:
     verified = winner.verified
     targets = tuple(_target(findings, target) for target in findings.targets)
     curves = [_curve(f"teacher {name}", history) for name, history in teacher.members if history]
-    rejected = len(winner.rejected)
     return ReportData(
         title=f"Lathe: {given.name}",
         summary=(
             f"The student reaches {verified.student_accuracy:.2%} on the test split, its teacher "
-            f"{verified.teacher_accuracy:.2%}. Architecture: {architecture}. Candidates trained in "
-            f"full before it that exceeded a budget: {rejected}."
+            f"{verified.teacher_accuracy:.2%}. Architecture: {architecture}.{_not_shipped(winner)}"
         ),
         teacher_accuracy=verified.teacher_accuracy,
         student_accuracy=verified.student_accuracy,
@@ -109,6 +107,15 @@ def _report(given: ReportInput) -> ReportData:
         provenance=tuple(_provenance(findings).items()),
         recipe=given.recipe_text,
     )
+
+
+def _not_shipped(winner: Winner) -> str:
+    """What was tried before: what exceeded a budget, and what could not be measured."""
+    text = f" Candidates trained in full before it that exceeded a budget: {len(winner.rejected)}."
+    if winner.passed_over:
+        names = "; ".join(f"{each.architecture} ({each.why})" for each in winner.passed_over)
+        text += f" Preferred to it, but passed over because they could not be measured: {names}."
+    return text
 
 
 def _target(findings: Findings, target: BoundTarget) -> TargetReport:

@@ -47,7 +47,7 @@ def _told(given: SearchInput, value: Searched) -> Sequence[str]:
     return [
         f"search       {len(value.candidates)} candidates evaluated, {failed} failed; "
         f"best {value.candidates[0].score or 0.0:.2%} on the validation slice; "
-        f"{len(value.order)} measured within budget"
+        f"{len(value.order)} of those measured go on"
     ]
 
 

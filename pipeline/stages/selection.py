@@ -29,7 +29,7 @@ class SelectionInput:
 def _told(given: SelectionInput, value: Searched) -> Sequence[str]:
     return [
         f"search       {len(value.candidates)} networks selected, smallest loss "
-        f"{-(value.candidates[0].score or 0.0):.4f}; {len(value.order)} measured within budget"
+        f"{-(value.candidates[0].score or 0.0):.4f}; {len(value.order)} of those measured go on"
     ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from devices.measurement import MeasuringProtocol, Verdict
+from devices.measurement import MeasuringProtocol
 from pipeline.acceptance import TargetVerdict, verify_artifact
 from pipeline.budget import Budget
 from pipeline.spaces.base import Architecture
@@ -53,20 +53,30 @@ class Verified:
     @property
     def valid(self) -> bool:
         """Every measurement says something: else the next run measures again."""
-        return all(each.measurement.verdict is not Verdict.INVALID for each in self.verdicts.values())
+        return all(each.measured for each in self.verdicts.values())
 
     @property
     def acceptable(self) -> bool:
         """Every budget is kept that is not soft."""
         return all(verdict.acceptable for verdict in self.verdicts.values())
 
+    @property
+    def exceeded(self) -> bool:
+        """A budget that is not soft was exceeded, whatever else could not be measured."""
+        return any(verdict.measured and not verdict.acceptable for verdict in self.verdicts.values())
+
 
 def _told(given: VerifyInput, value: Verified) -> Sequence[str]:
     return [
-        f"verify       {name}: {'FEASIBLE' if verdict.feasible else 'NOT FEASIBLE'}, "
-        f"{verdict.accuracy:.2%} on the test split; {verdict.why}"
+        f"verify       {name}: {_word(verdict)}, {verdict.accuracy:.2%} on the test split; {verdict.why}"
         for name, verdict in value.verdicts.items()
     ]
+
+
+def _word(verdict: TargetVerdict) -> str:
+    if not verdict.measured:
+        return "NOT MEASURED"
+    return "FEASIBLE" if verdict.feasible else "NOT FEASIBLE"
 
 
 def _is_final(value: Verified) -> bool:

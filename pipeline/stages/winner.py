@@ -14,7 +14,7 @@ from pipeline.stages.verify import Verified
 
 @dataclass(frozen=True)
 class Failure:
-    """A candidate that broke a budget when its artifact was measured.
+    """A candidate that is not shipped: its artifact exceeded a budget, or could not be measured.
 
     Attributes:
         architecture: of the candidate.
@@ -29,10 +29,16 @@ class Failure:
 
 @dataclass(frozen=True)
 class Winner:
-    """A student with everything that was made of it; ``rejected`` are candidates tried before it."""
+    """A student with everything that was made of it.
+
+    Attributes:
+        rejected: candidates tried before it that exceeded a budget.
+        passed_over: candidates preferred to it that could not be measured, also when repeated.
+    """
 
     distilled: Distilled
     exported: Exported
     compiled: Mapping[str, Compiled]
     verified: Verified
     rejected: tuple[Failure, ...]
+    passed_over: tuple[Failure, ...] = ()

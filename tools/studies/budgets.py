@@ -114,12 +114,13 @@ class Bench:
             where.protocol,
             where.exporters,
             context.budgets,
+            {},
             settings.calibration_networks,
             context.recipe.seed,
         )
         feasible = context.do(check_feasibility, given)
         feasible.require_reachable(context.budgets)
-        return feasible.predictors(given)
+        return feasible.predictors(self.plan)
 
     def limits_ns(self, count: int) -> list[float]:
         """Spread evenly on a logarithmic scale."""

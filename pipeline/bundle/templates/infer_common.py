@@ -51,7 +51,7 @@ def main(runtime: str, load_model: LoadModel) -> NoReturn:
 def _classify(runtime: str, load_model: LoadModel, arguments: argparse.Namespace) -> None:
     folder = Path(__file__).resolve().parent
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    if manifest["schema_version"] != 1:
+    if manifest["schema_version"] != 2:
         raise ValueError("manifest.json has another schema than this script; copy the whole bundle again")
     entry = _entry(manifest, runtime, arguments.target)
     model = folder / entry["artifact"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from devices.measurement import Interval
+from pipeline.acceptance import TargetVerdict
 from pipeline.run import RunResult, SearchResult
 from pipeline.stages.candidates import EvaluatedCandidate
 
@@ -15,18 +16,27 @@ def result_text(result: RunResult) -> str:
     over = [name for name, verdict in verified.verdicts.items() if not verdict.feasible]
     kept = f"every budget but the soft one of {' and '.join(over)}" if over else "every budget"
     lines = [f"{result.recipe.name}: the student keeps {kept}"]
+    for failure in result.winner.passed_over:
+        lines.append(f"NOT THE BEST CANDIDATE: {failure.architecture} was preferred, but {failure.why}")
     for name, verdict in verified.verdicts.items():
-        ratio = f", {verdict.ratio} of the reference network's" if verdict.ratio else ""
+        ratio = f", {verdict.ratio} of the {verdict.budget.reference_name}'s" if verdict.ratio else ""
         whole = result.tables.teacher[name].whole
         lines += [
             "",
             name,
-            f"  budget    {verdict.budget}",
+            f"  budget    {verdict.budget.words}{_used(verdict)}",
             f"  latency   {verdict.measurement.latency} measured{ratio}",
             f"  teacher   {_beside_teacher(whole, verdict.measurement.latency)}",
             f"  accuracy  {verdict.accuracy:.2%} on the test split, teacher {verified.teacher_accuracy:.2%}",
         ]
     return "\n".join([*lines, "", f"bundle  {result.bundle}", f"report  {result.report}", ""])
+
+
+def _used(verdict: TargetVerdict) -> str:
+    if verdict.used is None:
+        return ""
+    rest = 1 - verdict.used
+    return f", {rest:.0%} of it unused" if rest >= 0 else f", exceeded by {-rest:.0%}"
 
 
 def _beside_teacher(teacher: Interval | None, student: Interval) -> str:
@@ -45,8 +55,13 @@ def search_text(result: SearchResult) -> str:
     for number, candidate in enumerate(searched.candidates, start=1):
         lines += ["", f"{number:3}. {_score(candidate, searched.evaluated_by)}  {candidate.architecture}"]
         lines += _latencies(result, candidate)
-    kept = len(searched.order)
-    return "\n".join([*lines, "", f"{kept} measured within every budget; 'lathe run' goes on with them", ""])
+    soft = result.feasible.soft
+    which = "every budget" if not soft else "every budget that is not soft"
+    if result.feasible.limits_ns.keys() == soft:
+        kept = f"{len(searched.order)} candidates are ready, every budget is soft"
+    else:
+        kept = f"{len(searched.order)} keep {which}"
+    return "\n".join([*lines, "", f"{kept}; 'lathe run' goes on with them", ""])
 
 
 def _score(candidate: EvaluatedCandidate, evaluated_by: str) -> str:
@@ -69,5 +84,6 @@ def _latencies(result: SearchResult, candidate: EvaluatedCandidate) -> Iterator[
         seen = "not measured"
         if target in measured:
             word = "within" if measured[target].high_ns <= limit_ns else "not within"
-            seen = f"{measured[target]} measured, {word} {limit_ns / 1e6:.4f} ms"
+            kind = "the soft budget of " if target in result.feasible.soft else ""
+            seen = f"{measured[target]} measured, {word} {kind}{limit_ns / 1e6:.4f} ms"
         yield f"     {target}: {estimate} predicted, {seen}"

@@ -11,7 +11,7 @@ from pipeline.bundle import BundleVerification, TargetVerification, verify_bundl
 from pipeline.cli.libraries import quiet_libraries
 from pipeline.cli.output import error_json, print_json, write_error
 from pipeline.cli.verify.text import verified_text
-from pipeline.errors import VerificationError
+from pipeline.errors import NotMeasuredError, VerificationError
 from pipeline.progress import ConsoleReporter
 
 
@@ -35,19 +35,26 @@ def verify_folder(bundle: str, *, as_json: bool) -> None:
         raise typer.Exit(error.exit_code)
 
 
-def _failure(bundle: str, verified: BundleVerification) -> VerificationError | None:
-    failed = {
-        target.verdict.target: _why_not(target)
-        for target in verified.targets
-        if not (target.accuracy_holds and target.verdict.acceptable)
-    }
+def _failure(bundle: str, verified: BundleVerification) -> VerificationError | NotMeasuredError | None:
+    failed = {target.verdict.target: _why_not(target) for target in verified.targets if _fails(target)}
     if not failed:
         return None
+    failing = [target for target in verified.targets if _fails(target)]
+    if all(target.accuracy_holds and not target.verdict.measured for target in failing):
+        return NotMeasuredError(
+            f"the bundle {bundle} could not be measured on {', '.join(failed)}",
+            why="; ".join(failed.values()),
+            fix="leave the device to the measurement alone and verify again",
+        )
     return VerificationError(
         f"the bundle {bundle} does not hold on {', '.join(failed)}",
         why="; ".join(failed.values()),
-        fix="leave the device to the measurement alone and verify again; if it stays so, build it anew",
+        fix="verify again; if it stays so, build it anew",
     )
+
+
+def _fails(target: TargetVerification) -> bool:
+    return not (target.accuracy_holds and target.verdict.acceptable)
 
 
 def _why_not(target: TargetVerification) -> str:

@@ -143,7 +143,7 @@ def open_bundle(folder: str | PathLike[str]) -> Bundle:
                 each.target,
                 where / each.artifact,
                 where / each.infer,
-                each.budget,
+                each.budget.words,
                 None
                 if (predicted := each.predicted) is None
                 else Estimate(predicted.low_ns, predicted.value_ns, predicted.high_ns, predicted.coverage),

@@ -125,9 +125,16 @@ def test_read_bundle_refuses_a_used_file_without_a_digest(own_bundle: Path) -> N
         read_bundle(own_bundle)
 
 
+def test_read_bundle_says_what_to_do_with_an_older_schema(own_bundle: Path) -> None:
+    rewritten(own_bundle, {"schema_version": 1})
+    with pytest.raises(VerificationError, match="has schema 1, this version reads 2") as caught:
+        read_bundle(own_bundle)
+    assert "run its recipe again" in caught.value.fix
+
+
 def test_read_bundle_names_the_remedy_for_a_newer_schema(own_bundle: Path) -> None:
-    rewritten(own_bundle, {"schema_version": 2, "news": True})
-    with pytest.raises(VerificationError, match="has schema 2") as caught:
+    rewritten(own_bundle, {"schema_version": 3, "news": True})
+    with pytest.raises(VerificationError, match="has schema 3") as caught:
         read_bundle(own_bundle)
     assert "update" in caught.value.fix
 
@@ -139,7 +146,7 @@ def test_read_bundle_refuses_unknown_keys(own_bundle: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "null", "{}", '{"schema_version": 1}', "[" * 100_000, "\xff", "NaN"]
+    "text", ["", "[]", "null", "{}", '{"schema_version": 2}', "[" * 100_000, "\xff", "NaN"]
 )
 def test_read_bundle_says_so_when_the_manifest_is_no_manifest(own_bundle: Path, text: str) -> None:
     (own_bundle / "manifest.json").write_text(text, encoding="latin-1")

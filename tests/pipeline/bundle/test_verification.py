@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.budget import Budget
 from pipeline.bundle import BundleContent, verify_bundle, write_bundle
 from pipeline.errors import VerificationError
 
@@ -46,7 +47,7 @@ def test_verify_bundle_does_not_hold_when_accuracy_or_budget_was_claimed_too_hig
     bundle_content: BundleContent, tmp_path: Path
 ) -> None:
     (target,) = bundle_content.targets
-    verdict = dataclasses.replace(target.verdict, correct=9, budget="0.000001x", feasible=True)
+    verdict = dataclasses.replace(target.verdict, correct=9, budget=Budget.parse("0.000001x"), feasible=True)
     boasting = dataclasses.replace(target, verdict=verdict)
     folder = write_bundle(dataclasses.replace(bundle_content, targets=(boasting,)), tmp_path / "bundle")
     result = verify_bundle(folder, ignore)

@@ -25,6 +25,7 @@ from devices.measurement.protocol import MeasuringProtocol
 from devices.measurement.statistics import Interval
 from latency_db.estimate import Estimate
 from pipeline.acceptance import TargetVerdict
+from pipeline.budget import Budget
 from pipeline.errors import WorkFolderError
 from pipeline.report import (
     BlockLatencies,
@@ -74,7 +75,7 @@ def a_target(target: str, scale: float, *, feasible: bool, text: str = "k=5 e=4 
         measurement=mine,
         reference=a_measurement(target, int(86_000 * scale)),
         ratio=Ratio(0.541, 0.548, 0.556, 0.984),
-        budget="0.6x",
+        budget=Budget.parse("0.6x soft"),
         feasible=feasible,
         why=f"the measured latency, 0.548x [0.541, 0.556] of the reference network's, {text}",
     )
@@ -214,6 +215,10 @@ def test_render_embeds_plotly_once(report_page: Elements) -> None:
 def test_render_says_in_words_which_target_is_feasible(report_page: Elements) -> None:
     words = re.findall(r"(NOT FEASIBLE|FEASIBLE)", report_page.text)
     assert words == ["FEASIBLE", "NOT FEASIBLE"]
+
+
+def test_render_says_of_what_a_budget_is_and_that_it_is_soft(report_page: Elements) -> None:
+    assert "0.6x of the reference network, soft" in report_page.text
 
 
 def test_render_labels_estimates_and_measurements(report_page: Elements) -> None:

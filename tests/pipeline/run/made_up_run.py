@@ -161,12 +161,13 @@ def predictors(context: Context, plan: SpacePlan = SPACE_PLAN) -> LatencyPredict
         where.protocol,
         where.exporters,
         context.budgets,
+        {},
         recipe.measure.calibration_networks,
         recipe.seed,
     )
     feasible = context.do(check_feasibility, given)
     feasible.require_reachable(context.budgets)
-    return feasible.predictors(given)
+    return feasible.predictors(plan)
 
 
 def searched(context: Context, this: Round, evaluator: ByMacs | None = None) -> Searched:

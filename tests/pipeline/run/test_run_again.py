@@ -10,13 +10,9 @@ from typing import Any, Literal, get_args, get_origin
 import pytest
 from pydantic import BaseModel
 
-from devices.measurement import MeasuringProtocol
-from devices.target import Target
-from pipeline.recipe.loading import Recipe, parse_recipe
-from pipeline.run import run
-from pipeline.work.folder import WorkFolder
-from tests.pipeline.run.made_up_run import Quiet
-from tests.pipeline.run.made_up_stages import DEVICE, RUNTIME, STAGES, made_up_functions
+from pipeline.recipe.loading import Recipe
+from tests.pipeline.run.conftest import Lathe
+from tests.pipeline.run.made_up_stages import DEVICE, RUNTIME, STAGES
 
 TARGET = "board/onnxruntime:fp32@1"
 STAGE = {"widths": [8, 12], "depths": [1, 2], "kernels": [3], "expansions": [2, 3]}
@@ -59,6 +55,7 @@ FIELDS: dict[str, set[str]] = {
     "export": EXPORTED,
     "verify.candidates": SEARCHED,
     "verify.launches": VERIFIED,
+    "verify.unmeasured": set(),
 }
 SELECTED = {"scores", *SEARCHED}
 FIELDS_OF_DNA: dict[str, set[str]] = FIELDS | {
@@ -166,44 +163,6 @@ def changed(path: str, annotation: Any, default: Any) -> dict[str, Any]:
 
 
 PATHS = dict(fields_of(Recipe))
-
-
-class Lathe:
-    """Runs recipes with made-up stages on one work folder; identities can be changed in between."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.runtime, self.device, self.protocol = RUNTIME, DEVICE, {}
-        self.exporter, self.versions = "1", {"lathe-deploy": "1"}
-        self.text = "text"
-
-    def again(self, document: dict[str, Any]) -> set[str]:
-        """Names of the stages that ran."""
-        recipe = parse_recipe(document, self.folder)
-        found = run(recipe, self.text, WorkFolder(self.folder / "work"), str(self.folder / "l.db"), Quiet())
-        return {record.name for record in found.stages if not record.cached}
-
-
-@pytest.fixture(name="lathe")
-def _lathe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lathe]:
-    lathe = Lathe(tmp_path)
-    for name in ("data.npz", "weights.pt", "graph.pt2", "other/data.npz", "other/weights.pt"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(name)
-
-    def probe(target: Target) -> Any:
-        return lathe.runtime, lathe.device
-
-    monkeypatch.setattr("devices.measuring.probe", probe)
-    monkeypatch.setattr("pipeline.stages.targets.exporter_identity", lambda fmt: {"exporter": lathe.exporter})
-    monkeypatch.setattr("pipeline.work.stage.version", lambda name: lathe.versions.get(name, "1"))
-    monkeypatch.setattr(
-        "pipeline.run.context.MeasuringProtocol", lambda **given: MeasuringProtocol(**given, **lathe.protocol)
-    )
-    monkeypatch.setattr("pipeline.run.recipe_to_bundle.publish", lambda bundle, name, bundles: bundle)
-    monkeypatch.setattr("pipeline.teachers.code.version", lambda name: "1")
-    with made_up_functions():
-        yield lathe
 
 
 def expected(table: dict[str, set[str]], path: str) -> set[str]:

@@ -1,0 +1,106 @@
+"""A candidate that could not be measured has not failed: no worse one silently takes its place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pipeline.cli.run.text import result_text
+from pipeline.errors import NotMeasuredError
+from pipeline.recipe.loading import parse_recipe
+from pipeline.spaces.base import Architecture
+from pipeline.spaces.mobile.space import MobileSpace
+from tests.pipeline.run.conftest import Lathe
+from tests.pipeline.run.made_up_stages import FATES
+from tests.pipeline.run.test_run_again import DOCUMENT
+
+RECIPE = DOCUMENT | {"search": {"rounds": 1}}
+PASSING_OVER = RECIPE | {"verify": {"unmeasured": "pass-over"}}
+
+
+def candidates(lathe: Lathe) -> list[Architecture]:
+    """In the order of the made-up search."""
+    recipe = parse_recipe(DOCUMENT, lathe.folder)
+    space = MobileSpace.from_config(recipe.space, (1, 8, 8), 2)
+    reference = space.reference()
+    return [reference, *(each for each in space.members() if each != reference)][:3]
+
+
+@pytest.fixture(name="of")
+def _of(lathe: Lathe) -> list[Architecture]:
+    FATES.candidates = 3
+    return candidates(lathe)
+
+
+def test_a_candidate_that_was_disturbed_is_measured_again_and_wins(
+    lathe: Lathe, of: list[Architecture]
+) -> None:
+    FATES.verdicts = {of[0]: ["disturbed", "kept"]}
+    found = lathe.run(RECIPE)
+    assert found.winner.distilled.architecture == of[0]
+    assert found.winner.passed_over == ()
+    assert found.winner.rejected == ()
+
+
+def test_one_that_stays_unmeasured_ends_the_run_as_not_measured_and_the_next_run_goes_on(
+    lathe: Lathe, of: list[Architecture]
+) -> None:
+    FATES.verdicts = {of[0]: ["disturbed"] * 2}
+    with pytest.raises(NotMeasuredError) as caught:
+        lathe.run(RECIPE)
+    assert caught.value.exit_code == 12
+    assert str(of[0]) in caught.value.why
+    assert str(of[1]) in caught.value.why
+    assert 'verify.unmeasured = "pass-over"' in caught.value.fix
+    # Calm now: the measurement alone is repeated.
+    found = lathe.run(RECIPE)
+    assert found.winner.distilled.architecture == of[0]
+    assert [record.name for record in found.stages if not record.cached] == ["verify", "report", "bundle"]
+
+
+def test_a_recipe_may_pass_it_over_and_is_told_so_everywhere(lathe: Lathe, of: list[Architecture]) -> None:
+    FATES.verdicts = {of[0]: ["disturbed"] * 2}
+    found = lathe.run(PASSING_OVER)
+    assert found.winner.distilled.architecture == of[1]
+    assert [each.architecture for each in found.winner.passed_over] == [of[0]]
+    text = result_text(found)
+    assert f"NOT THE BEST CANDIDATE: {of[0]} was preferred" in text
+    document: dict[str, Any] = found.to_json()["winner"]
+    assert document["not_measured"] == [
+        {"architecture": dict(of[0].choices), "budget_used": {}, "why": "disturbed"}
+    ]
+    assert document["exceeded_a_budget"] == []
+
+
+def test_what_exceeded_a_budget_is_told_apart_from_what_could_not_be_measured(
+    lathe: Lathe, of: list[Architecture]
+) -> None:
+    FATES.verdicts = {of[0]: ["exceeded"], of[1]: ["disturbed"] * 2}
+    winner = lathe.run(PASSING_OVER).winner
+    assert [each.architecture for each in winner.rejected] == [of[0]]
+    assert [each.architecture for each in winner.passed_over] == [of[1]]
+    assert winner.distilled.architecture == of[2]
+
+
+def test_nothing_is_passed_over_for_nothing(lathe: Lathe, of: list[Architecture]) -> None:
+    FATES.verdicts = {of[0]: ["disturbed"] * 2, of[1]: ["exceeded"], of[2]: ["exceeded"]}
+    with pytest.raises(NotMeasuredError) as caught:
+        lathe.run(PASSING_OVER)
+    assert "pass-over" not in caught.value.fix
+
+
+def test_one_that_exceeds_its_budget_when_measured_again_is_rejected(
+    lathe: Lathe, of: list[Architecture]
+) -> None:
+    FATES.verdicts = {of[0]: ["disturbed", "exceeded"]}
+    winner = lathe.run(RECIPE).winner
+    assert winner.distilled.architecture == of[1]
+    assert [each.architecture for each in winner.rejected] == [of[0]]
+
+
+def test_the_first_that_keeps_its_budget_when_measured_again_wins(
+    lathe: Lathe, of: list[Architecture]
+) -> None:
+    FATES.verdicts = {of[0]: ["disturbed", "exceeded"], of[1]: ["disturbed", "kept"]}
+    assert lathe.run(RECIPE).winner.distilled.architecture == of[1]
