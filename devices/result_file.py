@@ -103,7 +103,7 @@ def read_results(path: Path) -> Results:
 class ResultFile:
     """A result file that grows: each addition is on disk, and the file whole, when ``add`` returns.
 
-    Use it as a context manager; a file to which nothing was added is removed at its end.
+    There is no file before the first addition, so that a killed process leaves none without results.
     """
 
     def __init__(self, path: Path) -> None:
@@ -116,13 +116,7 @@ class ResultFile:
         self._entries: list[bytes] = []
         with _write_errors(path):
             path.open("x").close()
-
-    def __enter__(self) -> ResultFile:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if not self._entries:
-            self.path.unlink(missing_ok=True)
+            path.unlink()
 
     def add(self, models: Sequence[str], result: Result) -> None:
         """Add a result; names that are not Unicode are kept with their odd bytes escaped.
@@ -131,7 +125,7 @@ class ResultFile:
             MeasurementError: the file cannot be written; what it held before is kept.
         """
         names = tuple(name.encode("utf-8", "backslashreplace").decode() for name in models)
-        self._entries.append(_ENTRY.dump_json(Entry(names, result)))
+        entries = [*self._entries, _ENTRY.dump_json(Entry(names, result))]
         head = {
             "format": FORMAT,
             "version": VERSION,
@@ -139,7 +133,7 @@ class ResultFile:
             "written_at": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         text = json.dumps(head).encode().removesuffix(b"}")
-        content = text + b', "entries": [\n' + b",\n".join(self._entries) + b"\n]}\n"
+        content = text + b', "entries": [\n' + b",\n".join(entries) + b"\n]}\n"
         partial = self.path.with_name(f"{self.path.name}.{os.getpid()}.partial")
         with _write_errors(self.path):
             try:
@@ -147,9 +141,12 @@ class ResultFile:
                     stream.write(content)
                     stream.flush()
                     os.fsync(stream.fileno())
+                if not self._entries and self.path.exists():
+                    raise FileExistsError
                 partial.replace(self.path)
             finally:
                 partial.unlink(missing_ok=True)
+        self._entries = entries
 
 
 def _document(path: Path) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -22,6 +21,7 @@ from pipeline.distill.settings import EpochRecord, TrainingResult, TrainingSetti
 from pipeline.distill.strided_convolutions import sampled_before_convolution
 from pipeline.distill.sudden_death import Tell, told_next_time
 from pipeline.distill.targets import SoftTargets
+from pipeline.work.disk import write_atomically
 
 
 class TrainingDiverged(Exception):
@@ -175,12 +175,7 @@ def save_atomically(state: dict[str, Any], path: Path) -> None:
     # Through memory: torch.save reports a full disk as a RuntimeError that hides the cause.
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as stream:
-        stream.write(buffer.getbuffer())
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(path)
+    write_atomically(path, buffer.getbuffer())
 
 
 class _Progress:

@@ -14,14 +14,18 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a kill leaves the old content or the new one."""
+def write_atomically(path: Path, content: bytes | memoryview) -> None:
+    """Write a file so that a kill or a full disk leaves the old content or the new one."""
     partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(path)
+    try:
+        with partial.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(path)
+    finally:
+        # What does not fit must not fill the disk either.
+        partial.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -61,19 +61,19 @@ def test_version_2_is_read_with_every_kind_of_result() -> None:
 def test_what_was_added_is_read_back_equal(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     stored = read_results(STORED / "version-2.json").entries
-    with ResultFile(path) as file:
-        for entry in stored:
-            file.add(entry.models, entry.result)
+    file = ResultFile(path)
+    for entry in stored:
+        file.add(entry.models, entry.result)
     assert read_results(path).entries == stored
 
 
 def test_file_is_whole_after_each_addition(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
-    with ResultFile(path) as file:
-        file.add(["a"], MEASUREMENT)
-        assert read_results(path).entries == (Entry(("a",), MEASUREMENT),)
-        file.add(["b"], FAILURE)
-        assert read_results(path).entries[1] == Entry(("b",), FAILURE)
+    file = ResultFile(path)
+    file.add(["a"], MEASUREMENT)
+    assert read_results(path).entries == (Entry(("a",), MEASUREMENT),)
+    file.add(["b"], FAILURE)
+    assert read_results(path).entries[1] == Entry(("b",), FAILURE)
     assert _names(tmp_path) == ["results.json"]
 
 
@@ -86,9 +86,32 @@ def test_an_existing_file_is_never_overwritten(tmp_path: Path) -> None:
 
 
 def test_a_file_to_which_nothing_was_added_leaves_no_trace(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), ResultFile(tmp_path / "results.json"):
-        raise KeyboardInterrupt
+    ResultFile(tmp_path / "results.json")
     assert _names(tmp_path) == []
+
+
+def test_a_file_that_another_process_made_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    file = ResultFile(path)
+    path.write_text("precious")
+    with pytest.raises(MeasurementError, match="exists already"):
+        file.add(["a"], MEASUREMENT)
+    assert path.read_text() == "precious"
+    assert _names(tmp_path) == ["results.json"]
+
+
+def test_a_full_disk_leaves_no_file_without_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(number: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    file = ResultFile(tmp_path / "results.json")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(MeasurementError, match="cannot be written"):
+            file.add(["a"], MEASUREMENT)
+    assert _names(tmp_path) == []
+    file.add(["b"], FAILURE)
+    assert read_results(tmp_path / "results.json").entries == (Entry(("b",), FAILURE),)
 
 
 def test_a_place_that_cannot_be_written_is_an_error_before_anything_is_measured(tmp_path: Path) -> None:
@@ -107,11 +130,11 @@ def test_what_was_written_before_is_kept_when_the_disk_is_full(
         raise OSError(28, "No space left on device")
 
     path = tmp_path / "results.json"
-    with ResultFile(path) as file:
-        file.add(["a"], MEASUREMENT)
-        monkeypatch.setattr(os, "fsync", full)
-        with pytest.raises(MeasurementError, match="cannot be written") as caught:
-            file.add(["b"], FAILURE)
+    file = ResultFile(path)
+    file.add(["a"], MEASUREMENT)
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(MeasurementError, match="cannot be written") as caught:
+        file.add(["b"], FAILURE)
     assert "No space left" in caught.value.why
     assert read_results(path).entries == (Entry(("a",), MEASUREMENT),)
     assert _names(tmp_path) == ["results.json"]
@@ -121,14 +144,14 @@ def test_what_was_written_before_is_kept_when_the_disk_is_full(
     "name", ["two words.onnx", "quote'\".onnx", "new\nline.onnx", "-dash.onnx", "ü€.onnx"]
 )
 def test_odd_names_are_kept(tmp_path: Path, name: str) -> None:
-    with ResultFile(tmp_path / "results.json") as file:
-        file.add([name], FAILURE)
+    file = ResultFile(tmp_path / "results.json")
+    file.add([name], FAILURE)
     assert read_results(tmp_path / "results.json").entries[0].models == (name,)
 
 
 def test_a_name_that_is_not_unicode_is_kept_escaped(tmp_path: Path) -> None:
-    with ResultFile(tmp_path / "results.json") as file:
-        file.add([os.fsdecode(b"odd\xff.onnx")], FAILURE)
+    file = ResultFile(tmp_path / "results.json")
+    file.add([os.fsdecode(b"odd\xff.onnx")], FAILURE)
     assert read_results(tmp_path / "results.json").entries[0].models == (r"odd\udcff.onnx",)
 
 

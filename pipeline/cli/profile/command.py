@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -193,8 +193,7 @@ def _profile_on(
 
 @contextmanager
 def _session(save: str | None) -> Iterator[Session]:
-    with ResultFile(Path(save)) if save is not None else nullcontext() as file:
-        yield Session(file)
+    yield Session(ResultFile(Path(save)) if save is not None else None)
 
 
 def _finish(session: Session, save: str | None, as_json: bool) -> None:

@@ -20,7 +20,8 @@ def run_recipe(
     """``lathe run``."""
     quiet_libraries()
     loaded, text = load_recipe(recipe, settings)
-    result = run(loaded, text, WorkFolder(Path(work), anew=anew), db, ConsoleReporter())
+    with ConsoleReporter() as reporter:
+        result = run(loaded, text, WorkFolder(Path(work), anew=anew), db, reporter)
     if as_json:
         print_json(result.to_json())
     else:
@@ -33,7 +34,8 @@ def search_recipe(
     """``lathe search``."""
     quiet_libraries()
     loaded, text = load_recipe(recipe, settings)
-    result = search(loaded, text, WorkFolder(Path(work), anew=anew), db, ConsoleReporter())
+    with ConsoleReporter() as reporter:
+        result = search(loaded, text, WorkFolder(Path(work), anew=anew), db, reporter)
     if as_json:
         print_json(result.to_json())
     else:

@@ -28,3 +28,4 @@ def test_write_atomically_keeps_the_old_file_when_the_disk_fills_while_writing(t
     ended = subprocess.run([sys.executable, "-c", code, str(path)], check=False)
     assert ended.returncode == 7
     assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
