@@ -71,16 +71,24 @@ def test_check_finds_what_a_device_is_and_runs_a_model_on_each_runtime(connectio
     assert "trying litert" in steps
 
 
-def test_check_reports_a_runtime_that_is_not_installed_as_a_fact(runtimes):
-    runtimes(find_runtime("onnxruntime"), replace(find_runtime("onnxruntime"), engine=Path(__file__)))
+@pytest.fixture
+def missing(tmp_path):
+    """A runtime that is not installed."""
+    engine = tmp_path / "missing_engine.py"
+    engine.write_text("import no_such_runtime\n")
+    return replace(find_runtime("onnxruntime"), engine=engine)
+
+
+def test_check_reports_a_runtime_that_is_not_installed_as_a_fact(runtimes, missing):
+    runtimes(find_runtime("onnxruntime"), missing)
     report = check_device("host")
     assert report.ok
     assert report.runtimes[1].version is None
     assert report.runtimes[1].detail
 
 
-def test_check_says_how_to_mend_it_when_no_runtime_is_installed(runtimes):
-    runtimes(replace(find_runtime("onnxruntime"), engine=Path(__file__)))
+def test_check_says_how_to_mend_it_when_no_runtime_is_installed(runtimes, missing):
+    runtimes(missing)
     report = check_device("host")
     assert not report.ok
     assert "has no runtime" in fixes(report)
