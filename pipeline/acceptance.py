@@ -23,7 +23,7 @@ from devices.measurement import (
     paired_ratio,
 )
 from devices.measuring import Job, measure
-from devices.requests import predict
+from devices.requests import outputs_target, predict
 from devices.target import Target
 from pipeline.budget import Budget
 from pipeline.data.base import Preprocessing, Split
@@ -44,6 +44,9 @@ class TargetVerdict:
         target: as text; ``Target.parse`` reads it.
         artifact_digest: SHA-256 of the file that ran.
         correct: test images classified correctly by the artifact, of ``total``.
+        accuracy_target: where that was found out, as text, since ``target`` gives no outputs for given
+        inputs;
+            ``None`` for ``target`` itself.
         measurement: of the artifact, raw samples included.
         reference: of what a relative budget refers to, measured in the same launches; ``None`` without one.
         ratio: latency relative to the reference; ``None`` without one.
@@ -62,6 +65,12 @@ class TargetVerdict:
     budget: Budget
     feasible: bool
     why: str
+    accuracy_target: str | None = None
+
+    @property
+    def accuracy_note(self) -> str:
+        """What to add where the accuracy is shown: where it was taken, unless on the target itself."""
+        return f" (taken on {self.accuracy_target})" if self.accuracy_target else ""
 
     @property
     def accuracy(self) -> float:
@@ -122,8 +131,12 @@ def verify_artifact(
     budget: Budget,
     reference: Path | None,
     protocol: MeasuringProtocol,
+    outputs: Target | None = None,
 ) -> TargetVerdict:
     """Run one artifact on its target over the whole test split, measure it, and judge it by the budget.
+
+    Where the target gives no outputs, the same file is run for its accuracy on ``outputs``; by default what
+    ``devices.requests.outputs_target`` finds.
 
     With a ``reference`` both are measured in the same launches, so that a ratio compares like with like.
     An invalid measurement is repeated, see ``RETRY_PAUSES_S``, and never called feasible.
@@ -140,7 +153,8 @@ def verify_artifact(
             fix=f"give the artifact of the {budget.reference_name}, or a budget in milliseconds",
         )
     digest = file_digest(artifact)
-    correct = count_correct(artifact, test, preprocessing, target, layout)
+    place = outputs or outputs_target(target, artifact.suffix)
+    correct = count_correct(artifact, test, preprocessing, place, layout)
     student, other = measure_artifact(artifact, reference, target, protocol)
     ratio = paired_ratio(student, other) if other is not None else None
     feasible, why = judge(budget, student, other, ratio)
@@ -155,6 +169,7 @@ def verify_artifact(
         budget=budget,
         feasible=feasible,
         why=why,
+        accuracy_target=None if place == target else str(place),
     )
 
 

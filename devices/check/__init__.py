@@ -1,6 +1,13 @@
 """Finds out whether a device can be measured on."""
 
-from devices.check.checking import CANARIES, LOCK_WAIT_S, SMOKE, check_device, describe_device
+from devices.check.checking import (
+    CANARIES,
+    LOCK_WAIT_S,
+    SMOKE,
+    check_device,
+    describe_device,
+    try_accelerator,
+)
 from devices.check.report import DeviceReport, Problem, RuntimeReport
 
 __all__ = [
@@ -12,4 +19,5 @@ __all__ = [
     "RuntimeReport",
     "check_device",
     "describe_device",
+    "try_accelerator",
 ]

@@ -12,7 +12,7 @@ from statistics import median
 from devices.check.report import DeviceReport, Problem, RuntimeReport, hints_of
 from devices.connections import Connection
 from devices.errors import LatheError, MeasurementError, TargetError
-from devices.inventory.devices import Device, call_to, find_device
+from devices.inventory.devices import Device, call_to, connected, find_device, runtime_of, uses_accelerator
 from devices.locking.lock import device_lock, lock_state_of
 from devices.measurement.measurement import DeviceIdentity
 from devices.measurement.protocol import MeasuringProtocol
@@ -113,6 +113,18 @@ def describe_device(name: str) -> DeviceReport:
             with contextlib.suppress(LatheError):
                 check.connection.close()
     return check.report
+
+
+def try_accelerator(target: Target) -> None:
+    """Run the smoke model on a target whose options choose an accelerator; of another one nothing is asked.
+
+    Raises:
+        TargetError: device or runtime unknown or not reachable, or the device is in use for too long.
+        MeasurementError: the model does not run there.
+    """
+    if uses_accelerator(target):
+        with connected(target.device) as connection, device_lock(target.device, connection):
+            _smoke(runtime_of(target), call_to(target, connection, timeout_s=_RUNTIME_S))
 
 
 @dataclass
@@ -288,7 +300,7 @@ def _smoke(runtime: Runtime, call: Call) -> int | None:
         return None
     code, detail = (failed[0]["code"], failed[0]["detail"]) if failed else describe_end(reply.ended)
     raise MeasurementError(
-        f"{runtime.name} is installed, but the smoke model does not run ({code})",
+        f"{runtime.name} is installed, but the smoke model does not run on '{call.target}' ({code})",
         why=str(detail),
-        fix=f"install another version of {runtime.name}, built for this processor",
+        fix=f"install a {runtime.name} that is built for this device, or choose another target",
     )

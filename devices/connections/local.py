@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, ClassVar
 
-from devices.connections.base import STDERR_TAIL_BYTES, Completed, Connection
+from devices.connections.base import KEPT_BYTES, Completed, Connection, shown_tail
 from devices.errors import MeasurementError, TargetError
 from devices.host import check_interruption, end, start, temporary_folder
 
@@ -153,5 +153,5 @@ def _has_ended(process: subprocess.Popen[bytes]) -> bool:
 
 def _tail(errors: IO[bytes]) -> str:
     size = errors.seek(0, os.SEEK_END)
-    errors.seek(max(0, size - STDERR_TAIL_BYTES))
-    return errors.read().decode("utf-8", errors="replace").strip()
+    errors.seek(max(0, size - KEPT_BYTES))
+    return shown_tail(errors.read(), cut=size > KEPT_BYTES)

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol, TypeVar
 
-from devices.connections.base import STDERR_TAIL_BYTES, Completed, Connection
+from devices.connections.base import KEPT_BYTES, Completed, Connection, shown_tail
 from devices.errors import MeasurementError, TargetError
 
 Answer = TypeVar("Answer")
@@ -473,9 +473,11 @@ class _Tail:
 
     def __init__(self) -> None:
         self._data = b""
+        self._size = 0
 
     def add(self, data: bytes) -> None:
-        self._data = (self._data + data)[-STDERR_TAIL_BYTES:]
+        self._data = (self._data + data)[-KEPT_BYTES:]
+        self._size += len(data)
 
     def __str__(self) -> str:
-        return self._data.decode("utf-8", errors="replace").strip()
+        return shown_tail(self._data, cut=self._size > len(self._data))

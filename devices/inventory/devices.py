@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from devices.connections import Connection, LocalConnection
 from devices.errors import TargetError
@@ -93,6 +93,16 @@ def runtime_of(target: Target) -> Runtime:
     runtime = find_runtime(target.runtime, native="native" in target.settings or not device.has_python)
     runtime.check(target)
     return runtime
+
+
+def uses_accelerator(target: Target) -> bool:
+    """Whether a target's options choose another place for the operations than the runtime's default, the CPU.
+
+    Raises:
+        TargetError: device or runtime unknown, precision or option unsupported.
+    """
+    runtime = runtime_of(target)
+    return runtime.delegate(target) != runtime.delegate(replace(target, options=()))
 
 
 def call_to(

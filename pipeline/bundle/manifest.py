@@ -131,9 +131,14 @@ class BudgetEntry(_Model):
 
 
 class TargetEntry(_Model):
-    """One artifact: where it is, what it takes and gives, and what was seen of it on its target."""
+    """One artifact: where it is, what it takes and gives, and what was seen of it on its target.
+
+    ``delegate`` is where the target's options want the operations, in the runtime's own words.
+    ``accuracy_target`` says where the accuracy was taken, if the target gives no outputs for given inputs.
+    """
 
     target: str
+    delegate: str
     artifact: BundlePath
     artifact_digest: Digest
     reference: BundlePath | None
@@ -148,6 +153,7 @@ class TargetEntry(_Model):
     correct: Annotated[int, Field(ge=0)]
     total: Annotated[int, Field(gt=0)]
     accuracy: Share
+    accuracy_target: str | None = None
     feasible: bool
     why: str
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from devices.digests import file_digest
 from devices.errors import TargetError
+from devices.inventory import runtime_of
 from devices.target import Target
 from latency_db.estimate import Estimate
 from pipeline.acceptance import Layout, TargetVerdict
@@ -40,7 +41,7 @@ from pipeline.data.base import Preprocessing, Split
 from pipeline.errors import VerificationError, WorkFolderError
 from pipeline.work.disk import disk_errors
 
-_COMMON_IMPORT = "from pipeline.bundle.templates.infer_common import Predict, main\n"
+_COMMON_IMPORT = "from pipeline.bundle.templates.infer_common import Predict, Settings, main\n"
 _FUTURE_IMPORT = "from __future__ import annotations\n"
 
 
@@ -186,6 +187,7 @@ def _add_target(content: TargetContent, bundle: BundleContent, folder: Path) -> 
     latency, predicted = verdict.measurement.latency, content.predicted
     return TargetEntry(
         target=verdict.target,
+        delegate=runtime_of(target).delegate(target),
         artifact=artifact,
         artifact_digest=verdict.artifact_digest,
         reference=reference,
@@ -204,6 +206,7 @@ def _add_target(content: TargetContent, bundle: BundleContent, folder: Path) -> 
         correct=verdict.correct,
         total=verdict.total,
         accuracy=verdict.accuracy,
+        accuracy_target=verdict.accuracy_target,
         feasible=verdict.feasible,
         why=verdict.why,
     )

@@ -2,8 +2,11 @@
 
 At level ``all`` the saved graph may hold operators that suit this CPU alone (the NCHWc layout, whose block
 follows the vector width), and its notes name the CPU. At level ``extended`` any CPU with the same runtime
-runs it. Loading an optimised model with optimisation on is harmless: there is nothing left to do, and outputs
-stay the same.
+runs it. Level ``basic`` leaves operators of the ONNX standard alone: the fused ones of ``extended`` are the CPU's,
+and an execution provider that does not know them would leave them to the CPU. Loading an optimised model with
+optimisation on is harmless, and outputs stay the same.
+
+Source: page "Graph Optimizations" of ONNX Runtime's documentation.
 """
 
 from __future__ import annotations
@@ -54,6 +57,15 @@ def optimise_for_any_cpu(exported: Path, target: Target, path: Path) -> Mapping[
         ExportError: ONNX Runtime is not installed, or refuses the model.
     """
     return {**_optimise(exported, target, path, "extended"), "cpu": "any"}
+
+
+def optimise_for_accelerators(exported: Path, target: Target, path: Path) -> Mapping[str, str]:
+    """Write ``path``: the graph simplified, with operators that every execution provider may take.
+
+    Raises:
+        ExportError: ONNX Runtime is not installed, or refuses the model.
+    """
+    return {**_optimise(exported, target, path, "basic"), "cpu": "any"}
 
 
 def _optimise(exported: Path, target: Target, path: Path, level: str) -> Mapping[str, str]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from devices.inventory import HOST
+from devices.inventory import HOST, runtime_of, uses_accelerator
 from devices.target import Target
 from pipeline.compile import litert, onnxruntime
 from pipeline.export.base import Format, student_format
@@ -35,13 +35,25 @@ class CompileVariant:
     suits: Callable[[Target], bool] = lambda target: True
 
 
+def _runs_in_this_package(target: Target) -> bool:
+    """Whether this machine runs it, by the package that compiles it: a native tool may be of another version."""
+    return target.device == HOST.name and runtime_of(target).needs_python
+
+
 VARIANTS = (
+    CompileVariant(
+        "onnxruntime-accelerator",
+        Format.ONNX,
+        onnxruntime.optimise_for_accelerators,
+        ("onnxruntime", "onnx"),
+        suits=uses_accelerator,
+    ),
     CompileVariant(
         "onnxruntime-this-cpu",
         Format.ONNX,
         onnxruntime.optimise_for_this_cpu,
         ("onnxruntime", "onnx"),
-        suits=lambda target: target.device == HOST.name,
+        suits=_runs_in_this_package,
     ),
     CompileVariant(
         "onnxruntime-any-cpu", Format.ONNX, onnxruntime.optimise_for_any_cpu, ("onnxruntime", "onnx")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from devices.measurement import Interval
 from latency_db.estimate import Estimate
+from pipeline.acceptance import TargetVerdict
 from pipeline.report.data import ReportData, TargetReport
 from pipeline.report.figures import (
     Figure,
@@ -73,7 +74,7 @@ def _verdict(report: ReportData, target: TargetReport) -> str:
         (
             "Artifact's accuracy",
             f"{_percent(verdict.accuracy)} <small>{verdict.correct} of {verdict.total} test images, "
-            "on the target</small>",
+            f"{_accuracy_place(verdict)}</small>",
         ),
     ]
     if verdict.ratio:
@@ -207,6 +208,12 @@ def _interval(interval: Interval, launches: int) -> str:
 
 def _ms(latency_ns: float) -> str:
     return f"{latency_ns / 1e6:#.4g} ms"
+
+
+def _accuracy_place(verdict: TargetVerdict) -> str:
+    if verdict.accuracy_target is None:
+        return "on the target"
+    return html.escape(f"on {verdict.accuracy_target}: the target gives no outputs for given inputs")
 
 
 def _percent(share: float) -> str:

@@ -54,14 +54,11 @@ class Context:
         """The targets with what stands behind their names, asked once per run.
 
         Raises:
-            TargetError: a target is unknown, its runtime is not installed, or no student is made in its
-                precision.
+            TargetError, MeasurementError: one of them cannot be served to the end, see ``BoundTarget.bind``.
         """
-        from devices.measuring import probe
-
         for config in self.recipe.target:
             student_format(config.target())
-        return tuple(BoundTarget(target, *probe(target)) for target in self._budgets)
+        return tuple(BoundTarget.bind(target) for target in self._budgets)
 
     @property
     def budgets(self) -> dict[str, Budget]:

@@ -104,7 +104,7 @@ def _parity(given: ExportInput, target: BoundTarget, student: nn.Module, folder:
     images = open_data(given.data, folder).validation.images[: settings.samples]
     inputs = to_tensor(images, given.data.preprocessing).numpy()
     return check_parity(
-        student, folder / _student(fmt), fmt, inputs, target.target, tolerance=settings.tolerance
+        student, folder / _student(fmt), fmt, inputs, target.outputs, tolerance=settings.tolerance
     )
 
 

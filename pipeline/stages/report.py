@@ -184,5 +184,6 @@ def _provenance(findings: Findings) -> dict[str, str]:
         parity = winner.exported.parity[name]
         rows[f"{name}: parity with torch"] = (
             f"largest difference {parity.max_abs:.2e}, relative {parity.max_rel:.2e}, {parity.samples} images"
+            + ("" if target.elsewhere is None else f", on {target.outputs}")
         )
     return rows | {f"version of {package}": number for package, number in installed(PACKAGES).items()}

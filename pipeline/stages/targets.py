@@ -8,16 +8,57 @@ from typing import Any
 
 from devices.measurement import DeviceIdentity, RuntimeIdentity
 from devices.target import Target
-from pipeline.export.base import Format, exporter_identity, format_of
+from pipeline.export.base import Format, exporter_identity, format_of, student_format
 
 
 @dataclass(frozen=True)
-class BoundTarget:
-    """A target with the runtime and the device that its name means now."""
+class OutputsPlace:
+    """Where the outputs of a target's artifacts are taken, where the target itself gives none."""
 
     target: Target
     runtime: RuntimeIdentity
     device: DeviceIdentity
+
+
+@dataclass(frozen=True)
+class BoundTarget:
+    """A target with the runtime and the device that its name means now.
+
+    Attributes:
+        elsewhere: where its artifacts are run for parity and accuracy; ``None`` for the target itself.
+    """
+
+    target: Target
+    runtime: RuntimeIdentity
+    device: DeviceIdentity
+    elsewhere: OutputsPlace | None = None
+
+    @classmethod
+    def bind(cls, target: Target) -> BoundTarget:
+        """Find out what stands behind a target, and whether a student can be made and verified for it.
+
+        A target that asks for an accelerator runs a small model there, so that one which is missing is told
+        now and not after hours of training.
+
+        Raises:
+            TargetError: it is unknown, its runtime is not installed, no student is made in its precision, or
+                its outputs can be taken nowhere.
+            MeasurementError: its accelerator runs no model.
+        """
+        from devices.check import try_accelerator
+        from devices.measuring import probe
+        from devices.requests import outputs_target
+
+        suffix = student_format(target).suffix
+        runtime, device = probe(target)
+        place = outputs_target(target, suffix)
+        try_accelerator(target)
+        return cls(target, runtime, device, None if place == target else OutputsPlace(place, *probe(place)))
+
+    @property
+    def outputs(self) -> Target:
+        """Where its artifacts are run for parity and accuracy."""
+        return self.target if self.elsewhere is None else self.elsewhere.target
 
     @property
     def name(self) -> str:

@@ -68,7 +68,8 @@ class Verified:
 
 def _told(given: VerifyInput, value: Verified) -> Sequence[str]:
     return [
-        f"verify       {name}: {_word(verdict)}, {verdict.accuracy:.2%} on the test split; {verdict.why}"
+        f"verify       {name}: {_word(verdict)}, "
+        f"{verdict.accuracy:.2%} on the test split{verdict.accuracy_note}; {verdict.why}"
         for name, verdict in value.verdicts.items()
     ]
 
@@ -107,6 +108,7 @@ def verify_student(given: VerifyInput, folder: StageFolder, services: Services) 
                 budget=given.budgets[target.name],
                 reference=folder.find(compiled.reference.file),
                 protocol=given.protocol,
+                outputs=target.outputs,
             )
     student = open_student(given.plan, given.architecture, given.weights, folder)
     teacher = open_teacher(given.teacher, folder).module

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import TeacherError
 
+_COMPILED = re.compile(r"(^|\.)_orig_mod\.")
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _SHOWN = 6
 
@@ -22,7 +24,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """Read ``.safetensors``, or ``.pt``/``.pth`` with ``weights_only=True``; nothing in the file is executed.
 
     A state dict inside a checkpoint (``state_dict``, ``model_state_dict``, ``model``) is taken out, and the
-    prefix ``module.`` of data-parallel training is dropped.
+    prefixes that data-parallel training and ``torch.compile`` put before names are dropped.
 
     Raises:
         TeacherError: the file is missing, damaged, of another type, or holds more than weights.
@@ -33,7 +35,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         )
     try:
         if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
+            return _unwrapped(safetensors.torch.load_file(path))
         if path.suffix not in (".pt", ".pth"):
             raise TeacherError(
                 f"weights of type '{path.suffix}' are not understood",
@@ -96,8 +98,19 @@ def _state_dict(loaded: Any, path: Path) -> dict[str, Tensor]:
             why=f"it holds a {type(loaded).__name__} with other things than tensors",
             fix="save model.state_dict()",
         )
-    parallel = loaded and all(name.startswith("module.") for name in loaded)
-    return {name.removeprefix("module.") if parallel else name: value for name, value in loaded.items()}
+    return _unwrapped(loaded)
+
+
+def _unwrapped(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights by the names that the network itself gives them.
+
+    Data-parallel training puts ``module.`` before all of them, ``torch.compile`` puts ``_orig_mod.`` before
+    those of whatever was compiled.
+    """
+    named = {_COMPILED.sub(r"\1", name): value for name, value in weights.items()}
+    if named and all(name.startswith("module.") for name in named):
+        named = {_COMPILED.sub(r"\1", name.removeprefix("module.")): value for name, value in named.items()}
+    return named
 
 
 def _listed(names: list[str]) -> str:

@@ -49,6 +49,6 @@ class PushedTool(NativeRuntime[Tool]):
                 fix=f"give a {self.tool} that is built for this device",
             )
         device = super().identity(session, tool)
-        if self.delegate(target) == self.delegate(replace(target, options=())):
+        if self.delegate(target) == self.delegate(replace(target, options=())):  # the CPU
             device["accelerator"] = ""
         return device

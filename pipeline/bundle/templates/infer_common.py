@@ -20,7 +20,10 @@ except ImportError:
     sys.exit("error: numpy is not installed; install it with: python -m pip install numpy")
 
 Predict = Callable[[Any], Any]
-LoadModel = Callable[[str, int], Predict]
+Settings = dict[str, Any]
+LoadModel = Callable[[str, Settings], Predict]
+"""Opens a model file as it was measured: ``threads``, ``precision``, ``options`` by name, and ``delegate``,
+where they want the operations."""
 
 
 def main(runtime: str, load_model: LoadModel) -> NoReturn:
@@ -58,8 +61,8 @@ def _classify(runtime: str, load_model: LoadModel, arguments: argparse.Namespace
     if hashlib.sha256(model.read_bytes()).hexdigest() != entry["artifact_digest"]:
         raise ValueError(f"{model} is not the file that was verified; copy the bundle again")
     images = _read_images(arguments.images, manifest["image"])
-    threads = arguments.threads or int(entry["target"].rpartition("@")[2])
-    predict = load_model(str(model), threads)
+    settings = _settings(entry, arguments.threads)
+    predict = load_model(str(model), settings)
     for number, image in enumerate(images):
         logits = np.asarray(predict(_prepare(image, manifest, entry)), np.float64).reshape(-1)
         shares = np.exp(logits - logits.max())
@@ -71,6 +74,35 @@ def _classify(runtime: str, load_model: LoadModel, arguments: argparse.Namespace
             "probability": float(shares[index] / shares.sum()),
         }
         print(json.dumps(answer), flush=True)
+
+
+def _settings(entry: dict[str, Any], threads: int | None) -> Settings:
+    """How the target was measured; this process is kept on its cores from here on."""
+    described, _, measured_threads = entry["target"].rpartition("@")
+    precision, *options = described.partition(":")[2].split("+")
+    named = {option.partition("=")[0]: option.partition("=")[2] for option in options}
+    if "cores" in named:
+        _keep_on_cores(named["cores"])
+    if entry.get("accuracy_target"):
+        note = "the latency was measured by the runtime's own tool; this script runs the same file by Python"
+        print(f"note: {note}, as {entry['accuracy_target']} does", file=sys.stderr)
+    return {
+        "threads": threads or int(measured_threads),
+        "precision": precision,
+        "options": named,
+        "delegate": entry["delegate"],
+    }
+
+
+def _keep_on_cores(text: str) -> None:
+    cores: set[int] = set()
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        cores |= set(range(int(first), int(last or first) + 1))
+    try:
+        os.sched_setaffinity(0, cores)
+    except (AttributeError, OSError) as error:
+        raise ValueError(f"the model was measured on cores {text}, which cannot be had: {error}") from error
 
 
 def _entry(manifest: dict[str, Any], runtime: str, target: str | None) -> dict[str, Any]:

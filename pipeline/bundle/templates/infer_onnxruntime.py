@@ -7,18 +7,31 @@ Needs numpy and ONNX Runtime only: python -m pip install numpy onnxruntime
 
 from __future__ import annotations
 
-from pipeline.bundle.templates.infer_common import Predict, main
+from pipeline.bundle.templates.infer_common import Predict, Settings, main
 
 
-def load_model(path: str, threads: int) -> Predict:
-    """Open the model; the answer maps one preprocessed image, float32 of the model's shape, to logits."""
+def load_model(path: str, settings: Settings) -> Predict:
+    """Open the model; the answer maps one preprocessed image, float32 of the model's shape, to logits.
+
+    It runs on the execution provider on which it was measured, or not at all.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = settings["threads"]
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    provider, available = settings["delegate"], onnxruntime.get_available_providers()
+    if provider not in available:
+        raise ValueError(
+            f"the model was measured on {provider}, and this ONNX Runtime has only {', '.join(available)}; "
+            "install a build that has it, or choose another --target"
+        )
+    session = onnxruntime.InferenceSession(
+        path, options, providers=list(dict.fromkeys((provider, "CPUExecutionProvider")))
+    )
+    if session.get_providers()[0] != provider:
+        raise ValueError(f"{provider}, on which the model was measured, does not start on this machine")
     name = session.get_inputs()[0].name
     return lambda image: session.run(None, {name: image})[0]
 

@@ -27,7 +27,8 @@ def result_text(result: RunResult) -> str:
             f"  budget    {verdict.budget.words}{_used(verdict)}",
             f"  latency   {verdict.measurement.latency} measured{ratio}",
             f"  teacher   {_beside_teacher(whole, verdict.measurement.latency)}",
-            f"  accuracy  {verdict.accuracy:.2%} on the test split, teacher {verified.teacher_accuracy:.2%}",
+            f"  accuracy  {verdict.accuracy:.2%} on the test split{verdict.accuracy_note}, "
+            f"teacher {verified.teacher_accuracy:.2%}",
         ]
     return "\n".join([*lines, "", f"bundle  {result.bundle}", f"report  {result.report}", ""])
 

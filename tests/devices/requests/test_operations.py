@@ -11,6 +11,7 @@ from devices.connections import Completed
 from devices.errors import MeasurementError, TargetError
 from devices.measurement.protocol import MeasuringProtocol
 from devices.requests.operations import Operation, OperationProfile, profile_operations
+from devices.runtimes import Capabilities
 from devices.runtimes.base import Identify, Reply, Runtime
 from devices.target import Target
 from tests.devices.made_up import DEVICE, RUNTIME
@@ -36,6 +37,9 @@ class AnsweringRuntime(Runtime):
             }
             return Reply((identity,), Completed(0, ""))
         return Reply(self.answer, Completed(0, ""))
+
+    def capabilities(self, target):
+        return Capabilities()
 
     def delegate(self, target):
         return "tool"

@@ -70,6 +70,26 @@ def test_infer_litert_agrees_with_predict(
     assert_agrees(bundle, 1, litert_content, done.stdout)
 
 
+def change_target(bundle: Path, **changes: str) -> None:
+    """What the manifest says of the first target; the scripts read it without checking its digest."""
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["targets"][0] |= changes
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_infer_refuses_to_run_elsewhere_than_measured(own_bundle: Path, images: Path) -> None:
+    change_target(own_bundle, target="host/onnxruntime:fp32+cann@1", delegate="CANNExecutionProvider")
+    done = infer(own_bundle, "onnxruntime", str(images))
+    refused(done, "the model was measured on CANNExecutionProvider, and this ONNX Runtime has only")
+
+
+def test_infer_keeps_to_the_cores_of_the_target(own_bundle: Path, images: Path) -> None:
+    change_target(own_bundle, target="host/onnxruntime:fp32+cores=0@1")
+    assert infer(own_bundle, "onnxruntime", str(images)).returncode == 0
+    change_target(own_bundle, target="host/onnxruntime:fp32+cores=9000@1")
+    refused(infer(own_bundle, "onnxruntime", str(images)), "measured on cores 9000")
+
+
 def test_infer_shows_its_help_without_the_model(own_bundle: Path) -> None:
     (own_bundle / "manifest.json").unlink()
     done = infer(own_bundle, "onnxruntime", "--help")

@@ -25,7 +25,7 @@ def same(first: nn.Module, second: nn.Module) -> bool:
 
 
 @pytest.mark.parametrize("wrapper", [None, "state_dict", "model"])
-@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
 def test_read_weights_takes_a_state_dict_out_of_a_checkpoint(
     tmp_path: Path, wrapper: str | None, prefix: str
 ) -> None:
@@ -97,3 +97,14 @@ def test_read_weights_says_what_is_wrong_with_a_file(tmp_path: Path, name: str, 
     torch.save([torch.zeros(1)], tmp_path / "list.pt")
     with pytest.raises(TeacherError, match=message):
         read_weights(tmp_path / name)
+
+
+def test_weights_of_a_network_with_one_compiled_module_fit(tmp_path: Path) -> None:
+    state = network().state_dict()
+    first = next(iter(state)).partition(".")[0]
+    compiled = {name.replace(f"{first}.", f"{first}._orig_mod.", 1): value for name, value in state.items()}
+    assert compiled.keys() != state.keys()
+    torch.save(compiled, tmp_path / "w.pth")
+    assert read_weights(tmp_path / "w.pth").keys() == state.keys()
+    safetensors.torch.save_file(compiled, tmp_path / "w.safetensors")
+    assert read_weights(tmp_path / "w.safetensors").keys() == state.keys()
