@@ -2,9 +2,9 @@
 
 At level ``all`` the saved graph may hold operators that suit this CPU alone (the NCHWc layout, whose block
 follows the vector width), and its notes name the CPU. At level ``extended`` any CPU with the same runtime
-runs it. Level ``basic`` leaves operators of the ONNX standard alone: the fused ones of ``extended`` are the CPU's,
-and an execution provider that does not know them would leave them to the CPU. Loading an optimised model with
-optimisation on is harmless, and outputs stay the same.
+runs it. Level ``basic`` leaves operators of the ONNX standard alone: the fused ones of ``extended`` are the
+CPU's, and an execution provider that does not know them would leave them to the CPU. Loading an optimised
+model with optimisation on is harmless, and outputs stay the same.
 
 Source: page "Graph Optimizations" of ONNX Runtime's documentation.
 """

@@ -36,7 +36,7 @@ class CompileVariant:
 
 
 def _runs_in_this_package(target: Target) -> bool:
-    """Whether this machine runs it, by the package that compiles it: a native tool may be of another version."""
+    """Whether this machine runs it by the package that compiles it: a native tool may be another version."""
     return target.device == HOST.name and runtime_of(target).needs_python
 
 

@@ -21,6 +21,15 @@ from pipeline.stages.compile import compile_student
 PAGE = Path(__file__).parents[3] / "docs" / "extending" / "compile-variants.md"
 
 
+@pytest.fixture(autouse=True)
+def _boards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Devices with Python that are never asked anything."""
+    table = 'connection = "ssh"\nhost = "nowhere"\n'
+    definitions = "".join(f"[devices.{name}]\n{table}" for name in ("pi5", "phone", "other"))
+    (tmp_path / "devices.toml").write_text(definitions)
+    monkeypatch.setenv("LATHE_DEVICES", str(tmp_path / "devices.toml"))
+
+
 @pytest.fixture
 def exported(tmp_path: Path) -> Path:
     weight = np.linspace(-1, 1, 12, dtype=np.float32).reshape(4, 3)
@@ -55,7 +64,12 @@ def documented(monkeypatch: pytest.MonkeyPatch) -> CompileVariant:
     ("target", "name"),
     [
         (Target("host", "onnxruntime"), "onnxruntime-this-cpu"),
+        (Target("host", "onnxruntime", options=("cores=0",)), "onnxruntime-this-cpu"),
+        (Target("host", "onnxruntime", options=("native",)), "onnxruntime-any-cpu"),
+        (Target("host", "onnxruntime", options=("cuda",)), "onnxruntime-accelerator"),
+        (Target("host", "onnxruntime", options=("native", "xnnpack")), "onnxruntime-accelerator"),
         (Target("pi5", "onnxruntime"), "onnxruntime-any-cpu"),
+        (Target("pi5", "onnxruntime", options=("openvino",)), "onnxruntime-accelerator"),
         (Target("host", "litert"), "litert"),
         (Target("phone", "litert"), "litert"),
     ],
