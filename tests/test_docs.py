@@ -20,6 +20,7 @@ import latency_db.errors
 import pipeline.errors
 from devices.errors import LatheError
 from tests.places import ROOT
+from tools import generate_error_pages
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
@@ -81,7 +82,7 @@ def test_exit_codes_in_docs_are_those_of_the_errors() -> None:
         if isinstance(kind, type) and issubclass(kind, LatheError)
     }
     documented = {
-        (name, int(code))
+        (name, int(code.partition("]")[0].strip("[")))
         for code, names, _ in _tables(ROOT / "docs" / "exit-codes" / "index.md")[0][1:]
         for name in re.findall(r"`(\w+)`", names)
     }
@@ -138,6 +139,33 @@ def test_generated_pages_are_up_to_date(name: str, page: str) -> None:
     assert generator.TARGET.read_text("utf-8") == getattr(generator, page)(), (
         f"run .venv/bin/python tools/{name}.py"
     )
+
+
+def test_messages_on_the_pages_of_exit_codes_are_those_of_the_code() -> None:
+    for path, text in generate_error_pages.pages().items():
+        assert path.read_text("utf-8") == text, "run .venv/bin/python tools/generate_error_pages.py"
+
+
+def test_every_exit_code_but_success_has_a_page() -> None:
+    codes = re.findall(r"^\| \[?(\d+)", (ROOT / "docs" / "exit-codes" / "index.md").read_text("utf-8"), re.M)
+    pages = {path.stem: path for path in (ROOT / "docs" / "exit-codes").glob("[0-9]*.md")}
+    assert set(pages) == {f"{int(code):02d}" for code in codes} - {"00"}
+    for stem, path in pages.items():
+        assert path.read_text("utf-8").startswith(f"# Exit code {int(stem)}: ")
+
+
+def test_errors_that_are_explained_exist() -> None:
+    docs = ROOT / "docs"
+    explained = re.findall(r"^### `(.+)`$", (docs / "troubleshooting.md").read_text("utf-8"), re.M)
+    (table,) = (table for table in _tables(docs / "devices" / "connecting.md") if table[0][0] == "error")
+    explained += [text for row in table[1:] for text in re.findall(r"`([^`]+)`", row[0])]
+    assert len(explained) > 40
+    known = [
+        re.compile(".+".join(map(re.escape, message.what.split("…"))))
+        for message in generate_error_pages.messages()
+    ]
+    unknown = [text for text in explained if not any(each.fullmatch(text) for each in known)]
+    assert not unknown
 
 
 @pytest.mark.slow
