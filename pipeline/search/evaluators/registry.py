@@ -1,0 +1,109 @@
+"""Evaluators by the name that a recipe gives: Lathe's own, and those of other installed distributions."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Literal
+
+from pipeline.errors import RecipeError
+from pipeline.search.base import Evaluator
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from pipeline.data.base import Dataset
+    from pipeline.distill.settings import TrainingSettings
+    from pipeline.distill.targets import SoftTargets
+    from pipeline.spaces.base import Space
+
+SHORT_TRAINING = "short-training"
+ENTRY_POINTS = "lathe.evaluators"
+"""Group of entry points by which other distributions add evaluators; each names an ``EvaluatorKind``."""
+
+
+@dataclass(frozen=True)
+class EvaluationTask:
+    """What an evaluator may use.
+
+    Attributes:
+        space: ``space.build(architecture)`` is the untrained candidate.
+        dataset: images with labels; of the train split perhaps only a part.
+        training: how to train, for an evaluator that does.
+        seed: of everything that is drawn.
+        teacher: gives the trained teacher, a frozen network from images to logits.
+        targets: gives its soft targets on the train split; ``None`` for labels alone.
+    """
+
+    space: Space
+    dataset: Dataset
+    training: TrainingSettings
+    seed: int
+    teacher: Callable[[], nn.Module]
+    targets: Callable[[], SoftTargets | None]
+
+
+@dataclass(frozen=True)
+class EvaluatorKind:
+    """A way to evaluate.
+
+    Attributes:
+        make: the evaluator of a task. With more processes than one it travels to them by pickle.
+        score: what a score is: an accuracy in 0..1, or a number that only ranks; larger is better.
+    """
+
+    make: Callable[[EvaluationTask], Evaluator]
+    score: Literal["accuracy", "number"] = "number"
+
+
+def _short_training(task: EvaluationTask) -> Evaluator:
+    from pipeline.search.evaluators.short_training import DistillationEvaluator
+
+    return DistillationEvaluator(task.space, task.dataset, task.targets(), task.training, task.seed)
+
+
+EVALUATORS = {SHORT_TRAINING: EvaluatorKind(_short_training, "accuracy")}
+
+
+def find_evaluator(name: str) -> EvaluatorKind:
+    """The evaluator of a name.
+
+    Raises:
+        RecipeError: there is none, or its distribution cannot be used; the known ones are listed.
+    """
+    return EVALUATORS[name] if name in EVALUATORS else _added(name)[0]
+
+
+def evaluator_version(name: str) -> str:
+    """Version of the distribution that added an evaluator; empty for Lathe's own.
+
+    Raises:
+        RecipeError: as ``find_evaluator``.
+    """
+    return "" if name in EVALUATORS else _added(name)[1]
+
+
+@functools.cache
+def _added(name: str) -> tuple[EvaluatorKind, str]:
+    known = entry_points(group=ENTRY_POINTS)
+    if name not in known.names:
+        raise RecipeError(
+            f"there is no evaluator '{name}'",
+            why=f"known ones are {', '.join(sorted({*EVALUATORS, *known.names}))}",
+            fix="choose one of them, or install the distribution that brings it",
+        )
+    entry = known[name]
+    owner = f"{entry.dist.name} {entry.dist.version}" if entry.dist is not None else "a distribution"
+    try:
+        kind = entry.load()
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}"
+    else:
+        if isinstance(kind, EvaluatorKind):
+            return kind, owner
+        why = f"it is a {type(kind).__name__}, not an EvaluatorKind"
+    raise RecipeError(
+        f"the evaluator '{name}' of {owner} cannot be used", why=why, fix=f"mend or uninstall {owner}"
+    )
