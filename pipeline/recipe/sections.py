@@ -10,6 +10,8 @@ from devices.target import Target
 from pipeline.budget import Budget
 from pipeline.distill.settings import DistillationSettings
 from pipeline.methods.dna.settings import DnaSettings
+from pipeline.search.evaluators.registry import SHORT_TRAINING
+from pipeline.search.evaluators.workers import parse_pool
 from pipeline.spaces.dna.config import DnaSpaceConfig
 
 
@@ -56,6 +58,9 @@ class SearchConfig(Section):
     tournament: int = Field(default=3, ge=1)
     algorithm: Literal["ppo", "reinforce"] = "ppo"
     exponent: float = Field(default=-0.07, le=0, allow_inf_nan=False)
+    evaluator: str = SHORT_TRAINING
+    executor: str = "in-process"
+    ahead: int | None = Field(default=None, ge=1)
     reward: Literal["distilled", "labels"] = "distilled"
     train_limit: int | None = Field(default=None, ge=2)
     training: DistillationSettings = DistillationSettings(epochs=3, patience=3)
@@ -63,6 +68,12 @@ class SearchConfig(Section):
     finalists: int = Field(default=1, ge=1)
     measure_every: int = Field(default=10, ge=1)
     rounds: int = Field(default=2, ge=1, le=1000)
+
+    @field_validator("executor")
+    @classmethod
+    def _known_executor(cls, executor: str) -> str:
+        parse_pool(executor)
+        return executor
 
 
 class MeasureConfig(Section):

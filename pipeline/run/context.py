@@ -13,6 +13,7 @@ from pipeline.budget import Budget
 from pipeline.export.base import student_format
 from pipeline.progress import Reporter
 from pipeline.recipe.loading import Recipe
+from pipeline.search.evaluators.workers import parse_pool
 from pipeline.stages.learning import MeasuredOn
 from pipeline.stages.services import Services
 from pipeline.stages.targets import BoundTarget, exporters_of
@@ -47,7 +48,8 @@ class Context:
     @cached_property
     def services(self) -> Services:
         """What never decides a result."""
-        return Services(self.store, self.reporter, self.work.path, self.recipe.dna.workers)
+        pool, _ = parse_pool(self.recipe.search.executor)
+        return Services(self.store, self.reporter, self.work.path, self.recipe.dna.workers, pool)
 
     @cached_property
     def targets(self) -> tuple[BoundTarget, ...]:

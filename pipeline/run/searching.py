@@ -5,7 +5,7 @@ from __future__ import annotations
 from pipeline.run.context import Context
 from pipeline.run.preparation import Task
 from pipeline.stages.candidates import Round, Searched
-from pipeline.stages.evaluation import ShortTraining
+from pipeline.stages.evaluation import Evaluation
 from pipeline.stages.scores import ScoresInput, score_blocks
 from pipeline.stages.search import SearchInput, search_candidates
 from pipeline.stages.selection import SelectionInput, select_candidates
@@ -13,7 +13,7 @@ from pipeline.stages.strategy import StrategySettings
 
 
 def search_round(context: Context, task: Task, this: Round) -> Searched:
-    """One round: candidates evaluated by short trainings, or networks selected by their blocks' scores.
+    """One round: candidates evaluated one by one, or networks selected by their blocks' scores.
 
     Raises:
         BudgetError: no member of the space can keep the budgets, as they are tightened in this round.
@@ -26,12 +26,6 @@ def search_round(context: Context, task: Task, this: Round) -> Searched:
         return context.do(
             select_candidates, SelectionInput(this, scores, recipe.search.evaluations, context.where)
         )
-    search = recipe.search
-    teacher = None if search.reward == "labels" else task.teacher
-    evaluation = ShortTraining(
-        task.plan, search.training, search.train_limit, recipe.seed, task.data, teacher
-    )
-    strategy = StrategySettings.of(recipe)
-    return context.do(
-        search_candidates, SearchInput(this, evaluation, strategy, search.reevaluated, context.where)
-    )
+    evaluation = Evaluation.of(recipe, task.plan, task.data, task.teacher)
+    strategy, reevaluated = StrategySettings.of(recipe), recipe.search.reevaluated
+    return context.do(search_candidates, SearchInput(this, evaluation, strategy, reevaluated, context.where))

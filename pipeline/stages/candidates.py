@@ -70,14 +70,14 @@ class Searched:
         measured: whole-network measurements of the best candidates, with untrained weights, each beside what
             was predicted before.
         order: architectures to train in full, best first; none measured over a budget.
-        evaluated_by: what a score is: accuracy on the validation slice, or the loss of the blocks with a
-            minus.
+        evaluated_by: what a score is: accuracy on the validation slice, the loss of the blocks with a minus,
+            or a number that only ranks.
     """
 
     candidates: tuple[EvaluatedCandidate, ...]
     measured: tuple[MeasuredNetwork, ...]
     order: tuple[Architecture, ...]
-    evaluated_by: Literal["accuracy", "loss"] = "accuracy"
+    evaluated_by: Literal["accuracy", "loss", "number"] = "accuracy"
 
 
 @dataclass(frozen=True)

@@ -1,40 +1,46 @@
-"""How candidates are evaluated: by a short training with the teacher's soft targets, or by labels alone."""
+"""How candidates are evaluated: by the evaluator that the recipe names, closer for the best ones."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Literal
 
 import numpy as np
+from torch import nn
 
 from pipeline.data.base import Dataset
 from pipeline.distill.settings import DistillationSettings
+from pipeline.distill.targets import SoftTargets
+from pipeline.errors import RecipeError
+from pipeline.recipe.loading import Recipe
 from pipeline.search.base import Evaluator
+from pipeline.search.evaluators.registry import (
+    EvaluationTask,
+    evaluator_version,
+    find_evaluator,
+)
 from pipeline.stages.data import DataSummary, open_data
 from pipeline.stages.space import SpacePlan
-from pipeline.stages.teacher import TeacherSummary, soft_targets
+from pipeline.stages.teacher import TeacherSummary, open_teacher, soft_targets
 from pipeline.work.canonical import by_digest
 from pipeline.work.stage import StageFolder
 
 
-class Evaluation(Protocol):
-    """What an evaluator is made from: a frozen dataclass that holds all that decides its scores."""
-
-    def evaluator(self, folder: StageFolder, level: int) -> Evaluator:
-        """The evaluator of a fidelity: 0 for all candidates, 1 for the best ones, closer."""
-        ...
-
-
 @dataclass(frozen=True)
-class ShortTraining:
-    """Level 0 trains on ``train_limit`` images, level 1 on all of them and from other weights.
+class Evaluation:
+    """What an evaluator is made from, all that decides its scores.
 
-    The best of many short scores are overestimated, and a second score is not.
+    Level 0 looks at ``train_limit`` images, level 1 at all of them and with another seed: the best of many
+    scores are overestimated, and a second score is not.
 
     Attributes:
-        teacher: gives soft targets; labels alone are learned without one.
+        name: of the evaluator.
+        version: of the distribution that brings it.
+        teacher: gives soft targets; ``None`` where labels alone are to be learned.
     """
 
+    name: str
+    version: str
     plan: SpacePlan
     training: DistillationSettings
     train_limit: int | None
@@ -42,17 +48,53 @@ class ShortTraining:
     data: DataSummary = by_digest()
     teacher: TeacherSummary | None = by_digest()
 
-    def evaluator(self, folder: StageFolder, level: int) -> Evaluator:
-        """The evaluator of a level."""
-        from pipeline.search.evaluators.short_training import DistillationEvaluator
+    @classmethod
+    def of(cls, recipe: Recipe, plan: SpacePlan, data: DataSummary, teacher: TeacherSummary) -> Evaluation:
+        """What a recipe asks for.
 
+        Raises:
+            RecipeError: there is no such evaluator, or its distribution cannot be used.
+        """
+        search = recipe.search
+        return cls(
+            search.evaluator,
+            evaluator_version(search.evaluator),
+            plan,
+            search.training,
+            search.train_limit,
+            recipe.seed,
+            data,
+            None if search.reward == "labels" else teacher,
+        )
+
+    @property
+    def score(self) -> Literal["accuracy", "number"]:
+        """What a score is."""
+        return find_evaluator(self.name).score
+
+    def evaluator(self, folder: StageFolder, level: int) -> Evaluator:
+        """The evaluator of a fidelity: 0 for all candidates, 1 for the best ones, closer."""
         dataset = open_data(self.data, folder)
         if level == 0:
             dataset = _limited(dataset, self.train_limit)
-        targets = None
-        if self.teacher is not None:
-            targets = soft_targets(self.teacher, folder, dataset, self.training)
-        return DistillationEvaluator(self.plan.space, dataset, targets, self.training, self.seed + level)
+
+        def teacher() -> nn.Module:
+            if self.teacher is None:
+                raise RecipeError(
+                    f"the evaluator '{self.name}' asks for the teacher",
+                    why="reward = 'labels' evaluates without it",
+                    fix="remove search.reward from the recipe",
+                )
+            return open_teacher(self.teacher, folder).module
+
+        def targets() -> SoftTargets | None:
+            if self.teacher is None:
+                return None
+            return soft_targets(self.teacher, folder, dataset, self.training)
+
+        return find_evaluator(self.name).make(
+            EvaluationTask(self.plan.space, dataset, self.training, self.seed + level, teacher, targets)
+        )
 
 
 def _limited(dataset: Dataset, limit: int | None) -> Dataset:

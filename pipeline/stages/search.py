@@ -8,11 +8,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.search.base import Evaluator, Score
-from pipeline.search.evaluators.workers import evaluated
+from pipeline.search.base import Evaluator, RankingStrategy, Score
+from pipeline.search.evaluators.workers import MakePool, Workers
 from pipeline.search.journal import Candidate, Journal
 from pipeline.search.loop import search
 from pipeline.search.rewards import hard_reward
+from pipeline.search.strategies.base import ConstrainedStrategy
 from pipeline.spaces.base import Architecture
 from pipeline.stages.candidates import EvaluatedCandidate, Round, Searched, shortlist
 from pipeline.stages.evaluation import Evaluation
@@ -44,9 +45,10 @@ class SearchInput:
 
 def _told(given: SearchInput, value: Searched) -> Sequence[str]:
     failed = sum(candidate.score is None for candidate in value.candidates)
+    best = value.candidates[0].score or 0.0
+    shown = f"{best:.2%} on the validation slice" if value.evaluated_by == "accuracy" else f"score {best:.4g}"
     return [
-        f"search       {len(value.candidates)} candidates evaluated, {failed} failed; "
-        f"best {value.candidates[0].score or 0.0:.2%} on the validation slice; "
+        f"search       {len(value.candidates)} candidates evaluated, {failed} failed; best {shown}; "
         f"{len(value.order)} of those measured go on"
     ]
 
@@ -62,15 +64,20 @@ def search_candidates(given: SearchInput, folder: StageFolder, services: Service
     evaluator = given.evaluation.evaluator(folder, 0)
     learning = Learning(services, given.where, this.predictors, folder.path)
     known = {each.architecture: each.score for each in this.known if each.score is not None}
-    fresh = _explored(given, Known(evaluator, known), learning, folder, services)
+    strategy = strategy_of(given.strategy, learning.predictors, this.number)
+    fresh = _searched(given, strategy, Known(evaluator, known), learning, folder=folder, services=services)
     within = [each for each in this.known if this.predictors.constraints.feasible(each.architecture)]
     every = {each.architecture: each for each in (*within, *fresh)}
     ranked = _ranked(given, learning.predictors, list(every.values()))
+    if isinstance(strategy, RankingStrategy):
+        ranked = _ranked_by(strategy, ranked)
     best, rest = ranked[: given.reevaluated], ranked[given.reevaluated :]
     again: dict[Architecture, Candidate] = {}
     if best:
         closer, architectures = given.evaluation.evaluator(folder, 1), [each.architecture for each in best]
-        reevaluations = _evaluated_again(closer, architectures, folder / "again.jsonl")
+        reevaluations = _evaluated_again(
+            closer, architectures, folder / "again.jsonl", services.pool, given.strategy.ahead
+        )
         best = _ranked(given, learning.predictors, reevaluations)
         again = {each.architecture: each for each in best}
     ranked = [*best, *rest]
@@ -82,6 +89,7 @@ def search_candidates(given: SearchInput, folder: StageFolder, services: Service
         ),
         tuple(learning.measured.values()),
         tuple(order),
+        evaluated_by=given.evaluation.score,
     )
 
 
@@ -96,8 +104,14 @@ class Known:
         return self._scores.get(architecture) or self._evaluator.evaluate(architecture)
 
 
-def _explored(
-    given: SearchInput, evaluator: Evaluator, learning: Learning, folder: StageFolder, services: Services
+def _searched(
+    given: SearchInput,
+    strategy: ConstrainedStrategy,
+    evaluator: Evaluator,
+    learning: Learning,
+    *,
+    folder: StageFolder,
+    services: Services,
 ) -> list[Candidate]:
     """The candidates of a search, in the order in which they were asked for.
 
@@ -105,7 +119,6 @@ def _explored(
     by them any network keeps the budgets: else measuring decides in the end.
     """
     settings = given.strategy
-    strategy = strategy_of(settings, learning.predictors, given.this.number)
     found: list[Candidate] = []
     with ExitStack() as shown:
         advance = shown.enter_context(services.reporter.task("score candidates", "candidates"))
@@ -121,8 +134,15 @@ def _explored(
                     strategy.constraints = learning.predictors.constraints
                 advance = shown.enter_context(services.reporter.task("score candidates", "candidates"))
 
-        journal = folder / "journal.jsonl"
-        return search(strategy, evaluator, settings.evaluations, journal, on_progress=on_candidate)
+        return search(
+            strategy,
+            evaluator,
+            settings.evaluations,
+            folder / "journal.jsonl",
+            on_progress=on_candidate,
+            pool=services.pool,
+            ahead=settings.ahead,
+        )
 
 
 def _ranked(
@@ -137,14 +157,27 @@ def _ranked(
     return sorted(candidates, key=merit, reverse=True)
 
 
+def _ranked_by(strategy: RankingStrategy, candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The best first as the strategy holds them, and not by the luckiest score; failures last."""
+    scored = {each.architecture: each for each in candidates if each.score is not None}
+    failed = [each for each in candidates if each.score is None]
+    return [*(scored[architecture] for architecture in strategy.ranking(list(scored))), *failed]
+
+
 def _evaluated_again(
-    evaluator: Evaluator, architectures: Sequence[Architecture], journal: Path
+    evaluator: Evaluator, architectures: Sequence[Architecture], journal: Path, pool: MakePool, ahead: int
 ) -> list[Candidate]:
     """Evaluate these in order; what the journal holds is not evaluated again."""
-    with Journal(journal) as written:
-        known = {past.architecture: past for past in written.past}
-        for architecture in architectures:
-            if architecture not in known:
-                known[architecture] = evaluated(evaluator, architecture)
+    workers = Workers(pool, evaluator)
+    try:
+        with Journal(journal) as written:
+            known = {past.architecture: past for past in written.past}
+            lacking = [each for each in architectures if each not in known]
+            for index, architecture in enumerate(lacking):
+                for each in lacking[index : index + ahead]:
+                    workers.start(each)
+                known[architecture] = workers.finish(architecture)
                 written.append(known[architecture])
+    finally:
+        workers.close()
     return [known[architecture] for architecture in architectures]

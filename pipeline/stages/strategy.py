@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pipeline.recipe.loading import Recipe
 from pipeline.search.base import Score
 from pipeline.search.budgets.constraints import Constraints
+from pipeline.search.evaluators.workers import parse_pool
 from pipeline.search.rewards import Reward, hard_reward
 from pipeline.search.strategies.base import ConstrainedStrategy
 from pipeline.search.strategies.evolution import EvolutionStrategy
@@ -19,12 +20,14 @@ class StrategySettings:
     """Who proposes candidates, and how.
 
     Attributes:
+        ahead: candidates that are evaluated before the first of them is told.
         rewards_latency: on every target, as AKD does; else on those whose budget is soft.
         seed: of the first round.
     """
 
     strategy: str
     evaluations: int
+    ahead: int
     population: int
     tournament: int
     algorithm: str
@@ -40,6 +43,7 @@ class StrategySettings:
         return cls(
             search.strategy,
             search.evaluations,
+            search.ahead or parse_pool(search.executor)[1],
             search.population,
             search.tournament,
             search.algorithm,

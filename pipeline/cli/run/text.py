@@ -70,6 +70,9 @@ def _score(candidate: EvaluatedCandidate, evaluated_by: str) -> str:
         return f"failed: {candidate.failure}"
     if evaluated_by == "loss":
         return f"loss {-candidate.score:.4f}"
+    if evaluated_by == "number":
+        again = "" if candidate.reevaluation is None else f" ({candidate.reevaluation:.4g} again)"
+        return f"score {candidate.score:.4g}{again}"
     again = "" if candidate.reevaluation is None else f" ({candidate.reevaluation:.2%} again)"
     return f"{candidate.score:.2%}{again}"
 

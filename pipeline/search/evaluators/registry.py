@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from pipeline.data.base import Dataset
-    from pipeline.distill.settings import TrainingSettings
+    from pipeline.distill.settings import DistillationSettings
     from pipeline.distill.targets import SoftTargets
     from pipeline.spaces.base import Space
 
@@ -39,7 +39,7 @@ class EvaluationTask:
 
     space: Space
     dataset: Dataset
-    training: TrainingSettings
+    training: DistillationSettings
     seed: int
     teacher: Callable[[], nn.Module]
     targets: Callable[[], SoftTargets | None]

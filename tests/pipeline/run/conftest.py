@@ -53,5 +53,6 @@ def _lathe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lathe]:
     )
     monkeypatch.setattr("pipeline.run.recipe_to_bundle.publish", lambda bundle, name, bundles: bundle)
     monkeypatch.setattr("pipeline.teachers.code.version", lambda name: "1")
+    monkeypatch.setitem(EVALUATORS, "other", EVALUATORS[SHORT_TRAINING])
     with made_up_functions():
         yield lathe

@@ -48,6 +48,7 @@ FIELDS: dict[str, set[str]] = {
     "measure.launches": MEASURED,
     "measure.calibration_networks": {"feasibility", *SEARCHED},
     "search": SEARCHED,
+    "search.executor": set(),
     "search.finalists": set(),
     "search.rounds": set(),
     "dna": set(),
@@ -95,6 +96,9 @@ OTHER_VALUES: dict[str, Any] = {
     "target.budget_ms": 900,
     "dna.cuts": ("a", "b"),
     "dna.space": {"stem_width": 8, "head_width": 24, "blocks": [BLOCK, BLOCK]},
+    "search.ahead": 2,
+    "search.evaluator": "other",
+    "search.executor": "processes:1",
     "search.train_limit": 5,
 }
 # Keys that a recipe sets together: what else changes with them.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,10 +17,20 @@ from pipeline.recipe.loading import parse_recipe
 from pipeline.run.context import Context
 from pipeline.run.preparation import Task, prepare_task
 from pipeline.run.searching import search_round
+from pipeline.search.evaluators.registry import EVALUATORS, EvaluatorKind
+from pipeline.search.strategies.predictor import PredictorStrategy
 from pipeline.spaces.base import Architecture
 from pipeline.stages.candidates import Round, Searched
 from pipeline.work.folder import WorkFolder
-from tests.pipeline.run.made_up_run import PLAN, TARGET, Quiet, keep_everything, network_ns, predictors
+from tests.pipeline.run.made_up_run import (
+    PLAN,
+    TARGET,
+    ByMacs,
+    Quiet,
+    keep_everything,
+    network_ns,
+    predictors,
+)
 
 STAGE = {"widths": [8, 12], "depths": [1, 2], "kernels": [3], "expansions": [2, 3], "squeeze_excite": [0.0]}
 CELLS = [{"depth": 1, "width": 8}, {"depth": 1, "width": 16}]
@@ -84,7 +95,7 @@ def by_architecture(found: Searched) -> dict[Architecture, float | None]:
     return {candidate.architecture: candidate.score for candidate in found.candidates}
 
 
-def test_akd_rates_the_best_again_by_other_weights(folder: Path) -> None:
+def test_akd_evaluates_the_best_again_by_other_weights(folder: Path) -> None:
     found = searched(folder, "akd", reevaluated=2)
     again = [candidate.reevaluation for candidate in found.candidates]
     assert [reevaluation is None for reevaluation in again] == [False, False, True, True, True]
@@ -97,7 +108,7 @@ def test_akd_rates_the_best_again_by_other_weights(folder: Path) -> None:
     assert found.order[:2] == (first.architecture, second.architecture)
 
 
-def test_the_labels_twin_asks_for_the_same_first_candidates_and_rates_them_otherwise(folder: Path) -> None:
+def test_the_labels_twin_asks_for_the_same_first_candidates_and_scores_them_otherwise(folder: Path) -> None:
     distilled = by_architecture(searched(folder, "akd", reevaluated=0))
     labels = by_architecture(searched(folder, "akd", reevaluated=0, reward="labels"))
     assert distilled.keys() == labels.keys()
@@ -110,6 +121,42 @@ def test_scores_do_not_depend_on_who_proposes(folder: Path) -> None:
     shared = policy.keys() & random.keys()
     assert shared
     assert all(policy[each] == random[each] for each in shared)
+
+
+@pytest.mark.slow
+def test_candidates_evaluated_in_processes_get_the_same_scores_in_the_same_order(folder: Path) -> None:
+    settings = {"reevaluated": 2, "evaluations": 4, "ahead": 2}
+    here = searched(folder, "search", **settings)
+    made = max(
+        (folder / "work" / "stages").glob("search-*/again.jsonl"), key=lambda path: path.stat().st_mtime
+    )
+    shutil.rmtree(made.parent)
+    assert searched(folder, "search", executor="processes:2", **settings) == here
+    assert made.exists(), "the executor is no part of the key"
+
+
+def test_strategy_with_a_ranking_decides_the_order(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def by_name(self: PredictorStrategy, architectures: Sequence[Architecture]) -> list[Architecture]:
+        return sorted(architectures, key=str)
+
+    monkeypatch.setattr(PredictorStrategy, "ranking", by_name)
+    found = searched(folder, "search", strategy="predictor")
+    asked = [candidate.architecture for candidate in found.candidates]
+    assert asked == sorted(asked, key=str)
+    assert list(found.order) == asked[: len(found.order)]
+
+
+def test_number_that_only_ranks_is_not_shown_as_an_accuracy(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(EVALUATORS, "by-macs", EvaluatorKind(lambda task: ByMacs()))
+    with prepared(folder, "search", evaluator="by-macs") as (context, task):
+        found = search_round(context, task, first_round(context, task))
+        told = context.reporter.notes[-1]  # type: ignore[attr-defined]
+    assert found.evaluated_by == "number"
+    assert "%" not in told
+    scores = [candidate.score or 0.0 for candidate in found.candidates]
+    assert scores == sorted(scores, reverse=True)
 
 
 def test_dna_selects_the_smallest_losses_within_the_budget(folder: Path) -> None:

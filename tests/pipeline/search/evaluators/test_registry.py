@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.data.base import Dataset
-from pipeline.distill.settings import TrainingSettings
+from pipeline.distill.settings import DistillationSettings
 from pipeline.errors import RecipeError
 from pipeline.search.evaluators import registry
 from pipeline.search.evaluators.registry import (
@@ -37,7 +37,7 @@ def task(dataset: Dataset) -> EvaluationTask:
     return EvaluationTask(
         small_space(),
         dataset,
-        TrainingSettings(epochs=1),
+        DistillationSettings(epochs=1),
         0,
         no_teacher,
         lambda: None,  # type: ignore[arg-type]
