@@ -60,7 +60,7 @@ class SearchConfig(Section):
     exponent: float = Field(default=-0.07, le=0, allow_inf_nan=False)
     evaluator: str = SHORT_TRAINING
     executor: str = "in-process"
-    ahead: int | None = Field(default=None, ge=1)
+    ahead: int | None = Field(default=None, ge=1, le=1000)
     reward: Literal["distilled", "labels"] = "distilled"
     train_limit: int | None = Field(default=None, ge=2)
     training: DistillationSettings = DistillationSettings(epochs=3, patience=3)

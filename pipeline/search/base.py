@@ -28,20 +28,6 @@ class Evaluator(Protocol):
         ...
 
 
-@runtime_checkable
-class LeveledEvaluator(Evaluator, Protocol):
-    """An evaluator that can look closer, at a higher price: a family of evaluators of rising fidelity."""
-
-    @property
-    def levels(self) -> int:
-        """How many fidelities there are; it evaluates at the lowest one, 0."""
-        ...
-
-    def at(self, level: int) -> Evaluator:
-        """The evaluator of one fidelity, of which a higher one costs more."""
-        ...
-
-
 class LatencyModel(Protocol):
     """Predicts the latency of whole networks on one target."""
 

@@ -12,7 +12,7 @@ from pipeline.data.base import Dataset
 from pipeline.distill.settings import TrainingSettings
 from pipeline.distill.targets import SoftTargets
 from pipeline.distill.training import fit
-from pipeline.search.base import Evaluator, Score
+from pipeline.search.base import Score
 from pipeline.spaces.base import Architecture, Space
 
 
@@ -43,23 +43,3 @@ class DistillationEvaluator:
             result = fit(student, self.dataset, self.settings, seed=seed, targets=self.targets)
         share = result.best_validation_accuracy
         return Score(share, math.sqrt(share * (1 - share) / len(self.dataset.validation)))
-
-
-@dataclass(frozen=True)
-class Levels:
-    """Evaluators of rising fidelity as one; it evaluates by the first. A ``LeveledEvaluator``."""
-
-    evaluators: tuple[Evaluator, ...]
-
-    @property
-    def levels(self) -> int:
-        """How many there are."""
-        return len(self.evaluators)
-
-    def at(self, level: int) -> Evaluator:
-        """The evaluator of one fidelity."""
-        return self.evaluators[level]
-
-    def evaluate(self, architecture: Architecture) -> Score:
-        """By the first evaluator."""
-        return self.evaluators[0].evaluate(architecture)

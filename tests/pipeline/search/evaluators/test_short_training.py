@@ -3,9 +3,8 @@ import math
 import pytest
 import torch
 
-from pipeline.distill.settings import TrainingSettings
-from pipeline.search.base import LeveledEvaluator
-from pipeline.search.evaluators.short_training import DistillationEvaluator, Levels
+from pipeline.distill.settings import DistillationSettings, TrainingSettings
+from pipeline.search.evaluators.short_training import DistillationEvaluator
 from pipeline.search.loop import search
 from pipeline.spaces.cost import block_cost
 from tests.pipeline.search.search_models import small_space
@@ -34,7 +33,7 @@ class TrueTargets:
 
 
 def evaluator(dataset, targets=None, seed=0, **changes):
-    settings = TrainingSettings(**{"epochs": 2, "batch_size": 32, **changes})
+    settings = DistillationSettings(**{"epochs": 2, "batch_size": 32, **changes})
     return DistillationEvaluator(small_space(), dataset, targets or TrueTargets(dataset), settings, seed)
 
 
@@ -81,12 +80,3 @@ def test_diverged_training_is_a_failed_candidate(dataset, tmp_path):
 def test_score_without_soft_targets_learns_from_labels(dataset):
     settings = TrainingSettings(epochs=10, batch_size=32)
     assert DistillationEvaluator(small_space(), dataset, None, settings, 0).evaluate(SMALL).value > 0.6
-
-
-def test_levels_score_by_the_first_and_offer_the_others(dataset):
-    evaluators = (evaluator(dataset), evaluator(dataset, seed=1, epochs=3))
-    levels = Levels(evaluators)
-    assert isinstance(levels, LeveledEvaluator)
-    assert levels.levels == 2
-    assert levels.evaluate(SMALL) == evaluators[0].evaluate(SMALL)
-    assert levels.at(1).evaluate(SMALL) == evaluators[1].evaluate(SMALL) != levels.evaluate(SMALL)
