@@ -12,6 +12,7 @@ from devices.measurement import MeasuringProtocol
 from devices.target import Target
 from pipeline.recipe.loading import parse_recipe
 from pipeline.run import RunResult, run
+from pipeline.search.evaluators.registry import EVALUATORS, SHORT_TRAINING
 from pipeline.work.folder import WorkFolder
 from tests.pipeline.run.made_up_run import Quiet
 from tests.pipeline.run.made_up_stages import DEVICE, RUNTIME, made_up_functions
