@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import os
+from collections import Counter
 from collections.abc import Generator
 from typing import TypeVar
 
@@ -38,21 +39,30 @@ def _own_state(tmp_path_factory: pytest.TempPathFactory) -> Generator[None, None
         yield
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--measuring", choices=("only", "without"), help="run only the tests that measure, or only the others"
-    )
+@pytest.fixture(scope="module")
+def quiet_machine() -> Generator[None, None, None]:
+    """No launch is disturbed and every measurement valid, however busy the machine of the tests is."""
+    from tests.quiet_machine import be_quiet
+
+    with pytest.MonkeyPatch.context() as patch:
+        be_quiet(patch.setattr)
+        yield
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    chosen = config.getoption("--measuring")
-    if chosen is None:
-        return
-    kinds: dict[bool, list[pytest.Item]] = {True: [], False: []}
-    for item in items:
-        kinds[item.get_closest_marker("measures") is not None].append(item)
-    items[:] = kinds[chosen == "only"]
-    config.hook.pytest_deselected(items=kinds[chosen != "only"])
+@pytest.fixture(scope="module")
+def exporters_here() -> Generator[None, None, None]:
+    """Modules are exported in this process, where the exporters are imported once."""
+    from tests.exporters_here import export_here
+
+    with pytest.MonkeyPatch.context() as patch:
+        export_here(patch.setattr)
+        yield
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with many slow tests go first, so that no worker is left alone with one of them at the end."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow") is not None)
+    items.sort(key=lambda item: -slow[item.path])
 
 
 def _refuse_skip(report: Report) -> Report:

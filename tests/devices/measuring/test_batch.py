@@ -19,7 +19,7 @@ from devices.target import Target
 from tests.contracts.connection import ODD_NAMES, is_running
 from tests.contracts.runtime import QUICK
 
-pytestmark = pytest.mark.measures
+pytestmark = pytest.mark.usefixtures("undisturbed")
 
 ONCE = replace(QUICK, launches=1)
 
@@ -76,7 +76,7 @@ def test_measure_starts_one_process_per_launch_when_all_is_well(hostile, script)
 
 @pytest.mark.parametrize("paired", [False, True])
 def test_measure_launches_again_while_launches_disagree_and_pairs_them_if_asked(
-    hostile, script, tmp_path, undisturbed, paired
+    hostile, script, tmp_path, paired
 ):
     # Every launch of the first job is slower than the one before, so it never settles.
     jobs = [script("restless", f"wander {tmp_path / 'turns'}"), script("calm", "slow")]

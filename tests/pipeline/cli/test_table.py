@@ -18,7 +18,7 @@ from pipeline.tables.estimates import read_estimates
 from pipeline.tables.exchange import read_table
 from pipeline.tables.request import find_space
 
-pytestmark = pytest.mark.measures
+pytestmark = pytest.mark.usefixtures("quiet_machine")
 
 RECIPE = """
 name = "tiny"

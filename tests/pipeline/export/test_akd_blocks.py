@@ -49,6 +49,7 @@ def modules() -> dict[str, tuple[nn.Module, tuple[int, int, int]]]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("exporters_here")
 @pytest.mark.parametrize("fmt", TARGETS, ids=str)
 def test_every_new_kind_of_layer_answers_like_torch_when_exported(fmt: Format, tmp_path: Path) -> None:
     layers = modules()

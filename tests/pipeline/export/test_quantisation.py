@@ -23,6 +23,7 @@ from pipeline.export.conversion import convert
 from pipeline.export.process import Worker
 from pipeline.export.quantisation import quantise
 from pipeline.spaces.mobile.space import MobileSpace
+from tests.exporters_here import export_here
 
 INT8 = [fmt for fmt in Format if fmt.precision == "int8"]
 
@@ -64,7 +65,9 @@ INPUTS = {
 
 @pytest.fixture(scope="module", params=INT8, ids=str, name="exported")
 def _exported(request, tmp_path_factory):
-    return request.param, export_modules(GOOD, request.param, tmp_path_factory.mktemp("int8"))
+    with pytest.MonkeyPatch.context() as patch:
+        export_here(patch.setattr)
+        return request.param, export_modules(GOOD, request.param, tmp_path_factory.mktemp("int8"))
 
 
 class OnnxModel:

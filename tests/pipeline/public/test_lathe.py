@@ -83,7 +83,7 @@ def test_every_export_has_a_docstring_and_an_annotation_for_all_it_takes() -> No
             assert set(exported.__annotations__) > {"return"}, name
 
 
-@pytest.mark.measures
+@pytest.mark.usefixtures("quiet_machine")
 def test_examples_of_latencies_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_onnx(tmp_path / "model.onnx")
     save_onnx(tmp_path / "other.onnx", 3)
@@ -125,7 +125,7 @@ def test_saved_table_is_the_one_that_was_read(table_file: Path, tmp_path: Path) 
     assert [each.estimate for each in again.predict()] == [each.estimate for each in table.predict()]
 
 
-@pytest.mark.measures
+@pytest.mark.usefixtures("quiet_machine")
 def test_examples_of_bundles_run(
     written_bundle: Path,
     tmp_path: Path,
@@ -143,7 +143,7 @@ def test_examples_of_bundles_run(
     assert verified.targets[0].accuracy == bundle.targets[0].accuracy
 
 
-@pytest.mark.measures
+@pytest.mark.usefixtures("quiet_machine")
 @pytest.mark.slow
 def test_examples_of_tables_and_recipes_build_and_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -15,6 +15,7 @@ from typing import Any
 from typer.testing import CliRunner
 
 from pipeline.cli.main import app
+from tests.quiet_machine import PROGRAM
 
 TEXT = """
 name = "tiny"
@@ -73,8 +74,6 @@ STAGES = (
     "report",
 )
 
-_PROGRAM = "from pipeline.cli.main import main; main()"
-
 
 def write_recipe(folder: Path, text: str = TEXT) -> Path:
     """The recipe as a file."""
@@ -87,7 +86,7 @@ def command(recipe: Path, folder: Path, settings: Sequence[str] = (), what: str 
     """``lathe run`` or another command, with work folder and database below ``folder``."""
     places = ["--work", str(folder / "work"), "--db", str(folder / "latency.db")]
     options = [part for setting in settings for part in ("--set", setting)]
-    return [sys.executable, "-c", _PROGRAM, what, str(recipe), "--json", *places, *options]
+    return [sys.executable, "-c", PROGRAM, what, str(recipe), "--json", *places, *options]
 
 
 def run_recipe(recipe: Path, folder: Path, settings: Sequence[str] = (), what: str = "run") -> dict[str, Any]:
@@ -101,7 +100,7 @@ def run_recipe(recipe: Path, folder: Path, settings: Sequence[str] = (), what: s
 
 def run_limited(recipe: Path, folder: Path, file_bytes: int) -> subprocess.CompletedProcess[str]:
     """Run with a limit on the size of any file, which fails writes as a full disk does."""
-    code = f"import resource as r; r.setrlimit(r.RLIMIT_FSIZE, ({file_bytes}, r.RLIM_INFINITY)); {_PROGRAM}"
+    code = f"import resource as r; r.setrlimit(r.RLIMIT_FSIZE, ({file_bytes}, r.RLIM_INFINITY)); {PROGRAM}"
     arguments = [sys.executable, "-c", code, *command(recipe, folder)[3:]]
     return subprocess.run(arguments, capture_output=True, text=True, check=False)
 

@@ -49,6 +49,7 @@ def test_modules_of_an_ensemble_are_its_members() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("exporters_here")
 @pytest.mark.parametrize("fmt", Format, ids=str)
 def test_a_teacher_with_its_own_normalisation_can_be_exported(fmt: Format, tmp_path: Path) -> None:
     exported = export_modules({"teacher": (_adapted(resnet_cifar(8)), (3, 32, 32))}, fmt, tmp_path)
