@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from devices.connections.remote import DeviceLostError, Output, RemoteConnection, RemoteProcess, for_any_shell
 from devices.errors import TargetError
+from devices.installing import how_to_install
 
 if TYPE_CHECKING:
     import asyncssh
@@ -84,7 +85,7 @@ class SshConnection(RemoteConnection):
             raise TargetError(
                 f"{self.label} is reached by SSH, for which asyncssh is not installed",
                 why=str(error),
-                fix='pip install "lathe-deploy[ssh]"',
+                fix=how_to_install("ssh"),
             ) from error
         loop, client = self._connected()
         try:

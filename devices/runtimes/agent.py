@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from devices.errors import TargetError
+from devices.installing import how_to_install
 from devices.runtimes.base import (
     Call,
     Event,
@@ -154,7 +155,7 @@ class AgentRuntime(Runtime):
     def missing(self, device: str, detail: str) -> TargetError:
         """The error for a device on which the runtime cannot be imported."""
         fix = (
-            f'pip install "lathe-deploy[{self.extra}]"'
+            how_to_install(self.extra)
             if device == "host"
             else f"install {self.package} for the Python that devices.toml names for '{device}'"
         )

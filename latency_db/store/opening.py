@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
+from devices.installing import how_to_install
 from latency_db.errors import StoreError
 from latency_db.store import schema
 from latency_db.store.database import (
@@ -59,7 +60,7 @@ def open_engine(location: str, *, must_exist: bool = False) -> Engine:
         with explained_errors(url):
             _prepare(engine, file)
     except (ArgumentError, NoSuchModuleError, ImportError) as error:
-        extra = "pip install 'lathe-deploy[postgresql]'" if url.get_backend_name() == "postgresql" else ""
+        extra = how_to_install("postgresql") if url.get_backend_name() == "postgresql" else ""
         raise StoreError(
             f"no database can be opened at {shown(url)}",
             why=str(error),

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
+from devices.installing import how_to_install
 from latency_db.errors import StoreError
 
 Kind = Literal["text", "number", "count", "truth"]
@@ -173,7 +174,7 @@ def _pyarrow() -> tuple[Any, Any]:
         raise StoreError(
             "Parquet files cannot be read or written",
             why=str(error),
-            fix="pip install 'lathe-deploy[exchange]', or use .csv or .json",
+            fix=f"{how_to_install('exchange')}; or use .csv or .json",
         ) from error
     return pyarrow, pyarrow.parquet
 

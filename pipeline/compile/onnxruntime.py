@@ -19,6 +19,7 @@ from importlib import metadata, util
 from pathlib import Path
 
 from devices.host import temporary_folder
+from devices.installing import how_to_install
 from devices.target import Target
 from pipeline.errors import ExportError
 from pipeline.export import onnx_graph
@@ -74,7 +75,7 @@ def _optimise(exported: Path, target: Target, path: Path, level: str) -> Mapping
             raise ExportError(
                 f"{exported.name} cannot be compiled for {target}",
                 why=f"the package {package} is not installed",
-                fix='pip install "lathe-deploy[onnxruntime]"',
+                fix=how_to_install("onnxruntime"),
             )
     with temporary_folder("compile") as folder:
         optimised = folder / "optimised.onnx"

@@ -9,6 +9,7 @@ from typing import Literal, Self
 
 from devices.digests import value_digest
 from devices.errors import TargetError
+from devices.installing import how_to_install
 from devices.target import Target
 from latency_db.store import Workload
 from pipeline.errors import ExportError
@@ -122,7 +123,7 @@ def exporter_versions(fmt: Format) -> dict[str, str]:
         raise ExportError(
             f"the exporter for {fmt} is not installed",
             why=f"the package {error.name} is missing",
-            fix=f'pip install "lathe-deploy[{fmt.runtime}]"',
+            fix=how_to_install(fmt.runtime),
         ) from None
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from devices.installing import how_to_install
 from pipeline.errors import ExportError
 
 _IDENTIFIER = b"TFL3"
@@ -169,6 +170,6 @@ def _schema() -> Any:
         from ai_edge_litert import schema_py_generated
     except ImportError as error:
         raise ExportError(
-            "LiteRT models cannot be read", why=str(error), fix='pip install "lathe-deploy[litert]"'
+            "LiteRT models cannot be read", why=str(error), fix=how_to_install("litert")
         ) from error
     return schema_py_generated

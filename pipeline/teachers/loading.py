@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 from torch import nn
 
 from devices.digests import file_digest, value_digest
+from devices.installing import how_to_install
 from pipeline.data.base import Dataset
 from pipeline.distill.settings import EpochRecord, TrainingSettings
 from pipeline.distill.sudden_death import Tell
@@ -123,7 +124,7 @@ def _from_timm(config: TeacherConfig, channels: int, classes: int) -> nn.Module:
         raise TeacherError(
             "a teacher of kind 'timm' needs the package timm, which cannot be imported",
             why=str(error),
-            fix='pip install "lathe-deploy[timm]"',
+            fix=how_to_install("timm"),
         ) from error
     arguments: dict[str, Any] = {"in_chans": channels, "pretrained": config.weights is None}
     if config.weights is not None or config.training is not None:

@@ -17,6 +17,7 @@ import pytest
 from devices.agent.agent import load
 from devices.connections import Connection, LocalConnection
 from devices.errors import MeasurementError, TargetError
+from devices.installing import how_to_install
 from devices.measurement.measurement import Measurement, MeasurementFailure
 from devices.measurement.protocol import MeasuringProtocol
 from devices.measuring.batch import Job, measure
@@ -239,7 +240,7 @@ class AgentRuntimeContract(RuntimeContract):
         bare = LocalConnection(python=(sys.executable, "-I", "-S"))
         with pytest.raises(TargetError, match="not installed") as caught:
             identify(target, bare)
-        assert caught.value.fix == f'pip install "lathe-deploy[{runtime.extra}]"'
+        assert caught.value.fix == how_to_install(runtime.extra)
         assert "No module named" in caught.value.why
 
 

@@ -14,7 +14,7 @@ import pytest
 from latency_db.models.accuracy import accuracy_of
 from tests.places import ROOT
 
-pytest.importorskip("matplotlib", reason="the figures need matplotlib: pip install 'lathe-deploy[dev]'")
+pytest.importorskip("matplotlib", reason="the figures need matplotlib, of the extra dev")
 
 
 def _load() -> ModuleType:

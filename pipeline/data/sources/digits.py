@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from devices.installing import how_to_install
 from pipeline.data.sources.base import LabelledImages, Source
 from pipeline.errors import DataError
 
@@ -20,7 +21,7 @@ def read() -> Source:
         raise DataError(
             "the digits need scikit-learn, which is not installed",
             why=str(error),
-            fix='pip install "lathe-deploy[quickstart]"',
+            fix=how_to_install("quickstart"),
         ) from error
     images, labels = load_digits(return_X_y=True)
     pixels = np.rint(images.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)

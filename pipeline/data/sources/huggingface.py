@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from devices.installing import how_to_install
 from pipeline.data.images import decode_all
 from pipeline.data.sources.base import Index, LabelledImages, Source, check_labels, missing
 from pipeline.errors import DataError
@@ -30,7 +31,7 @@ def read(path: Path, *, image_size: int | None) -> Source:
         raise DataError(
             "a Hugging Face dataset needs the package datasets, which is not installed",
             why=str(error),
-            fix='pip install "lathe-deploy[huggingface]"',
+            fix=how_to_install("huggingface"),
         ) from error
     if not path.is_dir():
         raise missing(path, _EXPECTED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from devices.errors import LatheError
+from devices.installing import how_to_install
 
 
 class NniError(LatheError):
@@ -22,5 +23,5 @@ def require_nni() -> None:
         raise NniError(
             "profiling NNI model spaces needs NNI 3, which is not installed",
             why=str(error),
-            fix='pip install "lathe-deploy[nni]"',
+            fix=how_to_install("nni"),
         ) from error

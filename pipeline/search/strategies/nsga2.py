@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from devices.installing import how_to_install
 from pipeline.errors import RecipeError
 from pipeline.search.base import Score
 from pipeline.search.budgets.constraints import Constraints
@@ -131,9 +132,7 @@ class _Ranking:
                 NonDominatedSorting,
             )
         except ImportError as error:
-            raise RecipeError(
-                "NSGA-II needs pymoo", why=str(error), fix='pip install "lathe-deploy[search]"'
-            ) from error
+            raise RecipeError("NSGA-II needs pymoo", why=str(error), fix=how_to_install("search")) from error
         self.fronts = NonDominatedSorting().do
         self._crowding = get_crowding_function("cd").do
 

@@ -15,6 +15,7 @@ import pytest
 from devices.connections.remote import DeviceLostError
 from devices.connections.ssh import SshConnection, _Loop
 from devices.errors import TargetError
+from devices.installing import how_to_install
 from tests.contracts.connection import PARENT, ConnectionContract, is_mentioned, is_running, wait_until
 from tests.devices.ports import free_port
 from tests.devices.ssh_server import USER, SshServer, make_key, public
@@ -115,7 +116,7 @@ def test_run_names_the_extra_when_the_client_is_not_installed(connect, monkeypat
     monkeypatch.setitem(sys.modules, "asyncssh", None)
     with pytest.raises(TargetError) as caught:
         connect().run(("true",), timeout_s=10)
-    assert "lathe-deploy[ssh]" in caught.value.fix
+    assert caught.value.fix == how_to_install("ssh")
 
 
 def test_push_sends_nothing_when_the_content_is_there_from_an_earlier_connection(connect, tmp_path):

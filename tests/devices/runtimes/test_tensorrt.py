@@ -17,6 +17,7 @@ import pytest
 
 from devices.connections import Completed, LocalConnection
 from devices.errors import MeasurementError, TargetError
+from devices.installing import how_to_install
 from devices.inventory import devices as inventory
 from devices.inventory.devices import runtime_of
 from devices.measurement.conditions import conditions_from_json
@@ -371,7 +372,7 @@ class TestPythonApi:
             pytest.skip("TensorRT is installed here, with a GPU perhaps")
         with pytest.raises(TargetError, match="tensorrt is not installed") as caught:
             identify(Target("host", "tensorrt", "fp16"), connection)
-        assert "lathe-deploy[tensorrt]" in caught.value.fix
+        assert how_to_install("tensorrt") in caught.value.fix
         assert "JetPack" in caught.value.fix and "+native" in caught.value.fix
 
     def test_check_refuses_unknown_options(self):

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select
 
+from devices.installing import how_to_install
 from devices.measurement.measurement import Measurement, Verdict
 from latency_db.errors import StoreError
 from latency_db.store import row_files, schema
@@ -224,7 +225,7 @@ def test_parquet_names_the_extra_when_pyarrow_is_missing(
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with open_store("sqlite://") as store, pytest.raises(StoreError) as caught:
         export_file(store, tmp_path / "rows.parquet")
-    assert "lathe-deploy[exchange]" in caught.value.fix
+    assert how_to_install("exchange") in caught.value.fix
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy import make_url
 
+from devices.installing import how_to_install
 from latency_db.errors import StoreError
 from latency_db.store import database
 from latency_db.store.store import Store, open_store
@@ -141,7 +142,7 @@ def test_open_store_names_the_extra_when_the_driver_is_missing(monkeypatch: pyte
     monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(StoreError) as caught:
         open_store("postgresql://localhost/lathe")
-    assert "lathe-deploy[postgresql]" in caught.value.fix
+    assert how_to_install("postgresql") in caught.value.fix
 
 
 def test_open_store_creates_the_tables_once_when_several_come_at_once(server: PostgresqlServer) -> None:

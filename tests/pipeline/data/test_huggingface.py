@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from devices.installing import how_to_install
 from pipeline.data import DataConfig, load
 from pipeline.errors import DataError
 
@@ -70,4 +71,4 @@ def test_load_names_the_extra_when_datasets_is_not_installed(
         monkeypatch.setitem(__import__("sys").modules, "datasets", None)
     with pytest.raises(DataError, match="not installed") as caught:
         load(DataConfig(kind="huggingface", path=tmp_path), seed=0)
-    assert caught.value.fix == 'pip install "lathe-deploy[huggingface]"'
+    assert caught.value.fix == how_to_install("huggingface")

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from devices.errors import TargetError
+from devices.installing import how_to_install
 from devices.target import Target
 from pipeline.errors import ExportError
 from pipeline.export.base import (
@@ -154,7 +155,7 @@ def test_exporter_versions_name_the_extra_when_a_package_is_missing(monkeypatch)
     monkeypatch.setattr(metadata, "version", version)
     with pytest.raises(ExportError) as caught:
         exporter_versions(Format.LITERT)
-    assert "lathe-deploy[litert]" in caught.value.fix
+    assert caught.value.fix == how_to_install("litert")
 
 
 def test_exporter_versions_leave_the_build_suffix_out():

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from devices.installing import how_to_install
 from pipeline.data import DataConfig, Dataset, load
 from pipeline.data.tensors import batches_of
 from pipeline.distill.settings import TrainingSettings
@@ -207,7 +208,7 @@ def test_load_teacher_names_the_extra_when_timm_is_not_installed(
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(TeacherError, match="needs the package timm") as caught:
         loaded(dataset, tmp_path, TeacherConfig(kind="timm", model="resnet18"))
-    assert caught.value.fix == 'pip install "lathe-deploy[timm]"'
+    assert caught.value.fix == how_to_install("timm")
 
 
 @pytest.mark.slow
