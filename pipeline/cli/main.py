@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from devices.host import remove_abandoned
-from pipeline.cli.db.commands import db_app
+from pipeline.cli.db.arguments import db_app
 from pipeline.cli.devices.arguments import devices_app
 from pipeline.cli.ending import exit_code_of
 from pipeline.cli.help import Commands

@@ -25,7 +25,7 @@ from devices.measurement.protocol import MeasuringProtocol
 from latency_db.errors import StoreError
 from latency_db.store.keys import Workload
 from latency_db.store.store import open_store
-from pipeline.cli.db.commands import db_app
+from pipeline.cli.db.arguments import db_app
 
 RUNTIME = RuntimeIdentity("onnxruntime", "1.20.0", "ab" * 32, "fp32", 1)
 DEVICE = DeviceIdentity("x86_64", "some cpu", 2, "linux", "6.1", "machine-1")
@@ -84,7 +84,7 @@ def test_help_of_every_command_is_complete_and_loads_no_heavy_package() -> None:
         ended = lathe(command, "--help")
         assert ended.exit_code == 0
         assert "--json" in ended.stdout and "--db" in ended.stdout
-    code = "import sys; import pipeline.cli.db.commands; print(*sys.modules)"
+    code = "import sys; import pipeline.cli.db.arguments; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert not {"torch", "numpy", "pydantic", "sqlalchemy", "alembic", "pyarrow"} & set(loaded.split())
 

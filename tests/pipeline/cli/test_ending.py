@@ -89,7 +89,7 @@ def test_a_fault_of_lathe_is_one_json_document(lathe: Lathe, monkeypatch: pytest
     def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError("nothing to share")
 
-    monkeypatch.setattr("latency_db.store.open_store", fail)
+    monkeypatch.setattr("pipeline.cli.db.command.open_store", fail)
     code, output, messages = lathe("db", "info", "--json")
     error = json.loads(output)["error"]
     assert code == error["exit_code"] == 1
