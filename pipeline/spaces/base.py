@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+import re
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
@@ -71,12 +73,45 @@ class Architecture:
         return value_digest([list(pair) for pair in self.choices])
 
     def __str__(self) -> str:
-        """Decisions by their common prefix: ``stage1(kernel=3 width=16) stage2(kernel=5 width=24)``."""
+        """Decisions by their common prefix: ``stage1(kernel=3 width=16) stage2(kernel=5 width=24)``.
+
+        ``read_choices`` reads it back.
+        """
         groups: dict[str, list[str]] = {}
         for name, choice in self.choices:
             prefix, _, last = name.rpartition(".")
-            groups.setdefault(prefix, []).append(f"{last}={choice}")
+            groups.setdefault(prefix, []).append(f"{last}={choice_text(choice)}")
         return " ".join(f"{p}({' '.join(c)})" if p else " ".join(c) for p, c in groups.items())
+
+
+_QUOTED = r'"(?:\\.|[^"\\])*"'
+_CHOICE = re.compile(rf"([^\s()=]+)=({_QUOTED}|[^\s()\"]+)")
+_GROUP = re.compile(rf"\s*(?:([^\s()=]+)\(((?:[^()\"]|{_QUOTED})*)\)|({_CHOICE.pattern}))")
+
+
+def choice_text(choice: Choice) -> str:
+    """A choice as architectures print it: in quotes where it would not end at the next space."""
+    text = str(choice)
+    return text if re.fullmatch(r"[^\s()\"]+", text) else json.dumps(text)
+
+
+def read_choices(text: str) -> dict[str, str]:
+    """Decisions and the texts of their choices from the printed form of an architecture.
+
+    Raises:
+        ValueError: it is not of that form.
+    """
+    found: dict[str, str] = {}
+    end = 0
+    while text[end:].strip():
+        part = _GROUP.match(text, end)
+        if part is None:
+            raise ValueError(f"{text[end:].strip()[:40]!r} is no choice such as kernel=3 or stage1(kernel=3)")
+        end = part.end()
+        prefix, inside, alone = part[1], part[2], part[3]
+        for choice in _CHOICE.finditer(inside if alone is None else alone):
+            found[f"{prefix}.{choice[1]}" if prefix else choice[1]] = choice[2]
+    return found
 
 
 @dataclass(frozen=True)

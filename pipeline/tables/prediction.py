@@ -13,7 +13,16 @@ from typing import Any
 from latency_db.estimate import Estimate
 from latency_db.models import NetworkModel
 from pipeline.errors import RecipeError
-from pipeline.spaces.base import Architecture, Block, Space, architecture_of, check_architecture
+from pipeline.spaces.base import (
+    Architecture,
+    Block,
+    Choice,
+    Space,
+    architecture_of,
+    check_architecture,
+    choice_text,
+    read_choices,
+)
 from pipeline.tables.building import block_names, distinct_architectures
 
 
@@ -66,22 +75,28 @@ def drawn(space: Space, count: int, seed: int) -> list[Architecture]:
 
 
 def written(space: Space, text: str) -> list[Architecture]:
-    """The networks in a JSON text or file: an object of choices by decision, or a list of such.
+    """The networks in a text or a file.
+
+    Args:
+        space: of which they are.
+        text: an architecture as it is printed; or JSON, an object of choices by decision or a list of such;
+            or the path of a file of JSON.
 
     Raises:
         RecipeError: it cannot be read, or describes no network of the space.
     """
     try:
+        if "=" in text and not text.lstrip().startswith(("{", "[")) and not Path(text).exists():
+            return [_architecture(space, _printed(space, text))]
         document = json.loads(text if text.lstrip().startswith(("{", "[")) else Path(text).read_bytes())
         return [
             _architecture(space, each) for each in (document if isinstance(document, list) else [document])
         ]
     except (OSError, ValueError, RecursionError) as error:
-        example = json.dumps(dict(space.reference().choices[:2]))[:-1]
         raise RecipeError(
             "an architecture cannot be read",
             why=str(error),
-            fix=f"write a JSON object with a choice for every decision, as {example}, ...}}",
+            fix=f"write it as it is printed, e.g. '{space.reference()}', or as a JSON object",
         ) from error
 
 
@@ -107,6 +122,14 @@ def _prediction_json(model: NetworkModel, prediction: Prediction) -> dict[str, A
             {"block": str(block), **asdict(failed[block.identity])} for block in prediction.obstacles
         ],
     }
+
+
+def _printed(space: Space, text: str) -> dict[str, Choice]:
+    """Choices by decision of an architecture as it is printed; an unknown choice stays a text."""
+    choices = {
+        decision.name: {choice_text(each): each for each in decision.choices} for decision in space.decisions
+    }
+    return {name: choices.get(name, {}).get(said, said) for name, said in read_choices(text).items()}
 
 
 def _architecture(space: Space, given: Any) -> Architecture:

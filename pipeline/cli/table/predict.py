@@ -26,8 +26,8 @@ def predict(
         list[str] | None,
         typer.Option(
             "--architecture",
-            metavar="JSON",
-            help="Choices by decision, as a JSON object or a file of such; repeatable.",
+            metavar="NETWORK",
+            help="A network as it is printed, as a JSON object, or a file of such; may be repeated.",
         ),
     ] = None,
     count: Annotated[

@@ -74,7 +74,11 @@ def test_an_unknown_target_is_refused_before_any_work(
     ("settings", "expected", "said"),
     [
         (["data.kind=npz", "data.path=absent.npz"], 3, "absent.npz"),
-        (["teacher.0.kind=factory", "teacher.0.factory=no.such:thing", "teacher.0.weights=w.pt"], 2, "width"),
+        (
+            ["teacher.0.kind=factory", "teacher.0.factory=no.such:thing", "teacher.0.weights=w.pt"],
+            4,
+            "no.such",
+        ),
     ],
 )
 def test_bad_input_ends_with_the_code_of_its_kind(

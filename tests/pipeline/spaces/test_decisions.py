@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.spaces.base import Architecture, Condition, Decision, check_architecture
+from pipeline.spaces.base import (
+    Architecture,
+    Condition,
+    Decision,
+    check_architecture,
+    choice_text,
+    read_choices,
+)
 from pipeline.spaces.decisions import DecisionSpace
 from tests.contracts.search_space import SearchSpaceContract
 
@@ -117,3 +124,15 @@ def test_check_architecture_refuses_a_choice_where_none_is_made():
 def test_decisions_that_make_no_forest_are_refused(decisions):
     with pytest.raises(ValueError):
         Tree(decisions).count()
+
+
+NAMES = st.from_regex(r"[a-z][a-z0-9_]{0,5}(\.[a-z][a-z0-9_]{0,5}){0,2}", fullmatch=True)
+CHOICES = st.one_of(
+    st.booleans(), st.integers(), st.floats(allow_nan=False), st.text('ab ()="\\', max_size=6)
+)
+
+
+@given(st.lists(st.tuples(NAMES, CHOICES), unique_by=lambda pair: pair[0], max_size=6))
+def test_printed_architecture_is_read_back(choices):
+    read = read_choices(str(Architecture(tuple(choices))))
+    assert read == {name: choice_text(choice) for name, choice in choices}

@@ -89,6 +89,22 @@ def test_architectures_are_read_from_text_and_from_files(tmp_path: Path) -> None
     assert written(SPACE, listed) == written(SPACE, str(path)) == networks
 
 
+def test_printed_architectures_can_be_pasted_back() -> None:
+    for network in drawn(SPACE, 5, 3):
+        assert written(SPACE, str(network)) == [network]
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [("stage1(kernel=3", "is no choice"), ("kernel=", "is no choice"), ("colour=1", "colour: unknown")],
+)
+def test_what_is_printed_of_no_architecture_is_refused(text: str, why: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        written(SPACE, text)
+    assert why in caught.value.why
+    assert str(SPACE.reference()) in caught.value.fix
+
+
 def test_equal_numbers_are_taken_as_the_space_writes_them() -> None:
     given = {name: float(choice) for name, choice in SPACE.reference().choices}
     (found,) = written(SPACE, json.dumps(given))
