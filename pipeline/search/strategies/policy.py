@@ -137,11 +137,6 @@ class PolicyStrategy(ConstrainedStrategy):
                 self._update()
             self._batch, self._drawn = [], []
 
-    def log_probability(self, architecture: Architecture) -> float:
-        """How likely the policy is to draw an architecture of the space, as a natural logarithm."""
-        with torch.no_grad():
-            return float(self._network(self._tokens.of([architecture]))[0])
-
     def learned(self) -> dict[str, Any]:
         """Weights, optimiser, baseline, what was drawn and not yet asked, rewards of the batch."""
         tensors = {f"network.{name}": value for name, value in self._network.state_dict().items()}
