@@ -8,10 +8,12 @@ import typer
 
 from pipeline.cli.options import Json
 
+MEASURING = "Measuring"
+
 Targets = Annotated[
     list[str],
     typer.Option(
-        "--target", metavar="TARGET", help="Where: DEVICE/RUNTIME:PRECISION@THREADS; may be given again."
+        "--target", metavar="TARGET", help="Where: DEVICE/RUNTIME:PRECISION@THREADS; may be repeated."
     ),
 ]
 Launches = typer.Option(
@@ -19,12 +21,15 @@ Launches = typer.Option(
     metavar="N",
     min=1,
     max=1000,
-    help="Fresh processes; up to three times as many while they disagree.",
+    help="Fresh processes to measure in; up to three times as many are started while they disagree.",
+    rich_help_panel=MEASURING,
 )
 Full = Annotated[
     bool,
     typer.Option(
-        "--require-full-delegation", help="A model fails if any operation runs elsewhere than asked for."
+        "--require-full-delegation",
+        help="Count a model as failed if any operation runs elsewhere than on the accelerator asked for.",
+        rich_help_panel=MEASURING,
     ),
 ]
 Timeout = Annotated[
@@ -33,12 +38,15 @@ Timeout = Annotated[
         "--timeout",
         metavar="SECONDS",
         min=1,
-        help="How long a model may take in one launch; building an engine on the device counts.",
+        help="Time a model may take in one launch, including building an engine on the device.",
+        rich_help_panel=MEASURING,
     ),
 ]
 Save = Annotated[
     str | None,
-    typer.Option("--save", metavar="FILE", help="Keep everything, raw samples too, in a new result file."),
+    typer.Option(
+        "--save", metavar="FILE", help="Write everything, raw samples included, to a new result file."
+    ),
 ]
 
 
@@ -50,11 +58,19 @@ def profile(
     *,
     targets: Targets,
     ops: Annotated[
-        bool, typer.Option("--ops", help="Also the time of each operation, from runs of their own.")
+        bool,
+        typer.Option(
+            "--ops", help="Also time each operation, in runs of their own.", rich_help_panel=MEASURING
+        ),
     ] = False,
     sustained: Annotated[
         float | None,
-        typer.Option("--sustained", metavar="MINUTES", help="Also run each model without pause: heat shows."),
+        typer.Option(
+            "--sustained",
+            metavar="MINUTES",
+            help="Also run each model without pause for so long, to see what heat does.",
+            rich_help_panel=MEASURING,
+        ),
     ] = None,
     launches: Annotated[int | None, Launches] = None,
     require_full_delegation: Full = False,
@@ -62,10 +78,11 @@ def profile(
     save: Save = None,
     json_output: Json = False,
 ) -> None:
-    """Measure models: latency with its interval and verdict, phases, memory, where operations ran.
+    """Measure the latency of model files.
 
-    Each model is measured on every target whose runtime loads it. If a model or a target cannot be used, the
-    others are measured, shown and saved all the same; the exit code tells.
+    You get each latency with its interval and verdict, the phases of a start, memory, and where
+    operations ran. Each model is measured on every target whose runtime loads it. If a model or a target
+    cannot be used, the others are measured, shown and saved all the same; the exit code tells.
     """
     from pipeline.cli.profile.command import Wanted, profile_models
 
@@ -93,7 +110,10 @@ def compare(
     save: Save = None,
     json_output: Json = False,
 ) -> None:
-    """Say which of two models is faster: measured in the same launches, with an interval and a verdict."""
+    """Say which of two models is faster.
+
+    Both are measured in the same launches, so the ratio of their latencies has an interval of its own.
+    """
     from pipeline.cli.profile.command import compare_models
 
     compare_models(

@@ -38,12 +38,11 @@ if TYPE_CHECKING:
     from pipeline.tables.building import Built
     from pipeline.tables.request import Bench
 
-table_app = Commands(
-    "Latency tables: every block of a space measured on a target, and a model of whole networks."
-)
+table_app = Commands("Build latency tables of a search space, and predict with them.")
 
 Inputs = Annotated[
-    list[str] | None, typer.Option("--input", metavar="HxW", help="Input, e.g. 32x32; repeatable.")
+    list[str] | None,
+    typer.Option("--input", metavar="HxW", help="Size of an input image, e.g. 32x32; may be repeated."),
 ]
 
 
@@ -63,16 +62,17 @@ def build(
     budget_time: Annotated[
         float | None,
         typer.Option(
-            "--budget-time", metavar="MIN", min=0, help="Begin no measurement after so many minutes."
+            "--budget-time", metavar="MINUTES", min=0, help="Begin no measurement after so many minutes."
         ),
     ] = None,
     bench_options: BenchOptions,
     json_output: Json = False,
 ) -> None:
-    """Measure every distinct block of a space and some whole networks, and fit the network model.
+    """Measure a space's blocks, and fit a model of networks.
 
-    What is in the database is not measured again, and every outcome is kept at once: the same command goes on
-    where it was stopped. Targets whose runtimes load one format share the exports. A block that cannot run is
+    Every distinct block is measured, and some whole networks from which the model is fitted. What is in
+    the database is not measured again, and every outcome is kept at once: the same command goes on where
+    it was stopped. Targets whose runtimes load one format share the exports. A block that cannot run is
     kept with its reason.
     """
     from pipeline.tables.building import build as build_tables
@@ -94,7 +94,7 @@ def build(
         print_json({"tables": documents})
 
 
-@table_app.add("show")
+@table_app.add("show", "lathe table show --target host/onnxruntime:fp32@1", "lathe table show pi5.json")
 @with_options
 def show(
     file: Annotated[str | None, typer.Argument(metavar="FILE", help="A file of lathe table export.")] = None,
@@ -109,7 +109,7 @@ def show(
     bench_options: BenchOptions,
     json_output: Json = False,
 ) -> None:
-    """Show a table: every block's latency, what failed and why, and the network model.
+    """Show a table's blocks, failures and model.
 
     A file needs no database, device or torch; --space, --input and --classes are for a target.
     """
@@ -124,21 +124,26 @@ def show(
         typer.echo(shown_text(content.model, content.blocks))
 
 
-@table_app.add("verify")
+@table_app.add("verify", "lathe table verify --target host/onnxruntime:fp32@1 --count 40")
 @with_options
 def verify(
     target: OneTarget,
     *,
     space_options: SpaceOptions,
-    count: Annotated[int, typer.Option("--count", min=3, help="Networks to measure, twice each.")] = 20,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Which networks are drawn.")] = 1,
+    count: Annotated[
+        int, typer.Option("--count", metavar="N", min=3, help="Networks to measure, twice each.")
+    ] = 20,
+    seed: Annotated[
+        int, typer.Option("--seed", metavar="N", min=0, help="Seed of the networks that are drawn.")
+    ] = 1,
     bench_options: BenchOptions,
     json_output: Json = False,
 ) -> None:
-    """Measure random networks that the model has not seen, and compare with its estimates.
+    """Compare a table's estimates with new measurements.
 
-    Beside the model stand what measuring the same networks twice can reach (the noise ceiling), and simpler
-    predictions: the plain sum of the blocks, and lines fitted to that sum and to multiply-accumulates.
+    Random networks that the model has not seen are measured. Beside the model stand what measuring the
+    same networks twice can reach (the noise ceiling), and simpler predictions: the plain sum of the
+    blocks, and lines fitted to that sum and to multiply-accumulates.
     """
     from pipeline.tables.validation import verify as verify_table
 
@@ -150,7 +155,7 @@ def verify(
         typer.echo(verified_text(verified))
 
 
-@table_app.add("export")
+@table_app.add("export", "lathe table export pi5.json --target pi5/litert:fp32@4")
 @with_options
 def export(
     file: Annotated[str, typer.Argument(metavar="FILE", help="JSON file to write.")],
@@ -159,7 +164,10 @@ def export(
     space_options: SpaceOptions,
     bench_options: BenchOptions,
 ) -> None:
-    """Write a table with its network model to one file, which needs no database and no device to predict."""
+    """Write a table with its model to one file.
+
+    Predictions from such a file need no database and no device.
+    """
     from pathlib import Path
 
     from pipeline.tables.exchange import write_table
@@ -169,7 +177,7 @@ def export(
     typer.echo(f"{file}: {table_line(built.model)}")
 
 
-@table_app.add("diff")
+@table_app.add("diff", "lathe table diff before.json after.json")
 @with_options
 def diff(
     first: TableName,
@@ -179,9 +187,10 @@ def diff(
     bench_options: BenchOptions,
     json_output: Json = False,
 ) -> None:
-    """Compare two tables block by block: of one target at two times, or of two targets.
+    """Compare two tables block by block.
 
-    Files need no database; --space, --input and --classes are for targets.
+    They may be of one target at two times, or of two targets. Files need no database; --space, --input
+    and --classes are for targets.
     """
     from dataclasses import asdict
 
@@ -195,7 +204,7 @@ def diff(
         typer.echo(difference_text(found))
 
 
-@table_app.add("plan")
+@table_app.add("plan", "lathe table plan package --target pi5/litert:fp32@4")
 @with_options
 def plan(
     package: Annotated[str, typer.Argument(metavar="PACKAGE", help="New folder to write.")],
@@ -205,9 +214,10 @@ def plan(
     networks: Networks = 60,
     launches: Launches = 5,
 ) -> None:
-    """Export what a table needs into a work package, to be measured on a machine without torch.
+    """Export a table's blocks, to be measured elsewhere.
 
-    The device of the target is not contacted; its runtime and precision decide what is exported.
+    The result is a work package, which lathe table measure measures on a machine without torch. The
+    device of the target is not contacted; its runtime and precision decide what is exported.
     """
     from pathlib import Path
 
@@ -222,7 +232,7 @@ def plan(
     sys.stderr.write(f"next, on the machine that measures: lathe table measure {package} --target {target}\n")
 
 
-@table_app.add("measure")
+@table_app.add("measure", "lathe table measure package --target pi5/litert:fp32@4")
 def measure(
     package: Annotated[str, typer.Argument(metavar="PACKAGE", help="Folder that lathe table plan wrote.")],
     target: OneTarget,
@@ -230,9 +240,10 @@ def measure(
     db: Database = None,
     json_output: Json = False,
 ) -> None:
-    """Measure a work package; torch is not needed. Every outcome is kept at once, the same command goes on.
+    """Measure the work package of lathe table plan.
 
-    Carry the rows back with lathe db export and import, or lathe db merge.
+    torch is not needed. Every outcome is kept at once, so the same command goes on where it was stopped.
+    Take the rows back with lathe db export and import, or lathe db merge.
     """
     from pathlib import Path
 
@@ -262,5 +273,11 @@ def _loaded(
         yield bench, found, load(found, parsed([target])[0], bench)
 
 
-table_app.add("predict")(predict)
-table_app.add("transfer")(transfer)
+table_app.add(
+    "predict",
+    "lathe table predict pi5.json --count 10",
+    "lathe table predict host/onnxruntime:fp32@1 --architecture networks.json",
+)(predict)
+table_app.add(
+    "transfer", "lathe table transfer --from host/onnxruntime:fp32@1 --to pi5/litert:fp32@4 --samples 20"
+)(transfer)

@@ -23,12 +23,15 @@ if TYPE_CHECKING:
     from pipeline.tables.request import Bench
 
 SpaceName = Annotated[
-    str, typer.Option("--space", metavar="S", help="mobile or akd, or a recipe file whose [space] is meant.")
+    str,
+    typer.Option("--space", metavar="S", help="The space: mobile, akd, or a recipe file that has a [space]."),
 ]
-Input = Annotated[str, typer.Option("--input", metavar="HxW", help="Input, e.g. 32x32 or 1x28x28.")]
-Classes = Annotated[int, typer.Option("--classes", min=1, help="Number of logits.")]
+Input = Annotated[
+    str, typer.Option("--input", metavar="HxW", help="Size of an input image, e.g. 32x32 or 1x28x28.")
+]
+Classes = Annotated[int, typer.Option("--classes", min=1, metavar="N", help="Number of classes.")]
 Targets = Annotated[
-    list[str], typer.Option("--target", metavar="T", help="Target, e.g. host/litert:fp32@1; repeatable.")
+    list[str], typer.Option("--target", metavar="T", help="Target, e.g. host/litert:fp32@1; may be repeated.")
 ]
 OneTarget = Annotated[str, typer.Option("--target", metavar="T", help="Target, e.g. host/litert:fp32@1.")]
 TableName = Annotated[
@@ -37,8 +40,15 @@ TableName = Annotated[
         metavar="TABLE", help="A file of lathe table export, or a target with a table in the database."
     ),
 ]
-Networks = Annotated[int, typer.Option("--networks", min=6, help="Whole networks to measure for the model.")]
-Launches = Annotated[int, typer.Option("--launches", min=3, help="Launches of each workload.")]
+Networks = Annotated[
+    int, typer.Option("--networks", metavar="N", min=6, help="Whole networks to measure for the model.")
+]
+Launches = Annotated[
+    int,
+    typer.Option(
+        "--launches", metavar="N", min=3, help="Fresh processes in which each workload is measured."
+    ),
+]
 
 
 @dataclass(frozen=True)

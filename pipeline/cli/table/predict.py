@@ -31,9 +31,11 @@ def predict(
         ),
     ] = None,
     count: Annotated[
-        int | None, typer.Option("--count", metavar="N", min=1, help="So many random networks.")
+        int | None, typer.Option("--count", metavar="N", min=1, help="Also predict so many random networks.")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Which networks are drawn.")] = 1,
+    seed: Annotated[
+        int, typer.Option("--seed", metavar="N", min=0, help="Seed of the networks that are drawn.")
+    ] = 1,
     wanted: Annotated[
         str | None,
         typer.Option(
@@ -44,12 +46,13 @@ def predict(
     bench_options: BenchOptions,
     json_output: Json = False,
 ) -> None:
-    """Estimate latencies of networks, with intervals. Nothing is measured, and nothing is stored.
+    """Estimate latencies of networks, with intervals.
 
-    Without --architecture and --count, of the reference network, and then of those that the model takes for
-    the fastest and the slowest. A file says itself which space it is of, and needs no database, device or
-    torch; --space, --input and --classes are for a target. A table holds for one runtime, kind of device and
-    protocol: with --for, what differs is named, and nothing is estimated.
+    Nothing is measured, and nothing is stored. Without --architecture and --count you get the reference
+    network, and those that the model takes for the fastest and the slowest. A file says itself which
+    space it is of, and needs no database, device or torch; --space, --input and --classes are for a
+    target. A table holds for one runtime, kind of device and protocol: with --for, what differs is named,
+    and nothing is estimated.
     """
     from pipeline.tables.exchange import table_file
     from pipeline.tables.prediction import drawn, landmarks, predictions_json, written

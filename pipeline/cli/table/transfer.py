@@ -14,7 +14,7 @@ from pipeline.cli.table.text import transferred_text, verified_text
 Sources = Annotated[
     list[str],
     typer.Option(
-        "--from", metavar="T", help="Target with a table, or a file of lathe table export; repeatable."
+        "--from", metavar="T", help="Target with a table, or a file of lathe table export; may be repeated."
     ),
 ]
 NewTarget = Annotated[
@@ -28,7 +28,8 @@ def transfer(
     target: NewTarget,
     *,
     samples: Annotated[
-        int, typer.Option("--samples", min=10, max=200, help="Blocks and networks to measure on it.")
+        int,
+        typer.Option("--samples", metavar="N", min=10, max=200, help="Blocks and networks to measure on it."),
     ] = 20,
     space_options: SpaceOptions,
     save: Annotated[
@@ -37,18 +38,21 @@ def transfer(
     check: Annotated[
         int | None,
         typer.Option(
-            "--check", metavar="N", min=3, help="Measure so many other networks twice, and compare."
+            "--check", metavar="N", min=3, help="Then measure so many other networks twice, and compare."
         ),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Which networks are drawn to compare.")] = 1,
+    seed: Annotated[
+        int, typer.Option("--seed", metavar="N", min=0, help="Seed of the networks that are compared.")
+    ] = 1,
     bench_options: BenchOptions,
     json_output: Json = False,
 ) -> None:
-    """Estimate a new target's blocks and networks from few measurements there and other targets' tables.
+    """Estimate a new target from the tables of others.
 
-    Half of the samples are random networks, from which the interval of networks comes; the others are chosen
-    to tell most. What is in the database already counts, and every outcome is kept at once: the same command
-    goes on where it was stopped. Estimates are never stored as measurements.
+    A few measurements on the new target are enough. Half of the samples are random networks, from which
+    the interval of networks comes; the others are chosen to tell most. What is in the database already
+    counts, and every outcome is kept at once: the same command goes on where it was stopped. Estimates
+    are never stored as measurements.
     """
     from pathlib import Path
 
