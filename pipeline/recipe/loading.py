@@ -46,6 +46,7 @@ class Recipe(Section):
     ]
     method: Method = "search"
     seed: int = Field(default=0, ge=0, le=2**31 - 1)
+    allow_chance: bool = False
     data: DataConfig
     teacher: tuple[TeacherConfig, ...] = Field(min_length=1)
     space: SpaceConfig | None = None

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from pipeline.budget import Budget
 from pipeline.errors import NotMeasuredError
+from pipeline.run.chance import require_useful_student
 from pipeline.run.context import Context
 from pipeline.run.preparation import Task
 from pipeline.spaces.base import Architecture
@@ -42,6 +43,7 @@ def make_winner(
         The winner, if a candidate keeps every budget, and the candidates that were tried before.
 
     Raises:
+        VerificationError: the students learned nothing.
         ParityError: an exported student differs from torch beyond the tolerance.
         NotMeasuredError: a candidate could not be measured that would be preferred to all that were.
     """
@@ -93,6 +95,8 @@ def _trained(context: Context, task: Task, searched: Searched) -> Iterator[Disti
         finalists = waiting[: context.recipe.search.finalists]
         waiting = waiting[len(finalists) :]
         students = [_distilled(context, task, architecture) for architecture in finalists]
+        if not context.recipe.allow_chance:
+            require_useful_student(max(map(_validation_accuracy, students)), task.teacher, task.data)
         yield from sorted(students, key=_validation_accuracy, reverse=True)
 
 

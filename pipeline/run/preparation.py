@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipeline.errors import BudgetError
+from pipeline.run.chance import require_useful_teacher
 from pipeline.run.context import Context
 from pipeline.spaces.dna.config import DnaSpaceConfig
 from pipeline.stages.cut import Cut, CutInput, cut_into_blocks
@@ -37,6 +38,8 @@ def prepare_task(context: Context) -> Task:
     data = context.do(prepare_data, DataInput.of(recipe.data, recipe.seed))
     sources = tuple(map(TeacherSource.of, recipe.teacher))
     teacher = context.do(prepare_teacher, TeacherInput(sources, recipe.seed, data))
+    if not recipe.allow_chance:
+        require_useful_teacher(teacher, data)
     if recipe.method == "dna":
         cut = CutInput(data.input_shape, recipe.dna.cuts, teacher)
         task = Task(data, teacher, _dna_plan(recipe.dna.space, context.do(cut_into_blocks, cut), data), cut)

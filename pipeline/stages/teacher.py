@@ -64,6 +64,7 @@ class TeacherSummary:
         name: of the members.
         digest: over configuration, code and weights of all members.
         validation_accuracy: on the validation slice.
+        chance: what always naming the most frequent class gets right there.
         members: name and training of each.
         data: that it was checked against.
         seed: of the networks before their weights are loaded.
@@ -79,6 +80,7 @@ class TeacherSummary:
     seed: int
     files: tuple[StoredFile, ...]
     configs: tuple[TeacherConfig, ...] = without_influence(())
+    chance: float = 0.0
 
 
 def _told(given: TeacherInput, value: TeacherSummary) -> Sequence[str]:
@@ -92,6 +94,7 @@ def prepare_teacher(given: TeacherInput, folder: StageFolder, services: Services
     Raises:
         TeacherError: it cannot be loaded, or does not fit the data.
     """
+    from pipeline.distill.chance import majority_share
     from pipeline.distill.training import accuracy
     from pipeline.teachers.loading import load_teacher
 
@@ -116,6 +119,7 @@ def prepare_teacher(given: TeacherInput, folder: StageFolder, services: Services
         given.seed,
         tuple(folder.stored(path.as_posix()) for path in files),
         tuple(_within(config) for config in configs),
+        majority_share(dataset.validation.labels),
     )
 
 

@@ -11,9 +11,9 @@ from pipeline.recipe.paths import RecipePath
 
 _OWN_KEYS = {
     "train": {"width", "depth"},
-    "factory": {"factory", "arguments", "weights"},
+    "factory": {"factory", "arguments", "weights", "weights_key"},
     "pt2": {"path"},
-    "timm": {"model", "arguments", "weights"},
+    "timm": {"model", "arguments", "weights", "weights_key"},
 }
 _NEEDED = {"train": None, "factory": "factory", "pt2": "path", "timm": "model"}
 
@@ -29,7 +29,8 @@ class TeacherConfig(BaseModel):
         factory: ``factory``: ``package.module:function`` that returns a ``torch.nn.Module``.
         model: ``timm``: name of the model.
         arguments: ``factory`` and ``timm``: keyword arguments of the function or of ``timm.create_model``.
-        weights: ``factory`` and ``timm``: state dict, ``.safetensors`` or ``.pt``/``.pth``.
+        weights: ``factory`` and ``timm``: state dict, ``.safetensors`` or a file of ``torch.save``.
+        weights_key: which of several state dicts in the file, such as ``state_dict_ema``.
         path: ``pt2``: the file.
         training: how a ``train`` teacher is trained; for ``factory`` and ``timm`` it means that the teacher
             is trained on the data first, starting from its weights (fine-tuning).
@@ -52,6 +53,7 @@ class TeacherConfig(BaseModel):
     model: str | None = Field(default=None, min_length=1)
     arguments: dict[str, Any] = Field(default_factory=dict)
     weights: RecipePath | None = None
+    weights_key: str | None = Field(default=None, min_length=1)
     path: RecipePath | None = None
     training: TrainingSettings | None = None
     resize: int | None = Field(default=None, ge=4, le=4096)

@@ -15,6 +15,7 @@ from torch import nn
 from devices.digests import file_digest, value_digest
 from devices.installing import how_to_install
 from pipeline.data.base import Dataset
+from pipeline.data.tensors import to_tensor
 from pipeline.distill.settings import EpochRecord, TrainingSettings
 from pipeline.distill.sudden_death import Tell
 from pipeline.distill.training import TrainingDiverged, fit
@@ -28,6 +29,7 @@ from pipeline.teachers.weights import fit_weights, read_weights, weights_bytes
 from pipeline.work.disk import write_atomically
 
 _HISTORY = TypeAdapter(tuple[EpochRecord, ...])
+_PROBED = 32
 
 OnProgress = Callable[[int, int, str], None]
 """Called with how many epochs are done, how many there are, and the teacher's name."""
@@ -68,6 +70,9 @@ def _member(
         network = _network(config, dataset)
     adapted = AdaptedNetwork(network, config, dataset.preprocessing)
     _check_fit(adapted, config, dataset)
+    if _gives_probabilities(adapted, dataset):
+        adapted.gives_probabilities = True
+        tell(f"teacher      '{config.name}' gives probabilities, not logits; their logarithm is used")
     history: tuple[EpochRecord, ...] = ()
     if config.kind == "train" or config.training is not None:
         history = _train(adapted, config, dataset, folder=folder, seed=seed, progress=progress, tell=tell)
@@ -87,7 +92,7 @@ def _network(config: TeacherConfig, dataset: Dataset) -> nn.Module:
     else:
         return ConvNet(channels, classes, width=config.width, depth=config.depth)
     if config.weights is not None:
-        fit_weights(network, read_weights(config.weights), f"'{config.weights}'")
+        fit_weights(network, read_weights(config.weights, config.weights_key), f"'{config.weights}'")
     return network
 
 
@@ -163,6 +168,16 @@ def _check_fit(adapted: AdaptedNetwork, config: TeacherConfig, dataset: Dataset)
             fix="use the data it was trained on, or a network with one output per class that a "
             "[teacher.training] table trains",
         )
+
+
+def _gives_probabilities(adapted: AdaptedNetwork, dataset: Dataset) -> bool:
+    """Whether every output lies in 0..1 and those of an image sum to 1, on some real images."""
+    images = to_tensor(dataset.validation.images[:_PROBED], dataset.preprocessing)
+    with torch.no_grad():
+        outputs = adapted.eval()(images)
+    sums = outputs.sum(dim=1)
+    within = bool(((outputs >= 0) & (outputs <= 1)).all())
+    return within and torch.allclose(sums, torch.ones_like(sums), atol=1e-3)
 
 
 def _train(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,8 @@ from devices.digests import value_digest
 from pipeline.data.base import Preprocessing
 from pipeline.distill.settings import EpochRecord
 from pipeline.teachers.config import TeacherConfig
+
+_LEAST_PROBABILITY = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +69,12 @@ class AdaptedNetwork(nn.Module):
         network: the network as it was trained.
         config: says what to adapt.
         preprocessing: how the data's images were normalised.
+
+    Attributes:
+        gives_probabilities: whether the network ends in a softmax, whose logarithm then stands for logits.
     """
+
+    gives_probabilities = False
 
     _scale: Tensor
     _shift: Tensor
@@ -95,8 +103,24 @@ class AdaptedNetwork(nn.Module):
             images = functional.interpolate(
                 images, size, mode="bilinear", align_corners=False, antialias=True
             )
-        logits: Tensor = self.network(images)
-        return logits
+        logits = logits_of(self.network(images))
+        return logits.clamp_min(_LEAST_PROBABILITY).log() if self.gives_probabilities else logits
+
+
+def logits_of(output: Any) -> Tensor:
+    """The logits ``(N, classes)`` in what a network gives: a tensor, the first of a tuple, or ``logits``.
+
+    Raises:
+        ValueError: there is no tensor in it.
+    """
+    if isinstance(output, Mapping):
+        output = output.get("logits", next(iter(output.values()), None))
+    elif isinstance(output, tuple | list) and output:
+        output = output[0]
+    if not isinstance(output, Tensor):
+        raise ValueError(f"the network gives a {type(output).__name__} in place of logits")
+    pooled = output.flatten(1) if output.ndim == 4 and output.shape[2:] == (1, 1) else output
+    return pooled.float()
 
 
 class _Ensemble(nn.Module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +16,25 @@ from torch import Tensor, nn
 from pipeline.errors import TeacherError
 
 _COMPILED = re.compile(r"(^|\.)_orig_mod\.")
-_WRAPPERS = ("state_dict", "model_state_dict", "model")
+_SUFFIXES = (".pt", ".pth", ".tar", ".ckpt", ".bin")
+_PREFIXES = ("module.", "model.")
+"""Put before every name by data-parallel training and by Lightning."""
+_DEEPEST = 3
 _SHOWN = 6
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read ``.safetensors``, or ``.pt``/``.pth`` with ``weights_only=True``; nothing in the file is executed.
+def read_weights(path: Path, key: str | None = None) -> dict[str, Tensor]:
+    """Read a state dict from ``.safetensors``, or from a file of ``torch.save`` with ``weights_only=True``.
 
-    A state dict inside a checkpoint (``state_dict``, ``model_state_dict``, ``model``) is taken out, and the
-    prefixes that data-parallel training and ``torch.compile`` put before names are dropped.
+    Nothing in the file is executed. A checkpoint may hold the state dict among other things.
+
+    Args:
+        path: the file.
+        key: which of several state dicts in it; the names of nested entries are joined by dots.
 
     Raises:
-        TeacherError: the file is missing, damaged, of another type, or holds more than weights.
+        TeacherError: the file is missing, damaged, of another type, or holds more than weights; it holds no
+            state dict, several without ``key`` to choose one, or none of that name.
     """
     if not path.is_file():
         raise TeacherError(
@@ -35,11 +42,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         )
     try:
         if path.suffix == ".safetensors":
-            return _unwrapped(safetensors.torch.load_file(path))
-        if path.suffix not in (".pt", ".pth"):
+            return _chosen({"": safetensors.torch.load_file(path)}, key, path)
+        if path.suffix not in _SUFFIXES:
             raise TeacherError(
                 f"weights of type '{path.suffix}' are not understood",
-                why=f"'{path}' is neither .safetensors nor .pt or .pth",
+                why=f"'{path}' is neither .safetensors nor {', '.join(_SUFFIXES)}",
                 fix="save the state dict with safetensors.torch.save_file",
             )
         loaded = torch.load(path, map_location="cpu", weights_only=True)
@@ -53,16 +60,20 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise TeacherError(
             f"the weights '{path}' cannot be read", why=str(error).splitlines()[0], fix="save them again"
         ) from error
-    return _state_dict(loaded, path)
+    return _chosen(dict(_state_dicts(loaded)), key, path)
 
 
 def fit_weights(network: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
     """Load weights in place: every name and shape must match (BatchNorm's batch counters may be absent).
 
+    The prefixes of data-parallel training, of ``torch.compile`` and of Lightning are dropped where all names
+    have them and the network has not.
+
     Raises:
         TeacherError: lists missing names, unexpected names, and shapes that differ.
     """
     own = network.state_dict()
+    weights = _without_prefixes(weights, own)
     missing = [name for name in own if name not in weights and not name.endswith(".num_batches_tracked")]
     unexpected = [name for name in weights if name not in own]
     shapes = [
@@ -75,7 +86,7 @@ def fit_weights(network: nn.Module, weights: Mapping[str, Tensor], source: str) 
         raise TeacherError(
             f"{source} does not fit the network",
             why="; ".join(f"{kind}: {_listed(names)}" for kind, names in problems.items() if names),
-            fix="correct 'arguments' so that the network is the one the weights were saved from",
+            fix=_remedy(weights, own),
         )
     network.load_state_dict({**own, **weights})
 
@@ -88,29 +99,63 @@ def weights_bytes(network: nn.Module) -> bytes:
     return safetensors.torch.save(state)
 
 
-def _state_dict(loaded: Any, path: Path) -> dict[str, Tensor]:
-    for wrapper in _WRAPPERS:
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
-            loaded = loaded[wrapper]
-    if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
+def _state_dicts(loaded: Any, name: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Every state dict in a checkpoint, by its name."""
+    if not isinstance(loaded, Mapping) or not loaded or depth > _DEEPEST:
+        return
+    if all(isinstance(value, Tensor) and isinstance(key, str) for key, value in loaded.items()):
+        yield name, dict(loaded)
+        return
+    for key, value in loaded.items():
+        if isinstance(key, str):
+            yield from _state_dicts(value, f"{name}.{key}".removeprefix("."), depth + 1)
+
+
+def _chosen(found: Mapping[str, dict[str, Tensor]], key: str | None, path: Path) -> dict[str, Tensor]:
+    names = ", ".join(f"'{name}'" for name in found if name)
+    if not found:
         raise TeacherError(
             f"'{path}' is not a state dict",
-            why=f"it holds a {type(loaded).__name__} with other things than tensors",
+            why="it holds no mapping of names to tensors",
             fix="save model.state_dict()",
         )
-    return _unwrapped(loaded)
+    if key is not None:
+        if key not in found:
+            raise TeacherError(
+                f"'{path}' has no state dict '{key}'",
+                why=f"it has {names}" if names else "it is a state dict itself",
+                fix="correct 'weights_key'" if names else "remove 'weights_key'",
+            )
+        return found[key]
+    if len(found) > 1:
+        raise TeacherError(
+            f"'{path}' holds several state dicts, and it is not clear which are the teacher's weights",
+            why=f"it has {names}; one with 'ema' in its name is a moving average, often the better one",
+            fix=f"choose one with weights_key, e.g. weights_key = {names.split(', ')[-1]}",
+        )
+    return next(iter(found.values()))
 
 
-def _unwrapped(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights by the names that the network itself gives them.
+def _without_prefixes(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    if not any(_COMPILED.search(name) for name in own):
+        # torch.compile puts its name before those of whatever was compiled, the whole or a part.
+        weights = {_COMPILED.sub(r"\1", name): tensor for name, tensor in weights.items()}
+    while prefix := next((each for each in _PREFIXES if _all_begin(weights, each)), None):
+        if _all_begin(own, prefix):
+            break
+        weights = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
+    return weights
 
-    Data-parallel training puts ``module.`` before all of them, ``torch.compile`` puts ``_orig_mod.`` before
-    those of whatever was compiled.
-    """
-    named = {_COMPILED.sub(r"\1", name): value for name, value in weights.items()}
-    if named and all(name.startswith("module.") for name in named):
-        named = {_COMPILED.sub(r"\1", name.removeprefix("module.")): value for name, value in named.items()}
-    return named
+
+def _remedy(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
+    prefix = next(iter(weights), "").partition(".")[0] + "."
+    if _all_begin(weights, prefix) and not _all_begin(own, prefix):
+        return f"remove '{prefix}' from the names and save the state dict again, or use the whole network"
+    return "use the network that the weights were saved from: its depth, width and number of classes"
+
+
+def _all_begin(names: Mapping[str, Tensor], prefix: str) -> bool:
+    return bool(names) and all(name.startswith(prefix) for name in names)
 
 
 def _listed(names: list[str]) -> str:

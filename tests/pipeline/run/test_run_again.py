@@ -37,6 +37,7 @@ MEASURED = {"table", "feasibility", *SEARCHED}
 # Fields of the recipe, the longest prefix that fits counts, and the stages that run again.
 FIELDS: dict[str, set[str]] = {
     "name": SHOWN,
+    "allow_chance": set(),
     "method": SEARCHED,
     "seed": {"data", "feasibility", *TAUGHT},
     "data": {"data", *TAUGHT},
@@ -83,6 +84,7 @@ OTHER_VALUES: dict[str, Any] = {
     "teacher.model": "other",
     "teacher.arguments": {"deep": True},
     "teacher.weights": Path("other/weights.pt"),
+    "teacher.weights_key": "state_dict_ema",
     "teacher.path": Path("graph.pt2"),
     "teacher.training": {"epochs": 3},
     "teacher.resize": 4,
@@ -100,6 +102,8 @@ OTHER_VALUES: dict[str, Any] = {
     "search.evaluator": "other",
     "search.executor": "processes:1",
     "search.train_limit": 5,
+    "search.training.loss": [{"kind": "labels"}],
+    "distil.loss": [{"kind": "soft_targets", "temperature": 2.0}],
 }
 # Keys that a recipe sets together: what else changes with them.
 TOGETHER = {
@@ -197,9 +201,7 @@ def test_a_changed_field_of_a_recipe_makes_exactly_its_stages_run_again(
 
 def test_every_field_of_a_recipe_is_looked_at() -> None:
     assert {path.partition(".")[0] for path in PATHS} == set(Recipe.model_fields)
-    assert {"distil.temperature", "search.training.epochs", "dna.training.inputs", "space.stem_width"} <= set(
-        PATHS
-    )
+    assert {"distil.loss", "search.training.epochs", "dna.training.inputs", "space.stem_width"} <= set(PATHS)
 
 
 ELSE: dict[str, tuple[dict[str, Any], set[str]]] = {

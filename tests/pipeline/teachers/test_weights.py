@@ -24,16 +24,63 @@ def same(first: nn.Module, second: nn.Module) -> bool:
     return torch.equal(first(images), second(images))
 
 
-@pytest.mark.parametrize("wrapper", [None, "state_dict", "model"])
-@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+@pytest.mark.parametrize("wrapper", [None, "state_dict", "model", "model_ema", "anything"])
+@pytest.mark.parametrize(
+    "prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "model."]
+)
 def test_read_weights_takes_a_state_dict_out_of_a_checkpoint(
     tmp_path: Path, wrapper: str | None, prefix: str
 ) -> None:
     state = {prefix + name: value for name, value in network().state_dict().items()}
-    torch.save({wrapper: state, "epoch": 3} if wrapper else state, tmp_path / "w.pth")
+    optimizer = {"state": {0: {"exp_avg": torch.zeros(2)}}, "param_groups": [{"lr": 0.1}]}
+    content = {"epoch": 3, wrapper: state, "optimizer": optimizer} if wrapper else state
+    torch.save(content, tmp_path / "w.pth")
     other = network(1)
     fit_weights(other, read_weights(tmp_path / "w.pth"), "w.pth")
     assert same(other, network())
+
+
+@pytest.mark.parametrize("name", ["checkpoint.pth.tar", "lightning.ckpt", "pytorch_model.bin", "w.pt"])
+def test_read_weights_takes_the_usual_suffixes(tmp_path: Path, name: str) -> None:
+    torch.save({"state_dict": network().state_dict()}, tmp_path / name)
+    assert read_weights(tmp_path / name).keys() == network().state_dict().keys()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_weights_of_half_precision_are_taken_as_single(dtype: torch.dtype) -> None:
+    weights = {k: v.to(dtype) if v.is_floating_point() else v for k, v in network().state_dict().items()}
+    other = network(1)
+    fit_weights(other, weights, "w")
+    assert torch.equal(other.state_dict()["head.weight"], weights["head.weight"].float())
+
+
+def test_of_several_state_dicts_one_is_asked_for(tmp_path: Path) -> None:
+    plain, average = network(1).state_dict(), {"module." + k: v for k, v in network().state_dict().items()}
+    torch.save({"epoch": 3, "state_dict": plain, "state_dict_ema": average}, tmp_path / "w.pth")
+    with pytest.raises(TeacherError, match="several state dicts") as caught:
+        read_weights(tmp_path / "w.pth")
+    assert "'state_dict', 'state_dict_ema'" in caught.value.why
+    assert "weights_key = 'state_dict_ema'" in caught.value.fix
+    other = network(2)
+    fit_weights(other, read_weights(tmp_path / "w.pth", "state_dict_ema"), "w")
+    assert same(other, network())
+    with pytest.raises(TeacherError, match="no state dict 'ema'") as caught:
+        read_weights(tmp_path / "w.pth", "ema")
+    assert "'state_dict_ema'" in caught.value.why
+
+
+def test_an_unknown_prefix_is_named_in_the_remedy() -> None:
+    weights = {"backbone." + name: value for name, value in network().state_dict().items()}
+    with pytest.raises(TeacherError, match="does not fit") as caught:
+        fit_weights(network(), weights, "w")
+    assert "remove 'backbone.' from the names" in caught.value.fix
+
+
+def test_a_prefix_that_the_network_has_itself_is_kept() -> None:
+    inner = nn.ModuleDict({"model": network()})
+    other = nn.ModuleDict({"model": network(1)})
+    fit_weights(other, inner.state_dict(), "w")
+    assert same(other["model"], inner["model"])
 
 
 def test_weights_survive_a_round_trip_through_safetensors(tmp_path: Path) -> None:
@@ -90,10 +137,10 @@ def test_read_weights_refuses_a_truncated_file(tmp_path: Path, name: str) -> Non
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("absent.pt", "do not exist"), ("w.bin", "type '.bin'"), ("list.pt", "not a state dict")],
+    [("absent.pt", "do not exist"), ("w.h5", "type '.h5'"), ("list.pt", "not a state dict")],
 )
 def test_read_weights_says_what_is_wrong_with_a_file(tmp_path: Path, name: str, message: str) -> None:
-    (tmp_path / "w.bin").write_bytes(b"x")
+    (tmp_path / "w.h5").write_bytes(b"x")
     torch.save([torch.zeros(1)], tmp_path / "list.pt")
     with pytest.raises(TeacherError, match=message):
         read_weights(tmp_path / name)

@@ -1,0 +1,71 @@
+"""A run that cannot succeed stops: a teacher or a student that is no better than chance."""
+
+from __future__ import annotations
+
+from pipeline.distill.chance import better_than_chance
+from pipeline.errors import TeacherError, VerificationError
+from pipeline.stages.data import DataSummary
+from pipeline.stages.teacher import TeacherSummary
+
+_ANYWAY = "or set allow_chance = true to go on all the same"
+
+
+def require_useful_teacher(teacher: TeacherSummary, data: DataSummary) -> None:
+    """Stop where there is nothing to learn from the teacher.
+
+    Raises:
+        TeacherError: its accuracy on the validation slice is no better than chance.
+    """
+    if _useful(teacher.validation_accuracy, teacher, data):
+        return
+    if any(history for _, history in teacher.members):
+        causes = "its training failed: the learning rate is too high, the epochs too few, or labels are wrong"
+        fix = f"change [teacher.training], or look at the labels of the data, {_ANYWAY}"
+    else:
+        order = ", ".join(f"{name}={number}" for number, name in enumerate(data.classes[:5]))
+        causes = (
+            f"likely causes: its classes have another order than {order}{', ...' * (len(data.classes) > 5)}; "
+            "its images were normalised in another way; the weights are not those that were trained"
+        )
+        fix = (
+            "compare the order of classes, set 'mean', 'std', 'channels' and 'resize' as in its training, "
+            f"check 'weights' and 'weights_key', {_ANYWAY}"
+        )
+    raise TeacherError(
+        f"the teacher {teacher.name} is no better than chance: "
+        f"{_against(teacher.validation_accuracy, teacher)}",
+        why=causes,
+        fix=fix,
+    )
+
+
+def require_useful_student(accuracy: float, teacher: TeacherSummary, data: DataSummary) -> None:
+    """Stop where a student has learned nothing: that it keeps its budgets is worth nothing then.
+
+    Args:
+        accuracy: of the best of the fully trained students, on the validation slice.
+        teacher: knows what chance gives on that slice.
+        data: knows how many images it has.
+
+    Raises:
+        VerificationError: the accuracy is no better than chance.
+    """
+    if _useful(accuracy, teacher, data):
+        return
+    raise VerificationError(
+        f"the student is no better than chance: {_against(accuracy, teacher)}",
+        why="its training failed: the learning rate is too high, the epochs are too few, or the budget "
+        "leaves only students that are too small",
+        fix=f"change [distil], loosen the budgets, {_ANYWAY}",
+    )
+
+
+def _useful(accuracy: float, teacher: TeacherSummary, data: DataSummary) -> bool:
+    return better_than_chance(accuracy, data.counts[1], teacher.chance)
+
+
+def _against(accuracy: float, teacher: TeacherSummary) -> str:
+    return (
+        f"{accuracy:.2%} of the validation slice, where always naming the most frequent class gets "
+        f"{teacher.chance:.2%}"
+    )

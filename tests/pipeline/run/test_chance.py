@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import pytest
+
+from pipeline.data.base import Preprocessing
+from pipeline.distill.settings import EpochRecord
+from pipeline.errors import TeacherError, VerificationError
+from pipeline.run.chance import require_useful_student, require_useful_teacher
+from pipeline.stages.data import DataSummary
+from pipeline.stages.teacher import TeacherSummary
+from pipeline.work.canonical import StoredFile
+
+FILE = StoredFile("data", "arrays", "0" * 64)
+DATA = DataSummary(
+    "made-up", "d", ("cat", "dog", "emu"), (1, 8, 8), (90, 60, 30), Preprocessing((0.5,), (0.3,)), FILE
+)
+EPOCH = EpochRecord(0, 1.0, 0.4, 0.1)
+
+
+def _teacher(accuracy: float, *, trained: bool = False) -> TeacherSummary:
+    members = (("net", (EPOCH,) if trained else ()),)
+    return TeacherSummary("net", "t", accuracy, members, DATA, 0, (), chance=1 / 3)
+
+
+@pytest.mark.parametrize("accuracy", [0.2, 1 / 3, 0.4])
+def test_a_loaded_teacher_at_chance_stops_the_run_with_the_likely_causes(accuracy: float) -> None:
+    with pytest.raises(TeacherError, match="no better than chance") as caught:
+        require_useful_teacher(_teacher(accuracy), DATA)
+    assert "33.33%" in str(caught.value)
+    assert "cat=0, dog=1, emu=2" in caught.value.why
+    assert "normalised" in caught.value.why
+    assert "allow_chance = true" in caught.value.fix
+
+
+def test_a_trained_teacher_at_chance_points_to_its_training() -> None:
+    with pytest.raises(TeacherError, match="no better than chance") as caught:
+        require_useful_teacher(_teacher(0.35, trained=True), DATA)
+    assert "learning rate" in caught.value.why
+
+
+def test_a_student_at_chance_stops_the_run() -> None:
+    with pytest.raises(VerificationError, match="student is no better than chance") as caught:
+        require_useful_student(0.3, _teacher(0.9), DATA)
+    assert "allow_chance = true" in caught.value.fix
+
+
+def test_who_is_better_than_chance_goes_on() -> None:
+    require_useful_teacher(_teacher(0.6), DATA)
+    require_useful_student(0.6, _teacher(0.9), DATA)

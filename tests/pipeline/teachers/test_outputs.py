@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from pipeline.data import Dataset
+from pipeline.errors import TeacherError
+from pipeline.teachers.config import TeacherConfig
+from pipeline.teachers.convnet import ConvNet
+from pipeline.teachers.loading import load_teacher
+from pipeline.teachers.teacher import Teacher
+
+
+class Odd(nn.Module):
+    """Gives its logits in one of the ways in which networks do."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.net, self.kind = ConvNet(1, 3, width=2, depth=1), kind
+
+    def forward(self, images: torch.Tensor) -> Any:
+        logits = self.net(images)
+        return {
+            "plain": logits,
+            "tuple": (logits, -logits),
+            "dict": {"loss": torch.zeros(()), "logits": logits},
+            "pooled": logits[:, :, None, None],
+            "half": logits.half(),
+            "probabilities": logits.softmax(1),
+            "nothing": None,
+            "more": torch.cat([logits, logits], 1),
+        }[self.kind]
+
+
+def make(kind: str) -> nn.Module:
+    return Odd(kind)
+
+
+def _load(kind: str, dataset: Dataset, folder: Path, tell: Any = print) -> Teacher:
+    torch.manual_seed(0)
+    torch.save(Odd("plain").state_dict(), folder / "w.pt")
+    config = TeacherConfig(
+        kind="factory",
+        factory=f"{make.__module__}:make",
+        arguments={"kind": kind},
+        weights=folder / "w.pt",
+    )
+    return load_teacher([config], dataset, folder=folder, seed=0, progress=lambda *_: None, tell=tell)
+
+
+@pytest.mark.parametrize("kind", ["tuple", "dict", "pooled"])
+def test_logits_are_found_in_what_a_network_gives(kind: str, dataset: Dataset, tmp_path: Path) -> None:
+    images = torch.rand(4, 1, 8, 8)
+    plain = _load("plain", dataset, tmp_path).logits(images)
+    assert torch.equal(_load(kind, dataset, tmp_path).logits(images), plain)
+
+
+def test_logits_of_half_precision_become_single(dataset: Dataset, tmp_path: Path) -> None:
+    assert _load("half", dataset, tmp_path).logits(torch.rand(4, 1, 8, 8)).dtype == torch.float32
+
+
+def test_probabilities_are_told_and_become_logits(dataset: Dataset, tmp_path: Path) -> None:
+    told: list[str] = []
+    images = torch.rand(4, 1, 8, 8)
+    logits = _load("probabilities", dataset, tmp_path, told.append).logits(images)
+    assert len(told) == 1
+    assert "gives probabilities, not logits" in told[0]
+    plain = _load("plain", dataset, tmp_path, told.append).logits(images)
+    assert torch.allclose(logits.softmax(1), plain.softmax(1), atol=1e-5)
+    assert len(told) == 1
+
+
+@pytest.mark.parametrize(("kind", "said"), [("nothing", "NoneType"), ("more", "6 outputs")])
+def test_what_holds_no_logits_of_the_classes_is_refused(
+    kind: str, said: str, dataset: Dataset, tmp_path: Path
+) -> None:
+    with pytest.raises(TeacherError) as caught:
+        _load(kind, dataset, tmp_path)
+    assert said in f"{caught.value} {caught.value.why}"
