@@ -48,7 +48,7 @@ class Dataset:
     """Train and test split with class names; ``digest`` is over the content of everything here.
 
     ``validation`` is a slice of the original train split, disjoint from ``train``; scores and early stop
-    use it. ``test`` is read at verification only.
+    use it. ``test`` is read at verification only. ``notes`` say what was left out.
     """
 
     name: str
@@ -58,6 +58,7 @@ class Dataset:
     classes: tuple[str, ...]
     preprocessing: Preprocessing
     digest: str
+    notes: tuple[str, ...] = ()
 
     @property
     def input_shape(self) -> tuple[int, int, int]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipeline.recipe.paths import RecipePath
+
+Level = Annotated[int, Field(ge=0, le=255)]
 
 
 class DataConfig(BaseModel):
@@ -19,6 +21,8 @@ class DataConfig(BaseModel):
         test: share of each class held out as test split by a source that comes without one.
         train_limit: use about this many images for train and validation together, the same of each class.
         test_limit: use about this many test images, the same of each class.
+        background: red, green and blue, 0 to 255, of what lies under transparent pixels of image files.
+        duplicates: what is done about train images whose pixels are those of a test image.
         image_size: resize the shorter side to this many pixels and crop the centre to a square.
     """
 
@@ -30,6 +34,8 @@ class DataConfig(BaseModel):
     test: float = Field(default=0.25, gt=0, lt=1)
     train_limit: int | None = Field(default=None, gt=0)
     test_limit: int | None = Field(default=None, gt=0)
+    background: tuple[Level, Level, Level] = (255, 255, 255)
+    duplicates: Literal["remove", "keep"] = "remove"
     image_size: int | None = Field(default=None, ge=4, le=4096)
 
     @model_validator(mode="after")

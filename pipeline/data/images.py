@@ -16,17 +16,30 @@ from pipeline.errors import DataError
 
 Pixels = NDArray[np.uint8]
 
-_GREY_MODES = ("1", "L", "LA")
+Colour = tuple[int, int, int]
+
+WHITE: Colour = (255, 255, 255)
+
+_GREY_MODES = ("1", "L", "LA", "La")
 _SHOWN = 5
 
 
-def decode_all(encoded: Sequence[Path | bytes], names: Sequence[str], size: int | None) -> Pixels:
+def decode_all(
+    encoded: Sequence[Path | bytes],
+    names: Sequence[str],
+    size: int | None,
+    background: Colour = WHITE,
+) -> Pixels:
     """Decode image files to ``(N, H, W, C)``; C is 1 if all are grey, else 3.
+
+    Pixels are what a viewer shows: upright, and what is transparent lies over ``background``. Of an animation
+    or of several pages the first counts.
 
     Args:
         encoded: paths, or the bytes of image files.
         names: what to call each image in an error.
         size: resize the shorter side to this and crop the centre; needed if the images differ in size.
+        background: red, green and blue, 0 to 255.
 
     Raises:
         DataError: images that cannot be decoded (names the first few), or sizes that differ.
@@ -34,7 +47,7 @@ def decode_all(encoded: Sequence[Path | bytes], names: Sequence[str], size: int 
 
     def attempt(source: Path | bytes) -> Pixels | str:
         try:
-            return _decode(source, size)
+            return _decode(source, size, background)
         except Image.DecompressionBombError as error:
             return f"suspiciously large ({error})"
         except Exception as error:  # Pillow's plug-ins raise OSError, SyntaxError, struct.error and others
@@ -77,14 +90,19 @@ def with_channels(images: Pixels, channels: int) -> Pixels:
     return np.repeat(images, 3, axis=-1) if channels == 3 and images.shape[-1] == 1 else images
 
 
-def _decode(source: Path | bytes, size: int | None) -> Pixels:
+def _decode(source: Path | bytes, size: int | None, background: Colour) -> Pixels:
     with Image.open(source if isinstance(source, Path) else io.BytesIO(source)) as opened:
         image = ImageOps.exif_transpose(opened)
         if image.mode.startswith("I;16"):  # Pillow clips 16-bit grey instead of scaling it
             image = Image.fromarray((np.asarray(image, np.uint16) >> 8).astype(np.uint8))
         elif image.mode in ("I", "F"):
             raise ValueError(f"pixel type {image.mode} has no fixed range; save it with 8 bits per channel")
-        image = image.convert("L" if image.mode in _GREY_MODES else "RGB")
+        grey = image.mode in _GREY_MODES
+        if image.has_transparency_data:
+            seen = Image.new("RGBA", image.size, (*background, 255))
+            seen.alpha_composite(image.convert("RGBA"))
+            image, grey = seen, grey and len(set(background)) == 1
+        image = image.convert("L" if grey else "RGB")
         if size is not None:
             image = _fit(image, size)
         return np.atleast_3d(np.asarray(image))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from devices.digests import canonical_json
 from pipeline.data.base import Dataset, Preprocessing, Split
 from pipeline.data.config import DataConfig
+from pipeline.data.duplicates import without_duplicates
 from pipeline.data.sources.base import LabelledImages, Source
 from pipeline.data.splits import balanced_subset, stratified_split
 from pipeline.errors import DataError
@@ -42,10 +43,13 @@ def load(config: DataConfig, *, seed: int) -> Dataset:
     test = test.take(balanced_subset(test.labels, test_limit, len(classes), seed=_TEST_SEED))
     kept, held = stratified_split(train.labels, config.validation, classes, seed=seed)
     splits = _same_shape([train.take(kept).load(), train.take(held).load(), test.load()], config.image_size)
+    splits, notes = without_duplicates(splits, classes, remove=config.duplicates == "remove")
     preprocessing = _statistics(splits[0].images)
     digest = _digest(splits, classes, preprocessing)
     fitted, validation, tested = splits
-    return Dataset(config.kind, fitted, validation, tested, classes, preprocessing, digest)
+    return Dataset(
+        config.kind, fitted, validation, tested, classes, preprocessing, digest, (*source.notes, *notes)
+    )
 
 
 def _read(config: DataConfig) -> Source:
@@ -68,15 +72,17 @@ def _read(config: DataConfig) -> Source:
             case "npz":
                 from pipeline.data.sources import npz
 
-                return npz.read(config.path, image_size=config.image_size)
+                return npz.read(config.path, image_size=config.image_size, background=config.background)
             case "folder":
                 from pipeline.data.sources import folder
 
-                return folder.read(config.path, image_size=config.image_size)
+                return folder.read(config.path, image_size=config.image_size, background=config.background)
             case "huggingface":
                 from pipeline.data.sources import huggingface
 
-                return huggingface.read(config.path, image_size=config.image_size)
+                return huggingface.read(
+                    config.path, image_size=config.image_size, background=config.background
+                )
     except OSError as error:
         raise DataError(
             f"'{config.path}' cannot be read", why=str(error), fix="check that the files may be read"

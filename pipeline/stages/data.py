@@ -47,6 +47,7 @@ class DataSummary:
     Attributes:
         digest: over images, labels, classes and preprocessing.
         counts: of train, validation and test images.
+        notes: what was left out of the source.
     """
 
     name: str
@@ -56,6 +57,7 @@ class DataSummary:
     counts: tuple[int, int, int]
     preprocessing: Preprocessing
     arrays: StoredFile
+    notes: tuple[str, ...] = ()
 
 
 def _told(given: DataInput, value: DataSummary) -> Sequence[str]:
@@ -65,6 +67,7 @@ def _told(given: DataInput, value: DataSummary) -> Sequence[str]:
         f"data         {value.name}: {train} train, {validation} validation, {test} test images, "
         f"{height}x{width}x{channels}",
         f"classes      {_order(value.classes)}",
+        *(f"             {note}" for note in value.notes),
     ]
 
 
@@ -98,6 +101,7 @@ def prepare_data(given: DataInput, folder: StageFolder, services: Services) -> D
         (len(dataset.train), len(dataset.validation), len(dataset.test)),
         dataset.preprocessing,
         folder.stored(_ARRAYS),
+        dataset.notes,
     )
 
 

@@ -1,6 +1,6 @@
 """What the inference scripts share. Its text is put into each script, so that a script is one file.
 
-Only numpy and the standard library of Python 3.9 are used.
+Only numpy and the standard library of Python 3.9 are used; image files need Pillow too.
 """
 
 from __future__ import annotations
@@ -30,16 +30,23 @@ def main(runtime: str, load_model: LoadModel) -> NoReturn:
     """Read the arguments, classify the images, and exit: 0 done, 1 an error, 2 wrong arguments."""
     parser = argparse.ArgumentParser(
         description=f"Classify images with the bundle's model, run by {runtime}. Prints one JSON line per "
-        "image: its number, the label, the label's index and probability."
+        "image: its number, the file, the label, the label's index and probability. Image files are turned "
+        "upright, resized to the model's size and cropped to their centre, which needs Pillow."
     )
     parser.add_argument(
-        "images", metavar="IMAGES.npy", help="uint8 images, shape (N, height, width, channels)"
+        "images",
+        metavar="IMAGE",
+        nargs="+",
+        help="image files, or .npy files of uint8 images, shape (N, height, width, channels)",
     )
+    parser.add_argument("--top", type=int, default=1, metavar="N", help="name the N likeliest labels")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: as verified)")
     parser.add_argument("--target", help="which of the bundle's targets (default: the first of this runtime)")
     arguments = parser.parse_args()
     if arguments.threads is not None and arguments.threads < 1:
         parser.error("--threads must be 1 or more")
+    if arguments.top < 1:
+        parser.error("--top must be 1 or more")
     try:
         _classify(runtime, load_model, arguments)
     except BrokenPipeError:
@@ -60,19 +67,20 @@ def _classify(runtime: str, load_model: LoadModel, arguments: argparse.Namespace
     model = folder / entry["artifact"]
     if hashlib.sha256(model.read_bytes()).hexdigest() != entry["artifact_digest"]:
         raise ValueError(f"{model} is not the file that was verified; copy the bundle again")
-    images = _read_images(arguments.images, manifest["image"])
+    images = [(file, image) for file in arguments.images for image in _read(file, manifest["image"])]
     settings = _settings(entry, arguments.threads)
     predict = load_model(str(model), settings)
-    for number, image in enumerate(images):
+    for number, (file, image) in enumerate(images):
         logits = np.asarray(predict(_prepare(image, manifest, entry)), np.float64).reshape(-1)
         shares = np.exp(logits - logits.max())
-        index = int(logits.argmax())
-        answer = {
-            "image": number,
-            "label": manifest["labels"][index],
-            "index": index,
-            "probability": float(shares[index] / shares.sum()),
-        }
+        shares /= shares.sum()
+        likely = [int(index) for index in np.argsort(-shares, kind="stable")[: arguments.top]]
+        named = [
+            {"label": manifest["labels"][k], "index": k, "probability": float(shares[k])} for k in likely
+        ]
+        answer = {"image": number, "file": file, **named[0]}
+        if arguments.top > 1:
+            answer["top"] = named
         print(json.dumps(answer), flush=True)
 
 
@@ -116,13 +124,48 @@ def _entry(manifest: dict[str, Any], runtime: str, target: str | None) -> dict[s
     raise ValueError(f"this bundle has no target '{target}' for {runtime}; it has: {names}")
 
 
-def _read_images(path: str, image: dict[str, Any]) -> Any:
-    images = np.load(path, allow_pickle=False)
+def _read(path: str, image: dict[str, Any]) -> Any:
+    """The images of a file, uint8 ``(N, height, width, channels)``."""
+    with Path(path).open("rb") as stream:
+        start = stream.read(6)
+    return _read_array(path, image) if start == b"\x93NUMPY" else _read_picture(path, image)[None]
+
+
+def _read_array(path: str, image: dict[str, Any]) -> Any:
+    try:
+        images = np.load(path, allow_pickle=False)
+    except ValueError as error:
+        raise ValueError(f"{path} holds something else than plain numbers, or is cut off") from error
     shape = (image["height"], image["width"], image["channels"])
-    if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape[1:] != shape:
-        seen = f"{images.dtype} {images.shape}" if isinstance(images, np.ndarray) else "an archive"
+    if images.dtype != np.uint8 or images.shape[1:] != shape:
+        seen = f"{images.dtype} {images.shape}"
         raise ValueError(f"{path} holds {seen}; this model takes uint8 (N, {str(shape)[1:-1]})")
     return images
+
+
+def _read_picture(path: str, image: dict[str, Any]) -> Any:
+    """As it is seen: upright, transparent parts over white."""
+    try:
+        from PIL import Image, ImageOps
+    except ImportError:
+        raise ValueError(
+            f"{path} is not a .npy file, and image files need Pillow: python -m pip install pillow"
+        ) from None
+    try:
+        with Image.open(path) as opened:
+            picture = ImageOps.exif_transpose(opened)
+    except Exception as error:
+        raise ValueError(f"{path} cannot be read as an image: {error}") from error
+    if picture.mode.startswith("I;16"):
+        picture = Image.fromarray((np.asarray(picture, np.uint16) >> 8).astype(np.uint8))
+    if picture.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in picture.info:
+        below = Image.new("RGBA", picture.size, (255, 255, 255, 255))
+        below.alpha_composite(picture.convert("RGBA"))
+        picture = below
+    picture = picture.convert("L" if image["channels"] == 1 else "RGB")
+    size = (image["width"], image["height"])
+    fitted = ImageOps.fit(picture, size, Image.Resampling.BILINEAR)
+    return np.asarray(fitted).reshape(image["height"], image["width"], image["channels"])
 
 
 def _prepare(image: Any, manifest: dict[str, Any], entry: dict[str, Any]) -> Any:

@@ -1,8 +1,10 @@
 """Classify images with this bundle's LiteRT model.
 
-Needs numpy and LiteRT only: python -m pip install numpy ai-edge-litert
+Needs numpy and LiteRT, and Pillow for image files:
 
-    python infer_litert.py IMAGES.npy [--threads N]
+    python -m pip install numpy ai-edge-litert pillow
+
+    python infer_litert.py IMAGE... [--top N] [--threads N]
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
 """Classify images with this bundle's ONNX model.
 
-Needs numpy and ONNX Runtime only: python -m pip install numpy onnxruntime
+Needs numpy and ONNX Runtime, and Pillow for image files:
 
-    python infer_onnxruntime.py IMAGES.npy [--threads N]
+    python -m pip install numpy onnxruntime pillow
+
+    python infer_onnxruntime.py IMAGE... [--top N] [--threads N]
 """
 
 from __future__ import annotations

@@ -53,11 +53,15 @@ class LabelledImages:
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """Train split, test split if the source has one, and class names (``None``: name them by number)."""
+    """Train split, test split if the source has one, and class names (``None``: name them by number).
+
+    ``notes`` say what was left out, a line each.
+    """
 
     train: LabelledImages
     test: LabelledImages | None
     classes: tuple[str, ...] | None
+    notes: tuple[str, ...] = ()
 
 
 def check_labels(labels: Any, count: int, *, what: str) -> Index:

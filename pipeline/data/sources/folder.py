@@ -7,20 +7,23 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.images import decode_all
+from pipeline.data.images import WHITE, Colour, decode_all
 from pipeline.data.sources.base import Index, LabelledImages, Source, missing
 from pipeline.errors import DataError
 
-_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff"})
+_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"})
+_NEVER = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
+_SHOWN = 5
 _TEST_NAMES = ("test", "val", "valid", "validation")
 _LAYOUT = "a folder per class with image files, or train/CLASS/ and test/CLASS/"
 
 
-def read(path: Path, *, image_size: int | None) -> Source:
+def read(path: Path, *, image_size: int | None, background: Colour = WHITE) -> Source:
     """Read ``path/train/CLASS/*`` and ``path/test/CLASS/*``, or ``path/CLASS/*`` without a test split.
 
-    Without ``test``, a folder ``val``, ``valid`` or ``validation`` stands for it. Files that are not
-    images by their suffix, and hidden ones, are passed over.
+    Without ``test``, a folder ``val``, ``valid`` or ``validation`` stands for it. Hidden files and folders
+    never count, nor do those that systems leave behind (``__MACOSX``, ``Thumbs.db``). Other files that are no
+    images by their suffix are left out, which the source's notes say.
 
     Raises:
         DataError: no such folder, no classes, no images.
@@ -36,19 +39,22 @@ def read(path: Path, *, image_size: int | None) -> Source:
     names = sorted({f.name for folder in (train, test) if folder is not None for f in _folders(folder)})
     if not names:
         raise missing(train, _LAYOUT)
-    held_out = None if test is None else _labelled(test, names, image_size)
-    return Source(_labelled(train, names, image_size), held_out, tuple(names))
+    left_out: list[Path] = []
+    learned = _labelled(train, names, image_size, background, left_out)
+    held_out = None if test is None else _labelled(test, names, image_size, background, left_out)
+    return Source(learned, held_out, tuple(names), _notes(left_out))
 
 
-def _labelled(folder: Path, names: list[str], image_size: int | None) -> LabelledImages:
+def _labelled(
+    folder: Path, names: list[str], image_size: int | None, background: Colour, left_out: list[Path]
+) -> LabelledImages:
     files: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(names):
-        found = sorted(
-            file
-            for file in (folder / name).rglob("*")
-            if file.suffix.lower() in _SUFFIXES and not file.name.startswith(".") and file.is_file()
-        )
+        candidates = [file for file in sorted((folder / name).rglob("*")) if _counts(file, folder)]
+        found = [file for file in candidates if file.suffix.lower() in _SUFFIXES and file.is_file()]
+        images = set(found)
+        left_out += [file for file in candidates if file not in images and not file.is_dir()]
         files += found
         labels += [label] * len(found)
     if not files:
@@ -60,10 +66,26 @@ def _labelled(folder: Path, names: list[str], image_size: int | None) -> Labelle
 
     def decode(index: Index) -> NDArray[np.uint8]:
         chosen = [files[row] for row in index]
-        return decode_all(chosen, [str(file) for file in chosen], image_size)
+        return decode_all(chosen, [str(file) for file in chosen], image_size, background)
 
     return LabelledImages(np.asarray(labels, np.int64), decode)
 
 
+def _notes(left_out: list[Path]) -> tuple[str, ...]:
+    """What was left out, by kind, with the first few names."""
+    kinds: dict[str, list[str]] = {}
+    for file in left_out:
+        kind = "broken link" if not file.exists() else file.suffix.lower() or "without suffix"
+        kinds.setdefault(kind, []).append(file.name)
+    return tuple(
+        f"left out {len(files)} file(s) {kind}: {', '.join(files[:_SHOWN])}{', ...' * (len(files) > _SHOWN)}"
+        for kind, files in sorted(kinds.items())
+    )
+
+
+def _counts(path: Path, below: Path) -> bool:
+    return not any(part.startswith(".") or part in _NEVER for part in path.relative_to(below).parts)
+
+
 def _folders(path: Path) -> list[Path]:
-    return sorted(child for child in path.iterdir() if child.is_dir() and not child.name.startswith("."))
+    return sorted(child for child in path.iterdir() if child.is_dir() and _counts(child, path))

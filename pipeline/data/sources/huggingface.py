@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from devices.installing import how_to_install
-from pipeline.data.images import decode_all
+from pipeline.data.images import WHITE, Colour, decode_all
 from pipeline.data.sources.base import Index, LabelledImages, Source, check_labels, missing
 from pipeline.errors import DataError
 
@@ -17,7 +17,7 @@ _EXPECTED = "a folder written by datasets' save_to_disk"
 _TEST_NAMES = ("test", "validation", "valid", "val")
 
 
-def read(path: Path, *, image_size: int | None) -> Source:
+def read(path: Path, *, image_size: int | None, background: Colour = WHITE) -> Source:
     """Read a ``Dataset``, or a ``DatasetDict`` with ``train`` and ``test`` (or ``validation``).
 
     The columns are found by their features: exactly one ``Image`` and one ``ClassLabel``.
@@ -56,8 +56,8 @@ def read(path: Path, *, image_size: int | None) -> Source:
             why=f"train names {', '.join(classes)}; test names {', '.join(_classes(test))}",
             fix="save both splits with the same ClassLabel feature",
         )
-    held_out = None if test is None else _labelled(test, "test", image_size)
-    return Source(_labelled(train, "train", image_size), held_out, classes)
+    held_out = None if test is None else _labelled(test, "test", image_size, background)
+    return Source(_labelled(train, "train", image_size, background), held_out, classes)
 
 
 def _classes(rows: Any) -> tuple[str, ...]:
@@ -76,7 +76,7 @@ def _column(rows: Any, feature: str) -> str:
     return found[0]
 
 
-def _labelled(rows: Any, split: str, image_size: int | None) -> LabelledImages:
+def _labelled(rows: Any, split: str, image_size: int | None, background: Colour) -> LabelledImages:
     from datasets import Image
 
     image, label = _column(rows, "Image"), _column(rows, "ClassLabel")
@@ -87,6 +87,6 @@ def _labelled(rows: Any, split: str, image_size: int | None) -> LabelledImages:
     def decode(index: Index) -> NDArray[np.uint8]:
         cells = [encoded[int(row)][image] for row in index]
         files = [cell["bytes"] if cell["bytes"] is not None else Path(cell["path"]) for cell in cells]
-        return decode_all(files, [f"{split} image {row}" for row in index], image_size)
+        return decode_all(files, [f"{split} image {row}" for row in index], image_size, background)
 
     return LabelledImages(labels, decode)

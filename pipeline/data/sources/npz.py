@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.images import decode_all
+from pipeline.data.images import WHITE, Colour, decode_all
 from pipeline.data.sources.base import Index, LabelledImages, Source, check_labels, missing
 from pipeline.errors import DataError
 
 _EXPECTED = "an .npz file with train_x, train_y, test_x, test_y (and, if wanted, classes)"
 
 
-def read(path: Path, *, image_size: int | None) -> Source:
+def read(path: Path, *, image_size: int | None, background: Colour = WHITE) -> Source:
     """Read ``train_x`` and ``test_x`` (pixels), or ``*_bytes`` with ``*_offsets`` (n + 1) of image files.
 
     Object arrays are refused: nothing is ever unpickled.
@@ -43,10 +43,13 @@ def read(path: Path, *, image_size: int | None) -> Source:
     classes = None
     if "classes" in arrays:
         classes = tuple(str(name) for name in arrays["classes"].reshape(-1))
-    return Source(_split(arrays, "train", image_size), _split(arrays, "test", image_size), classes)
+    train, test = (_split(arrays, split, image_size, background) for split in ("train", "test"))
+    return Source(train, test, classes)
 
 
-def _split(arrays: Mapping[str, NDArray[Any]], split: str, image_size: int | None) -> LabelledImages:
+def _split(
+    arrays: Mapping[str, NDArray[Any]], split: str, image_size: int | None, background: Colour
+) -> LabelledImages:
     encoded = f"{split}_bytes" in arrays
     wanted = [f"{split}_bytes", f"{split}_offsets"] if encoded else [f"{split}_x"]
     absent = [name for name in [*wanted, f"{split}_y"] if name not in arrays]
@@ -78,6 +81,6 @@ def _split(arrays: Mapping[str, NDArray[Any]], split: str, image_size: int | Non
 
     def decode(index: Index) -> NDArray[np.uint8]:
         files = [content[offsets[row] : offsets[row + 1]].tobytes() for row in index]
-        return decode_all(files, [f"{split} image {row}" for row in index], image_size)
+        return decode_all(files, [f"{split} image {row}" for row in index], image_size, background)
 
     return LabelledImages(check_labels(labels, len(offsets) - 1, what=split), decode)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from devices.requests.prediction import predict
 from devices.target import Target
@@ -68,6 +69,9 @@ def test_infer_litert_agrees_with_predict(
     done = infer(bundle, "litert", str(images))
     assert done.returncode == 0, done.stderr
     assert_agrees(bundle, 1, litert_content, done.stdout)
+    picture(litert_content, 0).save(tmp_path / "photo.png")
+    photo = infer(bundle, "litert", str(tmp_path / "photo.png"))
+    assert json.loads(photo.stdout)["probability"] == json.loads(done.stdout.splitlines()[0])["probability"]
 
 
 def change_target(bundle: Path, **changes: str) -> None:
@@ -94,7 +98,7 @@ def test_infer_shows_its_help_without_the_model(own_bundle: Path) -> None:
     (own_bundle / "manifest.json").unlink()
     done = infer(own_bundle, "onnxruntime", "--help")
     assert done.returncode == 0
-    assert "IMAGES.npy" in done.stdout
+    assert "IMAGE" in done.stdout
 
 
 def test_infer_refuses_a_model_that_was_changed(own_bundle: Path, images: Path) -> None:
@@ -124,8 +128,75 @@ def test_infer_says_what_images_it_takes(own_bundle: Path, tmp_path: Path, array
 
 def test_infer_refuses_pickled_and_missing_images(own_bundle: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "pickled.npy", np.array([{}], dtype=object), allow_pickle=True)
-    refused(infer(own_bundle, "onnxruntime", str(tmp_path / "pickled.npy")), "allow_pickle=False")
+    done = infer(own_bundle, "onnxruntime", str(tmp_path / "pickled.npy"))
+    refused(done, "holds something else than plain numbers")
+    assert "allow_pickle" not in done.stderr
     refused(infer(own_bundle, "onnxruntime", str(tmp_path / "none.npy")), "none.npy")
+
+
+def picture(content: BundleContent, number: int) -> Image.Image:
+    """A test image of the bundle, as a file's content is."""
+    pixels = content.test.images[number]
+    return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+
+
+def test_infer_reads_image_files_and_names_the_likeliest_labels(
+    own_bundle: Path, bundle_content: BundleContent, images: Path, tmp_path: Path
+) -> None:
+    files = [tmp_path / "photo.PNG", tmp_path / "second.bmp"]
+    for number, file in enumerate(files):
+        picture(bundle_content, number).save(file)
+    arrays = infer(own_bundle, "onnxruntime", str(images))
+    done = infer(own_bundle, "onnxruntime", *map(str, files), "--top", "2")
+    assert done.returncode == 0, done.stderr
+    expected = [json.loads(line) for line in arrays.stdout.splitlines()[:2]]
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [answer["file"] for answer in answers] == list(map(str, files))
+    for answer, other in zip(answers, expected, strict=True):
+        assert (answer["label"], answer["probability"]) == (other["label"], other["probability"])
+        first, second = answer["top"]
+        assert first == {key: answer[key] for key in ("label", "index", "probability")}
+        assert first["probability"] >= second["probability"]
+
+
+def test_infer_turns_a_photograph_upright_and_shows_it_over_white(
+    own_bundle: Path, bundle_content: BundleContent, tmp_path: Path
+) -> None:
+    plain = picture(bundle_content, 0)
+    plain.save(tmp_path / "plain.png")
+    orientation = Image.Exif()
+    orientation[0x0112] = 3
+    plain.rotate(180).save(tmp_path / "turned.png", exif=orientation)
+    pixels = np.asarray(plain.convert("RGBA")).copy()
+    pixels[:2, :2] = (7, 7, 7, 0)
+    Image.fromarray(pixels).save(tmp_path / "holes.png")
+    pixels[:2, :2] = 255
+    Image.fromarray(pixels).convert(plain.mode).save(tmp_path / "white.png")
+    names = ("plain.png", "turned.png", "holes.png", "white.png")
+    done = infer(own_bundle, "onnxruntime", *(str(tmp_path / name) for name in names))
+    upright, turned, holes, white = (json.loads(line)["probability"] for line in done.stdout.splitlines())
+    assert upright == turned
+    assert holes == white
+
+
+def test_infer_says_what_a_photograph_needs_when_pillow_is_missing(
+    own_bundle: Path, bundle_content: BundleContent, tmp_path: Path
+) -> None:
+    picture(bundle_content, 0).save(tmp_path / "photo.png")
+    script = own_bundle / "infer_onnxruntime.py"
+    program = f"import sys, runpy; sys.modules['PIL'] = None; sys.argv = [{str(script)!r}, 'photo.png']; "
+    run = f"runpy.run_path({str(script)!r}, run_name='__main__')"
+    done = subprocess.run(
+        [sys.executable, "-c", program + run], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    refused(done, "image files need Pillow: python -m pip install pillow")
+
+
+def test_infer_names_a_file_that_is_no_image(own_bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes.jpg").write_text("<html>404</html>")
+    done = infer(own_bundle, "onnxruntime", str(tmp_path / "notes.jpg"))
+    refused(done, "notes.jpg cannot be read as an image")
+    assert "allow_pickle" not in done.stderr
 
 
 def test_infer_refuses_no_threads(own_bundle: Path, images: Path) -> None:

@@ -23,7 +23,7 @@ def fill(
 def test_load_reads_train_and_test_folders_with_classes_in_order(tmp_path: Path) -> None:
     fill(tmp_path / "train", "abc", 6)
     fill(tmp_path / "test", "abc", 3)
-    data = load(DataConfig(kind="folder", path=tmp_path), seed=0)
+    data = load(DataConfig(kind="folder", path=tmp_path, duplicates="keep"), seed=0)
     assert data.classes == ("a", "b", "c")
     assert (len(data.train) + len(data.validation), len(data.test)) == (18, 9)
     assert (data.test.images[:, 0, 0, 0] // 40 == data.test.labels).all()
@@ -83,7 +83,8 @@ def test_load_asks_for_a_size_when_images_differ_and_accepts_it(tmp_path: Path) 
     with pytest.raises(DataError, match="differ in size") as caught:
         load(DataConfig(kind="folder", path=tmp_path), seed=0)
     assert "image_size" in caught.value.fix
-    assert load(DataConfig(kind="folder", path=tmp_path, image_size=5), seed=0).input_shape == (3, 5, 5)
+    config = DataConfig(kind="folder", path=tmp_path, image_size=5, duplicates="keep")
+    assert load(config, seed=0).input_shape == (3, 5, 5)
 
 
 def test_load_refuses_a_folder_without_classes(tmp_path: Path) -> None:
@@ -104,3 +105,67 @@ def test_load_names_the_class_when_one_folder_is_empty(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="classes without images") as caught:
         load(DataConfig(kind="folder", path=tmp_path), seed=0)
     assert "'c'" in caught.value.why
+
+
+def test_hidden_copies_and_what_systems_leave_behind_never_count(tmp_path: Path) -> None:
+    fill(tmp_path, "ab", 8)
+    for folder in (tmp_path / "a" / ".ipynb_checkpoints", tmp_path / "__MACOSX" / "a"):
+        folder.mkdir(parents=True)
+        (folder / "0-checkpoint.png").write_bytes((tmp_path / "a" / "0.png").read_bytes())
+    for name in ("._0.png", ".DS_Store", "Thumbs.db"):
+        (tmp_path / "a" / name).write_bytes(b"x")
+    data = load(DataConfig(kind="folder", path=tmp_path), seed=0)
+    assert data.classes == ("a", "b")
+    assert sum(map(len, (data.train, data.validation, data.test))) == 16
+    assert data.notes == ()
+
+
+def test_a_folder_below_a_hidden_one_is_read_all_the_same(tmp_path: Path) -> None:
+    fill(tmp_path / ".cache" / "data", "ab", 8)
+    assert load(DataConfig(kind="folder", path=tmp_path / ".cache" / "data"), seed=0).classes == ("a", "b")
+
+
+def test_what_is_left_out_is_named_by_kind(tmp_path: Path) -> None:
+    fill(tmp_path, "ab", 8)
+    for name in ("labels.txt", "more.TXT", "README"):
+        (tmp_path / "a" / name).write_text("words")
+    (tmp_path / "b" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    data = load(DataConfig(kind="folder", path=tmp_path), seed=0)
+    assert data.notes == (
+        "left out 2 file(s) .txt: labels.txt, more.TXT",
+        "left out 1 file(s) broken link: gone.png",
+        "left out 1 file(s) without suffix: README",
+    )
+
+
+def test_every_readable_kind_of_image_counts_once(tmp_path: Path) -> None:
+    fill(tmp_path, "ab", 8, size=(40, 48))
+    generator = np.random.default_rng(0)
+    image = Image.fromarray(generator.integers(0, 256, (40, 48, 3), dtype=np.uint8))
+    other = Image.fromarray(generator.integers(0, 256, (40, 48, 3), dtype=np.uint8))
+    folder = tmp_path / "a"
+    image.convert("CMYK").save(folder / "cmyk.jpg")
+    image.convert("L").save(folder / "grey.jpg")
+    image.convert("P").save(folder / "palette.png")
+    image.convert("1").save(folder / "one_bit.tif")
+    image.save(folder / "UPPER.JPEG")
+    image.save(folder / "animated.gif", save_all=True, append_images=[other])
+    image.save(folder / "two_pages.tif", save_all=True, append_images=[other])
+    data = load(DataConfig(kind="folder", path=tmp_path, image_size=32, duplicates="keep"), seed=0)
+    assert sum(map(len, (data.train, data.validation, data.test))) == 16 + 7
+
+
+def test_what_is_seen_decides_where_pixels_are_transparent(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    for colour, name in ((255, "a"), (0, "b")):
+        (tmp_path / name).mkdir()
+        for number in range(8):
+            pixels = generator.integers(0, 255, (6, 6, 4), dtype=np.uint8)
+            pixels[..., 3] = 0
+            pixels[2:4, 2:4] = (colour, number, 0, 255)
+            Image.fromarray(pixels).save(tmp_path / name / f"{number}.png")
+    data = load(DataConfig(kind="folder", path=tmp_path), seed=0)
+    assert (data.test.images[:, 0, 0] == 255).all()
+    assert (data.test.images[:, 2, 2, 0] == np.where(data.test.labels == 0, 255, 0)).all()
+    black = load(DataConfig(kind="folder", path=tmp_path, background=(0, 0, 9)), seed=0)
+    assert (black.test.images[:, 0, 0] == (0, 0, 9)).all()

@@ -38,7 +38,7 @@ def saved(folder: Path, **splits: int) -> Path:
 @pytest.mark.parametrize("name", ["test", "validation"])
 def test_load_finds_image_and_label_by_their_features(tmp_path: Path, name: str) -> None:
     path = saved(tmp_path, train=12, **{name: 6})
-    data = load(DataConfig(kind="huggingface", path=path), seed=0)
+    data = load(DataConfig(kind="huggingface", path=path, duplicates="keep"), seed=0)
     assert data.classes == ("cat", "dog")
     assert (len(data.train) + len(data.validation), len(data.test)) == (12, 6)
     assert ((data.test.images[:, 0, 0, 0] >= 100) == data.test.labels).all()

@@ -80,6 +80,7 @@ OTHER_VALUES: dict[str, Any] = {
     "data.train_limit": 3,
     "data.test_limit": 3,
     "data.image_size": 4,
+    "data.background": [0, 0, 0],
     "teacher.factory": "a:c",
     "teacher.model": "other",
     "teacher.arguments": {"deep": True},
