@@ -14,7 +14,8 @@ from pipeline.export.base import block_workload, format_of, network_workload
 from pipeline.spaces.base import Architecture, Block
 from pipeline.spaces.cost import block_cost
 from pipeline.spaces.mobile.space import MobileSpace
-from pipeline.tables.request import Bench
+from pipeline.tables.bench import Bench
+from pipeline.tables.plan import calibration_plan
 
 SPACE = MobileSpace.from_config(None, (1, 8, 8), 10)
 PROTOCOL = MeasuringProtocol()
@@ -32,6 +33,11 @@ def new_ns(block: Block) -> float:
     """Another constant, another rate, and one that depends on the kernel."""
     kernel = dict(block.arguments).get("kernel", 3)
     return 9_000 + (0.5 + 0.05 * float(kernel)) * block_cost(block).macs
+
+
+def planned(count: int) -> list[Architecture]:
+    """The first networks of the calibration plan."""
+    return [each.architecture for each in calibration_plan(SPACE)[:count]]
 
 
 def network_ns(network: Architecture, cost: Cost) -> float:

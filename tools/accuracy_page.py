@@ -68,9 +68,9 @@ class Result:
 
     def measured(self, *, again: bool = False, paced: bool = True) -> Floats:
         """The first latency of every network, or the second one, milliseconds; as they are, unless paced."""
-        latency, pace = ("repeated", "repeated_pace") if again else ("measured", "pace")
-        paces = [network[pace] if paced else 1 for network in self.document["networks"]]
-        found: Floats = self.column(latency) / paces
+        latency, slowdown = ("repeated", "repeated_slowdown") if again else ("measured", "slowdown")
+        slowdowns = [network[slowdown] if paced else 1 for network in self.document["networks"]]
+        found: Floats = self.column(latency) / slowdowns
         return found
 
 

@@ -66,7 +66,7 @@ class TransferredModel:
         return Estimate(value_ns / self.upper_factor, value_ns, value_ns * self.upper_factor, self.coverage)
 
     def slowdown(self, canary_ns: float | None) -> float:
-        """A pace over the model's, as ``LatencyTable.slowdown``; 1 where either is not known."""
+        """A canary over the model's, as ``LatencyTable.slowdown``; 1 where either is not known."""
         return 1.0 if canary_ns is None or self.canary_ns is None else canary_ns / self.canary_ns
 
     def block_cost_ns(self, block: str) -> float:

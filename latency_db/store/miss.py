@@ -15,7 +15,7 @@ _UNKNOWN: Mapping[str, Any] = {}
 
 
 @dataclass(frozen=True)
-class Difference:
+class KeyDifference:
     """One field of one part of the key: what is stored and what is asked for.
 
     ``field`` is empty where only digests are known of what is asked for; ``stored`` is then the whole part.
@@ -32,7 +32,7 @@ class Difference:
         return f"{self.field} {self.stored!r} is stored, {self.wanted!r} is asked for"
 
 
-def differences(connection: Connection, key: Key) -> list[Difference]:
+def differences(connection: Connection, key: Key) -> list[KeyDifference]:
     """How ``key`` differs from the nearest one that has rows; empty if it has rows itself, or none has any.
 
     The nearest is one of the same workload if there is one; then the one that differs in the fewest parts, in
@@ -56,7 +56,7 @@ def explanation(connection: Connection, key: Key, stored: int) -> str:
     found = differences(connection, key)
     if not found:
         return "it was measured under this key, but never validly"
-    by_part: dict[str, list[Difference]] = {}
+    by_part: dict[str, list[KeyDifference]] = {}
     for difference in found:
         by_part.setdefault(difference.part, []).append(difference)
     new = "this workload was never measured; " if by_part.pop("workload", None) else ""
@@ -91,19 +91,19 @@ class _Contents:
         self._key = key
         self._known: dict[tuple[str, str], Mapping[str, Any]] = {}
 
-    def differences(self, other: Key) -> list[Difference]:
+    def differences(self, other: Key) -> list[KeyDifference]:
         found = []
         for part in _differing(self._key, other):
             stored = self._content(part, getattr(other, part))
             wanted = self._key.contents.get(part) or self._content(part, getattr(self._key, part))
             if wanted is _UNKNOWN:
-                found.append(Difference(part, "", stored, None))
+                found.append(KeyDifference(part, "", stored, None))
                 continue
             found += [
-                Difference(part, name, _plain(stored.get(name)), _plain(wanted.get(name)))
+                KeyDifference(part, name, _plain(stored.get(name)), _plain(wanted.get(name)))
                 for name in sorted(stored.keys() | wanted.keys())
                 if _plain(stored.get(name)) != _plain(wanted.get(name))
-            ] or [Difference(part, "content", getattr(other, part), getattr(self._key, part))]
+            ] or [KeyDifference(part, "content", getattr(other, part), getattr(self._key, part))]
         return found
 
     def _content(self, part: str, digest: str) -> Mapping[str, Any]:

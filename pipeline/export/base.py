@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from enum import StrEnum
 from importlib import metadata
@@ -118,13 +119,19 @@ def exporter_versions(fmt: Format) -> dict[str, str]:
         ExportError: one of them is not installed.
     """
     try:
-        return {package: metadata.version(package).partition("+")[0] for package in fmt.packages}
+        return {package: installed_version(package).partition("+")[0] for package in fmt.packages}
     except metadata.PackageNotFoundError as error:
         raise ExportError(
             f"the exporter for {fmt} is not installed",
             why=f"the package {error.name} is missing",
             fix=how_to_install(fmt.runtime),
         ) from None
+
+
+@functools.cache
+def installed_version(package: str) -> str:
+    """Version of a package, read once: that takes milliseconds, and every workload's identity holds it."""
+    return metadata.version(package)
 
 
 def block_workload(block: Block, fmt: Format) -> Workload:

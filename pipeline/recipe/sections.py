@@ -80,7 +80,7 @@ class MeasureConfig(Section):
     """How blocks and networks are measured; docs/concepts/measuring.md explains the protocol."""
 
     launches: int = Field(default=5, ge=3, le=1000)
-    calibration_networks: int = Field(default=10, ge=6, le=1000)
+    calibration_networks: int = Field(default=16, ge=6, le=1000)
 
 
 class ExportConfig(Section):

@@ -49,7 +49,7 @@ class Context:
     def services(self) -> Services:
         """What never decides a result."""
         pool, _ = parse_pool(self.recipe.search.executor)
-        return Services(self.store, self.reporter, self.work.path, self.recipe.dna.workers, pool)
+        return Services(self.store, self.reporter, self.recipe.dna.workers, pool)
 
     @cached_property
     def targets(self) -> tuple[BoundTarget, ...]:

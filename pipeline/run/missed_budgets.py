@@ -11,9 +11,9 @@ from pipeline.errors import VerificationError
 from pipeline.run.context import Context
 from pipeline.spaces.base import Architecture
 from pipeline.stages.candidates import Round, Searched
-from pipeline.stages.networks import MeasuredNetwork
 from pipeline.stages.predictors import LatencyPredictors
 from pipeline.stages.winner import Failure
+from pipeline.tables.networks import MeasuredNetwork
 
 W = TypeVar("W")
 

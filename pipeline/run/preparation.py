@@ -51,10 +51,9 @@ def prepare_task(context: Context) -> Task:
 
 def measure_blocks_of(context: Context, task: Task) -> Tables:
     """The latency tables of the space, with the teacher's latencies."""
-    where = context.where
-    return context.do(
-        build_tables, TableInput(task.plan, where.targets, where.protocol, where.exporters, task.teacher)
-    )
+    where, networks = context.where, context.recipe.measure.calibration_networks
+    given = TableInput(task.plan, where.targets, where.protocol, where.exporters, task.teacher, networks)
+    return context.do(build_tables, given)
 
 
 def check_budgets(context: Context, task: Task, tables: Tables) -> tuple[Feasible, LatencyPredictors]:
@@ -74,7 +73,6 @@ def check_budgets(context: Context, task: Task, tables: Tables) -> tuple[Feasibl
         context.budgets,
         _teacher_ns(context, tables),
         recipe.measure.calibration_networks,
-        recipe.seed,
     )
     feasible = context.do(check_feasibility, given)
     feasible.require_reachable(context.budgets)

@@ -11,8 +11,8 @@ from pipeline.search.base import Score
 from pipeline.search.journal import Candidate
 from pipeline.spaces.base import Architecture
 from pipeline.stages.learning import Learning
-from pipeline.stages.networks import MeasuredNetwork
 from pipeline.stages.predictors import LatencyPredictors
+from pipeline.tables.networks import MeasuredNetwork
 
 _SHORTLIST_ROUND = 4
 """Candidates measured whole at a time, best evaluated first, until enough keep their budgets."""

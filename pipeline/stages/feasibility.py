@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import random
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from devices.measurement import Measurement, MeasurementFailure, MeasuringProtocol, Outcome, Verdict
-from devices.target import Target
+from devices.measurement import MeasuringProtocol
 from latency_db.errors import EstimateError
-from latency_db.models import MIN_NETWORKS, NetworkModel
+from latency_db.models import NetworkModel
 from latency_db.tables import LatencyTable
 from pipeline.budget import Budget, allowing
 from pipeline.errors import BudgetError
 from pipeline.search.budgets.feasibility import Feasibility
-from pipeline.spaces.base import Architecture, Space
-from pipeline.stages.measuring import Workbench
-from pipeline.stages.networks import MeasuredNetwork, SeenNetwork, measure_networks
-from pipeline.stages.predictors import LatencyPredictors, block_identities, fit_model
+from pipeline.spaces.base import Architecture
+from pipeline.stages.predictors import LatencyPredictors
 from pipeline.stages.services import Services
 from pipeline.stages.space import SpacePlan
 from pipeline.stages.targets import BoundTarget
+from pipeline.tables.building import SpaceTable, fit_networks
+from pipeline.tables.networks import MeasuredNetwork
+from pipeline.tables.plan import block_names
 from pipeline.work.stage import StageFolder, stage
 
 
@@ -31,8 +31,7 @@ class FeasibilityInput:
     Attributes:
         exporters: what exports networks, by target.
         teacher_ns: the teacher's latency by target, where a budget refers to it.
-        networks: how many are drawn and measured, besides reference and extremes.
-        seed: of the draw.
+        networks: how many whole networks the models are fitted on.
     """
 
     plan: SpacePlan
@@ -43,7 +42,6 @@ class FeasibilityInput:
     budgets: Mapping[str, Budget]
     teacher_ns: Mapping[str, float]
     networks: int
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -97,75 +95,36 @@ def check_feasibility(given: FeasibilityInput, folder: StageFolder, services: Se
     """Measure a few whole networks, fit the latency models, and compare the space with the budgets.
 
     Raises:
-        EstimateError: too few of the networks have a valid measurement.
+        EstimateError: too few of the networks have a latency, or the reference of a relative budget has none.
         BudgetError: no member of the space runs on every target.
     """
-    space, bench = given.plan.space, Workbench(services, given.protocol)
-    targets = [each.target for each in given.targets]
+    space = given.plan.space
     reference = space.reference()
-    chosen = _chosen_networks(space, given.tables, reference)
-    networks = chosen + _drawn_networks(given, chosen)
-    models, limits, calibration = {}, {}, list[MeasuredNetwork]()
-    measured_on = measure_networks(bench, space, networks, targets)
-    for target in targets:
-        outcomes, budget = measured_on[target], given.budgets[str(target)]
-        seen = [
-            network
-            for each, outcome in zip(networks, outcomes, strict=True)
-            if (network := SeenNetwork.of(each, target, outcome, scored=each not in chosen))
-        ]
-        if len(seen) < min(MIN_NETWORKS, len(outcomes)):
-            raise EstimateError(
-                f"only {len(seen)} of {len(outcomes)} networks have a valid measurement on {target}",
-                why=next(_reasons(o) for o in outcomes if SeenNetwork.of(reference, target, o) is None),
-                fix="leave the device to the measurement alone and run again: only these are measured again",
-            )
-        model = fit_model(space, given.tables[str(target)], seen)
-        models[str(target)] = model
-        reference_ns = given.teacher_ns.get(str(target)) or _reference_ns(target, outcomes[0])
-        limits[str(target)] = budget.limit_given(reference_ns)
-        estimates = model.estimate([block_identities(space, each.architecture) for each in seen])
-        calibration += map(MeasuredNetwork.beside, seen, estimates)
+    tables = {each.target: given.tables[each.name] for each in given.targets}
+    found = fit_networks(space, tables, services.bench(given.protocol), networks=given.networks)
+    models = {str(target): each.model for target, each in found.items()}
+    limits, calibration = {}, list[MeasuredNetwork]()
+    for target, each in found.items():
+        name, budget = str(target), given.budgets[str(target)]
+        reference_ns = given.teacher_ns.get(name) or _reference_ns(reference, budget, each)
+        limits[name] = budget.limit_given(reference_ns)
+        estimates = each.model.estimate([block_names(space, one.architecture) for one in each.networks])
+        calibration += map(MeasuredNetwork.beside, each.networks, estimates)
     soft = frozenset(name for name, budget in given.budgets.items() if budget.soft)
     predictors = LatencyPredictors(given.plan, models, limits, soft, tuple(calibration))
     certificate = predictors.constraints.certificate
     return Feasible(models, limits, soft, reference, certificate, tuple(calibration))
 
 
-def _chosen_networks(
-    space: Space, tables: Mapping[str, LatencyTable], reference: Architecture
-) -> list[Architecture]:
-    """Reference, fastest and slowest by the plain sum on each target; each once."""
-    chosen = {reference.identity: reference}
-    for table in tables.values():
-        for largest in (False, True):
-            extreme = space.extreme(lambda block, t=table: t.latency_ns(block.identity), largest=largest)  # type: ignore[misc]
-            chosen[extreme.identity] = extreme
-    return list(chosen.values())
-
-
-def _drawn_networks(given: FeasibilityInput, chosen: Sequence[Architecture]) -> list[Architecture]:
-    """Random members other than these, whose errors make the interval; each once."""
-    space, generator = given.plan.space, random.Random(given.seed)
-    wanted = min(given.networks, space.count() - len(chosen))
-    drawn: dict[str, Architecture] = {}
-    while len(drawn) < wanted:
-        architecture = space.sample(generator)
-        if architecture not in chosen:
-            drawn[architecture.identity] = architecture
-    return list(drawn.values())
-
-
-def _reference_ns(target: Target, outcome: Outcome) -> float:
-    if isinstance(outcome, Measurement) and outcome.verdict is not Verdict.INVALID:
-        return outcome.latency.value_ns
+def _reference_ns(reference: Architecture, budget: Budget, found: SpaceTable) -> float:
+    """Latency of the reference network; what an absolute budget makes of it does not matter."""
+    for network in found.networks:
+        if network.architecture == reference:
+            return network.measured.value_ns
+    if budget.relative is None:
+        return math.nan
     raise EstimateError(
-        f"the reference network of the space has no latency on {target}",
-        why=_reasons(outcome),
-        fix="run again; if it stays so, the target cannot run this space",
+        f"the reference network of the space has no latency on {found.table.target}",
+        why="it could not be measured, or one of its blocks has no latency there",
+        fix="run again to measure what is missing; if it stays so, give a budget in milliseconds",
     )
-
-
-def _reasons(outcome: Outcome) -> str:
-    reasons = [outcome.reason] if isinstance(outcome, MeasurementFailure) else list(outcome.reasons)
-    return "; ".join(f"{reason.code}: {reason.detail}" for reason in reasons)

@@ -9,14 +9,14 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from devices.measurement import Measurement, MeasuringProtocol
+from devices.measurement import MeasuringProtocol
+from latency_db.tables import is_settled
 from pipeline.search.journal import Candidate
 from pipeline.spaces.base import Architecture
-from pipeline.stages.measuring import Workbench
-from pipeline.stages.networks import MeasuredNetwork, SeenNetwork, measure_networks
 from pipeline.stages.predictors import LatencyPredictors
 from pipeline.stages.services import Services
 from pipeline.stages.targets import BoundTarget
+from pipeline.tables.networks import MeasuredNetwork, SeenNetwork, measure_networks
 from pipeline.work.disk import write_atomically
 
 _MEASURED_AT_A_TIME = 3
@@ -43,26 +43,27 @@ class Learning:
     def __init__(
         self, services: Services, where: MeasuredOn, predictors: LatencyPredictors, folder: Path
     ) -> None:
-        self._bench, self._folder = Workbench(services, where.protocol), folder
+        self._bench, self._folder = services.bench(where.protocol), folder
         self._targets = [each.target for each in where.targets]
         self.predictors = predictors
         self.measured: dict[tuple[str, Architecture], MeasuredNetwork] = {}
         self.disturbed: set[tuple[str, Architecture]] = set()
 
     def measure(self, architectures: Sequence[Architecture]) -> list[MeasuredNetwork]:
-        """Valid measurements of these on all targets, beside what is predicted now.
+        """Measurements of these on all targets, disturbed ones too, beside what is predicted now.
 
-        What something disturbed is noted in ``disturbed``: nothing is known of it, so it has not failed.
+        What something disturbed is noted in ``disturbed``: it has not failed while its interval allows it.
         """
         found = []
         predicted = {each: self.predictors.estimates(each) for each in architectures}
-        outcomes_on = measure_networks(self._bench, self.predictors.space, architectures, self._targets)
+        wanted = dict.fromkeys(self._targets, architectures)
+        outcomes_on = measure_networks(self._bench, self.predictors.space, wanted)
         for target, outcomes in outcomes_on.items():
             for architecture, outcome in zip(architectures, outcomes, strict=True):
-                if seen := SeenNetwork.of(architecture, target, outcome):
-                    found.append(MeasuredNetwork.beside(seen, predicted[architecture][str(target)]))
-                elif isinstance(outcome, Measurement) or outcome.passing:
+                if outcome is None or not is_settled(outcome):
                     self.disturbed.add((str(target), architecture))
+                if outcome and (seen := SeenNetwork.of(architecture, target, outcome)):
+                    found.append(MeasuredNetwork.beside(seen, predicted[architecture][str(target)]))
         self._remember(found)
         return found
 

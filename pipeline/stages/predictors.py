@@ -8,13 +8,12 @@ from functools import cached_property
 
 from latency_db.estimate import Estimate
 from latency_db.models import NetworkModel
-from latency_db.tables import LatencyTable
 from pipeline.search.budgets.constraints import Constraints
 from pipeline.search.latency import TableLatencyModel
 from pipeline.search.rewards import SoftReward
 from pipeline.spaces.base import Architecture, Space
-from pipeline.stages.networks import MeasuredNetwork, SeenNetwork
 from pipeline.stages.space import SpacePlan
+from pipeline.tables.networks import MeasuredNetwork, SeenNetwork, fit_seen
 
 _NO_LIMIT_NS = 1e18
 """A limit that no network reaches; thirty years."""
@@ -74,7 +73,7 @@ class LatencyPredictors:
         new = [each for each in networks if (each.target, each.architecture) not in known]
         together = (*self.networks, *new)
         models = {
-            name: fit_model(self.space, model.table, [each for each in together if each.target == name])
+            name: fit_seen(self.space, model.table, [each for each in together if each.target == name])
             for name, model in self.models.items()
         }
         return replace(self, models=models, networks=together)
@@ -82,29 +81,9 @@ class LatencyPredictors:
     def kept_by(self, networks: Sequence[MeasuredNetwork], disturbed: Collection[str] = ()) -> bool:
         """Whether measurements of one architecture are within the limit of every target that is not soft.
 
-        On targets where measuring was ``disturbed``, nothing speaks against it.
+        Where measuring was ``disturbed``, only an interval that is beyond the limit speaks against it.
         """
         within = {each.target for each in networks if each.measured.high_ns <= self.limits_ns[each.target]}
-        return (self.limits_ns.keys() - self.soft) - within <= set(disturbed)
-
-
-def fit_model(space: Space, table: LatencyTable, networks: Sequence[SeenNetwork]) -> NetworkModel:
-    """The model of one target, fitted on networks that were measured there.
-
-    Raises:
-        EstimateError: too few networks, or one with a block that was not measured or cannot run.
-    """
-    scored = [index for index, network in enumerate(networks) if network.scored]
-    return NetworkModel.fit(
-        table,
-        [block_identities(space, each.architecture) for each in networks],
-        [each.measured.value_ns for each in networks],
-        scored=scored or None,
-        canaries_ns=[each.canary_ns for each in networks],
-        batches=[each.batch for each in networks],
-    )
-
-
-def block_identities(space: Space, architecture: Architecture) -> list[str]:
-    """The rows of a table that a network is made of."""
-    return [block.identity for block in space.blocks(architecture)]
+        limits_ns = self.limits_ns
+        beyond = {each.target for each in networks if each.measured.low_ns > limits_ns[each.target]}
+        return (limits_ns.keys() - self.soft) - within <= set(disturbed) - beyond

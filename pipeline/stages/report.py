@@ -20,13 +20,13 @@ from pipeline.report import (
 from pipeline.spaces.base import Architecture, Space
 from pipeline.stages.candidates import Searched
 from pipeline.stages.feasibility import Feasible
-from pipeline.stages.networks import MeasuredNetwork
 from pipeline.stages.services import Services
 from pipeline.stages.space import SpacePlan
 from pipeline.stages.table import Tables
 from pipeline.stages.targets import BoundTarget
 from pipeline.stages.teacher import TeacherSummary
 from pipeline.stages.winner import Winner
+from pipeline.tables.networks import MeasuredNetwork
 from pipeline.work.canonical import StoredFile
 from pipeline.work.stage import StageFolder, installed, stage
 

@@ -2,37 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 
-from devices.host import temporary_folder
+from devices.measurement import MeasuringProtocol
 from latency_db.store import Store
+from latency_db.tables import Measurer, default_measurer
+from pipeline.export.exports import exported
 from pipeline.progress import Reporter
 from pipeline.search.evaluators.workers import InProcess, MakePool
+from pipeline.tables.bench import Bench, Exporting
 
 
 @dataclass(frozen=True)
 class Services:
-    """The latency database, where to report, room for scratch, and the processes that may work.
+    """The latency database, where to report, the processes that may work, and what measures and exports.
 
     Attributes:
         store: a measurement is found in it by all that decides it, so whether it was there changes nothing.
         reporter: where to tell of progress.
-        folder: on whose disk scratch files go.
         workers: processes that train blocks side by side.
         pool: where candidates are evaluated.
+        measurer: measures on targets; the devices themselves, but for tests.
+        export: makes files of blocks and networks to be measured; the exporters, but for tests.
     """
 
     store: Store
     reporter: Reporter
-    folder: Path
     workers: int = 1
     pool: MakePool = InProcess
+    measurer: Measurer = field(default_factory=default_measurer)
+    export: Exporting = exported
 
-    @contextmanager
-    def scratch(self) -> Iterator[Path]:
-        """A folder that is gone afterwards."""
-        with temporary_folder("scratch", self.folder) as folder:
-            yield folder
+    def bench(self, protocol: MeasuringProtocol) -> Bench:
+        """Where latencies are measured by a protocol."""
+        return Bench(self.store, protocol, self.reporter, self.measurer, self.export)

@@ -6,31 +6,32 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from devices.measurement import MeasuringProtocol, Outcome
-from devices.target import Target
+from devices.measurement import MeasuringProtocol
 from latency_db.tables import LatencyTable
-from pipeline.export.base import block_workload, format_of
-from pipeline.spaces.base import Block, Space
-from pipeline.stages.measuring import Part, Workbench, measure_parts
+from pipeline.export.base import format_of
 from pipeline.stages.services import Services
 from pipeline.stages.space import SpacePlan
 from pipeline.stages.targets import BoundTarget
 from pipeline.stages.teacher import TeacherSummary, open_teacher
 from pipeline.stages.teacher_parts import TeacherLatency, teacher_latency, teacher_parts
-from pipeline.tables.block_sizes import sizes_of
-from pipeline.work.canonical import by_digest
+from pipeline.tables.building import described, measure_blocks
+from pipeline.work.canonical import by_digest, without_influence
 from pipeline.work.stage import StageFolder, stage
 
 
 @dataclass(frozen=True)
 class TableInput:
-    """What is measured, where, how, and what exports it (by target)."""
+    """What is measured, where, how, and what exports it (by target).
+
+    ``networks`` whole ones are measured among the blocks, for stage ``feasibility`` to find them.
+    """
 
     plan: SpacePlan
     targets: tuple[BoundTarget, ...]
     protocol: MeasuringProtocol
     exporters: Mapping[str, Any]
     teacher: TeacherSummary = by_digest()
+    networks: int = without_influence(0)
 
 
 @dataclass(frozen=True)
@@ -40,53 +41,36 @@ class Tables:
     by_target: Mapping[str, LatencyTable]
     teacher: Mapping[str, TeacherLatency]
 
+    @property
+    def complete(self) -> bool:
+        """Nothing failed that may succeed another time, so that there is no need to measure again."""
+        return not any(table.missing for table in self.by_target.values()) and not any(
+            latency.missing for latency in self.teacher.values()
+        )
+
 
 def _told(given: TableInput, value: Tables) -> Sequence[str]:
     lines = []
     for name, table in value.by_target.items():
-        failed = f", {len(table.failed)} cannot run" if table.failed else ""
-        whole = value.teacher[name].whole or "cannot run there"
-        lines.append(f"table        {name}: {len(table.rows)} blocks measured{failed}; the teacher: {whole}")
+        whole = value.teacher[name].whole or "has no latency"
+        lines.append(f"table        {name}: {described(table)}; the teacher: {whole}")
     return lines
 
 
-@stage("table", packages=("torch",), tell=_told)
+@stage("table", packages=("torch",), final=lambda tables: tables.complete, tell=_told)
 def build_tables(given: TableInput, folder: StageFolder, services: Services) -> Tables:
     """Measure every distinct block; what is in the database is not measured again."""
-    bench = Workbench(services, given.protocol)
     teacher = open_teacher(given.teacher, folder).module
     targets = [each.target for each in given.targets]
-    teachers = {target: teacher_parts(given.teacher, teacher, format_of(target)) for target in targets}
-    extra = {target: list(parts.values()) for target, parts in teachers.items()}
-    tables, outcomes = measure_blocks(bench, given.plan.space, targets, extra)
+    parts = {target: teacher_parts(given.teacher, teacher, format_of(target)) for target in targets}
+    tables, outcomes = measure_blocks(
+        given.plan.space,
+        targets,
+        services.bench(given.protocol),
+        networks=given.networks,
+        beside={target: list(its_parts.values()) for target, its_parts in parts.items()},
+    )
     return Tables(
-        tables, {str(target): teacher_latency(parts, outcomes[target]) for target, parts in teachers.items()}
+        {str(target): table for target, table in tables.items()},
+        {str(target): teacher_latency(parts[target], outcomes[target]) for target in targets},
     )
-
-
-def measure_blocks(
-    bench: Workbench, space: Space, targets: Sequence[Target], extra: Mapping[Target, Sequence[Part]]
-) -> tuple[dict[str, LatencyTable], dict[Target, dict[str, Outcome]]]:
-    """The table of every target, and the outcomes of its blocks and of what is measured with them."""
-    blocks = space.distinct_blocks()
-
-    def part(block: Block, target: Target) -> Part:
-        workload = block_workload(block, format_of(target))
-        return Part(workload, lambda: space.build_block(block), block.input_shape)
-
-    parts = {target: [part(block, target) for block in blocks] for target in targets}
-    outcomes = measure_parts(
-        bench, {target: [*parts[target], *extra.get(target, ())] for target in parts}, "blocks"
-    )
-    tables = {
-        str(target): LatencyTable.of(
-            target,
-            {
-                block.identity: outcomes[target][part.workload.identity]
-                for block, part in zip(blocks, its_parts, strict=True)
-            },
-            sizes_of(blocks),
-        )
-        for target, its_parts in parts.items()
-    }
-    return tables, outcomes

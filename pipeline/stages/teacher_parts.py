@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from devices.measurement import Interval, Measurement, Outcome
+from devices.measurement import Interval, Measurement, MeasurementFailure, Outcome
 from latency_db.store import Workload
 from pipeline.export.base import Format, exporter_identity
-from pipeline.stages.measuring import Part, Shape
 from pipeline.stages.teacher import TeacherSummary
+from pipeline.tables.measuring import ModuleWorkload, Shape
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,18 +23,20 @@ class TeacherLatency:
     """Measured latencies on one target: of the whole teacher, and of its modules each run alone.
 
     ``whole`` is ``None`` and a module is absent where it could not be exported or run there: the teacher is
-    there for comparison, so its failure stops nothing.
+    there for comparison, so its failure stops nothing. ``missing`` are those that failed in a way that may
+    pass.
     """
 
     whole: Interval | None
     modules: tuple[tuple[str, Interval], ...]
+    missing: tuple[str, ...] = ()
 
 
-def teacher_parts(summary: TeacherSummary, teacher: nn.Module, fmt: Format) -> dict[str, Part]:
+def teacher_parts(summary: TeacherSummary, teacher: nn.Module, fmt: Format) -> dict[str, ModuleWorkload]:
     """The teacher cut into parts, by name."""
     shape = summary.data.input_shape
 
-    def part(name: str, module: nn.Module, input_shape: Shape) -> Part:
+    def part(name: str, module: nn.Module, input_shape: Shape) -> ModuleWorkload:
         content = {
             "teacher": summary.digest,
             "module": name,
@@ -43,7 +45,7 @@ def teacher_parts(summary: TeacherSummary, teacher: nn.Module, fmt: Format) -> d
         }
         kind: Literal["network", "block"] = "network" if name == _WHOLE else "block"
         workload = Workload.of(kind, f"teacher {summary.name}: {name}", content)
-        return Part(workload, lambda: module, input_shape)
+        return ModuleWorkload(workload, lambda: module, input_shape)
 
     parts = {
         name: part(name, module, its_shape) for name, module, its_shape in teacher_modules(teacher, shape)
@@ -51,15 +53,15 @@ def teacher_parts(summary: TeacherSummary, teacher: nn.Module, fmt: Format) -> d
     return {_WHOLE: part(_WHOLE, teacher, shape), **parts}
 
 
-def teacher_latency(parts: Mapping[str, Part], outcomes: Mapping[str, Outcome]) -> TeacherLatency:
+def teacher_latency(parts: Mapping[str, ModuleWorkload], outcomes: Mapping[str, Outcome]) -> TeacherLatency:
     """What the outcomes, by workload identity, say of the teacher."""
-    found = {
-        name: outcome.latency
-        for name, part in parts.items()
-        if isinstance(outcome := outcomes[part.workload.identity], Measurement)
-    }
+    by_name = {name: outcomes[part.workload.identity] for name, part in parts.items()}
+    found = {name: each.latency for name, each in by_name.items() if isinstance(each, Measurement)}
     modules = tuple((name, interval) for name, interval in found.items() if name != _WHOLE)
-    return TeacherLatency(found.get(_WHOLE), modules)
+    missing = (
+        name for name, each in by_name.items() if isinstance(each, MeasurementFailure) and each.passing
+    )
+    return TeacherLatency(found.get(_WHOLE), modules, tuple(missing))
 
 
 def teacher_modules(teacher: nn.Module, shape: Shape) -> Iterator[tuple[str, nn.Module, Shape]]:

@@ -1,43 +1,59 @@
-"""A space's latency table on several targets, and the network model that is fitted on measured networks."""
+"""A space's latency table on several targets, and the network model that is fitted on measured networks.
+
+Everything that needs a table makes it here: ``lathe table build``, the stages of a run, and with ``load``
+whatever only looks. What one of them measured the others find in the database.
+"""
 
 from __future__ import annotations
 
-import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from devices.measurement import Measurement, Outcome, Verdict
+from devices.measurement import MeasurementFailure, Outcome
 from devices.target import Target
 from latency_db.errors import EstimateError
-from latency_db.models import NetworkModel, is_random, order, spread
-from latency_db.tables import LatencyTable, stored
-from pipeline.export.base import Format, block_workload, format_of, network_workload
+from latency_db.models import MIN_NETWORKS, NetworkModel, spread
+from latency_db.tables import LatencyTable, explain_missing
+from pipeline.export.base import Format, block_workload, format_of
 from pipeline.spaces.base import Architecture, Block, Space
-from pipeline.stages.measuring import Part, measure_parts
+from pipeline.tables.bench import Bench
 from pipeline.tables.block_sizes import sizes_of
-from pipeline.tables.request import Bench
+from pipeline.tables.measuring import ModuleWorkload, look_up, measure
+from pipeline.tables.networks import SeenNetwork, fit_seen, measure_networks, network_workloads, runs
+from pipeline.tables.plan import PlannedNetwork, calibration_plan
 
 NETWORKS = 60
 """Whole networks that are measured beside the blocks."""
 
-_DRAWN, _POOL = 400, 300
+_FURTHER = 2
+"""How often further networks are measured in place of those that gave no latency."""
 
 
 @dataclass(frozen=True)
-class Built:
-    """A table with its network model, and the measured networks behind that with latencies at its pace."""
+class SpaceTable:
+    """A table with its network model, and the measured networks behind that.
+
+    Attributes:
+        table: of one target.
+        model: over it.
+        networks: that were measured, disturbed ones too.
+        left_out: why networks of the plan gave no latency, a code each.
+    """
 
     table: LatencyTable
     model: NetworkModel
-    networks: tuple[tuple[Architecture, float], ...]
+    networks: tuple[SeenNetwork, ...]
+    left_out: tuple[str, ...] = ()
 
     @property
     def architectures(self) -> set[Architecture]:
-        """Those that the model has seen."""
-        return {architecture for architecture, _ in self.networks}
+        """Those that the model may have seen."""
+        return {network.architecture for network in self.networks}
+
+    def corrected_ns(self, network: SeenNetwork) -> float:
+        """Its latency corrected for drift to the table's canary."""
+        return network.measured.value_ns / self.table.slowdown(network.canary_ns)
 
 
 def build(
@@ -47,7 +63,7 @@ def build(
     *,
     networks: int = NETWORKS,
     budget_s: float | None = None,
-) -> dict[Target, Built]:
+) -> dict[Target, SpaceTable]:
     """Measure what is not stored yet of every block and of some networks, and fit the models.
 
     What is measured is stored at once, so that a call that was ended goes on when it is made again; targets
@@ -61,156 +77,208 @@ def build(
         budget_s: no batch of measurements is begun later than that; blocks then come before networks.
 
     Raises:
-        EstimateError: blocks or networks are missing or invalid: run again.
+        EstimateError: the time was up before the last block, or too few networks gave a latency.
         TargetError, MeasurementError: a target cannot be reached or measured on.
     """
     deadline_s = None if budget_s is None else time.monotonic() + budget_s
-    blocks_first = budget_s is not None
-    parts = {
-        target: table_parts(space, format_of(target), networks, blocks_first=blocks_first)
+    tables, _ = measure_blocks(space, targets, bench, networks=networks, deadline_s=deadline_s)
+    return fit_networks(space, tables, bench, networks=networks, deadline_s=deadline_s)
+
+
+def measure_blocks(
+    space: Space,
+    targets: Sequence[Target],
+    bench: Bench,
+    *,
+    networks: int,
+    beside: Mapping[Target, Sequence[ModuleWorkload]] | None = None,
+    deadline_s: float | None = None,
+) -> tuple[dict[Target, LatencyTable], dict[Target, dict[str, Outcome]]]:
+    """The table of every target, and the outcomes of all that was measured, by workload identity.
+
+    Args:
+        space: whose blocks.
+        targets: where.
+        bench: where outcomes are kept.
+        networks: of the plan that are measured among the blocks, so that ``fit_networks`` finds them: spread
+            over all batches they differ from the blocks as a network to come will.
+        beside: what else is measured on the targets.
+        deadline_s: by ``time.monotonic``; blocks then come before networks.
+
+    Raises:
+        EstimateError: the time was up before the last block.
+        TargetError, MeasurementError: a target cannot be reached or measured on.
+    """
+    blocks_first = deadline_s is not None
+    wanted = {
+        target: [
+            *table_workloads(space, format_of(target), networks, blocks_first=blocks_first),
+            *(beside or {}).get(target, ()),
+        ]
         for target in targets
     }
-    measure_parts(bench, parts, "blocks and networks", deadline_s=deadline_s)
-    return {target: load(space, target, bench) for target in targets}
+    outcomes = measure(bench, wanted, "blocks and networks", deadline_s=deadline_s)
+    return {target: _table(space, target, bench, outcomes[target]) for target in targets}, outcomes
 
 
-def load(space: Space, target: Target, bench: Bench) -> Built:
-    """The table and model from what is stored for the target as it is now.
+def fit_networks(
+    space: Space,
+    tables: Mapping[Target, LatencyTable],
+    bench: Bench,
+    *,
+    networks: int,
+    deadline_s: float | None = None,
+) -> dict[Target, SpaceTable]:
+    """Measure the first networks of the plan that run on each target, and fit its model.
+
+    In place of those that give no latency further ones are measured.
+
+    Args:
+        space: whose networks.
+        tables: of every target.
+        bench: where outcomes are kept.
+        networks: how many, at least 6.
+        deadline_s: by ``time.monotonic``.
+
+    Raises:
+        EstimateError: too few networks gave a latency.
+        TargetError, MeasurementError: a target cannot be reached or measured on.
+    """
+    plan = calibration_plan(space)
+    rest = {
+        target: [each for each in plan if runs(space, table, each.architecture)]
+        for target, table in tables.items()
+    }
+    seen: dict[Target, list[SeenNetwork]] = {target: [] for target in tables}
+    failed: dict[Target, list[Outcome | None]] = {target: [] for target in tables}
+    for _ in range(1 + _FURTHER):
+        due = {target: rest[target][: networks - len(seen[target])] for target in tables}
+        due = {target: its_due for target, its_due in due.items() if its_due}
+        if not due:
+            break
+        outcomes = measure_networks(
+            bench,
+            space,
+            {target: [each.architecture for each in its_due] for target, its_due in due.items()},
+            deadline_s=deadline_s,
+        )
+        for target, its_due in due.items():
+            rest[target] = rest[target][len(its_due) :]
+            its_seen, its_failed = _sorted_out(target, its_due, outcomes[target])
+            seen[target] += its_seen
+            failed[target] += its_failed
+    return {
+        target: _fitted(space, table, seen[target], failed[target], len(plan))
+        for target, table in tables.items()
+    }
+
+
+def load(space: Space, target: Target, bench: Bench) -> SpaceTable:
+    """The table and model from what is stored for the target as it is now; nothing is measured.
 
     Raises:
         EstimateError: blocks are missing, or too few networks are stored; the difference to what is stored
             is explained.
+        TargetError: the target cannot be reached to see what it is.
     """
-    table, missing = load_table(space, target, bench)
-    if missing:
-        from devices.measuring import probe
-        from latency_db.store import Key
-
-        key = Key.of(block_workload(missing[0], format_of(target)), *probe(target), bench.protocol)
-        raise EstimateError(
-            f"the latency table of {target} lacks {len(missing)} of {len(space.distinct_blocks())} blocks",
-            why=f"{missing[0]}: {bench.store.explain_miss(key)}",
-            fix="run 'lathe table build' for this space and target; it goes on where it was",
-        )
-    plan = list(enumerate(calibration_plan(space)))
-    outcomes = _stored_networks(space, [network for _, network in plan], target, bench)
-    ran = [
-        (position, network, outcome)
-        for (position, network), outcome in zip(plan, outcomes, strict=True)
-        if isinstance(outcome, Measurement) and runs(space, table, network)
-    ]
-    scored = [index for index, (position, *_) in enumerate(ran) if is_random(position)]
-    model = NetworkModel.fit(
-        table,
-        [block_names(space, network) for _, network, _ in ran],
-        [outcome.latency.value_ns for *_, outcome in ran],
-        scored=scored or None,
-        canaries_ns=[outcome.canary_ns for *_, outcome in ran],
-        batches=[outcome.started_at for *_, outcome in ran],
-    )
-    networks = tuple(
-        (network, outcome.latency.value_ns / table.slowdown(outcome.canary_ns)) for _, network, outcome in ran
-    )
-    return Built(table, model, networks)
+    fmt = format_of(target)
+    workloads = [block_workload(block, fmt) for block in space.distinct_blocks()]
+    table = _table(space, target, bench, look_up(bench, target, workloads, disturbed=True))
+    plan = calibration_plan(space)
+    there: list[PlannedNetwork] = []
+    outcomes: list[Outcome] = []
+    for start in range(0, len(plan), NETWORKS):
+        planned = plan[start : start + NETWORKS]
+        parts = network_workloads(space, [each.architecture for each in planned], fmt)
+        found = look_up(bench, target, [part.workload for part in parts], disturbed=True)
+        if not found:
+            break
+        for network, part in zip(planned, parts, strict=True):
+            if part.workload.identity in found:
+                there.append(network)
+                outcomes.append(found[part.workload.identity])
+    seen, failed = _sorted_out(target, there, outcomes)
+    return _fitted(space, table, seen, failed, len(plan))
 
 
-def load_table(space: Space, target: Target, bench: Bench) -> tuple[LatencyTable, list[Block]]:
-    """The table from what is stored, and the blocks without a valid measurement."""
-    blocks = space.distinct_blocks()
-    workloads = {block: block_workload(block, format_of(target)) for block in blocks}
-    found = stored(list(workloads.values()), target, store=bench.store, protocol=bench.protocol)
-    outcomes = {
-        block.identity: found[workload.identity]
-        for block, workload in workloads.items()
-        if workload.identity in found
-    }
-    missing = [block for block in blocks if block.identity not in outcomes]
-    return LatencyTable.of(target, outcomes, sizes_of(blocks)), missing
+def described(table: LatencyTable) -> str:
+    """How many blocks have a latency, were disturbed, cannot run, or are missing, in words."""
+    counts = [f"{len(table.rows)} blocks measured"]
+    counts += [f"{len(table.disturbed)} of them disturbed"] if table.disturbed else []
+    counts += [f"{len(table.failed)} cannot run"] if table.failed else []
+    counts += [f"{len(table.missing)} missing: run again to measure them"] if table.missing else []
+    return ", ".join(counts)
 
 
-def table_parts(space: Space, fmt: Format, networks: int, *, blocks_first: bool = False) -> list[Part]:
+def table_workloads(
+    space: Space, fmt: Format, networks: int, *, blocks_first: bool = False
+) -> list[ModuleWorkload]:
     """What a table of the space needs: every block, and the first networks of the plan among them."""
     blocks = [
-        Part(block_workload(block, fmt), lambda block=block: space.build_block(block), block.input_shape)  # type: ignore[misc]
+        ModuleWorkload(
+            block_workload(block, fmt),
+            lambda block=block: space.build_block(block),  # type: ignore[misc]
+            block.input_shape,
+        )
         for block in space.distinct_blocks()
     ]
-    planned = network_parts(space, calibration_plan(space)[:networks], fmt)
+    architectures = [each.architecture for each in calibration_plan(space)[:networks]]
+    planned = network_workloads(space, architectures, fmt)
     return blocks + planned if blocks_first else spread(blocks, planned)
 
 
-def network_parts(space: Space, networks: Sequence[Architecture], fmt: Format) -> list[Part]:
-    """Whole networks, untrained: latency does not depend on the weights' values."""
-    return [
-        Part(
-            network_workload(space.description, network, fmt),
-            lambda network=network: space.build(network),  # type: ignore[misc]
-            space.input_shape,
+def _table(space: Space, target: Target, bench: Bench, outcomes: Mapping[str, Outcome]) -> LatencyTable:
+    """The table of a target, from outcomes by workload identity.
+
+    Raises:
+        EstimateError: a block has no outcome.
+    """
+    blocks = space.distinct_blocks()
+    workloads = {block: block_workload(block, format_of(target)) for block in blocks}
+    absent: list[Block] = [block for block in blocks if workloads[block].identity not in outcomes]
+    if absent:
+        why = explain_missing(
+            workloads[absent[0]], target, store=bench.store, protocol=bench.protocol, measurer=bench.measurer
         )
-        for network in networks
-    ]
+        raise EstimateError(
+            f"the latency table of {target} lacks {len(absent)} of {len(blocks)} blocks",
+            why=why,
+            fix="run 'lathe table build' for this space and target: it measures only what is missing",
+        )
+    rows = {block.identity: outcomes[workload.identity] for block, workload in workloads.items()}
+    return LatencyTable.of(target, rows, sizes_of(blocks))
 
 
-def measure_networks(
-    space: Space, networks: Sequence[Architecture], target: Target, bench: Bench, *, again: bool = False
-) -> list[Outcome]:
-    """Outcomes of whole networks, in order."""
-    parts = network_parts(space, networks, format_of(target))
-    outcomes = measure_parts(bench, {target: parts}, "networks", again=again)[target]
-    return [outcomes[part.workload.identity] for part in parts]
+def _sorted_out(
+    target: Target, planned: Sequence[PlannedNetwork], outcomes: Sequence[Outcome | None]
+) -> tuple[list[SeenNetwork], list[Outcome | None]]:
+    """The networks that have a latency, and the outcomes of the others."""
+    seen, others = [], []
+    for network, outcome in zip(planned, outcomes, strict=True):
+        found = outcome and SeenNetwork.of(network.architecture, target, outcome, scored=network.drawn)
+        if found:
+            seen.append(found)
+        else:
+            others.append(outcome)
+    return seen, others
 
 
-def calibration_plan(space: Space) -> list[Architecture]:
-    """Networks in the order in which they are measured; it depends on the space alone."""
-    limit = space.count()
-    stream = distinct_architectures(space, 0)
-    drawn = _take(stream, min(_DRAWN, max(limit // 2, 1)))
-    pool = _take(stream, min(_POOL, limit - len(drawn)))
-    sizes = sizes_of(space.distinct_blocks())
-    features = []
-    for network in drawn + pool:
-        known = [sizes[name] for name in block_names(space, network) if name in sizes]
-        rows = [(size.macs, size.boundary_bytes, size.weight_bytes) for size in known]
-        features.append([len(space.blocks(network)), *np.sum(rows, axis=0, initial=0)] if rows else [1.0] * 4)
-    ordered = order(np.array(features, np.float64), len(drawn))
-    return [(drawn + pool)[index] for index in ordered]
-
-
-def distinct_architectures(space: Space, seed: int) -> Iterator[Architecture]:
-    """Random architectures, none twice; ends when no new one is drawn for long."""
-    generator = random.Random(seed)
-    seen: set[Architecture] = set()
-    idle = 0
-    while idle < 1000:
-        drawn = space.sample(generator)
-        idle += 1
-        if drawn not in seen:
-            idle = 0
-            seen.add(drawn)
-            yield drawn
-
-
-def block_names(space: Space, network: Architecture) -> list[str]:
-    """Identities of a network's blocks."""
-    return [block.identity for block in space.blocks(network)]
-
-
-def runs(space: Space, table: LatencyTable, network: Architecture) -> bool:
-    """Whether each of the network's blocks has a latency on the table's target."""
-    return table.rows.keys() >= set(block_names(space, network))
-
-
-def is_valid(outcome: Outcome) -> bool:
-    """Whether the outcome is a measurement that may be used."""
-    return isinstance(outcome, Measurement) and outcome.verdict is not Verdict.INVALID
-
-
-def _take(stream: Iterator[Architecture], count: int) -> list[Architecture]:
-    return [architecture for _, architecture in zip(range(count), stream, strict=False)]
-
-
-def _stored_networks(
-    space: Space, networks: Sequence[Architecture], target: Target, bench: Bench
-) -> list[Outcome | None]:
-    workloads = [network_workload(space.description, network, format_of(target)) for network in networks]
-    found: Mapping[str, Outcome] = stored(workloads, target, store=bench.store, protocol=bench.protocol)
-    return [found.get(workload.identity) for workload in workloads]
+def _fitted(
+    space: Space,
+    table: LatencyTable,
+    seen: Sequence[SeenNetwork],
+    failed: Sequence[Outcome | None],
+    planned: int,
+) -> SpaceTable:
+    usable = [each for each in seen if runs(space, table, each.architecture)]
+    failures = [each for each in failed if isinstance(each, MeasurementFailure)]
+    if len(usable) < MIN_NETWORKS:
+        reasons = [f"{each.reason.code}: {each.reason.detail}" for each in failures]
+        raise EstimateError(
+            f"only {len(usable)} whole networks have a latency on {table.target}, "
+            f"and a latency model needs {MIN_NETWORKS}",
+            why=next(iter(reasons), f"the others of the {planned} that are planned were not measured"),
+            fix="run 'lathe table build', or the same command again: it measures only what is missing",
+        )
+    model = fit_seen(space, table, usable)
+    return SpaceTable(table, model, tuple(usable), tuple(each.reason.code for each in failures))

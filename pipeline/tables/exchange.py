@@ -51,7 +51,7 @@ def read_table(path: Path) -> Content[NetworkModel]:
 
 
 @dataclass(frozen=True)
-class Difference:
+class TableDifference:
     """Two tables, block by block; ratios are the second's latency over the first's.
 
     Attributes:
@@ -74,7 +74,7 @@ class Difference:
     beyond: tuple[tuple[str, float], ...]
 
 
-def difference(first: LatencyTable, second: LatencyTable) -> Difference:
+def difference(first: LatencyTable, second: LatencyTable) -> TableDifference:
     """Compare two tables, of one target at two times or of two targets."""
     shared = sorted(first.rows.keys() & second.rows.keys())
     one = np.array([first.rows[block].value_ns for block in shared])
@@ -87,7 +87,7 @@ def difference(first: LatencyTable, second: LatencyTable) -> Difference:
         or second.rows[block].high_ns < first.rows[block].low_ns
     ]
     ranks = spearman(one, other) if shared else math.nan
-    return Difference(
+    return TableDifference(
         tuple(first.key.differences(second.key)) if first.key and second.key else (),
         len(shared),
         tuple(sorted(first.rows.keys() - second.rows.keys())),
@@ -103,6 +103,7 @@ def difference(first: LatencyTable, second: LatencyTable) -> Difference:
 def table_json(model: NetworkModel, blocks: dict[str, str]) -> dict[str, Any]:
     """A table as a document for people's programs: milliseconds, and what the blocks are."""
     table = model.table
+    disturbed = set(table.disturbed)
     return {
         "target": str(table.target),
         "blocks": [
@@ -111,12 +112,17 @@ def table_json(model: NetworkModel, blocks: dict[str, str]) -> dict[str, Any]:
                 "latency_ms": row.value_ns / 1e6,
                 "low_ms": row.low_ns / 1e6,
                 "high_ms": row.high_ns / 1e6,
+                "disturbed": name in disturbed,
             }
             for name, row in table.rows.items()
         ],
         "failed": [
             {"block": blocks.get(name, name), "code": reason.code, "detail": reason.detail}
             for name, reason in table.failed.items()
+        ],
+        "missing": [
+            {"block": blocks.get(name, name), "code": reason.code, "detail": reason.detail}
+            for name, reason in table.missing.items()
         ],
         "model": {
             "scale": model.scale,

@@ -11,7 +11,7 @@ from latency_db.tables import WorkPackage, write_package
 from pipeline.export.base import format_of
 from pipeline.progress import Reporter
 from pipeline.spaces.base import Space
-from pipeline.tables.building import table_parts
+from pipeline.tables.building import table_workloads
 
 
 def write_plan(
@@ -28,7 +28,7 @@ def write_plan(
     from pipeline.export.blocks import export_modules
 
     fmt = format_of(target)
-    parts = table_parts(space, fmt, networks)
+    parts = table_workloads(space, fmt, networks)
     torch.manual_seed(0)
     modules = {part.workload.identity: (part.build(), part.shape) for part in parts}
     with (

@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from devices.measurement import Reason
+from latency_db.errors import EstimateError
 from latency_db.estimate import Estimate
 from latency_db.models import NetworkModel
 from pipeline.errors import RecipeError
@@ -23,7 +25,7 @@ from pipeline.spaces.base import (
     choice_text,
     read_choices,
 )
-from pipeline.tables.building import block_names, distinct_architectures
+from pipeline.tables.plan import block_names, distinct_architectures
 
 
 @dataclass(frozen=True)
@@ -31,47 +33,68 @@ class Prediction:
     """What is predicted of a network.
 
     Attributes:
+        label: what it was asked for as.
         architecture: the network.
-        estimate: infinite where the network cannot run.
-        obstacles: its blocks that cannot run on the target.
+        estimate: infinite where the network has none.
+        obstacles: its blocks without a latency on the target, with the reason.
+        cannot_run: one of these blocks cannot run there; else they are missing.
     """
 
+    label: str
     architecture: Architecture
     estimate: Estimate
-    obstacles: tuple[Block, ...]
+    obstacles: Mapping[Block, Reason]
+    cannot_run: bool
 
 
-def predict(space: Space, model: NetworkModel, networks: Iterable[Architecture]) -> list[Prediction]:
-    """An estimate of each network.
+def predict(space: Space, model: NetworkModel, networks: Mapping[str, Architecture]) -> list[Prediction]:
+    """An estimate of each network, by label.
 
     Raises:
-        EstimateError: the table lacks one of its blocks.
+        EstimateError: the table lacks one of their blocks.
     """
-    chosen = list(networks)
-    estimates = model.estimate([block_names(space, network) for network in chosen])
-    failed = model.table.failed
+    table = model.table
+    blocks = {label: list(dict.fromkeys(space.blocks(network))) for label, network in networks.items()}
+    unknown = {
+        each for its_blocks in blocks.values() for each in its_blocks if not table.knows(each.identity)
+    }
+    if unknown:
+        raise EstimateError(
+            f"the latency table of {table.target} lacks {len(unknown)} blocks of these networks",
+            why=f"not measured: {', '.join(sorted(map(str, unknown))[:5])}",
+            fix="use the table of this space, or run 'lathe table build' for it",
+        )
+    reasons = {**table.missing, **table.failed}
+    estimates = model.estimate([block_names(space, network) for network in networks.values()])
     return [
         Prediction(
+            label,
             network,
             estimate,
-            tuple(block for block in dict.fromkeys(space.blocks(network)) if block.identity in failed),
+            {each: reasons[each.identity] for each in blocks[label] if each.identity in reasons},
+            any(each.identity in table.failed for each in blocks[label]),
         )
-        for network, estimate in zip(chosen, estimates, strict=True)
+        for (label, network), estimate in zip(networks.items(), estimates, strict=True)
     ]
 
 
-def landmarks(space: Space, model: NetworkModel) -> list[Architecture]:
+def landmarks(space: Space, model: NetworkModel) -> dict[str, Architecture]:
     """The reference network, the fastest by the model, and the slowest of those that can run."""
     costs = {block: model.block_cost_ns(block.identity) for block in space.distinct_blocks()}
     slowest = space.extreme(
         lambda block: costs[block] if costs[block] < math.inf else -math.inf, largest=True
     )
-    return [space.reference(), space.extreme(costs.__getitem__), slowest]
+    return {
+        "reference": space.reference(),
+        "fastest": space.extreme(costs.__getitem__),
+        "slowest": slowest,
+    }
 
 
-def drawn(space: Space, count: int, seed: int) -> list[Architecture]:
+def drawn(space: Space, count: int, seed: int) -> dict[str, Architecture]:
     """Random networks, none twice; fewer where the space has no more."""
-    return list(itertools.islice(distinct_architectures(space, seed), count))
+    found = itertools.islice(distinct_architectures(space, seed), count)
+    return {f"random {number}": network for number, network in enumerate(found, 1)}
 
 
 def written(space: Space, text: str) -> list[Architecture]:
@@ -108,19 +131,20 @@ def predictions_json(model: NetworkModel, predictions: Iterable[Prediction]) -> 
         "target": str(table.target),
         "key": None if table.key is None else asdict(table.key),
         "coverage": model.coverage,
-        "networks": [_prediction_json(model, each) for each in predictions],
+        "networks": [_prediction_json(each) for each in predictions],
     }
 
 
-def _prediction_json(model: NetworkModel, prediction: Prediction) -> dict[str, Any]:
-    estimate, failed = prediction.estimate, model.table.failed
+def _prediction_json(prediction: Prediction) -> dict[str, Any]:
+    estimate = prediction.estimate
+    obstacles = [{"block": str(block), **asdict(reason)} for block, reason in prediction.obstacles.items()]
     values_ns = {"estimate": estimate.value_ns, "low": estimate.low_ns, "high": estimate.high_ns}
     return {
+        "label": prediction.label,
         "architecture": dict(prediction.architecture.choices),
         **{f"{name}_ms": ns / 1e6 if ns < math.inf else None for name, ns in values_ns.items()},
-        "cannot_run": [
-            {"block": str(block), **asdict(failed[block.identity])} for block in prediction.obstacles
-        ],
+        "cannot_run": obstacles if prediction.cannot_run else [],
+        "not_measured": [] if prediction.cannot_run else obstacles,
     }
 
 

@@ -1,42 +1,21 @@
-"""What a table is asked for: the space, its input, and the place where measurements are made and kept."""
+"""What a table is asked for: a space, by name or by what is written of it."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 
-from devices.host import temporary_folder
-from devices.measurement import MeasuringProtocol
 from latency_db.errors import EstimateError
-from latency_db.store import Store
 from pipeline.errors import RecipeError
-from pipeline.progress import Reporter
 from pipeline.spaces.base import Space
 from pipeline.spaces.mobile.config import MobileSpaceConfig, Preset, SpaceConfig
 from pipeline.spaces.mobile.space import MobileSpace
 
 _SHAPE = re.compile(r"(?:(?P<channels>[1-9]\d{0,3})x)?(?P<height>[1-9]\d{0,3})x(?P<width>[1-9]\d{0,3})")
-
-
-@dataclass(frozen=True)
-class Bench:
-    """Where tables are measured and kept: database, protocol, and where to tell of progress."""
-
-    store: Store
-    protocol: MeasuringProtocol
-    reporter: Reporter
-
-    @contextmanager
-    def scratch(self) -> Iterator[Path]:
-        """A folder for exports that is gone afterwards."""
-        with temporary_folder("table") as folder:
-            yield folder
 
 
 def find_space(name: str, shape: str, classes: int) -> Space:

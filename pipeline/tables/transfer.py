@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Generic, TypeVar
+from typing import Generic, TypeGuard, TypeVar
 
 import numpy as np
 
@@ -15,21 +15,16 @@ from devices.target import Target
 from latency_db.errors import EstimateError
 from latency_db.estimate import Estimate
 from latency_db.few_shot import Transfer, TransferredModel
-from latency_db.models import NetworkModel, is_random
-from latency_db.tables import TableKey, stored
+from latency_db.models import NetworkModel
+from latency_db.tables import TableKey
 from pipeline.export.base import format_of
 from pipeline.spaces.base import Architecture, Block, Space
-from pipeline.stages.measuring import measure_parts
-from pipeline.tables.building import (
-    NETWORKS,
-    block_names,
-    calibration_plan,
-    is_valid,
-    network_parts,
-    table_parts,
-)
+from pipeline.tables.bench import Bench
+from pipeline.tables.building import NETWORKS, table_workloads
 from pipeline.tables.descriptors import describe
-from pipeline.tables.request import Bench
+from pipeline.tables.measuring import look_up, measure
+from pipeline.tables.networks import network_workloads
+from pipeline.tables.plan import block_names, calibration_plan
 
 T = TypeVar("T")
 
@@ -84,7 +79,7 @@ def transfer(
         samples: how many to measure.
 
     Raises:
-        EstimateError: too little could be measured, or not validly.
+        EstimateError: too little could be measured.
         TargetError, MeasurementError: the target cannot be reached or measured on.
     """
     rows = _Rows(space, target, sources, bench)
@@ -110,15 +105,16 @@ class _Rows:
         self._blocks = [block for block in space.distinct_blocks() if block.identity in ran]
         self._unknown = [block for block in space.distinct_blocks() if block.identity not in ran]
         plan = [
-            (network, is_random(position))
-            for position, network in enumerate(calibration_plan(space)[:NETWORKS])
-            if ran.issuperset(block_names(space, network))
+            network
+            for network in calibration_plan(space)[:NETWORKS]
+            if ran.issuperset(block_names(space, network.architecture))
         ]
-        self._networks = [network for network, _ in plan]
-        self.drawn = [len(self._blocks) + position for position, (_, drawn) in enumerate(plan) if drawn]
+        self._networks = [network.architecture for network in plan]
+        self.drawn = [len(self._blocks) + row for row, network in enumerate(plan) if network.drawn]
         fmt = format_of(target)
-        of_blocks = dict(zip(space.distinct_blocks(), table_parts(space, fmt, 0), strict=True))
-        self.parts = [of_blocks[block] for block in self._blocks] + network_parts(space, self._networks, fmt)
+        of_blocks = dict(zip(space.distinct_blocks(), table_workloads(space, fmt, 0), strict=True))
+        wholes = network_workloads(space, self._networks, fmt)
+        self.parts = [of_blocks[block] for block in self._blocks] + wholes
         self._transfer = Transfer(
             sources,
             [block.identity for block in self._blocks],
@@ -126,7 +122,7 @@ class _Rows:
             [block_names(space, network) for network in self._networks],
         )
         workloads = [part.workload for part in self.parts]
-        found = stored(workloads, target, store=bench.store, protocol=bench.protocol)
+        found = look_up(bench, target, workloads)
         self.outcomes = {
             row: found[workload.identity]
             for row, workload in enumerate(workloads)
@@ -134,25 +130,13 @@ class _Rows:
         }
 
     def measure(self, rows: Sequence[int]) -> None:
-        """Measure those of the rows that were not measured yet.
-
-        Raises:
-            EstimateError: a measurement is invalid.
-        """
+        """Measure those of the rows that were not measured yet."""
         due = [row for row in rows if row not in self.outcomes]
         if not due:
             return
         parts = [self.parts[row] for row in due]
-        found = measure_parts(self._bench, {self._target: parts}, "samples")[self._target]
-        outcomes = [found[part.workload.identity] for part in parts]
-        invalid = [each for each in outcomes if isinstance(each, Measurement) and not is_valid(each)]
-        if invalid:
-            raise EstimateError(
-                f"{len(invalid)} of {len(outcomes)} samples have no valid measurement on {self._target}",
-                why="; ".join(reason.detail for reason in invalid[0].reasons),
-                fix="leave the device to the measurement alone and run again: only these are measured again",
-            )
-        self.outcomes |= dict(zip(due, outcomes, strict=True))
+        found = measure(self._bench, {self._target: parts}, "samples")[self._target]
+        self.outcomes |= {row: found[self.parts[row].workload.identity] for row in due}
 
     def drawn_and_feasible(self) -> list[int]:
         """Random networks, in order, none of whose blocks is known to fail."""
@@ -173,7 +157,7 @@ class _Rows:
         failed = {
             self._blocks[row].identity
             for row, outcome in self.outcomes.items()
-            if row < len(self._blocks) and isinstance(outcome, MeasurementFailure)
+            if row < len(self._blocks) and _cannot_run(outcome)
         }
         return [
             row
@@ -188,7 +172,8 @@ class _Rows:
             EstimateError: too few of them ran.
         """
         ran = {row: each for row, each in self.outcomes.items() if isinstance(each, Measurement)}
-        failed = {row: each for row, each in self.outcomes.items() if isinstance(each, MeasurementFailure)}
+        failed = {row: each for row, each in self.outcomes.items() if _cannot_run(each)}
+        missing = {row for row in self.outcomes if row not in ran and row not in failed}
         drawn = [row for row in self.drawn if row in ran]
         blocks = [row for row in ran if row < len(self._blocks)]
         if len(drawn) < FEWEST_NETWORKS or not blocks:
@@ -203,7 +188,7 @@ class _Rows:
         fit = self._transfer.fit(index, measured_ns, COVERAGE)
         factor, coverage = self._transfer.calibrate(index, measured_ns, drawn, COVERAGE)
         names = [block.identity for block in self._blocks]
-        tried = {names[row] for row in self.outcomes if row < len(names)}
+        tried = {names[row] for row in self.outcomes if row < len(names) and row not in missing}
         first = next(iter(ran.values()))
         model = TransferredModel(
             target=self._target,
@@ -252,15 +237,20 @@ class _Rows:
         )
 
 
+def _cannot_run(outcome: Outcome) -> TypeGuard[MeasurementFailure]:
+    """Whether it failed for good: of what timed out or was lost nothing is known."""
+    return isinstance(outcome, MeasurementFailure) and not outcome.passing
+
+
 def _usual_canary_ns(outcomes: Iterable[Outcome]) -> float | None:
-    paces = [
+    canaries_ns = [
         each.canary_ns for each in outcomes if isinstance(each, Measurement) and each.canary_ns is not None
     ]
-    return median(paces) if paces else None
+    return median(canaries_ns) if canaries_ns else None
 
 
 def _latency_ns(outcome: Outcome, canary_ns: float | None) -> float:
-    """Latency at this pace of the machine; NaN of what could not run."""
+    """Latency corrected for drift to this canary; NaN of what has none."""
     if isinstance(outcome, MeasurementFailure):
         return math.nan
     slowdown = outcome.canary_ns / canary_ns if outcome.canary_ns and canary_ns else 1.0

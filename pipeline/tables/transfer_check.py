@@ -10,10 +10,11 @@ from devices.measurement import Measurement
 from latency_db.errors import EstimateError
 from latency_db.models import Accuracy, NetworkModel, accuracy_of
 from pipeline.spaces.base import Architecture, Space
-from pipeline.tables.building import block_names, distinct_architectures, is_valid, measure_networks
-from pipeline.tables.request import Bench
+from pipeline.tables.bench import Bench
+from pipeline.tables.networks import measure_networks
+from pipeline.tables.plan import block_names, distinct_architectures
 from pipeline.tables.transfer import Transferred
-from pipeline.tables.validation import FEWEST, Verified, VerifiedNetwork
+from pipeline.tables.validation import FEWEST, TableVerification, VerifiedNetwork, is_valid
 
 
 def check(
@@ -24,7 +25,7 @@ def check(
     *,
     count: int,
     seed: int = 1,
-) -> Verified:
+) -> TableVerification:
     """Measure ``count`` random networks that the estimates were not made from, twice, and compare.
 
     The baselines are the sources' own models, each brought to the target by one factor: the median ratio of
@@ -48,18 +49,16 @@ def check(
         else:
             fresh.append(network)
     estimates = model.estimate([block_names(space, network) for network in fresh])
-    first = measure_networks(space, fresh, model.target, bench)
-    second = measure_networks(space, fresh, model.target, bench, again=True)
+    first = measure_networks(bench, space, {model.target: fresh})[model.target]
+    second = measure_networks(bench, space, {model.target: fresh}, again=True)[model.target]
     networks: list[VerifiedNetwork] = []
     compared: list[list[str]] = []
     for network, estimate, one, other in zip(fresh, estimates, first, second, strict=True):
-        if not (isinstance(one, Measurement) and is_valid(one)):
+        if not (is_valid(one) and is_valid(other)):
             continue
-        if not (isinstance(other, Measurement) and is_valid(other)):
-            continue
-        paces = model.slowdown(one.canary_ns), model.slowdown(other.canary_ns)
+        slowdowns = model.slowdown(one.canary_ns), model.slowdown(other.canary_ns)
         latencies = one.latency.value_ns, other.latency.value_ns
-        networks.append(VerifiedNetwork(str(network), estimate, *latencies, *paces))
+        networks.append(VerifiedNetwork(str(network), estimate, *latencies, *slowdowns))
         compared.append(block_names(space, network))
     if len(networks) < FEWEST:
         raise EstimateError(
@@ -70,7 +69,7 @@ def check(
     measured = [each.corrected_ns for each in networks]
     predicted = [each.predicted.value_ns for each in networks]
     intervals = [(each.predicted.low_ns, each.predicted.high_ns) for each in networks]
-    return Verified(
+    return TableVerification(
         str(model.target),
         accuracy_of(measured, predicted, intervals, model.coverage),
         accuracy_of([each.measured_ns for each in networks], predicted, intervals, model.coverage),

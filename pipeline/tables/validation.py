@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
-from devices.measurement import Measurement
+from devices.measurement import Measurement, Outcome
 from devices.target import Target
 from latency_db.errors import EstimateError
 from latency_db.estimate import Estimate
 from latency_db.models import Accuracy, accuracy_of, network_properties, straight_line
+from latency_db.tables import is_settled
 from pipeline.spaces.base import Architecture, Space
-from pipeline.tables.building import (
-    Built,
-    block_names,
-    distinct_architectures,
-    is_valid,
-    measure_networks,
-    runs,
-)
-from pipeline.tables.request import Bench
+from pipeline.tables.bench import Bench
+from pipeline.tables.building import SpaceTable
+from pipeline.tables.networks import measure_networks, runs
+from pipeline.tables.plan import block_names, distinct_architectures
 
 FEWEST = 3
 
@@ -34,35 +30,35 @@ class VerifiedNetwork:
         predicted: corrected to the table's canary.
         measured_ns: as measured.
         repeated_ns: as measured the second time.
-        pace: the canary's latency meanwhile over that of the table; 1 where there is no canary.
-        repeated_pace: the same of the second time.
+        slowdown: the canary's latency meanwhile over that of the table; 1 where there is no canary.
+        repeated_slowdown: the same of the second time.
     """
 
     architecture: str
     predicted: Estimate
     measured_ns: float
     repeated_ns: float
-    pace: float
-    repeated_pace: float
+    slowdown: float
+    repeated_slowdown: float
 
     @property
     def corrected_ns(self) -> float:
         """The first measurement corrected to the table's canary."""
-        return self.measured_ns / self.pace
+        return self.measured_ns / self.slowdown
 
     @property
     def repeated_corrected_ns(self) -> float:
         """The second measurement corrected to the table's canary."""
-        return self.repeated_ns / self.repeated_pace
+        return self.repeated_ns / self.repeated_slowdown
 
 
 @dataclass(frozen=True)
-class Verified:
+class TableVerification:
     """How the estimates of a target met fresh measurements.
 
     Attributes:
         target: as text.
-        model: the estimates against the measurements, these brought to the table's pace.
+        model: the estimates against the measurements, these corrected for drift to the table's canary.
         as_measured: the same with the measurements as they are, so with the machine's drift since the table.
         ceiling: the first measurements as predictions of the second ones, both corrected to the table's
             canary.
@@ -100,17 +96,22 @@ class Verified:
                     "high_ns": each.predicted.high_ns,
                     "measured_ns": each.measured_ns,
                     "repeated_ns": each.repeated_ns,
-                    "pace": each.pace,
-                    "repeated_pace": each.repeated_pace,
+                    "slowdown": each.slowdown,
+                    "repeated_slowdown": each.repeated_slowdown,
                 }
                 for each in self.networks
             ],
         }
 
 
+def is_valid(outcome: Outcome | None) -> TypeGuard[Measurement]:
+    """Whether it is a measurement that nothing disturbed: the truth that predictions are compared with."""
+    return isinstance(outcome, Measurement) and is_settled(outcome)
+
+
 def verify(
-    space: Space, target: Target, built: Built, bench: Bench, *, count: int, seed: int = 1
-) -> Verified:
+    space: Space, target: Target, built: SpaceTable, bench: Bench, *, count: int, seed: int = 1
+) -> TableVerification:
     """Measure ``count`` random networks that the model has not seen, twice, and compare.
 
     The same seed draws the same networks, and what is stored of their first measurements is taken from there.
@@ -130,8 +131,8 @@ def verify(
         else:
             infeasible += 1
     estimates = built.model.estimate([block_names(space, network) for network in fresh])
-    first = measure_networks(space, fresh, target, bench)
-    second = measure_networks(space, fresh, target, bench, again=True)
+    first = measure_networks(bench, space, {target: fresh})[target]
+    second = measure_networks(bench, space, {target: fresh}, again=True)[target]
     networks = tuple(
         VerifiedNetwork(
             str(network),
@@ -142,10 +143,7 @@ def verify(
             built.table.slowdown(other.canary_ns),
         )
         for network, estimate, one, other in zip(fresh, estimates, first, second, strict=True)
-        if isinstance(one, Measurement)
-        and isinstance(other, Measurement)
-        and is_valid(one)
-        and is_valid(other)
+        if is_valid(one) and is_valid(other)
     )
     if len(networks) < FEWEST:
         raise EstimateError(
@@ -158,7 +156,7 @@ def verify(
     intervals = [(each.predicted.low_ns, each.predicted.high_ns) for each in networks]
     kept = {each.architecture for each in networks}
     names = [block_names(space, network) for network in fresh if str(network) in kept]
-    return Verified(
+    return TableVerification(
         str(target),
         accuracy_of(measured, predicted, intervals, built.model.coverage),
         accuracy_of([each.measured_ns for each in networks], predicted, intervals, built.model.coverage),
@@ -171,11 +169,11 @@ def verify(
 
 
 def _baselines(
-    space: Space, built: Built, names: list[list[str]], measured: list[float]
+    space: Space, built: SpaceTable, names: list[list[str]], measured: list[float]
 ) -> dict[str, Accuracy]:
     table = built.table
-    seen = [block_names(space, network) for network, _ in built.networks]
-    seen_ns = [latency for _, latency in built.networks]
+    seen = [block_names(space, network.architecture) for network in built.networks]
+    seen_ns = [built.corrected_ns(network) for network in built.networks]
     sums, seen_sums = (network_properties(table, each)[:, 0].tolist() for each in (names, seen))
     found = {"plain sum": accuracy_of(measured, sums)}
     features = {"sum and line": (sums, seen_sums)}

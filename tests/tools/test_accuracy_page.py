@@ -59,8 +59,8 @@ def document() -> dict[str, Any]:
                 "high_ns": high,
                 "measured_ns": truth,
                 "repeated_ns": truth,
-                "pace": 1.0,
-                "repeated_pace": 1.0,
+                "slowdown": 1.0,
+                "repeated_slowdown": 1.0,
             }
             for number, (value, (low, high), truth) in enumerate(
                 zip(predicted, intervals, measured, strict=True)

@@ -34,10 +34,10 @@ Floats = NDArray[np.float64]
 def errors_by_batch(networks: list[dict[str, Any]]) -> list[Floats]:
     """Log ratios of measured to predicted latencies corrected to the table's canary."""
 
-    def errors(latency: str, pace: str) -> Floats:
-        return np.log([each[latency] / each[pace] / each["predicted_ns"] for each in networks])
+    def errors(latency: str, slowdown: str) -> Floats:
+        return np.log([each[latency] / each[slowdown] / each["predicted_ns"] for each in networks])
 
-    passes = errors("measured_ns", "pace"), errors("repeated_ns", "repeated_pace")
+    passes = errors("measured_ns", "slowdown"), errors("repeated_ns", "repeated_slowdown")
     return [each[start : start + BATCH] for each in passes for start in range(0, len(networks), BATCH)]
 
 

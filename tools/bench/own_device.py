@@ -30,8 +30,9 @@ from devices.target import Target
 from latency_db.errors import EstimateError
 from latency_db.store import open_store
 from pipeline.progress import ConsoleReporter
-from pipeline.tables.building import Built, build
-from pipeline.tables.request import Bench, find_space
+from pipeline.tables.bench import Bench
+from pipeline.tables.building import SpaceTable, build
+from pipeline.tables.request import find_space
 from pipeline.tables.validation import verify
 from pipeline.tables.vectorised import Decomposition, VectorisedModel
 from pipeline.work.disk import write_atomically
@@ -75,7 +76,7 @@ def one(target: Target, shape: str, workloads: int, networks: int) -> dict[str, 
     }
 
 
-def per_second(shape: str, built: Built) -> float:
+def per_second(shape: str, built: SpaceTable) -> float:
     """Architectures estimated in a second."""
     decomposition = Decomposition(find_space("mobile", shape, 10))
     model = VectorisedModel(decomposition, built.model)

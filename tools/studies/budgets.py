@@ -50,13 +50,12 @@ from pipeline.spaces.cost import block_cost
 from pipeline.spaces.mobile.space import MobileSpace
 from pipeline.stages.candidates import Round, Searched
 from pipeline.stages.feasibility import FeasibilityInput, check_feasibility
-from pipeline.stages.measuring import Workbench
 from pipeline.stages.predictors import LatencyPredictors
 from pipeline.stages.search import SearchInput, search_candidates
 from pipeline.stages.space import SpacePlan
 from pipeline.stages.strategy import StrategySettings, strategy_of
-from pipeline.stages.table import measure_blocks
 from pipeline.stages.winner import Failure
+from pipeline.tables.building import measure_blocks
 from pipeline.work.canonical import without_influence
 from pipeline.work.disk import write_atomically
 from pipeline.work.folder import WorkFolder
@@ -99,8 +98,9 @@ class Bench:
         self._store, self._work = store, work
         self._side = side
         context = self.context(1e9)
-        bench = Workbench(context.services, context.protocol)
-        self.tables, _ = measure_blocks(bench, self.space, [self.target], {})
+        bench = context.services.bench(context.protocol)
+        tables, _ = measure_blocks(self.space, [self.target], bench, networks=0)
+        self.tables = {str(target): table for target, table in tables.items()}
 
     def context(self, limit_ns: float) -> Context:
         return Context(recipe(str(self.target), limit_ns), "", self._work, self._store, ConsoleReporter())
@@ -116,7 +116,6 @@ class Bench:
             context.budgets,
             {},
             settings.calibration_networks,
-            context.recipe.seed,
         )
         feasible = context.do(check_feasibility, given)
         feasible.require_reachable(context.budgets)

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pipeline.spaces.base import Space
-    from pipeline.tables.building import Built
-    from pipeline.tables.request import Bench
+    from pipeline.tables.bench import Bench
+    from pipeline.tables.building import SpaceTable
 
 table_app = Commands("Build latency tables of a search space, and predict with them.")
 
@@ -264,7 +264,7 @@ def measure(
 @contextmanager
 def _loaded(
     target: str, space_options: SpaceOptions, bench_options: BenchOptions
-) -> Iterator[tuple[Bench, Space, Built]]:
+) -> Iterator[tuple[Bench, Space, SpaceTable]]:
     """The table of one target from the database."""
     from pipeline.tables.building import load
 

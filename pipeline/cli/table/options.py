@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from latency_db.models import NetworkModel
     from pipeline.progress import Reporter
     from pipeline.spaces.base import Space
+    from pipeline.tables.bench import Bench
     from pipeline.tables.documents import Content
-    from pipeline.tables.request import Bench
 
 SpaceName = Annotated[
     str,
@@ -78,7 +78,7 @@ class BenchOptions:
         """The bench, while its database is open; with ``must_exist`` no database is made."""
         from devices.measurement import MeasuringProtocol
         from latency_db.store import open_store
-        from pipeline.tables.request import Bench
+        from pipeline.tables.bench import Bench
 
         with open_store(self.db, must_exist=must_exist) as store:
             yield Bench(store, MeasuringProtocol(launches=self.launches), reporter())

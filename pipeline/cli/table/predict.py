@@ -63,15 +63,17 @@ def predict(
     model = content.model
     if wanted is not None:
         from devices.measurement import MeasuringProtocol
-        from devices.measuring import probe
+        from devices.measuring import adapted, probe
         from devices.target import Target
         from latency_db.tables import TableKey
 
-        protocol = MeasuringProtocol(launches=bench_options.launches)
-        model.table.require_key(TableKey.of(*probe(Target.parse(wanted)), protocol))
+        target = Target.parse(wanted)
+        protocol = adapted(MeasuringProtocol(launches=bench_options.launches), target)
+        model.table.require_key(TableKey.of(*probe(target), protocol))
     space = space_options.find() if table_file(table) is None else space_of(content.space)
-    networks = [each for text in architecture or [] for each in written(space, text)]
-    networks += drawn(space, count, seed) if count else []
+    given = [each for text in architecture or [] for each in written(space, text)]
+    networks = {f"given {number}": network for number, network in enumerate(given, 1)}
+    networks |= drawn(space, count, seed) if count else {}
     predictions = predict_networks(space, model, networks or landmarks(space, model))
     if json_output:
         print_json(predictions_json(model, predictions))

@@ -12,23 +12,23 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from latency_db.models import NetworkModel
-    from latency_db.tables import LatencyTable
-    from pipeline.tables.exchange import Difference
+    from pipeline.tables.exchange import TableDifference
     from pipeline.tables.prediction import Prediction
     from pipeline.tables.transfer import Transferred
-    from pipeline.tables.validation import Verified
+    from pipeline.tables.validation import TableVerification
 
 
 def table_line(model: NetworkModel) -> str:
     """A table with its model in one line."""
-    table: LatencyTable = model.table
-    failed = f", {len(table.failed)} cannot run" if table.failed else ""
+    from pipeline.tables.building import described
+
+    table = model.table
     interval = f"within {model.upper_factor - 1:.1%} at {model.coverage:.0%} coverage"
     fitted = f"from {model.fitted_networks} measured"
-    return f"{table.target}: {len(table.rows)} blocks{failed}; networks {interval}, {fitted}"
+    return f"{table.target}: {described(table)}; networks {interval}, {fitted}"
 
 
-def verified_text(verified: Verified) -> str:
+def verified_text(verified: TableVerification) -> str:
     """A short table of figures, one line per predictor."""
     rows = {
         "model": verified.model,
@@ -59,18 +59,24 @@ def verified_text(verified: Verified) -> str:
 def shown_text(model: NetworkModel, blocks: dict[str, str]) -> str:
     """Every block of a table, the slowest first, what cannot run, and a summary."""
     table = model.table
+    disturbed = set(table.disturbed)
     lines = [
         f"{row.value_ns / 1e6:9.4f} ms  {blocks.get(name, name)}"
+        + (f"  disturbed: [{row.low_ns / 1e6:.4f}, {row.high_ns / 1e6:.4f}]" if name in disturbed else "")
         for name, row in sorted(table.rows.items(), key=lambda each: -each[1].value_ns)
     ]
     lines += [
         f"cannot run    {blocks.get(name, name)}: {reason.code}: {reason.detail}"
         for name, reason in table.failed.items()
     ]
+    lines += [
+        f"missing       {blocks.get(name, name)}: {reason.code}: {reason.detail}"
+        for name, reason in table.missing.items()
+    ]
     return "\n".join([*lines, table_line(model)])
 
 
-def difference_text(found: Difference) -> str:
+def difference_text(found: TableDifference) -> str:
     """What differs between two tables: keys, blocks, latencies."""
     lines = list(found.key or ("measured under one key",))
     alone = f"{len(found.only_first)} only in the first, {len(found.only_second)} only in the second"
@@ -89,10 +95,11 @@ def predictions_text(model: NetworkModel, predictions: Iterable[Prediction]) -> 
     lines = []
     for each in predictions:
         if not each.obstacles:
-            lines.append(f"{each.estimate}  {each.architecture}")
+            lines.append(f"{each.label}: {each.estimate}  {each.architecture}")
             continue
-        reasons = [f"{block}: {model.table.failed[block.identity].code}" for block in each.obstacles]
-        lines.append(f"cannot run  {each.architecture}: {'; '.join(reasons)}")
+        reasons = [f"{block}: {each.obstacles[block].code}" for block in each.obstacles]
+        verb = "cannot run" if each.cannot_run else "not measured"
+        lines.append(f"{each.label}: {verb}  {each.architecture}: {'; '.join(reasons)}")
     return "\n".join([*lines, table_line(model)])
 
 

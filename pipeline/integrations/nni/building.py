@@ -5,20 +5,20 @@ from __future__ import annotations
 from functools import partial
 
 from devices.measurement import Measurement
-from devices.measuring import probe
 from devices.target import Target
 from latency_db.errors import EstimateError
 from latency_db.models import MIN_NETWORKS, NetworkModel, is_random, spread
-from latency_db.store import Key, Workload
-from latency_db.tables import LatencyTable, stored
+from latency_db.store import Workload
+from latency_db.tables import LatencyTable, explain_missing
 from pipeline.export.base import Format, exporter_identity, format_of
 from pipeline.integrations.nni.blocks import as_image, image_shape
 from pipeline.integrations.nni.errors import NniError
 from pipeline.integrations.nni.space import ModelSpaceBlocks
 from pipeline.integrations.nni.units import Sample
-from pipeline.stages.measuring import Part, measure_parts
-from pipeline.tables.building import is_valid
-from pipeline.tables.request import Bench
+from pipeline.tables import measuring
+from pipeline.tables.bench import Bench
+from pipeline.tables.measuring import ModuleWorkload
+from pipeline.tables.networks import NetworkLatency, fit_model, latency_of
 
 
 def measure(space: ModelSpaceBlocks, target: Target, bench: Bench, networks: int) -> None:
@@ -33,8 +33,8 @@ def measure(space: ModelSpaceBlocks, target: Target, bench: Bench, networks: int
     """
     fmt = format_of(target)
     wholes = [part for _, part in network_parts(space, fmt, networks)]
-    parts = spread(list(block_parts(space, fmt).values()), wholes)
-    measure_parts(bench, {target: parts}, "blocks and networks")
+    wanted = spread(list(block_parts(space, fmt).values()), wholes)
+    measuring.measure(bench, {target: wanted}, "blocks and networks")
 
 
 def load(space: ModelSpaceBlocks, target: Target, bench: Bench, networks: int) -> NetworkModel:
@@ -42,53 +42,41 @@ def load(space: ModelSpaceBlocks, target: Target, bench: Bench, networks: int) -
 
     Raises:
         NniError: the space has too few networks.
-        EstimateError: blocks or networks are missing or have no valid measurement; the first is named, with
-            what differs from what is stored.
+        EstimateError: blocks are missing, of which the first is named with what differs from what is stored;
+            or too few networks have a latency.
     """
     fmt = format_of(target)
     parts = block_parts(space, fmt)
-    found = stored(
-        [part.workload for part in parts.values()], target, store=bench.store, protocol=bench.protocol
-    )
+    found = measuring.look_up(bench, target, [part.workload for part in parts.values()], disturbed=True)
     missing = [part.workload for part in parts.values() if part.workload.identity not in found]
     if missing:
-        key = Key.of(missing[0], *probe(target), bench.protocol)
+        why = explain_missing(
+            missing[0], target, store=bench.store, protocol=bench.protocol, measurer=bench.measurer
+        )
         raise EstimateError(
             f"the latency table of {target} lacks {len(missing)} of {len(parts)} blocks of the model space",
-            why=f"{missing[0].description}: {bench.store.explain_miss(key)}",
+            why=why,
             fix="call LatencyTableProfiler.build for this model space and target; it goes on where it was",
         )
     outcomes = {identity: found[part.workload.identity] for identity, part in parts.items()}
     table = LatencyTable.of(target, outcomes, space.sizes())
 
     wholes = network_parts(space, fmt, networks)
-    measured = stored(
-        [part.workload for _, part in wholes], target, store=bench.store, protocol=bench.protocol
-    )
+    measured = measuring.look_up(bench, target, [part.workload for _, part in wholes], disturbed=True)
     names: list[list[str]] = []
-    ran: list[Measurement] = []
-    scored: list[int] = []
+    latencies: list[NetworkLatency] = []
     for position, (sample, part) in enumerate(wholes):
         outcome, blocks = measured.get(part.workload.identity), space.blocks_of(sample)
-        if isinstance(outcome, Measurement) and is_valid(outcome) and table.failed.keys().isdisjoint(blocks):
-            if is_random(position):
-                scored.append(len(names))
+        if isinstance(outcome, Measurement) and table.rows.keys() >= set(blocks):
             names.append(blocks)
-            ran.append(outcome)
-    return NetworkModel.fit(
-        table,
-        names,
-        [outcome.latency.value_ns for outcome in ran],
-        scored=scored or None,
-        canaries_ns=[outcome.canary_ns for outcome in ran],
-        batches=[outcome.started_at for outcome in ran],
-    )
+            latencies.append(latency_of(outcome, scored=is_random(position)))
+    return fit_model(table, names, latencies)
 
 
-def block_parts(space: ModelSpaceBlocks, fmt: Format) -> dict[str, Part]:
+def block_parts(space: ModelSpaceBlocks, fmt: Format) -> dict[str, ModuleWorkload]:
     """Every block of the space, by its identity."""
     return {
-        identity: Part(
+        identity: ModuleWorkload(
             Workload.of("block", block.description, _content(identity, fmt)),
             partial(block.exportable, space.networks),
             block.image_shape,
@@ -97,7 +85,7 @@ def block_parts(space: ModelSpaceBlocks, fmt: Format) -> dict[str, Part]:
     }
 
 
-def network_parts(space: ModelSpaceBlocks, fmt: Format, networks: int) -> list[tuple[Sample, Part]]:
+def network_parts(space: ModelSpaceBlocks, fmt: Format, networks: int) -> list[tuple[Sample, ModuleWorkload]]:
     """The first ``networks`` of the space's calibration plan, each of which is run once to identify it.
 
     Raises:
@@ -114,7 +102,7 @@ def network_parts(space: ModelSpaceBlocks, fmt: Format, networks: int) -> list[t
     return [
         (
             sample,
-            Part(
+            ModuleWorkload(
                 Workload.of(
                     "network",
                     " ".join(f"{label}={choice}" for label, choice in sample.items()),

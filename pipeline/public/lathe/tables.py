@@ -80,7 +80,8 @@ class Table(Result):
         if networks is None:
             chosen = landmarks(self.space, self._model)
         else:
-            chosen = written(self.space, json.dumps([dict(each) for each in networks]))
+            given = written(self.space, json.dumps([dict(each) for each in networks]))
+            chosen = {f"given {number}": network for number, network in enumerate(given, 1)}
         found = predict(self.space, self._model, chosen)
         documents = predictions_json(self._model, found)["networks"]
         return tuple(
@@ -159,8 +160,8 @@ def build_table(
     from devices.measurement import MeasuringProtocol
     from devices.target import Target
     from latency_db.store import open_store
+    from pipeline.tables.bench import Bench
     from pipeline.tables.building import build
-    from pipeline.tables.request import Bench
 
     where = Target.parse(target)
     budget_s = None if budget_minutes is None else 60 * budget_minutes

@@ -255,12 +255,12 @@ def test_interval_is_made_of_the_scored_networks_alone() -> None:
 def test_fit_takes_out_the_drift_that_the_canary_saw() -> None:
     generator = np.random.default_rng(0)
     networks = draw_networks(generator, 40)
-    paces = generator.uniform(95.0, 105.0, len(networks))
+    canaries = generator.uniform(95.0, 105.0, len(networks))
     table = replace(TABLE, canaries_ns=dict.fromkeys(BLOCKS, 100.0))
     calm = [true_latency(network, 1.0, -4e3, 2e5) for network in networks]
-    drifted = [latency * pace / 100.0 for latency, pace in zip(calm, paces, strict=True)]
+    drifted = [latency * canary / 100.0 for latency, canary in zip(calm, canaries, strict=True)]
     blind = NetworkModel.fit(table, networks, drifted)
-    aware = NetworkModel.fit(table, networks, drifted, canaries_ns=list(paces))
+    aware = NetworkModel.fit(table, networks, drifted, canaries_ns=list(canaries))
     assert aware.upper_factor < 1.0001 < 1.02 < blind.upper_factor
     assert aware.estimate(networks[:1])[0].value_ns == pytest.approx(calm[0])
     assert NetworkModel.fit(table, networks, drifted, canaries_ns=[None] * 40) == blind

@@ -13,9 +13,18 @@ from latency_db.errors import EstimateError
 from latency_db.store.store import open_store
 from pipeline.cli.table.commands import table_app
 from pipeline.progress import ConsoleReporter
-from pipeline.tables.building import calibration_plan
-from pipeline.tables.request import Bench
-from tests.made_up_tables import NEW, OLD, PROTOCOL, SPACE, keep_blocks, keep_networks, new_ns, old_ns
+from pipeline.tables.bench import Bench
+from tests.made_up_tables import (
+    NEW,
+    OLD,
+    PROTOCOL,
+    SPACE,
+    keep_blocks,
+    keep_networks,
+    new_ns,
+    old_ns,
+    planned,
+)
 
 OF_SPACE = ("--input", "1x8x8")
 
@@ -28,7 +37,7 @@ def _db(tmp_path_factory: pytest.TempPathFactory) -> str:
         bench = Bench(store, PROTOCOL, ConsoleReporter())
         for target, cost in ((OLD, old_ns), (NEW, new_ns)):
             keep_blocks(bench, target, SPACE.distinct_blocks(), cost)
-            keep_networks(bench, target, calibration_plan(SPACE)[:12], cost)
+            keep_networks(bench, target, planned(12), cost)
     return location
 
 

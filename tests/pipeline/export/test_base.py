@@ -20,10 +20,18 @@ from pipeline.export.base import (
     exporter_identity,
     exporter_versions,
     format_of,
+    installed_version,
     network_workload,
     student_format,
 )
 from pipeline.spaces.base import Architecture, Block
+
+
+@pytest.fixture(autouse=True)
+def _versions_read_anew():
+    yield
+    installed_version.cache_clear()
+
 
 BLOCK = Block("mbconv", (8, 16, 16), (("expansion", 3), ("kernel", 5)))
 NETWORK = ({"space": "s", "classes": 10}, Architecture((("width", 8),)))
@@ -101,6 +109,7 @@ def test_a_format_knows_its_suffix_and_layout():
 @pytest.mark.parametrize("fmt", Format, ids=str)
 def test_workloads_keep_the_digests_under_which_measurements_are_stored(fmt, monkeypatch):
     monkeypatch.setattr(metadata, "version", lambda name: "1.0")
+    installed_version.cache_clear()
     assert (block_workload(BLOCK, fmt).identity, network_workload(*NETWORK, fmt).identity) == PINNED[fmt]
 
 
@@ -113,6 +122,7 @@ def test_a_workload_in_int8_changes_with_the_quantiser(fmt, quantiser, monkeypat
     assert quantiser in exporter_versions(fmt)
     version = metadata.version
     monkeypatch.setattr(metadata, "version", lambda name: "99" if name == quantiser else version(name))
+    installed_version.cache_clear()
     assert block_workload(BLOCK, fmt) != before
 
 
@@ -132,6 +142,7 @@ def test_block_workload_changes_when_the_exporter_has_another_version(monkeypatc
     before = block_workload(BLOCK, Format.ONNX)
     version = metadata.version
     monkeypatch.setattr(metadata, "version", lambda name: "99" if name == "onnxscript" else version(name))
+    installed_version.cache_clear()
     assert block_workload(BLOCK, Format.ONNX) != before
 
 
@@ -153,6 +164,7 @@ def test_exporter_versions_name_the_extra_when_a_package_is_missing(monkeypatch)
         raise metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(metadata, "version", version)
+    installed_version.cache_clear()
     with pytest.raises(ExportError) as caught:
         exporter_versions(Format.LITERT)
     assert caught.value.fix == how_to_install("litert")

@@ -16,10 +16,19 @@ import pytest
 
 from latency_db.store import open_store
 from pipeline.progress import ConsoleReporter
-from pipeline.tables.building import calibration_plan, load
+from pipeline.tables.bench import Bench
+from pipeline.tables.building import load
 from pipeline.tables.exchange import write_table
-from pipeline.tables.request import Bench
-from tests.made_up_tables import OLD, PROTOCOL, SPACE, keep_blocks, keep_networks, network_ns, old_ns
+from tests.made_up_tables import (
+    OLD,
+    PROTOCOL,
+    SPACE,
+    keep_blocks,
+    keep_networks,
+    network_ns,
+    old_ns,
+    planned,
+)
 from tests.pipeline.bundle.conftest import bundle_content, save_onnx, written_bundle
 from tests.pipeline.run.tiny_recipe import write_recipe
 from tests.places import ROOT
@@ -50,7 +59,7 @@ def _table_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with open_store(str(folder / "latency.db")) as store:
         bench = Bench(store, PROTOCOL, ConsoleReporter())
         keep_blocks(bench, OLD, SPACE.distinct_blocks(), old_ns)
-        keep_networks(bench, OLD, calibration_plan(SPACE)[:12], old_ns)
+        keep_networks(bench, OLD, planned(12), old_ns)
         texts = {block.identity: str(block) for block in SPACE.distinct_blocks()}
         write_table(folder / "table.json", load(SPACE, OLD, bench).model, SPACE.description, texts)
     yield folder / "table.json"

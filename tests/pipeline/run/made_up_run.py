@@ -23,12 +23,11 @@ from pipeline.spaces.cost import block_cost
 from pipeline.spaces.mobile.config import MobileSpaceConfig
 from pipeline.stages.candidates import Round, Searched
 from pipeline.stages.feasibility import FeasibilityInput, check_feasibility
-from pipeline.stages.measuring import Workbench
 from pipeline.stages.predictors import LatencyPredictors
 from pipeline.stages.search import SearchInput, search_candidates
 from pipeline.stages.space import SpacePlan
 from pipeline.stages.strategy import StrategySettings
-from pipeline.stages.table import measure_blocks
+from pipeline.tables.building import measure_blocks
 from pipeline.work.canonical import without_influence
 from pipeline.work.folder import WorkFolder
 from pipeline.work.stage import StageFolder
@@ -153,18 +152,17 @@ def made_up_context(
 def predictors(context: Context, plan: SpacePlan = SPACE_PLAN) -> LatencyPredictors:
     """What the search of a context starts from."""
     where, recipe = context.where, context.recipe
-    bench = Workbench(context.services, where.protocol)
-    tables, _ = measure_blocks(bench, plan.space, [each.target for each in where.targets], {})
+    bench = context.services.bench(where.protocol)
+    tables, _ = measure_blocks(plan.space, [each.target for each in where.targets], bench, networks=0)
     given = FeasibilityInput(
         plan,
-        tables,
+        {str(target): table for target, table in tables.items()},
         where.targets,
         where.protocol,
         where.exporters,
         context.budgets,
         {},
         recipe.measure.calibration_networks,
-        recipe.seed,
     )
     feasible = context.do(check_feasibility, given)
     feasible.require_reachable(context.budgets)

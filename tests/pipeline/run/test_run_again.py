@@ -39,7 +39,7 @@ FIELDS: dict[str, set[str]] = {
     "name": SHOWN,
     "allow_chance": set(),
     "method": SEARCHED,
-    "seed": {"data", "feasibility", *TAUGHT},
+    "seed": {"data", *TAUGHT},
     "data": {"data", *TAUGHT},
     "teacher": TAUGHT,
     "space": {"space", "distil", *MEASURED, *SHIPPED},
@@ -61,7 +61,7 @@ FIELDS: dict[str, set[str]] = {
 }
 SELECTED = {"scores", *SEARCHED}
 FIELDS_OF_DNA: dict[str, set[str]] = FIELDS | {
-    "seed": {"data", "feasibility", "cut", "scores", *TAUGHT},
+    "seed": {"data", "cut", "scores", *TAUGHT},
     "data": {"data", "cut", "scores", *TAUGHT},
     "teacher": {"cut", "scores", *TAUGHT},
     "space": set(),

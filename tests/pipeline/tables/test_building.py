@@ -2,115 +2,225 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from devices.measurement.conditions import Conditions
-from devices.measurement.measurement import Launch, Measurement, MeasurementFailure, Outcome, Reason, Verdict
+from devices.measurement.measurement import PASSING_CODES, Verdict
 from devices.measurement.protocol import MeasuringProtocol
-from devices.measuring.batch import probe
+from devices.measuring import OtherLoad
 from devices.target import Target
 from latency_db.errors import EstimateError
-from latency_db.store.keys import Workload
 from latency_db.store.store import open_store
+from latency_db.tables import quiet
 from latency_db.tables.table import TableKey
 from pipeline.export.base import Format, block_workload, network_workload
-from pipeline.progress import ConsoleReporter
+from pipeline.progress import Advance
 from pipeline.spaces.base import Block
 from pipeline.spaces.cost import block_cost
 from pipeline.spaces.mobile.space import MobileSpace
-from pipeline.tables.building import block_names, calibration_plan, load, table_parts
-from pipeline.tables.request import Bench
+from pipeline.tables.bench import Bench
+from pipeline.tables.building import SpaceTable, build, fit_networks, load, measure_blocks, table_workloads
+from pipeline.tables.plan import block_names, calibration_plan
+from tests.made_up_measurer import DEVICE, MadeUpMeasurer, adapted, exported_to, latencies_of
 
 TARGET = Target("host", "onnxruntime")
 SPACE = MobileSpace.from_config(None, (1, 8, 8), 10)
 PROTOCOL = MeasuringProtocol()
+BLOCKS = SPACE.distinct_blocks()
+NETWORKS = 20
 
 
-def cost_ns(block: Block) -> int:
+def cost_ns(block: Block) -> float:
     return 5_000 + block_cost(block).macs
 
 
-def ran(latency_ns: int) -> Measurement:
-    """A measurement made up for this host, whose runtime and device are asked for."""
-    runtime, device = probe(TARGET)
-    launch = Launch(1, 1, 1, (latency_ns,) * 20, None, Conditions(), Conditions())
-    return Measurement(
-        "ab" * 32, str(TARGET), runtime, device, PROTOCOL, (launch,) * 3, Verdict.VALID, (), "2025-01-01"
-    )
+PLAN = calibration_plan(SPACE)
+LATENCIES = latencies_of(SPACE, cost_ns, Format.ONNX)
+
+
+class Notes:
+    """A reporter that keeps notes."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    @contextmanager
+    def task(self, what: str, unit: str) -> Iterator[Advance]:
+        yield lambda done, total: None
+
+
+def identity(block: Block) -> str:
+    return block_workload(block, Format.ONNX).identity
+
+
+def planned(position: int) -> str:
+    network = PLAN[position].architecture
+    return network_workload(SPACE.description, network, Format.ONNX).identity
+
+
+@pytest.fixture(name="measurer")
+def _measurer() -> MadeUpMeasurer:
+    return MadeUpMeasurer(LATENCIES)
 
 
 @pytest.fixture(name="bench")
-def _bench(tmp_path: Path) -> Iterator[Bench]:
+def _bench(tmp_path: Path, measurer: MadeUpMeasurer) -> Iterator[Bench]:
     with open_store(str(tmp_path / "latency.db")) as store:
-        yield Bench(store, PROTOCOL, ConsoleReporter())
+        yield Bench(store, PROTOCOL, Notes(), measurer, partial(exported_to, tmp_path))
 
 
-def keep(bench: Bench, workload: Workload, outcome: Outcome) -> None:
-    bench.store.add(workload, *probe(TARGET), PROTOCOL, outcome)
+def built(bench: Bench, networks: int = NETWORKS) -> SpaceTable:
+    return build(SPACE, [TARGET], bench, networks=networks)[TARGET]
 
 
-def fill(bench: Bench, failing: Block | None = None, networks: int = 20) -> None:
-    """Store a whole table, and networks that take 0.8 of their blocks and 2000 ns."""
-    for block in SPACE.distinct_blocks():
-        failure = MeasurementFailure("", str(TARGET), Reason("unsupported", "no kernel for it"))
-        outcome = failure if block == failing else ran(cost_ns(block))
-        keep(bench, block_workload(block, Format.ONNX), outcome)
-    for network in calibration_plan(SPACE)[:networks]:
-        if failing not in SPACE.blocks(network):
-            total = sum(map(cost_ns, SPACE.blocks(network)))
-            workload = network_workload(SPACE.description, network, Format.ONNX)
-            keep(bench, workload, ran(round(0.8 * total) + 2000))
+def test_build_measures_under_the_protocol_that_the_target_follows_and_load_finds_it(
+    bench: Bench, measurer: MadeUpMeasurer
+) -> None:
+    found = built(bench)
+    assert found.table.key == TableKey.of(measurer.probe(TARGET)[0], DEVICE, adapted(PROTOCOL))
+    assert len(found.networks) == found.model.fitted_networks == NETWORKS
+    assert found.model.upper_factor == pytest.approx(1, abs=1e-3)
+    (estimate,) = found.model.estimate([block_names(SPACE, SPACE.reference())])
+    total = sum(map(cost_ns, SPACE.blocks(SPACE.reference())))
+    assert estimate.value_ns == pytest.approx(0.8 * total + 2000, rel=1e-2)
+    assert load(SPACE, TARGET, bench) == found
 
 
-def test_load_gives_table_and_model_of_what_is_stored(bench: Bench) -> None:
-    fill(bench)
-    built = load(SPACE, TARGET, bench)
-    assert len(built.networks) == 20
-    assert built.model.upper_factor == pytest.approx(1, abs=1e-3)
-    reference = SPACE.reference()
-    (estimate,) = built.model.estimate([block_names(SPACE, reference)])
-    assert estimate.value_ns == pytest.approx(
-        0.8 * sum(map(cost_ns, SPACE.blocks(reference))) + 2000, rel=1e-2
-    )
-    built.table.require_key(TableKey.of(*probe(TARGET), PROTOCOL))
+def test_what_was_built_is_not_measured_again_and_the_parts_of_a_run_find_it(
+    bench: Bench, measurer: MadeUpMeasurer
+) -> None:
+    found = built(bench)
+    measurer.measured.clear()
+    assert built(bench) == found
+    tables, _ = measure_blocks(SPACE, [TARGET], bench, networks=NETWORKS)
+    assert fit_networks(SPACE, tables, bench, networks=NETWORKS)[TARGET] == found
+    assert measurer.measured == []
 
 
-def test_network_with_a_block_that_cannot_run_is_infinite_and_never_free(bench: Bench) -> None:
+def test_network_with_a_block_that_cannot_run_is_infinite_and_never_free(
+    bench: Bench, measurer: MadeUpMeasurer
+) -> None:
     failing = SPACE.blocks(SPACE.reference())[1]
-    fill(bench, failing)
-    built = load(SPACE, TARGET, bench)
-    (estimate,) = built.model.estimate([block_names(SPACE, SPACE.reference())])
+    measurer.special[identity(failing)] = "unsupported"
+    found = built(bench)
+    (estimate,) = found.model.estimate([block_names(SPACE, SPACE.reference())])
     assert estimate.low_ns == math.inf
-    assert built.table.failed[failing.identity] == Reason("unsupported", "no kernel for it")
-    assert all(failing not in SPACE.blocks(network) for network in built.architectures)
+    assert found.table.failed[failing.identity].code == "unsupported"
+    assert all(failing not in SPACE.blocks(network) for network in found.architectures)
+    assert len(found.networks) == NETWORKS
+    assert load(SPACE, TARGET, bench).table == found.table
+
+
+def test_blocks_whose_failures_may_pass_are_missing_now_and_measured_by_the_next_call(
+    bench: Bench, measurer: MadeUpMeasurer
+) -> None:
+    blocks = BLOCKS[9 : 9 + len(PASSING_CODES)]
+    for block, code in zip(blocks, PASSING_CODES, strict=True):
+        measurer.special[identity(block)] = code
+    found = built(bench)
+    assert [found.table.missing[block.identity].code for block in blocks] == list(PASSING_CODES)
+    assert found.table.failed == {}
+    assert all(set(blocks).isdisjoint(SPACE.blocks(network)) for network in found.architectures)
+    assert len(found.networks) == NETWORKS
+    with pytest.raises(EstimateError, match=f"lacks {len(blocks)} of {len(BLOCKS)} blocks") as caught:
+        load(SPACE, TARGET, bench)
+    assert str(blocks[0]) in caught.value.why
+    measurer.special.clear()
+    measurer.measured.clear()
+    again = built(bench)
+    assert again.table.missing == {}
+    assert again.table.rows.keys() == {block.identity for block in BLOCKS}
+    assert {identity(block) for block in blocks} <= set(measurer.measured[0])
+
+
+def test_networks_whose_failures_may_pass_are_replaced_counted_and_measured_by_the_next_call(
+    bench: Bench, measurer: MadeUpMeasurer
+) -> None:
+    measurer.special = {planned(3): "timeout", planned(4): "device-lost"}
+    found = built(bench, networks=6)
+    assert found.model.fitted_networks == 6
+    assert found.left_out == ("timeout", "device-lost")
+    assert {planned(6), planned(7)} <= {name for names in measurer.measured for name in names}
+    measurer.special.clear()
+    assert built(bench, networks=6).left_out == ()
+    assert {planned(3), planned(4)} == set(measurer.measured[-1])
+
+
+def test_disturbed_machine_costs_width_and_not_the_result(
+    bench: Bench, measurer: MadeUpMeasurer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quiet, "PATIENCE_S", 0.0)
+    measurer.special = dict.fromkeys(LATENCIES, "invalid")
+    measurer.loads = [OtherLoad(2, 1.5, processes=(("ffmpeg", 1.4),))] * 9
+    found = built(bench)
+    assert set(found.table.disturbed) == {block.identity for block in BLOCKS}
+    assert all(network.verdict is Verdict.INVALID for network in found.networks)
+    (estimate,) = found.model.estimate([block_names(SPACE, SPACE.reference())])
+    quiet_ns = 0.8 * sum(map(cost_ns, SPACE.blocks(SPACE.reference()))) + 2000
+    assert estimate.low_ns < quiet_ns < estimate.high_ns
+    assert 1.02 < found.model.upper_factor < 1.2
+    assert isinstance(bench.reporter, Notes)
+    assert any("ffmpeg" in note for note in bench.reporter.notes)
+    assert load(SPACE, TARGET, bench).table.disturbed == found.table.disturbed
+    measurer.special, measurer.loads = {}, []
+    calm = built(bench)
+    assert calm.table.disturbed == ()
+    assert calm.model.upper_factor == pytest.approx(1, abs=1e-3)
 
 
 def test_load_explains_the_difference_when_the_protocol_is_another(bench: Bench) -> None:
-    fill(bench)
+    built(bench)
     with pytest.raises(EstimateError, match="lacks 43 of 43 blocks") as caught:
         load(SPACE, TARGET, replace(bench, protocol=MeasuringProtocol(launches=7)))
+    assert str(BLOCKS[0]) in caught.value.why
     assert "the protocol differs" in caught.value.why
     assert "launches" in caught.value.why
 
 
-def test_load_asks_for_more_networks_when_too_few_are_stored(bench: Bench) -> None:
-    fill(bench, networks=3)
-    with pytest.raises(EstimateError, match="at least 6"):
+def test_load_says_how_many_networks_there_are_and_that_only_others_are_measured(bench: Bench) -> None:
+    measure_blocks(SPACE, [TARGET], bench, networks=3)
+    with pytest.raises(EstimateError, match="only 3 whole networks have a latency") as caught:
         load(SPACE, TARGET, bench)
+    assert "measures only what is missing" in caught.value.fix
 
 
-def test_plan_has_each_network_once_and_stays_the_same() -> None:
-    plan = calibration_plan(SPACE)
-    assert len(set(plan)) == len(plan) <= SPACE.count()
-    assert calibration_plan(SPACE) == plan
+def test_build_names_the_failure_when_no_network_gives_a_latency(
+    bench: Bench, measurer: MadeUpMeasurer
+) -> None:
+    measurer.special = {planned(position): "timeout" for position in range(len(PLAN))}
+    with pytest.raises(EstimateError, match="only 0 whole networks have a latency") as caught:
+        built(bench)
+    assert caught.value.why == "timeout: made up: timeout"
+
+
+def test_build_that_runs_out_of_time_says_which_blocks_are_missing(bench: Bench) -> None:
+    with pytest.raises(EstimateError, match="lacks 43 of 43 blocks"):
+        build(SPACE, [TARGET], bench, budget_s=0.0)
+
+
+def test_plan_begins_with_the_reference_has_each_network_once_and_stays_the_same() -> None:
+    architectures = [each.architecture for each in PLAN]
+    assert architectures[0] == SPACE.reference()
+    assert len(set(architectures)) == len(PLAN) <= SPACE.count()
+    assert calibration_plan(SPACE) == PLAN
+
+
+def test_plan_draws_two_of_three_and_chooses_the_smallest_and_the_largest_member_early() -> None:
+    assert [each.drawn for each in PLAN[:10]] == [False, True, True] + [False, True, True] * 2 + [False]
+    macs = [sum(block_cost(block).macs for block in SPACE.blocks(each.architecture)) for each in PLAN]
+    assert {min(macs), max(macs)} <= {macs[0], macs[3], macs[6]}
 
 
 def test_networks_are_measured_among_the_blocks_or_behind_them() -> None:
     spread, blocks_first = (
-        [part.workload.kind for part in table_parts(SPACE, Format.ONNX, 20, blocks_first=first)]
+        [part.workload.kind for part in table_workloads(SPACE, Format.ONNX, 20, blocks_first=first)]
         for first in (False, True)
     )
     assert [spread[start : start + 21].count("network") for start in (0, 21, 42)] == [7, 6, 7]

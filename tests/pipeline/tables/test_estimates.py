@@ -54,13 +54,13 @@ def test_estimates_are_read_back_as_they_were(tmp_path: Path) -> None:
 @given(
     factor=st.floats(1, 10),
     costs=st.dictionaries(st.text(), st.floats(0, 1e12)),
-    pace=st.none() | st.floats(1, 1e9),
+    canary_ns=st.none() | st.floats(1, 1e9),
 )
 def test_any_figures_survive_the_file(
-    tmp_path_factory: pytest.TempPathFactory, factor: float, costs: dict[str, float], pace: float | None
+    tmp_path_factory: pytest.TempPathFactory, factor: float, costs: dict[str, float], canary_ns: float | None
 ) -> None:
     path = tmp_path_factory.mktemp("estimates") / "estimates.json"
-    model = replace(MODEL, upper_factor=factor, costs_ns=costs, canary_ns=pace)
+    model = replace(MODEL, upper_factor=factor, costs_ns=costs, canary_ns=canary_ns)
     write_estimates(path, model, {}, {})
     assert read_estimates(path) == model
 

@@ -17,10 +17,21 @@ from pipeline.errors import RecipeError
 from pipeline.progress import ConsoleReporter
 from pipeline.spaces.base import Architecture, Condition, Decision
 from pipeline.spaces.decisions import DecisionSpace
-from pipeline.tables.building import calibration_plan, load
+from pipeline.spaces.mobile.space import MobileSpace
+from pipeline.tables.bench import Bench
+from pipeline.tables.building import load
 from pipeline.tables.prediction import drawn, landmarks, predict, predictions_json, written
-from pipeline.tables.request import Bench, space_of
-from tests.made_up_tables import OLD, PROTOCOL, SPACE, keep_blocks, keep_networks, network_ns, old_ns
+from pipeline.tables.request import space_of
+from tests.made_up_tables import (
+    OLD,
+    PROTOCOL,
+    SPACE,
+    keep_blocks,
+    keep_networks,
+    network_ns,
+    old_ns,
+    planned,
+)
 
 
 @pytest.fixture(name="model", scope="module")
@@ -28,7 +39,7 @@ def _model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NetworkModel]:
     with open_store(str(tmp_path_factory.mktemp("prediction") / "latency.db")) as store:
         bench = Bench(store, PROTOCOL, ConsoleReporter())
         keep_blocks(bench, OLD, SPACE.distinct_blocks(), old_ns)
-        keep_networks(bench, OLD, calibration_plan(SPACE)[:12], old_ns)
+        keep_networks(bench, OLD, planned(12), old_ns)
         yield load(SPACE, OLD, bench).model
 
 
@@ -42,47 +53,73 @@ def without(model: NetworkModel, network: Architecture) -> NetworkModel:
 
 
 def test_landmarks_are_the_reference_the_fastest_and_the_slowest(model: NetworkModel) -> None:
-    reference, fastest, slowest = landmarks(SPACE, model)
-    assert reference == SPACE.reference()
+    found = landmarks(SPACE, model)
+    assert found["reference"] == SPACE.reference()
     costs = {each: network_ns(each, old_ns) for each in SPACE.members()}
-    assert costs[fastest] == min(costs.values())
-    assert costs[slowest] == max(costs.values())
+    assert costs[found["fastest"]] == min(costs.values())
+    assert costs[found["slowest"]] == max(costs.values())
 
 
 def test_predictions_meet_what_the_model_was_fitted_on(model: NetworkModel) -> None:
     networks = drawn(SPACE, 10, 1)
-    assert len(set(networks)) == 10
+    assert list(networks) == [f"random {number}" for number in range(1, 11)]
+    assert len(set(networks.values())) == 10
     for prediction in predict(SPACE, model, networks):
+        assert prediction.architecture == networks[prediction.label]
         truth = network_ns(prediction.architecture, old_ns)
         assert prediction.estimate.value_ns == pytest.approx(truth, rel=1e-2)
-        assert prediction.obstacles == ()
+        assert prediction.obstacles == {}
 
 
 def test_network_that_cannot_run_has_no_latency_and_names_the_block(model: NetworkModel) -> None:
     network = SPACE.reference()
     broken = without(model, network)
-    (prediction,) = predict(SPACE, broken, [network])
+    (prediction,) = predict(SPACE, broken, {"mine": network})
     assert prediction.estimate.low_ns == math.inf
     document = predictions_json(broken, [prediction])["networks"][0]
     assert document["estimate_ms"] is document["low_ms"] is document["high_ms"] is None
     assert document["cannot_run"] == [
         {"block": str(SPACE.blocks(network)[1]), "code": "unsupported", "detail": "no"}
     ]
-    assert network not in landmarks(SPACE, broken)[1:], "it is neither the fastest nor the slowest"
+    assert document["not_measured"] == []
+    found = landmarks(SPACE, broken)
+    assert network not in (found["fastest"], found["slowest"])
+
+
+def test_network_with_a_missing_block_has_no_latency_and_is_not_said_to_be_unable(
+    model: NetworkModel,
+) -> None:
+    network = SPACE.reference()
+    broken = without(model, network)
+    lost = replace(broken, table=replace(broken.table, failed={}, missing=broken.table.failed))
+    (prediction,) = predict(SPACE, lost, {"mine": network})
+    assert prediction.estimate.low_ns == math.inf
+    assert not prediction.cannot_run
+    document = predictions_json(lost, [prediction])["networks"][0]
+    assert document["cannot_run"] == []
+    assert document["not_measured"][0]["block"] == str(SPACE.blocks(network)[1])
+
+
+def test_table_of_another_space_is_refused_by_the_names_of_its_blocks(model: NetworkModel) -> None:
+    other = MobileSpace.from_config(None, (3, 8, 8), 10)
+    with pytest.raises(EstimateError, match="lacks 1 blocks of these networks") as caught:
+        predict(other, model, {"mine": other.reference()})
+    assert str(other.blocks(other.reference())[0]) in caught.value.why
 
 
 def test_document_says_estimate_and_under_which_key(model: NetworkModel) -> None:
-    document = predictions_json(model, predict(SPACE, model, [SPACE.reference()]))
+    document = predictions_json(model, predict(SPACE, model, {"mine": SPACE.reference()}))
     assert document["kind"] == "estimates"
     assert model.table.key is not None
     assert document["key"]["runtime"]["version"] == model.table.key.runtime.version
     (network,) = document["networks"]
+    assert network["label"] == "mine"
     assert 0 < network["low_ms"] <= network["estimate_ms"] <= network["high_ms"]
     assert written(SPACE, json.dumps(network["architecture"])) == [SPACE.reference()]
 
 
 def test_architectures_are_read_from_text_and_from_files(tmp_path: Path) -> None:
-    networks = drawn(SPACE, 3, 2)
+    networks = list(drawn(SPACE, 3, 2).values())
     listed = json.dumps([dict(each.choices) for each in networks])
     path = tmp_path / "networks.json"
     path.write_text(listed)

@@ -9,14 +9,14 @@ import pytest
 from devices.measurement.measurement import Measurement, Reason
 from devices.target import Target
 from latency_db.errors import EstimateError
-from latency_db.models.calibration import is_random
 from latency_db.models.network_model import NetworkModel
 from latency_db.store.store import open_store
 from latency_db.tables.table import TableKey
 from pipeline.progress import ConsoleReporter
 from pipeline.spaces.base import Architecture, Block
-from pipeline.tables.building import block_names, calibration_plan, load
-from pipeline.tables.request import Bench
+from pipeline.tables.bench import Bench
+from pipeline.tables.building import load
+from pipeline.tables.plan import block_names, calibration_plan
 from pipeline.tables.transfer import FEWEST_NETWORKS, transfer
 from tests.made_up_tables import (
     NEW,
@@ -30,8 +30,9 @@ from tests.made_up_tables import (
     old_ns,
 )
 
-PLAN = calibration_plan(SPACE)
-DRAWN = [network for position, network in enumerate(PLAN[:60]) if is_random(position)]
+PLANNED = calibration_plan(SPACE)
+PLAN = [each.architecture for each in PLANNED]
+DRAWN = [each.architecture for each in PLANNED[:60] if each.drawn]
 BLOCKS = SPACE.distinct_blocks()
 SOME = BLOCKS[::3]
 SAMPLES = 24

@@ -14,11 +14,11 @@ from latency_db.store.store import open_store
 from latency_db.tables.table import TableKey
 from pipeline.progress import ConsoleReporter
 from pipeline.spaces.mobile.space import MobileSpace
-from pipeline.tables.building import calibration_plan, load
+from pipeline.tables.bench import Bench
+from pipeline.tables.building import load
 from pipeline.tables.exchange import write_table
-from pipeline.tables.request import Bench
 from pipeline.tables.transfer_sources import source_models
-from tests.made_up_tables import NEW, OLD, PROTOCOL, SPACE, keep_blocks, keep_networks, old_ns
+from tests.made_up_tables import NEW, OLD, PROTOCOL, SPACE, keep_blocks, keep_networks, old_ns, planned
 
 
 @pytest.fixture(name="bench", scope="module")
@@ -26,7 +26,7 @@ def _bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     with open_store(str(tmp_path_factory.mktemp("sources") / "latency.db")) as store:
         bench = Bench(store, PROTOCOL, ConsoleReporter())
         keep_blocks(bench, OLD, SPACE.distinct_blocks(), old_ns)
-        keep_networks(bench, OLD, calibration_plan(SPACE)[:12], old_ns)
+        keep_networks(bench, OLD, planned(12), old_ns)
         yield bench
 
 

@@ -1,8 +1,8 @@
-"""How much of a machine's drift the canary sees: ``python tools/bench/pace.py [ROUNDS] > pace.json``.
+"""How much of a machine's drift the canary sees: ``python tools/bench/drift.py [ROUNDS] > drift.json``.
 
 Each round measures the same six models on each runtime in a batch of the usual protocol, a minute or so apart
 from the next. For each model: the standard deviation over the rounds of its log latency, as measured and
-after division by the pace of its own batch (``Measurement.canary_ns``), which no other model has a part in.
+after division by the canary of its own batch (``Measurement.canary_ns``), which no other model has a part in.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ def main(rounds: int) -> None:
             "runtime": runtime,
             "model": name,
             "latencies_ms": [latency / 1e6 for latency, _ in values],
-            "paces_ms": [pace / 1e6 for _, pace in values],
+            "canaries_ms": [canary / 1e6 for _, canary in values],
             "deviation": statistics.stdev(math.log(latency) for latency, _ in values),
-            "deviation_at_one_pace": statistics.stdev(math.log(latency / pace) for latency, pace in values),
+            "deviation_corrected": statistics.stdev(math.log(latency / canary) for latency, canary in values),
         }
         for (runtime, name), values in found.items()
     ]
     summary = {
-        key: statistics.fmean(row[key] for row in rows) for key in ("deviation", "deviation_at_one_pace")
+        key: statistics.fmean(row[key] for row in rows) for key in ("deviation", "deviation_corrected")
     }
     print(json.dumps({"rounds": rounds, **summary, "models": rows}, indent=1))
 
