@@ -131,7 +131,7 @@ class LatencyTableProfiler(ExpressionProfiler):  # type: ignore[misc]
             TargetError: the target cannot be reached to see whether it is still the same.
             StoreError: the database cannot be opened or read.
         """
-        with _bench(db, protocol) as bench:
+        with _bench(db, protocol, must_exist=True) as bench:
             space, where = ModelSpaceBlocks(model_space, inputs, bench.reporter), Target.parse(target)
             return cls(space, load(space, where, bench, networks), bound)
 
@@ -158,11 +158,12 @@ class LatencyTableProfiler(ExpressionProfiler):  # type: ignore[misc]
         Raises:
             EstimateError: a block cannot run on the target, so that an expectation would be infinite.
         """
-        if self.model.table.failed:
-            identity, reason = next(iter(self.model.table.failed.items()))
+        table = self.model.table
+        for identity, reason in {**table.failed, **table.missing}.items():
+            what = "cannot run" if identity in table.failed else "has no latency"
             raise EstimateError(
-                f"the expected latency on {self.model.table.target} is infinite",
-                why=f"{self._names[identity]} cannot run there: {reason.code}: {reason.detail}",
+                f"the expected latency on {table.target} is infinite",
+                why=f"{self._names[identity]} {what} there: {reason.code}: {reason.detail}",
                 fix="leave this choice out of the model space, or use a range filter, which refuses it",
             )
         scale = self._factor / _NS_PER_MS
@@ -190,8 +191,10 @@ class LatencyTableProfiler(ExpressionProfiler):  # type: ignore[misc]
 
 
 @contextmanager
-def _bench(db: str | None, protocol: MeasuringProtocol | None) -> Iterator[Bench]:
-    with open_store(db) as store:
+def _bench(
+    db: str | None, protocol: MeasuringProtocol | None, *, must_exist: bool = False
+) -> Iterator[Bench]:
+    with open_store(db, must_exist=must_exist) as store:
         yield Bench(store, protocol or MeasuringProtocol(), ConsoleReporter())
 
 
