@@ -190,3 +190,14 @@ def test_lists_start_after_a_blank_line_as_the_site_needs() -> None:
             assert not starts or not above or re.match(r"\s*(?:[-*]|\d+\.) |  ", above), (
                 f"{page.name}: {line}"
             )
+
+
+def test_files_that_the_architecture_names_exist() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    named = re.findall(r"\b(?:devices|latency_db|pipeline|tests)/[\w/]+(?:\.py)?", text)
+    assert len(named) > 25
+    assert not [name for name in named if not (ROOT / name).exists()]
+
+
+def test_the_readme_fits_on_two_screens() -> None:
+    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 80
