@@ -37,6 +37,14 @@ RETRY_PAUSES_S = (5.0, 20.0, 60.0)
 
 
 @dataclass(frozen=True)
+class ClassCount:
+    """Test images of one class, and how many of them were classified correctly."""
+
+    correct: int
+    total: int
+
+
+@dataclass(frozen=True)
 class TargetVerdict:
     """What was seen of one artifact on one target, and whether it keeps the budget there.
 
@@ -53,6 +61,7 @@ class TargetVerdict:
         budget: that was asked for.
         feasible: the upper end of the measured interval is within the budget.
         why: one sentence with the figures behind ``feasible``.
+        by_class: the same counts class by class, in the order of the labels.
     """
 
     target: str
@@ -66,6 +75,7 @@ class TargetVerdict:
     feasible: bool
     why: str
     accuracy_target: str | None = None
+    by_class: tuple[ClassCount, ...] = ()
 
     @property
     def accuracy_note(self) -> str:
@@ -154,14 +164,14 @@ def verify_artifact(
         )
     digest = file_digest(artifact)
     place = outputs or outputs_target(target, artifact.suffix)
-    correct = count_correct(artifact, test, preprocessing, place, layout)
+    by_class = count_correct(artifact, test, preprocessing, place, layout)
     student, other = measure_artifact(artifact, reference, target, protocol)
     ratio = paired_ratio(student, other) if other is not None else None
     feasible, why = judge(budget, student, other, ratio)
     return TargetVerdict(
         target=str(target),
         artifact_digest=digest,
-        correct=correct,
+        correct=sum(each.correct for each in by_class),
         total=len(test),
         measurement=student,
         reference=other,
@@ -170,6 +180,7 @@ def verify_artifact(
         feasible=feasible,
         why=why,
         accuracy_target=None if place == target else str(place),
+        by_class=by_class,
     )
 
 
@@ -180,8 +191,8 @@ def in_layout(images: NDArray[np.float32], layout: Layout) -> NDArray[np.float32
 
 def count_correct(
     artifact: Path, test: Split, preprocessing: Preprocessing, target: Target, layout: Layout
-) -> int:
-    """Number of images of ``test`` that the artifact, run on the target, gives their label.
+) -> tuple[ClassCount, ...]:
+    """Images of ``test`` that the artifact, run on the target, gives their label, class by class.
 
     Raises:
         MeasurementError: the artifact does not run, or answers with numbers that are not finite.
@@ -194,7 +205,10 @@ def count_correct(
             why="the network overflows, or was damaged in conversion",
             fix="compare it with the exported model on the same images",
         )
-    return int((logits.argmax(axis=1) == test.labels).sum())
+    classes = max(logits.shape[1], int(test.labels.max()) + 1)
+    total = np.bincount(test.labels, minlength=classes)
+    correct = np.bincount(test.labels[logits.argmax(axis=1) == test.labels], minlength=classes)
+    return tuple(ClassCount(int(one), int(other)) for one, other in zip(correct, total, strict=True))
 
 
 def judge(

@@ -130,17 +130,32 @@ class BudgetEntry(_Model):
         return Budget(self.relative, self.limit_ms, self.soft, self.relative_to)
 
 
+class ClassEntry(_Model):
+    """Test images of one class that the artifact classifies correctly, of all of them."""
+
+    label: str
+    correct: Annotated[int, Field(ge=0)]
+    total: Annotated[int, Field(ge=0)]
+
+
 class TargetEntry(_Model):
     """One artifact: where it is, what it takes and gives, and what was seen of it on its target.
 
     ``delegate`` is where the target's options want the operations, in the runtime's own words.
     ``accuracy_target`` says where the accuracy was taken, if the target gives no outputs for given inputs.
+
+    Beside the artifact, which may be optimised for one kind of processor, is the portable model that it was
+    compiled from: the same network with the same input and output.
     """
 
     target: str
     delegate: str
     artifact: BundlePath
     artifact_digest: Digest
+    artifact_runs_on: str
+    portable: BundlePath
+    portable_digest: Digest
+    portable_runs_on: str
     reference: BundlePath | None
     infer: BundlePath
     measurements: BundlePath
@@ -154,6 +169,7 @@ class TargetEntry(_Model):
     total: Annotated[int, Field(gt=0)]
     accuracy: Share
     accuracy_target: str | None = None
+    by_class: tuple[ClassEntry, ...]
     feasible: bool
     why: str
 

@@ -100,6 +100,13 @@ def _check_files(folder: Path, manifest: Manifest) -> None:
         raise refused(folder, name, "is missing")
     used = {manifest.test, manifest.recipe, manifest.report}
     for entry in manifest.targets:
-        used |= {entry.artifact, entry.infer, entry.measurements, entry.reference or entry.artifact}
+        used |= {entry.artifact, entry.portable, entry.infer, entry.measurements}
+        used |= {entry.reference} if entry.reference else set()
+        for name, digest in (
+            (entry.artifact, entry.artifact_digest),
+            (entry.portable, entry.portable_digest),
+        ):
+            if manifest.files.get(name, digest) != digest:
+                raise refused(folder, name, "has another digest among the files than at its target")
     for name in sorted(used - set(manifest.files)):
         raise refused(folder, name, "is used by the manifest but has no digest in it")

@@ -22,6 +22,7 @@ from pipeline.acceptance import Layout, TargetVerdict
 from pipeline.bundle.manifest import (
     MANIFEST_NAME,
     BudgetEntry,
+    ClassEntry,
     ImageDescription,
     Manifest,
     MeasuredLatency,
@@ -42,14 +43,24 @@ from pipeline.errors import VerificationError, WorkFolderError
 from pipeline.work.disk import disk_errors
 
 _COMMON_IMPORT = "from pipeline.bundle.templates.infer_common import Predict, Settings, main\n"
+_ANY_PROCESSOR = "any processor with the runtime"
 _FUTURE_IMPORT = "from __future__ import annotations\n"
 
 
 @dataclass(frozen=True)
 class TargetContent:
-    """One target's part of a bundle: its files, how its input is called and laid out, and what was seen."""
+    """One target's part of a bundle: its files, how its input is called and laid out, and what was seen.
+
+    Attributes:
+        artifact: the compiled file that was verified.
+        runs_on: the processor that it was compiled for; ``any`` if it is not for one alone.
+        portable: the file that it was compiled from.
+        reference: what a relative budget refers to.
+    """
 
     artifact: Path
+    runs_on: str
+    portable: Path
     reference: Path | None
     layout: Layout
     input_name: str
@@ -168,6 +179,7 @@ def _add_target(content: TargetContent, bundle: BundleContent, folder: Path) -> 
     slug = target_slug(target)
     artifact = f"artifacts/{slug}/model{content.artifact.suffix}"
     reference = f"reference/{slug}/model{content.reference.suffix}" if content.reference else None
+    portable = f"portable/{target.runtime}/model{content.portable.suffix}"
     script = f"infer_{target.runtime}.py"
     measurements = f"measurements/{slug}.json"
     _write(folder / artifact, content.artifact.read_bytes())
@@ -177,6 +189,7 @@ def _add_target(content: TargetContent, bundle: BundleContent, folder: Path) -> 
             why="its digest differs from the one in the verdict",
             fix="verify it again",
         )
+    _write(folder / portable, content.portable.read_bytes())
     if reference and content.reference:
         _write(folder / reference, content.reference.read_bytes())
     _write(folder / script, inference_script(target.runtime).encode())
@@ -190,6 +203,10 @@ def _add_target(content: TargetContent, bundle: BundleContent, folder: Path) -> 
         delegate=runtime_of(target).delegate(target),
         artifact=artifact,
         artifact_digest=verdict.artifact_digest,
+        artifact_runs_on=_ANY_PROCESSOR if content.runs_on == "any" else content.runs_on,
+        portable=portable,
+        portable_digest=file_digest(folder / portable),
+        portable_runs_on=_ANY_PROCESSOR,
         reference=reference,
         infer=script,
         measurements=measurements,
@@ -207,6 +224,10 @@ def _add_target(content: TargetContent, bundle: BundleContent, folder: Path) -> 
         total=verdict.total,
         accuracy=verdict.accuracy,
         accuracy_target=verdict.accuracy_target,
+        by_class=tuple(
+            ClassEntry(label=label, correct=count.correct, total=count.total)
+            for label, count in zip(bundle.labels, verdict.by_class, strict=False)
+        ),
         feasible=verdict.feasible,
         why=verdict.why,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -64,7 +64,7 @@ class SearchConfig(Section):
     reward: Literal["distilled", "labels"] = "distilled"
     train_limit: int | None = Field(default=None, ge=2)
     training: DistillationSettings = DistillationSettings(epochs=3, patience=3)
-    reevaluated: int = Field(default=0, ge=0)
+    reevaluated: Annotated[int, Field(ge=0)] | Literal["ties"] = "ties"
     finalists: int = Field(default=1, ge=1)
     measure_every: int = Field(default=10, ge=1)
     rounds: int = Field(default=2, ge=1, le=1000)

@@ -58,6 +58,9 @@ class TargetReport:
         predicted: estimate of the winner before it was compiled; ``None`` if none was made.
         limit_ns: the budget in nanoseconds; for a relative budget by the measured reference network.
         candidates: all evaluated architectures.
+        size_bytes: of the artifact.
+        runs_on: the processor that the artifact was compiled for; ``any`` if it is not for one alone.
+        teacher: its latency there, if it could be measured.
         comparisons: whole networks predicted and measured.
         blocks: the winner first, then teacher and reference network as far as they were measured.
     """
@@ -66,6 +69,9 @@ class TargetReport:
     predicted: Estimate | None
     limit_ns: float
     candidates: tuple[CandidatePoint, ...]
+    size_bytes: int
+    runs_on: str
+    teacher: Interval | None = None
     comparisons: tuple[Comparison, ...] = ()
     blocks: tuple[BlockLatencies, ...] = ()
 
@@ -88,6 +94,10 @@ class ReportData:
         summary: one sentence for the head of the page.
         teacher_accuracy: share of the test split, 0..1.
         student_accuracy: of the student in torch, before export, share of the test split.
+        teacher_parameters: of all members.
+        student_parameters: trainable ones.
+        student_macs: multiply-accumulates for one image.
+        labels: of the classes.
         targets: at least one.
         curves: of the teacher or teachers, then of the student.
         provenance: name and value pairs: digests, versions, device, conditions.
@@ -98,6 +108,10 @@ class ReportData:
     summary: str
     teacher_accuracy: float
     student_accuracy: float
+    teacher_parameters: int
+    student_parameters: int
+    student_macs: int
+    labels: tuple[str, ...]
     targets: tuple[TargetReport, ...]
     curves: tuple[TrainingCurve, ...]
     provenance: tuple[tuple[str, str], ...]

@@ -77,6 +77,7 @@ def _verdict(report: ReportData, target: TargetReport) -> str:
             f"{_accuracy_place(verdict)}</small>",
         ),
     ]
+    rows += _figures(report, target)
     if verdict.ratio:
         ratio = verdict.ratio
         rows.insert(
@@ -93,6 +94,52 @@ def _verdict(report: ReportData, target: TargetReport) -> str:
         f'<span class="verdict {style}">{word}</span>\n'
         f'<p class="why">{html.escape(_sentence(verdict.why))}</p>\n{table}</section>'
     )
+
+
+def _figures(report: ReportData, target: TargetReport) -> list[tuple[str, str]]:
+    """What the student gains, how large it is, and how it does class by class."""
+    verdict, latency = target.verdict, target.verdict.measurement.latency
+    rows = []
+    if target.teacher is not None:
+        times = target.teacher.value_ns / latency.value_ns
+        note = f"which takes {_ms(target.teacher.value_ns)}; measured by the same protocol, not side by side"
+        rows.append(("Against the teacher", f"{times:.2f} times as fast <small>{note}</small>"))
+    if verdict.ratio:
+        name = verdict.budget.reference_name
+        rows.append((f"Against the {name}", f"{verdict.ratio.inverse.value:.2f} times as fast"))
+    if verdict.used is not None:
+        rest = 1 - verdict.used
+        rows.append(("Use of the budget", f"{rest:.0%} unused" if rest >= 0 else f"exceeded by {-rest:.0%}"))
+    rows += [
+        ("Parameters", f"{report.student_parameters:,} <small>teacher {report.teacher_parameters:,}</small>"),
+        ("Multiply-accumulates", f"{report.student_macs:,}"),
+        ("Size of the artifact", f"{target.size_bytes / 1000:,.0f} kB <small>{_runs_on(target)}</small>"),
+    ]
+    if verdict.by_class:
+        rows.append(("Accuracy by class", _by_class(report, target)))
+    return rows
+
+
+def _runs_on(target: TargetReport) -> str:
+    """What the artifact is for, and the portable model beside it."""
+    if target.runs_on == "any":
+        return "runs on any processor with the runtime"
+    return (
+        f"compiled for {html.escape(target.runs_on)}; the model in the bundle's folder portable/ runs on any "
+        "processor with the runtime"
+    )
+
+
+def _by_class(report: ReportData, target: TargetReport) -> str:
+    counts = target.verdict.by_class
+    lines = "".join(
+        f"<br>{html.escape(label)}: {_percent(count.correct / count.total)} "
+        f"<small>{count.correct} of {count.total}</small>"
+        for label, count in zip(report.labels, counts, strict=False)
+        if count.total
+    )
+    worst = min((c.correct / c.total for c in counts if c.total), default=0.0)
+    return f"<details><summary>worst {_percent(worst)}</summary>{lines}</details>"
 
 
 def _search(report: ReportData) -> str:

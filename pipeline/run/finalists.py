@@ -11,6 +11,7 @@ from pipeline.run.chance import require_useful_student
 from pipeline.run.context import Context
 from pipeline.run.preparation import Task
 from pipeline.spaces.base import Architecture
+from pipeline.spaces.cost import network_cost
 from pipeline.stages.candidates import Searched
 from pipeline.stages.compile import Compiled, CompileInput, compile_student
 from pipeline.stages.distil import DistilInput, Distilled, distil_student
@@ -83,6 +84,7 @@ def make_winner(
         winner.exported,
         winner.compiled,
         winner.verified,
+        network_cost(task.plan.space.blocks(winner.student.architecture)),
         tuple(failures),
         tuple(map(_failure, passed_over)),
     ), tuple(failures)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.recipe.loading import Recipe
+from pipeline.spaces.cost import Cost
 from pipeline.stages.candidates import EvaluatedCandidate, Searched
 from pipeline.stages.data import DataSummary
 from pipeline.stages.feasibility import Feasible
@@ -31,6 +32,22 @@ class RunResult:
     bundle: Path
     stages: tuple[StageRecord, ...]
 
+    @property
+    def size(self) -> Cost:
+        """Parameters and multiply-accumulates of the student."""
+        return self.winner.size
+
+    @property
+    def tied(self) -> tuple[EvaluatedCandidate, ...]:
+        """Candidates that nothing but the noise of the scores puts after the winner."""
+        return self.searched.tied_with(self.winner.distilled.architecture)
+
+    def times_faster_than_teacher(self, target: str) -> float | None:
+        """The teacher's latency over the student's: measured by one protocol, but not side by side."""
+        whole = self.tables.teacher[target].whole
+        student = self.winner.verified.verdicts[target].measurement.latency
+        return None if whole is None else whole.value_ns / student.value_ns
+
     def to_json(self) -> dict[str, Any]:
         """The result as one JSON document; latencies in milliseconds."""
         verified = self.winner.verified
@@ -40,6 +57,7 @@ class RunResult:
             "teacher": {
                 "name": self.teacher.name,
                 "digest": self.teacher.digest,
+                "parameters": self.teacher.parameters,
                 "test_accuracy": verified.teacher_accuracy,
                 "measured_ms": {
                     name: _milliseconds(latency.whole) if latency.whole else None
@@ -62,6 +80,9 @@ class RunResult:
                 "exceeded_a_budget": [_failure(each) for each in self.winner.rejected],
                 "not_measured": [_failure(each) for each in self.winner.passed_over],
                 "test_accuracy": verified.student_accuracy,
+                "parameters": self.size.parameters,
+                "macs": self.size.macs,
+                "within_noise_of": [dict(each.architecture.choices) for each in self.tied],
                 "targets": [
                     {
                         "target": name,
@@ -74,6 +95,13 @@ class RunResult:
                         "verdict": verdict.measurement.verdict.value,
                         "ratio_to_reference": verdict.ratio.value if verdict.ratio else None,
                         "ratio_upper": verdict.ratio.high if verdict.ratio else None,
+                        "times_faster_than_reference": verdict.ratio.inverse.value if verdict.ratio else None,
+                        "times_faster_than_teacher": self.times_faster_than_teacher(name),
+                        "size_bytes": self.winner.compiled[name].student.size_bytes,
+                        "by_class": [
+                            {"class": label, "correct": count.correct, "total": count.total}
+                            for label, count in zip(self.data.classes, verdict.by_class, strict=False)
+                        ],
                         "artifact_digest": verdict.artifact_digest,
                         "parity_max_abs": self.winner.exported.parity[name].max_abs,
                     }
@@ -113,6 +141,7 @@ def _candidate(candidate: EvaluatedCandidate, searched: Searched) -> dict[str, A
         "architecture": dict(candidate.architecture.choices),
         "score": candidate.score,
         "reevaluation": candidate.reevaluation,
+        "reevaluation_spread": candidate.reevaluation_spread,
         "spread": candidate.spread,
         "failure": candidate.failure,
         "predicted_ms": {name: e.value_ns / 1e6 for name, e in candidate.estimates.items()},

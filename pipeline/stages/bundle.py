@@ -44,6 +44,8 @@ def make_bundle(given: BundleInput, folder: StageFolder, services: Services) -> 
         targets.append(
             TargetContent(
                 artifact=folder.find(compiled.student.file),
+                runs_on=compiled.student.notes.get("cpu", "any"),
+                portable=folder.find(winner.exported.students[target.format]),
                 reference=folder.find(compiled.reference.file),
                 layout=target.format.layout,
                 input_name=INPUT_NAME,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -29,6 +30,7 @@ class EvaluatedCandidate:
         failure: why there is no score.
         estimates: latency by target, from the models at the end of the search.
         reevaluation: of the best ones, from other weights and on all images, if asked for.
+        reevaluation_spread: one standard error of that, if known.
     """
 
     architecture: Architecture
@@ -37,6 +39,7 @@ class EvaluatedCandidate:
     failure: str | None
     estimates: Mapping[str, Estimate]
     reevaluation: float | None = None
+    reevaluation_spread: float | None = None
 
     @classmethod
     def of(
@@ -51,7 +54,15 @@ class EvaluatedCandidate:
             candidate.failure,
             predictors.estimates(candidate.architecture),
             reevaluation.value if reevaluation else None,
+            reevaluation.spread if reevaluation else None,
         )
+
+    @property
+    def decided_by(self) -> Score | None:
+        """The score that its rank rests on."""
+        if self.reevaluation is not None:
+            return Score(self.reevaluation, self.reevaluation_spread)
+        return None if self.score is None else Score(self.score, self.spread)
 
     @property
     def candidate(self) -> Candidate:
@@ -78,6 +89,31 @@ class Searched:
     measured: tuple[MeasuredNetwork, ...]
     order: tuple[Architecture, ...]
     evaluated_by: Literal["accuracy", "loss", "number"] = "accuracy"
+
+    def tied_with(self, architecture: Architecture) -> tuple[EvaluatedCandidate, ...]:
+        """Others to try whose scores differ by less than the noise: nothing but chance prefers one of them.
+
+        Only scores of one fidelity are compared.
+        """
+        mine = next((each for each in self.candidates if each.architecture == architecture), None)
+        if mine is None or mine.decided_by is None:
+            return ()
+        return tuple(
+            each
+            for each in self.candidates
+            if each is not mine
+            and each.architecture in self.order
+            and (each.reevaluation is None) == (mine.reevaluation is None)
+            and each.decided_by is not None
+            and tied(mine.decided_by, each.decided_by)
+        )
+
+
+def tied(one: Score, other: Score) -> bool:
+    """Whether scores differ by less than their combined standard error, where that is known."""
+    if one.spread is None or other.spread is None:
+        return False
+    return abs(one.value - other.value) < math.hypot(one.spread, other.spread)
 
 
 @dataclass(frozen=True)

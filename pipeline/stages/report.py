@@ -98,14 +98,30 @@ def _report(given: ReportInput) -> ReportData:
         title=f"Lathe: {given.name}",
         summary=(
             f"The student reaches {verified.student_accuracy:.2%} on the test split, its teacher "
-            f"{verified.teacher_accuracy:.2%}. Architecture: {architecture}.{_not_shipped(winner)}"
+            f"{verified.teacher_accuracy:.2%}. Architecture: {architecture}.{_choice(findings)}"
+            f"{_not_shipped(winner)}"
         ),
         teacher_accuracy=verified.teacher_accuracy,
         student_accuracy=verified.student_accuracy,
+        teacher_parameters=teacher.parameters,
+        student_parameters=winner.size.parameters,
+        student_macs=winner.size.macs,
+        labels=teacher.data.classes,
         targets=targets,
         curves=(*curves, _curve("student", winner.distilled.history)),
         provenance=tuple(_provenance(findings).items()),
         recipe=given.recipe_text,
+    )
+
+
+def _choice(findings: Findings) -> str:
+    """Whether the scores can tell the winner from the next."""
+    others = len(findings.searched.tied_with(findings.winner.distilled.architecture))
+    if not others:
+        return ""
+    return (
+        f" The choice was within the noise of the scores: {others} other candidates that keep the budgets "
+        "differ from it by less than the combined standard error."
     )
 
 
@@ -126,6 +142,9 @@ def _target(findings: Findings, target: BoundTarget) -> TargetReport:
         verdict=winner.verified.verdicts[name],
         predicted=findings.predicted(name),
         limit_ns=feasible.limits_ns[name],
+        size_bytes=winner.compiled[name].student.size_bytes,
+        runs_on=winner.compiled[name].student.notes.get("cpu", "any"),
+        teacher=findings.tables.teacher[name].whole,
         candidates=tuple(
             CandidatePoint(
                 str(c.architecture), c.score, c.spread, c.estimates[name], c.architecture == architecture

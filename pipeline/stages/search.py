@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from pipeline.search.base import Evaluator, RankingStrategy, Score
 from pipeline.search.evaluators.workers import MakePool, Workers
@@ -15,13 +16,16 @@ from pipeline.search.loop import search
 from pipeline.search.rewards import hard_reward
 from pipeline.search.strategies.base import ConstrainedStrategy
 from pipeline.spaces.base import Architecture
-from pipeline.stages.candidates import EvaluatedCandidate, Round, Searched, shortlist
+from pipeline.stages.candidates import EvaluatedCandidate, Round, Searched, shortlist, tied
 from pipeline.stages.evaluation import Evaluation
 from pipeline.stages.learning import Learning, MeasuredOn
 from pipeline.stages.predictors import LatencyPredictors
 from pipeline.stages.services import Services
 from pipeline.stages.strategy import StrategySettings, strategy_of
 from pipeline.work.stage import StageFolder, stage
+
+_MOST_TIES = 4
+"""Candidates evaluated again because nothing but noise tells them apart."""
 
 
 @dataclass(frozen=True)
@@ -32,21 +36,25 @@ class SearchInput:
         this: the round.
         evaluation: how candidates are evaluated.
         strategy: who proposes them.
-        reevaluated: how many of the best are evaluated again, closer.
+        reevaluated: how many of the best are evaluated again, closer; or ``ties``, those that are within the
+            noise of the best.
         where: the best are measured whole.
     """
 
     this: Round
     evaluation: Evaluation
     strategy: StrategySettings
-    reevaluated: int
+    reevaluated: int | Literal["ties"]
     where: MeasuredOn
 
 
 def _told(given: SearchInput, value: Searched) -> Sequence[str]:
     failed = sum(candidate.score is None for candidate in value.candidates)
-    best = value.candidates[0].score or 0.0
-    shown = f"{best:.2%} on the validation slice" if value.evaluated_by == "accuracy" else f"score {best:.4g}"
+    best = value.candidates[0].decided_by or Score(0.0)
+    error = "" if best.spread is None else f" ± {best.spread:.2%}"
+    shown = f"score {best.value:.4g}"
+    if value.evaluated_by == "accuracy":
+        shown = f"{best.value:.2%}{error} on the validation slice"
     return [
         f"search       {len(value.candidates)} candidates evaluated, {failed} failed; best {shown}; "
         f"{len(value.order)} of those measured go on"
@@ -71,7 +79,8 @@ def search_candidates(given: SearchInput, folder: StageFolder, services: Service
     ranked = _ranked(given, learning.predictors, list(every.values()))
     if isinstance(strategy, RankingStrategy):
         ranked = _ranked_by(strategy, ranked)
-    best, rest = ranked[: given.reevaluated], ranked[given.reevaluated :]
+    count = _ties(ranked) if given.reevaluated == "ties" else given.reevaluated
+    best, rest = ranked[:count], ranked[count:]
     again: dict[Architecture, Candidate] = {}
     if best:
         closer, architectures = given.evaluation.evaluator(folder, 1), [each.architecture for each in best]
@@ -91,6 +100,16 @@ def search_candidates(given: SearchInput, folder: StageFolder, services: Service
         tuple(order),
         evaluated_by=given.evaluation.score,
     )
+
+
+def _ties(ranked: Sequence[Candidate]) -> int:
+    """How many of the best are worth a closer look; none where the best stands alone."""
+    first, count = ranked[0].score if ranked else None, 0
+    for candidate in ranked[:_MOST_TIES]:
+        if first is None or candidate.score is None or not tied(first, candidate.score):
+            break
+        count += 1
+    return count if count > 1 else 0
 
 
 class Known:

@@ -65,6 +65,7 @@ class TeacherSummary:
         digest: over configuration, code and weights of all members.
         validation_accuracy: on the validation slice.
         chance: what always naming the most frequent class gets right there.
+        parameters: of all members.
         members: name and training of each.
         data: that it was checked against.
         seed: of the networks before their weights are loaded.
@@ -75,6 +76,7 @@ class TeacherSummary:
     name: str
     digest: str
     validation_accuracy: float
+    parameters: int
     members: tuple[tuple[str, tuple[EpochRecord, ...]], ...]
     data: DataSummary
     seed: int
@@ -114,6 +116,7 @@ def prepare_teacher(given: TeacherInput, folder: StageFolder, services: Services
         " + ".join(teacher.names),
         teacher.digest,
         accuracy(teacher.module, dataset.validation, dataset.preprocessing),
+        sum(parameter.numel() for parameter in teacher.module.parameters()),
         tuple((member.name, member.history) for member in teacher.members),
         given.data,
         given.seed,

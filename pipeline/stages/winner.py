@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pipeline.spaces.base import Architecture
+from pipeline.spaces.cost import Cost
 from pipeline.stages.compile import Compiled
 from pipeline.stages.distil import Distilled
 from pipeline.stages.export import Exported
@@ -32,6 +33,7 @@ class Winner:
     """A student with everything that was made of it.
 
     Attributes:
+        size: parameters and multiply-accumulates.
         rejected: candidates tried before it that exceeded a budget.
         passed_over: candidates preferred to it that could not be measured, also when repeated.
     """
@@ -40,5 +42,6 @@ class Winner:
     exported: Exported
     compiled: Mapping[str, Compiled]
     verified: Verified
+    size: Cost
     rejected: tuple[Failure, ...]
     passed_over: tuple[Failure, ...] = ()

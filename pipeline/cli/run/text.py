@@ -30,6 +30,14 @@ def result_text(result: RunResult) -> str:
             f"  accuracy  {verdict.accuracy:.2%} on the test split{verdict.accuracy_note}, "
             f"teacher {verified.teacher_accuracy:.2%}",
         ]
+    size = result.size
+    lines += ["", f"student   {size.parameters:,} parameters, {size.macs:,} MACs; the teacher has "]
+    lines[-1] += f"{result.teacher.parameters:,} parameters"
+    if result.tied:
+        lines.append(
+            f"chosen    within the noise of the scores: {len(result.tied)} other candidates that keep the "
+            "budgets differ from it by less than the combined standard error"
+        )
     return "\n".join([*lines, "", f"bundle  {result.bundle}", f"report  {result.report}", ""])
 
 
@@ -73,8 +81,14 @@ def _score(candidate: EvaluatedCandidate, evaluated_by: str) -> str:
     if evaluated_by == "number":
         again = "" if candidate.reevaluation is None else f" ({candidate.reevaluation:.4g} again)"
         return f"score {candidate.score:.4g}{again}"
-    again = "" if candidate.reevaluation is None else f" ({candidate.reevaluation:.2%} again)"
-    return f"{candidate.score:.2%}{again}"
+    again = ""
+    if candidate.reevaluation is not None:
+        again = f" ({candidate.reevaluation:.2%}{_error(candidate.reevaluation_spread)} again)"
+    return f"{candidate.score:.2%}{_error(candidate.spread)}{again}"
+
+
+def _error(spread: float | None) -> str:
+    return "" if spread is None else f" ± {spread:.2%}"
 
 
 def _latencies(result: SearchResult, candidate: EvaluatedCandidate) -> Iterator[str]:

@@ -78,6 +78,8 @@ def bundle_content(tmp_path_factory: pytest.TempPathFactory) -> BundleContent:
     report.write_text("<!DOCTYPE html><title>report</title>")
     target = TargetContent(
         artifact=artifact,
+        runs_on="this processor",
+        portable=save_onnx(folder / "portable.onnx"),
         reference=reference,
         layout="NCHW",
         input_name="input",
@@ -135,5 +137,5 @@ def litert_content(bundle_content: BundleContent, tmp_path: Path) -> BundleConte
         reference=None,
         protocol=PROTOCOL,
     )
-    target = TargetContent(artifact, None, "NHWC", "input", "logits", None, verdict)
+    target = TargetContent(artifact, "any", artifact, None, "NHWC", "input", "logits", None, verdict)
     return dataclasses.replace(bundle_content, targets=(*bundle_content.targets, target))

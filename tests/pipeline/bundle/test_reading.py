@@ -35,6 +35,16 @@ def test_read_bundle_accepts_what_was_written(written_bundle: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("which", ["artifact", "portable"])
+def test_read_bundle_checks_the_digests_of_artifact_and_portable_model(own_bundle: Path, which: str) -> None:
+    document = json.loads((own_bundle / "manifest.json").read_bytes())
+    (target,) = document["targets"]
+    assert (own_bundle / target["portable"]).suffix == (own_bundle / target["artifact"]).suffix
+    rewritten(own_bundle, {"targets": [target | {f"{which}_digest": "0" * 64}]})
+    with pytest.raises(VerificationError, match=f"{target[which]} has another digest"):
+        read_bundle(own_bundle)
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_read_bundle_finds_any_changed_byte_of_any_file(written_bundle: Path, data: st.DataObject) -> None:

@@ -24,7 +24,7 @@ from devices.measurement.measurement import (
 from devices.measurement.protocol import MeasuringProtocol
 from devices.measurement.statistics import Interval
 from latency_db.estimate import Estimate
-from pipeline.acceptance import TargetVerdict
+from pipeline.acceptance import ClassCount, TargetVerdict
 from pipeline.budget import Budget
 from pipeline.errors import WorkFolderError
 from pipeline.report import (
@@ -77,6 +77,7 @@ def a_target(target: str, scale: float, *, feasible: bool, text: str = "k=5 e=4 
         ratio=Ratio(0.541, 0.548, 0.556, 0.984),
         budget=Budget.parse("0.6x soft"),
         feasible=feasible,
+        by_class=(ClassCount(176, 180), ClassCount(175, 180)),
         why=f"the measured latency, 0.548x [0.541, 0.556] of the reference network's, {text}",
     )
     accuracies = [0.90, 0.93, 0.925, 0.951, 0.955, 0.948, 0.962, 0.96, 0.967, 0.958, 0.971, 0.964]
@@ -116,7 +117,21 @@ def a_target(target: str, scale: float, *, feasible: bool, text: str = "k=5 e=4 
         )
         for network, repeat in (("winner", 1), ("reference network", 2))
     )
-    return TargetReport(verdict, an_estimate(46_000 * scale), limit_ns, candidates, comparisons, networks)
+    return TargetReport(
+        verdict,
+        an_estimate(46_000 * scale),
+        limit_ns,
+        candidates,
+        21_000,
+        PROCESSOR,
+        TEACHER,
+        comparisons,
+        networks,
+    )
+
+
+PROCESSOR = "Fixture <1> CPU"
+TEACHER = Interval(94_000, 94_000, 94_000, 0.95)
 
 
 def a_report(text: str = "k=5 e=4 d=2") -> ReportData:
@@ -133,6 +148,10 @@ def a_report(text: str = "k=5 e=4 d=2") -> ReportData:
         summary="1 of 2 targets keeps its budget, as measured on the target.",
         teacher_accuracy=0.9833,
         student_accuracy=0.975,
+        teacher_parameters=1_234_567,
+        student_parameters=9_876,
+        student_macs=54_321,
+        labels=("cat", f"dog {text}"),
         targets=(
             a_target("host/onnxruntime:fp32@1", 1.0, feasible=True, text=text),
             a_target("host/litert:fp32@1", 1.7, feasible=False, text=text),
@@ -221,6 +240,26 @@ def test_render_says_of_what_a_budget_is_and_that_it_is_soft(report_page: Elemen
     assert "0.6x of the reference network, soft" in report_page.text
 
 
+def test_render_says_how_large_how_fast_and_how_good_the_student_is_class_by_class(
+    report_page: Elements,
+) -> None:
+    student_ns = a_report().targets[0].verdict.measurement.latency.value_ns
+    for figure in (
+        f"{TEACHER.value_ns / student_ns:.2f} times as fast",
+        "1.82 times as fast",
+        "7% unused",
+        "9,876",
+        "teacher 1,234,567",
+        "54,321",
+        "21 kB",
+        "worst 97.22 %",
+        "cat: 97.78 %",
+        "176 of 180",
+    ):
+        assert figure in report_page.text
+    assert "compiled for Fixture <1> CPU; the model in the bundle's folder portable/" in report_page.text
+
+
 def test_render_labels_estimates_and_measurements(report_page: Elements) -> None:
     assert "Predicted (estimate)" in report_page.text
     for name, data in report_page.data.items():
@@ -259,8 +298,8 @@ def test_render_keeps_hostile_names_as_text(hostile_page: Elements, report_page:
 def test_render_leaves_out_sections_without_content(tmp_path: Path) -> None:
     full = a_report()
     target = full.targets[0]
-    bare = TargetReport(target.verdict, None, target.limit_ns, ())
-    report = ReportData("bare", "", 1.0, 1.0, (bare,), (), (), "")
+    bare = TargetReport(target.verdict, None, target.limit_ns, (), 1, "any")
+    report = ReportData("bare", "", 1.0, 1.0, 1, 1, 1, (), (bare,), (), (), "")
     elements = parsed(render(report, tmp_path / "report.html"))
     assert not elements.data
     assert "Candidates" not in elements.text

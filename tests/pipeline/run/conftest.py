@@ -47,6 +47,8 @@ def _lathe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lathe]:
         return lathe.runtime, lathe.device
 
     monkeypatch.setattr("devices.measuring.probe", probe)
+    monkeypatch.setattr("devices.requests.outputs_target", lambda target, suffix: target)
+    monkeypatch.setattr("devices.check.try_accelerator", lambda target: None)
     monkeypatch.setattr("pipeline.stages.targets.exporter_identity", lambda fmt: {"exporter": lathe.exporter})
     monkeypatch.setattr("pipeline.work.stage.version", lambda name: lathe.versions.get(name, "1"))
     monkeypatch.setattr(

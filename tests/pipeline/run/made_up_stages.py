@@ -74,7 +74,7 @@ def data(given: Any, folder: StageFolder, services: Any) -> DataSummary:
 
 def teacher(given: Any, folder: StageFolder, services: Any) -> TeacherSummary:
     file = stored(folder, "weights", given)
-    return TeacherSummary("made-up", file.digest, 0.9, (("made-up", ()),), given.data, given.seed, (file,))
+    return TeacherSummary("made-up", file.digest, 0.9, 7, (("made-up", ()),), given.data, given.seed, (file,))
 
 
 def space(given: Any, folder: StageFolder, services: Any) -> SpaceSummary:

@@ -19,7 +19,7 @@ EPOCH = EpochRecord(0, 1.0, 0.4, 0.1)
 
 def _teacher(accuracy: float, *, trained: bool = False) -> TeacherSummary:
     members = (("net", (EPOCH,) if trained else ()),)
-    return TeacherSummary("net", "t", accuracy, members, DATA, 0, (), chance=1 / 3)
+    return TeacherSummary("net", "t", accuracy, 1, members, DATA, 0, (), chance=1 / 3)
 
 
 @pytest.mark.parametrize("accuracy", [0.2, 1 / 3, 0.4])

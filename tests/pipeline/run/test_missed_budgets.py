@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,10 +12,14 @@ from pipeline.errors import VerificationError, WorkFolderError
 from pipeline.recipe.loading import Recipe
 from pipeline.run.context import Context
 from pipeline.run.missed_budgets import search_and_try
+from pipeline.search.base import Evaluator, Score
 from pipeline.search.strategies.predictor import INITIAL, PredictorStrategy
 from pipeline.spaces.base import Architecture
 from pipeline.stages.candidates import Round, Searched
+from pipeline.stages.search import SearchInput, search_candidates
+from pipeline.stages.strategy import StrategySettings
 from pipeline.stages.winner import Failure
+from pipeline.work.stage import StageFolder
 from tests.pipeline.run.made_up_run import (
     MEMBERS,
     TARGET,
@@ -194,3 +200,46 @@ def test_a_change_that_does_not_concern_the_search_goes_on_with_it(tmp_path: Pat
 
 def test_the_space_of_these_tests_has_room_for_a_search() -> None:
     assert len(MEMBERS) > 50
+
+
+@dataclass(frozen=True)
+class Noisy:
+    """An evaluation whose first look cannot tell the best ones apart; the second prefers the smallest."""
+
+    spread: float
+    score: str = "accuracy"
+
+    def evaluator(self, folder: StageFolder, level: int) -> Evaluator:
+        return NoisyEvaluator(self.spread, level)
+
+
+@dataclass(frozen=True)
+class NoisyEvaluator:
+    spread: float
+    level: int
+
+    def evaluate(self, architecture: Architecture) -> Score:
+        value = network_ns(architecture) / 1e9
+        return Score(0.5 + value if self.level == 0 else 0.5 - value, self.spread)
+
+
+@pytest.mark.parametrize(
+    ("spread", "reevaluated", "again"), [(0.4, "ties", 4), (1e-12, "ties", 0), (0.4, 2, 2), (0.4, 0, 0)]
+)
+def test_what_only_noise_tells_apart_is_evaluated_again_and_said_so(
+    tmp_path: Path, spread: float, reevaluated: Any, again: int
+) -> None:
+    with made_up_context(tmp_path, recipe_of(BUDGET)) as context:
+        this = Round(predictors(context), context.tries)
+        strategy = StrategySettings.of(context.recipe)
+        given = SearchInput(this, Noisy(spread), strategy, reevaluated, context.where)
+        found = context.do(search_candidates, given)
+    shown = [candidate.reevaluation is not None for candidate in found.candidates]
+    assert shown == [True] * again + [False] * (12 - again)
+    best = found.candidates[0]
+    if again:
+        assert best.reevaluation == max(each.reevaluation for each in found.candidates[:again])  # type: ignore[type-var]
+        assert best.reevaluation_spread == spread
+    tied = found.tied_with(best.architecture)
+    assert bool(tied) is (spread == 0.4)
+    assert {each.architecture for each in tied} <= set(found.order) - {best.architecture}

@@ -103,6 +103,7 @@ OTHER_VALUES: dict[str, Any] = {
     "search.evaluator": "other",
     "search.executor": "processes:1",
     "search.train_limit": 5,
+    "search.reevaluated": 3,
     "search.training.loss": [{"kind": "labels"}],
     "distil.loss": [{"kind": "soft_targets", "temperature": 2.0}],
 }
