@@ -203,6 +203,7 @@ def test_transfer_from_a_target_without_a_table_says_how_to_build_one(tmp_path: 
 
 
 def test_show_says_how_to_build_when_nothing_is_stored(tmp_path: Path) -> None:
+    open_store(str(tmp_path / "latency.db")).close()
     with pytest.raises(EstimateError) as caught:
         Lathe(tmp_path)("show", "--target", TARGET)
     assert "lathe table build" in caught.value.fix

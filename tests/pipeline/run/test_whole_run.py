@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from pipeline.bundle import read_bundle
 from pipeline.cli.main import app
 from tests.pipeline.run.tiny_recipe import (
+    ONE_TARGET,
     STAGES,
     TEXT,
     command,
@@ -114,8 +115,9 @@ DNA_SPACE = (
 )
 
 
-def test_dna_selects_from_evaluated_blocks_and_ends_with_a_bundle(finished: Finished) -> None:
-    recipe, folder, _ = finished
+def test_dna_selects_from_evaluated_blocks_and_ends_with_a_bundle(finished: Finished, tmp_path: Path) -> None:
+    _, folder, _ = finished
+    recipe = write_recipe(tmp_path, ONE_TARGET)
     settings = ["method=dna", f"dna.space={DNA_SPACE}", "dna.training.epochs=1"]
     document = run_recipe(recipe, folder, settings)
     assert {"cut", "scores"} <= {stage["name"] for stage in document["stages"]}

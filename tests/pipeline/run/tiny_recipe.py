@@ -60,6 +60,8 @@ epochs = 3
 launches = 6
 """
 
+ONE_TARGET = TEXT.replace('[[target]]\nname = "host/litert:fp32@1"\nbudget_ms = 1000\n', "")
+
 STAGES = (
     "data",
     "teacher",
@@ -72,6 +74,7 @@ STAGES = (
     "compile",
     "verify",
     "report",
+    "bundle",
 )
 
 
