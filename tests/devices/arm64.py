@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from tests.devices.ports import free_port
 from tests.places import ROOT
@@ -54,21 +55,26 @@ def require_emulation() -> None:
         pytest.skip(f"an arm64 board needs Linux on x86-64, root and packages; missing: {missing or 'none'}")
 
 
-@contextlib.contextmanager
-def arm64_tree(folder: Path) -> Iterator[Path]:
-    """The tree that LATHE_ARM64_TREE names, or one built in ``folder``, after a first try that was killed."""
+def arm64_tree(folder: Path) -> Path:
+    """The tree that LATHE_ARM64_TREE names, or one built in ``folder``, after a first try that was killed.
+
+    Processes with the same folder build it once.
+    """
     require_emulation()
     kept = os.environ.get("LATHE_ARM64_TREE")
     tree = Path(kept) if kept else folder / "board"
-    if not tree.exists():
-        killed = subprocess.Popen([sys.executable, TOOL, "build", tree])
-        wait_for(lambda: (tree.parent / f".{tree.name}.unfinished").exists() or killed.poll() is not None)
-        killed.kill()
-        killed.wait()
-    subprocess.run([sys.executable, TOOL, "build", tree], check=True, timeout=600)
-    yield tree
-    if not kept:
-        shutil.rmtree(folder, ignore_errors=True)
+    with FileLock(folder / "board.lock"):
+        if not tree.exists():
+            _build_at_the_second_try(tree)
+        subprocess.run([sys.executable, TOOL, "build", tree], check=True, timeout=600)
+    return tree
+
+
+def _build_at_the_second_try(tree: Path) -> None:
+    killed = subprocess.Popen([sys.executable, TOOL, "build", tree])
+    wait_for(lambda: (tree.parent / f".{tree.name}.unfinished").exists() or killed.poll() is not None)
+    killed.kill()
+    killed.wait()
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -37,10 +36,10 @@ def undisturbed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The file system of an arm64 board."""
-    with arm64_tree(tmp_path_factory.mktemp("arm64")) as built:
-        yield built
+def tree(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file system of an arm64 board, one for all workers of a run."""
+    own = tmp_path_factory.getbasetemp()
+    return arm64_tree(own.parent if hasattr(request.config, "workerinput") else own)
 
 
 @pytest.fixture
