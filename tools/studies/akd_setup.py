@@ -14,7 +14,7 @@ from latency_db.tables import LatencyTable
 from pipeline.data.base import Dataset
 from pipeline.data.config import DataConfig
 from pipeline.data.loading import load
-from pipeline.distill.settings import TrainingSettings
+from pipeline.distill.settings import DistillationSettings, TrainingSettings
 from pipeline.progress import ConsoleReporter
 from pipeline.spaces.mobile.config import MobileSpaceConfig, StageConfig
 from pipeline.spaces.mobile.space import MobileSpace
@@ -49,16 +49,16 @@ class Scale:
         return TrainingSettings(epochs=epochs, patience=epochs, learning_rate=0.05, augment="crop-flip")
 
     @property
-    def short(self) -> TrainingSettings:
+    def short(self) -> DistillationSettings:
         return student_training(self.short_epochs)
 
     @property
-    def full(self) -> TrainingSettings:
+    def full(self) -> DistillationSettings:
         return student_training(self.full_epochs)
 
 
-def student_training(epochs: int) -> TrainingSettings:
-    return TrainingSettings(epochs=epochs, patience=epochs, batch_size=32, learning_rate=0.1)
+def student_training(epochs: int) -> DistillationSettings:
+    return DistillationSettings(epochs=epochs, patience=epochs, batch_size=32, learning_rate=0.1)
 
 
 # Meant for one core: half an hour at the small scale, half a day at the large one.

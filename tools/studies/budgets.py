@@ -176,6 +176,7 @@ class BySize:
     """Scores by size; the space, which is part of every round, says all of them."""
 
     bench: Bench = without_influence()
+    score: str = "number"
 
     def evaluator(self, folder: StageFolder, level: int) -> MostMacs:
         return MostMacs(self.bench)

@@ -219,7 +219,7 @@ def run(study: Study) -> dict[str, object]:
     teacher, teacher_accuracy = study.teacher()
     note(f"teacher {teacher_accuracy:.4f}")
     scores: dict[str, list[float]] = {}
-    scores = study.dna(teacher, {})
+    blocks = study.dna(teacher, {})
     for name, changes in ABLATIONS.items():
         scores[name] = [-loss for loss in study.losses(study.dna(teacher, changes))]
         note(f"evaluated by {name}, {time.perf_counter() - started:.0f} s")
@@ -243,8 +243,8 @@ def run(study: Study) -> dict[str, object]:
         "teacher_accuracy": teacher_accuracy,
         "accuracies": {"least": min(first), "mean": float(np.mean(first)), "most": max(first)},
         "macs": [min(cost.macs for cost in costs), max(cost.macs for cost in costs)],
-        "found": study.found(scores, first),
-        "rivals": study.rivals(scores),
+        "found": study.found(blocks, first),
+        "rivals": study.rivals(blocks),
         "rankings": {name: dataclasses.asdict(each) for name, each in rankings.items()},
         "scores": scores | {"accuracy": first},
         "seconds": round(time.perf_counter() - started, 1),

@@ -10,7 +10,7 @@ import numpy as np
 from torch import nn
 
 from pipeline.data.base import Dataset
-from pipeline.distill.settings import TrainingSettings
+from pipeline.distill.settings import DistillationSettings, TrainingSettings
 from pipeline.methods.dna.settings import DnaSettings
 from pipeline.spaces.base import Architecture
 from pipeline.spaces.cost import network_cost
@@ -52,7 +52,7 @@ class Scale:
     rivals: int
     teacher: TrainingSettings
     alone: TrainingSettings
-    proxy: TrainingSettings
+    proxy: DistillationSettings
     dna: DnaSettings
     spos: SposSettings
 
@@ -70,7 +70,7 @@ SCALES = {
         2,
         training(2),
         training(2),
-        TrainingSettings(epochs=1),
+        DistillationSettings(epochs=1),
         DnaSettings(epochs=1, score_images=40, calibration_images=40),
         SposSettings(epochs=1, calibration_images=40),
     ),
@@ -82,7 +82,7 @@ SCALES = {
         10,
         training(12),
         training(6),
-        TrainingSettings(epochs=1),
+        DistillationSettings(epochs=1),
         DnaSettings(epochs=8, score_images=400, calibration_images=256),
         SposSettings(epochs=18, calibration_images=256),
     ),
@@ -94,7 +94,7 @@ SCALES = {
         20,
         training(30),
         training(30),
-        TrainingSettings(epochs=3),
+        DistillationSettings(epochs=3),
         DnaSettings(epochs=20),
         SposSettings(epochs=100, calibration_images=256),
     ),

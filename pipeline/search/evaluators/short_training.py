@@ -9,7 +9,7 @@ import torch
 
 from devices.digests import value_digest
 from pipeline.data.base import Dataset
-from pipeline.distill.settings import TrainingSettings
+from pipeline.distill.settings import DistillationSettings
 from pipeline.distill.targets import SoftTargets
 from pipeline.distill.training import fit
 from pipeline.search.base import Score
@@ -27,7 +27,7 @@ class DistillationEvaluator:
     space: Space
     dataset: Dataset
     targets: SoftTargets | None
-    settings: TrainingSettings
+    settings: DistillationSettings
     seed: int
 
     def evaluate(self, architecture: Architecture) -> Score:

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from pipeline.distill.settings import DistillationSettings, TrainingSettings
+from pipeline.distill.settings import DistillationSettings
 from pipeline.search.evaluators.short_training import DistillationEvaluator
 from pipeline.search.loop import search
 from pipeline.spaces.cost import block_cost
@@ -78,5 +78,5 @@ def test_diverged_training_is_a_failed_candidate(dataset, tmp_path):
 
 
 def test_score_without_soft_targets_learns_from_labels(dataset):
-    settings = TrainingSettings(epochs=10, batch_size=32)
+    settings = DistillationSettings(epochs=10, batch_size=32)
     assert DistillationEvaluator(small_space(), dataset, None, settings, 0).evaluate(SMALL).value > 0.6

@@ -3,7 +3,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from pipeline.distill.settings import TrainingSettings
+from pipeline.distill.settings import DistillationSettings
 from pipeline.search.evaluators.short_training import DistillationEvaluator
 from pipeline.search.evaluators.workers import InProcess, Processes, evaluated, parse_pool
 from pipeline.search.loop import search
@@ -39,7 +39,7 @@ def test_search_ends_alike_whatever_pool_evaluates(tmp_path, pool):
 @pytest.mark.slow
 def test_short_trainings_in_processes_of_one_thread_score_as_one_thread_here(tmp_path, dataset):
     def trained(journal, pool):
-        settings = TrainingSettings(epochs=1, batch_size=32)
+        settings = DistillationSettings(epochs=1, batch_size=32)
         evaluator = DistillationEvaluator(small_space(), dataset, None, settings, 0)
         return search(evolution(), evaluator, 3, tmp_path / journal, pool=pool, ahead=2)
 
