@@ -249,16 +249,23 @@ def measure(
 
     from devices.measurement import MeasurementFailure
     from latency_db.store import open_store
-    from latency_db.tables import measure_package
+    from latency_db.tables import is_settled, measure_package
 
     (where,) = parsed([target])
-    with open_store(db) as store, reporter().task(f"measuring {package} on {where}", "workloads") as advance:
-        outcomes = measure_package(Path(package), where, store=store, on_progress=advance)
-    failed = sum(isinstance(outcome, MeasurementFailure) for outcome in outcomes.values())
+    told = reporter()
+    with open_store(db) as store, told.task(f"measuring {package} on {where}", "workloads") as advance:
+        outcomes = measure_package(Path(package), where, store=store, on_progress=advance, on_state=told.note)
+    failures = [each for each in outcomes.values() if isinstance(each, MeasurementFailure)]
+    missing = sum(each.passing for each in failures)
+    failed = len(failures) - missing
+    disturbed = sum(not is_settled(each) for each in outcomes.values()) - missing
     if json_output:
-        print_json({"target": str(where), "workloads": len(outcomes), "failed": failed})
+        counts = {"failed": failed, "missing": missing, "disturbed": disturbed}
+        print_json({"target": str(where), "workloads": len(outcomes), **counts})
     else:
-        typer.echo(f"{where}: {len(outcomes)} workloads, {failed} of which cannot run")
+        said = f"{where}: {len(outcomes)} workloads, {failed} of which cannot run"
+        said += f", {missing} missing: run again to measure them" if missing else ""
+        typer.echo(said + (f", {disturbed} disturbed" if disturbed else ""))
 
 
 @contextmanager
