@@ -94,6 +94,18 @@ class Reporter(Protocol):
         ...
 
 
+class SilentReporter:
+    """Tells nothing."""
+
+    def note(self, text: str) -> None:
+        """Drop a line."""
+
+    @contextmanager
+    def task(self, what: str, unit: str) -> Iterator[Task]:
+        """Drop a task's progress."""
+        yield Task(what, unit)
+
+
 def what_is_going_on() -> str:
     """The task that was begun last of those that are not ended, in words; nothing if there is none."""
     if not _open:

@@ -72,6 +72,10 @@ class ExportCache:
                 folder = opened.enter_context(temporary_folder("exports"))
             yield folder
 
+    def holds(self, identity: str, suffix: str) -> bool:
+        """Whether a file of a workload is kept."""
+        return any(self._folder(identity).glob(f"{identity}-*{suffix}"))
+
     def take(self, identity: str, path: Path) -> bool:
         """Put the kept file of a workload at a path of the same suffix, and say whether there was one."""
         for kept in self._folder(identity).glob(f"{identity}-*{path.suffix}"):

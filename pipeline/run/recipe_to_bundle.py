@@ -10,6 +10,7 @@ from pipeline.progress import Reporter
 from pipeline.recipe.loading import Recipe
 from pipeline.run.context import Context
 from pipeline.run.finalists import make_winner
+from pipeline.run.forecast import Forecast, forecast
 from pipeline.run.missed_budgets import search_and_try
 from pipeline.run.preparation import check_budgets, measure_blocks_of, prepare_task
 from pipeline.run.result import RunResult, SearchResult
@@ -36,6 +37,8 @@ def run(recipe: Recipe, recipe_text: str, work: WorkFolder, db: str | None, repo
     with work.opened(recipe.model_dump(mode="json")), open_store(db) as store:
         context = Context(recipe, recipe_text, work, store, reporter)
         targets = context.targets
+        for line in forecast(context).lines():
+            reporter.note(line)
         task = prepare_task(context)
         tables = measure_blocks_of(context, task)
         feasible, predictors = check_budgets(context, task, tables)
@@ -61,6 +64,19 @@ def run(recipe: Recipe, recipe_text: str, work: WorkFolder, db: str | None, repo
             bundle,
             tuple(work.records),
         )
+
+
+def foresee(
+    recipe: Recipe, recipe_text: str, work: WorkFolder, db: str | None, reporter: Reporter
+) -> Forecast:
+    """What ``run`` with these arguments would still do, and how long that may take; nothing is trained or
+    measured, and the arguments and errors are those of ``run``.
+    """
+    with work.opened(), open_store(db) as store:
+        context = Context(recipe, recipe_text, work, store, reporter)
+        with reporter.task("estimating the run", ""):
+            assert context.targets
+            return forecast(context)
 
 
 def search(

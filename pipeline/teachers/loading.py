@@ -62,14 +62,25 @@ def load_teacher(
     return Teacher(members)
 
 
-def _member(
-    config: TeacherConfig, dataset: Dataset, *, folder: Path, seed: int, progress: OnProgress, tell: Tell
-) -> Member:
+def untrained(config: TeacherConfig, dataset: Dataset, seed: int) -> AdaptedNetwork:
+    """The network of a teacher before it is trained here, as it takes the data's images.
+
+    Raises:
+        TeacherError: a file or package is missing or unsafe, or the network does not fit the data.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = _network(config, dataset)
     adapted = AdaptedNetwork(network, config, dataset.preprocessing)
     _check_fit(adapted, config, dataset)
+    return adapted
+
+
+def _member(
+    config: TeacherConfig, dataset: Dataset, *, folder: Path, seed: int, progress: OnProgress, tell: Tell
+) -> Member:
+    adapted = untrained(config, dataset, seed)
+    network = adapted.network
     if _gives_probabilities(adapted, dataset):
         adapted.gives_probabilities = True
         tell(f"teacher      '{config.name}' gives probabilities, not logits; their logarithm is used")

@@ -134,6 +134,14 @@ class WorkFolder:
             final=stage.final,
         ).value
 
+    def finished(self, stage: Stage[I, S, T], given: I) -> T | None:
+        """The result of a stage that was finished with an equal input, as ``run`` would read it back.
+
+        Raises:
+            TypeError: the input cannot be part of a key.
+        """
+        return self._read(self.stages / f"{stage.name}-{stage.key(given)[:16]}", TypeAdapter(stage.result))
+
     def keep(self, name: str, inputs: Any, kind: type[T], compute: Callable[[Path], T]) -> Kept[T]:
         """The result of a part of a stage, or of a study; ``inputs`` is JSON of all that decides it."""
         return self._kept(name, value_digest([name, inputs]), TypeAdapter(kind), compute, inputs=inputs)
@@ -171,6 +179,8 @@ class WorkFolder:
                 self._write(folder, inputs, document)
             # As the next run will read it: what follows must not depend on who made it.
             result = adapter.validate_json(json.dumps(document))
+        if cached and any(record.digest == digest for record in self.records):
+            return Kept(result, folder)
         self.records.append(StageRecord(name, digest, cached, round(time.monotonic() - started, 3)))
         return Kept(result, folder)
 

@@ -31,6 +31,13 @@ Anew = Annotated[
     typer.Option("--anew", help="Begin the search again if the recipe has changed since it was interrupted."),
 ]
 
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run", help="Only estimate what is left to do and how long it takes; train and measure nothing."
+    ),
+]
+
 
 def run(
     recipe: RecipeFile = None,
@@ -39,6 +46,7 @@ def run(
     settings: Settings = None,
     db: Database = None,
     anew: Anew = False,
+    dry_run: DryRun = False,
     json_output: Json = False,
 ) -> None:
     """Run a recipe, from the teacher to the bundle.
@@ -47,8 +55,11 @@ def run(
     bundle. A run that was stopped goes on where it was when you give the same command again; a finished one
     answers at once.
     """
-    from pipeline.cli.run.command import run_recipe
+    from pipeline.cli.run.command import estimate_run, run_recipe
 
+    if dry_run:
+        estimate_run(recipe, work, settings or [], db, as_json=json_output)
+        return
     run_recipe(recipe, work, settings or [], db, anew=anew, as_json=json_output)
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from pipeline.cli.libraries import quiet_libraries
 from pipeline.cli.output import print_json
-from pipeline.cli.run.text import result_text, search_text
+from pipeline.cli.run.text import forecast_text, result_text, search_text
 from pipeline.progress import ConsoleReporter
 from pipeline.recipe.loading import load_recipe
-from pipeline.run import run, search
+from pipeline.run import foresee, run, search
 from pipeline.work.folder import WorkFolder
 
 
@@ -26,6 +26,20 @@ def run_recipe(
         print_json(result.to_json())
     else:
         sys.stdout.write(result_text(result))
+
+
+def estimate_run(
+    recipe: str | None, work: str, settings: list[str], db: str | None, *, as_json: bool
+) -> None:
+    """``lathe run --dry-run``."""
+    quiet_libraries()
+    loaded, text = load_recipe(recipe, settings)
+    with ConsoleReporter() as reporter:
+        found = foresee(loaded, text, WorkFolder(Path(work)), db, reporter)
+    if as_json:
+        print_json({"recipe": loaded.model_dump(mode="json"), **found.to_json()})
+    else:
+        sys.stdout.write(forecast_text(loaded.name, found))
 
 
 def search_recipe(

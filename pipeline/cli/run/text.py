@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from devices.measurement import Interval
 from pipeline.acceptance import TargetVerdict
-from pipeline.run import RunResult, SearchResult
+from pipeline.progress import duration
+from pipeline.run import Forecast, RunResult, SearchResult
 from pipeline.stages.candidates import EvaluatedCandidate
 
 
@@ -55,6 +56,23 @@ def _beside_teacher(teacher: Interval | None, student: Interval) -> str:
     factor = teacher.value_ns / student.value_ns
     gain = f"{factor:.2f} times the student's" if factor > 1 else "faster than the student: lower the budget"
     return f"{teacher} measured, {gain}"
+
+
+def forecast_text(name: str, found: Forecast) -> str:
+    """What is done, what is left, and an estimate of its time."""
+    if not found.left:
+        return f"{name}: everything is done; 'lathe run' answers at once\n"
+    least = "" if found.is_whole else "at least "
+    lines = [
+        f"{name}: estimated {least}{duration(found.seconds)}, if nothing disturbs the machine",
+        "",
+    ]
+    if found.done:
+        lines += [f"done before: {', '.join(found.done)}", ""]
+    for stage in found.left:
+        time = "not estimated" if stage.seconds is None else f"about {duration(stage.seconds)}"
+        lines += [f"{stage.name:9} {time}: {stage.work}", f"{'':9} from {stage.basis}"]
+    return "\n".join([*lines, ""])
 
 
 def search_text(result: SearchResult) -> str:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import html
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.progress import Reporter, Task
+    from pipeline.progress import Reporter
 
 Rows = Sequence[tuple[str, ...]]
 
@@ -50,24 +49,8 @@ class Result(ABC):
         return f"<p>{html.escape(self._title())}</p><table>{rows}</table>"
 
 
-class Quiet:
-    """Tells nothing of progress."""
-
-    def note(self, text: str) -> None:
-        """Drop a line."""
-
-    @contextmanager
-    def task(self, what: str, unit: str) -> Iterator[Task]:
-        """Drop a task's progress."""
-        from pipeline.progress import Task
-
-        yield Task(what, unit)
-
-
 def reporter(progress: bool) -> Reporter:
     """Progress on standard error, or none."""
-    if not progress:
-        return Quiet()
-    from pipeline.progress import ConsoleReporter
+    from pipeline.progress import ConsoleReporter, SilentReporter
 
-    return ConsoleReporter()
+    return ConsoleReporter() if progress else SilentReporter()

@@ -11,7 +11,7 @@ import pytest
 from devices.measurement import MeasuringProtocol
 from devices.target import Target
 from pipeline.recipe.loading import parse_recipe
-from pipeline.run import RunResult, run
+from pipeline.run import Forecast, RunResult, run
 from pipeline.search.evaluators.registry import EVALUATORS, SHORT_TRAINING
 from pipeline.work.folder import WorkFolder
 from tests.pipeline.run.made_up_run import Quiet
@@ -55,6 +55,8 @@ def _lathe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lathe]:
         "pipeline.run.context.MeasuringProtocol", lambda **given: MeasuringProtocol(**given, **lathe.protocol)
     )
     monkeypatch.setattr("pipeline.run.recipe_to_bundle.publish", lambda bundle, name, bundles: bundle)
+    # What is made up cannot be timed.
+    monkeypatch.setattr("pipeline.run.recipe_to_bundle.forecast", lambda context: Forecast((), ()))
     monkeypatch.setattr("pipeline.teachers.code.version", lambda name: "1")
     monkeypatch.setitem(EVALUATORS, "other", EVALUATORS[SHORT_TRAINING])
     with made_up_functions():

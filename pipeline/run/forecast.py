@@ -1,0 +1,296 @@
+"""What is left of a run and how long it may take, before anything is trained or measured."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+from latency_db.tables import stored
+from pipeline.distill.settings import TrainingSettings
+from pipeline.errors import TeacherError
+from pipeline.export.base import Format, block_workload
+from pipeline.export.cache import ExportCache
+from pipeline.progress import SilentReporter, duration
+from pipeline.run import durations
+from pipeline.run.context import Context
+from pipeline.run.finalists import make_winner
+from pipeline.run.missed_budgets import search_and_try
+from pipeline.run.preparation import check_budgets, measure_blocks_of, prepare_task
+from pipeline.run.searching import search_round
+from pipeline.stages.bundle import BundleInput, make_bundle
+from pipeline.stages.data import DataInput, DataSummary, open_data, prepare_data
+from pipeline.stages.report import Findings, ReportInput, write_report
+from pipeline.stages.services import Services
+from pipeline.stages.space import SpacePlan
+from pipeline.work.stage import Stage, StageFolder
+
+I = TypeVar("I")  # noqa: E741
+R = TypeVar("R")
+
+_VERIFIED_S = 20.0
+"""Export, compilation and parity of one candidate, besides its measurement."""
+
+
+@dataclass(frozen=True)
+class OpenStage:
+    """What is left of one part of a run.
+
+    Attributes:
+        name: the stage that does it.
+        work: how much there is to do, in words.
+        seconds: it may take; ``None`` where that is not known yet.
+        basis: how the seconds were found, or why there are none.
+    """
+
+    name: str
+    work: str
+    seconds: float | None
+    basis: str
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Stages that are done already, and an estimate of those that are not."""
+
+    done: tuple[str, ...]
+    left: tuple[OpenStage, ...]
+
+    @property
+    def seconds(self) -> float:
+        """Of all that is left and can be estimated."""
+        return sum(stage.seconds or 0.0 for stage in self.left)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all that is left can be estimated."""
+        return all(stage.seconds is not None for stage in self.left)
+
+    def to_json(self) -> dict[str, Any]:
+        """The document of ``lathe run --dry-run --json``."""
+        return {
+            "done": list(self.done),
+            "left": [
+                {
+                    "stage": stage.name,
+                    "work": stage.work,
+                    "estimated_seconds": None if stage.seconds is None else round(stage.seconds, 1),
+                    "basis": stage.basis,
+                }
+                for stage in self.left
+            ],
+            "estimated_seconds": round(self.seconds, 1),
+            "complete": self.is_whole,
+        }
+
+    def lines(self) -> Iterator[str]:
+        """What a run says of it at its start."""
+        if not self.left:
+            return
+        least = "" if self.is_whole else "at least "
+        parts = ", ".join(
+            f"{stage.name} {'?' if stage.seconds is None else duration(stage.seconds)}" for stage in self.left
+        )
+        yield f"estimate     {least}{duration(self.seconds)} if nothing disturbs: {parts}"
+        if self.done:
+            yield f"             done before: {', '.join(self.done)}"
+
+
+def forecast(context: Context) -> Forecast:
+    """Look how far an earlier run has come, and estimate the rest.
+
+    Data are loaded if they were not. A few steps of training are timed on noise.
+
+    Raises:
+        LatheError: of the kind that says why the run could not begin: data, recipe, targets.
+    """
+    looking = _Looking(context)
+    data = looking.do(prepare_data, DataInput.of(context.recipe.data, context.recipe.seed))
+    open_from = looking.first_open()
+    if open_from is None:
+        return Forecast(tuple(looking.done), ())
+    left = _Left(context, data)
+    steps = {
+        "teacher": left.teacher,
+        "table": left.table,
+        "search": left.search,
+        "distil": left.distil,
+        "verify": left.verify,
+    }
+    names = list(steps)
+    begin = names.index(_PART_OF[open_from])
+    return Forecast(tuple(looking.done), tuple(step() for step in list(steps.values())[begin:]))
+
+
+_PART_OF = {
+    "teacher": "teacher",
+    "cut": "teacher",
+    "space": "table",
+    "table": "table",
+    "feasibility": "table",
+    "scores": "search",
+    "search": "search",
+    "selection": "search",
+    "distil": "distil",
+    "export": "verify",
+    "compile": "verify",
+    "verify": "verify",
+    "report": "verify",
+    "bundle": "verify",
+}
+"""Stages that are estimated together, under the name of the one that takes the most time."""
+
+
+class _NotDone(Exception):
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+
+class _Looking(Context):
+    """A run that reads what stages have left, and ends at the first that is not done."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context.recipe, context.recipe_text, context.work, context.store, SilentReporter())
+        self.done: list[str] = []
+
+    def do(self, stage: Stage[I, Services, R], given: I) -> R:
+        result = self.work.finished(stage, given)
+        if result is None and stage.name == prepare_data.name:
+            result = self.work.run(stage, given, self.services)
+        if result is None:
+            raise _NotDone(stage.name)
+        if stage.name not in self.done:
+            self.done.append(stage.name)
+        return result
+
+    def first_open(self) -> str | None:
+        """Name of the first stage that is not done; the way of ``recipe_to_bundle.run`` is gone for it."""
+        try:
+            task = prepare_task(self)
+            tables = measure_blocks_of(self, task)
+            feasible, predictors = check_budgets(self, task, tables)
+            searched, winner = search_and_try(
+                self,
+                predictors,
+                search=partial(search_round, self, task),
+                attempt=partial(make_winner, self, task, feasible.reference),
+            )
+            findings = Findings(task.plan, task.teacher, self.targets, tables, feasible, searched, winner)
+            report = self.do(write_report, ReportInput(self.recipe.name, self.recipe_text, findings))
+            self.do(make_bundle, BundleInput(self.recipe.name, self.recipe_text, task.data, findings, report))
+        except _NotDone as reached:
+            return reached.name
+        return None
+
+
+class _Left:
+    """Estimates of what is left, each as if all of that part were left."""
+
+    def __init__(self, context: Context, data: DataSummary) -> None:
+        self._context, self._recipe, self._data = context, context.recipe, data
+        self._images = data.counts[0]
+
+    def teacher(self) -> OpenStage:
+        """Members that are trained; loading the others takes seconds."""
+        from pipeline.teachers.loading import untrained
+
+        trained = [each for each in self._recipe.teacher if each.kind == "train" or each.training is not None]
+        if not trained:
+            return OpenStage("teacher", f"{len(self._recipe.teacher)} to load and to check", 10.0, "a guess")
+        dataset = open_data(self._data, StageFolder(self._context.work.find(self._data.arrays).parent))
+        seconds, epochs, basis = 0.0, 0, ""
+        for config in trained:
+            settings = config.training or TrainingSettings()
+            try:
+                module = untrained(config, dataset, self._recipe.seed)
+            except TeacherError as error:
+                return OpenStage("teacher", "cannot be built", None, error.what)
+            took, basis = self._training(module, settings, self._images)
+            seconds, epochs = seconds + took, epochs + settings.epochs
+        return OpenStage("teacher", f"{epochs} epochs of {self._images} images at most", seconds, basis)
+
+    def table(self) -> OpenStage:
+        """Blocks that are neither measured nor exported, and the networks of the calibration."""
+        plan = self._plan()
+        if plan is None:
+            return OpenStage("table", "the blocks of the space", None, "the teacher is not cut yet")
+        context, networks = self._context, self._recipe.measure.calibration_networks
+        cache = ExportCache.of_user()
+        seconds, absent_count, export_count, found_count = 0.0, 0, 0, 0
+        bases = list[str]()
+        exports = dict[Format, set[str]]()
+        for bound in context.targets:
+            fmt = bound.format
+            workloads = [block_workload(block, fmt) for block in plan.space.distinct_blocks()]
+            found = stored(workloads, bound.target, store=context.store, protocol=context.protocol)
+            absent = [each for each in workloads if each.identity not in found]
+            exports.setdefault(fmt, set()).update(
+                each.identity for each in absent if not cache.holds(each.identity, fmt.suffix)
+            )
+            each = durations.measuring(context.store, bound.name, context.protocol)
+            seconds += (len(absent) + networks) * each.seconds
+            found_count, absent_count = found_count + len(found), absent_count + len(absent)
+            bases.append(each.basis)
+        for fmt, identities in exports.items():
+            took = durations.exporting(fmt, len(identities) + networks)
+            seconds += took.seconds
+            export_count += len(identities)
+            bases.append(took.basis)
+        work = (
+            f"{absent_count} blocks to measure, {export_count} of them to export, {found_count} in the "
+            f"database; up to {networks} networks on {_targets(context)}"
+        )
+        return OpenStage("table", work, seconds, "; ".join(dict.fromkeys(bases)))
+
+    def search(self) -> OpenStage:
+        """Candidates that are trained for a short time, or blocks of a supernet."""
+        if self._recipe.method == "dna":
+            epochs = self._recipe.dna.training.epochs
+            return OpenStage("search", f"{epochs} epochs of each block", None, "supernets are not timed")
+        settings = self._recipe.search
+        images = min(self._images, settings.train_limit or self._images)
+        count = settings.evaluations + settings.reevaluated
+        took, basis = self._student(settings.training, images)
+        work = f"{count} candidates, {settings.training.epochs} epochs of {images} images each"
+        return OpenStage("search", work, None if took is None else count * took, basis)
+
+    def distil(self) -> OpenStage:
+        """The finalists; more are trained where they miss a budget."""
+        count, settings = self._recipe.search.finalists, self._recipe.distil
+        took, basis = self._student(settings, self._images)
+        work = f"{count} of at most {self._context.tries} candidates, up to {settings.epochs} epochs each"
+        return OpenStage("distil", work, None if took is None else count * took, basis)
+
+    def verify(self) -> OpenStage:
+        """Export, compilation, accuracy and latency of one candidate."""
+        seconds, bases = _VERIFIED_S, ["a guess for export and compilation"]
+        for bound in self._context.targets:
+            each = durations.measuring(self._context.store, bound.name, self._context.verification_protocol)
+            seconds += 2 * each.seconds
+            bases.append(each.basis)
+        work = f"one candidate and its reference on {_targets(self._context)}"
+        return OpenStage("verify", work, seconds, "; ".join(dict.fromkeys(bases)))
+
+    def _plan(self) -> SpacePlan | None:
+        return None if self._recipe.method == "dna" else SpacePlan.mobile(self._recipe.space, self._data)
+
+    def _student(self, settings: TrainingSettings, images: int) -> tuple[float | None, str]:
+        plan = self._plan()
+        if plan is None:
+            return None, "the teacher is not cut yet"
+        import torch
+
+        with torch.random.fork_rng(devices=[]):
+            return self._training(plan.space.build(plan.space.reference()), settings, images)
+
+    def _training(self, module: Any, settings: TrainingSettings, images: int) -> tuple[float, str]:
+        step = durations.training_step(module, self._data.input_shape, min(settings.batch_size, images))
+        steps = settings.epochs * math.ceil(images / settings.batch_size)
+        return steps * step.seconds, step.basis
+
+
+def _targets(context: Context) -> str:
+    return ", ".join(bound.name for bound in context.targets)

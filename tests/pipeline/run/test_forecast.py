@@ -1,0 +1,115 @@
+"""What is done is found as a run would find it; what is left is estimated, and called an estimate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from devices.measurement import MeasuringProtocol
+from latency_db.store import open_store
+from pipeline.cli.run.text import forecast_text
+from pipeline.export.base import Format
+from pipeline.progress import SilentReporter
+from pipeline.recipe.loading import parse_recipe
+from pipeline.run import durations, foresee
+from pipeline.run.context import Context
+from pipeline.run.forecast import Forecast, OpenStage
+from pipeline.stages.space import SpacePlan
+from pipeline.work.folder import WorkFolder
+from tests.pipeline.run.made_up_run import PLAN, SPACE, SPACE_PLAN, TARGET, keep_everything, network_ns
+
+FOUND = Forecast(
+    ("data", "teacher"),
+    (OpenStage("table", "5 blocks", 90.0, "the protocol"), OpenStage("search", "unknown", None, "no cut")),
+)
+DOCUMENT = {
+    "name": "made-up",
+    "data": {"kind": "digits", "train_limit": 200},
+    "teacher": [{"kind": "train", "width": 4, "depth": 1, "training": {"epochs": 7}}],
+    "space": PLAN,
+    "target": [{"name": str(TARGET), "budget": "0.6x"}],
+    "search": {"evaluations": 11, "training": {"epochs": 2}},
+    "distil": {"epochs": 9},
+}
+
+
+def test_an_estimate_is_called_one_and_says_what_it_lacks() -> None:
+    document = FOUND.to_json()
+    assert document["estimated_seconds"] == 90.0
+    assert document["complete"] is False
+    assert document["left"][1] == {
+        "stage": "search",
+        "work": "unknown",
+        "estimated_seconds": None,
+        "basis": "no cut",
+    }
+    assert list(FOUND.lines()) == [
+        "estimate     at least 1 min 30 s if nothing disturbs: table 1 min 30 s, search ?",
+        "             done before: data, teacher",
+    ]
+    text = forecast_text("made-up", FOUND)
+    assert text.startswith("made-up: estimated at least 1 min 30 s")
+    assert "not estimated: unknown" in text
+
+
+def test_a_finished_run_has_nothing_to_estimate() -> None:
+    finished = Forecast(("data", "bundle"), ())
+    assert list(finished.lines()) == []
+    assert forecast_text("made-up", finished) == "made-up: everything is done; 'lathe run' answers at once\n"
+
+
+def test_timing_training_steps_leaves_the_weights_alone() -> None:
+    module = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(144, 3))
+    before = [weight.detach().clone() for weight in module.parameters()]
+    assert durations.training_step(module, (1, 8, 8), 4).seconds > 0
+    for weight, earlier in zip(module.parameters(), before, strict=True):
+        torch.testing.assert_close(weight.detach(), earlier)
+
+
+def test_measuring_takes_as_long_as_the_protocol_asks_or_as_it_took_before(tmp_path: Path) -> None:
+    protocol = MeasuringProtocol(launches=4, warmup_ns=10**9, min_ns=2 * 10**9)
+    with open_store(str(tmp_path / "latency.db")) as store:
+        first = durations.measuring(store, str(TARGET), protocol)
+        assert first.seconds == pytest.approx(4 * 3.05)
+        assert "nothing was measured" in first.basis
+        recipe = parse_recipe(DOCUMENT, Path())
+        context = Context(recipe, "", WorkFolder(tmp_path / "work"), store, SilentReporter())
+        keep_everything(context, SPACE, network_ns)
+        later = durations.measuring(store, str(TARGET), protocol)
+        assert later.seconds < first.seconds
+        assert "earlier measurements" in later.basis
+
+
+def test_more_exports_take_longer_and_none_take_nothing() -> None:
+    few, many = (durations.exporting(Format.LITERT, count).seconds for count in (1, 100))
+    assert durations.exporting(Format.LITERT, 0).seconds == 0 < few < many
+
+
+def test_nothing_but_data_is_done_by_an_estimate(tmp_path: Path) -> None:
+    work = WorkFolder(tmp_path / "work")
+    recipe = parse_recipe(DOCUMENT, Path())
+    found = foresee(recipe, "", work, str(tmp_path / "latency.db"), SilentReporter())
+    assert found.done == ("data",)
+    left = {stage.name: stage for stage in found.left}
+    assert list(left) == ["teacher", "table", "search", "distil", "verify"]
+    assert "7 epochs of" in left["teacher"].work
+    assert f"{len(SPACE.distinct_blocks())} blocks to measure" in left["table"].work
+    assert "11 candidates, 2 epochs" in left["search"].work
+    assert "up to 9 epochs" in left["distil"].work
+    assert found.is_whole
+    assert found.seconds > 0
+    assert [path.name.partition("-")[0] for path in (tmp_path / "work" / "stages").iterdir()] == ["data"]
+
+
+def test_what_the_database_has_is_not_counted_as_left(tmp_path: Path) -> None:
+    work, recipe = WorkFolder(tmp_path / "work"), parse_recipe(DOCUMENT, Path())
+    space = SpacePlan(SPACE_PLAN.config, (1, 8, 8), 10).space
+    with open_store(str(tmp_path / "latency.db")) as store:
+        context = Context(recipe, "", work, store, SilentReporter())
+        keep_everything(context, space, network_ns)
+    found = foresee(recipe, "", work, str(tmp_path / "latency.db"), SilentReporter())
+    table = next(stage for stage in found.left if stage.name == "table")
+    assert table.work.startswith("0 blocks to measure, 0 of them to export")
