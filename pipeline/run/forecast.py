@@ -252,9 +252,12 @@ class _Left:
             return OpenStage("search", f"{epochs} epochs of each block", None, "supernets are not timed")
         settings = self._recipe.search
         images = min(self._images, settings.train_limit or self._images)
-        count = settings.evaluations + settings.reevaluated
+        again = settings.reevaluated
+        count = settings.evaluations + (again if isinstance(again, int) else 0)
         took, basis = self._student(settings.training, images)
-        work = f"{count} candidates, {settings.training.epochs} epochs of {images} images each"
+        work = f"{count} candidates, {settings.training.epochs} epochs of {images} images each" + (
+            ", and those that tie with the best again" if again == "ties" else ""
+        )
         return OpenStage("search", work, None if took is None else count * took, basis)
 
     def distil(self) -> OpenStage:
