@@ -57,7 +57,7 @@ class LocalConnection(Connection):
                     stdin=source,
                     stdout=subprocess.PIPE,
                     stderr=errors,
-                    env=os.environ | {"TMPDIR": self.scratch()},
+                    env=_environment() | {"TMPDIR": self.scratch()},
                 )
             except OSError as error:
                 raise TargetError(f"'{argv[0]}' cannot be started on this machine", why=str(error)) from error
@@ -155,3 +155,8 @@ def _tail(errors: IO[bytes]) -> str:
     size = errors.seek(0, os.SEEK_END)
     errors.seek(max(0, size - KEPT_BYTES))
     return shown_tail(errors.read(), cut=size > KEPT_BYTES)
+
+
+def _environment() -> dict[str, str]:
+    """This process's, without how threads wait here (``OMP_WAIT_POLICY``): that costs latency."""
+    return {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}

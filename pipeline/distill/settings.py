@@ -21,7 +21,8 @@ class TrainingSettings(BaseModel):
     """How a network is trained: SGD with Nesterov momentum, linear warm-up, cosine schedule.
 
     The loss is cross-entropy with the labels. Training stops early when validation accuracy has not
-    risen for ``patience`` epochs; the weights of the best epoch are kept.
+    risen for ``patience`` epochs; the weights of the best epoch are kept. ``threads`` are of the processor;
+    without, torch's choice holds.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -34,6 +35,7 @@ class TrainingSettings(BaseModel):
     warmup_share: float = Field(default=0.1, ge=0, lt=1)
     augment: Augmentation = "none"
     patience: int = Field(default=10, ge=1)
+    threads: int | None = Field(default=None, ge=1, le=1024)
 
     @property
     def losses(self) -> tuple[LossSettings, ...]:

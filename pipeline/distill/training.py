@@ -77,6 +77,9 @@ def fit(
     with ExitStack() as stack:
         if checkpoint is not None:
             stack.enter_context(told_next_time(checkpoint, what, tell))
+        if settings.threads is not None:
+            stack.callback(torch.set_num_threads, torch.get_num_threads())
+            torch.set_num_threads(settings.threads)
         stack.enter_context(sampled_before_convolution(model))
         stack.enter_context(objective.watching(model, example, seed=seed))
         progress = _train(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from pipeline.cli.libraries import quiet_libraries
+from pipeline.cli.libraries import let_waiting_threads_sleep, quiet_libraries
 from pipeline.cli.output import print_json
 from pipeline.cli.run.text import forecast_text, result_text, search_text
 from pipeline.progress import ConsoleReporter
@@ -19,6 +19,7 @@ def run_recipe(
 ) -> None:
     """``lathe run``."""
     quiet_libraries()
+    let_waiting_threads_sleep()
     loaded, text = load_recipe(recipe, settings)
     with ConsoleReporter() as reporter:
         result = run(loaded, text, WorkFolder(Path(work), anew=anew), db, reporter)
@@ -47,6 +48,7 @@ def search_recipe(
 ) -> None:
     """``lathe search``."""
     quiet_libraries()
+    let_waiting_threads_sleep()
     loaded, text = load_recipe(recipe, settings)
     with ConsoleReporter() as reporter:
         result = search(loaded, text, WorkFolder(Path(work), anew=anew), db, reporter)

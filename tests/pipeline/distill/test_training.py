@@ -160,3 +160,11 @@ def test_learning_rate_rises_to_its_peak_then_falls_to_zero() -> None:
     assert rates[:10] == sorted(rates[:10])
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert rates[-1] < 1e-3
+
+
+def test_a_training_uses_the_threads_that_it_is_given_and_gives_them_back(dataset: Dataset) -> None:
+    before, seen = torch.get_num_threads(), []
+    settings = SETTINGS.model_copy(update={"threads": before + 1, "epochs": 1})
+    fit(_network(), dataset, settings, seed=0, on_epoch=lambda *_: seen.append(torch.get_num_threads()))
+    assert seen == [before + 1]
+    assert torch.get_num_threads() == before

@@ -104,6 +104,8 @@ OTHER_VALUES: dict[str, Any] = {
     "search.executor": "processes:1",
     "search.train_limit": 5,
     "search.reevaluated": 3,
+    "search.training.threads": 2,
+    "distil.threads": 2,
     "search.training.loss": [{"kind": "labels"}],
     "distil.loss": [{"kind": "soft_targets", "temperature": 2.0}],
 }
