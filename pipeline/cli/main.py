@@ -17,7 +17,7 @@ from pipeline.cli.interrupts import ended_by_signals
 from pipeline.cli.profile.arguments import compare, profile
 from pipeline.cli.recipes.arguments import recipes
 from pipeline.cli.run.arguments import run, search
-from pipeline.cli.table.commands import table_app
+from pipeline.cli.table.arguments import table_app
 from pipeline.cli.verify.arguments import verify
 
 app = Commands(

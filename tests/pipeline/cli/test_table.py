@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from devices.errors import LatheError
 from latency_db.errors import EstimateError
 from latency_db.store.store import open_store
-from pipeline.cli.table.commands import table_app
+from pipeline.cli.table.arguments import table_app
 from pipeline.errors import RecipeError
 from pipeline.tables.estimates import read_estimates
 from pipeline.tables.exchange import read_table

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from latency_db.errors import EstimateError
 from latency_db.store.store import open_store
-from pipeline.cli.table.commands import table_app
+from pipeline.cli.table.arguments import table_app
 from pipeline.progress import ConsoleReporter
 from pipeline.tables.bench import Bench
 from tests.made_up_tables import (

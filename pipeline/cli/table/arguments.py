@@ -1,4 +1,4 @@
-"""``lathe table``: a space's latencies on a target, measured, modelled, checked and handed on."""
+"""Arguments of ``lathe table`` and what its commands do: measure, model, check and hand on a table."""
 
 from __future__ import annotations
 
