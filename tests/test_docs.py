@@ -128,7 +128,12 @@ def test_recipe_keys_in_docs_are_those_of_the_code_with_their_defaults() -> None
 
 
 @pytest.mark.parametrize(
-    ("name", "page"), [("generate_command_reference", "reference"), ("generate_device_matrix", "matrix")]
+    ("name", "page"),
+    [
+        ("generate_command_reference", "reference"),
+        ("generate_device_matrix", "matrix"),
+        ("generate_recipe_keys", "keys"),
+    ],
 )
 def test_generated_pages_are_up_to_date(name: str, page: str) -> None:
     spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
