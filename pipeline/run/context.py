@@ -13,6 +13,7 @@ from pipeline.budget import Budget
 from pipeline.export.base import student_format
 from pipeline.progress import Reporter
 from pipeline.recipe.loading import Recipe
+from pipeline.search.evaluated_before import EvaluatedBefore
 from pipeline.search.evaluators.workers import parse_pool
 from pipeline.stages.learning import MeasuredOn
 from pipeline.stages.services import Services
@@ -49,7 +50,8 @@ class Context:
     def services(self) -> Services:
         """What never decides a result."""
         pool, _ = parse_pool(self.recipe.search.executor)
-        return Services(self.store, self.reporter, self.recipe.dna.workers, pool)
+        evaluated = EvaluatedBefore(self.work.path / "evaluated")
+        return Services(self.store, self.reporter, self.recipe.dna.workers, pool, evaluated=evaluated)
 
     @cached_property
     def targets(self) -> tuple[BoundTarget, ...]:

@@ -6,6 +6,7 @@ from pipeline.run.context import Context
 from pipeline.run.preparation import Task
 from pipeline.stages.candidates import Round, Searched
 from pipeline.stages.evaluation import Evaluation
+from pipeline.stages.known import KnownBefore, KnownInput, known_before
 from pipeline.stages.scores import ScoresInput, score_blocks
 from pipeline.stages.search import SearchInput, search_candidates
 from pipeline.stages.selection import SelectionInput, select_candidates
@@ -27,5 +28,17 @@ def search_round(context: Context, task: Task, this: Round) -> Searched:
             select_candidates, SelectionInput(this, scores, recipe.search.evaluations, context.where)
         )
     evaluation = Evaluation.of(recipe, task.plan, task.data, task.teacher)
-    strategy, reevaluated = StrategySettings.of(recipe), recipe.search.reevaluated
-    return context.do(search_candidates, SearchInput(this, evaluation, strategy, reevaluated, context.where))
+    return search_by_evaluation(context, this, evaluation, StrategySettings.of(recipe))
+
+
+def search_by_evaluation(
+    context: Context, this: Round, evaluation: Evaluation, strategy: StrategySettings
+) -> Searched:
+    """A round in which candidates are evaluated, beside those that searches under other budgets know."""
+    before = KnownBefore()
+    if this.number == 1:
+        before = context.do(known_before, KnownInput(this, evaluation, strategy))
+    reevaluated = context.recipe.search.reevaluated
+    return context.do(
+        search_candidates, SearchInput(this, evaluation, strategy, reevaluated, context.where, before)
+    )

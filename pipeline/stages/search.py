@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from pipeline.search.base import Evaluator, RankingStrategy, Score
+from pipeline.search.evaluated_before import PastEvaluation
 from pipeline.search.evaluators.workers import MakePool, Workers
 from pipeline.search.journal import Candidate, Journal
 from pipeline.search.loop import search
@@ -18,6 +19,7 @@ from pipeline.search.strategies.base import ConstrainedStrategy
 from pipeline.spaces.base import Architecture
 from pipeline.stages.candidates import EvaluatedCandidate, Round, Searched, shortlist, tied
 from pipeline.stages.evaluation import Evaluation
+from pipeline.stages.known import KnownBefore, digest_of
 from pipeline.stages.learning import Learning, MeasuredOn
 from pipeline.stages.predictors import LatencyPredictors
 from pipeline.stages.services import Services
@@ -39,6 +41,7 @@ class SearchInput:
         reevaluated: how many of the best are evaluated again, closer; or ``ties``, those that are within the
             noise of the best.
         where: the best are measured whole.
+        before: candidates of searches under other budgets.
     """
 
     this: Round
@@ -46,6 +49,12 @@ class SearchInput:
     strategy: StrategySettings
     reevaluated: int | Literal["ties"]
     where: MeasuredOn
+    before: KnownBefore = field(default_factory=KnownBefore)
+
+    @property
+    def evaluations(self) -> int:
+        """How many candidates are to be evaluated; those known stand for as many."""
+        return self.strategy.evaluations - self.before.drawn_as_freely
 
 
 def _told(given: SearchInput, value: Searched) -> Sequence[str]:
@@ -71,22 +80,30 @@ def search_candidates(given: SearchInput, folder: StageFolder, services: Service
     this = given.this
     evaluator = given.evaluation.evaluator(folder, 0)
     learning = Learning(services, given.where, this.predictors, folder.path)
+    memory = _Memory(given, services)
     known = {each.architecture: each.score for each in this.known if each.score is not None}
+    evaluator = Known(evaluator, memory.scores(0) | known)
     strategy = strategy_of(given.strategy, learning.predictors, this.number)
-    fresh = _searched(given, strategy, Known(evaluator, known), learning, folder=folder, services=services)
-    within = [each for each in this.known if this.predictors.constraints.feasible(each.architecture)]
+    fresh = list[Candidate]()
+    if given.evaluations > 0:
+        fresh = _searched(given, strategy, evaluator, learning, memory, folder=folder, services=services)
+    past = (*given.before.candidates, *this.known)
+    within = [each for each in past if this.predictors.constraints.feasible(each.architecture)]
     every = {each.architecture: each for each in (*within, *fresh)}
     ranked = _ranked(given, learning.predictors, list(every.values()))
-    if isinstance(strategy, RankingStrategy):
+    if fresh and isinstance(strategy, RankingStrategy):
         ranked = _ranked_by(strategy, ranked)
     count = _ties(ranked) if given.reevaluated == "ties" else given.reevaluated
     best, rest = ranked[:count], ranked[count:]
     again: dict[Architecture, Candidate] = {}
     if best:
-        closer, architectures = given.evaluation.evaluator(folder, 1), [each.architecture for each in best]
+        closer = Known(given.evaluation.evaluator(folder, 1), memory.scores(1))
+        architectures = [each.architecture for each in best]
         reevaluations = _evaluated_again(
             closer, architectures, folder / "again.jsonl", services.pool, given.strategy.ahead
         )
+        for each in reevaluations:
+            memory.add(each, 1)
         best = _ranked(given, learning.predictors, reevaluations)
         again = {each.architecture: each for each in best}
     ranked = [*best, *rest]
@@ -123,11 +140,34 @@ class Known:
         return self._scores.get(architecture) or self._evaluator.evaluate(architecture)
 
 
+class _Memory:
+    """What the evaluator of a search gave in any search, and what it gives now, for later ones."""
+
+    def __init__(self, given: SearchInput, services: Services) -> None:
+        self._evaluated = services.evaluated
+        self._evaluator, self._drawn_by = digest_of(given.evaluation), digest_of(given.strategy)
+        self._limits_ns = given.this.predictors.constraints.limits_ns
+        self._past = self._evaluated.of(self._evaluator)
+
+    def scores(self, level: int) -> dict[Architecture, Score]:
+        """By architecture."""
+        found = (past.candidate for past in self._past if past.level == level)
+        return {each.architecture: each.score for each in found if each.score is not None}
+
+    def add(self, candidate: Candidate, level: int) -> None:
+        """Remember a score; a failure may pass."""
+        past = PastEvaluation(candidate, level, self._drawn_by, self._limits_ns)
+        if candidate.score is not None and past not in self._past:
+            self._evaluated.add(self._evaluator, past)
+            self._past.append(past)
+
+
 def _searched(
     given: SearchInput,
     strategy: ConstrainedStrategy,
     evaluator: Evaluator,
     learning: Learning,
+    memory: _Memory,
     *,
     folder: StageFolder,
     services: Services,
@@ -146,6 +186,7 @@ def _searched(
             nonlocal advance
             advance(done, total)
             found.append(candidate)
+            memory.add(candidate, 0)
             if done % settings.measure_every == 0 and done < total:
                 shown.close()
                 learning.learn(found)
@@ -156,7 +197,7 @@ def _searched(
         return search(
             strategy,
             evaluator,
-            settings.evaluations,
+            given.evaluations,
             folder / "journal.jsonl",
             on_progress=on_candidate,
             pool=services.pool,

@@ -9,6 +9,7 @@ from latency_db.store import Store
 from latency_db.tables import Measurer, default_measurer
 from pipeline.export.exports import exported
 from pipeline.progress import Reporter
+from pipeline.search.evaluated_before import EvaluatedBefore
 from pipeline.search.evaluators.workers import InProcess, MakePool
 from pipeline.tables.bench import Bench, Exporting
 
@@ -24,6 +25,7 @@ class Services:
         pool: where candidates are evaluated.
         measurer: measures on targets; the devices themselves, but for tests.
         export: makes files of blocks and networks to be measured; the exporters, but for tests.
+        evaluated: scores of candidates, found in it by all that decides them.
     """
 
     store: Store
@@ -32,6 +34,7 @@ class Services:
     pool: MakePool = InProcess
     measurer: Measurer = field(default_factory=default_measurer)
     export: Exporting = exported
+    evaluated: EvaluatedBefore = field(default_factory=EvaluatedBefore)
 
     def bench(self, protocol: MeasuringProtocol) -> Bench:
         """Where latencies are measured by a protocol."""

@@ -34,6 +34,7 @@ from pipeline.stages.data import DataSummary, prepare_data
 from pipeline.stages.distil import Distilled, distil_student
 from pipeline.stages.export import Exported, export_student
 from pipeline.stages.feasibility import Feasible, check_feasibility
+from pipeline.stages.known import KnownBefore, known_before
 from pipeline.stages.report import ReportFile, write_report
 from pipeline.stages.scores import Scores, score_blocks
 from pipeline.stages.search import search_candidates
@@ -190,6 +191,10 @@ def bundle(given: Any, folder: StageFolder, services: Any) -> BundleMade:
     return BundleMade(stored(folder, "bundle/manifest.json", given))
 
 
+def known(given: Any, folder: StageFolder, services: Any) -> KnownBefore:
+    return KnownBefore()
+
+
 FUNCTIONS = (
     (prepare_data, data),
     (prepare_teacher, teacher),
@@ -198,6 +203,7 @@ FUNCTIONS = (
     (score_blocks, scores),
     (build_tables, table),
     (check_feasibility, feasibility),
+    (known_before, known),
     (search_candidates, search),
     (select_candidates, search),
     (distil_student, distil),
