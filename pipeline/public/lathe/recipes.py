@@ -157,7 +157,7 @@ def run(
                 each["measured_ms"]["low"],
                 each["measured_ms"]["value"],
                 each["measured_ms"]["high"],
-                str(each["budget"]),
+                each["budget"]["words"],
                 each["feasible"],
                 each["test_accuracy"],
             )

@@ -164,6 +164,7 @@ def test_examples_of_tables_and_recipes_build_and_run(
     readable(names["done"])
     assert len(names["searched"].candidates) == 4, "settings replace those of the recipe"
     assert lathe.load_table("mine.json").to_json() == names["built"].to_json()
+    assert {each.budget for each in names["done"].targets} == {"1000 ms"}
     bundle = lathe.open_bundle(names["done"].bundle)
     assert [each.accuracy for each in bundle.targets] == [each.accuracy for each in names["done"].targets]
 
