@@ -16,7 +16,7 @@ from pipeline.stages.candidates import Searched
 from pipeline.stages.compile import Compiled, CompileInput, compile_student
 from pipeline.stages.distil import DistilInput, Distilled, distil_student
 from pipeline.stages.export import Exported, ExportInput, export_student
-from pipeline.stages.targets import BoundTarget
+from pipeline.stages.targets import BoundTarget, outputs_of
 from pipeline.stages.verify import Verified, VerifyInput, verify_student
 from pipeline.stages.winner import Failure, Winner
 
@@ -135,6 +135,7 @@ def _exported(context: Context, task: Task, student: Distilled, reference: Archi
             where.targets,
             where.exporters,
             context.recipe.export,
+            outputs_of(where.targets),
             task.data,
             task.teacher if any(map(_refers_to_teacher, context.budgets.values())) else None,
         ),
@@ -163,6 +164,7 @@ def _verified(context: Context, task: Task, student: Distilled, compiled: Mappin
             task.plan,
             student.architecture,
             student.weights,
+            outputs_of(context.targets),
             task.data,
             task.teacher,
         ),

@@ -15,7 +15,7 @@ from pipeline.stages.data import DataSummary, open_data
 from pipeline.stages.distil import open_student
 from pipeline.stages.services import Services
 from pipeline.stages.space import SpacePlan
-from pipeline.stages.targets import BoundTarget
+from pipeline.stages.targets import BoundTarget, OutputsPlace
 from pipeline.stages.teacher import TeacherSummary, open_teacher
 from pipeline.work.canonical import StoredFile, by_digest
 from pipeline.work.stage import StageFolder, stage
@@ -30,6 +30,7 @@ class ExportInput:
 
     Attributes:
         exporters: by target.
+        outputs: where the outputs are taken of targets that give none, by target.
         teacher: only if a budget refers to it.
     """
 
@@ -40,6 +41,7 @@ class ExportInput:
     targets: tuple[BoundTarget, ...]
     exporters: Mapping[str, Any]
     settings: ExportConfig
+    outputs: Mapping[str, OutputsPlace]
     data: DataSummary = by_digest()
     teacher: TeacherSummary | None = by_digest()
 
@@ -103,9 +105,9 @@ def _parity(given: ExportInput, target: BoundTarget, student: nn.Module, folder:
     fmt, settings = target.format, given.settings
     images = open_data(given.data, folder).validation.images[: settings.samples]
     inputs = to_tensor(images, given.data.preprocessing).numpy()
-    return check_parity(
-        student, folder / _student(fmt), fmt, inputs, target.outputs, tolerance=settings.tolerance
-    )
+    place = given.outputs.get(target.name)
+    where = target.target if place is None else place.target
+    return check_parity(student, folder / _student(fmt), fmt, inputs, where, tolerance=settings.tolerance)
 
 
 def _student(fmt: Format) -> str:

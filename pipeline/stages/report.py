@@ -200,9 +200,9 @@ def _provenance(findings: Findings) -> dict[str, str]:
         rows[f"{name}: protocol"] = f"version {winner.verified.verdicts[name].measurement.protocol.version}"
         whole = findings.tables.teacher[name].whole
         rows[f"{name}: latency of the teacher"] = str(whole) if whole else "could not be measured"
-        parity = winner.exported.parity[name]
+        parity, verified_on = winner.exported.parity[name], winner.verified.verdicts[name].accuracy_note
         rows[f"{name}: parity with torch"] = (
             f"largest difference {parity.max_abs:.2e}, relative {parity.max_rel:.2e}, {parity.samples} images"
-            + ("" if target.elsewhere is None else f", on {target.outputs}")
+            + verified_on
         )
     return rows | {f"version of {package}": number for package, number in installed(PACKAGES).items()}

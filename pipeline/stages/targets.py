@@ -9,6 +9,7 @@ from typing import Any
 from devices.measurement import DeviceIdentity, RuntimeIdentity
 from devices.target import Target
 from pipeline.export.base import Format, exporter_identity, format_of, student_format
+from pipeline.work.canonical import without_influence
 
 
 @dataclass(frozen=True)
@@ -25,13 +26,14 @@ class BoundTarget:
     """A target with the runtime and the device that its name means now.
 
     Attributes:
-        elsewhere: where its artifacts are run for parity and accuracy; ``None`` for the target itself.
+        elsewhere: where its artifacts are run for parity and accuracy; ``None`` for the target itself. Stages
+            that do so are given it by ``outputs_of``.
     """
 
     target: Target
     runtime: RuntimeIdentity
     device: DeviceIdentity
-    elsewhere: OutputsPlace | None = None
+    elsewhere: OutputsPlace | None = without_influence()
 
     @classmethod
     def bind(cls, target: Target) -> BoundTarget:
@@ -56,11 +58,6 @@ class BoundTarget:
         return cls(target, runtime, device, None if place == target else OutputsPlace(place, *probe(place)))
 
     @property
-    def outputs(self) -> Target:
-        """Where its artifacts are run for parity and accuracy."""
-        return self.target if self.elsewhere is None else self.elsewhere.target
-
-    @property
     def name(self) -> str:
         """The target as text."""
         return str(self.target)
@@ -69,6 +66,11 @@ class BoundTarget:
     def format(self) -> Format:
         """What its runtime loads."""
         return format_of(self.target)
+
+
+def outputs_of(targets: tuple[BoundTarget, ...]) -> Mapping[str, OutputsPlace]:
+    """Where outputs are taken for the targets that give none themselves, by their names."""
+    return {each.name: each.elsewhere for each in targets if each.elsewhere is not None}
 
 
 def exporters_of(targets: tuple[BoundTarget, ...]) -> Mapping[str, Any]:

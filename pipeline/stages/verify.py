@@ -14,7 +14,7 @@ from pipeline.stages.data import DataSummary, open_data
 from pipeline.stages.distil import open_student
 from pipeline.stages.services import Services
 from pipeline.stages.space import SpacePlan
-from pipeline.stages.targets import BoundTarget
+from pipeline.stages.targets import BoundTarget, OutputsPlace
 from pipeline.stages.teacher import TeacherSummary, open_teacher
 from pipeline.work.canonical import StoredFile, by_digest
 from pipeline.work.stage import StageFolder, stage
@@ -27,6 +27,7 @@ class VerifyInput:
     Attributes:
         compiled: by target, as are ``budgets``.
         targets: where they run.
+        outputs: where the outputs are taken of targets that give none, by target.
         protocol: of the measurement.
         plan: with ``architecture`` and ``weights``, the student in torch.
     """
@@ -38,6 +39,7 @@ class VerifyInput:
     plan: SpacePlan
     architecture: Architecture
     weights: StoredFile
+    outputs: Mapping[str, OutputsPlace]
     data: DataSummary = by_digest()
     teacher: TeacherSummary = by_digest()
 
@@ -98,7 +100,7 @@ def verify_student(given: VerifyInput, folder: StageFolder, services: Services) 
     with services.reporter.task("verifying on the targets", "targets") as advance:
         for done, target in enumerate(given.targets):
             advance(done, len(given.targets))
-            compiled = given.compiled[target.name]
+            compiled, place = given.compiled[target.name], given.outputs.get(target.name)
             verdicts[target.name] = verify_artifact(
                 folder.find(compiled.student.file),
                 dataset.test,
@@ -108,7 +110,7 @@ def verify_student(given: VerifyInput, folder: StageFolder, services: Services) 
                 budget=given.budgets[target.name],
                 reference=folder.find(compiled.reference.file),
                 protocol=given.protocol,
-                outputs=target.outputs,
+                outputs=target.target if place is None else place.target,
             )
     student = open_student(given.plan, given.architecture, given.weights, folder)
     teacher = open_teacher(given.teacher, folder).module

@@ -13,6 +13,7 @@ from devices.target import Target
 from pipeline.recipe.loading import parse_recipe
 from pipeline.run import Forecast, RunResult, run
 from pipeline.search.evaluators.registry import EVALUATORS, SHORT_TRAINING
+from pipeline.stages.targets import BoundTarget, OutputsPlace
 from pipeline.work.folder import WorkFolder
 from tests.pipeline.run.made_up_run import Quiet
 from tests.pipeline.run.made_up_stages import DEVICE, RUNTIME, made_up_functions
@@ -25,6 +26,7 @@ class Lathe:
         self.folder = folder
         self.runtime, self.device, self.protocol = RUNTIME, DEVICE, {}
         self.exporter, self.versions = "1", {"lathe-deploy": "1"}
+        self.elsewhere: OutputsPlace | None = None
         self.text = "text"
 
     def run(self, document: dict[str, Any]) -> RunResult:
@@ -43,12 +45,10 @@ def _lathe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lathe]:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(name)
 
-    def probe(target: Target) -> Any:
-        return lathe.runtime, lathe.device
+    def bind(target: Target) -> BoundTarget:
+        return BoundTarget(target, lathe.runtime, lathe.device, lathe.elsewhere)
 
-    monkeypatch.setattr("devices.measuring.probe", probe)
-    monkeypatch.setattr("devices.requests.outputs_target", lambda target, suffix: target)
-    monkeypatch.setattr("devices.check.try_accelerator", lambda target: None)
+    monkeypatch.setattr("pipeline.stages.targets.BoundTarget.bind", bind)
     monkeypatch.setattr("pipeline.stages.targets.exporter_identity", lambda fmt: {"exporter": lathe.exporter})
     monkeypatch.setattr("pipeline.work.stage.version", lambda name: lathe.versions.get(name, "1"))
     monkeypatch.setattr(

@@ -10,7 +10,9 @@ from typing import Any, Literal, get_args, get_origin
 import pytest
 from pydantic import BaseModel
 
+from devices.target import Target
 from pipeline.recipe.loading import Recipe
+from pipeline.stages.targets import OutputsPlace
 from tests.pipeline.run.conftest import Lathe
 from tests.pipeline.run.made_up_stages import DEVICE, RUNTIME, STAGES
 
@@ -215,6 +217,10 @@ ELSE: dict[str, tuple[dict[str, Any], set[str]]] = {
     "runtime version": ({"runtime": replace(RUNTIME, version="2")}, MEASURED | SHIPPED),
     "runtime binary": ({"runtime": replace(RUNTIME, binary_digest="11")}, MEASURED | SHIPPED),
     "runtime options": ({"runtime": replace(RUNTIME, options=("x",))}, MEASURED | SHIPPED),
+    "where outputs are taken": (
+        {"elsewhere": OutputsPlace(Target("host", "litert"), RUNTIME, DEVICE)},
+        {"export", "verify"},
+    ),
     "another board of one name": ({"device": replace(DEVICE, instance="there")}, MEASURED | SHIPPED),
     "processor": ({"device": replace(DEVICE, cpu="another")}, MEASURED | SHIPPED),
     "accelerator": ({"device": replace(DEVICE, accelerator="gpu")}, MEASURED | SHIPPED),
