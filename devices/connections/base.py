@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -10,29 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self
-
-STDERR_TAIL_BYTES = 2_000
-"""Of what a command wrote on standard error, so much is shown."""
-KEPT_BYTES = 2 * STDERR_TAIL_BYTES
-"""And so much is kept, since what a terminal would act on is not shown."""
-
-_TERMINAL = re.compile(
-    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])|[\x00-\x08\x0b-\x1f\x7f]"
-)
-"""Escape sequences (ECMA-48: CSI, OSC and two-byte ones) and control characters but tab and line end."""
-
-
-def shown_tail(kept: bytes, *, cut: bool) -> str:
-    """The last part of what was written, as plain text: no escape sequence is in it, whole or in part.
-
-    Args:
-        kept: the last ``KEPT_BYTES`` of it, or all.
-        cut: something was written before; the first line, of which a part may be missing, is left out.
-    """
-    text = kept.decode("utf-8", errors="replace").replace("\r\n", "\n")
-    _, end, rest = text.partition("\n")
-    text = rest if cut and end else text
-    return _TERMINAL.sub("", text).strip()[-STDERR_TAIL_BYTES:].strip()
 
 
 @dataclass(frozen=True)

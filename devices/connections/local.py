@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, ClassVar
 
-from devices.connections.base import KEPT_BYTES, Completed, Connection, shown_tail
+from devices.connections.base import Completed, Connection
+from devices.connections.output import KEPT_BYTES, shown_tail
 from devices.errors import MeasurementError, TargetError
 from devices.host import check_interruption, end, start, temporary_folder
 

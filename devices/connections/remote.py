@@ -12,7 +12,6 @@ import hashlib
 import itertools
 import math
 import re
-import shlex
 import signal
 import threading
 import time
@@ -23,7 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol, TypeVar
 
-from devices.connections.base import KEPT_BYTES, Completed, Connection, shown_tail
+from devices.connections.base import Completed, Connection
+from devices.connections.output import Lines, Tail
+from devices.connections.scripts import HAS, OPEN, PUBLISH, REMOVE, RUN, SHOW, STORE, shell_command
 from devices.errors import MeasurementError, TargetError
 
 Answer = TypeVar("Answer")
@@ -38,63 +39,6 @@ _LOST_STATUS = 255  # as of ssh
 _CANNOT_START = (126, 127)
 _NOT_STORED = "standard input could not be stored"
 _LARGEST_SLEEP_S = 10_000_000
-
-# Runs "$@" in a session of its own. Whatever ends first, the command, its time, or the standard input of this
-# script, which the host keeps open as long as it wants the command: afterwards nothing of it is left. It may
-# not have a group yet, so both are killed, the process and its group.
-# A shell gives processes in the background /dev/null as standard input, unless they are given a number.
-# Arguments: bytes of standard input, a file to keep them in, seconds, command...
-_RUN = """
-size=$1 input=$2 limit=$3; shift 3
-umask 077
-trap : HUP TERM
-exec 3<&0 4</dev/null
-if [ "$size" -gt 0 ]; then
-  head -c "$size" > "$input" && exec 4< "$input" && got=$(wc -c < "$input")
-  failed=$?; rm -f "$input"
-  [ "$failed" = 0 ] && [ "$got" -eq "$size" ] || { echo standard input could not be stored >&2; exit 126; }
-fi
-setsid -- "$@" <&4 3<&- 4<&- & child=$!
-exec 2> /dev/null > /dev/null
-setsid sh -c 'sleep "$1"; kill -9 "$2" "-$2"' timer "$limit" "$child" 3<&- 4<&- & timer=$!
-{ while read -r _; do :; done; kill -9 "$child" "-$child" "$timer" "-$timer"; } <&3 & watcher=$!
-wait "$child"; status=$?
-kill -9 "$watcher" "$timer" "-$timer" "$child" "-$child"
-exit "$status"
-"""
-
-# The first folder in which a scratch folder can be made, and that. What nobody has used for a month goes.
-# A folder of another user is not trusted with files that will be run.
-# Arguments: an earlier scratch folder or "", folders to try instead of the usual ones...
-_OPEN = r"""
-umask 077
-scratch=$1; shift
-if [ $# = 0 ]; then
-  if [ -d /data/local/tmp ]; then set -- /data/local/tmp/lathe; fi
-  set -- "$@" "${XDG_CACHE_HOME:-${HOME:-/nonexistent}/.cache}/lathe" \
-    "/var/tmp/lathe-$(id -u)" "/tmp/lathe-$(id -u)"
-fi
-for folder; do
-  case $folder in '~/'*) folder=$HOME/${folder#??};; esac
-  mkdir -p -- "$folder" || continue
-  if [ -L "$folder" ] || [ ! -O "$folder" ]; then echo "$folder belongs to somebody else" >&2; continue; fi
-  find "$folder" -mindepth 1 -maxdepth 1 -mtime +30 -exec rm -rf {} + 2> /dev/null
-  if [ -n "$scratch" ]; then mkdir -p -- "$scratch"
-  else scratch=$(mktemp -d "$folder/scratch-XXXXXX")
-  fi && { echo "$folder"; echo "$scratch"; exit 0; }
-  scratch=
-done
-exit 1
-"""
-
-# Arguments: size in bytes, path.
-_HAS = '[ -f "$2" ] && [ "$(wc -c < "$2")" -eq "$1" ] && touch -c "$2"'
-# Arguments: size in bytes, path.
-_STORE = 'umask 077; head -c "$1" > "$2"'
-# Executable, since tools are pushed too. Arguments: size in bytes, temporary path, path.
-_PUBLISH = '[ "$(wc -c < "$2")" -eq "$1" ] && chmod 700 "$2" && mv -f "$2" "$3"'
-_REMOVE = 'rm -rf -- "$1"'
-_SHOW = 'cat < "$1"'
 
 
 class DeviceLostError(Exception):
@@ -181,7 +125,7 @@ class RemoteConnection(Connection):
             TargetError: there is no space left, or the transfer stalled.
             DeviceLostError: the connection broke.
         """
-        status, errors = self._script(_STORE, str(size), remote, source=source)
+        status, errors = self._script(STORE, str(size), remote, source=source)
         if status != 0:
             raise self._unwritable(errors)
 
@@ -193,7 +137,7 @@ class RemoteConnection(Connection):
             TargetError: the transfer stalled.
             DeviceLostError: the connection broke.
         """
-        status, errors = self._script(_SHOW, remote, sink=sink.write)
+        status, errors = self._script(SHOW, remote, sink=sink.write)
         if status != 0:
             raise MeasurementError(f"there is no file {remote!r} to read on {self.label}", why=errors)
 
@@ -214,9 +158,9 @@ class RemoteConnection(Connection):
         deadline = time.monotonic() + timeout_s
         limit = str(math.ceil(min(timeout_s + KILL_S, _LARGEST_SLEEP_S)))
         kept = f"{self.scratch()}/stdin-{next(self._number)}" if stdin else ""
-        lines, errors = _Lines(on_line), _Tail()
+        lines, errors = Lines(on_line), Tail()
         status, timed_out, lost = None, False, False
-        process = self._start(_RUN, str(len(stdin)), kept, limit, *argv)
+        process = self._start(RUN, str(len(stdin)), kept, limit, *argv)
         try:
             try:
                 process.write(stdin, timeout_s)
@@ -297,7 +241,7 @@ class RemoteConnection(Connection):
         with self._lock:
             if self._scratch:
                 with contextlib.suppress(TargetError):
-                    self._again(lambda: self._script(_REMOVE, self._scratch))
+                    self._again(lambda: self._script(REMOVE, self._scratch))
             self._opened, self._folder, self._scratch = False, "", ""
             self._pushed.clear()
             self._disconnect()
@@ -306,7 +250,7 @@ class RemoteConnection(Connection):
         """Make the folder for pushed files and a scratch folder in it, the same ones after a loss."""
         folder = self._folder or self._wanted_folder
         output = bytearray()
-        status, errors = self._script(_OPEN, self._scratch, *([folder] if folder else []), sink=output.extend)
+        status, errors = self._script(OPEN, self._scratch, *([folder] if folder else []), sink=output.extend)
         if status != 0:
             raise TargetError(
                 f"there is no folder on {self.label} that Lathe can write to",
@@ -327,19 +271,19 @@ class RemoteConnection(Connection):
         """Where a file with this content is on the device; it is sent if it is not there."""
         scratch = self.scratch()
         remote = f"{self._folder}/{name}"
-        if self._script(_HAS, str(size), remote)[0] == 0:
+        if self._script(HAS, str(size), remote)[0] == 0:
             return remote
         # A transfer that is cut leaves its part in the scratch folder, which does not last.
         partial = f"{scratch}/push-{next(self._number)}"
         try:
             source.seek(0)
             self._upload(source, size, partial)
-            status, errors = self._script(_PUBLISH, str(size), partial, remote)
+            status, errors = self._script(PUBLISH, str(size), partial, remote)
             if status != 0:
                 raise self._unwritable(errors or "not all of it arrived")
         except TargetError:
             with contextlib.suppress(DeviceLostError, TargetError):
-                self._script(_REMOVE, partial)
+                self._script(REMOVE, partial)
             raise
         return remote
 
@@ -352,7 +296,7 @@ class RemoteConnection(Connection):
 
     def _start(self, script: str, *arguments: str) -> RemoteProcess:
         """Start a script, once more where the connection turns out to be broken: nothing has begun yet."""
-        return self._again(lambda: self._execute(_command(script, arguments)))
+        return self._again(lambda: self._execute(shell_command(script, arguments)))
 
     def _again(self, action: Callable[[], Answer]) -> Answer:
         """Do what may be done twice, a second time if the connection breaks in the first."""
@@ -387,8 +331,8 @@ class RemoteConnection(Connection):
             TargetError: the device cannot be reached, or nothing moved for STALL_S.
             DeviceLostError: the connection broke.
         """
-        errors = _Tail()
-        process = self._execute(_command(script, arguments))
+        errors = Tail()
+        process = self._execute(shell_command(script, arguments))
         try:
             while source is not None and (piece := source.read(PIECE_BYTES)):
                 process.write(piece, STALL_S)
@@ -408,23 +352,6 @@ class RemoteConnection(Connection):
         )
 
 
-def _command(script: str, arguments: Sequence[str]) -> str:
-    return "exec " + shlex.join(("sh", "-c", script, "lathe", *arguments))
-
-
-def for_any_shell(command: str) -> str:
-    """A command for a POSIX shell, written so that csh, tcsh and fish hand it to ``sh`` as it is.
-
-    These read line ends, ``!``, backslashes and quotes within quotes each in their own way. So the text is
-    given as octal numbers wherever it is not plain, and ``sh`` puts it together again.
-    """
-    encoded = "".join(
-        chr(byte) if chr(byte).isalnum() and byte < 128 else f"\\0{byte:03o}"
-        for byte in command.encode("utf-8", "surrogateescape")
-    )
-    return f"exec sh -c 'eval \"$(printf %b \"$1\")\"' lathe '{encoded}'"
-
-
 def _end(process: RemoteProcess) -> int | None:
     """Have a command killed, and wait until the device says that it is; its status, if it does."""
     deadline = time.monotonic() + KILL_S
@@ -440,44 +367,3 @@ def _end(process: RemoteProcess) -> int | None:
 def _returncode(status: int) -> int:
     """A shell's exit status; 128 + N stands for signal N there, and -N here."""
     return 128 - status if 128 < status <= 128 + signal.NSIG else status
-
-
-class _Lines:
-    """Cuts output into lines, and knows when the last one came."""
-
-    def __init__(self, on_line: Callable[[str], None] | None) -> None:
-        self._on_line = on_line
-        self._rest = bytearray()
-        self.last = time.monotonic()
-
-    def add(self, data: bytes) -> None:
-        self._rest += data
-        if b"\n" in data:
-            *lines, self._rest = self._rest.split(b"\n")
-            for line in lines:
-                self._hand_over(line)
-
-    def finish(self) -> None:
-        """The output has ended; what follows the last line end is a line too."""
-        if self._rest:
-            self._hand_over(self._rest)
-
-    def _hand_over(self, line: bytearray) -> None:
-        self.last = time.monotonic()
-        if self._on_line is not None:
-            self._on_line(line.decode("utf-8", errors="replace"))
-
-
-class _Tail:
-    """The last part of what was written on standard error."""
-
-    def __init__(self) -> None:
-        self._data = b""
-        self._size = 0
-
-    def add(self, data: bytes) -> None:
-        self._data = (self._data + data)[-KEPT_BYTES:]
-        self._size += len(data)
-
-    def __str__(self) -> str:
-        return shown_tail(self._data, cut=self._size > len(self._data))

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from devices.connections.remote import DeviceLostError, Output, RemoteConnection, RemoteProcess, for_any_shell
+from devices.connections.remote import DeviceLostError, Output, RemoteConnection, RemoteProcess
+from devices.connections.scripts import for_any_shell
 from devices.errors import TargetError
 from devices.installing import how_to_install
 

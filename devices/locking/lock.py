@@ -17,9 +17,9 @@ from platformdirs import user_state_path
 
 from devices.connections import Completed, Connection, LocalConnection
 from devices.errors import LatheError, TargetError
-from devices.locking.queue import SCRIPT, Entry, LockState, Ticket, lock_state, machine_folder, printable
+from devices.locking.queue import SCRIPT, LockState, QueueEntry, Ticket, lock_state, machine_folder, printable
 
-__all__ = ["DEFAULT_WAIT_S", "DeviceLock", "Entry", "LockState", "device_lock", "lock_state_of"]
+__all__ = ["DEFAULT_WAIT_S", "DeviceLock", "LockState", "QueueEntry", "device_lock", "lock_state_of"]
 
 DEFAULT_WAIT_S = 900.0
 """How long to wait for a device; a batch of blocks holds it for seconds."""
@@ -112,7 +112,7 @@ def lock_state_of(connection: Connection) -> LockState | None:
     fields = [line.rstrip("\r").split("\t") for line in lines]
     if ["end"] not in fields:
         return None
-    entries = (Entry(printable(who), printable(since)) for kind, who, since in _entries(fields))
+    entries = (QueueEntry(printable(who), printable(since)) for kind, who, since in _entries(fields))
     return LockState(["held"] in fields, tuple(entries))
 
 
@@ -135,7 +135,7 @@ class _Waiting:
     def left_s(self) -> float:
         return max(0.0, self._end - time.monotonic())
 
-    def say(self, before: int, first: Entry) -> None:
+    def say(self, before: int, first: QueueEntry) -> None:
         """Who is before us, once each time that changes."""
         who = "another process holds it"
         if first.who:
@@ -175,7 +175,7 @@ class _Here:
         try:
             while not self._ticket.take():
                 ahead = self._ticket.ahead()
-                waiting.say(len(ahead), ahead[0] if ahead else Entry(""))
+                waiting.say(len(ahead), ahead[0] if ahead else QueueEntry(""))
                 if not waiting.left_s():
                     raise waiting.over()
                 time.sleep(_POLL_S)
@@ -246,7 +246,7 @@ class _There:
             if kind == "refused":
                 raise self._waiting.unwritable(f"{''.join(fields)} on the device")
             if kind == "waiting" and len(fields) == 3 and fields[0].isdecimal():
-                self._waiting.say(int(fields[0]), Entry(printable(fields[1]), printable(fields[2])))
+                self._waiting.say(int(fields[0]), QueueEntry(printable(fields[1]), printable(fields[2])))
 
 
 def who_am_i() -> str:

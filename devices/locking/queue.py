@@ -100,7 +100,7 @@ _ordinal = itertools.count()
 
 
 @dataclass(frozen=True)
-class Entry:
+class QueueEntry:
     """Somebody in the queue; ``since`` when they have the device (ISO 8601, the device's clock), or empty."""
 
     who: str
@@ -112,15 +112,15 @@ class LockState:
     """Who has a device and who waits for it, in order; ``taken`` also when its holder has no ticket."""
 
     taken: bool
-    entries: tuple[Entry, ...] = ()
+    entries: tuple[QueueEntry, ...] = ()
 
     @property
-    def holder(self) -> Entry | None:
+    def holder(self) -> QueueEntry | None:
         """Who has it, as far as the tickets say."""
         return next((entry for entry in self.entries if entry.since), None)
 
     @property
-    def waiting(self) -> tuple[Entry, ...]:
+    def waiting(self) -> tuple[QueueEntry, ...]:
         """Who waits, in order."""
         return tuple(entry for entry in self.entries if not entry.since)
 
@@ -167,7 +167,7 @@ class Ticket:
             self._lock = opened.enter_context(_descriptor(folder / LOCK))
             self._opened = opened.pop_all()
 
-    def ahead(self) -> tuple[Entry, ...]:
+    def ahead(self) -> tuple[QueueEntry, ...]:
         """Those whose turn comes before this one, in order."""
         return tuple(entry for name, entry in _living(self._queue) if name < self.path.name)
 
@@ -208,7 +208,7 @@ def lock_state(folder: Path) -> LockState:
         return LockState(False, entries)
 
 
-def _living(queue: Path) -> Iterator[tuple[str, Entry]]:
+def _living(queue: Path) -> Iterator[tuple[str, QueueEntry]]:
     """The tickets whose processes live, in order; the others are removed where that is permitted."""
     for path in sorted(queue.glob("[0-9]*")):
         with contextlib.suppress(OSError), _descriptor(path, os.O_RDONLY | os.O_NONBLOCK) as descriptor:
@@ -216,7 +216,7 @@ def _living(queue: Path) -> Iterator[tuple[str, Entry]]:
                 path.unlink()
             else:
                 who, since, *_ = [*os.read(descriptor, 4096).decode("utf-8", "replace").split("\n"), "", ""]
-                yield path.name, Entry(printable(who), printable(since))
+                yield path.name, QueueEntry(printable(who), printable(since))
 
 
 def _lockable(descriptor: int) -> bool:

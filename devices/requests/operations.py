@@ -48,7 +48,7 @@ class Operation:
 
 
 @dataclass(frozen=True)
-class Part:
+class OperationGroup:
     """Operations taken together: how many, the sum of their medians, and its share of all operations."""
 
     kind: str
@@ -90,14 +90,14 @@ class OperationProfile:
         """Part of the operations' sum, 0..1."""
         return time_ns / self.sum_ns if self.sum_ns else 0.0
 
-    def by_kind(self) -> tuple[Part, ...]:
+    def by_kind(self) -> tuple[OperationGroup, ...]:
         """Operations grouped by kind and where they ran, the most expensive first."""
         groups: dict[tuple[str, str], list[Operation]] = {}
         for operation in self.operations:
             groups.setdefault((operation.kind, operation.where), []).append(operation)
         sums = {key: sum(operation.median_ns for operation in group) for key, group in groups.items()}
         return tuple(
-            Part(kind, where, len(groups[kind, where]), time_ns, self.share(time_ns))
+            OperationGroup(kind, where, len(groups[kind, where]), time_ns, self.share(time_ns))
             for (kind, where), time_ns in sorted(sums.items(), key=lambda entry: -entry[1])
         )
 

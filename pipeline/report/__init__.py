@@ -3,7 +3,7 @@
 from pipeline.report.data import (
     BlockLatencies,
     CandidatePoint,
-    Comparison,
+    ComparedNetwork,
     ReportData,
     TargetReport,
     TrainingCurve,
@@ -13,7 +13,7 @@ from pipeline.report.page import render
 __all__ = [
     "BlockLatencies",
     "CandidatePoint",
-    "Comparison",
+    "ComparedNetwork",
     "ReportData",
     "TargetReport",
     "TrainingCurve",

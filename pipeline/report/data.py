@@ -29,7 +29,7 @@ class CandidatePoint:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ComparedNetwork:
     """A whole network that was predicted and measured.
 
     ``fitted``: its measurement was used to fit the predictor, so its agreement proves less.
@@ -72,7 +72,7 @@ class TargetReport:
     size_bytes: int
     runs_on: str
     teacher: Interval | None = None
-    comparisons: tuple[Comparison, ...] = ()
+    comparisons: tuple[ComparedNetwork, ...] = ()
     blocks: tuple[BlockLatencies, ...] = ()
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from pipeline.report.data import (
     BlockLatencies,
     CandidatePoint,
-    Comparison,
+    ComparedNetwork,
     TargetReport,
     TrainingCurve,
     pareto_front,
@@ -78,7 +78,7 @@ def accuracy_figure(target: TargetReport) -> Figure:
     return {"data": traces, "layout": layout}
 
 
-def comparison_figure(comparisons: Sequence[Comparison]) -> Figure:
+def comparison_figure(comparisons: Sequence[ComparedNetwork]) -> Figure:
     """Predicted against measured latency with both intervals and the identity line."""
     ends = [
         end / _NS_PER_MS
@@ -203,7 +203,7 @@ def _candidates(name: str, points: Sequence[CandidatePoint], colour: str, size: 
     }
 
 
-def _compared(name: str, group: Sequence[Comparison], symbol: str) -> dict[str, Any]:
+def _compared(name: str, group: Sequence[ComparedNetwork], symbol: str) -> dict[str, Any]:
     colour = "var(--other)" if symbol == "diamond" else "var(--measured)"
     x = [each.measured.value_ns / _NS_PER_MS for each in group]
     y = [each.predicted.value_ns / _NS_PER_MS for each in group]

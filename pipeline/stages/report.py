@@ -11,7 +11,7 @@ from pipeline.distill.settings import EpochRecord
 from pipeline.report import (
     BlockLatencies,
     CandidatePoint,
-    Comparison,
+    ComparedNetwork,
     ReportData,
     TargetReport,
     TrainingCurve,
@@ -164,9 +164,11 @@ def _target(findings: Findings, target: BoundTarget) -> TargetReport:
     )
 
 
-def _comparisons(networks: tuple[MeasuredNetwork, ...], target: str, *, fitted: bool) -> list[Comparison]:
+def _comparisons(
+    networks: tuple[MeasuredNetwork, ...], target: str, *, fitted: bool
+) -> list[ComparedNetwork]:
     return [
-        Comparison(str(network.architecture), network.predicted, network.measured, fitted)
+        ComparedNetwork(str(network.architecture), network.predicted, network.measured, fitted)
         for network in networks
         if network.target == target
     ]

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from devices.connections import LocalConnection
-from devices.connections.base import KEPT_BYTES, STDERR_TAIL_BYTES, shown_tail
+from devices.connections.output import KEPT_BYTES, STDERR_TAIL_BYTES, shown_tail
 from tests.devices.local_shell import ShellConnection
 
 

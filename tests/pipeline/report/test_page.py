@@ -30,7 +30,7 @@ from pipeline.errors import WorkFolderError
 from pipeline.report import (
     BlockLatencies,
     CandidatePoint,
-    Comparison,
+    ComparedNetwork,
     ReportData,
     TargetReport,
     TrainingCurve,
@@ -92,7 +92,7 @@ def a_target(target: str, scale: float, *, feasible: bool, text: str = "k=5 e=4 
         for k, accuracy in enumerate(accuracies)
     )
     comparisons = tuple(
-        Comparison(
+        ComparedNetwork(
             f"{text} network={k}",
             an_estimate((30_000 + 7_000 * k) * scale),
             Interval(
