@@ -219,7 +219,7 @@ ELSE: dict[str, tuple[dict[str, Any], set[str]]] = {
     "runtime options": ({"runtime": replace(RUNTIME, options=("x",))}, MEASURED | SHIPPED),
     "where outputs are taken": (
         {"elsewhere": OutputsPlace(Target("host", "litert"), RUNTIME, DEVICE)},
-        {"export", "verify"},
+        {"export", "verify", "report", "bundle"},
     ),
     "another board of one name": ({"device": replace(DEVICE, instance="there")}, MEASURED | SHIPPED),
     "processor": ({"device": replace(DEVICE, cpu="another")}, MEASURED | SHIPPED),
