@@ -113,6 +113,29 @@ def test_a_signal_ends_a_measurement_with_one_json_document(tmp_path: Path) -> N
     assert not ended.left
 
 
+@pytest.mark.slow
+def test_a_kill_keeps_what_was_exported_and_the_next_command_removes_what_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LATHE_CACHE", str(tmp_path / "cache"))
+    kept = tmp_path / "cache" / "exports"
+
+    def has_exported(command: psutil.Process) -> bool:
+        return any(kept.glob("[0-9a-f][0-9a-f]/*"))
+
+    database = str(tmp_path / "latency.db")
+    options = ("--target", "host/onnxruntime:fp32@1", "--input", "1x8x8", "--db", database)
+    ended = interrupt(signal.SIGKILL, tmp_path, has_exported, "table", "build", *options)
+    assert ended.code == -signal.SIGKILL
+    assert ended.left
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "tmp")}
+    subprocess.run(
+        [*PYTHON, "db", "info", "--db", database], env=environment, check=True, capture_output=True
+    )
+    assert not list((tmp_path / "tmp").glob("*lathe-temporary*"))
+    assert list(kept.glob("[0-9a-f][0-9a-f]/*.onnx"))
+
+
 def test_a_process_that_does_not_end_by_itself_is_ended() -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", IGNORANT], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
