@@ -81,8 +81,8 @@ def build(
         TargetError, MeasurementError: a target cannot be reached or measured on.
     """
     deadline_s = None if budget_s is None else time.monotonic() + budget_s
-    tables, _ = measure_blocks(space, targets, bench, networks=networks, deadline_s=deadline_s)
-    return fit_networks(space, tables, bench, networks=networks, deadline_s=deadline_s)
+    tables, known = measure_blocks(space, targets, bench, networks=networks, deadline_s=deadline_s)
+    return fit_networks(space, tables, bench, networks=networks, known=known, deadline_s=deadline_s)
 
 
 def measure_blocks(
@@ -127,6 +127,7 @@ def fit_networks(
     bench: Bench,
     *,
     networks: int,
+    known: Mapping[Target, Mapping[str, Outcome]] | None = None,
     deadline_s: float | None = None,
 ) -> dict[Target, SpaceTable]:
     """Measure the first networks of the plan that run on each target, and fit its model.
@@ -138,6 +139,7 @@ def fit_networks(
         tables: of every target.
         bench: where outcomes are kept.
         networks: how many, at least 6.
+        known: outcomes of ``measure_blocks``, which are not measured again although they were disturbed.
         deadline_s: by ``time.monotonic``.
 
     Raises:
@@ -160,6 +162,7 @@ def fit_networks(
             bench,
             space,
             {target: [each.architecture for each in its_due] for target, its_due in due.items()},
+            known=known,
             deadline_s=deadline_s,
         )
         for target, its_due in due.items():

@@ -134,10 +134,19 @@ def measure_networks(
     space: Space,
     networks: Mapping[Target, Sequence[Architecture]],
     *,
+    known: Mapping[Target, Mapping[str, Outcome]] | None = None,
     again: bool = False,
     deadline_s: float | None = None,
 ) -> dict[Target, list[Outcome | None]]:
     """Outcomes of networks on each target, in order; ``None`` where the time was up before.
+
+    Args:
+        bench: where.
+        space: of the networks.
+        networks: by target.
+        known: outcomes by target and workload identity that are taken as they are, disturbed ones too.
+        again: as of ``measuring.measure``.
+        deadline_s: as there.
 
     Raises:
         TargetError, MeasurementError, ExportError: as of ``measuring.measure``.
@@ -146,8 +155,15 @@ def measure_networks(
         target: network_workloads(space, its_networks, format_of(target))
         for target, its_networks in networks.items()
     }
-    outcomes = measure(bench, wanted, "networks", again=again, deadline_s=deadline_s)
+    found = {target: dict((known or {}).get(target, {})) for target in wanted}
+    absent = {
+        target: [each for each in its_wanted if each.workload.identity not in found[target]]
+        for target, its_wanted in wanted.items()
+    }
+    due = {target: its_absent for target, its_absent in absent.items() if its_absent}
+    for target, outcomes in measure(bench, due, "networks", again=again, deadline_s=deadline_s).items():
+        found[target] |= outcomes
     return {
-        target: [outcomes[target].get(each.workload.identity) for each in its_wanted]
+        target: [found[target].get(each.workload.identity) for each in its_wanted]
         for target, its_wanted in wanted.items()
     }

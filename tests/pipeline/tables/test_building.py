@@ -160,6 +160,8 @@ def test_disturbed_machine_costs_width_and_not_the_result(
     measurer.special = dict.fromkeys(LATENCIES, "invalid")
     measurer.loads = [OtherLoad(2, 1.5, processes=(("ffmpeg", 1.4),))] * 9
     found = built(bench)
+    measured = [name for names in measurer.measured for name in names]
+    assert len(measured) == len(set(measured)) == len(BLOCKS) + NETWORKS
     assert set(found.table.disturbed) == {block.identity for block in BLOCKS}
     assert all(network.verdict is Verdict.INVALID for network in found.networks)
     (estimate,) = found.model.estimate([block_names(SPACE, SPACE.reference())])
