@@ -15,6 +15,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Sequence
+from multiprocessing import parent_process
 from typing import Any
 
 from devices.host.interruption import check_interruption
@@ -63,6 +64,18 @@ def end_all() -> None:
     """Kill every process that was started and not ended."""
     for group in _guard.groups():
         _kill(group)
+
+
+def end_with_parent() -> None:
+    """Have a process of a pool end when its parent does: the pool's queues would keep it waiting for ever."""
+    parent = parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, name="waits for the parent's end", daemon=True).start()
 
 
 class _Guard:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from contextlib import contextmanager
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import TypeVar
 
-from devices.host import check_interruption
+from devices.host import check_interruption, end_with_parent
 from pipeline.methods.dna.errors import DnaError
 
 Task = TypeVar("Task")
@@ -42,7 +40,7 @@ def run_tasks(run: Callable[[Task], Result], tasks: Sequence[Task], workers: int
         yield from map(run, tasks)
         return
     _check_sendable(tasks[0])
-    with ProcessPoolExecutor(workers, mp_context=_SPAWN, initializer=_end_with_parent) as pool:
+    with ProcessPoolExecutor(workers, mp_context=_SPAWN, initializer=end_with_parent) as pool:
         with _without_interrupts():
             futures = [pool.submit(run, task) for task in tasks]
         for number, (task, future) in enumerate(zip(tasks, futures, strict=True), start=1):
@@ -74,7 +72,7 @@ def _alone(run: Callable[[Task], Result], task: Task, number: int) -> Result:
 
 
 def _deliver(sender: Connection, run: Callable[[Task], Result], task: Task) -> None:
-    _end_with_parent()
+    end_with_parent()
     try:
         sender.send((run(task), None))
     except Exception as error:  # whatever it is, it is raised where the result was waited for
@@ -116,15 +114,3 @@ def _without_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _end_with_parent() -> None:
-    """Have this process end when its parent does: the pool's queues would keep it waiting for ever."""
-    parent = parent_process()
-    assert parent is not None
-
-    def wait() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=wait, name="waits for the parent's end", daemon=True).start()

@@ -9,6 +9,7 @@ from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import Protocol
 
+from devices.host import end_with_parent
 from pipeline.search.base import Evaluator, Score
 from pipeline.search.journal import Candidate
 from pipeline.spaces.base import Architecture
@@ -176,6 +177,8 @@ _evaluator: Evaluator
 def _begin(evaluator: Evaluator) -> None:
     """Make a process of a pool ready."""
     import torch
+
+    end_with_parent()
 
     global _evaluator  # noqa: PLW0603 (a process of a pool has one evaluator)
     _evaluator = evaluator
