@@ -2,9 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
-from pipeline.distill.by_class import ClassAccuracy, accuracy_by_class
 from pipeline.distill.chance import better_than_chance, majority_share
 
 
@@ -29,13 +27,3 @@ def test_chance_is_what_the_most_frequent_class_gives(
 
 def test_the_majority_is_the_most_frequent_class() -> None:
     assert majority_share(np.array([0, 1, 1, 2])) == 0.5
-
-
-def test_counts_of_every_class_add_up() -> None:
-    logits = torch.eye(3)[torch.tensor([0, 0, 1, 2, 2])]
-    counts = accuracy_by_class(logits, np.array([0, 1, 1, 1, 2]), ("a", "b", "c"))
-    assert counts == (
-        ClassAccuracy("a", 1, 1, 2),
-        ClassAccuracy("b", 1, 3, 1),
-        ClassAccuracy("c", 1, 1, 2),
-    )
