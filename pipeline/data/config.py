@@ -32,8 +32,8 @@ class DataConfig(BaseModel):
     path: RecipePath | None = None
     validation: float = Field(default=0.15, gt=0, lt=1)
     test: float = Field(default=0.25, gt=0, lt=1)
-    train_limit: int | None = Field(default=None, gt=0)
-    test_limit: int | None = Field(default=None, gt=0)
+    train_limit: int | None = Field(default=None, ge=1, le=1_000_000_000)
+    test_limit: int | None = Field(default=None, ge=1, le=1_000_000_000)
     background: tuple[Level, Level, Level] = (255, 255, 255)
     duplicates: Literal["remove", "keep"] = "remove"
     image_size: int | None = Field(default=None, ge=4, le=4096)

@@ -29,12 +29,12 @@ class TrainingSettings(BaseModel):
 
     epochs: int = Field(default=30, ge=1, le=100_000)
     batch_size: int = Field(default=64, ge=2, le=65_536)
-    learning_rate: float = Field(default=0.05, gt=0)
+    learning_rate: float = Field(default=0.05, gt=0, le=100)
     momentum: float = Field(default=0.9, ge=0, lt=1)
-    weight_decay: float = Field(default=5e-4, ge=0)
+    weight_decay: float = Field(default=5e-4, ge=0, le=1)
     warmup_share: float = Field(default=0.1, ge=0, lt=1)
     augment: Augmentation = "none"
-    patience: int = Field(default=10, ge=1)
+    patience: int = Field(default=10, ge=1, le=100_000)
     threads: int | None = Field(default=None, ge=1, le=1024)
 
     @property

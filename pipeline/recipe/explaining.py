@@ -93,7 +93,7 @@ def _wanted(detail: Mapping[str, Any], field: FieldInfo | None) -> str:
 
 def _range(field: FieldInfo | None) -> str:
     low = high = ""
-    for limit in [] if field is None else field.metadata:
+    for limit in [] if field is None else _limits(field):
         match limit:
             case Ge(ge=value):
                 low = f"from {value}"
@@ -106,6 +106,21 @@ def _range(field: FieldInfo | None) -> str:
     if low.startswith("from") and not high:
         return f", {low.removeprefix('from ')} or more"
     return f" {low}{' and ' if low and high and not high.startswith('to') else ' '}{high}".rstrip()
+
+
+def _limits(field: FieldInfo) -> Iterator[Any]:
+    """What limits a value: of the key itself, and of the entries of a list or one of several types."""
+    yield from field.metadata
+    for part in _parts(field.annotation):
+        if isinstance(part, FieldInfo):
+            yield from part.metadata
+
+
+def _parts(annotation: Any) -> Iterator[Any]:
+    """An annotation and everything that it is made of."""
+    yield annotation
+    for part in typing.get_args(annotation):
+        yield from _parts(part)
 
 
 def _given(detail: Mapping[str, Any]) -> str:

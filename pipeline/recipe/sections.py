@@ -55,18 +55,18 @@ class SearchConfig(Section):
     strategy: Literal["random", "evolution", "nsga2", "policy", "predictor"] = "evolution"
     evaluations: int = Field(default=24, ge=1, le=1_000_000)
     population: int = Field(default=8, ge=2, le=100_000)
-    tournament: int = Field(default=3, ge=1)
+    tournament: int = Field(default=3, ge=1, le=100_000)
     algorithm: Literal["ppo", "reinforce"] = "ppo"
-    exponent: float = Field(default=-0.07, le=0, allow_inf_nan=False)
+    exponent: float = Field(default=-0.07, ge=-100, le=0)
     evaluator: str = SHORT_TRAINING
     executor: str = "in-process"
     ahead: int | None = Field(default=None, ge=1, le=1000)
     reward: Literal["distilled", "labels"] = "distilled"
-    train_limit: int | None = Field(default=None, ge=2)
+    train_limit: int | None = Field(default=None, ge=2, le=1_000_000_000)
     training: DistillationSettings = DistillationSettings(epochs=3, patience=3)
-    reevaluated: Annotated[int, Field(ge=0)] | Literal["ties"] = "ties"
-    finalists: int = Field(default=1, ge=1)
-    measure_every: int = Field(default=10, ge=1)
+    reevaluated: Annotated[int, Field(ge=0, le=1_000_000)] | Literal["ties"] = "ties"
+    finalists: int = Field(default=1, ge=1, le=1000)
+    measure_every: int = Field(default=10, ge=1, le=1_000_000)
     rounds: int = Field(default=2, ge=1, le=1000)
 
     @field_validator("executor")
@@ -86,7 +86,7 @@ class MeasureConfig(Section):
 class ExportConfig(Section):
     """Parity of exported models with torch: largest absolute difference of the logits on real inputs."""
 
-    tolerance: float = Field(default=1e-4, gt=0)
+    tolerance: float = Field(default=1e-4, gt=0, le=1000)
     samples: int = Field(default=32, ge=1, le=1_000_000)
 
 

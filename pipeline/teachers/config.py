@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipeline.distill.settings import TrainingSettings
 from pipeline.recipe.paths import RecipePath
+
+Statistic = Annotated[float, Field(ge=-1000, le=1000)]
 
 _OWN_KEYS = {
     "train": {"width", "depth"},
@@ -58,8 +60,8 @@ class TeacherConfig(BaseModel):
     training: TrainingSettings | None = None
     resize: int | None = Field(default=None, ge=4, le=4096)
     channels: Literal[3] | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
+    mean: tuple[Statistic, ...] | None = None
+    std: tuple[Statistic, ...] | None = None
 
     @model_validator(mode="after")
     def _keys_fit_kind(self) -> Self:

@@ -35,14 +35,14 @@ class DnaSettings(BaseModel):
 
     epochs: int = Field(default=20, ge=1, le=100_000)
     batch_size: int = Field(default=64, ge=2, le=65_536)
-    learning_rate: float = Field(default=0.005, gt=0)
-    edge_learning_rate: float = Field(default=0.002, gt=0)
+    learning_rate: float = Field(default=0.005, gt=0, le=100)
+    edge_learning_rate: float = Field(default=0.002, gt=0, le=100)
     learning_rate_decay: float = Field(default=0.9, gt=0, le=1)
-    weight_decay: float = Field(default=1e-4, ge=0)
+    weight_decay: float = Field(default=1e-4, ge=0, le=1)
     augment: Augmentation = "none"
     score_share: float = Field(default=0.1, gt=0, lt=1)
-    score_images: int = Field(default=1024, ge=2)
-    calibration_images: int = Field(default=256, ge=2)
+    score_images: int = Field(default=1024, ge=2, le=1_000_000_000)
+    calibration_images: int = Field(default=256, ge=2, le=1_000_000_000)
     inputs: Literal["teacher", "student"] = "teacher"
     measure: Literal["relative-l1", "mse"] = "relative-l1"
     recalibrate: bool = True

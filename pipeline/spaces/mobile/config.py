@@ -23,7 +23,7 @@ def _distinct(values: tuple[T, ...]) -> tuple[T, ...]:
     return values
 
 
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, le=65_536)]
 Counts = Annotated[tuple[Positive, ...], Field(min_length=1), AfterValidator(_distinct)]
 Kernels = Annotated[tuple[Literal[3, 5, 7], ...], Field(min_length=1), AfterValidator(_distinct)]
 Ratio = Annotated[float, Field(ge=0, le=1)]

@@ -196,7 +196,8 @@ def test_load_teacher_says_why_a_factory_gives_no_network(
 
 
 def test_load_teacher_says_when_training_diverges(dataset: Dataset, tmp_path: Path) -> None:
-    settings = TrainingSettings(epochs=3, batch_size=16, learning_rate=1e30, warmup_share=0)
+    settings = TrainingSettings(epochs=3, batch_size=16, warmup_share=0)
+    settings = settings.model_copy(update={"learning_rate": 1e30})
     with pytest.raises(TeacherError, match="diverged") as caught:
         loaded(dataset, tmp_path, TeacherConfig(width=2, depth=1, training=settings))
     assert "learning_rate" in caught.value.fix
