@@ -160,7 +160,7 @@ class SshConnection(RemoteConnection):
             raise TargetError(
                 f"the settings for connecting to {hop.name} cannot be used",
                 why=str(error),
-                fix="mend that file, or name another one",
+                fix="correct that file, or name another one",
             ) from error
         if via is None:
             for jump in _Hop.parse(settings.tunnel):

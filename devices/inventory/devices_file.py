@@ -101,7 +101,7 @@ def parse_devices(text: str, path: Path) -> dict[str, Definition]:
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise TargetError(f"{path} is not valid TOML", why=str(error), fix="mend that line") from error
+        raise TargetError(f"{path} is not valid TOML", why=str(error), fix="correct that line") from error
     wrong = [unknown_key(key, ["devices"]) for key in document if key != "devices"]
     tables = document.get("devices", {})
     if wrong or not isinstance(tables, dict):

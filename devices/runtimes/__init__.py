@@ -67,7 +67,7 @@ def _unusable(entry: EntryPoint, why: str) -> TargetError:
     return TargetError(
         f"the runtime '{entry.name}' of {owner} cannot be used",
         why=why,
-        fix=f"mend or uninstall {owner}",
+        fix=f"repair or uninstall {owner}",
     )
 
 

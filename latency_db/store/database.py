@@ -109,7 +109,7 @@ def explained_errors(url: URL) -> Iterator[None]:
                 f"the latency database {shown(url)} does not answer",
                 why=f"{_one_line(error)}; tried {len(_PAUSES_S) + 1} times in {sum(_PAUSES_S):.0f} s",
                 fix="start the server, or check the URL; rows stored before are kept, and the same command "
-                "goes on from them",
+                "continues from them",
             ) from error
         code = getattr(error.orig, "sqlite_errorcode", None)
         what, fix = _SQLITE_ERRORS.get(

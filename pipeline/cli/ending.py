@@ -44,7 +44,7 @@ def exit_code_of(command: Callable[[], None], *, as_json: bool) -> int:
             LatheError(
                 f"unexpected {type(error).__name__}: {error}",
                 why="this is a fault of Lathe, the lines above say where",
-                fix="run the same command again, it goes on where it was; report the fault if it comes back",
+                fix="run the same command again, it continues from there; report the fault if it comes back",
             ),
             as_json=as_json,
         )

@@ -22,14 +22,14 @@ is then ended wherever it is: in an operation of torch, or waiting for a thread.
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 _RESUMING = {
-    ("run",): "it goes on from there",
-    ("search",): "it goes on from there",
+    ("run",): "it continues from there",
+    ("search",): "it continues from there",
     ("table", "build"): "it measures only what is missing",
     ("table", "measure"): "it measures only what is missing",
     ("table", "plan"): "what is exported already is not exported again",
     ("table", "verify"): "what is measured already is not measured again",
     ("table", "transfer"): "what is measured already is not measured again",
-    ("db", "import"): "it goes on from there",
+    ("db", "import"): "it continues from there",
 }
 """What the same command does when it is given again, by its words; others begin anew."""
 

@@ -48,5 +48,7 @@ def _last_words(marker: Path) -> str:
 
 def _what_now(checkpoint: Path) -> str:
     return (
-        "it goes on from its last epoch" if checkpoint.exists() else "it starts again, no epoch was finished"
+        "it continues from its last epoch"
+        if checkpoint.exists()
+        else "it starts again, no epoch was finished"
     )

@@ -100,7 +100,7 @@ def load_recipe(source: str | None, overrides: Sequence[str] = ()) -> tuple[Reci
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(
-            f"the recipe {name} is not valid TOML", why=str(error), fix="mend that line"
+            f"the recipe {name} is not valid TOML", why=str(error), fix="correct that line"
         ) from error
     for override in overrides:
         _apply(document, override)

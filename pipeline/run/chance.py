@@ -7,7 +7,7 @@ from pipeline.errors import TeacherError, VerificationError
 from pipeline.stages.data import DataSummary
 from pipeline.stages.teacher import TeacherSummary
 
-_ANYWAY = "or set allow_chance = true to go on all the same"
+_ANYWAY = "or set allow_chance = true to continue anyway"
 
 
 def require_useful_teacher(teacher: TeacherSummary, data: DataSummary) -> None:

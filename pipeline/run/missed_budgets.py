@@ -57,7 +57,7 @@ def search_and_try(
         this = following
         factors = ", ".join(f"{1 / factor:.3f} on {name}" for name, factor in this.predictors.factors.items())
         context.reporter.note(
-            f"search       no candidate keeps the budgets as measured; goes on below {factors} of the limits"
+            f"search       no candidate keeps the budgets as measured; continues below {factors} of them"
         )
 
 

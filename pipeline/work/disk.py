@@ -39,7 +39,7 @@ def disk_errors(path: Path) -> Iterator[None]:
             raise WorkFolderError(
                 f"there is no space to write {where}",
                 why=str(error.strerror),
-                fix="free some space and run the same command again: it goes on from the last finished piece",
+                fix="free some space and run the same command again: it continues from what is finished",
             ) from error
         if error.errno in (*_UNWRITABLE, errno.ENOTDIR, errno.EEXIST):
             raise WorkFolderError(

@@ -40,7 +40,7 @@ def begin(folder: Path, asked: Mapping[str, Any], *, anew: bool) -> None:
             raise WorkFolderError(
                 f"the {name} of {asked['name']} was interrupted, and its recipe has changed since",
                 why="; ".join(differences[:_SHOWN] + more),
-                fix="take the change back to go on with it; give another folder with --work; or begin anew "
+                fix="undo the change to continue it; give another folder with --work; or begin anew "
                 "with --anew, which uses again what does not depend on the change",
             )
         (other / _GIVEN_UP).touch()

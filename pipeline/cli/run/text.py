@@ -88,7 +88,7 @@ def search_text(result: SearchResult) -> str:
         kept = f"{len(searched.order)} candidates are ready, every budget is soft"
     else:
         kept = f"{len(searched.order)} keep {which}"
-    return "\n".join([*lines, "", f"{kept}; 'lathe run' goes on with them", ""])
+    return "\n".join([*lines, "", f"{kept}; 'lathe run' continues with them", ""])
 
 
 def _score(candidate: EvaluatedCandidate, evaluated_by: str) -> str:

@@ -56,7 +56,7 @@ def load(space: ModelSpaceBlocks, target: Target, bench: Bench, networks: int) -
         raise EstimateError(
             f"the latency table of {target} lacks {len(missing)} of {len(parts)} blocks of the model space",
             why=why,
-            fix="call LatencyTableProfiler.build for this model space and target; it goes on where it was",
+            fix="call LatencyTableProfiler.build for this model space and target; it continues from there",
         )
     outcomes = {identity: found[part.workload.identity] for identity, part in parts.items()}
     table = LatencyTable.of(target, outcomes, space.sizes())

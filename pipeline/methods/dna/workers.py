@@ -90,7 +90,7 @@ def _ended(number: int, exit_code: int) -> DnaError:
     return DnaError(
         f"the process that worked on block {number} was ended {how}",
         why="also when no other ran beside it; torch or a library below it failed",
-        fix="run the same command again, which goes on from the last epoch; if it ends there again, "
+        fix="run the same command again, which continues from the last epoch; if it ends there again, "
         "change batch_size",
     )
 

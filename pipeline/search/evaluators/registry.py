@@ -105,5 +105,5 @@ def _added(name: str) -> tuple[EvaluatorKind, str]:
             return kind, owner
         why = f"it is a {type(kind).__name__}, not an EvaluatorKind"
     raise RecipeError(
-        f"the evaluator '{name}' of {owner} cannot be used", why=why, fix=f"mend or uninstall {owner}"
+        f"the evaluator '{name}' of {owner} cannot be used", why=why, fix=f"repair or uninstall {owner}"
     )

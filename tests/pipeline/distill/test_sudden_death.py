@@ -21,7 +21,7 @@ def test_a_training_ended_by_a_signal_is_told_of_and_goes_on_from_its_checkpoint
     told, trained = again.stdout.splitlines()
     assert told.startswith("training the teacher (process ")
     assert "died in the middle" in told
-    assert told.endswith("it goes on from its last epoch")
+    assert told.endswith("it continues from its last epoch")
     assert trained == "trained 2"
     assert not list(tmp_path.glob("*.running"))
 
