@@ -22,7 +22,7 @@ from devices.measurement.measurement import Launch
 from devices.measuring import Job, OtherLoad
 from devices.target import Target
 from pipeline.export.base import Format, block_workload, network_workload
-from pipeline.export.exports import Exportable, Exports
+from pipeline.export.cached_exports import Exportable, Exports
 from pipeline.progress import Reporter
 from pipeline.spaces.base import Space
 from pipeline.tables.plan import calibration_plan

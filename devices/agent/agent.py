@@ -8,7 +8,7 @@ for an answer.
 
 The other files lie wherever they were pushed, and the request says where: ``machine.py``, which observes the
 machine, the *engine*, by which the runtime is reached, and modules that the engine imports.
-devices/runtimes/agent.py says what an engine provides.
+devices/runtimes/agent_runtime.py says what an engine provides.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from pydantic import ValidationError
 
 from devices.connections import Connection
 from devices.errors import TargetError
-from devices.inventory.tables import TABLES, DeviceTable, reasons_of, unknown_key
+from devices.inventory.entries import TABLES, DeviceTable, reasons_of, unknown_key
 
 ENTRY_POINTS = "lathe.connections"
 """Group of entry points by which other distributions add kinds of connections.
@@ -47,7 +47,7 @@ class Definition:
         table: its keys, as written there.
         connect: makes a connection, which opens itself when it is used.
         has_python: Lathe's agent can run there.
-        tools: paths of native tools by name, see ``devices.inventory.tables.Tools``.
+        tools: paths of native tools by name, see ``devices.inventory.entries.Tools``.
         fault: what is wrong with the entry, of one that cannot be used; its ``connect`` raises it.
     """
 

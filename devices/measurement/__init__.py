@@ -1,6 +1,7 @@
 """What a measurement is: launches with raw samples, conditions, a verdict, and the protocol behind them."""
 
 from devices.measurement.conditions import Conditions
+from devices.measurement.headline import launch_interval
 from devices.measurement.measurement import (
     PASSING_CODES,
     DeviceIdentity,
@@ -15,9 +16,9 @@ from devices.measurement.measurement import (
     Verdict,
     paired_ratio,
 )
-from devices.measurement.percentiles import pooled_ns
 from devices.measurement.protocol import MeasuringProtocol
-from devices.measurement.statistics import Interval, launch_interval, quantile
+from devices.measurement.statistics import Interval, quantile
+from devices.measurement.tail_latency import pooled_ns
 from devices.measurement.verdict import SPREAD_DEGRADED
 
 __all__ = [

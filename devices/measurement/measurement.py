@@ -9,8 +9,9 @@ from enum import StrEnum
 from typing import Literal
 
 from devices.measurement.conditions import Conditions, Usage
+from devices.measurement.headline import launch_interval
 from devices.measurement.protocol import MeasuringProtocol
-from devices.measurement.statistics import Interval, launch_interval, quantile
+from devices.measurement.statistics import Interval, quantile
 
 
 class Verdict(StrEnum):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from devices.measurement.headline import HEADLINE_QUANTILE
+
 __all__ = ["MeasuringProtocol"]
 
 
@@ -28,6 +30,6 @@ class MeasuringProtocol:
     min_ns: int = 25_000_000
     max_count: int = 5_000
     max_ns: int = 2_000_000_000
-    headline_quantile: float = 0.1
+    headline_quantile: float = HEADLINE_QUANTILE
     input_seed: int = 0
     drift: float = 0.0015

@@ -49,33 +49,6 @@ def quantile(samples: Sequence[float], level: float) -> float:
     return ordered[below] + (ordered[above] - ordered[below]) * (position - below)
 
 
-def launch_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
-    """Median of launches with a distribution-free interval from order statistics.
-
-    Of all symmetric pairs of order statistics the narrowest that reaches ``confidence`` is taken; when even
-    the extremes do not reach it, the extremes are returned with the confidence that they have
-    (1 - 2^(1-n) for n launches: 0.9375 for 5, 0.969 for 6).
-
-    Raises:
-        ValueError: no values.
-    """
-    if not values:
-        raise ValueError("an interval needs at least one launch")
-    ordered = sorted(values)
-    count = len(ordered)
-    drop, reached = 0, _median_coverage(count, 0)
-    while 2 * (drop + 1) < count and _median_coverage(count, drop + 1) >= confidence:
-        drop += 1
-        reached = _median_coverage(count, drop)
-    return Interval(ordered[drop], quantile(ordered, 0.5), ordered[count - 1 - drop], reached)
-
-
-def _median_coverage(count: int, drop: int) -> float:
-    """Probability that the true median lies between the (drop+1)-th smallest and largest of ``count``."""
-    below = sum(math.comb(count, smaller) for smaller in range(drop + 1))
-    return float(max(0.0, 1.0 - 2.0 * (below / 2**count)))
-
-
 def can_carry(level: float, count: int, confidence: float = 0.99) -> bool:
     """Whether so many samples can carry a percentile.
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from devices.measurement.headline import launch_interval
 from devices.measurement.measurement import MIN_LAUNCHES, Launch, Reason, Verdict, counted
 from devices.measurement.protocol import MeasuringProtocol
-from devices.measurement.statistics import launch_interval, quantile
+from devices.measurement.statistics import quantile
 
 CANARY_DRIFT = 0.05
 """How much slower than the best of its batch the canary may be in a launch before the launch is void."""

@@ -6,13 +6,13 @@ import functools
 from importlib.metadata import EntryPoint, entry_points
 
 from devices.errors import TargetError
-from devices.runtimes.agent import AgentRuntime
-from devices.runtimes.agent_runtimes import LITERT, ONNXRUNTIME, TENSORRT, TFLITE_RUNTIME, TORCH
+from devices.runtimes.agent_runtime import AgentRuntime
 from devices.runtimes.base import Runtime
 from devices.runtimes.capabilities import Capabilities, Support
 from devices.runtimes.native.benchmark_model import BENCHMARK_MODEL
 from devices.runtimes.native.perf_test import PERF_TEST
 from devices.runtimes.native.trtexec import TRTEXEC
+from devices.runtimes.python_runtimes import LITERT, ONNXRUNTIME, TENSORRT, TFLITE_RUNTIME, TORCH
 
 __all__ = [
     "RUNTIMES",

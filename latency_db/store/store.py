@@ -21,8 +21,8 @@ from devices.measurement import (
 )
 from latency_db.errors import StoreError
 from latency_db.store.database import fetch, sqlite_file, transact
+from latency_db.store.explain_miss import explanation
 from latency_db.store.keys import Key, Workload
-from latency_db.store.miss import explanation
 from latency_db.store.opening import default_url, open_engine
 from latency_db.store.rows import FAILED, outcome_of, row_of
 from latency_db.store.schema import PARTS, measurements

@@ -21,7 +21,7 @@ from devices.measurement import (
 )
 from devices.target import Target
 from latency_db.store.keys import Key, Workload
-from latency_db.tables.quiet import wait_for_quiet, what_disturbs
+from latency_db.tables.wait_for_quiet import wait_for_quiet, what_disturbs
 
 if TYPE_CHECKING:
     from devices.measuring import Job, OtherLoad
@@ -95,7 +95,7 @@ def measured(
 
     An invalid measurement, or a failure that may pass, settles nothing. When all else is done, these
     workloads are measured again up to ``REPEATS`` times (failures once), once the machine is quiet
-    (``quiet.wait_for_quiet``). What stays disturbed has the narrowest interval that was measured, now or
+    (``wait_for_quiet``). What stays disturbed has the narrowest interval that was measured, now or
     earlier, and the next call tries again.
 
     Args:

@@ -12,10 +12,10 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from devices.target import Target
-from pipeline.acceptance import TargetVerdict, verify_artifact
 from pipeline.bundle.manifest import TargetEntry
 from pipeline.bundle.reading import read_bundle, refused
 from pipeline.data.base import Split
+from pipeline.target_verdict import TargetVerdict, verify_artifact
 
 CHANGED_SHARE = 0.002
 """Share of predictions (at least one image) by which a repeated count of correct images may differ: another

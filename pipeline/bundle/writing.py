@@ -18,7 +18,6 @@ from devices.errors import TargetError
 from devices.inventory import runtime_of
 from devices.target import Target
 from latency_db.estimate import Estimate
-from pipeline.acceptance import Layout, TargetVerdict
 from pipeline.bundle.manifest import (
     MANIFEST_NAME,
     BudgetEntry,
@@ -40,6 +39,7 @@ from pipeline.bundle.manifest import (
 from pipeline.bundle.reading import listing
 from pipeline.data.base import Preprocessing, Split
 from pipeline.errors import VerificationError, WorkFolderError
+from pipeline.target_verdict import Layout, TargetVerdict
 from pipeline.work.disk import disk_errors
 
 _COMMON_IMPORT = "from pipeline.bundle.templates.infer_common import Predict, Settings, main\n"

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from pipeline.data.base import Dataset, Preprocessing, Split
 from pipeline.data.tensors import batches_of, to_tensor
 from pipeline.distill.augment import augment
+from pipeline.distill.crash_marker import Tell, told_next_time
 from pipeline.distill.objective import Objective
+from pipeline.distill.onednn_workaround import sampled_before_convolution
 from pipeline.distill.settings import EpochRecord, TrainingResult, TrainingSettings
-from pipeline.distill.strided_convolutions import sampled_before_convolution
-from pipeline.distill.sudden_death import Tell, told_next_time
 from pipeline.distill.targets import SoftTargets
 from pipeline.work.disk import write_atomically
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from devices.measurement import Interval
 from latency_db.estimate import Estimate
-from pipeline.acceptance import TargetVerdict
+from pipeline.target_verdict import TargetVerdict
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from devices.measurement import Interval
 from latency_db.estimate import Estimate
-from pipeline.acceptance import TargetVerdict
 from pipeline.report.data import ReportData, TargetReport
 from pipeline.report.figures import (
     Figure,
@@ -21,6 +20,7 @@ from pipeline.report.figures import (
     curves_figure,
     key_of,
 )
+from pipeline.target_verdict import TargetVerdict
 from pipeline.work.disk import disk_errors, write_atomically
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from devices.measurement import MeasuringProtocol
 from latency_db.store import Store
 from latency_db.tables import Measurer, default_measurer
-from pipeline.export.exports import exported
+from pipeline.export.cached_exports import exported
 from pipeline.progress import Reporter
 from pipeline.search.evaluated_before import EvaluatedBefore
 from pipeline.search.evaluators.workers import InProcess, MakePool

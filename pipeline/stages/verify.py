@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from devices.measurement import MeasuringProtocol
-from pipeline.acceptance import TargetVerdict, verify_artifact
 from pipeline.budget import Budget
 from pipeline.spaces.base import Architecture
 from pipeline.stages.compile import Compiled
@@ -16,6 +15,7 @@ from pipeline.stages.services import Services
 from pipeline.stages.space import SpacePlan
 from pipeline.stages.targets import BoundTarget, OutputsPlace
 from pipeline.stages.teacher import TeacherSummary, open_teacher
+from pipeline.target_verdict import TargetVerdict, verify_artifact
 from pipeline.work.canonical import StoredFile, by_digest
 from pipeline.work.stage import StageFolder, stage
 

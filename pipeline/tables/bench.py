@@ -11,12 +11,12 @@ from devices.measurement import MeasuringProtocol
 from latency_db.store import Store
 from latency_db.tables import Measurer, default_measurer
 from pipeline.export.base import Format
-from pipeline.export.exports import Exportable, Exports, exported
+from pipeline.export.cached_exports import Exportable, Exports, exported
 from pipeline.progress import Reporter
 
 
 class Exporting(Protocol):
-    """What makes files of modules; ``pipeline.export.exports.exported`` is one."""
+    """What makes files of modules; ``pipeline.export.cached_exports.exported`` is one."""
 
     def __call__(
         self, wanted: Mapping[Format, Mapping[str, Exportable]], what: str, reporter: Reporter, /

@@ -8,7 +8,7 @@ from devices.measurement import MeasuringProtocol
 from devices.target import Target
 from latency_db.tables import WorkPackage, write_package
 from pipeline.export.base import format_of
-from pipeline.export.exports import exported
+from pipeline.export.cached_exports import exported
 from pipeline.progress import Reporter
 from pipeline.spaces.base import Space
 from pipeline.tables.building import table_workloads

@@ -16,8 +16,8 @@ from devices.digests import file_digest, value_digest
 from devices.installing import how_to_install
 from pipeline.data.base import Dataset
 from pipeline.data.tensors import to_tensor
+from pipeline.distill.crash_marker import Tell
 from pipeline.distill.settings import EpochRecord, TrainingSettings
-from pipeline.distill.sudden_death import Tell
 from pipeline.distill.training import TrainingDiverged, fit
 from pipeline.errors import TeacherError
 from pipeline.teachers.code import code_digest

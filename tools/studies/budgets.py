@@ -33,7 +33,6 @@ from devices.measurement import Verdict
 from devices.target import Target
 from latency_db.models import NetworkModel
 from latency_db.store import open_store
-from pipeline.acceptance import judge, measure_artifact
 from pipeline.budget import Budget
 from pipeline.compile import compile_artifact
 from pipeline.errors import BudgetError, VerificationError
@@ -56,6 +55,7 @@ from pipeline.stages.space import SpacePlan
 from pipeline.stages.strategy import StrategySettings, strategy_of
 from pipeline.stages.winner import Failure
 from pipeline.tables.building import measure_blocks
+from pipeline.target_verdict import judge, measure_artifact
 from pipeline.work.canonical import without_influence
 from pipeline.work.disk import write_atomically
 from pipeline.work.folder import WorkFolder

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from devices.measurement import Interval
-from pipeline.acceptance import TargetVerdict
 from pipeline.progress import duration
 from pipeline.run import Forecast, RunResult, SearchResult
 from pipeline.stages.candidates import EvaluatedCandidate
+from pipeline.target_verdict import TargetVerdict
 
 
 def result_text(result: RunResult) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pipeline.spaces.base import Architecture, Block, Choice, Decision, canonical
 from pipeline.spaces.mobile.akd import akd_plan
 from pipeline.spaces.mobile.config import MobileSpaceConfig, SpaceConfig
-from pipeline.spaces.mobile.stage import MobileStage, StageChoice
+from pipeline.spaces.mobile.decisions import MobileStage, StageChoice
 from pipeline.spaces.modules import ModuleSpace
 
 

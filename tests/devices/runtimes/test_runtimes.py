@@ -11,7 +11,7 @@ from devices.measurement.measurement import Measurement, MeasurementFailure, Pla
 from devices.measuring.batch import Job, measure
 from devices.requests.operations import profile_operations
 from devices.runtimes import find_runtime
-from devices.runtimes.agent_runtimes import LITERT, ONNXRUNTIME
+from devices.runtimes.python_runtimes import LITERT, ONNXRUNTIME
 from devices.target import Target
 from tests.contracts.runtime import (
     QUICK,

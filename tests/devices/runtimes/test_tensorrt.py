@@ -26,7 +26,6 @@ from devices.measurement.protocol import MeasuringProtocol
 from devices.measuring.batch import Job, measure
 from devices.measuring.probing import identify
 from devices.runtimes import find_runtime
-from devices.runtimes.agent_runtimes import TENSORRT
 from devices.runtimes.base import Call, Identify, Measure, Predict, ProfileOperations, Sustain
 from devices.runtimes.native.nvidia import parse_gpu_conditions
 from devices.runtimes.native.trtexec import TRTEXEC
@@ -39,6 +38,7 @@ from devices.runtimes.native.trtexec_output import (
     version,
     warnings,
 )
+from devices.runtimes.python_runtimes import TENSORRT
 from devices.target import Target
 from tests.contracts.runtime import load_engine
 from tests.devices.tiny_models import write_tiny_onnx

@@ -13,7 +13,7 @@ from devices.connections import LocalConnection
 from devices.measurement.measurement import Measurement, MeasurementFailure, Placed
 from devices.measuring.batch import Job, measure
 from devices.measuring.probing import identify
-from devices.runtimes.agent_runtimes import TFLITE_RUNTIME
+from devices.runtimes.python_runtimes import TFLITE_RUNTIME
 from devices.target import Target
 from tests.contracts.runtime import QUICK, AgentRuntimeContract
 from tests.devices.tiny_models import (

@@ -20,7 +20,7 @@ from devices.measuring.batch import Job, measure
 from devices.measuring.probing import identify
 from devices.requests.operations import profile_operations
 from devices.requests.prediction import predict
-from devices.runtimes.agent_runtimes import TORCH
+from devices.runtimes.python_runtimes import TORCH
 from devices.target import Target
 from tests.contracts.runtime import (
     QUICK,

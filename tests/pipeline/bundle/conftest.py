@@ -14,10 +14,10 @@ from onnx import TensorProto, helper, numpy_helper
 from devices.measurement.protocol import MeasuringProtocol
 from devices.target import Target
 from latency_db.estimate import Estimate
-from pipeline.acceptance import verify_artifact
 from pipeline.budget import Budget
 from pipeline.bundle import BundleContent, TargetContent, write_bundle
 from pipeline.data.base import Preprocessing, Split
+from pipeline.target_verdict import verify_artifact
 
 PREPROCESSING = Preprocessing((0.4,), (0.25,))
 LABELS = ("top", "bottom", "neither, or <b>both</b>")

@@ -14,8 +14,8 @@ from PIL import Image
 
 from devices.requests.prediction import predict
 from devices.target import Target
-from pipeline.acceptance import in_layout
 from pipeline.bundle import BundleContent, read_bundle, write_bundle
+from pipeline.target_verdict import in_layout
 
 
 def infer(

@@ -14,11 +14,11 @@ import pytest
 from devices.digests import file_digest
 from devices.errors import TargetError
 from devices.target import Target
-from pipeline.acceptance import TargetVerdict
 from pipeline.bundle import BundleContent, manifest_schema, read_bundle, write_bundle
 from pipeline.bundle.manifest import plain_path, target_slug
 from pipeline.bundle.writing import inference_script
 from pipeline.errors import VerificationError, WorkFolderError
+from pipeline.target_verdict import TargetVerdict
 
 SLUG = "host_onnxruntime_fp32_1"
 

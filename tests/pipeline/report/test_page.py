@@ -24,7 +24,6 @@ from devices.measurement.measurement import (
 from devices.measurement.protocol import MeasuringProtocol
 from devices.measurement.statistics import Interval
 from latency_db.estimate import Estimate
-from pipeline.acceptance import ClassCount, TargetVerdict
 from pipeline.budget import Budget
 from pipeline.errors import WorkFolderError
 from pipeline.report import (
@@ -37,6 +36,7 @@ from pipeline.report import (
     render,
 )
 from pipeline.report.data import pareto_front
+from pipeline.target_verdict import ClassCount, TargetVerdict
 
 HOSTILE = '</script><img src=x onerror="alert(1)"> & "quoted" <b>bold</b>'
 

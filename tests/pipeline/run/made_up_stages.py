@@ -20,7 +20,6 @@ from devices.measurement import (
 from devices.target import Target
 from latency_db.estimate import Estimate
 from latency_db.tables import LatencyTable
-from pipeline.acceptance import TargetVerdict
 from pipeline.data.base import Preprocessing
 from pipeline.export.parity import Parity
 from pipeline.methods.dna.result import BlockScores
@@ -44,6 +43,7 @@ from pipeline.stages.table import Tables, build_tables
 from pipeline.stages.teacher import TeacherSummary, prepare_teacher
 from pipeline.stages.teacher_parts import TeacherLatency
 from pipeline.stages.verify import Verified, verify_student
+from pipeline.target_verdict import TargetVerdict
 from pipeline.work.canonical import StoredFile, canonical
 from pipeline.work.stage import StageFolder
 

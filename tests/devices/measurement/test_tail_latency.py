@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from devices.measurement.measurement import Summary
-from devices.measurement.percentiles import pooled_ns
+from devices.measurement.tail_latency import pooled_ns
 from tests.devices.made_up import made_up_measurement
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.distill.sudden_death import told_next_time
+from pipeline.distill.crash_marker import told_next_time
 
 SCRIPT = Path(__file__).with_name("guarded_training.py")
 

@@ -15,7 +15,7 @@ from pipeline.errors import ExportError
 from pipeline.export import blocks
 from pipeline.export.base import Format
 from pipeline.export.cache import ExportCache
-from pipeline.export.exports import Shape, exported
+from pipeline.export.cached_exports import Shape, exported
 from pipeline.progress import ConsoleReporter
 
 A, B = "a" * 64, "b" * 64

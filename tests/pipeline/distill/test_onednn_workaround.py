@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.distill.strided_convolutions import sampled_before_convolution
+from pipeline.distill.onednn_workaround import sampled_before_convolution
 from pipeline.teachers.convnet import ConvNet
 
 SCRIPT = Path(__file__).with_name("guarded_training.py")

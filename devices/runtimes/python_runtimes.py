@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from devices.agent.providers import ASYNCHRONOUS, CPU, PROVIDERS
 from devices.errors import TargetError
 from devices.measurement.protocol import MeasuringProtocol
-from devices.runtimes.agent import FOLDER, AgentRuntime
+from devices.runtimes.agent_runtime import FOLDER, AgentRuntime
 from devices.runtimes.capabilities import STARTS_KERNELS, YES, Support
 from devices.runtimes.native.trtexec import DELEGATE, INSTALL, TRTEXEC, WARMUP_NS
 from devices.target import Target

@@ -29,10 +29,10 @@ from devices.measurement.measurement import (
 from devices.measurement.protocol import MeasuringProtocol
 from devices.measuring.batch import measure
 from devices.target import Target
-from pipeline.acceptance import TargetVerdict, in_layout, judge, verify_artifact
 from pipeline.budget import Budget
 from pipeline.data.base import Preprocessing, Split
 from pipeline.errors import VerificationError
+from pipeline.target_verdict import TargetVerdict, in_layout, judge, verify_artifact
 
 HOST = Target.parse("host/onnxruntime:fp32@1")
 IDENTITY = Preprocessing((0.0,), (1.0,))
@@ -179,8 +179,8 @@ def test_verify_artifact_repeats_an_invalid_measurement_and_never_calls_it_feasi
         calls.append(arguments)
         return measure(*arguments, **options)
 
-    monkeypatch.setattr("pipeline.acceptance.measure", counted)
-    monkeypatch.setattr("pipeline.acceptance.RETRY_PAUSES_S", (0.0, 0.01))
+    monkeypatch.setattr("pipeline.target_verdict.measure", counted)
+    monkeypatch.setattr("pipeline.target_verdict.RETRY_PAUSES_S", (0.0, 0.01))
     verdict = verify_artifact(
         save_pixel_model(tmp_path / "student.onnx"),
         pixels(),
