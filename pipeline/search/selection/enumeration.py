@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipeline.search.selection.pricing import Bounds, Floats, Integers, Objective, OptionTables
+from pipeline.search.selection.pricing import Bounds, Floats, Integers, OptionTables, SelectionObjective
 
 WIDTH = 100_000
 """Partial selections that are made at a time; keeps the memory bounded."""
@@ -55,7 +55,7 @@ class BestSelections:
 
 def search(
     tables: OptionTables,
-    objective: Objective,
+    objective: SelectionObjective,
     bounds: Bounds,
     found: BestSelections,
     *,
@@ -135,7 +135,7 @@ class _Walk:
     """Depth first through the stages, the best partial selections first."""
 
     def __init__(
-        self, tables: OptionTables, objective: Objective, bounds: Bounds, found: BestSelections
+        self, tables: OptionTables, objective: SelectionObjective, bounds: Bounds, found: BestSelections
     ) -> None:
         self.tables, self.objective, self.bounds, self.found = tables, objective, bounds, found
         self.magnitudes = tables.magnitudes

@@ -72,7 +72,7 @@ class Bounds:
         return self.offsets + np.where(self.moves, cutoff, 0.0) + room
 
 
-class Objective(Protocol):
+class SelectionObjective(Protocol):
     """What is to be small, and how limits are priced in it."""
 
     def values(self, totals: Floats) -> Floats:
@@ -143,7 +143,7 @@ class Priced:
     picks: Integers
 
 
-def price(tables: OptionTables, objective: Objective, largest: float, precision: float) -> Priced:
+def price(tables: OptionTables, objective: SelectionObjective, largest: float, precision: float) -> Priced:
     """Raise the lower bound by prices between 0 and ``largest`` each, until ``precision`` below the best."""
     limits = len(tables.fixed) - 1
     centre = np.full(limits, largest / 2)

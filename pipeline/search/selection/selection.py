@@ -15,7 +15,15 @@ import numpy as np
 from pipeline.errors import RecipeError
 from pipeline.search.selection.enumeration import BestSelections, search
 from pipeline.search.selection.options import Options, Selection, StageOptions
-from pipeline.search.selection.pricing import Bounds, Floats, LeastLoss, LeastRatio, Objective, Priced, price
+from pipeline.search.selection.pricing import (
+    Bounds,
+    Floats,
+    LeastLoss,
+    LeastRatio,
+    Priced,
+    SelectionObjective,
+    price,
+)
 
 EFFORT = 20_000_000
 """Partial selections after which a proof is given up; about ten seconds."""
@@ -117,7 +125,9 @@ def _best(
     return found, search(tables, objective, bounds, found, effort=effort)
 
 
-def _add_picks(found: BestSelections, objective: Objective, options: Options, priced: Priced) -> None:
+def _add_picks(
+    found: BestSelections, objective: SelectionObjective, options: Options, priced: Priced
+) -> None:
     totals, codes = options.tables.sums(priced.picks)
     found.add(objective.values(totals), totals, codes)
 
