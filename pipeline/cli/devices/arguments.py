@@ -39,7 +39,7 @@ def check(
 ) -> None:
     """Reach devices and run a small model on each runtime.
 
-    What goes wrong is reported with how to mend it, and the rest is tried nevertheless. When a device cannot
+    If something fails, you are told how to fix it, and the rest is tried all the same. When a device cannot
     be measured on, the exit code is 6. The times of the small model are not measurements.
     """
     from pipeline.cli.devices.command import check_devices

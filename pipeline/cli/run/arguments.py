@@ -52,7 +52,7 @@ def run(
     """Run a recipe, from the teacher to the bundle.
 
     The stages are teacher, space, table, feasibility, search, distil, export, compile, verify, report and
-    bundle. A run that was stopped goes on where it was when you give the same command again; a finished one
+    bundle. To continue a run that was stopped, give the same command again; a finished one
     answers at once.
     """
     from pipeline.cli.run.command import estimate_run, run_recipe
@@ -75,7 +75,7 @@ def search(
     """Run a recipe up to its search, and list the candidates.
 
     Each candidate is shown with its score and its latency, predicted and measured. A search that was stopped
-    goes on when you give the same command again; lathe run with the same recipe and folder continues from
+    continues when you give the same command again; lathe run with the same recipe and folder continues from
     the result.
     """
     from pipeline.cli.run.command import search_recipe

@@ -71,7 +71,7 @@ def build(
     """Measure a space's blocks, and fit a model of networks.
 
     Every distinct block is measured, and some whole networks from which the model is fitted. What is in
-    the database is not measured again, and every outcome is kept at once: the same command goes on where
+    the database is not measured again, and every outcome is kept at once: the same command continues where
     it was stopped. Targets whose runtimes load one format share the exports. A block that cannot run is
     kept with its reason.
     """
@@ -242,7 +242,7 @@ def measure(
 ) -> None:
     """Measure the work package of lathe table plan.
 
-    torch is not needed. Every outcome is kept at once, so the same command goes on where it was stopped.
+    torch is not needed. Every outcome is kept at once, so the same command continues where it was stopped.
     Take the rows back with lathe db export and import, or lathe db merge.
     """
     from pathlib import Path

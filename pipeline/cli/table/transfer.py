@@ -51,7 +51,7 @@ def transfer(
 
     A few measurements on the new target are enough. Half of the samples are random networks, from which
     the interval of networks comes; the others are chosen to tell most. What is in the database already
-    counts, and every outcome is kept at once: the same command goes on where it was stopped. Estimates
+    counts, and every outcome is kept at once: the same command continues where it stopped. Estimates
     are never stored as measurements.
     """
     from pathlib import Path
