@@ -1,7 +1,7 @@
 """The headline of a measurement: one figure for each launch, and an interval for all of them.
 
-A launch stands as the quantile ``HEADLINE_QUANTILE`` of its samples; a measurement as the median of its
-its launches.
+The quantile ``HEADLINE_QUANTILE`` of its samples represents a launch; the median of its launches represents a
+measurement.
 """
 
 from __future__ import annotations
