@@ -48,7 +48,8 @@ class Bundle(Result):
         digest: of everything in it.
         labels: classes, in the order of the logits.
         network: architecture of the student, in words.
-        teacher_accuracy, student_accuracy: share of the test split, in torch.
+        teacher_accuracy: share of the test split, in torch.
+        student_accuracy: share of the test split, in torch.
         targets: its artifacts.
     """
 

@@ -51,7 +51,9 @@ class RunTarget:
 
     Attributes:
         target: where.
-        low_ms, latency_ms, high_ms: measured latency with its interval.
+        low_ms: lower end of the measured interval.
+        latency_ms: measured latency.
+        high_ms: upper end of the measured interval.
         budget: in words.
         kept: the upper end of the interval is within the budget.
         accuracy: share of the test split that the artifact classifies correctly.

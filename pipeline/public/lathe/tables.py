@@ -155,7 +155,8 @@ def build_table(
 
     Raises:
         EstimateError: blocks or networks are missing or invalid: call it again.
-        TargetError, MeasurementError: the target cannot be reached or measured on.
+        TargetError: the target cannot be reached.
+        MeasurementError: the target cannot be measured on.
     """
     from devices.measurement import MeasuringProtocol
     from devices.target import Target
