@@ -24,6 +24,26 @@ class Split:
         return Split(self.images[index], self.labels[index])
 
 
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """What was read of chosen images.
+
+    Attributes:
+        pixels: ``(n, H, W, C)`` uint8.
+        rows: ``(n,)``, which of the chosen images these are.
+        broken: the others by name, each with the reason why it cannot be decoded.
+    """
+
+    pixels: NDArray[np.uint8]
+    rows: NDArray[np.int64]
+    broken: tuple[str, ...] = ()
+
+    @classmethod
+    def whole(cls, pixels: NDArray[np.uint8]) -> Decoded:
+        """All that were chosen."""
+        return cls(pixels, np.arange(len(pixels)))
+
+
 @dataclass(frozen=True)
 class Preprocessing:
     """Bytes to float32: ``(image / 255 - mean) / std`` per channel. Written into every bundle."""

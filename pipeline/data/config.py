@@ -22,6 +22,7 @@ class DataConfig(BaseModel):
         train_limit: use about this many images for train and validation together, the same of each class.
         test_limit: use about this many test images, the same of each class.
         background: red, green and blue, 0 to 255, of what lies under transparent pixels of image files.
+        broken: what is done about image files that cannot be decoded: refuse the data, or leave them out.
         duplicates: what is done about train images whose pixels are those of a test image.
         image_size: resize the shorter side to this many pixels and crop the centre to a square.
     """
@@ -35,6 +36,7 @@ class DataConfig(BaseModel):
     train_limit: int | None = Field(default=None, ge=1, le=1_000_000_000)
     test_limit: int | None = Field(default=None, ge=1, le=1_000_000_000)
     background: tuple[Level, Level, Level] = (255, 255, 255)
+    broken: Literal["refuse", "skip"] = "refuse"
     duplicates: Literal["remove", "keep"] = "remove"
     image_size: int | None = Field(default=None, ge=4, le=4096)
 

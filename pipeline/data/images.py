@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from pipeline.data.base import Decoded
 from pipeline.errors import DataError
 
 Pixels = NDArray[np.uint8]
@@ -21,7 +22,6 @@ Colour = tuple[int, int, int]
 WHITE: Colour = (255, 255, 255)
 
 _GREY_MODES = ("1", "L", "LA", "La")
-_SHOWN = 5
 
 
 def decode_all(
@@ -29,20 +29,20 @@ def decode_all(
     names: Sequence[str],
     size: int | None,
     background: Colour = WHITE,
-) -> Pixels:
-    """Decode image files to ``(N, H, W, C)``; C is 1 if all are grey, else 3.
+) -> Decoded:
+    """Decode image files to ``(n, H, W, C)``, those that can be; C is 1 if all are grey, else 3.
 
     Pixels are what a viewer shows: upright, and what is transparent lies over ``background``. Of an animation
     or of several pages the first counts.
 
     Args:
         encoded: paths, or the bytes of image files.
-        names: what to call each image in an error.
+        names: what to call each image.
         size: resize the shorter side to this and crop the centre; needed if the images differ in size.
         background: red, green and blue, 0 to 255.
 
     Raises:
-        DataError: images that cannot be decoded (names the first few), or sizes that differ.
+        DataError: sizes differ.
     """
 
     def attempt(source: Path | bytes) -> Pixels | str:
@@ -55,24 +55,21 @@ def decode_all(
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = list(pool.map(attempt, encoded))
-    broken = [f"{name} ({r})" for name, r in zip(names, results, strict=True) if isinstance(r, str)]
-    if broken:
-        more = f", and {len(broken) - _SHOWN} more" if len(broken) > _SHOWN else ""
-        raise DataError(
-            f"{len(broken)} of {len(names)} images cannot be decoded",
-            why="; ".join(broken[:_SHOWN]) + more,
-            fix="replace or remove these files",
-        )
-    images = [result for result in results if not isinstance(result, str)]
-    for name, image in zip(names, images, strict=True):
+    broken = tuple(f"{name} ({r})" for name, r in zip(names, results, strict=True) if isinstance(r, str))
+    found = [(row, result) for row, result in enumerate(results) if not isinstance(result, str)]
+    rows, images = np.array([row for row, _ in found], np.int64), [image for _, image in found]
+    if not images:
+        return Decoded(np.zeros((0, 1, 1, 1), np.uint8), rows, broken)
+    for row, image in found:
         if image.shape[:2] != images[0].shape[:2]:
+            first, first_size = names[rows[0]], _size(images[0])
             raise DataError(
                 "images differ in size",
-                why=f"{names[0]} is {_size(images[0])}, {name} is {_size(image)} (width x height)",
+                why=f"{first} is {first_size}, {names[row]} is {_size(image)} (width x height)",
                 fix="set image_size in [data], e.g. image_size = 64",
             )
     channels = max(image.shape[2] for image in images)
-    return np.stack([with_channels(image, channels) for image in images])
+    return Decoded(np.stack([with_channels(image, channels) for image in images]), rows, broken)
 
 
 def resize_all(images: Pixels, size: int) -> Pixels:

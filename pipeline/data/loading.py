@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +19,7 @@ from pipeline.errors import DataError
 
 _TEST_SEED = 0
 _STD_FLOOR = 1 / 255
+_SHOWN = 5
 
 
 def load(config: DataConfig, *, seed: int) -> Dataset:
@@ -42,14 +44,15 @@ def load(config: DataConfig, *, seed: int) -> Dataset:
     test_limit = len(test.labels) if config.test_limit is None else config.test_limit
     test = test.take(balanced_subset(test.labels, test_limit, len(classes), seed=_TEST_SEED))
     kept, held = stratified_split(train.labels, config.validation, classes, seed=seed)
-    splits = _same_shape([train.take(kept).load(), train.take(held).load(), test.load()], config.image_size)
+    chosen = train.take(kept), train.take(held), test
+    splits, left_out = _decoded(chosen, classes, skip=config.broken == "skip")
+    splits = _same_shape(splits, config.image_size)
     splits, notes = without_duplicates(splits, classes, remove=config.duplicates == "remove")
     preprocessing = _statistics(splits[0].images)
     digest = _digest(splits, classes, preprocessing)
     fitted, validation, tested = splits
-    return Dataset(
-        config.kind, fitted, validation, tested, classes, preprocessing, digest, (*source.notes, *notes)
-    )
+    notes = (*source.notes, *left_out, *notes)
+    return Dataset(config.kind, fitted, validation, tested, classes, preprocessing, digest, notes)
 
 
 def _read(config: DataConfig) -> Source:
@@ -125,6 +128,38 @@ def _check_classes(train: LabelledImages, test: LabelledImages | None, classes: 
             why="; ".join(lacking),
             fix="give every split images of every class (labels count from 0), or remove the class from both",
         )
+
+
+def _decoded(
+    splits: Sequence[LabelledImages], classes: tuple[str, ...], *, skip: bool
+) -> tuple[list[Split], tuple[str, ...]]:
+    """Splits with their pixels, and what there is to say of images that were left out.
+
+    Raises:
+        DataError: images cannot be decoded that may not be left out, or a class would lose all its images.
+    """
+    loaded = [split.load() for split in splits]
+    broken = [each for _, names in loaded for each in names]
+    if not broken:
+        return [split for split, _ in loaded], ()
+    more = f", and {len(broken) - _SHOWN} more" if len(broken) > _SHOWN else ""
+    named, count = "; ".join(broken[:_SHOWN]) + more, sum(len(split.labels) for split in splits)
+    if not skip:
+        raise DataError(
+            f"{len(broken)} of {count} images cannot be decoded",
+            why=named,
+            fix='replace or remove these files, or set broken = "skip" in [data] to leave them out',
+        )
+    for name, split, (left, _) in zip(("train", "validation", "test"), splits, loaded, strict=True):
+        gone = np.setdiff1d(split.labels, left.labels)
+        if len(gone):
+            raise DataError(
+                f"no {name} image of class '{classes[gone[0]]}' is left",
+                why=f"{len(broken)} of {count} images cannot be decoded: {named}",
+                fix="replace these files",
+            )
+    note = f"left out {len(broken)} of {count} images that cannot be decoded: {named}"
+    return [split for split, _ in loaded], (note,)
 
 
 def _names(rows: NDArray[np.int64], classes: tuple[str, ...], shown: int = 8) -> str:

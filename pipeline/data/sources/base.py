@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.base import Split
+from pipeline.data.base import Decoded, Split
 from pipeline.errors import DataError
 
 Index = NDArray[np.int64]
@@ -18,13 +18,13 @@ Index = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class LabelledImages:
-    """Labels ``(N,)`` and a way to read the images of chosen rows as ``(n, H, W, C)`` uint8.
+    """Labels ``(N,)`` and a way to read the images of chosen rows.
 
     Reading is put off, so that images outside a limit are never decoded.
     """
 
     labels: Index
-    read: Callable[[Index], NDArray[np.uint8]]
+    read: Callable[[Index], Decoded]
 
     @classmethod
     def of_arrays(cls, images: Any, labels: Any, *, what: str) -> LabelledImages:
@@ -40,15 +40,16 @@ class LabelledImages:
         """
         pixels = _pixels(np.asarray(images), what)
         numbers = check_labels(labels, len(pixels), what=what)
-        return cls(numbers, lambda index: pixels[index])
+        return cls(numbers, lambda index: Decoded.whole(pixels[index]))
 
     def take(self, index: Index) -> LabelledImages:
         """The rows at ``index``."""
         return LabelledImages(self.labels[index], lambda inner: self.read(index[inner]))
 
-    def load(self) -> Split:
-        """Read all rows."""
-        return Split(self.read(np.arange(len(self.labels))), self.labels)
+    def load(self) -> tuple[Split, tuple[str, ...]]:
+        """All images that can be decoded, and the others by name, each with the reason."""
+        decoded = self.read(np.arange(len(self.labels)))
+        return Split(decoded.pixels, self.labels[decoded.rows]), decoded.broken
 
 
 @dataclass(frozen=True, eq=False)

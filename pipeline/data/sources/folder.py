@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from pipeline.data.base import Decoded
 from pipeline.data.images import WHITE, Colour, decode_all
 from pipeline.data.sources.base import Index, LabelledImages, Source, missing
 from pipeline.errors import DataError
@@ -64,7 +64,7 @@ def _labelled(
             fix=f"expected {_LAYOUT}",
         )
 
-    def decode(index: Index) -> NDArray[np.uint8]:
+    def decode(index: Index) -> Decoded:
         chosen = [files[row] for row in index]
         return decode_all(chosen, [str(file) for file in chosen], image_size, background)
 

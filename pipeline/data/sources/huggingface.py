@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from devices.installing import how_to_install
+from pipeline.data.base import Decoded
 from pipeline.data.images import WHITE, Colour, decode_all
 from pipeline.data.sources.base import Index, LabelledImages, Source, check_labels, missing
 from pipeline.errors import DataError
@@ -84,7 +82,7 @@ def _labelled(rows: Any, split: str, image_size: int | None, background: Colour)
     numbers = [-1 if value is None else value for value in rows.select_columns(label)[:][label]]
     labels = check_labels(numbers, len(rows), what=split)
 
-    def decode(index: Index) -> NDArray[np.uint8]:
+    def decode(index: Index) -> Decoded:
         cells = [encoded[int(row)][image] for row in index]
         files = [cell["bytes"] if cell["bytes"] is not None else Path(cell["path"]) for cell in cells]
         return decode_all(files, [f"{split} image {row}" for row in index], image_size, background)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.data.base import Decoded
 from pipeline.data.images import WHITE, Colour, decode_all
 from pipeline.data.sources.base import Index, LabelledImages, Source, check_labels, missing
 from pipeline.errors import DataError
@@ -79,7 +80,7 @@ def _split(
             fix="store offsets = numpy.cumsum([0, *lengths])",
         )
 
-    def decode(index: Index) -> NDArray[np.uint8]:
+    def decode(index: Index) -> Decoded:
         files = [content[offsets[row] : offsets[row + 1]].tobytes() for row in index]
         return decode_all(files, [f"{split} image {row}" for row in index], image_size, background)
 

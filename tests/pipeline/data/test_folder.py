@@ -68,13 +68,45 @@ def test_load_names_the_classes_when_folders_differ(tmp_path: Path) -> None:
     assert caught.value.why == "train lacks 'd'; test lacks 'c'"
 
 
-def test_load_names_the_file_when_an_image_is_corrupted(tmp_path: Path) -> None:
-    fill(tmp_path, "ab", 8)
-    broken = tmp_path / "b" / "3.png"
-    broken.write_bytes(broken.read_bytes()[:40])
-    with pytest.raises(DataError, match="cannot be decoded") as caught:
+def cut_off(*files: Path) -> None:
+    for file in files:
+        file.write_bytes(file.read_bytes()[:40])
+
+
+def test_load_counts_and_names_images_that_are_corrupted_in_all_splits_and_offers_to_leave_them_out(
+    tmp_path: Path,
+) -> None:
+    fill(tmp_path / "train", "ab", 8)
+    fill(tmp_path / "test", "ab", 8)
+    broken = [tmp_path / split / "b" / f"{number}.png" for split in ("train", "test") for number in range(3)]
+    cut_off(*broken)
+    with pytest.raises(DataError, match="6 of 32 images cannot be decoded") as caught:
         load(DataConfig(kind="folder", path=tmp_path), seed=0)
-    assert str(broken) in caught.value.why
+    assert sum(str(file) in caught.value.why for file in broken) == 5
+    assert caught.value.why.endswith("and 1 more")
+    assert 'broken = "skip"' in caught.value.fix
+
+
+def test_load_leaves_corrupted_images_out_if_asked_to_and_says_so(tmp_path: Path) -> None:
+    fill(tmp_path / "train", "ab", 8)
+    fill(tmp_path / "test", "ab", 8)
+    cut_off(tmp_path / "train" / "a" / "3.png", tmp_path / "test" / "b" / "0.png")
+    data = load(DataConfig(kind="folder", path=tmp_path, broken="skip", duplicates="keep"), seed=0)
+    assert len(data.train) + len(data.validation) == 15
+    assert data.test.labels.tolist().count(0) == 8
+    assert data.test.labels.tolist().count(1) == 7
+    note = data.notes[0]
+    assert note.startswith("left out 2 of 32 images that cannot be decoded: ")
+    assert str(Path("b", "0.png")) in note
+
+
+def test_load_refuses_to_leave_out_all_images_of_a_class(tmp_path: Path) -> None:
+    fill(tmp_path / "train", "ab", 8)
+    fill(tmp_path / "test", "ab", 2)
+    cut_off(*(tmp_path / "test" / "b").iterdir())
+    with pytest.raises(DataError, match="no test image of class 'b' is left") as caught:
+        load(DataConfig(kind="folder", path=tmp_path, broken="skip"), seed=0)
+    assert "2 of 20 images cannot be decoded" in caught.value.why
 
 
 def test_load_asks_for_a_size_when_images_differ_and_accepts_it(tmp_path: Path) -> None:

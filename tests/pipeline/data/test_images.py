@@ -19,20 +19,20 @@ def encoded(pixels: np.ndarray, kind: str = "png") -> bytes:
 def test_decode_all_gives_back_lossless_pixels() -> None:
     colour = np.random.default_rng(0).integers(0, 256, (6, 5, 3), np.uint8)
     grey = colour[..., 0]
-    assert np.array_equal(decode_all([encoded(colour)], ["a"], None)[0], colour)
-    assert np.array_equal(decode_all([encoded(grey)], ["a"], None)[0, ..., 0], grey)
+    assert np.array_equal(decode_all([encoded(colour)], ["a"], None).pixels[0], colour)
+    assert np.array_equal(decode_all([encoded(grey)], ["a"], None).pixels[0, ..., 0], grey)
 
 
 def test_decode_all_repeats_grey_when_another_image_has_colour() -> None:
     grey = np.full((4, 4), 7, np.uint8)
-    images = decode_all([encoded(grey), encoded(np.zeros((4, 4, 3), np.uint8))], ["a", "b"], None)
+    images = decode_all([encoded(grey), encoded(np.zeros((4, 4, 3), np.uint8))], ["a", "b"], None).pixels
     assert images.shape == (2, 4, 4, 3)
     assert (images[0] == 7).all()
 
 
 def test_decode_all_scales_16_bit_grey_instead_of_clipping_it() -> None:
     levels = np.array([[0, 256, 0x8000, 0xFFFF]], np.uint16)
-    assert decode_all([encoded(levels)], ["a"], None)[0, 0, :, 0].tolist() == [0, 1, 128, 255]
+    assert decode_all([encoded(levels)], ["a"], None).pixels[0, 0, :, 0].tolist() == [0, 1, 128, 255]
 
 
 def test_decode_all_turns_a_photograph_upright() -> None:
@@ -40,19 +40,20 @@ def test_decode_all_turns_a_photograph_upright() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned by a quarter
     Image.fromarray(np.zeros((4, 8, 3), np.uint8)).save(stream, "jpeg", exif=exif)
-    assert decode_all([stream.getvalue()], ["a"], None).shape == (1, 8, 4, 3)
+    assert decode_all([stream.getvalue()], ["a"], None).pixels.shape == (1, 8, 4, 3)
 
 
-def test_decode_all_names_the_first_images_when_some_are_corrupted() -> None:
+def test_decode_all_names_images_that_are_corrupted_and_decodes_the_others() -> None:
     good = encoded(np.zeros((4, 4), np.uint8))
-    broken = [good[: len(good) // 2], b"not an image"] + [b""] * 5
-    names = ["cut.png", "text.png", *(f"empty{i}.png" for i in range(5))]
-    with pytest.raises(DataError, match="7 of 8 images cannot be decoded") as caught:
-        decode_all([good, *broken], ["good.png", *names], None)
-    assert "cut.png" in caught.value.why
-    assert "text.png" in caught.value.why
-    assert "and 2 more" in caught.value.why
-    assert "good.png" not in caught.value.why
+    found = decode_all([b"", good, good[: len(good) // 2], good], ["empty", "good", "cut", "better"], None)
+    assert found.rows.tolist() == [1, 3]
+    assert found.pixels.shape == (2, 4, 4, 1)
+    assert [each.partition(" (")[0] for each in found.broken] == ["empty", "cut"]
+
+
+def test_decode_all_gives_no_pixels_when_every_image_is_corrupted() -> None:
+    found = decode_all([b"", b"text"], ["a", "b"], None)
+    assert (len(found.pixels), len(found.rows), len(found.broken)) == (0, 0, 2)
 
 
 def test_decode_all_names_two_images_when_sizes_differ() -> None:
@@ -68,14 +69,14 @@ def test_decode_all_crops_the_centre_when_a_size_is_given(shape: tuple[int, ...]
     pixels = np.zeros(shape, np.uint8)
     rows, columns = shape[0] // 2, shape[1] // 2
     pixels[rows - 2 : rows + 2, columns - 2 : columns + 2] = 200
-    image = decode_all([encoded(pixels)], ["a"], 8)[0]
+    image = decode_all([encoded(pixels)], ["a"], 8).pixels[0]
     assert image.shape[:2] == (8, 8)
     assert image[4, 4, 0] > 150
 
 
 def test_resize_all_agrees_with_decoding_at_that_size() -> None:
     pixels = np.random.default_rng(1).integers(0, 256, (3, 12, 9, 3), np.uint8)
-    decoded = decode_all([encoded(image) for image in pixels], list("abc"), 6)
+    decoded = decode_all([encoded(image) for image in pixels], list("abc"), 6).pixels
     assert np.array_equal(resize_all(pixels, 6), decoded)
     assert resize_all(pixels[..., :1], 6).shape == (3, 6, 6, 1)
 

@@ -30,14 +30,14 @@ def write(folder: Path, **content: Any) -> Path:
 @pytest.mark.parametrize("shape", [(6, 4, 4), (6, 4, 4, 1), (6, 4, 4, 3)])
 def test_read_accepts_grey_and_colour_pixels(tmp_path: Path, shape: tuple[int, ...]) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    split = read(write(tmp_path, train_x=pixels), image_size=None).train.load()
+    split, _ = read(write(tmp_path, train_x=pixels), image_size=None).train.load()
     assert np.array_equal(split.images.reshape(shape), pixels)
     assert split.labels.tolist() == [0, 1, 0, 1, 0, 1]
 
 
 def test_read_converts_floating_point_in_0_to_1(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (6, 4, 4), np.uint8)
-    split = read(write(tmp_path, train_x=pixels.astype(np.float32) / 255), image_size=None).train.load()
+    split, _ = read(write(tmp_path, train_x=pixels.astype(np.float32) / 255), image_size=None).train.load()
     assert np.array_equal(split.images[..., 0], pixels)
 
 
@@ -55,7 +55,7 @@ def test_read_decodes_concatenated_image_files(tmp_path: Path, size: int | None)
         train_bytes=np.frombuffer(b"".join(files), np.uint8),
         train_offsets=np.cumsum([0, *map(len, files)]),
     )
-    images = read(path, image_size=size).train.load().images
+    images = read(path, image_size=size).train.load()[0].images
     assert images.shape == (6, 4, 4, 3) if size else np.array_equal(images, pixels)
 
 

@@ -85,6 +85,7 @@ OTHER_VALUES: dict[str, Any] = {
     "data.test_limit": 3,
     "data.image_size": 4,
     "data.background": [0, 0, 0],
+    "data.broken": "skip",
     "teacher.factory": "a:c",
     "teacher.model": "other",
     "teacher.arguments": {"deep": True},
