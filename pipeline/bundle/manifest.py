@@ -35,6 +35,7 @@ def plain_path(text: str) -> str:
 BundlePath = Annotated[str, AfterValidator(plain_path)]
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
+Level = Annotated[int, Field(ge=0, le=255)]
 
 
 class _Model(BaseModel):
@@ -42,12 +43,16 @@ class _Model(BaseModel):
 
 
 class ImageDescription(_Model):
-    """The images that the bundle takes: uint8, height x width x channels."""
+    """The images that the bundle takes: uint8, height x width x channels.
+
+    ``background`` is red, green and blue of what lies under transparent pixels of image files.
+    """
 
     height: Annotated[int, Field(gt=0)]
     width: Annotated[int, Field(gt=0)]
     channels: Literal[1, 3]
     dtype: Literal["uint8"] = "uint8"
+    background: tuple[Level, Level, Level] = (255, 255, 255)
 
 
 class PreprocessingDescription(_Model):

@@ -73,13 +73,15 @@ class TargetContent:
 class BundleContent:
     """Everything that goes into a bundle; ``report`` is a finished HTML file, ``recipe`` the recipe's text.
 
-    Accuracies are shares of ``test``: of the teacher, and of the student in torch before export.
+    Accuracies are shares of ``test``: of the teacher, and of the student in torch before export. Transparent
+    pixels of image files lie over ``background``, red, green and blue.
     """
 
     name: str
     targets: tuple[TargetContent, ...]
     test: Split
     preprocessing: Preprocessing
+    background: tuple[int, int, int]
     labels: tuple[str, ...]
     teacher_digest: str
     teacher_accuracy: float
@@ -154,7 +156,7 @@ def _fill(content: BundleContent, folder: Path) -> None:
     assert channels in (1, 3)
     manifest = Manifest(
         name=content.name,
-        image=ImageDescription(height=height, width=width, channels=channels),
+        image=ImageDescription(height=height, width=width, channels=channels, background=content.background),
         preprocessing=PreprocessingDescription(**content.preprocessing.to_json()),
         labels=content.labels,
         teacher=TeacherEntry(digest=content.teacher_digest, accuracy=content.teacher_accuracy),

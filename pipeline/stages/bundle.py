@@ -59,6 +59,7 @@ def make_bundle(given: BundleInput, folder: StageFolder, services: Services) -> 
         targets=tuple(targets),
         test=open_data(given.data, folder).test,
         preprocessing=given.data.preprocessing,
+        background=given.data.background,
         labels=given.data.classes,
         teacher_digest=teacher.digest,
         teacher_accuracy=winner.verified.teacher_accuracy,

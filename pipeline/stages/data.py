@@ -48,6 +48,7 @@ class DataSummary:
         digest: over images, labels, classes and preprocessing.
         counts: of train, validation and test images.
         notes: what was left out of the source.
+        background: red, green and blue of what lies under transparent pixels of image files.
     """
 
     name: str
@@ -58,6 +59,7 @@ class DataSummary:
     preprocessing: Preprocessing
     arrays: StoredFile
     notes: tuple[str, ...] = ()
+    background: tuple[int, int, int] = (255, 255, 255)
 
 
 def _told(given: DataInput, value: DataSummary) -> Sequence[str]:
@@ -102,6 +104,7 @@ def prepare_data(given: DataInput, folder: StageFolder, services: Services) -> D
         dataset.preprocessing,
         folder.stored(_ARRAYS),
         dataset.notes,
+        given.config.background,
     )
 
 

@@ -144,7 +144,7 @@ def _read_array(path: str, image: dict[str, Any]) -> Any:
 
 
 def _read_picture(path: str, image: dict[str, Any]) -> Any:
-    """As it is seen: upright, transparent parts over white."""
+    """As it is seen: upright, transparent parts over the background of the training images."""
     try:
         from PIL import Image, ImageOps
     except ImportError:
@@ -159,7 +159,7 @@ def _read_picture(path: str, image: dict[str, Any]) -> Any:
     if picture.mode.startswith("I;16"):
         picture = Image.fromarray((np.asarray(picture, np.uint16) >> 8).astype(np.uint8))
     if picture.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in picture.info:
-        below = Image.new("RGBA", picture.size, (255, 255, 255, 255))
+        below = Image.new("RGBA", picture.size, (*image["background"], 255))
         below.alpha_composite(picture.convert("RGBA"))
         picture = below
     picture = picture.convert("L" if image["channels"] == 1 else "RGB")

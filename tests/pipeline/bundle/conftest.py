@@ -92,6 +92,7 @@ def bundle_content(tmp_path_factory: pytest.TempPathFactory) -> BundleContent:
         targets=(target,),
         test=split,
         preprocessing=PREPROCESSING,
+        background=(255, 255, 255),
         labels=LABELS,
         teacher_digest="ab" * 32,
         teacher_accuracy=1.0,

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -159,24 +160,27 @@ def test_infer_reads_image_files_and_names_the_likeliest_labels(
         assert first["probability"] >= second["probability"]
 
 
-def test_infer_turns_a_photograph_upright_and_shows_it_over_white(
-    own_bundle: Path, bundle_content: BundleContent, tmp_path: Path
+@pytest.mark.parametrize("level", [255, 0])
+def test_infer_turns_a_photograph_upright_and_shows_it_over_the_background_of_the_training_images(
+    bundle_content: BundleContent, tmp_path: Path, level: int
 ) -> None:
+    content = replace(bundle_content, background=(level, level, level))
+    own_bundle = write_bundle(content, tmp_path / "bundle")
     plain = picture(bundle_content, 0)
     plain.save(tmp_path / "plain.png")
     orientation = Image.Exif()
     orientation[0x0112] = 3
     plain.rotate(180).save(tmp_path / "turned.png", exif=orientation)
     pixels = np.asarray(plain.convert("RGBA")).copy()
-    pixels[:2, :2] = (7, 7, 7, 0)
+    pixels[:2, :2] = (120, 120, 120, 0)
     Image.fromarray(pixels).save(tmp_path / "holes.png")
-    pixels[:2, :2] = 255
-    Image.fromarray(pixels).convert(plain.mode).save(tmp_path / "white.png")
-    names = ("plain.png", "turned.png", "holes.png", "white.png")
+    pixels[:2, :2] = (level, level, level, 255)
+    Image.fromarray(pixels).convert(plain.mode).save(tmp_path / "filled.png")
+    names = ("plain.png", "turned.png", "holes.png", "filled.png")
     done = infer(own_bundle, "onnxruntime", *(str(tmp_path / name) for name in names))
-    upright, turned, holes, white = (json.loads(line)["probability"] for line in done.stdout.splitlines())
+    upright, turned, holes, filled = (json.loads(line)["probability"] for line in done.stdout.splitlines())
     assert upright == turned
-    assert holes == white
+    assert holes == filled
 
 
 def test_infer_says_what_a_photograph_needs_when_pillow_is_missing(
