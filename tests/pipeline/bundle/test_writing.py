@@ -127,7 +127,7 @@ def test_write_bundle_names_the_folder_that_cannot_be_written(
         write_bundle(bundle_content, tmp_path / "file" / "bundle")
 
 
-def test_inference_script_imports_only_numpy_the_runtime_and_the_standard_library() -> None:
+def test_inference_script_imports_only_numpy_the_runtime_the_standard_library_and_pillow() -> None:
     for runtime, package in (("onnxruntime", "onnxruntime"), ("litert", "ai_edge_litert")):
         source = inference_script(runtime)
         compile(source, runtime, "exec")
@@ -136,7 +136,7 @@ def test_inference_script_imports_only_numpy_the_runtime_and_the_standard_librar
             for line in map(str.strip, source.splitlines())
             if line.startswith(("import ", "from "))
         }
-        assert imported - set(sys.stdlib_module_names) == {"numpy", package}
+        assert imported - set(sys.stdlib_module_names) == {"numpy", package, "PIL"}
 
 
 def test_inference_script_refuses_a_runtime_without_a_script() -> None:
