@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pipeline.distill.chance import better_than_chance
 from pipeline.errors import TeacherError, VerificationError
-from pipeline.stages.data import DataSummary
-from pipeline.stages.teacher import TeacherSummary
+from pipeline.stages.inputs.data import DataSummary
+from pipeline.stages.inputs.teacher import TeacherSummary
 
 _ANYWAY = "or set allow_chance = true to continue anyway"
 

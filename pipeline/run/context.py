@@ -15,9 +15,9 @@ from pipeline.progress import Reporter
 from pipeline.recipe.loading import Recipe
 from pipeline.search.evaluated_before import EvaluatedBefore
 from pipeline.search.evaluators.workers import parse_pool
-from pipeline.stages.learning import MeasuredOn
+from pipeline.stages.latency.targets import BoundTarget, exporters_of
+from pipeline.stages.searching.learning import MeasuredOn
 from pipeline.stages.services import Services
-from pipeline.stages.targets import BoundTarget, exporters_of
 from pipeline.work.folder import WorkFolder
 from pipeline.work.stage import Stage
 

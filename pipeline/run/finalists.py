@@ -12,13 +12,13 @@ from pipeline.run.context import Context
 from pipeline.run.preparation import Task
 from pipeline.spaces.base import Architecture
 from pipeline.spaces.cost import network_cost
-from pipeline.stages.candidates import Searched
-from pipeline.stages.compile import Compiled, CompileInput, compile_student
-from pipeline.stages.distil import DistilInput, Distilled, distil_student
-from pipeline.stages.export import Exported, ExportInput, export_student
-from pipeline.stages.targets import BoundTarget, outputs_of
-from pipeline.stages.verify import Verified, VerifyInput, verify_student
-from pipeline.stages.winner import Failure, Winner
+from pipeline.stages.latency.targets import BoundTarget, outputs_of
+from pipeline.stages.searching.candidates import Searched
+from pipeline.stages.student.compile import Compiled, CompileInput, compile_student
+from pipeline.stages.student.distil import DistilInput, Distilled, distil_student
+from pipeline.stages.student.export import Exported, ExportInput, export_student
+from pipeline.stages.student.verify import Verified, VerifyInput, verify_student
+from pipeline.stages.student.winner import Failure, Winner
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,11 @@ from pipeline.run.finalists import make_winner
 from pipeline.run.missed_budgets import search_and_try
 from pipeline.run.preparation import check_budgets, measure_blocks_of, prepare_task
 from pipeline.run.searching import search_round
-from pipeline.stages.bundle import BundleInput, make_bundle
-from pipeline.stages.data import DataInput, DataSummary, open_data, prepare_data
-from pipeline.stages.report import Findings, ReportInput, write_report
+from pipeline.stages.delivery.bundle import BundleInput, make_bundle
+from pipeline.stages.delivery.report import Findings, ReportInput, write_report
+from pipeline.stages.inputs.data import DataInput, DataSummary, open_data, prepare_data
+from pipeline.stages.inputs.space import SpacePlan
 from pipeline.stages.services import Services
-from pipeline.stages.space import SpacePlan
 from pipeline.work.stage import Stage, StageFolder
 
 I = TypeVar("I")  # noqa: E741

@@ -10,9 +10,9 @@ from pipeline.budget import allowing
 from pipeline.errors import VerificationError
 from pipeline.run.context import Context
 from pipeline.spaces.base import Architecture
-from pipeline.stages.candidates import Round, Searched
-from pipeline.stages.predictors import LatencyPredictors
-from pipeline.stages.winner import Failure
+from pipeline.stages.latency.predictors import LatencyPredictors
+from pipeline.stages.searching.candidates import Round, Searched
+from pipeline.stages.student.winner import Failure
 from pipeline.tables.networks import MeasuredNetwork
 
 W = TypeVar("W")

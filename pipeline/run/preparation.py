@@ -8,13 +8,13 @@ from pipeline.errors import BudgetError
 from pipeline.run.chance import require_useful_teacher
 from pipeline.run.context import Context
 from pipeline.spaces.dna.config import DnaSpaceConfig
-from pipeline.stages.cut import Cut, CutInput, cut_into_blocks
-from pipeline.stages.data import DataInput, DataSummary, prepare_data
-from pipeline.stages.feasibility import FeasibilityInput, Feasible, check_feasibility
-from pipeline.stages.predictors import LatencyPredictors
-from pipeline.stages.space import SpacePlan, describe_space
-from pipeline.stages.table import TableInput, Tables, build_tables
-from pipeline.stages.teacher import TeacherInput, TeacherSource, TeacherSummary, prepare_teacher
+from pipeline.stages.inputs.cut import Cut, CutInput, cut_into_blocks
+from pipeline.stages.inputs.data import DataInput, DataSummary, prepare_data
+from pipeline.stages.inputs.space import SpacePlan, describe_space
+from pipeline.stages.inputs.teacher import TeacherInput, TeacherSource, TeacherSummary, prepare_teacher
+from pipeline.stages.latency.feasibility import FeasibilityInput, Feasible, check_feasibility
+from pipeline.stages.latency.predictors import LatencyPredictors
+from pipeline.stages.latency.table import TableInput, Tables, build_tables
 
 
 @dataclass(frozen=True)

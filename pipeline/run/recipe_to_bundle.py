@@ -15,9 +15,9 @@ from pipeline.run.missed_budgets import search_and_try
 from pipeline.run.preparation import check_budgets, measure_blocks_of, prepare_task
 from pipeline.run.result import RunResult, SearchResult
 from pipeline.run.searching import search_round
-from pipeline.stages.bundle import BundleInput, make_bundle
-from pipeline.stages.candidates import Round
-from pipeline.stages.report import Findings, ReportInput, write_report
+from pipeline.stages.delivery.bundle import BundleInput, make_bundle
+from pipeline.stages.delivery.report import Findings, ReportInput, write_report
+from pipeline.stages.searching.candidates import Round
 from pipeline.work.folder import WorkFolder
 
 

@@ -8,12 +8,12 @@ from typing import Any
 
 from pipeline.recipe.loading import Recipe
 from pipeline.spaces.cost import Cost
-from pipeline.stages.candidates import EvaluatedCandidate, Searched
-from pipeline.stages.data import DataSummary
-from pipeline.stages.feasibility import Feasible
-from pipeline.stages.table import Tables
-from pipeline.stages.teacher import TeacherSummary
-from pipeline.stages.winner import Failure, Winner
+from pipeline.stages.inputs.data import DataSummary
+from pipeline.stages.inputs.teacher import TeacherSummary
+from pipeline.stages.latency.feasibility import Feasible
+from pipeline.stages.latency.table import Tables
+from pipeline.stages.searching.candidates import EvaluatedCandidate, Searched
+from pipeline.stages.student.winner import Failure, Winner
 from pipeline.work.folder import StageRecord
 
 

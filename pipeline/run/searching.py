@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pipeline.run.context import Context
 from pipeline.run.preparation import Task
-from pipeline.stages.candidates import Round, Searched
-from pipeline.stages.evaluation import Evaluation
-from pipeline.stages.known import KnownBefore, KnownInput, known_before
-from pipeline.stages.scores import ScoresInput, score_blocks
-from pipeline.stages.search import SearchInput, search_candidates
-from pipeline.stages.selection import SelectionInput, select_candidates
-from pipeline.stages.strategy import StrategySettings
+from pipeline.stages.searching.candidates import Round, Searched
+from pipeline.stages.searching.evaluation import Evaluation
+from pipeline.stages.searching.known import KnownBefore, KnownInput, known_before
+from pipeline.stages.searching.scores import ScoresInput, score_blocks
+from pipeline.stages.searching.search import SearchInput, search_candidates
+from pipeline.stages.searching.selection import SelectionInput, select_candidates
+from pipeline.stages.searching.strategy import StrategySettings
 
 
 def search_round(context: Context, task: Task, this: Round) -> Searched:

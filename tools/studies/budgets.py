@@ -47,13 +47,13 @@ from pipeline.search.loop import search
 from pipeline.spaces.base import Architecture
 from pipeline.spaces.cost import block_cost
 from pipeline.spaces.mobile.space import MobileSpace
-from pipeline.stages.candidates import Round, Searched
-from pipeline.stages.feasibility import FeasibilityInput, check_feasibility
-from pipeline.stages.predictors import LatencyPredictors
-from pipeline.stages.search import SearchInput, search_candidates
-from pipeline.stages.space import SpacePlan
-from pipeline.stages.strategy import StrategySettings, strategy_of
-from pipeline.stages.winner import Failure
+from pipeline.stages.inputs.space import SpacePlan
+from pipeline.stages.latency.feasibility import FeasibilityInput, check_feasibility
+from pipeline.stages.latency.predictors import LatencyPredictors
+from pipeline.stages.searching.candidates import Round, Searched
+from pipeline.stages.searching.search import SearchInput, search_candidates
+from pipeline.stages.searching.strategy import StrategySettings, strategy_of
+from pipeline.stages.student.winner import Failure
 from pipeline.tables.building import measure_blocks
 from pipeline.target_verdict import judge, measure_artifact
 from pipeline.work.canonical import without_influence

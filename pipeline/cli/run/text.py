@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from devices.measurement import Interval
 from pipeline.progress import duration
 from pipeline.run import Forecast, RunResult, SearchResult
-from pipeline.stages.candidates import EvaluatedCandidate
+from pipeline.stages.searching.candidates import EvaluatedCandidate
 from pipeline.target_verdict import TargetVerdict
 
 

@@ -221,7 +221,7 @@ def plan(
     """
     from pathlib import Path
 
-    from pipeline.tables.planning import write_plan
+    from pipeline.tables.work_package import write_plan
 
     found = space_options.find()
     manifest = write_plan(

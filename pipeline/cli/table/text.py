@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from latency_db.models import NetworkModel
     from pipeline.tables.exchange import TableDifference
     from pipeline.tables.prediction import Prediction
-    from pipeline.tables.transfer import Transferred
+    from pipeline.tables.transfer.estimating import Transferred
     from pipeline.tables.validation import TableVerification
 
 

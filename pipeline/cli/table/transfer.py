@@ -56,10 +56,10 @@ def transfer(
     """
     from pathlib import Path
 
-    from pipeline.tables.estimates import check_place, transferred_json, write_estimates
-    from pipeline.tables.transfer import transfer as transfer_tables
-    from pipeline.tables.transfer_check import check as check_estimates
-    from pipeline.tables.transfer_sources import source_models
+    from pipeline.tables.transfer.check import check as check_estimates
+    from pipeline.tables.transfer.estimates import check_place, transferred_json, write_estimates
+    from pipeline.tables.transfer.estimating import transfer as transfer_tables
+    from pipeline.tables.transfer.sources import source_models
 
     if save is not None:
         check_place(Path(save))

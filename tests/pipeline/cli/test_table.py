@@ -14,9 +14,9 @@ from latency_db.errors import EstimateError
 from latency_db.store.store import open_store
 from pipeline.cli.table.arguments import table_app
 from pipeline.errors import RecipeError
-from pipeline.tables.estimates import read_estimates
 from pipeline.tables.exchange import read_table
 from pipeline.tables.request import find_space
+from pipeline.tables.transfer.estimates import read_estimates
 
 pytestmark = pytest.mark.usefixtures("quiet_machine")
 

@@ -16,7 +16,7 @@ from devices.target import Target
 from pipeline.compile import compile_artifact, variants
 from pipeline.compile.variants import VARIANTS, CompileVariant, deciding_packages, variant_for
 from pipeline.export.base import Format
-from pipeline.stages.compile import compile_student
+from pipeline.stages.student.compile import compile_student
 
 PAGE = Path(__file__).parents[3] / "docs" / "extending" / "compile-variants.md"
 

@@ -13,7 +13,7 @@ from devices.target import Target
 from pipeline.recipe.loading import parse_recipe
 from pipeline.run import Forecast, RunResult, run
 from pipeline.search.evaluators.registry import EVALUATORS, SHORT_TRAINING
-from pipeline.stages.targets import BoundTarget, OutputsPlace
+from pipeline.stages.latency.targets import BoundTarget, OutputsPlace
 from pipeline.work.folder import WorkFolder
 from tests.pipeline.run.made_up_run import Quiet
 from tests.pipeline.run.made_up_stages import DEVICE, RUNTIME, made_up_functions
@@ -48,8 +48,10 @@ def _lathe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lathe]:
     def bind(target: Target) -> BoundTarget:
         return BoundTarget(target, lathe.runtime, lathe.device, lathe.elsewhere)
 
-    monkeypatch.setattr("pipeline.stages.targets.BoundTarget.bind", bind)
-    monkeypatch.setattr("pipeline.stages.targets.exporter_identity", lambda fmt: {"exporter": lathe.exporter})
+    monkeypatch.setattr("pipeline.stages.latency.targets.BoundTarget.bind", bind)
+    monkeypatch.setattr(
+        "pipeline.stages.latency.targets.exporter_identity", lambda fmt: {"exporter": lathe.exporter}
+    )
     monkeypatch.setattr("pipeline.work.stage.version", lambda name: lathe.versions.get(name, "1"))
     monkeypatch.setattr(
         "pipeline.run.context.MeasuringProtocol", lambda **given: MeasuringProtocol(**given, **lathe.protocol)

@@ -21,12 +21,12 @@ from pipeline.search.base import Evaluator, Score
 from pipeline.spaces.base import Architecture, Space
 from pipeline.spaces.cost import block_cost
 from pipeline.spaces.mobile.config import MobileSpaceConfig
-from pipeline.stages.candidates import Round, Searched
-from pipeline.stages.feasibility import FeasibilityInput, check_feasibility
-from pipeline.stages.predictors import LatencyPredictors
-from pipeline.stages.search import SearchInput, search_candidates
-from pipeline.stages.space import SpacePlan
-from pipeline.stages.strategy import StrategySettings
+from pipeline.stages.inputs.space import SpacePlan
+from pipeline.stages.latency.feasibility import FeasibilityInput, check_feasibility
+from pipeline.stages.latency.predictors import LatencyPredictors
+from pipeline.stages.searching.candidates import Round, Searched
+from pipeline.stages.searching.search import SearchInput, search_candidates
+from pipeline.stages.searching.strategy import StrategySettings
 from pipeline.tables.building import measure_blocks
 from pipeline.work.canonical import without_influence
 from pipeline.work.folder import WorkFolder

@@ -25,24 +25,24 @@ from pipeline.export.parity import Parity
 from pipeline.methods.dna.result import BlockScores
 from pipeline.search.budgets.feasibility import Feasibility
 from pipeline.spaces.base import Architecture
-from pipeline.stages.bundle import BundleMade, make_bundle
-from pipeline.stages.candidates import EvaluatedCandidate, Searched
-from pipeline.stages.compile import Compiled, CompiledFile, compile_student
-from pipeline.stages.cut import Cut, cut_into_blocks
-from pipeline.stages.data import DataSummary, prepare_data
-from pipeline.stages.distil import Distilled, distil_student
-from pipeline.stages.export import Exported, export_student
-from pipeline.stages.feasibility import Feasible, check_feasibility
-from pipeline.stages.known import KnownBefore, known_before
-from pipeline.stages.report import ReportFile, write_report
-from pipeline.stages.scores import Scores, score_blocks
-from pipeline.stages.search import search_candidates
-from pipeline.stages.selection import select_candidates
-from pipeline.stages.space import SpaceSummary, describe_space
-from pipeline.stages.table import Tables, build_tables
-from pipeline.stages.teacher import TeacherSummary, prepare_teacher
-from pipeline.stages.teacher_parts import TeacherLatency
-from pipeline.stages.verify import Verified, verify_student
+from pipeline.stages.delivery.bundle import BundleMade, make_bundle
+from pipeline.stages.delivery.report import ReportFile, write_report
+from pipeline.stages.inputs.cut import Cut, cut_into_blocks
+from pipeline.stages.inputs.data import DataSummary, prepare_data
+from pipeline.stages.inputs.space import SpaceSummary, describe_space
+from pipeline.stages.inputs.teacher import TeacherSummary, prepare_teacher
+from pipeline.stages.latency.feasibility import Feasible, check_feasibility
+from pipeline.stages.latency.table import Tables, build_tables
+from pipeline.stages.latency.teacher_parts import TeacherLatency
+from pipeline.stages.searching.candidates import EvaluatedCandidate, Searched
+from pipeline.stages.searching.known import KnownBefore, known_before
+from pipeline.stages.searching.scores import Scores, score_blocks
+from pipeline.stages.searching.search import search_candidates
+from pipeline.stages.searching.selection import select_candidates
+from pipeline.stages.student.compile import Compiled, CompiledFile, compile_student
+from pipeline.stages.student.distil import Distilled, distil_student
+from pipeline.stages.student.export import Exported, export_student
+from pipeline.stages.student.verify import Verified, verify_student
 from pipeline.target_verdict import TargetVerdict
 from pipeline.work.canonical import StoredFile, canonical
 from pipeline.work.stage import StageFolder

@@ -6,8 +6,8 @@ from pipeline.data.base import Preprocessing
 from pipeline.distill.settings import EpochRecord
 from pipeline.errors import TeacherError, VerificationError
 from pipeline.run.chance import require_useful_student, require_useful_teacher
-from pipeline.stages.data import DataSummary
-from pipeline.stages.teacher import TeacherSummary
+from pipeline.stages.inputs.data import DataSummary
+from pipeline.stages.inputs.teacher import TeacherSummary
 from pipeline.work.canonical import StoredFile
 
 FILE = StoredFile("data", "arrays", "0" * 64)

@@ -17,7 +17,7 @@ from pipeline.recipe.loading import parse_recipe
 from pipeline.run import durations, foresee
 from pipeline.run.context import Context
 from pipeline.run.forecast import Forecast, OpenStage
-from pipeline.stages.space import SpacePlan
+from pipeline.stages.inputs.space import SpacePlan
 from pipeline.work.folder import WorkFolder
 from tests.pipeline.run.made_up_run import PLAN, SPACE, SPACE_PLAN, TARGET, keep_everything, network_ns
 

@@ -9,8 +9,8 @@ import pytest
 
 from pipeline.run.searching import search_by_evaluation
 from pipeline.search.base import Evaluator
-from pipeline.stages.candidates import Round, Searched
-from pipeline.stages.strategy import StrategySettings
+from pipeline.stages.searching.candidates import Round, Searched
+from pipeline.stages.searching.strategy import StrategySettings
 from pipeline.work.canonical import without_influence
 from pipeline.work.stage import StageFolder
 from tests.pipeline.run.made_up_run import (

@@ -15,10 +15,10 @@ from pipeline.run.missed_budgets import search_and_try
 from pipeline.search.base import Evaluator, Score
 from pipeline.search.strategies.predictor import INITIAL, PredictorStrategy
 from pipeline.spaces.base import Architecture
-from pipeline.stages.candidates import Round, Searched
-from pipeline.stages.search import SearchInput, search_candidates
-from pipeline.stages.strategy import StrategySettings
-from pipeline.stages.winner import Failure
+from pipeline.stages.searching.candidates import Round, Searched
+from pipeline.stages.searching.search import SearchInput, search_candidates
+from pipeline.stages.searching.strategy import StrategySettings
+from pipeline.stages.student.winner import Failure
 from pipeline.work.stage import StageFolder
 from tests.pipeline.run.made_up_run import (
     MEMBERS,

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from devices.target import Target
 from pipeline.recipe.loading import Recipe
-from pipeline.stages.targets import OutputsPlace
+from pipeline.stages.latency.targets import OutputsPlace
 from tests.pipeline.run.conftest import Lathe
 from tests.pipeline.run.made_up_stages import DEVICE, RUNTIME, STAGES
 

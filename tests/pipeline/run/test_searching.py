@@ -20,7 +20,7 @@ from pipeline.run.searching import search_round
 from pipeline.search.evaluators.registry import EVALUATORS, EvaluatorKind
 from pipeline.search.strategies.predictor import PredictorStrategy
 from pipeline.spaces.base import Architecture
-from pipeline.stages.candidates import Round, Searched
+from pipeline.stages.searching.candidates import Round, Searched
 from pipeline.work.folder import WorkFolder
 from tests.pipeline.run.made_up_run import (
     PLAN,

@@ -1,0 +1,73 @@
+"""Stage ``bundle``: what the edge team ships."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.bundle import MANIFEST_NAME, BundleContent, TargetContent, write_bundle
+from pipeline.export.base import INPUT_NAME, OUTPUT_NAME
+from pipeline.stages.delivery.report import PACKAGES, Findings, ReportFile
+from pipeline.stages.inputs.data import DataSummary, open_data
+from pipeline.stages.services import Services
+from pipeline.work.canonical import StoredFile
+from pipeline.work.stage import StageFolder, installed, stage
+
+_FOLDER = "bundle"
+
+
+@dataclass(frozen=True)
+class BundleInput:
+    """Everything that goes into a bundle."""
+
+    name: str
+    recipe_text: str
+    data: DataSummary
+    findings: Findings
+    report: ReportFile
+
+
+@dataclass(frozen=True)
+class BundleMade:
+    """The bundle's manifest, which has the digests of the files beside it."""
+
+    manifest: StoredFile
+
+
+@stage("bundle", packages=PACKAGES)
+def make_bundle(given: BundleInput, folder: StageFolder, services: Services) -> BundleMade:
+    """Write the bundle into the stage's folder."""
+    findings = given.findings
+    winner, teacher = findings.winner, findings.teacher
+    targets = []
+    for target in findings.targets:
+        compiled = winner.compiled[target.name]
+        targets.append(
+            TargetContent(
+                artifact=folder.find(compiled.student.file),
+                runs_on=compiled.student.notes.get("cpu", "any"),
+                portable=folder.find(winner.exported.students[target.format]),
+                reference=folder.find(compiled.reference.file),
+                layout=target.format.layout,
+                input_name=INPUT_NAME,
+                output_name=OUTPUT_NAME,
+                predicted=findings.predicted(target.name),
+                verdict=winner.verified.verdicts[target.name],
+            )
+        )
+    content = BundleContent(
+        name=given.name,
+        targets=tuple(targets),
+        test=open_data(given.data, folder).test,
+        preprocessing=given.data.preprocessing,
+        background=given.data.background,
+        labels=given.data.classes,
+        teacher_digest=teacher.digest,
+        teacher_accuracy=winner.verified.teacher_accuracy,
+        student_architecture=str(winner.distilled.architecture),
+        student_accuracy=winner.verified.student_accuracy,
+        recipe=given.recipe_text,
+        report=folder.find(given.report.file),
+        versions=installed(PACKAGES),
+    )
+    write_bundle(content, folder / _FOLDER)
+    return BundleMade(folder.stored(f"{_FOLDER}/{MANIFEST_NAME}"))

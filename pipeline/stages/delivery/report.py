@@ -1,0 +1,210 @@
+"""Stage ``report``: what people read of a finished run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from devices.measurement import Interval
+from latency_db.estimate import Estimate
+from pipeline.distill.settings import EpochRecord
+from pipeline.report import (
+    BlockLatencies,
+    CandidatePoint,
+    ComparedNetwork,
+    ReportData,
+    TargetReport,
+    TrainingCurve,
+    render,
+)
+from pipeline.spaces.base import Architecture, Space
+from pipeline.stages.inputs.space import SpacePlan
+from pipeline.stages.inputs.teacher import TeacherSummary
+from pipeline.stages.latency.feasibility import Feasible
+from pipeline.stages.latency.table import Tables
+from pipeline.stages.latency.targets import BoundTarget
+from pipeline.stages.searching.candidates import Searched
+from pipeline.stages.services import Services
+from pipeline.stages.student.winner import Winner
+from pipeline.tables.networks import MeasuredNetwork
+from pipeline.work.canonical import StoredFile
+from pipeline.work.stage import StageFolder, installed, stage
+
+_REPORT = "report.html"
+
+PACKAGES = (
+    "lathe-deploy",
+    "torch",
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "litert-torch",
+    "ai-edge-litert",
+)
+"""Whose versions a report and a bundle name."""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Everything that a finished run found out."""
+
+    plan: SpacePlan
+    teacher: TeacherSummary
+    targets: tuple[BoundTarget, ...]
+    tables: Tables
+    feasible: Feasible
+    searched: Searched
+    winner: Winner
+
+    def predicted(self, target: str) -> Estimate | None:
+        """What the search predicted for the winner on a target."""
+        architecture = self.winner.distilled.architecture
+        found = [c for c in self.searched.candidates if c.architecture == architecture]
+        return found[0].estimates.get(target) if found else None
+
+
+@dataclass(frozen=True)
+class ReportInput:
+    """Findings, and the recipe that asked for them."""
+
+    name: str
+    recipe_text: str
+    findings: Findings
+
+
+@dataclass(frozen=True)
+class ReportFile:
+    """The rendered report."""
+
+    file: StoredFile
+
+
+@stage("report", packages=(*PACKAGES, "plotly"))
+def write_report(given: ReportInput, folder: StageFolder, services: Services) -> ReportFile:
+    """Render the report of a finished run."""
+    render(_report(given), folder / _REPORT)
+    return ReportFile(folder.stored(_REPORT))
+
+
+def _report(given: ReportInput) -> ReportData:
+    findings = given.findings
+    winner, teacher = findings.winner, findings.teacher
+    architecture = winner.distilled.architecture
+    verified = winner.verified
+    targets = tuple(_target(findings, target) for target in findings.targets)
+    curves = [_curve(f"teacher {name}", history) for name, history in teacher.members if history]
+    return ReportData(
+        title=f"Lathe: {given.name}",
+        summary=(
+            f"The student reaches {verified.student_accuracy:.2%} on the test split, its teacher "
+            f"{verified.teacher_accuracy:.2%}. Architecture: {architecture}.{_choice(findings)}"
+            f"{_not_shipped(winner)}"
+        ),
+        teacher_accuracy=verified.teacher_accuracy,
+        student_accuracy=verified.student_accuracy,
+        teacher_parameters=teacher.parameters,
+        student_parameters=winner.size.parameters,
+        student_macs=winner.size.macs,
+        labels=teacher.data.classes,
+        targets=targets,
+        curves=(*curves, _curve("student", winner.distilled.history)),
+        provenance=tuple(_provenance(findings).items()),
+        recipe=given.recipe_text,
+    )
+
+
+def _choice(findings: Findings) -> str:
+    """Whether the scores can tell the winner from the next."""
+    others = len(findings.searched.tied_with(findings.winner.distilled.architecture))
+    if not others:
+        return ""
+    return (
+        f" The choice was within the noise of the scores: {others} other candidates that keep the budgets "
+        "differ from it by less than the combined standard error."
+    )
+
+
+def _not_shipped(winner: Winner) -> str:
+    """What was tried before: what exceeded a budget, and what could not be measured."""
+    text = f" Candidates trained in full before it that exceeded a budget: {len(winner.rejected)}."
+    if winner.passed_over:
+        names = "; ".join(f"{each.architecture} ({each.why})" for each in winner.passed_over)
+        text += f" Preferred to it, but passed over because they could not be measured: {names}."
+    return text
+
+
+def _target(findings: Findings, target: BoundTarget) -> TargetReport:
+    winner, searched, feasible = findings.winner, findings.searched, findings.feasible
+    name, architecture = target.name, winner.distilled.architecture
+    space, rows = findings.plan.space, findings.tables.by_target[target.name].rows
+    return TargetReport(
+        verdict=winner.verified.verdicts[name],
+        predicted=findings.predicted(name),
+        limit_ns=feasible.limits_ns[name],
+        size_bytes=winner.compiled[name].student.size_bytes,
+        runs_on=winner.compiled[name].student.notes.get("cpu", "any"),
+        teacher=findings.tables.teacher[name].whole,
+        candidates=tuple(
+            CandidatePoint(
+                str(c.architecture), c.score, c.spread, c.estimates[name], c.architecture == architecture
+            )
+            for c in searched.candidates
+            if c.score is not None and searched.evaluated_by == "accuracy"
+        ),
+        comparisons=(
+            *_comparisons(feasible.calibration, name, fitted=True),
+            *_comparisons(searched.measured, name, fitted=False),
+        ),
+        blocks=(
+            _blocks("winner", space, architecture, rows),
+            BlockLatencies("teacher, modules measured alone", findings.tables.teacher[name].modules),
+            _blocks("reference network", space, feasible.reference, rows),
+        ),
+    )
+
+
+def _comparisons(
+    networks: tuple[MeasuredNetwork, ...], target: str, *, fitted: bool
+) -> list[ComparedNetwork]:
+    return [
+        ComparedNetwork(str(network.architecture), network.predicted, network.measured, fitted)
+        for network in networks
+        if network.target == target
+    ]
+
+
+def _blocks(
+    network: str, space: Space, architecture: Architecture, rows: Mapping[str, Interval]
+) -> BlockLatencies:
+    return BlockLatencies(
+        network, tuple((str(block), rows[block.identity]) for block in space.blocks(architecture))
+    )
+
+
+def _curve(name: str, history: tuple[EpochRecord, ...]) -> TrainingCurve:
+    return TrainingCurve(
+        name,
+        tuple(record.loss for record in history),
+        tuple(record.validation_accuracy for record in history),
+    )
+
+
+def _provenance(findings: Findings) -> dict[str, str]:
+    winner, teacher = findings.winner, findings.teacher
+    rows = {"teacher": f"{teacher.name}, digest {teacher.digest}"}
+    rows["student weights"] = winner.distilled.weights.digest
+    for target in findings.targets:
+        name, runtime, device = target.name, target.runtime, target.device
+        rows[f"{name}: artifact"] = winner.compiled[name].student.file.digest
+        rows[f"{name}: runtime"] = f"{runtime.name} {runtime.version}, binary {runtime.binary_digest[:16]}"
+        rows[f"{name}: device"] = f"{device.cpu}, {device.cores} cores, {device.os}, {device.kernel}"
+        rows[f"{name}: protocol"] = f"version {winner.verified.verdicts[name].measurement.protocol.version}"
+        whole = findings.tables.teacher[name].whole
+        rows[f"{name}: latency of the teacher"] = str(whole) if whole else "could not be measured"
+        parity, verified_on = winner.exported.parity[name], winner.verified.verdicts[name].accuracy_note
+        rows[f"{name}: parity with torch"] = (
+            f"largest difference {parity.max_abs:.2e}, relative {parity.max_rel:.2e}, {parity.samples} images"
+            + verified_on
+        )
+    return rows | {f"version of {package}": number for package, number in installed(PACKAGES).items()}

@@ -1,0 +1,169 @@
+"""Stage ``teacher``: loaded or trained, checked against the data, and kept whole."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.data.base import Dataset
+from pipeline.distill.settings import DistillationSettings, EpochRecord
+from pipeline.stages.inputs.data import DataSummary, open_data
+from pipeline.stages.services import Services
+from pipeline.teachers.code import code_digest
+from pipeline.teachers.config import TeacherConfig
+from pipeline.work.canonical import OutsideFile, StoredFile, by_digest, without_influence
+from pipeline.work.stage import StageFolder, stage
+
+if TYPE_CHECKING:
+    from pipeline.distill.targets import SoftTargets
+    from pipeline.teachers.teacher import Teacher
+
+
+@dataclass(frozen=True)
+class TeacherSource:
+    """One ``[[teacher]]`` of a recipe.
+
+    Attributes:
+        config: apart from its file.
+        file: weights or graph, if it has one.
+        code: digest of the code that builds the network, if that is not Lathe's own.
+    """
+
+    config: TeacherConfig
+    file: OutsideFile | None
+    code: str | None
+
+    @classmethod
+    def of(cls, config: TeacherConfig) -> TeacherSource:
+        """Of a recipe's table, with file and code as they are now."""
+        bare = config.model_copy(update={"weights": None, "path": None})
+        return cls(bare, OutsideFile.of(config.weights or config.path), code_digest(config))
+
+    def config_with(self, path: Path) -> TeacherConfig:
+        """The table with its file at ``path``."""
+        return self.config.model_copy(update={"path" if self.config.kind == "pt2" else "weights": path})
+
+
+@dataclass(frozen=True)
+class TeacherInput:
+    """Who is to teach what; ``seed`` is of training."""
+
+    sources: tuple[TeacherSource, ...]
+    seed: int
+    data: DataSummary = by_digest()
+
+
+@dataclass(frozen=True)
+class TeacherSummary:
+    """Who teaches, and all that the network is opened from.
+
+    Attributes:
+        name: of the members.
+        digest: over configuration, code and weights of all members.
+        validation_accuracy: on the validation slice.
+        chance: what always naming the most frequent class gets right there.
+        parameters: of all members.
+        members: name and training of each.
+        data: that it was checked against.
+        seed: of the networks before their weights are loaded.
+        files: given and trained weights.
+        configs: of the members, their files named within the stage's folder; ``digest`` stands for them.
+    """
+
+    name: str
+    digest: str
+    validation_accuracy: float
+    parameters: int
+    members: tuple[tuple[str, tuple[EpochRecord, ...]], ...]
+    data: DataSummary
+    seed: int
+    files: tuple[StoredFile, ...]
+    configs: tuple[TeacherConfig, ...] = without_influence(())
+    chance: float = 0.0
+
+
+def _told(given: TeacherInput, value: TeacherSummary) -> Sequence[str]:
+    return [f"teacher      {value.name}: {value.validation_accuracy:.2%} on the validation slice"]
+
+
+@stage("teacher", packages=("torch",), tell=_told)
+def prepare_teacher(given: TeacherInput, folder: StageFolder, services: Services) -> TeacherSummary:
+    """Load or train the teacher, and check that it fits the data.
+
+    Raises:
+        TeacherError: it cannot be loaded, or does not fit the data.
+    """
+    from pipeline.distill.chance import majority_share
+    from pipeline.distill.training import accuracy
+    from pipeline.teachers.loading import load_teacher
+
+    dataset = open_data(given.data, folder)
+    configs = [_with_copy(source, number, folder) for number, source in enumerate(given.sources)]
+    with services.reporter.task("training the teacher", "epochs") as advance:
+        teacher = load_teacher(
+            configs,
+            dataset,
+            folder=folder.path,
+            seed=given.seed,
+            progress=lambda done, total, _: advance(done, total),
+            tell=services.reporter.note,
+        )
+    files = sorted(path.relative_to(folder.path) for path in folder.path.rglob("*") if path.is_file())
+    return TeacherSummary(
+        " + ".join(teacher.names),
+        teacher.digest,
+        accuracy(teacher.module, dataset.validation, dataset.preprocessing),
+        sum(parameter.numel() for parameter in teacher.module.parameters()),
+        tuple((member.name, member.history) for member in teacher.members),
+        given.data,
+        given.seed,
+        tuple(folder.stored(path.as_posix()) for path in files),
+        tuple(_within(config) for config in configs),
+        majority_share(dataset.validation.labels),
+    )
+
+
+def open_teacher(summary: TeacherSummary, folder: StageFolder) -> Teacher:
+    """The network itself, from the stage's files."""
+    from pipeline.teachers.loading import load_teacher
+
+    own = folder.path.parent / summary.files[0].stage if summary.files else folder.path
+    configs = [_within(config, own) for config in summary.configs]
+    dataset = open_data(summary.data, folder)
+    return load_teacher(configs, dataset, folder=own, seed=summary.seed, progress=lambda *_: None)
+
+
+def soft_targets(
+    summary: TeacherSummary, folder: StageFolder, dataset: Dataset, settings: DistillationSettings
+) -> SoftTargets | None:
+    """What a training on ``dataset`` needs of the teacher, if anything."""
+    from pipeline.distill.targets import targets_for
+
+    return targets_for(open_teacher(summary, folder), dataset, settings)
+
+
+def _with_copy(source: TeacherSource, number: int, folder: StageFolder) -> TeacherConfig:
+    """The table with its file copied here, so that what the user does with theirs changes nothing."""
+    if source.file is None:
+        return source.config
+    given = source.file.path
+    if not given.is_file():
+        return source.config_with(given)
+    # The name of an exported graph is the teacher's.
+    copy = folder / f"given-{number}" / given.name
+    copy.parent.mkdir(exist_ok=True)
+    shutil.copyfile(given, copy)
+    return source.config_with(copy)
+
+
+def _within(config: TeacherConfig, folder: Path | None = None) -> TeacherConfig:
+    """The file named within the stage's folder; or there again, below ``folder``."""
+    key = "path" if config.kind == "pt2" else "weights"
+    path: Path | None = getattr(config, key)
+    if path is None:
+        return config
+    inner = Path(path.parent.name) / path.name
+    return config.model_copy(update={key: inner if folder is None else folder / inner})

@@ -1,0 +1,1 @@
+"""What the targets say of the space before anything is searched."""

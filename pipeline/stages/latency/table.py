@@ -1,0 +1,76 @@
+"""Stage ``table``: every block of the space, and the teacher, measured on every target."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from devices.measurement import MeasuringProtocol
+from latency_db.tables import LatencyTable
+from pipeline.export.base import format_of
+from pipeline.stages.inputs.space import SpacePlan
+from pipeline.stages.inputs.teacher import TeacherSummary, open_teacher
+from pipeline.stages.latency.targets import BoundTarget
+from pipeline.stages.latency.teacher_parts import TeacherLatency, teacher_latency, teacher_parts
+from pipeline.stages.services import Services
+from pipeline.tables.building import described, measure_blocks
+from pipeline.work.canonical import by_digest, without_influence
+from pipeline.work.stage import StageFolder, stage
+
+
+@dataclass(frozen=True)
+class TableInput:
+    """What is measured, where, how, and what exports it (by target).
+
+    ``networks`` whole ones are measured among the blocks, for stage ``feasibility`` to find them.
+    """
+
+    plan: SpacePlan
+    targets: tuple[BoundTarget, ...]
+    protocol: MeasuringProtocol
+    exporters: Mapping[str, Any]
+    teacher: TeacherSummary = by_digest()
+    networks: int = without_influence(0)
+
+
+@dataclass(frozen=True)
+class Tables:
+    """One latency table per target, and the teacher's latencies there; keyed by the target as text."""
+
+    by_target: Mapping[str, LatencyTable]
+    teacher: Mapping[str, TeacherLatency]
+
+    @property
+    def complete(self) -> bool:
+        """Nothing failed that may succeed another time, so that there is no need to measure again."""
+        return not any(table.missing for table in self.by_target.values()) and not any(
+            latency.missing for latency in self.teacher.values()
+        )
+
+
+def _told(given: TableInput, value: Tables) -> Sequence[str]:
+    lines = []
+    for name, table in value.by_target.items():
+        whole = value.teacher[name].whole or "has no latency"
+        lines.append(f"table        {name}: {described(table)}; the teacher: {whole}")
+    return lines
+
+
+@stage("table", packages=("torch",), final=lambda tables: tables.complete, tell=_told)
+def build_tables(given: TableInput, folder: StageFolder, services: Services) -> Tables:
+    """Measure every distinct block; what is in the database is not measured again."""
+    teacher = open_teacher(given.teacher, folder).module
+    targets = [each.target for each in given.targets]
+    parts = {target: teacher_parts(given.teacher, teacher, format_of(target)) for target in targets}
+    tables, outcomes = measure_blocks(
+        given.plan.space,
+        targets,
+        services.bench(given.protocol),
+        networks=given.networks,
+        beside={target: list(its_parts.values()) for target, its_parts in parts.items()},
+    )
+    return Tables(
+        {str(target): table for target, table in tables.items()},
+        {str(target): teacher_latency(parts[target], outcomes[target]) for target in targets},
+    )

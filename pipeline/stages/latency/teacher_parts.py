@@ -1,0 +1,106 @@
+"""The teacher as workloads: whole, and its modules each alone; the baseline beside every student."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from devices.measurement import Interval, Measurement, MeasurementFailure, Outcome
+from latency_db.store import Workload
+from pipeline.export.base import Format, exporter_identity
+from pipeline.stages.inputs.teacher import TeacherSummary
+from pipeline.tables.measuring import ModuleWorkload, Shape
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_WHOLE = "whole network"
+
+
+@dataclass(frozen=True)
+class TeacherLatency:
+    """Measured latencies on one target: of the whole teacher, and of its modules each run alone.
+
+    ``whole`` is ``None`` and a module is absent where it could not be exported or run there: the teacher is
+    there for comparison, so its failure stops nothing. ``missing`` are those that failed in a way that may
+    pass.
+    """
+
+    whole: Interval | None
+    modules: tuple[tuple[str, Interval], ...]
+    missing: tuple[str, ...] = ()
+
+
+def teacher_parts(summary: TeacherSummary, teacher: nn.Module, fmt: Format) -> dict[str, ModuleWorkload]:
+    """The teacher cut into parts, by name."""
+    shape = summary.data.input_shape
+
+    def part(name: str, module: nn.Module, input_shape: Shape) -> ModuleWorkload:
+        content = {
+            "teacher": summary.digest,
+            "module": name,
+            "input_shape": list(input_shape),
+            **exporter_identity(fmt),
+        }
+        kind: Literal["network", "block"] = "network" if name == _WHOLE else "block"
+        workload = Workload.of(kind, f"teacher {summary.name}: {name}", content)
+        return ModuleWorkload(workload, lambda: module, input_shape)
+
+    parts = {
+        name: part(name, module, its_shape) for name, module, its_shape in teacher_modules(teacher, shape)
+    }
+    return {_WHOLE: part(_WHOLE, teacher, shape), **parts}
+
+
+def teacher_latency(parts: Mapping[str, ModuleWorkload], outcomes: Mapping[str, Outcome]) -> TeacherLatency:
+    """What the outcomes, by workload identity, say of the teacher."""
+    by_name = {name: outcomes[part.workload.identity] for name, part in parts.items()}
+    found = {name: each.latency for name, each in by_name.items() if isinstance(each, Measurement)}
+    modules = tuple((name, interval) for name, interval in found.items() if name != _WHOLE)
+    missing = (
+        name for name, each in by_name.items() if isinstance(each, MeasurementFailure) and each.passing
+    )
+    return TeacherLatency(found.get(_WHOLE), modules, tuple(missing))
+
+
+def teacher_modules(teacher: nn.Module, shape: Shape) -> Iterator[tuple[str, nn.Module, Shape]]:
+    """Outermost modules that are called once with one image-like tensor, with the shape it has there.
+
+    Containers with a single child, and sequences, are opened; what happens between modules is not seen.
+    """
+    import torch
+    from torch import nn
+
+    opened = teacher
+    prefix = ""
+    while len(children := list(opened.named_children())) == 1:
+        name, opened = children[0]
+        prefix += f"{name}."
+    candidates: dict[str, nn.Module] = {}
+    for name, child in opened.named_children():
+        inner = dict(child.named_children()) if isinstance(child, nn.Sequential) and len(child) > 3 else {}
+        for inner_name, module in inner.items():
+            candidates[f"{prefix}{name}.{inner_name}"] = module
+        if not inner:
+            candidates[f"{prefix}{name}"] = child
+    seen: dict[str, list[Shape]] = {name: [] for name in candidates}
+
+    def note(name: str) -> Any:
+        def hook(_: nn.Module, arguments: tuple[Any, ...]) -> None:
+            first = arguments[0] if len(arguments) == 1 else None
+            if isinstance(first, torch.Tensor) and first.dim() == 4:
+                seen[name].append((first.shape[1], first.shape[2], first.shape[3]))
+
+        return hook
+
+    handles = [module.register_forward_pre_hook(note(name)) for name, module in candidates.items()]
+    try:
+        with torch.no_grad():
+            teacher(torch.zeros(1, *shape))
+    finally:
+        for handle in handles:
+            handle.remove()
+    for name, module in candidates.items():
+        if len(seen[name]) == 1:
+            yield name, module, seen[name][0]

@@ -1,0 +1,1 @@
+"""Which architectures are tried: candidates, their scores, the order of the best."""

@@ -1,0 +1,159 @@
+"""What a search is asked and what it finds, whichever method searches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from latency_db.estimate import Estimate
+from pipeline.search.base import Score
+from pipeline.search.journal import Candidate
+from pipeline.spaces.base import Architecture
+from pipeline.stages.latency.predictors import LatencyPredictors
+from pipeline.stages.searching.learning import Learning
+from pipeline.tables.networks import MeasuredNetwork
+
+_SHORTLIST_ROUND = 4
+"""Candidates measured whole at a time, best evaluated first, until enough keep their budgets."""
+
+
+@dataclass(frozen=True)
+class EvaluatedCandidate:
+    """A candidate with its score, or the reason why it has none.
+
+    Attributes:
+        architecture: what was evaluated.
+        score: in short; ``None`` if that failed.
+        spread: one standard error of the score, if known.
+        failure: why there is no score.
+        estimates: latency by target, from the models at the end of the search.
+        reevaluation: of the best ones, from other weights and on all images, if asked for.
+        reevaluation_spread: one standard error of that, if known.
+    """
+
+    architecture: Architecture
+    score: float | None
+    spread: float | None
+    failure: str | None
+    estimates: Mapping[str, Estimate]
+    reevaluation: float | None = None
+    reevaluation_spread: float | None = None
+
+    @classmethod
+    def of(
+        cls, candidate: Candidate, again: Candidate | None, predictors: LatencyPredictors
+    ) -> EvaluatedCandidate:
+        """A candidate with what is predicted of it, and perhaps evaluated again."""
+        score, reevaluation = candidate.score, again.score if again else None
+        return cls(
+            candidate.architecture,
+            score.value if score else None,
+            score.spread if score else None,
+            candidate.failure,
+            predictors.estimates(candidate.architecture),
+            reevaluation.value if reevaluation else None,
+            reevaluation.spread if reevaluation else None,
+        )
+
+    @property
+    def decided_by(self) -> Score | None:
+        """The score that its rank rests on."""
+        if self.reevaluation is not None:
+            return Score(self.reevaluation, self.reevaluation_spread)
+        return None if self.score is None else Score(self.score, self.spread)
+
+    @property
+    def candidate(self) -> Candidate:
+        """As the search saw it."""
+        score = None if self.score is None else Score(self.score, self.spread)
+        return Candidate(self.architecture, score, self.failure)
+
+
+@dataclass(frozen=True)
+class Searched:
+    """All candidates, best first; those of them that were measured whole; the order in which to try.
+
+    Attributes:
+        candidates: every candidate that was evaluated or failed, those of earlier rounds as far as they are
+            within the tighter limits; those evaluated again stand before the others.
+        measured: whole-network measurements of the best candidates, with untrained weights, each beside what
+            was predicted before.
+        order: architectures to train in full, best first; none measured over a budget.
+        evaluated_by: what a score is: accuracy on the validation slice, the loss of the blocks with a minus,
+            or a number that only ranks.
+    """
+
+    candidates: tuple[EvaluatedCandidate, ...]
+    measured: tuple[MeasuredNetwork, ...]
+    order: tuple[Architecture, ...]
+    evaluated_by: Literal["accuracy", "loss", "number"] = "accuracy"
+
+    def tied_with(self, architecture: Architecture) -> tuple[EvaluatedCandidate, ...]:
+        """Others to try whose scores differ by less than the noise: nothing but chance prefers one of them.
+
+        Only scores of one fidelity are compared.
+        """
+        mine = next((each for each in self.candidates if each.architecture == architecture), None)
+        if mine is None or mine.decided_by is None:
+            return ()
+        return tuple(
+            each
+            for each in self.candidates
+            if each is not mine
+            and each.architecture in self.order
+            and (each.reevaluation is None) == (mine.reevaluation is None)
+            and each.decided_by is not None
+            and tied(mine.decided_by, each.decided_by)
+        )
+
+
+def tied(one: Score, other: Score) -> bool:
+    """Whether scores differ by less than their combined standard error, where that is known."""
+    if one.spread is None or other.spread is None:
+        return False
+    return abs(one.value - other.value) < math.hypot(one.spread, other.spread)
+
+
+@dataclass(frozen=True)
+class Round:
+    """One search; a second one begins where the winners of the first broke their budgets.
+
+    Attributes:
+        predictors: what is known of latencies.
+        number: 1 for the first.
+        known: candidates of earlier rounds, which are not evaluated again.
+        rejected: identities of architectures that broke a budget when they were verified.
+        tries: how many candidates may be trained in full afterwards.
+    """
+
+    predictors: LatencyPredictors
+    tries: int
+    number: int = 1
+    known: tuple[Candidate, ...] = ()
+    rejected: frozenset[str] = frozenset()
+
+
+def shortlist(learning: Learning, candidates: Sequence[Candidate], this: Round) -> list[Architecture]:
+    """Measure candidates whole, some at a time, best first, until enough of them keep every budget.
+
+    One whose measurement was disturbed has not failed: its artifact is measured again in any case.
+    """
+    hopeful = [
+        each.architecture
+        for each in candidates
+        if each.score is not None and each.architecture.identity not in this.rejected
+    ]
+    order: list[Architecture] = []
+    for start in range(0, len(hopeful), _SHORTLIST_ROUND):
+        if len(order) >= this.tries:
+            break
+        group = hopeful[start : start + _SHORTLIST_ROUND]
+        measured = learning.measure(group)
+        for architecture in group:
+            its_own = [each for each in measured if each.architecture == architecture]
+            disturbed = {name for name, which in learning.disturbed if which == architecture}
+            if learning.predictors.kept_by(its_own, disturbed):
+                order.append(architecture)
+    return order

@@ -1,0 +1,73 @@
+"""Stage ``known``: candidates that searches under other budgets evaluated already.
+
+The result is kept like that of any stage, so that a search sees the same again when it is gone on with,
+whatever other searches have evaluated since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from devices.digests import value_digest
+from pipeline.search.journal import Candidate
+from pipeline.spaces.base import Architecture
+from pipeline.stages.searching.candidates import Round
+from pipeline.stages.searching.evaluation import Evaluation
+from pipeline.stages.searching.strategy import StrategySettings
+from pipeline.stages.services import Services
+from pipeline.work.canonical import canonical
+from pipeline.work.stage import StageFolder, stage
+
+
+@dataclass(frozen=True)
+class KnownInput:
+    """A search about to begin."""
+
+    this: Round
+    evaluation: Evaluation
+    strategy: StrategySettings
+
+
+@dataclass(frozen=True)
+class KnownBefore:
+    """Candidates within the limits, from searches that differ in the budgets alone.
+
+    Attributes:
+        candidates: in the order in which they were evaluated.
+        drawn_as_freely: how many of them were drawn under limits that were nowhere tighter. They stand for as
+            many evaluations: a search under the present limits would draw the like.
+    """
+
+    candidates: tuple[Candidate, ...] = ()
+    drawn_as_freely: int = 0
+
+
+def _told(given: KnownInput, value: KnownBefore) -> Sequence[str]:
+    if not value.candidates:
+        return ()
+    left = max(0, given.strategy.evaluations - value.drawn_as_freely)
+    return [
+        f"known        {len(value.candidates)} candidates of earlier searches are within these budgets, "
+        f"{left} more are evaluated"
+    ]
+
+
+@stage("known", tell=_told)
+def known_before(given: KnownInput, folder: StageFolder, services: Services) -> KnownBefore:
+    """Look up what is known."""
+    constraints, drawn_by = given.this.predictors.constraints, digest_of(given.strategy)
+    found: dict[Architecture, Candidate] = {}
+    free = set[Architecture]()
+    for past in services.evaluated.of(digest_of(given.evaluation)):
+        architecture = past.candidate.architecture
+        if past.level == 0 and past.drawn_by == drawn_by and constraints.feasible(architecture):
+            found.setdefault(architecture, past.candidate)
+            if past.drawn_as_freely(constraints.limits_ns):
+                free.add(architecture)
+    return KnownBefore(tuple(found.values()), len(free))
+
+
+def digest_of(value: Evaluation | StrategySettings) -> str:
+    """The name under which scores are kept, or that of who drew a candidate."""
+    return value_digest(canonical(value))

@@ -1,0 +1,243 @@
+"""Stage ``search``: candidates within the budgets, evaluated in short; the best of them measured whole."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from pipeline.search.base import Evaluator, RankingStrategy, Score
+from pipeline.search.evaluated_before import PastEvaluation
+from pipeline.search.evaluators.workers import MakePool, Workers
+from pipeline.search.journal import Candidate, Journal
+from pipeline.search.loop import search
+from pipeline.search.rewards import hard_reward
+from pipeline.search.strategies.base import ConstrainedStrategy
+from pipeline.spaces.base import Architecture
+from pipeline.stages.latency.predictors import LatencyPredictors
+from pipeline.stages.searching.candidates import EvaluatedCandidate, Round, Searched, shortlist, tied
+from pipeline.stages.searching.evaluation import Evaluation
+from pipeline.stages.searching.known import KnownBefore, digest_of
+from pipeline.stages.searching.learning import Learning, MeasuredOn
+from pipeline.stages.searching.strategy import StrategySettings, strategy_of
+from pipeline.stages.services import Services
+from pipeline.work.stage import StageFolder, stage
+
+_MOST_TIES = 4
+"""Candidates evaluated again because nothing but noise tells them apart."""
+
+
+@dataclass(frozen=True)
+class SearchInput:
+    """One round of a search.
+
+    Attributes:
+        this: the round.
+        evaluation: how candidates are evaluated.
+        strategy: who proposes them.
+        reevaluated: how many of the best are evaluated again, closer; or ``ties``, those that are within the
+            noise of the best.
+        where: the best are measured whole.
+        before: candidates of searches under other budgets.
+    """
+
+    this: Round
+    evaluation: Evaluation
+    strategy: StrategySettings
+    reevaluated: int | Literal["ties"]
+    where: MeasuredOn
+    before: KnownBefore = field(default_factory=KnownBefore)
+
+    @property
+    def evaluations(self) -> int:
+        """How many candidates are to be evaluated; those known stand for as many."""
+        return self.strategy.evaluations - self.before.drawn_as_freely
+
+
+def _told(given: SearchInput, value: Searched) -> Sequence[str]:
+    failed = sum(candidate.score is None for candidate in value.candidates)
+    best = value.candidates[0].decided_by or Score(0.0)
+    error = "" if best.spread is None else f" ± {best.spread:.2%}"
+    shown = f"score {best.value:.4g}"
+    if value.evaluated_by == "accuracy":
+        shown = f"{best.value:.2%}{error} on the validation slice"
+    return [
+        f"search       {len(value.candidates)} candidates evaluated, {failed} failed; best {shown}; "
+        f"{len(value.order)} of those measured go on"
+    ]
+
+
+@stage("search", packages=("torch", "pymoo"), resumes=True, tell=_told)
+def search_candidates(given: SearchInput, folder: StageFolder, services: Services) -> Searched:
+    """Evaluate candidates drawn under the upper end of their estimated latency, and put them in order.
+
+    Raises:
+        BudgetError: no member of the space can keep the budgets, as they are tightened in this round.
+    """
+    this = given.this
+    evaluator = given.evaluation.evaluator(folder, 0)
+    learning = Learning(services, given.where, this.predictors, folder.path)
+    memory = _Memory(given, services)
+    known = {each.architecture: each.score for each in this.known if each.score is not None}
+    evaluator = Known(evaluator, memory.scores(0) | known)
+    strategy = strategy_of(given.strategy, learning.predictors, this.number)
+    fresh = list[Candidate]()
+    if given.evaluations > 0:
+        fresh = _searched(given, strategy, evaluator, learning, memory, folder=folder, services=services)
+    past = (*given.before.candidates, *this.known)
+    within = [each for each in past if this.predictors.constraints.feasible(each.architecture)]
+    every = {each.architecture: each for each in (*within, *fresh)}
+    ranked = _ranked(given, learning.predictors, list(every.values()))
+    if fresh and isinstance(strategy, RankingStrategy):
+        ranked = _ranked_by(strategy, ranked)
+    count = _ties(ranked) if given.reevaluated == "ties" else given.reevaluated
+    best, rest = ranked[:count], ranked[count:]
+    again: dict[Architecture, Candidate] = {}
+    if best:
+        closer = Known(given.evaluation.evaluator(folder, 1), memory.scores(1))
+        architectures = [each.architecture for each in best]
+        reevaluations = _evaluated_again(
+            closer, architectures, folder / "again.jsonl", services.pool, given.strategy.ahead
+        )
+        for each in reevaluations:
+            memory.add(each, 1)
+        best = _ranked(given, learning.predictors, reevaluations)
+        again = {each.architecture: each for each in best}
+    ranked = [*best, *rest]
+    order = shortlist(learning, ranked, this)
+    return Searched(
+        tuple(
+            EvaluatedCandidate.of(every[each.architecture], again.get(each.architecture), learning.predictors)
+            for each in ranked
+        ),
+        tuple(learning.measured.values()),
+        tuple(order),
+        evaluated_by=given.evaluation.score,
+    )
+
+
+def _ties(ranked: Sequence[Candidate]) -> int:
+    """How many of the best are worth a closer look; none where the best stands alone."""
+    first, count = ranked[0].score if ranked else None, 0
+    for candidate in ranked[:_MOST_TIES]:
+        if first is None or candidate.score is None or not tied(first, candidate.score):
+            break
+        count += 1
+    return count if count > 1 else 0
+
+
+class Known:
+    """An evaluator that knows some scores already."""
+
+    def __init__(self, evaluator: Evaluator, scores: Mapping[Architecture, Score]) -> None:
+        self._evaluator, self._scores = evaluator, scores
+
+    def evaluate(self, architecture: Architecture) -> Score:
+        """The score known, else the evaluator's."""
+        return self._scores.get(architecture) or self._evaluator.evaluate(architecture)
+
+
+class _Memory:
+    """What the evaluator of a search gave in any search, and what it gives now, for later ones."""
+
+    def __init__(self, given: SearchInput, services: Services) -> None:
+        self._evaluated = services.evaluated
+        self._evaluator, self._drawn_by = digest_of(given.evaluation), digest_of(given.strategy)
+        self._limits_ns = given.this.predictors.constraints.limits_ns
+        self._past = self._evaluated.of(self._evaluator)
+
+    def scores(self, level: int) -> dict[Architecture, Score]:
+        """By architecture."""
+        found = (past.candidate for past in self._past if past.level == level)
+        return {each.architecture: each.score for each in found if each.score is not None}
+
+    def add(self, candidate: Candidate, level: int) -> None:
+        """Remember a score; a failure may pass."""
+        past = PastEvaluation(candidate, level, self._drawn_by, self._limits_ns)
+        if candidate.score is not None and past not in self._past:
+            self._evaluated.add(self._evaluator, past)
+            self._past.append(past)
+
+
+def _searched(
+    given: SearchInput,
+    strategy: ConstrainedStrategy,
+    evaluator: Evaluator,
+    learning: Learning,
+    memory: _Memory,
+    *,
+    folder: StageFolder,
+    services: Services,
+) -> list[Candidate]:
+    """The candidates of a search, in the order in which they were asked for.
+
+    Every ``measure_every`` candidates the models learn, and the search goes on under the new ones, as long as
+    by them any network keeps the budgets: else measuring decides in the end.
+    """
+    settings = given.strategy
+    found: list[Candidate] = []
+    with ExitStack() as shown:
+        advance = shown.enter_context(services.reporter.task("score candidates", "candidates"))
+
+        def on_candidate(done: int, total: int, candidate: Candidate) -> None:
+            nonlocal advance
+            advance(done, total)
+            found.append(candidate)
+            memory.add(candidate, 0)
+            if done % settings.measure_every == 0 and done < total:
+                shown.close()
+                learning.learn(found)
+                if learning.predictors.constraints.certificate.reachable:
+                    strategy.constraints = learning.predictors.constraints
+                advance = shown.enter_context(services.reporter.task("score candidates", "candidates"))
+
+        return search(
+            strategy,
+            evaluator,
+            given.evaluations,
+            folder / "journal.jsonl",
+            on_progress=on_candidate,
+            pool=services.pool,
+            ahead=settings.ahead,
+        )
+
+
+def _ranked(
+    given: SearchInput, predictors: LatencyPredictors, candidates: Sequence[Candidate]
+) -> list[Candidate]:
+    """The best first: by the score, and by the latency where a budget is soft; failures last."""
+    reward = predictors.reward(given.strategy.exponent, everywhere=False) or hard_reward
+
+    def merit(candidate: Candidate) -> float:
+        return -math.inf if candidate.score is None else reward(candidate.architecture, candidate.score)
+
+    return sorted(candidates, key=merit, reverse=True)
+
+
+def _ranked_by(strategy: RankingStrategy, candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The best first as the strategy holds them, and not by the luckiest score; failures last."""
+    scored = {each.architecture: each for each in candidates if each.score is not None}
+    failed = [each for each in candidates if each.score is None]
+    return [*(scored[architecture] for architecture in strategy.ranking(list(scored))), *failed]
+
+
+def _evaluated_again(
+    evaluator: Evaluator, architectures: Sequence[Architecture], journal: Path, pool: MakePool, ahead: int
+) -> list[Candidate]:
+    """Evaluate these in order; what the journal holds is not evaluated again."""
+    workers = Workers(pool, evaluator)
+    try:
+        with Journal(journal) as written:
+            known = {past.architecture: past for past in written.past}
+            lacking = [each for each in architectures if each not in known]
+            for index, architecture in enumerate(lacking):
+                for each in lacking[index : index + ahead]:
+                    workers.start(each)
+                known[architecture] = workers.finish(architecture)
+                written.append(known[architecture])
+    finally:
+        workers.close()
+    return [known[architecture] for architecture in architectures]

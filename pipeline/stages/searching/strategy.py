@@ -1,0 +1,109 @@
+"""The strategy that a recipe asks for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.recipe.loading import Recipe
+from pipeline.search.base import Score
+from pipeline.search.budgets.constraints import Constraints
+from pipeline.search.evaluators.workers import parse_pool
+from pipeline.search.rewards import Reward, hard_reward
+from pipeline.search.strategies.base import ConstrainedStrategy
+from pipeline.search.strategies.evolution import EvolutionStrategy
+from pipeline.spaces.base import Architecture
+from pipeline.stages.latency.predictors import LatencyPredictors
+
+
+@dataclass(frozen=True)
+class StrategySettings:
+    """Who proposes candidates, and how.
+
+    Attributes:
+        ahead: candidates that are evaluated before the first of them is told.
+        rewards_latency: on every target, as AKD does; else on those whose budget is soft.
+        seed: of the first round.
+    """
+
+    strategy: str
+    evaluations: int
+    ahead: int
+    population: int
+    tournament: int
+    algorithm: str
+    exponent: float
+    rewards_latency: bool
+    measure_every: int
+    seed: int
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> StrategySettings:
+        """Of a recipe."""
+        search = recipe.search
+        return cls(
+            search.strategy,
+            search.evaluations,
+            search.ahead or parse_pool(search.executor)[1],
+            search.population,
+            search.tournament,
+            search.algorithm,
+            search.exponent,
+            recipe.method == "akd",
+            search.measure_every,
+            recipe.seed,
+        )
+
+
+class RewardedEvolution(EvolutionStrategy):
+    """Evolution by a reward in place of the score."""
+
+    def __init__(
+        self, constraints: Constraints, seed: int, reward: Reward, *, population_size: int, sample_size: int
+    ) -> None:
+        super().__init__(constraints, seed, population_size=population_size, sample_size=sample_size)
+        self._reward = reward
+
+    def learn(self, architecture: Architecture, score: Score) -> None:
+        """As evolution does."""
+        super().learn(architecture, Score(self._reward(architecture, score)))
+
+
+def strategy_of(
+    settings: StrategySettings, predictors: LatencyPredictors, number: int
+) -> ConstrainedStrategy:
+    """The strategy, fresh, for a round of the search.
+
+    Raises:
+        BudgetError: no member of the space is known to keep the limits.
+    """
+    constraints, seed = predictors.constraints, settings.seed + number - 1
+    reward = predictors.reward(settings.exponent, everywhere=settings.rewards_latency) or hard_reward
+    match settings.strategy:
+        case "random":
+            from pipeline.search.strategies.random_search import RandomStrategy
+
+            return RandomStrategy(constraints, seed)
+        case "nsga2":
+            from pipeline.search.strategies.nsga2 import NSGA2Strategy
+
+            return NSGA2Strategy(
+                constraints, seed, population_size=settings.population, offspring=settings.population
+            )
+        case "policy":
+            from pipeline.search.strategies.policy import PolicySettings, PolicyStrategy
+
+            learning = PolicySettings() if settings.algorithm == "ppo" else PolicySettings(clip=None)
+            return PolicyStrategy(constraints, seed, reward=reward, settings=learning)
+        case "predictor":
+            from pipeline.search.strategies.predictor import INITIAL, PredictorStrategy
+
+            initial = max(2, min(INITIAL, settings.evaluations // 3))
+            return PredictorStrategy(constraints, seed, reward=reward, initial=initial)
+        case _:
+            return RewardedEvolution(
+                constraints,
+                seed,
+                reward,
+                population_size=settings.population,
+                sample_size=settings.tournament,
+            )

@@ -1,0 +1,1 @@
+"""One candidate made real: trained, exported, compiled, verified."""

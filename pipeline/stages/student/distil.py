@@ -1,0 +1,99 @@
+"""Stage ``distil``: one student trained in full."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pipeline.distill.settings import DistillationSettings, EpochRecord
+from pipeline.spaces.base import Architecture
+from pipeline.stages.inputs.data import DataSummary, open_data
+from pipeline.stages.inputs.space import SpacePlan
+from pipeline.stages.inputs.teacher import TeacherSummary, soft_targets
+from pipeline.stages.services import Services
+from pipeline.work.canonical import StoredFile, by_digest
+from pipeline.work.stage import StageFolder, stage
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_WEIGHTS = "student.safetensors"
+
+
+@dataclass(frozen=True)
+class DistilInput:
+    """Which student is trained, on what, and how; labels alone are learned without a teacher."""
+
+    plan: SpacePlan
+    architecture: Architecture
+    settings: DistillationSettings
+    seed: int
+    data: DataSummary = by_digest()
+    teacher: TeacherSummary | None = by_digest()
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """A fully trained student, and the file of its weights."""
+
+    architecture: Architecture
+    weights: StoredFile
+    best_epoch: int
+    validation_accuracy: float
+    history: tuple[EpochRecord, ...]
+
+
+def _told(given: DistilInput, value: Distilled) -> Sequence[str]:
+    return [
+        f"distil       {value.architecture}: {value.validation_accuracy:.2%} on the validation slice "
+        f"after {len(value.history)} epochs"
+    ]
+
+
+@stage("distil", packages=("torch",), tell=_told)
+def distil_student(given: DistilInput, folder: StageFolder, services: Services) -> Distilled:
+    """Train a student; after a kill it goes on from its last epoch."""
+    import torch
+    from safetensors.torch import save_file
+
+    from pipeline.distill.training import fit
+
+    torch.manual_seed(given.seed)
+    student, dataset = given.plan.space.build(given.architecture), open_data(given.data, folder)
+    soft = None
+    if given.teacher is not None:
+        soft = soft_targets(given.teacher, folder, dataset, given.settings)
+    checkpoint = folder / "checkpoint.pt"
+    with services.reporter.task("distilling the student", "epochs") as advance:
+        result = fit(
+            student,
+            dataset,
+            given.settings,
+            seed=given.seed,
+            targets=soft,
+            checkpoint=checkpoint,
+            on_epoch=lambda done, total, record: advance(done, total),
+            what="distilling the student",
+            tell=services.reporter.note,
+        )
+    save_file(student.state_dict(), folder / _WEIGHTS)
+    checkpoint.unlink(missing_ok=True)
+    return Distilled(
+        given.architecture,
+        folder.stored(_WEIGHTS),
+        result.best_epoch,
+        result.best_validation_accuracy,
+        result.history,
+    )
+
+
+def open_student(
+    plan: SpacePlan, architecture: Architecture, weights: StoredFile, folder: StageFolder
+) -> nn.Module:
+    """The student with its trained weights, in eval mode."""
+    from safetensors.torch import load_file
+
+    student = plan.space.build(architecture)
+    student.load_state_dict(load_file(folder.find(weights)))
+    return student.eval()

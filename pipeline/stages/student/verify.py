@@ -1,0 +1,121 @@
+"""Stage ``verify``: the compiled artifacts on their targets, accuracy and latency."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from devices.measurement import MeasuringProtocol
+from pipeline.budget import Budget
+from pipeline.spaces.base import Architecture
+from pipeline.stages.inputs.data import DataSummary, open_data
+from pipeline.stages.inputs.space import SpacePlan
+from pipeline.stages.inputs.teacher import TeacherSummary, open_teacher
+from pipeline.stages.latency.targets import BoundTarget, OutputsPlace
+from pipeline.stages.services import Services
+from pipeline.stages.student.compile import Compiled
+from pipeline.stages.student.distil import open_student
+from pipeline.target_verdict import TargetVerdict, verify_artifact
+from pipeline.work.canonical import StoredFile, by_digest
+from pipeline.work.stage import StageFolder, stage
+
+
+@dataclass(frozen=True)
+class VerifyInput:
+    """The compiled networks of a candidate, and what they have to keep.
+
+    Attributes:
+        compiled: by target, as are ``budgets``.
+        targets: where they run.
+        outputs: where the outputs are taken of targets that give none, by target.
+        protocol: of the measurement.
+        plan: with ``architecture`` and ``weights``, the student in torch.
+    """
+
+    compiled: Mapping[str, Compiled]
+    targets: tuple[BoundTarget, ...]
+    protocol: MeasuringProtocol
+    budgets: Mapping[str, Budget]
+    plan: SpacePlan
+    architecture: Architecture
+    weights: StoredFile
+    outputs: Mapping[str, OutputsPlace]
+    data: DataSummary = by_digest()
+    teacher: TeacherSummary = by_digest()
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What the targets said of one candidate; accuracies are on the test split."""
+
+    teacher_accuracy: float
+    student_accuracy: float
+    verdicts: Mapping[str, TargetVerdict]
+
+    @property
+    def valid(self) -> bool:
+        """Every measurement says something: else the next run measures again."""
+        return all(each.measured for each in self.verdicts.values())
+
+    @property
+    def acceptable(self) -> bool:
+        """Every budget is kept that is not soft."""
+        return all(verdict.acceptable for verdict in self.verdicts.values())
+
+    @property
+    def exceeded(self) -> bool:
+        """A budget that is not soft was exceeded, whatever else could not be measured."""
+        return any(verdict.measured and not verdict.acceptable for verdict in self.verdicts.values())
+
+
+def _told(given: VerifyInput, value: Verified) -> Sequence[str]:
+    return [
+        f"verify       {name}: {_word(verdict)}, "
+        f"{verdict.accuracy:.2%} on the test split{verdict.accuracy_note}; {verdict.why}"
+        for name, verdict in value.verdicts.items()
+    ]
+
+
+def _word(verdict: TargetVerdict) -> str:
+    if not verdict.measured:
+        return "NOT MEASURED"
+    return "FEASIBLE" if verdict.feasible else "NOT FEASIBLE"
+
+
+def _is_final(value: Verified) -> bool:
+    return value.valid
+
+
+@stage("verify", packages=("torch", "numpy"), final=_is_final, tell=_told)
+def verify_student(given: VerifyInput, folder: StageFolder, services: Services) -> Verified:
+    """Run the artifacts on their targets: accuracy on the test split, latency against the budget.
+
+    Raises:
+        MeasurementError: an artifact does not run on its target.
+    """
+    from pipeline.distill.training import accuracy
+
+    dataset = open_data(given.data, folder)
+    verdicts = {}
+    with services.reporter.task("verifying on the targets", "targets") as advance:
+        for done, target in enumerate(given.targets):
+            advance(done, len(given.targets))
+            compiled, place = given.compiled[target.name], given.outputs.get(target.name)
+            verdicts[target.name] = verify_artifact(
+                folder.find(compiled.student.file),
+                dataset.test,
+                dataset.preprocessing,
+                target.target,
+                layout=compiled.student.format.layout,
+                budget=given.budgets[target.name],
+                reference=folder.find(compiled.reference.file),
+                protocol=given.protocol,
+                outputs=target.target if place is None else place.target,
+            )
+    student = open_student(given.plan, given.architecture, given.weights, folder)
+    teacher = open_teacher(given.teacher, folder).module
+    return Verified(
+        accuracy(teacher, dataset.test, dataset.preprocessing),
+        accuracy(student, dataset.test, dataset.preprocessing),
+        verdicts,
+    )

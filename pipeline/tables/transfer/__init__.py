@@ -1,0 +1,1 @@
+"""A target's latencies from few measurements there and the tables of other targets."""

@@ -1,0 +1,257 @@
+"""A target's latencies from few measurements there and the tables of other targets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Generic, TypeGuard, TypeVar
+
+import numpy as np
+
+from devices.measurement import Measurement, MeasurementFailure, Outcome
+from devices.target import Target
+from latency_db.errors import EstimateError
+from latency_db.estimate import Estimate
+from latency_db.few_shot import Transfer, TransferredModel
+from latency_db.models import NetworkModel
+from latency_db.tables import TableKey
+from pipeline.export.base import format_of
+from pipeline.spaces.base import Architecture, Block, Space
+from pipeline.tables.bench import Bench
+from pipeline.tables.building import NETWORKS, table_workloads
+from pipeline.tables.measuring import look_up, measure
+from pipeline.tables.networks import network_workloads
+from pipeline.tables.plan import block_names, calibration_plan
+from pipeline.tables.transfer.descriptors import describe
+
+T = TypeVar("T")
+
+COVERAGE = 0.9
+FEWEST_NETWORKS = 3
+
+_ROUNDS = 3
+"""What is chosen is measured in so many parts: each is chosen by what those before have shown."""
+
+
+@dataclass(frozen=True)
+class Sample(Generic[T]):
+    """A block or network that was tried on the target; ``drawn`` at random, or chosen."""
+
+    what: T
+    outcome: Outcome
+    drawn: bool
+
+
+@dataclass(frozen=True)
+class Transferred:
+    """A model of a target, and what it was made of.
+
+    Attributes:
+        blocks: those that were tried on the target.
+        networks: likewise.
+        others: random networks that were not tried, with their estimates.
+        unknown: blocks that ran on no source: nothing is said of them.
+    """
+
+    model: TransferredModel
+    blocks: tuple[Sample[Block], ...]
+    networks: tuple[Sample[Architecture], ...]
+    others: tuple[tuple[Architecture, Estimate], ...]
+    unknown: tuple[Block, ...]
+
+
+def transfer(
+    space: Space, target: Target, sources: Sequence[NetworkModel], bench: Bench, *, samples: int
+) -> Transferred:
+    """Measure ``samples`` blocks and networks on the target, and estimate all others from them.
+
+    ``drawn_of`` them are networks of the calibration plan that were drawn at random: only those make the
+    interval of networks. The others are chosen, to tell most of all blocks and networks together. What is
+    stored of the target already counts, and is not measured again; what is measured is stored at once.
+
+    Args:
+        space: whose blocks and networks.
+        target: which is new.
+        sources: tables of other targets with their network models; see ``source_models``.
+        bench: where outcomes are kept.
+        samples: how many to measure.
+
+    Raises:
+        EstimateError: too little could be measured.
+        TargetError, MeasurementError: the target cannot be reached or measured on.
+    """
+    rows = _Rows(space, target, sources, bench)
+    drawn = drawn_of(samples)
+    rows.measure(rows.drawn_and_feasible()[:drawn])
+    step = -(-(samples - drawn) // _ROUNDS)
+    while chosen := rows.choose(min(step, samples - len(rows.outcomes))):
+        rows.measure(chosen)
+    return rows.transferred()
+
+
+def drawn_of(samples: int) -> int:
+    """How many of the samples are random networks: ten make an interval of 90 %, more a narrower one."""
+    return min(samples // 2, 10) + max(samples - 20, 0) // 4
+
+
+class _Rows:
+    """The rows of a ``Transfer``, blocks before networks, with what became of those that were measured."""
+
+    def __init__(self, space: Space, target: Target, sources: Sequence[NetworkModel], bench: Bench) -> None:
+        self._space, self._target, self._sources, self._bench = space, target, sources, bench
+        ran = set().union(*(source.table.rows for source in sources))
+        self._blocks = [block for block in space.distinct_blocks() if block.identity in ran]
+        self._unknown = [block for block in space.distinct_blocks() if block.identity not in ran]
+        plan = [
+            network
+            for network in calibration_plan(space)[:NETWORKS]
+            if ran.issuperset(block_names(space, network.architecture))
+        ]
+        self._networks = [network.architecture for network in plan]
+        self.drawn = [len(self._blocks) + row for row, network in enumerate(plan) if network.drawn]
+        fmt = format_of(target)
+        of_blocks = dict(zip(space.distinct_blocks(), table_workloads(space, fmt, 0), strict=True))
+        wholes = network_workloads(space, self._networks, fmt)
+        self.parts = [of_blocks[block] for block in self._blocks] + wholes
+        self._transfer = Transfer(
+            sources,
+            [block.identity for block in self._blocks],
+            describe(self._blocks),
+            [block_names(space, network) for network in self._networks],
+        )
+        workloads = [part.workload for part in self.parts]
+        found = look_up(bench, target, workloads)
+        self.outcomes = {
+            row: found[workload.identity]
+            for row, workload in enumerate(workloads)
+            if workload.identity in found
+        }
+
+    def measure(self, rows: Sequence[int]) -> None:
+        """Measure those of the rows that were not measured yet."""
+        due = [row for row in rows if row not in self.outcomes]
+        if not due:
+            return
+        parts = [self.parts[row] for row in due]
+        found = measure(self._bench, {self._target: parts}, "samples")[self._target]
+        self.outcomes |= {row: found[self.parts[row].workload.identity] for row in due}
+
+    def drawn_and_feasible(self) -> list[int]:
+        """Random networks, in order, none of whose blocks is known to fail."""
+        infeasible = self._infeasible()
+        return [row for row in self.drawn if row not in infeasible]
+
+    def choose(self, count: int) -> list[int]:
+        """The rows to measure next; none where nothing is left."""
+        canary_ns = _usual_canary_ns(self.outcomes.values())
+        latencies = {row: _latency_ns(each, canary_ns) for row, each in self.outcomes.items()}
+        latencies = dict.fromkeys(self._infeasible(), math.nan) | latencies
+        index, measured_ns = np.array(list(latencies), np.int64), np.array(list(latencies.values()))
+        count = min(count, len(self.parts) - len(index))
+        return [int(row) for row in self._transfer.choose(index, measured_ns, count)] if count > 0 else []
+
+    def _infeasible(self) -> list[int]:
+        """Networks with a block that was tried and cannot run."""
+        failed = {
+            self._blocks[row].identity
+            for row, outcome in self.outcomes.items()
+            if row < len(self._blocks) and _cannot_run(outcome)
+        }
+        return [
+            row
+            for row, network in enumerate(self._networks, len(self._blocks))
+            if failed & set(block_names(self._space, network))
+        ]
+
+    def transferred(self) -> Transferred:
+        """What the samples give.
+
+        Raises:
+            EstimateError: too few of them ran.
+        """
+        ran = {row: each for row, each in self.outcomes.items() if isinstance(each, Measurement)}
+        failed = {row: each for row, each in self.outcomes.items() if _cannot_run(each)}
+        missing = {row for row in self.outcomes if row not in ran and row not in failed}
+        drawn = [row for row in self.drawn if row in ran]
+        blocks = [row for row in ran if row < len(self._blocks)]
+        if len(drawn) < FEWEST_NETWORKS or not blocks:
+            raise EstimateError(
+                f"{len(blocks)} blocks and {len(drawn)} random networks ran on {self._target}",
+                why=next((f"{each.reason.code}: {each.reason.detail}" for each in failed.values()), ""),
+                fix=f"one block and {FEWEST_NETWORKS} random networks are needed: ask for more samples",
+            )
+        canary_ns = _usual_canary_ns(ran.values())
+        index = np.array(list(ran), np.int64)
+        measured_ns = np.array([_latency_ns(each, canary_ns) for each in ran.values()])
+        fit = self._transfer.fit(index, measured_ns, COVERAGE)
+        factor, coverage = self._transfer.calibrate(index, measured_ns, drawn, COVERAGE)
+        names = [block.identity for block in self._blocks]
+        tried = {names[row] for row in self.outcomes if row < len(names) and row not in missing}
+        first = next(iter(ran.values()))
+        model = TransferredModel(
+            target=self._target,
+            key=TableKey.of(first.runtime, first.device, first.protocol),
+            sources=tuple(source.table.target for source in self._sources),
+            measured={names[row]: ran[row].latency for row in blocks},
+            estimated={
+                name: Estimate(low, value, high, COVERAGE)
+                for name, low, value, high in zip(
+                    names, fit.low_ns.tolist(), fit.blocks_ns.tolist(), fit.high_ns.tolist(), strict=True
+                )
+                if name not in tried
+            },
+            failed={names[row]: each.reason for row, each in failed.items() if row < len(names)},
+            costs_ns={
+                name: cost
+                for row, (name, cost) in enumerate(zip(names, fit.costs_ns.tolist(), strict=True))
+                if row not in failed
+            },
+            fixed_ns=fit.fixed_ns,
+            upper_factor=factor,
+            coverage=coverage,
+            fitted_networks=len(ran) - len(blocks),
+            canary_ns=canary_ns,
+        )
+        others = [
+            network
+            for row, network in enumerate(self._networks, len(names))
+            if row in self.drawn and row not in self.outcomes
+        ]
+        return Transferred(
+            model,
+            self._samples(self._blocks, 0),
+            self._samples(self._networks, len(names)),
+            tuple(
+                zip(others, model.estimate([block_names(self._space, each) for each in others]), strict=True)
+            ),
+            tuple(self._unknown),
+        )
+
+    def _samples(self, things: Sequence[T], first: int) -> tuple[Sample[T], ...]:
+        return tuple(
+            Sample(thing, self.outcomes[row], row in self.drawn)
+            for row, thing in enumerate(things, first)
+            if row in self.outcomes
+        )
+
+
+def _cannot_run(outcome: Outcome) -> TypeGuard[MeasurementFailure]:
+    """Whether it failed for good: of what timed out or was lost nothing is known."""
+    return isinstance(outcome, MeasurementFailure) and not outcome.passing
+
+
+def _usual_canary_ns(outcomes: Iterable[Outcome]) -> float | None:
+    canaries_ns = [
+        each.canary_ns for each in outcomes if isinstance(each, Measurement) and each.canary_ns is not None
+    ]
+    return median(canaries_ns) if canaries_ns else None
+
+
+def _latency_ns(outcome: Outcome, canary_ns: float | None) -> float:
+    """Latency corrected for drift to this canary; NaN of what has none."""
+    if isinstance(outcome, MeasurementFailure):
+        return math.nan
+    slowdown = outcome.canary_ns / canary_ns if outcome.canary_ns and canary_ns else 1.0
+    return outcome.latency.value_ns / slowdown

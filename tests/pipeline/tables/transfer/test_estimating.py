@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from devices.measurement.measurement import Measurement, Reason
+from devices.target import Target
+from latency_db.errors import EstimateError
+from latency_db.models.network_model import NetworkModel
+from latency_db.store.store import open_store
+from latency_db.tables.table import TableKey
+from pipeline.progress import ConsoleReporter
+from pipeline.spaces.base import Architecture, Block
+from pipeline.tables.bench import Bench
+from pipeline.tables.building import load
+from pipeline.tables.plan import block_names, calibration_plan
+from pipeline.tables.transfer.estimating import FEWEST_NETWORKS, transfer
+from tests.made_up_tables import (
+    NEW,
+    OLD,
+    PROTOCOL,
+    SPACE,
+    keep_blocks,
+    keep_networks,
+    network_ns,
+    new_ns,
+    old_ns,
+)
+
+PLANNED = calibration_plan(SPACE)
+PLAN = [each.architecture for each in PLANNED]
+DRAWN = [each.architecture for each in PLANNED[:60] if each.drawn]
+BLOCKS = SPACE.distinct_blocks()
+SOME = BLOCKS[::3]
+SAMPLES = 24
+
+
+@pytest.fixture(name="bench")
+def _bench(tmp_path: Path) -> Iterator[Bench]:
+    with open_store(str(tmp_path / "latency.db")) as store:
+        yield Bench(store, PROTOCOL, ConsoleReporter())
+
+
+@pytest.fixture(name="model", scope="module")
+def _model(tmp_path_factory: pytest.TempPathFactory) -> NetworkModel:
+    with open_store(str(tmp_path_factory.mktemp("source") / "latency.db")) as store:
+        return source(Bench(store, PROTOCOL, ConsoleReporter()))
+
+
+def source(bench: Bench, failing: tuple[Block, ...] = (), target: Target = OLD) -> NetworkModel:
+    """A whole table, less the networks that cannot run."""
+    keep_blocks(bench, target, BLOCKS, old_ns, failing)
+    keep_networks(bench, target, feasible(PLAN[:12], failing), old_ns)
+    return load(SPACE, target, bench).model
+
+
+def feasible(networks: list[Architecture], failing: tuple[Block, ...]) -> list[Architecture]:
+    return [network for network in networks if not set(failing) & set(SPACE.blocks(network))]
+
+
+def keep_samples(bench: Bench, failing: tuple[Block, ...] = (), absent: tuple[Block, ...] = ()) -> None:
+    """Store what ``SAMPLES`` asks for: blocks of the new target, and the first random networks."""
+    keep_blocks(bench, NEW, [block for block in SOME if block not in absent], new_ns, failing)
+    keep_networks(bench, NEW, feasible(DRAWN, failing + absent)[: SAMPLES // 2], new_ns)
+
+
+def test_blocks_and_networks_are_estimated_from_few_stored_samples_and_nothing_is_measured(
+    bench: Bench, model: NetworkModel
+) -> None:
+    keep_samples(bench)
+    before = bench.store.count()
+    found = transfer(SPACE, NEW, [model], bench, samples=SAMPLES)
+    assert bench.store.count() == before
+    assert {sample.what for sample in found.blocks} == set(SOME)
+    assert [sample.what for sample in found.networks] == DRAWN[:12]
+    assert all(sample.drawn for sample in found.networks)
+    estimated = found.model.estimated
+    assert estimated.keys() == {block.identity for block in BLOCKS} - {block.identity for block in SOME}
+    errors = [estimated[block.identity].value_ns / new_ns(block) - 1 for block in BLOCKS if block not in SOME]
+    assert max(map(abs, errors)) < 0.15
+    others = [network for network in PLAN if network not in DRAWN[:12]]
+    estimates = found.model.estimate([block_names(SPACE, network) for network in others])
+    errors = [
+        each.value_ns / network_ns(network, new_ns) - 1
+        for each, network in zip(estimates, others, strict=True)
+    ]
+    assert max(map(abs, errors)) < 0.05
+
+
+def test_measured_blocks_keep_their_measurement_and_estimates_are_of_another_type(
+    bench: Bench, model: NetworkModel
+) -> None:
+    keep_samples(bench)
+    found = transfer(SPACE, NEW, [model], bench, samples=SAMPLES)
+    for sample in found.blocks:
+        assert isinstance(sample.outcome, Measurement)
+        assert found.model.measured[sample.what.identity] == sample.outcome.latency
+    assert {estimate.kind for estimate in found.model.estimated.values()} == {"estimate"}
+    assert all(each.kind == "estimate" for _, each in found.others)
+    assert not found.model.measured.keys() & found.model.estimated.keys()
+
+
+def test_model_names_its_sources_and_the_key_of_its_own_measurements(
+    bench: Bench, model: NetworkModel
+) -> None:
+    keep_samples(bench)
+    found = transfer(SPACE, NEW, [model], bench, samples=SAMPLES).model
+    assert found.sources == (OLD,)
+    assert found.target == NEW
+    assert model.table.key is not None
+    assert found.key != model.table.key
+    assert isinstance(found.key, TableKey)
+
+
+def test_interval_states_the_coverage_that_its_networks_give(bench: Bench, model: NetworkModel) -> None:
+    keep_blocks(bench, NEW, SOME, new_ns)
+    keep_networks(bench, NEW, DRAWN[:5], new_ns)
+    found = transfer(SPACE, NEW, [model], bench, samples=10).model
+    assert found.fitted_networks == 5
+    assert found.coverage == pytest.approx(5 / 6)
+
+
+def test_chosen_networks_take_part_in_the_fit_and_not_in_the_interval(
+    bench: Bench, model: NetworkModel
+) -> None:
+    keep_blocks(bench, NEW, SOME, new_ns)
+    keep_networks(bench, NEW, PLAN[:9], new_ns)
+    found = transfer(SPACE, NEW, [model], bench, samples=10).model
+    assert found.fitted_networks == 9
+    assert found.coverage == pytest.approx(6 / 7)
+
+
+def test_block_that_failed_on_a_source_only_is_estimated(bench: Bench, model: NetworkModel) -> None:
+    failing = (SPACE.blocks(SPACE.reference())[1],)
+    sources = [model, source(bench, failing, Target("host", "onnxruntime", threads=3))]
+    keep_blocks(bench, NEW, [block for block in SOME if block not in failing], new_ns)
+    keep_networks(bench, NEW, DRAWN[: SAMPLES // 2], new_ns)
+    found = transfer(SPACE, NEW, sources, bench, samples=SAMPLES)
+    assert not found.unknown
+    assert found.model.estimated[failing[0].identity].value_ns == pytest.approx(new_ns(failing[0]), rel=0.3)
+    (estimate,) = found.model.estimate([block_names(SPACE, SPACE.reference())])
+    assert math.isfinite(estimate.high_ns)
+
+
+def test_block_that_cannot_run_on_the_new_target_makes_its_networks_infinite(
+    bench: Bench, model: NetworkModel
+) -> None:
+    failing = SOME[1]
+    keep_samples(bench, (failing,))
+    found = transfer(SPACE, NEW, [model], bench, samples=SAMPLES).model
+    assert found.failed == {failing.identity: Reason("unsupported", "no kernel for it")}
+    assert failing.identity not in found.estimated.keys() | found.measured.keys() | found.costs_ns.keys()
+    holder = next(network for network in PLAN if failing in SPACE.blocks(network))
+    (estimate,) = found.estimate([block_names(SPACE, holder)])
+    assert estimate.low_ns == math.inf
+
+
+def test_nothing_is_said_of_a_block_that_ran_on_no_source(bench: Bench) -> None:
+    strange = next(block for block in BLOCKS if block not in SOME and block.kind == "mbconv")
+    keep_samples(bench, absent=(strange,))
+    found = transfer(SPACE, NEW, [source(bench, (strange,))], bench, samples=SAMPLES)
+    assert found.unknown == (strange,)
+    assert all(strange not in SPACE.blocks(network) for network, _ in found.others)
+    holder = next(network for network in PLAN if strange in SPACE.blocks(network))
+    with pytest.raises(EstimateError, match="nothing is known") as caught:
+        found.model.estimate([block_names(SPACE, holder)])
+    assert "lathe table build" in caught.value.fix
+
+
+def test_too_few_networks_that_ran_are_an_error_that_says_why(bench: Bench, model: NetworkModel) -> None:
+    keep_blocks(bench, NEW, BLOCKS[:30], new_ns, BLOCKS[:2])
+    with pytest.raises(EstimateError, match="0 random networks") as caught:
+        transfer(SPACE, NEW, [model], bench, samples=FEWEST_NETWORKS - 2)
+    assert "no kernel for it" in caught.value.why
