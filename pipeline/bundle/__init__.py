@@ -1,6 +1,6 @@
 """Bundles: the folder that the edge team ships, written at once and refused after any change."""
 
-from pipeline.bundle.manifest import MANIFEST_NAME, Manifest, manifest_schema
+from pipeline.bundle.manifest import MANIFEST_NAME, Manifest, manifest_schema, portable_name
 from pipeline.bundle.publishing import publish
 from pipeline.bundle.reading import read_bundle
 from pipeline.bundle.verification import BundleVerification, TargetVerification, verify_bundle
@@ -14,6 +14,7 @@ __all__ = [
     "TargetContent",
     "TargetVerification",
     "manifest_schema",
+    "portable_name",
     "publish",
     "read_bundle",
     "verify_bundle",

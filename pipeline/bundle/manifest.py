@@ -227,6 +227,11 @@ def manifest_digest(document: dict[str, Any]) -> str:
     return value_digest({name: value for name, value in document.items() if name != "digest"})
 
 
+def portable_name(runtime: str, suffix: str) -> str:
+    """Where a bundle has the model as exported, which runs on any processor with the runtime."""
+    return f"portable/{runtime}/model{suffix}"
+
+
 def target_slug(target: Target) -> str:
     """A folder name for a target; distinct targets get distinct names."""
     text = str(target)

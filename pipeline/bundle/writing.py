@@ -34,6 +34,7 @@ from pipeline.bundle.manifest import (
     TensorDescription,
     manifest_bytes,
     manifest_digest,
+    portable_name,
     target_slug,
 )
 from pipeline.bundle.reading import listing
@@ -181,7 +182,7 @@ def _add_target(content: TargetContent, bundle: BundleContent, folder: Path) -> 
     slug = target_slug(target)
     artifact = f"artifacts/{slug}/model{content.artifact.suffix}"
     reference = f"reference/{slug}/model{content.reference.suffix}" if content.reference else None
-    portable = f"portable/{target.runtime}/model{content.portable.suffix}"
+    portable = portable_name(target.runtime, content.portable.suffix)
     script = f"infer_{target.runtime}.py"
     measurements = f"measurements/{slug}.json"
     _write(folder / artifact, content.artifact.read_bytes())

@@ -62,6 +62,7 @@ def run(recipe: Recipe, recipe_text: str, work: WorkFolder, db: str | None, repo
             winner,
             bundle / "report.html",
             bundle,
+            {fmt: work.find(file) for fmt, file in tables.teacher_models.items()},
             tuple(work.records),
         )
 

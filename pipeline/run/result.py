@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from devices.target import Target
+from pipeline.bundle import portable_name
+from pipeline.export.base import Format, format_of
 from pipeline.recipe.loading import Recipe
 from pipeline.spaces.cost import Cost
 from pipeline.stages.inputs.data import DataSummary
@@ -19,7 +24,10 @@ from pipeline.work.folder import StageRecord
 
 @dataclass(frozen=True)
 class RunResult:
-    """Everything a finished run knows; ``to_json`` is what ``lathe run --json`` prints."""
+    """Everything a finished run knows; ``to_json`` is what ``lathe run --json`` prints.
+
+    ``teacher_models`` are files of the teacher in the work folder, where it could be exported.
+    """
 
     recipe: Recipe
     data: DataSummary
@@ -30,6 +38,7 @@ class RunResult:
     winner: Winner
     report: Path
     bundle: Path
+    teacher_models: Mapping[Format, Path]
     stages: tuple[StageRecord, ...]
 
     @property
@@ -48,6 +57,14 @@ class RunResult:
         student = self.winner.verified.verdicts[target].measurement.latency
         return None if whole is None else whole.value_ns / student.value_ns
 
+    def comparison(self, target: str) -> str | None:
+        """The command that measures teacher and student side by side on a target, if there is such a file."""
+        fmt = format_of(Target.parse(target))
+        if fmt not in self.teacher_models:
+            return None
+        models = (self.teacher_models[fmt], self.bundle / portable_name(fmt.runtime, fmt.suffix))
+        return shlex.join(["lathe", "compare", *map(str, models), "--target", target])
+
     def to_json(self) -> dict[str, Any]:
         """The result as one JSON document; latencies in milliseconds."""
         verified = self.winner.verified
@@ -59,6 +76,7 @@ class RunResult:
                 "digest": self.teacher.digest,
                 "parameters": self.teacher.parameters,
                 "test_accuracy": verified.teacher_accuracy,
+                "models": {fmt.value: str(path) for fmt, path in self.teacher_models.items()},
                 "measured_ms": {
                     name: _milliseconds(latency.whole) if latency.whole else None
                     for name, latency in self.tables.teacher.items()

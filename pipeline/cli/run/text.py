@@ -31,6 +31,8 @@ def result_text(result: RunResult) -> str:
             f"  accuracy  {verdict.accuracy:.2%} on the test split{verdict.accuracy_note}, "
             f"teacher {verified.teacher_accuracy:.2%}",
         ]
+        comparison = result.comparison(name)
+        lines += [] if comparison is None else [f"  compare   {comparison}"]
     size = result.size
     lines += ["", f"student   {size.parameters:,} parameters, {size.macs:,} MACs; the teacher has "]
     lines[-1] += f"{result.teacher.parameters:,} parameters"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from devices.measurement import Interval
 from latency_db.estimate import Estimate
+from pipeline.bundle import portable_name
 from pipeline.distill.settings import EpochRecord
 from pipeline.report import (
     BlockLatencies,
@@ -202,6 +203,12 @@ def _provenance(findings: Findings) -> dict[str, str]:
         rows[f"{name}: protocol"] = f"version {winner.verified.verdicts[name].measurement.protocol.version}"
         whole = findings.tables.teacher[name].whole
         rows[f"{name}: latency of the teacher"] = str(whole) if whole else "could not be measured"
+        model = findings.tables.teacher_models.get(target.format)
+        if model is not None:
+            rows[f"{name}: the teacher to compare with"] = (
+                f"{model.path} in the work folder, digest {model.digest}: lathe compare {model.path} "
+                f"{portable_name(target.format.runtime, target.format.suffix)} --target {name}"
+            )
         parity, verified_on = winner.exported.parity[name], winner.verified.verdicts[name].accuracy_note
         rows[f"{name}: parity with torch"] = (
             f"largest difference {parity.max_abs:.2e}, relative {parity.max_rel:.2e}, {parity.samples} images"

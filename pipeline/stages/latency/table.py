@@ -8,14 +8,20 @@ from typing import Any
 
 from devices.measurement import MeasuringProtocol
 from latency_db.tables import LatencyTable
-from pipeline.export.base import format_of
+from pipeline.export.base import Format, format_of
 from pipeline.stages.inputs.space import SpacePlan
 from pipeline.stages.inputs.teacher import TeacherSummary, open_teacher
 from pipeline.stages.latency.targets import BoundTarget
-from pipeline.stages.latency.teacher_parts import TeacherLatency, teacher_latency, teacher_parts
+from pipeline.stages.latency.teacher_parts import (
+    TeacherLatency,
+    keep_teacher,
+    teacher_latency,
+    teacher_parts,
+    whole_teacher,
+)
 from pipeline.stages.services import Services
 from pipeline.tables.building import described, measure_blocks
-from pipeline.work.canonical import by_digest, without_influence
+from pipeline.work.canonical import StoredFile, by_digest, without_influence
 from pipeline.work.stage import StageFolder, stage
 
 
@@ -36,10 +42,14 @@ class TableInput:
 
 @dataclass(frozen=True)
 class Tables:
-    """One latency table per target, and the teacher's latencies there; keyed by the target as text."""
+    """One latency table per target, and the teacher's latencies there; keyed by the target as text.
+
+    ``teacher_models`` are files of the whole teacher, in the formats in which it was measured.
+    """
 
     by_target: Mapping[str, LatencyTable]
     teacher: Mapping[str, TeacherLatency]
+    teacher_models: Mapping[Format, StoredFile]
 
     @property
     def complete(self) -> bool:
@@ -70,7 +80,14 @@ def build_tables(given: TableInput, folder: StageFolder, services: Services) -> 
         networks=given.networks,
         beside={target: list(its_parts.values()) for target, its_parts in parts.items()},
     )
+    latencies = {target: teacher_latency(parts[target], outcomes[target]) for target in targets}
+    wholes = {
+        format_of(target): whole_teacher(parts[target])
+        for target, latency in latencies.items()
+        if latency.whole is not None
+    }
     return Tables(
         {str(target): table for target, table in tables.items()},
-        {str(target): teacher_latency(parts[target], outcomes[target]) for target in targets},
+        {str(target): latency for target, latency in latencies.items()},
+        keep_teacher(wholes, folder, services) if wholes else {},
     )

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from devices.measurement import Interval, Measurement, MeasurementFailure, Outcome
 from latency_db.store import Workload
 from pipeline.export.base import Format, exporter_identity
 from pipeline.stages.inputs.teacher import TeacherSummary
+from pipeline.stages.services import Services
 from pipeline.tables.measuring import ModuleWorkload, Shape
+from pipeline.work.canonical import StoredFile
+from pipeline.work.stage import StageFolder
 
 if TYPE_CHECKING:
     from torch import nn
@@ -62,6 +67,32 @@ def teacher_latency(parts: Mapping[str, ModuleWorkload], outcomes: Mapping[str, 
         name for name, each in by_name.items() if isinstance(each, MeasurementFailure) and each.passing
     )
     return TeacherLatency(found.get(_WHOLE), modules, tuple(missing))
+
+
+def keep_teacher(
+    wholes: Mapping[Format, ModuleWorkload], folder: StageFolder, services: Services
+) -> dict[Format, StoredFile]:
+    """The whole teacher as a file of each format, for the user to compare with; what fails is left out.
+
+    Args:
+        wholes: as of ``whole_teacher``.
+        folder: where to.
+        services: exports, which takes what was exported to be measured.
+    """
+    wanted = {fmt: {each.workload.identity: (each.build, each.shape)} for fmt, each in wholes.items()}
+    kept = {}
+    with services.export(wanted, "the teacher", services.reporter) as files:
+        for fmt, each in wholes.items():
+            file, name = files[fmt][each.workload.identity], f"teacher{fmt.suffix}"
+            if isinstance(file, Path):
+                shutil.copyfile(file, folder / name)
+                kept[fmt] = folder.stored(name)
+    return kept
+
+
+def whole_teacher(parts: Mapping[str, ModuleWorkload]) -> ModuleWorkload:
+    """Of the teacher's parts, the one that is all of it."""
+    return parts[_WHOLE]
 
 
 def teacher_modules(teacher: nn.Module, shape: Shape) -> Iterator[tuple[str, nn.Module, Shape]]:

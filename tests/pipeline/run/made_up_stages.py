@@ -97,6 +97,7 @@ def table(given: Any, folder: StageFolder, services: Any) -> Tables:
     return Tables(
         {each.name: LatencyTable(each.target, {"block": blocks}, {}) for each in given.targets},
         {each.name: whole for each in given.targets},
+        {each.format: stored(folder, f"teacher{each.format.suffix}", given) for each in given.targets},
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -104,3 +105,15 @@ def test_the_first_that_keeps_its_budget_when_measured_again_wins(
 ) -> None:
     FATES.verdicts = {of[0]: ["disturbed", "exceeded"], of[1]: ["disturbed", "kept"]}
     assert lathe.run(RECIPE).winner.distilled.architecture == of[1]
+
+
+def test_the_teacher_is_left_as_a_file_with_the_command_that_compares_it(
+    lathe: Lathe, of: list[Architecture]
+) -> None:
+    found = lathe.run(RECIPE)
+    models: dict[str, str] = found.to_json()["teacher"]["models"]
+    target = next(name for name in found.winner.verified.verdicts if "/onnxruntime:" in name)
+    teacher = models["onnx"]
+    assert Path(teacher).is_file()
+    student = found.bundle / "portable" / "onnxruntime" / "model.onnx"
+    assert f"lathe compare {teacher} {student} --target {target}\n" in result_text(found)

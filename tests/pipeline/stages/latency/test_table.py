@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,11 +10,14 @@ from typing import Any
 
 import pytest
 
+from devices.measurement import Reason
 from devices.measurement.protocol import MeasuringProtocol
 from devices.target import Target
 from latency_db.store.store import open_store
 from pipeline.budget import Budget
 from pipeline.export.base import Format, block_workload
+from pipeline.export.cached_exports import Exportable, Exports
+from pipeline.progress import Reporter
 from pipeline.spaces.base import Block
 from pipeline.spaces.cost import block_cost
 from pipeline.stages.inputs.space import SpacePlan
@@ -94,6 +99,9 @@ def test_stage_builds_the_table_under_the_protocol_that_the_target_follows(
     whole = tables.teacher[str(TARGET)].whole
     assert whole is not None and whole.value_ns == OTHERS_NS
     assert tables.complete and build_tables.final(tables)
+    teacher = tables.teacher_models[Format.ONNX]
+    assert StageFolder(tmp_path).find(teacher) == tmp_path / "teacher.onnx"
+    assert (tmp_path / "teacher.onnx").is_file()
 
 
 def test_stages_and_the_builder_of_tables_find_what_each_other_measured(
@@ -130,9 +138,28 @@ def test_teacher_whose_failure_may_pass_is_measured_again(
     measurer.otherwise = "timeout"
     tables = tables_of(services, tmp_path)
     assert tables.teacher[str(TARGET)].whole is None
+    assert tables.teacher_models == {}
     assert "whole network" in tables.teacher[str(TARGET)].missing
     assert not tables.complete
     measurer.otherwise = ""
     again = tables_of(services, tmp_path)
     assert again.complete
     assert again.teacher[str(TARGET)].whole is not None
+
+
+def test_teacher_that_cannot_be_exported_any_more_is_no_file_and_stops_nothing(
+    services: Services, tmp_path: Path
+) -> None:
+    tables_of(services, tmp_path)
+
+    @contextmanager
+    def fails(
+        wanted: Mapping[Format, Mapping[str, Exportable]], what: str, reporter: Reporter
+    ) -> Iterator[Exports]:
+        failed = Reason("export-failed", "made up")
+        yield {fmt: dict.fromkeys(modules, failed) for fmt, modules in wanted.items()}
+
+    tables = tables_of(replace(services, export=fails), tmp_path)
+    assert tables.complete
+    assert tables.teacher[str(TARGET)].whole is not None
+    assert tables.teacher_models == {}
