@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from devices.requests.prediction import predict
+from devices.target import Target
 from pipeline.bundle import read_bundle
 from pipeline.cli.main import app
 from tests.pipeline.run.tiny_recipe import (
@@ -47,6 +49,15 @@ def test_run_goes_through_every_stage_and_hands_over_a_whole_bundle(finished: Fi
         assert target["parity_max_abs"] < 1e-4
         assert target["measured_ms"]["low"] <= target["measured_ms"]["value"] <= target["measured_ms"]["high"]
     assert len(document["candidates"]) == 3
+    teachers = document["teacher"]["models"]
+    assert {kind: Path(file).name for kind, file in teachers.items()} == {
+        "onnx": "teacher.onnx",
+        "litert": "teacher.tflite",
+    }
+    for target, layout in (("onnxruntime:fp32@1", (1, 8, 8)), ("litert:fp32@1", (8, 8, 1))):
+        file = Path(teachers["onnx" if target.startswith("onnx") else "litert"])
+        logits = predict(file, np.zeros((2, *layout), np.float32), Target.parse(f"host/{target}"))
+        assert logits.shape == (2, 10)
     assert "<html" in Path(document["report"]).read_text()[:200]
 
 

@@ -69,6 +69,7 @@ STAGES = (
     "space",
     "table",
     "feasibility",
+    "known",
     "search",
     "distil",
     "export",
