@@ -120,19 +120,19 @@ def forecast(context: Context) -> Forecast:
         "verify": left.verify,
     }
     names = list(steps)
-    begin = names.index(_PART_OF[open_from])
+    begin = names.index(PART_OF[open_from])
     return Forecast(tuple(looking.done), tuple(step() for step in list(steps.values())[begin:]))
 
 
-_PART_OF = {
+PART_OF = {
     "teacher": "teacher",
     "cut": "teacher",
     "space": "table",
     "table": "table",
     "feasibility": "table",
     "scores": "search",
+    "known": "search",
     "search": "search",
-    "selection": "search",
     "distil": "distil",
     "export": "verify",
     "compile": "verify",

@@ -107,7 +107,9 @@ def test_onnx_artifact_is_optimised_and_stays_so_when_it_is_loaded_again(built, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("built", TARGETS[:1], indirect=True, ids=str)
-def test_onnx_artifact_is_portable_when_the_device_is_another_machine(built, tmp_path):
+def test_onnx_artifact_is_portable_when_the_device_is_another_machine(built, tmp_path, monkeypatch):
+    (tmp_path / "devices.toml").write_text('[devices.board]\nconnection = "ssh"\nhost = "board.local"\n')
+    monkeypatch.setenv("LATHE_DEVICES", str(tmp_path / "devices.toml"))
     _, _, exported = built
     artifact = compile_artifact(exported, Target("board", "onnxruntime"), tmp_path)
     assert artifact.notes["cpu"] == "any"

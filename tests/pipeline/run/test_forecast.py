@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
+from pkgutil import walk_packages
 
 import pytest
 import torch
 from torch import nn
 
+import pipeline.stages
 from devices.measurement import MeasuringProtocol
 from latency_db.store import open_store
 from pipeline.cli.run.text import forecast_text
@@ -16,9 +19,10 @@ from pipeline.progress import SilentReporter
 from pipeline.recipe.loading import parse_recipe
 from pipeline.run import durations, foresee
 from pipeline.run.context import Context
-from pipeline.run.forecast import Forecast, OpenStage
+from pipeline.run.forecast import PART_OF, Forecast, OpenStage
 from pipeline.stages.inputs.space import SpacePlan
 from pipeline.work.folder import WorkFolder
+from pipeline.work.stage import Stage
 from tests.pipeline.run.made_up_run import PLAN, SPACE, SPACE_PLAN, TARGET, keep_everything, network_ns
 
 FOUND = Forecast(
@@ -113,3 +117,11 @@ def test_what_the_database_has_is_not_counted_as_left(tmp_path: Path) -> None:
     found = foresee(recipe, "", work, str(tmp_path / "latency.db"), SilentReporter())
     table = next(stage for stage in found.left if stage.name == "table")
     assert table.work.startswith("0 blocks to measure, 0 of them to export")
+
+
+def test_every_stage_but_the_first_is_part_of_an_estimate() -> None:
+    modules = [
+        import_module(found.name) for found in walk_packages(pipeline.stages.__path__, "pipeline.stages.")
+    ]
+    names = {each.name for module in modules for each in vars(module).values() if isinstance(each, Stage)}
+    assert names - {"data"} == set(PART_OF)
