@@ -70,7 +70,7 @@ class DeviceBasis:
         index, values = self._check_samples(sample_index, sample_ms)
         posterior = self._model.fit(index, values)
         centre = self._design @ posterior.weights
-        factor = self._replays.reach(self._model, index, values, coverage)
+        factor = self._replays.deviations(self._model, index, values, coverage)
         # The calibration cannot know the new device's rounding: what it scales down, rounding would undercut.
         rounding_factor = max(factor, NormalDist().inv_cdf((1 + coverage) / 2))
         variance, rounding = posterior.variances(self._design, centre)

@@ -32,7 +32,7 @@ _FOLDS = 10
 
 
 @dataclass(frozen=True)
-class Model:
+class FewShotModel:
     """A prior, the features (n_arch, p) it is about, and the log prior (g,) of the scales."""
 
     features: Array
@@ -90,7 +90,7 @@ class Replays:
         self._chosen: dict[str, Indices] = {}
         self._latest: tuple[bytes, Array, Array] | None = None
 
-    def model(self, without: str | None = None) -> Model:
+    def model(self, without: str | None = None) -> FewShotModel:
         """For a new device, from all known ones or from those of all groups but one.
 
         Every left-out group votes for the scales that explain it. One more vote is for all scales alike.
@@ -102,9 +102,9 @@ class Replays:
         scales = Scales.for_devices(prior.devices)
         alike = np.full(len(scales.noise), 1 / len(scales.noise))
         if not self._taught:
-            return Model(self._features, prior, scales, np.log(alike))
+            return FewShotModel(self._features, prior, scales, np.log(alike))
         votes = [self._ballot(group) for group in self._groups if group != without]
-        return Model(self._features, prior, scales, np.log(np.mean([*votes, alike], axis=0)))
+        return FewShotModel(self._features, prior, scales, np.log(np.mean([*votes, alike], axis=0)))
 
     def _prior_without(self, group: str) -> Prior:
         if group not in self._priors:
@@ -116,7 +116,7 @@ class Replays:
         if group not in self._ballots:
             prior = self._prior_without(group)
             scales = Scales.for_devices(prior.devices)
-            model = Model(self._features, prior, scales, np.zeros(len(scales.noise)))
+            model = FewShotModel(self._features, prior, scales, np.zeros(len(scales.noise)))
             random = np.random.default_rng(0)
             shares = []
             for logs, known in self._members(group):
@@ -132,7 +132,7 @@ class Replays:
             logs = self._devices.logs[:, member]
             yield logs, np.flatnonzero(np.isfinite(logs))
 
-    def reach(self, model: Model, index: Indices, values: Array, coverage: float) -> float:
+    def deviations(self, model: FewShotModel, index: Indices, values: Array, coverage: float) -> float:
         """How many stated standard deviations an interval must reach to either side.
 
         Known devices are predicted from the other groups and from the same architectures as the new one; if
@@ -143,10 +143,10 @@ class Replays:
             self._latest = index.tobytes(), *self._replay_all(model, index)
         _, error, reached = self._latest
         if not len(error):
-            return _reach_of_folds(model, index, values, coverage)
+            return _deviations_of_folds(model, index, values, coverage)
         return float(error[min(int(np.searchsorted(reached, coverage)), len(error) - 1)])
 
-    def _replay_all(self, model: Model, index: Indices) -> tuple[Array, Array]:
+    def _replay_all(self, model: FewShotModel, index: Indices) -> tuple[Array, Array]:
         """Errors (n,) of all groups, ascending, and the share (n,) that each reaches."""
         if not self._taught:
             return np.empty(0), np.empty(0)
@@ -188,7 +188,7 @@ class Replays:
         return np.concatenate(found) if found else np.empty(0)
 
 
-def _reach_of_folds(model: Model, index: Indices, values: Array, coverage: float) -> float:
+def _deviations_of_folds(model: FewShotModel, index: Indices, values: Array, coverage: float) -> float:
     count = len(index)
     rank = math.ceil((count + 1) * coverage)
     if rank > count:

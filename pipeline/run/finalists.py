@@ -9,7 +9,7 @@ from pipeline.budget import Budget
 from pipeline.errors import NotMeasuredError
 from pipeline.run.chance import require_useful_student
 from pipeline.run.context import Context
-from pipeline.run.preparation import Task
+from pipeline.run.preparation import LearningTask
 from pipeline.spaces.base import Architecture
 from pipeline.spaces.cost import network_cost
 from pipeline.stages.latency.targets import BoundTarget, outputs_of
@@ -32,7 +32,7 @@ class _Made:
 
 
 def make_winner(
-    context: Context, task: Task, reference: Architecture, searched: Searched
+    context: Context, task: LearningTask, reference: Architecture, searched: Searched
 ) -> tuple[Winner | None, tuple[Failure, ...]]:
     """Train as many candidates as are finalists, verify the best of them first; then the next ones.
 
@@ -90,7 +90,7 @@ def make_winner(
     ), tuple(failures)
 
 
-def _trained(context: Context, task: Task, searched: Searched) -> Iterator[Distilled]:
+def _trained(context: Context, task: LearningTask, searched: Searched) -> Iterator[Distilled]:
     """Finalists trained, the best of them first; then the next ones, when they are asked for."""
     waiting = searched.order[: context.tries]
     while waiting:
@@ -116,14 +116,14 @@ def _not_measured(passed_over: Sequence[_Made], winner: _Made | None) -> NotMeas
     )
 
 
-def _distilled(context: Context, task: Task, architecture: Architecture) -> Distilled:
+def _distilled(context: Context, task: LearningTask, architecture: Architecture) -> Distilled:
     recipe = context.recipe
     teacher = task.teacher if recipe.distil.needs_teacher else None
     given = DistilInput(task.plan, architecture, recipe.distil, recipe.seed, task.data, teacher)
     return context.do(distil_student, given)
 
 
-def _exported(context: Context, task: Task, student: Distilled, reference: Architecture) -> Exported:
+def _exported(context: Context, task: LearningTask, student: Distilled, reference: Architecture) -> Exported:
     where = context.where
     return context.do(
         export_student,
@@ -153,7 +153,9 @@ def _refers_to_teacher(budget: Budget) -> bool:
     return budget.relative is not None and budget.relative_to == "teacher"
 
 
-def _verified(context: Context, task: Task, student: Distilled, compiled: Mapping[str, Compiled]) -> Verified:
+def _verified(
+    context: Context, task: LearningTask, student: Distilled, compiled: Mapping[str, Compiled]
+) -> Verified:
     return context.do(
         verify_student,
         VerifyInput(

@@ -18,7 +18,7 @@ from pipeline.stages.latency.table import TableInput, Tables, build_tables
 
 
 @dataclass(frozen=True)
-class Task:
+class LearningTask:
     """What is learned, from whom, and among which architectures; ``cut`` is of method ``dna``."""
 
     data: DataSummary
@@ -27,7 +27,7 @@ class Task:
     cut: CutInput | None = None
 
 
-def prepare_task(context: Context) -> Task:
+def prepare_task(context: Context) -> LearningTask:
     """Data, teacher and space.
 
     Raises:
@@ -42,21 +42,23 @@ def prepare_task(context: Context) -> Task:
         require_useful_teacher(teacher, data)
     if recipe.method == "dna":
         cut = CutInput(data.input_shape, recipe.dna.cuts, teacher)
-        task = Task(data, teacher, _dna_plan(recipe.dna.space, context.do(cut_into_blocks, cut), data), cut)
+        task = LearningTask(
+            data, teacher, _dna_plan(recipe.dna.space, context.do(cut_into_blocks, cut), data), cut
+        )
     else:
-        task = Task(data, teacher, SpacePlan.mobile(recipe.space, data))
+        task = LearningTask(data, teacher, SpacePlan.mobile(recipe.space, data))
     context.do(describe_space, task.plan)
     return task
 
 
-def measure_blocks_of(context: Context, task: Task) -> Tables:
+def measure_blocks_of(context: Context, task: LearningTask) -> Tables:
     """The latency tables of the space, with the teacher's latencies."""
     where, networks = context.where, context.recipe.measure.calibration_networks
     given = TableInput(task.plan, where.targets, where.protocol, where.exporters, task.teacher, networks)
     return context.do(build_tables, given)
 
 
-def check_budgets(context: Context, task: Task, tables: Tables) -> tuple[Feasible, LatencyPredictors]:
+def check_budgets(context: Context, task: LearningTask, tables: Tables) -> tuple[Feasible, LatencyPredictors]:
     """Whether the space can keep the budgets, and what a search starts from.
 
     Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.run.context import Context
-from pipeline.run.preparation import Task
+from pipeline.run.preparation import LearningTask
 from pipeline.stages.searching.candidates import Round, Searched
 from pipeline.stages.searching.evaluation import Evaluation
 from pipeline.stages.searching.known import KnownBefore, KnownInput, known_before
@@ -13,7 +13,7 @@ from pipeline.stages.searching.selection import SelectionInput, select_candidate
 from pipeline.stages.searching.strategy import StrategySettings
 
 
-def search_round(context: Context, task: Task, this: Round) -> Searched:
+def search_round(context: Context, task: LearningTask, this: Round) -> Searched:
     """One round: candidates evaluated one by one, or networks selected by their blocks' scores.
 
     Raises:

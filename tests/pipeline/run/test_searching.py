@@ -15,7 +15,7 @@ import torch
 from latency_db.store.store import open_store
 from pipeline.recipe.loading import parse_recipe
 from pipeline.run.context import Context
-from pipeline.run.preparation import Task, prepare_task
+from pipeline.run.preparation import LearningTask, prepare_task
 from pipeline.run.searching import search_round
 from pipeline.search.evaluators.registry import EVALUATORS, EvaluatorKind
 from pipeline.search.strategies.predictor import PredictorStrategy
@@ -63,7 +63,7 @@ def _folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextmanager
 def prepared(
     folder: Path, method: str, budget_ms: float = 1000.0, **search: Any
-) -> Iterator[tuple[Context, Task]]:
+) -> Iterator[tuple[Context, LearningTask]]:
     document = {
         "name": "methods",
         "method": method,
@@ -82,7 +82,7 @@ def prepared(
         yield context, task
 
 
-def first_round(context: Context, task: Task) -> Round:
+def first_round(context: Context, task: LearningTask) -> Round:
     return Round(predictors(context, task.plan), context.tries)
 
 
