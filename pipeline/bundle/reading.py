@@ -29,6 +29,12 @@ def read_bundle(folder: Path) -> Manifest:
         VerificationError: naming the file: it is missing, changed, not listed, a link, or outside the bundle;
             or the manifest has a newer schema.
     """
+    if not folder.is_dir():
+        raise VerificationError(
+            f"there is no bundle {folder}",
+            why="it is a file" if folder.exists() else "there is no such folder",
+            fix="give the folder that holds manifest.json",
+        )
     path = folder / MANIFEST_NAME
     if path.is_symlink() or not path.is_file():
         raise refused(folder, MANIFEST_NAME, "is missing, or not a plain file")

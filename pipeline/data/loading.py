@@ -117,7 +117,7 @@ def _check_classes(train: LabelledImages, test: LabelledImages | None, classes: 
         raise DataError(
             "the data have only one class",
             why=f"every image is labelled '{classes[0]}'",
-            fix="a classifier needs at least two classes",
+            fix="give images of at least two classes; in a folder, one folder per class below train",
         )
     splits = {"train": train} if test is None else {"train": train, "test": test}
     absent = {name: np.setdiff1d(np.arange(len(classes)), split.labels) for name, split in splits.items()}

@@ -156,7 +156,7 @@ def _read(path: Path) -> str:
 def _apply(document: dict[str, Any], override: str) -> None:
     key, separator, raw = override.partition("=")
     if not separator or not key.strip():
-        raise RecipeError(f"--set {override} has no value", fix="write --set key=value")
+        raise RecipeError(f"--set {override} is not a key and a value", fix="write --set key=value")
     try:
         value = tomllib.loads(f"value = {raw}")["value"]
     except tomllib.TOMLDecodeError:
@@ -195,7 +195,7 @@ def _index(items: list[Any], text: str, override: str) -> int:
         return int(text)
     raise RecipeError(
         f"--set {override}: '{text}' is not a position in a list of {len(items)}",
-        fix=f"use 0 to {len(items) - 1}, or * for all",
+        fix=f"use 0{f' to {len(items) - 1}' if len(items) > 1 else ''}, or * for all",
     )
 
 

@@ -10,7 +10,7 @@ from devices.target import Target
 from pipeline.budget import Budget
 from pipeline.distill.settings import DistillationSettings
 from pipeline.methods.dna.settings import DnaSettings
-from pipeline.search.evaluators.registry import SHORT_TRAINING
+from pipeline.search.evaluators.registry import SHORT_TRAINING, find_evaluator
 from pipeline.search.evaluators.workers import parse_pool
 from pipeline.spaces.dna.config import DnaSpaceConfig
 
@@ -68,6 +68,12 @@ class SearchConfig(Section):
     finalists: int = Field(default=1, ge=1, le=1000)
     measure_every: int = Field(default=10, ge=1, le=1_000_000)
     rounds: int = Field(default=2, ge=1, le=1000)
+
+    @field_validator("evaluator")
+    @classmethod
+    def _known_evaluator(cls, evaluator: str) -> str:
+        find_evaluator(evaluator)
+        return evaluator
 
     @field_validator("executor")
     @classmethod

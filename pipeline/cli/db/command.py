@@ -97,8 +97,20 @@ def list_rows(filters: Filters, limit: int, db: str | None, *, as_json: bool) ->
         sys.stderr.write(f"no {'published latency' if published else 'stored outcome'} is like that\n")
 
 
+def _require_file(path: str) -> None:
+    """Ask before a database is made for what is not there."""
+    if not Path(path).is_file():
+        raise StoreError(
+            f"there is no file {path}",
+            why="it is a folder" if Path(path).is_dir() else "",
+            fix="check the name",
+        )
+
+
 def merge_database(other: str, db: str | None, *, as_json: bool) -> None:
     """``lathe db merge``; ends with 8 when rows were damaged."""
+    if "://" not in other:
+        _require_file(other)
     with open_store(db) as store:
         merged = merge(store, other)
     if as_json:
@@ -140,6 +152,7 @@ def import_rows(
     """``lathe db import``."""
     if not published and (device or unit or name):
         raise typer.BadParameter("--device, --unit and --name need --published")
+    _require_file(file)
     with open_store(db) as store:
         if published:
             _import_published(store, Path(file), device, unit, name, as_json=as_json)

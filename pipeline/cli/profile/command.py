@@ -249,7 +249,7 @@ def _require_file(path: Path) -> None:
         raise MeasurementError(
             f"there is no file {str(path)!r}",
             why="it is a folder" if path.is_dir() else "",
-            fix="check the name; write -- before names that begin with a dash",
+            fix="check the name" + ("; write -- before it" if path.name.startswith("-") else ""),
         )
 
 
@@ -258,7 +258,7 @@ def _require_loaded(path: Path, targets: Mapping[Target, Runtime]) -> None:
         raise MeasurementError(
             f"{str(path)!r} can be measured on no target that is given",
             why=_kinds(targets),
-            fix="add a --target with a runtime that loads it",
+            fix="name a --target whose runtime loads it; compare takes files of one format",
         )
 
 

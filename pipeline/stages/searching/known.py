@@ -49,7 +49,7 @@ def _told(given: KnownInput, value: KnownBefore) -> Sequence[str]:
     left = max(0, given.strategy.evaluations - value.drawn_as_freely)
     return [
         f"known        {len(value.candidates)} candidates of earlier searches are within these budgets, "
-        f"{left} more are evaluated"
+        f"at most {left} more are evaluated"
     ]
 
 

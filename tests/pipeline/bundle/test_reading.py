@@ -25,6 +25,12 @@ def rewritten(bundle: Path, change: dict[str, Any]) -> None:
     path.write_bytes(manifest_bytes(document))
 
 
+def test_read_bundle_says_that_the_folder_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(VerificationError, match="there is no bundle") as caught:
+        read_bundle(tmp_path / "nowhere")
+    assert caught.value.why == "there is no such folder"
+
+
 def test_read_bundle_accepts_what_was_written(written_bundle: Path) -> None:
     manifest = read_bundle(written_bundle)
     assert manifest.labels[0] == "top"
@@ -166,4 +172,4 @@ def test_read_bundle_says_so_when_the_manifest_is_no_manifest(own_bundle: Path, 
 
 def test_read_bundle_refuses_a_folder_that_is_no_bundle(tmp_path: Path) -> None:
     with pytest.raises(VerificationError, match=r"manifest\.json is missing"):
-        read_bundle(tmp_path / "nothing")
+        read_bundle(tmp_path)

@@ -285,3 +285,13 @@ def test_gc_removes_nothing_when_it_only_rehearses(database: Path) -> None:
     assert lathe("gc").stdout == "removed: 0 copies (0.0 MB), 1 unused parts of keys\n"
     assert answer("gc")["parts"] == 0
     assert len(answer("query")["rows"]) == 3
+
+
+@pytest.mark.parametrize(
+    "arguments", [["merge", "no.db"], ["import", "no.csv"], ["import", "no.csv", "--published"]]
+)
+def test_no_database_is_made_for_a_source_that_is_not_there(database: Path, arguments: list[str]) -> None:
+    ended = CliRunner().invoke(db_app, arguments)
+    assert isinstance(ended.exception, StoreError)
+    assert "there is no file no." in str(ended.exception)
+    assert not database.exists()

@@ -98,6 +98,7 @@ def test_parse_recipe_says_what_is_missing(missing: str) -> None:
         ({"dna": {"cuts": ["layer1"]}}, "dna.cuts"),
         ({"verify": {"launches": 2}}, "verify.launches"),
         ({"target": []}, "target"),
+        ({"data": {"kind": "folder", "path": ""}}, "data.path: the path is empty"),
     ],
 )
 def test_parse_recipe_names_the_place_when_a_value_is_wrong(changed: dict[str, Any], place: str) -> None:
@@ -121,6 +122,11 @@ def test_parse_recipe_refuses_one_target_twice_however_it_is_written() -> None:
     with pytest.raises(RecipeError, match="not valid") as caught:
         parse_recipe(_minimal() | {"target": twice}, Path())
     assert "must differ" in caught.value.why
+
+
+def test_parse_recipe_refuses_an_evaluator_that_is_not_there_before_anything_starts() -> None:
+    with pytest.raises(RecipeError, match="there is no evaluator 'psychic'"):
+        parse_recipe(_minimal() | {"search": {"evaluator": "psychic"}}, Path())
 
 
 def test_overrides_change_values_by_dotted_keys() -> None:
