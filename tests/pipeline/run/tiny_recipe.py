@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,15 +110,20 @@ def run_limited(recipe: Path, folder: Path, file_bytes: int) -> subprocess.Compl
     return subprocess.run(arguments, capture_output=True, text=True, check=False)
 
 
-def kill_at(recipe: Path, folder: Path, stage: str, timeout_s: float = 300) -> bool:
+def kill_at(recipe: Path, folder: Path, stage: str) -> bool:
     """Start a run and kill it as soon as the folder of ``stage`` is there; whether it was killed in time."""
+    return kill_when(recipe, folder, lambda: any((folder / "work" / "stages").glob(f"{stage}-*")))
+
+
+def kill_when(recipe: Path, folder: Path, reached: Callable[[], bool], timeout_s: float = 300) -> bool:
+    """Start a run and kill it as soon as something is reached; whether it was killed in time."""
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(
         command(recipe, folder), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
     ) as run:
         deadline = time.monotonic() + timeout_s
         while run.poll() is None and time.monotonic() < deadline:
-            if any((folder / "work" / "stages").glob(f"{stage}-*")):
+            if reached():
                 run.send_signal(signal.SIGKILL)
                 break
             time.sleep(0.01)
