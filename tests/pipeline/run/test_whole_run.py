@@ -239,7 +239,7 @@ def test_an_unreadable_database_ends_with_eight(finished: Finished, tmp_path: Pa
 def test_a_teacher_of_another_width_ends_with_four(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 255, (60, 8, 8), dtype=np.uint8)
     labels = np.arange(60) % 3
-    np.savez(tmp_path / "three.npz", train_x=images, train_y=labels, test_x=images, test_y=labels)
+    np.savez(tmp_path / "three.npz", train_x=images, train_y=labels, test_x=255 - images, test_y=labels)
     (tmp_path / "my_teachers.py").write_text(
         "from torch import nn\n\n\ndef seven():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 7))\n"
     )
