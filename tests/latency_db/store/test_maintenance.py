@@ -34,7 +34,7 @@ from tests.latency_db.measurement_samples import (
     measurement,
 )
 
-OLD = Path(__file__).parent.with_name("data") / "schema_1.db"
+OLD = Path(__file__).with_name("data") / "schema_1.db"
 TARGET = "host/onnxruntime:fp32@1"
 
 
