@@ -93,9 +93,12 @@ def test_what_was_exported_before_a_failure_is_kept(
         raise ExportError("killed")
 
     monkeypatch.setattr(blocks, "export_modules", one_then_fail)
-    with pytest.raises(ExportError):
-        contents(cache, linear, A, B)
-    assert len(contents(cache, refuse, A)) == 2
+    wanted = {Format.ONNX: dict.fromkeys((A, B), (linear, (1, 1, 3)))}
+    with pytest.raises(ExportError), exported(wanted, "blocks", ConsoleReporter(), cache):
+        pass
+    kept = {Format.ONNX: {A: (refuse, (1, 1, 3))}}
+    with exported(kept, "blocks", ConsoleReporter(), cache) as found:
+        assert isinstance(found[Format.ONNX][A], Path)
 
 
 def test_a_failure_is_no_file_and_is_tried_again(cache: ExportCache, monkeypatch: pytest.MonkeyPatch) -> None:

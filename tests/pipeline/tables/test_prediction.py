@@ -127,7 +127,7 @@ def test_architectures_are_read_from_text_and_from_files(tmp_path: Path) -> None
 
 
 def test_printed_architectures_can_be_pasted_back() -> None:
-    for network in drawn(SPACE, 5, 3):
+    for network in drawn(SPACE, 5, 3).values():
         assert written(SPACE, str(network)) == [network]
 
 

@@ -187,9 +187,10 @@ def test_what_runs_in_no_module_is_told(capfd: pytest.CaptureFixture[str]) -> No
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x @ torch.ones(8, 8))
 
-    ModelSpaceBlocks(TwoLayers(), IMAGES, REPORTER)
+    reporter = ConsoleReporter()
+    ModelSpaceBlocks(TwoLayers(), IMAGES, reporter)
     assert "multiply-accumulates" not in capfd.readouterr().err
-    ModelSpaceBlocks(Outside(), IMAGES, REPORTER)
+    ModelSpaceBlocks(Outside(), IMAGES, reporter)
     assert "of a network's multiply-accumulates are done in no module" in capfd.readouterr().err
 
 
