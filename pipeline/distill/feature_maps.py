@@ -5,25 +5,39 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from pipeline.distill.tracing import Tracer
 from pipeline.errors import TeacherError
 
 _SHOWN = 12
+_TRACED = 2
+_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
 class FeatureMap:
-    """The output ``(N, channels, height, width)`` of a module, by the module's name."""
+    """The output ``(N, channels, height, width)`` of a module, by the module's name.
+
+    Attributes:
+        passage: all that follows is computed from this map alone, and it is the last such map before the
+            next convolution: the end of a residual block, or of a convolution with its normalisation and
+            activation in a plain row.
+        mean: of all values of a passage, over the images that it was found with.
+        std: their standard deviation; 1 for a map of one value.
+    """
 
     name: str
     channels: int
     height: int
     width: int
+    passage: bool = False
+    mean: float = field(default=0.0, compare=False)
+    std: float = field(default=1.0, compare=False)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -49,10 +63,14 @@ def feature_maps(network: nn.Module, images: Tensor) -> tuple[FeatureMap, ...]:
         images: ``(N, C, H, W)``, on the network's device.
     """
     found: list[FeatureMap] = []
+    calls: dict[str, int | None] = {}
+    traced = images[:_TRACED]
+    tracer = Tracer(traced)
 
     def note(name: str, output: object) -> None:
         if isinstance(output, Tensor) and output.ndim == 4 and max(output.shape[2:]) > 1:
             found.append(FeatureMap(name, *output.shape[1:]))
+            calls[name] = tracer.call_of(output)
 
     mode = network.training
     with ExitStack() as hooks, torch.no_grad():
@@ -60,10 +78,55 @@ def feature_maps(network: nn.Module, images: Tensor) -> tuple[FeatureMap, ...]:
             if name:
                 handle = module.register_forward_hook(lambda _m, _i, output, name=name: note(name, output))
                 hooks.callback(handle.remove)
-        network.eval()(images)
-    network.train(mode)
+        network.eval()
+        with tracer:
+            network(traced)
     runs = Counter(each.name for each in found)
-    return tuple(each for each in found if runs[each.name] == 1)
+    once = [each for each in found if runs[each.name] == 1]
+    passages = _passages(tracer, {each.name: calls[each.name] for each in once})
+    maps = _with_statistics(network, [replace(each, passage=each.name in passages) for each in once], images)
+    network.train(mode)
+    return tuple(maps)
+
+
+def _passages(tracer: Tracer, calls: Mapping[str, int | None]) -> set[str]:
+    """Names of the modules whose maps are passages; of several that give one map, one."""
+    names: dict[int, list[str]] = {}
+    for name, call in calls.items():
+        if call is not None:
+            names.setdefault(call, []).append(name)
+    last = {cut.convolutions: cut.call for cut in tracer.cuts() if cut.call in names}
+    kept = {call: names[call] for convolutions, call in last.items() if convolutions}
+    return {_outermost(own, [each for call in kept for each in kept[call][:1]]) for own in kept.values()}
+
+
+def _outermost(own: Sequence[str], innermost: Sequence[str]) -> str:
+    """The largest of the modules that give one map which holds none that gives another."""
+    others = [each for each in innermost if each != own[0]]
+    fitting = [name for name in own if not any(each.startswith(f"{name}.") for each in others)]
+    return fitting[-1] if fitting else own[0]
+
+
+def _with_statistics(network: nn.Module, maps: list[FeatureMap], images: Tensor) -> list[FeatureMap]:
+    passages = [each.name for each in maps if each.passage]
+    moments: dict[str, list[tuple[int, float, float]]] = {name: [] for name in passages}
+    with watched(network, passages) as outputs, torch.no_grad():
+        for batch in torch.split(images, _AT_ONCE):
+            network(batch)
+            for name in passages:
+                # After the whole run, because a later module may change a map in place.
+                values = outputs[name].double()
+                moments[name].append((values.numel(), float(values.sum()), float(values.square().sum())))
+    return [_described(each, moments.get(each.name)) for each in maps]
+
+
+def _described(each: FeatureMap, moments: Sequence[tuple[int, float, float]] | None) -> FeatureMap:
+    if moments is None:
+        return each
+    count, total, squares = map(sum, zip(*moments, strict=True))
+    mean = total / count
+    std = max(0.0, squares / count - mean**2) ** 0.5
+    return replace(each, mean=mean, std=std or 1.0)
 
 
 def paired(

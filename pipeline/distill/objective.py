@@ -13,6 +13,8 @@ from pipeline.distill.losses.base import FeatureLoss, Loss, Step
 from pipeline.distill.losses.settings import LabelsSettings, LossSettings
 from pipeline.distill.targets import SoftTargets
 
+_ENOUGH_FOR_SHAPES = 2
+
 
 class Objective(nn.Module):
     """The weighted losses of one training; its parameters are those of the losses' connectors.
@@ -37,7 +39,7 @@ class Objective(nn.Module):
 
         Args:
             student: is trained; on the device of ``images``.
-            images: a batch ``(N, C, H, W)`` of the training's.
+            images: some ``(N, C, H, W)`` of the training's, over which maps are described.
             seed: of the connectors' weights.
 
         Raises:
@@ -47,14 +49,17 @@ class Objective(nn.Module):
         with ExitStack() as stack:
             if losses and self._targets is not None:
                 teacher = self._targets.network().to(images.device)
-                ours, theirs = feature_maps(student, images), feature_maps(teacher, images)
+                ours, theirs = (
+                    feature_maps(student, images[:_ENOUGH_FOR_SHAPES]),
+                    feature_maps(teacher, images),
+                )
                 with torch.random.fork_rng(devices=[]):
-                    torch.manual_seed(seed)
                     for loss in losses:
+                        # A loss has the same connectors alone and beside others.
+                        torch.manual_seed(seed)
                         loss.connect(ours, theirs)
-                pairs = [pair for loss in losses for pair in loss.pairs]
-                own = watched(student, [pair.student.name for pair in pairs])
-                other = watched(teacher, [pair.teacher.name for pair in pairs])
+                own = watched(student, [name for loss in losses for name in loss.student_layers])
+                other = watched(teacher, [name for loss in losses for name in loss.teacher_layers])
                 self._student_features = stack.enter_context(own)
                 self._teacher_features = stack.enter_context(other)
             self.to(images.device)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.distill.losses.base import FeatureLoss
+from pipeline.distill.losses.base import PairLoss
 
 
-class AttentionTransferLoss(FeatureLoss):
+class AttentionTransferLoss(PairLoss):
     """``mean (Q(S) / |Q(S)| - Q(T) / |Q(T)|)^2`` over the pixels of a pair, and the mean over the pairs.
 
     Q is the sum of the squared activations over the channels, as a vector of pixels with norm ``|.|``. No

@@ -39,6 +39,28 @@ class Loss(nn.Module, ABC):
 
 
 class FeatureLoss(Loss):
+    """A loss on feature maps of layers that it names once it has seen both networks."""
+
+    @property
+    @abstractmethod
+    def student_layers(self) -> tuple[str, ...]:
+        """Names of the student's modules whose maps it is to be given."""
+
+    @property
+    @abstractmethod
+    def teacher_layers(self) -> tuple[str, ...]:
+        """The same of the teacher."""
+
+    @abstractmethod
+    def connect(self, student: tuple[FeatureMap, ...], teacher: tuple[FeatureMap, ...]) -> None:
+        """Choose layers among the maps of both networks, and make what connects them.
+
+        Raises:
+            TeacherError: a layer has no feature map, or no two maps have the same size.
+        """
+
+
+class PairLoss(FeatureLoss):
     """A loss on pairs of feature maps of one spatial size.
 
     Args:
@@ -54,8 +76,18 @@ class FeatureLoss(Loss):
         super().__init__()
         self._layers = (student_layers, teacher_layers)
 
+    @property
+    def student_layers(self) -> tuple[str, ...]:
+        """The student's halves of the pairs."""
+        return tuple(pair.student.name for pair in self.pairs)
+
+    @property
+    def teacher_layers(self) -> tuple[str, ...]:
+        """The teacher's."""
+        return tuple(pair.teacher.name for pair in self.pairs)
+
     def connect(self, student: tuple[FeatureMap, ...], teacher: tuple[FeatureMap, ...]) -> None:
-        """Choose pairs among the maps of both networks, and make what connects them.
+        """Choose pairs among the maps of both networks.
 
         Raises:
             TeacherError: a layer has no feature map, or no two maps have the same size.

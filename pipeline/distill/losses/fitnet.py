@@ -6,10 +6,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.distill.feature_maps import FeatureMap
-from pipeline.distill.losses.base import FeatureLoss
+from pipeline.distill.losses.base import PairLoss
 
 
-class FitNetLoss(FeatureLoss):
+class FitNetLoss(PairLoss):
     """``mean (r(S) - T)^2`` over all elements of a pair of maps, and the mean over the pairs.
 
     The connector r is a 1x1 convolution from the student's width to the teacher's. The paper's hints come

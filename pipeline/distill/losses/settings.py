@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
@@ -9,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 if TYPE_CHECKING:
     from pipeline.distill.losses.base import Loss
+
+_SUM_TOLERANCE = 1e-6
 
 
 class LossSettings(BaseModel, ABC):
@@ -124,13 +127,56 @@ class SimilarityPreservingSettings(FeatureLossSettings):
         return SimilarityPreservingLoss(self.student_layers, self.teacher_layers)
 
 
+class FeatureAggregationSettings(LossSettings):
+    """Mixtures of the teacher's feature maps of each spatial size (DFA, 2008.00506).
+
+    Attributes:
+        mixture: where the shares of the maps come from: all of the ``last`` map; the ``average``;
+            ``random``, drawn with ``mixture_seed``; or ``fixed``, those in ``shares``.
+        mixture_seed: of ``random``.
+        shares: for ``fixed``: of the teacher's maps, group by group, from the images to the logits.
+    """
+
+    needs_features: ClassVar[bool] = True
+
+    kind: Literal["feature_aggregation"] = "feature_aggregation"
+    mixture: Literal["last", "average", "random", "fixed"] = "average"
+    mixture_seed: int = Field(default=0, ge=0, le=2**31 - 1)
+    shares: tuple[tuple[float, ...], ...] | None = Field(default=None, min_length=1)
+
+    @model_validator(mode="after")
+    def _shares_where_they_are_fixed(self) -> Self:
+        if (self.mixture == "fixed") != (self.shares is not None):
+            raise ValueError("give 'shares' with mixture = 'fixed', and only there")
+        for group in self.shares or ():
+            if min(group, default=-1.0) < 0 or abs(math.fsum(group) - 1) > _SUM_TOLERANCE:
+                raise ValueError(f"the shares of a group are at least 0 and sum to 1, not {list(group)}")
+        return self
+
+    def make(self) -> Loss:
+        """A ``FeatureAggregationLoss``."""
+        from pipeline.distill.losses import mixtures
+        from pipeline.distill.losses.feature_aggregation import FeatureAggregationLoss
+
+        match self.mixture:
+            case "last":
+                return FeatureAggregationLoss(mixtures.last)
+            case "average":
+                return FeatureAggregationLoss(mixtures.average)
+            case "random":
+                return FeatureAggregationLoss(mixtures.random(self.mixture_seed))
+            case "fixed":
+                return FeatureAggregationLoss(mixtures.fixed(self.shares or ()))
+
+
 AnyLossSettings = Annotated[
     LabelsSettings
     | SoftTargetsSettings
     | DecoupledKdSettings
     | FitNetSettings
     | AttentionTransferSettings
-    | SimilarityPreservingSettings,
+    | SimilarityPreservingSettings
+    | FeatureAggregationSettings,
     Field(discriminator="kind"),
 ]
 """Every kind of loss that a recipe may name."""

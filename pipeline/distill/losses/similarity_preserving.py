@@ -5,10 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.distill.losses.base import FeatureLoss
+from pipeline.distill.losses.base import PairLoss
 
 
-class SimilarityPreservingLoss(FeatureLoss):
+class SimilarityPreservingLoss(PairLoss):
     """``|G(S) - G(T)|^2 / N^2`` with the Frobenius norm, averaged over the pairs.
 
     G is the matrix ``F F'`` of a batch's flattened maps F, ``(N, C H W)``, with rows of norm 1: how similar

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from devices.digests import value_digest
+from pipeline.distill.tracing import Capture, CutPoint, Tracer
 from pipeline.errors import TeacherError
-from pipeline.methods.dna.tracing import Capture, CutPoint, Tracer
 from pipeline.spaces.dna.config import Shape
 from pipeline.teachers.teacher import AdaptedNetwork
 

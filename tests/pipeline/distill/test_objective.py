@@ -11,6 +11,7 @@ from pipeline.data.base import Dataset, Preprocessing, Split
 from pipeline.distill.losses.settings import (
     AttentionTransferSettings,
     DecoupledKdSettings,
+    FeatureAggregationSettings,
     FitNetSettings,
     LabelsSettings,
     LossSettings,
@@ -31,6 +32,7 @@ EVERY_LOSS = (
     FitNetSettings(),
     AttentionTransferSettings(weight=100),
     SimilarityPreservingSettings(),
+    FeatureAggregationSettings(mixture="random"),
 )
 
 
@@ -67,7 +69,6 @@ def test_the_objective_is_the_weighted_sum_of_its_losses() -> None:
 
     student.eval()
     weights = [each.weight for each in EVERY_LOSS]
-    # A connector's weights depend on the seed alone while it is the only one.
     terms = [value(each.model_copy(update={"weight": 1.0})) for each in EVERY_LOSS]
     total = sum(weight * term for weight, term in zip(weights, terms, strict=True))
     assert torch.allclose(value(*EVERY_LOSS), torch.as_tensor(total), rtol=1e-4)

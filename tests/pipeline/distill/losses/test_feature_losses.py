@@ -5,14 +5,14 @@ import torch
 
 from pipeline.distill.feature_maps import FeatureMap, MapPair
 from pipeline.distill.losses.attention_transfer import AttentionTransferLoss
-from pipeline.distill.losses.base import FeatureLoss, Step
+from pipeline.distill.losses.base import PairLoss, Step
 from pipeline.distill.losses.fitnet import FitNetLoss
 from pipeline.distill.losses.similarity_preserving import SimilarityPreservingLoss
 
 SMALL, LARGE = FeatureMap("a", 3, 4, 4), FeatureMap("b", 5, 4, 4)
 
 
-def _connected(loss: FeatureLoss, student: FeatureMap = SMALL, teacher: FeatureMap = LARGE) -> FeatureLoss:
+def _connected(loss: PairLoss, student: FeatureMap = SMALL, teacher: FeatureMap = LARGE) -> PairLoss:
     loss.connect((student,), (teacher,))
     return loss
 
@@ -28,7 +28,7 @@ def _maps(channels: int, seed: int = 0) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("loss", [AttentionTransferLoss(), SimilarityPreservingLoss()])
-def test_equal_maps_have_no_loss_at_any_scale(loss: FeatureLoss) -> None:
+def test_equal_maps_have_no_loss_at_any_scale(loss: PairLoss) -> None:
     maps = _maps(3)
     same = FeatureMap("b", 3, 4, 4)
     assert float(_connected(loss, SMALL, same)(_step(maps, 7 * maps))) < 1e-12
