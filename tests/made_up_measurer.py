@@ -25,7 +25,7 @@ from pipeline.export.base import Format, block_workload, network_workload
 from pipeline.export.cached_exports import Exportable, Exports
 from pipeline.progress import Reporter
 from pipeline.spaces.base import Space
-from pipeline.tables.plan import calibration_plan
+from pipeline.tables.building.plan import calibration_plan
 
 DEVICE = DeviceIdentity("x86_64", "made up", 2, "linux", "6.1", "here")
 OTHERS_NS = 70_000.0

@@ -14,8 +14,8 @@ from pipeline.export.base import block_workload, format_of, network_workload
 from pipeline.spaces.base import Architecture, Block
 from pipeline.spaces.cost import block_cost
 from pipeline.spaces.mobile.space import MobileSpace
-from pipeline.tables.bench import Bench
-from pipeline.tables.plan import calibration_plan
+from pipeline.tables.building.bench import Bench
+from pipeline.tables.building.plan import calibration_plan
 
 SPACE = MobileSpace.from_config(None, (1, 8, 8), 10)
 PROTOCOL = MeasuringProtocol()

@@ -13,7 +13,7 @@ from pipeline.spaces.base import Architecture
 from pipeline.stages.latency.predictors import LatencyPredictors
 from pipeline.stages.searching.candidates import Round, Searched
 from pipeline.stages.student.winner import Failure
-from pipeline.tables.networks import MeasuredNetwork
+from pipeline.tables.building.networks import MeasuredNetwork
 
 W = TypeVar("W")
 

@@ -11,7 +11,7 @@ from pipeline.export.cached_exports import exported
 from pipeline.progress import Reporter
 from pipeline.search.evaluated_before import EvaluatedBefore
 from pipeline.search.evaluators.workers import InProcess, MakePool
-from pipeline.tables.bench import Bench, Exporting
+from pipeline.tables.building.bench import Bench, Exporting
 
 
 @dataclass(frozen=True)

@@ -30,11 +30,11 @@ from devices.target import Target
 from latency_db.errors import EstimateError
 from latency_db.store import open_store
 from pipeline.progress import ConsoleReporter
-from pipeline.tables.bench import Bench
-from pipeline.tables.building import SpaceTable, build
-from pipeline.tables.request import find_space
-from pipeline.tables.validation import verify
-from pipeline.tables.vectorised import Decomposition, VectorisedModel
+from pipeline.tables.building.bench import Bench
+from pipeline.tables.building.space_table import SpaceTable, build
+from pipeline.tables.prediction.vectorised import Decomposition, VectorisedModel
+from pipeline.tables.spaces import find_space
+from pipeline.tables.validation.table import verify
 from pipeline.work.disk import write_atomically
 
 TARGETS = ("host/onnxruntime:fp32@1", "host/litert:fp32@1", "host/onnxruntime:int8@1", "host/litert:int8@1")

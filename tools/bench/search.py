@@ -30,7 +30,7 @@ from pipeline.search.strategies.random_search import RandomStrategy
 from pipeline.spaces.cost import block_cost
 from pipeline.spaces.mobile.config import SpaceConfig
 from pipeline.spaces.mobile.space import MobileSpace
-from pipeline.tables.vectorised import Decomposition, VectorisedModel
+from pipeline.tables.prediction.vectorised import Decomposition, VectorisedModel
 
 TARGETS = ("host/onnxruntime:fp32@1", "host/litert:fp32@1")
 SPACES = (("mobile", 32), ("mobile", 224), ("akd", 224))

@@ -18,10 +18,10 @@ from pipeline.distill.settings import DistillationSettings, TrainingSettings
 from pipeline.progress import ConsoleReporter
 from pipeline.spaces.mobile.config import MobileSpaceConfig, StageConfig
 from pipeline.spaces.mobile.space import MobileSpace
-from pipeline.tables.bench import Bench
-from pipeline.tables.block_sizes import sizes_of
-from pipeline.tables.building import build
-from pipeline.tables.exchange import read_table, write_table
+from pipeline.tables.building.bench import Bench
+from pipeline.tables.building.block_sizes import sizes_of
+from pipeline.tables.building.space_table import build
+from pipeline.tables.exchange.table_file import read_table, write_table
 
 SHARED = Path(os.environ.get("LATHE_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
 TARGET = Target.parse("host/onnxruntime:fp32@1")

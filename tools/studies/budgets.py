@@ -54,7 +54,7 @@ from pipeline.stages.searching.candidates import Round, Searched
 from pipeline.stages.searching.search import SearchInput, search_candidates
 from pipeline.stages.searching.strategy import StrategySettings, strategy_of
 from pipeline.stages.student.winner import Failure
-from pipeline.tables.building import measure_blocks
+from pipeline.tables.building.space_table import measure_blocks
 from pipeline.target_verdict import judge, measure_artifact
 from pipeline.work.canonical import without_influence
 from pipeline.work.disk import write_atomically

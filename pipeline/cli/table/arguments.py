@@ -1,49 +1,79 @@
-"""Arguments of ``lathe table`` and what its commands do: measure, model, check and hand on a table."""
+"""Arguments of ``lathe table``; what its commands do is in ``command``."""
 
 from __future__ import annotations
 
-import sys
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import dataclass
+from typing import Annotated
 
 import typer
 
 from pipeline.cli.help import Commands
-from pipeline.cli.options import Database, Json
-from pipeline.cli.output import print_json
-from pipeline.cli.table.options import (
-    BenchOptions,
-    Classes,
-    Launches,
-    Networks,
-    OneTarget,
-    SpaceName,
-    SpaceOptions,
-    TableName,
-    Targets,
-    block_texts,
-    named_tables,
-    parsed,
-    reporter,
-    with_options,
-)
-from pipeline.cli.table.predict import predict
-from pipeline.cli.table.text import difference_text, shown_text, table_line, verified_text
-from pipeline.cli.table.transfer import transfer
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from pipeline.spaces.base import Space
-    from pipeline.tables.bench import Bench
-    from pipeline.tables.building import SpaceTable
+from pipeline.cli.options import Database, Json, with_options
 
 table_app = Commands("Build latency tables of a search space, and predict with them.")
 
+SpaceName = Annotated[
+    str,
+    typer.Option("--space", metavar="S", help="The space: mobile, akd, or a recipe file that has a [space]."),
+]
+Input = Annotated[
+    str, typer.Option("--input", metavar="HxW", help="Size of an input image, e.g. 32x32 or 1x28x28.")
+]
+Classes = Annotated[int, typer.Option("--classes", min=1, metavar="N", help="Number of classes.")]
+Targets = Annotated[
+    list[str], typer.Option("--target", metavar="T", help="Target, e.g. host/litert:fp32@1; may be repeated.")
+]
+OneTarget = Annotated[str, typer.Option("--target", metavar="T", help="Target, e.g. host/litert:fp32@1.")]
+TableName = Annotated[
+    str,
+    typer.Argument(
+        metavar="TABLE", help="A file of lathe table export, or a target with a table in the database."
+    ),
+]
+Networks = Annotated[
+    int, typer.Option("--networks", metavar="N", min=6, help="Whole networks to measure for the model.")
+]
+Launches = Annotated[
+    int,
+    typer.Option(
+        "--launches", metavar="N", min=3, help="Fresh processes in which each workload is measured."
+    ),
+]
 Inputs = Annotated[
     list[str] | None,
     typer.Option("--input", metavar="HxW", help="Size of an input image, e.g. 32x32; may be repeated."),
 ]
+Sources = Annotated[
+    list[str],
+    typer.Option(
+        "--from", metavar="T", help="Target with a table, or a file of lathe table export; may be repeated."
+    ),
+]
+NewTarget = Annotated[
+    str, typer.Option("--to", metavar="T", help="Target to estimate, e.g. host/litert:fp32@1.")
+]
+
+
+@dataclass(frozen=True)
+class SpaceOptions:
+    """Which space."""
+
+    space: SpaceName = "mobile"
+    input_shape: Input = "32x32"
+    classes: Classes = 10
+
+    @property
+    def given(self) -> bool:
+        """Whether one of them is not its default."""
+        return self != SpaceOptions()
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """How to measure, and where outcomes are kept."""
+
+    launches: Launches = 5
+    db: Database = None
 
 
 @table_app.add(
@@ -75,23 +105,11 @@ def build(
     it was stopped. Targets whose runtimes load one format share the exports. A block that cannot run is
     kept with its reason.
     """
-    from pipeline.tables.building import build as build_tables
-    from pipeline.tables.exchange import table_json
-    from pipeline.tables.request import find_space
+    from pipeline.cli.table.command import build_tables
 
-    budget_s = None if budget_time is None else budget_time * 60
-    documents = []
-    with bench_options.opened() as bench:
-        targets = parsed(target)
-        for shape in input_shape or ["32x32"]:
-            found = find_space(space, shape, classes)
-            built = build_tables(found, targets, bench, networks=networks, budget_s=budget_s)
-            for each in targets:
-                documents.append({"input": shape, **table_json(built[each].model, block_texts(found))})
-                if not json_output:
-                    typer.echo(f"{shape} {table_line(built[each].model)}")
-    if json_output:
-        print_json({"tables": documents})
+    inputs = input_shape or ["32x32"]
+    spaces = [SpaceOptions(space, each, classes) for each in inputs]
+    build_tables(spaces, target, networks, budget_time, bench_options, as_json=json_output)
 
 
 @table_app.add("show", "lathe table show --target host/onnxruntime:fp32@1", "lathe table show pi5.json")
@@ -113,15 +131,11 @@ def show(
 
     A file needs no database, device or torch; --space, --input and --classes are for a target.
     """
-    from pipeline.tables.exchange import table_json
+    from pipeline.cli.table.command import show_table
 
     if (file is None) == (target is None):
         raise typer.BadParameter("give a file, or --target")
-    [content] = named_tables([file or target or ""], space_options, bench_options)
-    if json_output:
-        print_json(table_json(content.model, content.blocks))
-    else:
-        typer.echo(shown_text(content.model, content.blocks))
+    show_table(file or target or "", space_options, bench_options, as_json=json_output)
 
 
 @table_app.add("verify", "lathe table verify --target host/onnxruntime:fp32@1 --count 40")
@@ -145,14 +159,9 @@ def verify(
     same networks twice can reach (the noise ceiling), and simpler predictions: the plain sum of the
     blocks, and lines fitted to that sum and to multiply-accumulates.
     """
-    from pipeline.tables.validation import verify as verify_table
+    from pipeline.cli.table.command import verify_table
 
-    with _loaded(target, space_options, bench_options) as (bench, found, built):
-        verified = verify_table(found, built.table.target, built, bench, count=count, seed=seed)
-    if json_output:
-        print_json(verified.to_json())
-    else:
-        typer.echo(verified_text(verified))
+    verify_table(target, space_options, bench_options, count=count, seed=seed, as_json=json_output)
 
 
 @table_app.add("export", "lathe table export pi5.json --target pi5/litert:fp32@4")
@@ -168,13 +177,9 @@ def export(
 
     Predictions from such a file need no database and no device.
     """
-    from pathlib import Path
+    from pipeline.cli.table.command import export_table
 
-    from pipeline.tables.exchange import write_table
-
-    with _loaded(target, space_options, bench_options) as (_, found, built):
-        write_table(Path(file), built.model, found.description, block_texts(found))
-    typer.echo(f"{file}: {table_line(built.model)}")
+    export_table(file, target, space_options, bench_options)
 
 
 @table_app.add("diff", "lathe table diff before.json after.json")
@@ -192,16 +197,9 @@ def diff(
     They may be of one target at two times, or of two targets. Files need no database; --space, --input
     and --classes are for targets.
     """
-    from dataclasses import asdict
+    from pipeline.cli.table.command import compare_tables
 
-    from pipeline.tables.exchange import difference
-
-    one, other = named_tables([first, second], space_options, bench_options)
-    found = difference(one.model.table, other.model.table)
-    if json_output:
-        print_json(asdict(found))
-    else:
-        typer.echo(difference_text(found))
+    compare_tables(first, second, space_options, bench_options, as_json=json_output)
 
 
 @table_app.add("plan", "lathe table plan package --target pi5/litert:fp32@4")
@@ -219,17 +217,9 @@ def plan(
     The result is a work package, which lathe table measure measures on a machine without torch. The
     device of the target is not contacted; its runtime and precision decide what is exported.
     """
-    from pathlib import Path
+    from pipeline.cli.table.command import plan_package
 
-    from pipeline.tables.work_package import write_plan
-
-    found = space_options.find()
-    manifest = write_plan(
-        Path(package), found, parsed([target])[0], networks=networks, launches=launches, reporter=reporter()
-    )
-    failed = sum(item.reason is not None for item in manifest.items)
-    typer.echo(f"{package}: {len(manifest.items)} workloads, {failed} of which cannot be exported")
-    sys.stderr.write(f"next, on the machine that measures: lathe table measure {package} --target {target}\n")
+    plan_package(package, target, space_options, networks=networks, launches=launches)
 
 
 @table_app.add("measure", "lathe table measure package --target pi5/litert:fp32@4")
@@ -245,46 +235,94 @@ def measure(
     torch is not needed. Every outcome is kept at once, so the same command continues where it was stopped.
     Take the rows back with lathe db export and import, or lathe db merge.
     """
-    from pathlib import Path
+    from pipeline.cli.table.command import measure_workloads
 
-    from devices.measurement import MeasurementFailure
-    from latency_db.store import open_store
-    from latency_db.tables import is_settled, measure_package
-
-    (where,) = parsed([target])
-    told = reporter()
-    with open_store(db) as store, told.task(f"measuring {package} on {where}", "workloads") as advance:
-        outcomes = measure_package(Path(package), where, store=store, on_progress=advance, on_state=told.note)
-    failures = [each for each in outcomes.values() if isinstance(each, MeasurementFailure)]
-    missing = sum(each.passing for each in failures)
-    failed = len(failures) - missing
-    disturbed = sum(not is_settled(each) for each in outcomes.values()) - missing
-    if json_output:
-        counts = {"failed": failed, "missing": missing, "disturbed": disturbed}
-        print_json({"target": str(where), "workloads": len(outcomes), **counts})
-    else:
-        said = f"{where}: {len(outcomes)} workloads, {failed} of which cannot run"
-        said += f", {missing} missing: run again to measure them" if missing else ""
-        typer.echo(said + (f", {disturbed} disturbed" if disturbed else ""))
+    measure_workloads(package, target, db, as_json=json_output)
 
 
-@contextmanager
-def _loaded(
-    target: str, space_options: SpaceOptions, bench_options: BenchOptions
-) -> Iterator[tuple[Bench, Space, SpaceTable]]:
-    """The table of one target from the database."""
-    from pipeline.tables.building import load
-
-    with bench_options.opened(must_exist=True) as bench:
-        found = space_options.find()
-        yield bench, found, load(found, parsed([target])[0], bench)
-
-
-table_app.add(
+@table_app.add(
     "predict",
     "lathe table predict pi5.json --count 10",
     "lathe table predict host/onnxruntime:fp32@1 --architecture networks.json",
-)(predict)
-table_app.add(
+)
+@with_options
+def predict(
+    table: TableName,
+    *,
+    architecture: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--architecture",
+            metavar="NETWORK",
+            help="A network as it is printed, as a JSON object, or a file of such; may be repeated.",
+        ),
+    ] = None,
+    count: Annotated[
+        int | None, typer.Option("--count", metavar="N", min=1, help="Also predict so many random networks.")
+    ] = None,
+    seed: Annotated[
+        int, typer.Option("--seed", metavar="N", min=0, help="Seed of the networks that are drawn.")
+    ] = 1,
+    wanted: Annotated[
+        str | None,
+        typer.Option(
+            "--for", metavar="T", help="Refuse unless the table holds for this target as it is now."
+        ),
+    ] = None,
+    space_options: SpaceOptions,
+    bench_options: BenchOptions,
+    json_output: Json = False,
+) -> None:
+    """Estimate latencies of networks, with intervals.
+
+    Nothing is measured, and nothing is stored. Without --architecture and --count you get the reference
+    network, and those that the model takes for the fastest and the slowest. A file says itself which
+    space it is of, and needs no database, device or torch; --space, --input and --classes are for a
+    target. A table holds for one runtime, kind of device and protocol: with --for, what differs is named,
+    and nothing is estimated.
+    """
+    from pipeline.cli.table.command import Asked, predict_networks
+
+    asked = Asked(architecture or [], count, seed, wanted)
+    predict_networks(table, asked, space_options, bench_options, as_json=json_output)
+
+
+@table_app.add(
     "transfer", "lathe table transfer --from host/onnxruntime:fp32@1 --to pi5/litert:fp32@4 --samples 20"
-)(transfer)
+)
+@with_options
+def transfer(
+    sources: Sources,
+    target: NewTarget,
+    *,
+    samples: Annotated[
+        int,
+        typer.Option("--samples", metavar="N", min=10, max=200, help="Blocks and networks to measure on it."),
+    ] = 20,
+    space_options: SpaceOptions,
+    save: Annotated[
+        str | None, typer.Option("--save", metavar="FILE", help="File of estimates to write.")
+    ] = None,
+    check: Annotated[
+        int | None,
+        typer.Option(
+            "--check", metavar="N", min=3, help="Then measure so many other networks twice, and compare."
+        ),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option("--seed", metavar="N", min=0, help="Seed of the networks that are compared.")
+    ] = 1,
+    bench_options: BenchOptions,
+    json_output: Json = False,
+) -> None:
+    """Estimate a new target from the tables of others.
+
+    A few measurements on the new target are enough. Half of the samples are random networks, from which
+    the interval of networks comes; the others are chosen to tell most. What is in the database already
+    counts, and every outcome is kept at once: the same command continues where it stopped. Estimates
+    are never stored as measurements.
+    """
+    from pipeline.cli.table.command import Wanted, transfer_tables
+
+    wanted = Wanted(samples, save, check, seed)
+    transfer_tables(sources, target, wanted, space_options, bench_options, as_json=json_output)

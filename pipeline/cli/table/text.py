@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator, Mapping
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import Any
 
 from devices.measurement import Measurement
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from latency_db.models import NetworkModel
-    from pipeline.tables.exchange import TableDifference
-    from pipeline.tables.prediction import Prediction
-    from pipeline.tables.transfer.estimating import Transferred
-    from pipeline.tables.validation import TableVerification
+from latency_db.models import NetworkModel
+from pipeline.tables.building.space_table import described
+from pipeline.tables.exchange.difference import TableDifference
+from pipeline.tables.prediction.networks import Prediction
+from pipeline.tables.transfer.estimating import Transferred
+from pipeline.tables.validation.verification import TableVerification
 
 
 def table_line(model: NetworkModel) -> str:
     """A table with its model in one line."""
-    from pipeline.tables.building import described
-
     table = model.table
     interval = f"within {model.upper_factor - 1:.1%} at {model.coverage:.0%} coverage"
     fitted = f"from {model.fitted_networks} measured"
@@ -88,6 +84,15 @@ def difference_text(found: TableDifference) -> str:
             f"{found.largest_ratio:.3f}x; Spearman {ranks}; {len(found.beyond)} beyond their intervals"
         )
     return "\n".join(lines)
+
+
+def measured_text(measured: Mapping[str, Any]) -> str:
+    """What came of a work package, in a line; see ``documents.measured_json``."""
+    said = (
+        f"{measured['target']}: {measured['workloads']} workloads, {measured['failed']} of which cannot run"
+    )
+    said += f", {measured['missing']} missing: run again to measure them" if measured["missing"] else ""
+    return said + (f", {measured['disturbed']} disturbed" if measured["disturbed"] else "")
 
 
 def predictions_text(model: NetworkModel, predictions: Iterable[Prediction]) -> str:

@@ -15,10 +15,10 @@ from pipeline.integrations.nni.blocks import as_image, image_shape
 from pipeline.integrations.nni.errors import NniError
 from pipeline.integrations.nni.space import ModelSpaceBlocks
 from pipeline.integrations.nni.units import Sample
-from pipeline.tables import measuring
-from pipeline.tables.bench import Bench
-from pipeline.tables.measuring import ModuleWorkload
-from pipeline.tables.networks import NetworkLatency, fit_model, latency_of
+from pipeline.tables.building import measuring
+from pipeline.tables.building.bench import Bench
+from pipeline.tables.building.measuring import ModuleWorkload
+from pipeline.tables.building.networks import NetworkLatency, fit_model, latency_of
 
 
 def measure(space: ModelSpaceBlocks, target: Target, bench: Bench, networks: int) -> None:

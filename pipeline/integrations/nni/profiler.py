@@ -25,8 +25,8 @@ from pipeline.integrations.nni.space import ModelSpaceBlocks
 from pipeline.integrations.nni.trees import Leaf, Tree, follow, mapped
 from pipeline.integrations.nni.units import Sample
 from pipeline.progress import ConsoleReporter
-from pipeline.tables.bench import Bench
-from pipeline.tables.building import NETWORKS
+from pipeline.tables.building.bench import Bench
+from pipeline.tables.building.space_table import NETWORKS
 
 Bound = Literal["upper", "value"]
 

@@ -75,7 +75,7 @@ class Table(Result):
             RecipeError: a network is none of the space.
             EstimateError: the table lacks one of its blocks.
         """
-        from pipeline.tables.prediction import landmarks, predict, predictions_json, written
+        from pipeline.tables.prediction.networks import landmarks, predict, predictions_json, written
 
         if networks is None:
             chosen = landmarks(self.space, self._model)
@@ -101,7 +101,7 @@ class Table(Result):
         Raises:
             WorkFolderError: it cannot be written.
         """
-        from pipeline.tables.exchange import write_table
+        from pipeline.tables.exchange.table_file import write_table
 
         write_table(Path(file), self._model, self.space.description, _texts(self.space))
 
@@ -127,7 +127,7 @@ def space(name: str = "mobile", input_shape: Sequence[int] = (3, 32, 32), classe
     Raises:
         RecipeError: there is no such space or file, or the shape has no meaning.
     """
-    from pipeline.tables.request import find_space
+    from pipeline.tables.spaces import find_space
 
     return find_space(name, "x".join(map(str, input_shape)), classes)
 
@@ -161,8 +161,8 @@ def build_table(
     from devices.measurement import MeasuringProtocol
     from devices.target import Target
     from latency_db.store import open_store
-    from pipeline.tables.bench import Bench
-    from pipeline.tables.building import build
+    from pipeline.tables.building.bench import Bench
+    from pipeline.tables.building.space_table import build
 
     where = Target.parse(target)
     budget_s = None if budget_minutes is None else 60 * budget_minutes
@@ -178,15 +178,15 @@ def load_table(file: str | PathLike[str]) -> Table:
     Raises:
         EstimateError: the file is missing, damaged, of another version, or something else.
     """
-    from pipeline.tables.exchange import read_table
-    from pipeline.tables.request import space_of
+    from pipeline.tables.exchange.table_file import read_table
+    from pipeline.tables.spaces import space_of
 
     content = read_table(Path(file))
     return _table(space_of(content.space), content.model, content.blocks)
 
 
 def _table(space: Space, model: NetworkModel, texts: dict[str, str]) -> Table:
-    from pipeline.tables.exchange import table_json
+    from pipeline.tables.exchange.table_file import table_json
 
     table = model.table
     return Table(

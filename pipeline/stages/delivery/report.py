@@ -27,7 +27,7 @@ from pipeline.stages.latency.targets import BoundTarget
 from pipeline.stages.searching.candidates import Searched
 from pipeline.stages.services import Services
 from pipeline.stages.student.winner import Winner
-from pipeline.tables.networks import MeasuredNetwork
+from pipeline.tables.building.networks import MeasuredNetwork
 from pipeline.work.canonical import StoredFile
 from pipeline.work.stage import StageFolder, installed, stage
 

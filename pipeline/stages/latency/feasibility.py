@@ -18,9 +18,9 @@ from pipeline.stages.inputs.space import SpacePlan
 from pipeline.stages.latency.predictors import LatencyPredictors
 from pipeline.stages.latency.targets import BoundTarget
 from pipeline.stages.services import Services
-from pipeline.tables.building import SpaceTable, fit_networks
-from pipeline.tables.networks import MeasuredNetwork
-from pipeline.tables.plan import block_names
+from pipeline.tables.building.networks import MeasuredNetwork
+from pipeline.tables.building.plan import block_names
+from pipeline.tables.building.space_table import SpaceTable, fit_networks
 from pipeline.work.stage import StageFolder, stage
 
 

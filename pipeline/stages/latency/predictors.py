@@ -13,7 +13,7 @@ from pipeline.search.latency import TableLatencyModel
 from pipeline.search.rewards import SoftReward
 from pipeline.spaces.base import Architecture, Space
 from pipeline.stages.inputs.space import SpacePlan
-from pipeline.tables.networks import MeasuredNetwork, SeenNetwork, fit_seen
+from pipeline.tables.building.networks import MeasuredNetwork, SeenNetwork, fit_seen
 
 _NO_LIMIT_NS = 1e18
 """A limit that no network reaches; thirty years."""

@@ -20,7 +20,7 @@ from pipeline.stages.latency.teacher_parts import (
     whole_teacher,
 )
 from pipeline.stages.services import Services
-from pipeline.tables.building import described, measure_blocks
+from pipeline.tables.building.space_table import described, measure_blocks
 from pipeline.work.canonical import StoredFile, by_digest, without_influence
 from pipeline.work.stage import StageFolder, stage
 

@@ -13,7 +13,7 @@ from latency_db.store import Workload
 from pipeline.export.base import Format, exporter_identity
 from pipeline.stages.inputs.teacher import TeacherSummary
 from pipeline.stages.services import Services
-from pipeline.tables.measuring import ModuleWorkload, Shape
+from pipeline.tables.building.measuring import ModuleWorkload, Shape
 from pipeline.work.canonical import StoredFile
 from pipeline.work.stage import StageFolder
 

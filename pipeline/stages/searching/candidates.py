@@ -13,7 +13,7 @@ from pipeline.search.journal import Candidate
 from pipeline.spaces.base import Architecture
 from pipeline.stages.latency.predictors import LatencyPredictors
 from pipeline.stages.searching.learning import Learning
-from pipeline.tables.networks import MeasuredNetwork
+from pipeline.tables.building.networks import MeasuredNetwork
 
 _SHORTLIST_ROUND = 4
 """Candidates measured whole at a time, best evaluated first, until enough keep their budgets."""

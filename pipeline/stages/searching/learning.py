@@ -16,7 +16,7 @@ from pipeline.spaces.base import Architecture
 from pipeline.stages.latency.predictors import LatencyPredictors
 from pipeline.stages.latency.targets import BoundTarget
 from pipeline.stages.services import Services
-from pipeline.tables.networks import MeasuredNetwork, SeenNetwork, measure_networks
+from pipeline.tables.building.networks import MeasuredNetwork, SeenNetwork, measure_networks
 from pipeline.work.disk import write_atomically
 
 _MEASURED_AT_A_TIME = 3

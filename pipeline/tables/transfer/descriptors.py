@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from latency_db.tables import BlockSizes
 from pipeline.spaces.base import Block
-from pipeline.tables.block_sizes import sizes_of
+from pipeline.tables.building.block_sizes import sizes_of
 
 FEW_VALUES = 4
 """Up to so many values of an argument are kinds of their own too: runtimes favour some kernel sizes."""

@@ -1,23 +1,14 @@
-"""Estimates of a target as a file of their own kind, and as a document for people's programs.
-
-Neither is ever taken for a table, nor stored among measurements.
-"""
+"""Estimates of a target as a file of their own kind, which is never taken for a table."""
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
-from typing import Any
 
 from pydantic import TypeAdapter
 
-from devices.measurement import Measurement
 from latency_db.errors import EstimateError
-from latency_db.estimate import Estimate
 from latency_db.few_shot import TransferredModel
-from pipeline.spaces.base import Architecture, Block
-from pipeline.tables.documents import Content, Document
-from pipeline.tables.transfer.estimating import Sample, Transferred
+from pipeline.tables.exchange.documents import Content, Document
 
 _ESTIMATES = Document(
     "lathe-estimates",
@@ -66,49 +57,3 @@ def check_place(path: Path) -> None:
                 why=error.why,
                 fix="save under another name: nothing else is written over",
             ) from error
-
-
-def transferred_json(transferred: Transferred, blocks: dict[str, str]) -> dict[str, Any]:
-    """What was measured, and what is estimated, in milliseconds."""
-    model = transferred.model
-    return {
-        "kind": "estimates",
-        "target": str(model.target),
-        "sources": [str(source) for source in model.sources],
-        "measured_blocks": [_sample_json(sample) for sample in transferred.blocks],
-        "measured_networks": [_sample_json(sample) for sample in transferred.networks],
-        "estimated_blocks": [
-            {"what": blocks[name], **_estimate_json(row)} for name, row in model.estimated.items()
-        ],
-        "estimated_networks": [
-            {"what": str(network), **_estimate_json(row)}
-            for network, row in transferred.others
-            if math.isfinite(row.value_ns)
-        ],
-        "unknown_blocks": [str(block) for block in transferred.unknown],
-        "upper_factor": model.upper_factor,
-        "coverage": model.coverage,
-    }
-
-
-def _estimate_json(estimate: Estimate) -> dict[str, float]:
-    return {
-        "estimate_ms": estimate.value_ns / 1e6,
-        "low_ms": estimate.low_ns / 1e6,
-        "high_ms": estimate.high_ns / 1e6,
-        "coverage": estimate.coverage,
-    }
-
-
-def _sample_json(sample: Sample[Block] | Sample[Architecture]) -> dict[str, Any]:
-    what = {"what": str(sample.what), "drawn": sample.drawn}
-    if not isinstance(sample.outcome, Measurement):
-        reason = sample.outcome.reason
-        return {**what, "failed": {"code": reason.code, "detail": reason.detail}}
-    latency = sample.outcome.latency
-    return {
-        **what,
-        "latency_ms": latency.value_ns / 1e6,
-        "low_ms": latency.low_ns / 1e6,
-        "high_ms": latency.high_ns / 1e6,
-    }

@@ -19,11 +19,11 @@ from latency_db.models import NetworkModel
 from latency_db.tables import TableKey
 from pipeline.export.base import format_of
 from pipeline.spaces.base import Architecture, Block, Space
-from pipeline.tables.bench import Bench
-from pipeline.tables.building import NETWORKS, table_workloads
-from pipeline.tables.measuring import look_up, measure
-from pipeline.tables.networks import network_workloads
-from pipeline.tables.plan import block_names, calibration_plan
+from pipeline.tables.building.bench import Bench
+from pipeline.tables.building.measuring import look_up, measure
+from pipeline.tables.building.networks import network_workloads
+from pipeline.tables.building.plan import block_names, calibration_plan
+from pipeline.tables.building.space_table import NETWORKS, table_workloads
 from pipeline.tables.transfer.descriptors import describe
 
 T = TypeVar("T")

@@ -10,9 +10,9 @@ from latency_db.errors import EstimateError
 from latency_db.models import NetworkModel
 from latency_db.store import kind_of_device
 from pipeline.spaces.base import Space
-from pipeline.tables.bench import Bench
-from pipeline.tables.building import load
-from pipeline.tables.exchange import read_table, table_file
+from pipeline.tables.building.bench import Bench
+from pipeline.tables.building.space_table import load
+from pipeline.tables.exchange.table_file import read_table, table_file
 
 
 def source_models(space: Space, names: Iterable[str], target: Target, bench: Bench) -> list[NetworkModel]:

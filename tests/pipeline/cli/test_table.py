@@ -14,8 +14,8 @@ from latency_db.errors import EstimateError
 from latency_db.store.store import open_store
 from pipeline.cli.table.arguments import table_app
 from pipeline.errors import RecipeError
-from pipeline.tables.exchange import read_table
-from pipeline.tables.request import find_space
+from pipeline.tables.exchange.table_file import read_table
+from pipeline.tables.spaces import find_space
 from pipeline.tables.transfer.estimates import read_estimates
 
 pytestmark = pytest.mark.usefixtures("quiet_machine")

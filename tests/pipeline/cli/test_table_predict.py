@@ -13,7 +13,7 @@ from latency_db.errors import EstimateError
 from latency_db.store.store import open_store
 from pipeline.cli.table.arguments import table_app
 from pipeline.progress import ConsoleReporter
-from pipeline.tables.bench import Bench
+from pipeline.tables.building.bench import Bench
 from tests.made_up_tables import (
     NEW,
     OLD,

@@ -16,9 +16,9 @@ import pytest
 
 from latency_db.store import open_store
 from pipeline.progress import ConsoleReporter
-from pipeline.tables.bench import Bench
-from pipeline.tables.building import load
-from pipeline.tables.exchange import write_table
+from pipeline.tables.building.bench import Bench
+from pipeline.tables.building.space_table import load
+from pipeline.tables.exchange.table_file import write_table
 from tests.made_up_tables import (
     OLD,
     PROTOCOL,

@@ -27,7 +27,7 @@ from pipeline.stages.latency.predictors import LatencyPredictors
 from pipeline.stages.searching.candidates import Round, Searched
 from pipeline.stages.searching.search import SearchInput, search_candidates
 from pipeline.stages.searching.strategy import StrategySettings
-from pipeline.tables.building import measure_blocks
+from pipeline.tables.building.space_table import measure_blocks
 from pipeline.work.canonical import without_influence
 from pipeline.work.folder import WorkFolder
 from pipeline.work.stage import StageFolder

@@ -6,7 +6,7 @@ import numpy as np
 
 from pipeline.spaces.mobile.config import SpaceConfig
 from pipeline.spaces.mobile.space import MobileSpace
-from pipeline.tables.block_sizes import sizes_of
+from pipeline.tables.building.block_sizes import sizes_of
 from pipeline.tables.transfer.descriptors import describe
 
 

@@ -26,7 +26,7 @@ from pipeline.stages.latency.feasibility import FeasibilityInput, check_feasibil
 from pipeline.stages.latency.table import TableInput, Tables, build_tables
 from pipeline.stages.latency.targets import BoundTarget
 from pipeline.stages.services import Services
-from pipeline.tables.building import build
+from pipeline.tables.building.space_table import build
 from pipeline.teachers.convnet import ConvNet
 from pipeline.work.stage import StageFolder
 from tests.made_up_measurer import DEVICE, OTHERS_NS, MadeUpMeasurer, adapted, exported_to, latencies_of

@@ -17,7 +17,7 @@ from latency_db.estimate import Estimate
 from latency_db.few_shot.transferred import TransferredModel
 from latency_db.models.network_model import NetworkModel
 from latency_db.tables.table import LatencyTable, TableKey
-from pipeline.tables.exchange import read_table, write_table
+from pipeline.tables.exchange.table_file import read_table, write_table
 from pipeline.tables.transfer.estimates import check_place, read_estimates, write_estimates
 
 RUNTIME = RuntimeIdentity("litert", "2.0", "ab", "fp32", 1)

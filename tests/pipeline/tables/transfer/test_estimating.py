@@ -14,9 +14,9 @@ from latency_db.store.store import open_store
 from latency_db.tables.table import TableKey
 from pipeline.progress import ConsoleReporter
 from pipeline.spaces.base import Architecture, Block
-from pipeline.tables.bench import Bench
-from pipeline.tables.building import load
-from pipeline.tables.plan import block_names, calibration_plan
+from pipeline.tables.building.bench import Bench
+from pipeline.tables.building.plan import block_names, calibration_plan
+from pipeline.tables.building.space_table import load
 from pipeline.tables.transfer.estimating import FEWEST_NETWORKS, transfer
 from tests.made_up_tables import (
     NEW,

@@ -14,9 +14,9 @@ from latency_db.store.store import open_store
 from latency_db.tables.table import TableKey
 from pipeline.progress import ConsoleReporter
 from pipeline.spaces.mobile.space import MobileSpace
-from pipeline.tables.bench import Bench
-from pipeline.tables.building import load
-from pipeline.tables.exchange import write_table
+from pipeline.tables.building.bench import Bench
+from pipeline.tables.building.space_table import load
+from pipeline.tables.exchange.table_file import write_table
 from pipeline.tables.transfer.sources import source_models
 from tests.made_up_tables import NEW, OLD, PROTOCOL, SPACE, keep_blocks, keep_networks, old_ns, planned
 

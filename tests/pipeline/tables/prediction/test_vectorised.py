@@ -15,9 +15,9 @@ from pipeline.spaces.base import Block, Decision
 from pipeline.spaces.decisions import DecisionSpace
 from pipeline.spaces.mobile.config import Preset, SpaceConfig
 from pipeline.spaces.mobile.space import MobileSpace
-from pipeline.tables import vectorised
-from pipeline.tables.block_sizes import sizes_of
-from pipeline.tables.vectorised import Decomposition, NotDecomposable, VectorisedModel
+from pipeline.tables.building.block_sizes import sizes_of
+from pipeline.tables.prediction import vectorised
+from pipeline.tables.prediction.vectorised import Decomposition, NotDecomposable, VectorisedModel
 
 
 def model_of(space, failing: float = 0.0) -> NetworkModel:

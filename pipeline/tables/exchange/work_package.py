@@ -11,7 +11,7 @@ from pipeline.export.base import format_of
 from pipeline.export.cached_exports import exported
 from pipeline.progress import Reporter
 from pipeline.spaces.base import Space
-from pipeline.tables.building import table_workloads
+from pipeline.tables.building.space_table import table_workloads
 
 
 def write_plan(

@@ -11,7 +11,7 @@ import numpy as np
 from latency_db.models import is_random, order
 from latency_db.tables import BlockSizes
 from pipeline.spaces.base import Architecture, Space
-from pipeline.tables.block_sizes import sizes_of
+from pipeline.tables.building.block_sizes import sizes_of
 
 _DRAWN, _POOL = 400, 300
 

@@ -13,9 +13,9 @@ from latency_db.models import NetworkModel
 from latency_db.tables import LatencyTable
 from pipeline.export.base import Format, format_of, network_workload
 from pipeline.spaces.base import Architecture, Space
-from pipeline.tables.bench import Bench
-from pipeline.tables.measuring import ModuleWorkload, measure
-from pipeline.tables.plan import block_names
+from pipeline.tables.building.bench import Bench
+from pipeline.tables.building.measuring import ModuleWorkload, measure
+from pipeline.tables.building.plan import block_names
 
 
 @dataclass(frozen=True)

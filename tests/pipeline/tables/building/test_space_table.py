@@ -22,9 +22,16 @@ from pipeline.progress import Advance
 from pipeline.spaces.base import Block
 from pipeline.spaces.cost import block_cost
 from pipeline.spaces.mobile.space import MobileSpace
-from pipeline.tables.bench import Bench
-from pipeline.tables.building import SpaceTable, build, fit_networks, load, measure_blocks, table_workloads
-from pipeline.tables.plan import block_names, calibration_plan
+from pipeline.tables.building.bench import Bench
+from pipeline.tables.building.plan import block_names, calibration_plan
+from pipeline.tables.building.space_table import (
+    SpaceTable,
+    build,
+    fit_networks,
+    load,
+    measure_blocks,
+    table_workloads,
+)
 from tests.made_up_measurer import DEVICE, MadeUpMeasurer, adapted, exported_to, latencies_of
 
 TARGET = Target("host", "onnxruntime")

@@ -18,10 +18,10 @@ from pipeline.progress import ConsoleReporter
 from pipeline.spaces.base import Architecture, Condition, Decision
 from pipeline.spaces.decisions import DecisionSpace
 from pipeline.spaces.mobile.space import MobileSpace
-from pipeline.tables.bench import Bench
-from pipeline.tables.building import load
-from pipeline.tables.prediction import drawn, landmarks, predict, predictions_json, written
-from pipeline.tables.request import space_of
+from pipeline.tables.building.bench import Bench
+from pipeline.tables.building.space_table import load
+from pipeline.tables.prediction.networks import drawn, landmarks, predict, predictions_json, written
+from pipeline.tables.spaces import space_of
 from tests.made_up_tables import (
     OLD,
     PROTOCOL,

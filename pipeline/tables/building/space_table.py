@@ -17,11 +17,11 @@ from latency_db.models import MIN_NETWORKS, NetworkModel, spread
 from latency_db.tables import LatencyTable, explain_missing
 from pipeline.export.base import Format, block_workload, format_of
 from pipeline.spaces.base import Architecture, Block, Space
-from pipeline.tables.bench import Bench
-from pipeline.tables.block_sizes import sizes_of
-from pipeline.tables.measuring import ModuleWorkload, look_up, measure
-from pipeline.tables.networks import SeenNetwork, fit_seen, measure_networks, network_workloads, runs
-from pipeline.tables.plan import PlannedNetwork, calibration_plan
+from pipeline.tables.building.bench import Bench
+from pipeline.tables.building.block_sizes import sizes_of
+from pipeline.tables.building.measuring import ModuleWorkload, look_up, measure
+from pipeline.tables.building.networks import SeenNetwork, fit_seen, measure_networks, network_workloads, runs
+from pipeline.tables.building.plan import PlannedNetwork, calibration_plan
 
 NETWORKS = 60
 """Whole networks that are measured beside the blocks."""

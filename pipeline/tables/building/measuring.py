@@ -11,7 +11,7 @@ from devices.target import Target
 from latency_db.store import Workload
 from latency_db.tables import measured, stored
 from pipeline.export.base import Format, format_of
-from pipeline.tables.bench import Bench
+from pipeline.tables.building.bench import Bench
 
 if TYPE_CHECKING:
     from torch import nn

@@ -25,7 +25,7 @@ from pipeline.spaces.base import (
     choice_text,
     read_choices,
 )
-from pipeline.tables.plan import block_names, distinct_architectures
+from pipeline.tables.building.plan import block_names, distinct_architectures
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Estimates of a target against networks that they were not made from."""
+"""Estimates of a transfer against networks that they were not made from."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ from collections.abc import Sequence
 from statistics import median
 
 from devices.measurement import Measurement
-from latency_db.errors import EstimateError
 from latency_db.models import Accuracy, NetworkModel, accuracy_of
 from pipeline.spaces.base import Architecture, Space
-from pipeline.tables.bench import Bench
-from pipeline.tables.networks import measure_networks
-from pipeline.tables.plan import block_names, distinct_architectures
+from pipeline.tables.building.bench import Bench
+from pipeline.tables.building.plan import block_names, distinct_architectures
 from pipeline.tables.transfer.estimating import Transferred
-from pipeline.tables.validation import FEWEST, TableVerification, VerifiedNetwork, is_valid
+from pipeline.tables.validation.verification import TableVerification, measure_twice
 
 
 def check(
@@ -49,35 +47,18 @@ def check(
         else:
             fresh.append(network)
     estimates = model.estimate([block_names(space, network) for network in fresh])
-    first = measure_networks(bench, space, {model.target: fresh})[model.target]
-    second = measure_networks(bench, space, {model.target: fresh}, again=True)[model.target]
-    networks: list[VerifiedNetwork] = []
-    compared: list[list[str]] = []
-    for network, estimate, one, other in zip(fresh, estimates, first, second, strict=True):
-        if not (is_valid(one) and is_valid(other)):
-            continue
-        slowdowns = model.slowdown(one.canary_ns), model.slowdown(other.canary_ns)
-        latencies = one.latency.value_ns, other.latency.value_ns
-        networks.append(VerifiedNetwork(str(network), estimate, *latencies, *slowdowns))
-        compared.append(block_names(space, network))
-    if len(networks) < FEWEST:
-        raise EstimateError(
-            f"only {len(networks)} networks could be compared on {model.target}",
-            why=f"{len(fresh)} were drawn that are new; the others have no valid measurement",
-            fix="leave the device to the measurement alone and run again, or check in a larger space",
-        )
-    measured = [each.corrected_ns for each in networks]
-    predicted = [each.predicted.value_ns for each in networks]
-    intervals = [(each.predicted.low_ns, each.predicted.high_ns) for each in networks]
-    return TableVerification(
-        str(model.target),
-        accuracy_of(measured, predicted, intervals, model.coverage),
-        accuracy_of([each.measured_ns for each in networks], predicted, intervals, model.coverage),
-        accuracy_of([each.repeated_corrected_ns for each in networks], measured),
-        _scaled_sources(space, transferred, sources, compared, measured),
-        tuple(networks),
-        len(fresh) - len(networks),
-        infeasible,
+    verified = measure_twice(
+        bench, space, model.target, dict(zip(fresh, estimates, strict=True)), model.slowdown
+    )
+    networks = list(verified.values())
+    measured_ns = [each.corrected_ns for each in networks]
+    return TableVerification.of(
+        model.target,
+        networks,
+        model.coverage,
+        baselines=_scaled_sources(space, transferred, sources, list(verified), measured_ns),
+        invalid=len(fresh) - len(networks),
+        infeasible=infeasible,
     )
 
 
@@ -85,7 +66,7 @@ def _scaled_sources(
     space: Space,
     transferred: Transferred,
     sources: Sequence[NetworkModel],
-    names: list[list[str]],
+    networks: Sequence[Architecture],
     measured_ns: list[float],
 ) -> dict[str, Accuracy]:
     model = transferred.model
@@ -97,6 +78,7 @@ def _scaled_sources(
         for sample in transferred.networks
         if isinstance(sample.outcome, Measurement)
     ]
+    names = [block_names(space, network) for network in networks]
     found = {}
     for source in sources:
         seen = source.estimate([blocks for blocks, _ in ran])

@@ -1,0 +1,1 @@
+"""Tables as files: to hand on, to compare, and to have measured elsewhere."""

@@ -1,0 +1,1 @@
+"""Latencies of networks from a table's model."""

@@ -1,0 +1,1 @@
+"""Estimates against fresh measurements of networks that they were not made from."""
