@@ -74,8 +74,8 @@ class Objective(nn.Module):
             index: ``(N,)``, their rows in the train split.
             labels: ``(N,)`` int64, on the device of ``logits``.
         """
-        taught = logits.new_empty(0) if self._targets is None else self._targets(images, index)
-        step = Step(labels, logits, taught, self._student_features, self._teacher_features)
+        members = logits.new_empty(0) if self._targets is None else self._targets(images, index)
+        step = Step(labels, logits, members, self._student_features, self._teacher_features)
         terms = [
             weight * self._term(loss, step) for weight, loss in zip(self._weights, self.losses, strict=True)
         ]

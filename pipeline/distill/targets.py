@@ -13,23 +13,23 @@ from pipeline.distill.settings import DistillationSettings
 
 
 class LogitSource(Protocol):
-    """A frozen network, such as a Teacher."""
+    """One frozen network or several, such as a Teacher."""
 
     @property
     def module(self) -> nn.Module:
-        """The network itself; ``logits`` runs it."""
+        """All networks as one; ``member_logits`` runs them."""
         ...
 
-    def logits(self, images: Tensor) -> Tensor:
-        """``(N, C, H, W)`` preprocessed float32 to logits ``(N, classes)``, without gradients."""
+    def member_logits(self, images: Tensor) -> Tensor:
+        """``(N, C, H, W)`` preprocessed float32 to logits ``(members, N, classes)``, without gradients."""
         ...
 
 
 class SoftTargets(Protocol):
-    """Gives the teacher's logits for one training batch."""
+    """Gives the logits of the teacher's members for one training batch."""
 
     def __call__(self, images: Tensor, index: Tensor) -> Tensor:
-        """Logits ``(N, classes)`` for the (augmented) ``images``, rows ``index`` of the train split."""
+        """``(members, N, classes)`` for the (augmented) ``images``, rows ``index`` of the train split."""
         ...
 
     def network(self) -> nn.Module:
@@ -48,8 +48,8 @@ class LiveTargets:
         self._teacher = teacher
 
     def __call__(self, images: Tensor, index: Tensor) -> Tensor:
-        """The teacher's logits for ``images``."""
-        return self._teacher.logits(images)
+        """The members' logits for ``images``."""
+        return self._teacher.member_logits(images)
 
     def network(self) -> nn.Module:
         """The teacher."""
@@ -57,14 +57,18 @@ class LiveTargets:
 
 
 class StoredTargets:
-    """Logits computed once over the train split; right only when training does not augment."""
+    """Logits computed once over the train split; right only when training does not augment.
+
+    A seeded augmentation does not help: it gives every epoch other images.
+    """
 
     def __init__(self, teacher: LogitSource, train: Split, preprocessing: Preprocessing) -> None:
-        self._logits = torch.cat([teacher.logits(batch).cpu() for batch in batches_of(train, preprocessing)])
+        batches = [teacher.member_logits(batch).cpu() for batch in batches_of(train, preprocessing)]
+        self._logits = torch.cat(batches, dim=1)
 
     def __call__(self, images: Tensor, index: Tensor) -> Tensor:
         """The stored logits of rows ``index``."""
-        return self._logits[index].to(images.device)
+        return self._logits[:, index].to(images.device)
 
     def network(self) -> nn.Module:
         """None: only the logits are kept."""

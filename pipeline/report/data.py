@@ -102,6 +102,7 @@ class ReportData:
         curves: of the teacher or teachers, then of the student.
         provenance: name and value pairs: digests, versions, device, conditions.
         recipe: text of the recipe.
+        ensemble: how the members of the teacher differ, in sentences; empty where it is one network.
     """
 
     title: str
@@ -116,6 +117,7 @@ class ReportData:
     curves: tuple[TrainingCurve, ...]
     provenance: tuple[tuple[str, str], ...]
     recipe: str
+    ensemble: tuple[str, ...] = ()
 
 
 def pareto_front(points: tuple[CandidatePoint, ...]) -> tuple[CandidatePoint, ...]:

@@ -55,8 +55,16 @@ def _head(report: ReportData) -> str:
     panels = "\n".join(_verdict(report, target) for target in report.targets)
     return (
         f'<h1>{html.escape(report.title)}</h1>\n<p class="lead">{html.escape(report.summary)}</p>\n'
+        f"{_ensemble(report)}"
         f'<div class="panels">\n{panels}\n</div>'
     )
+
+
+def _ensemble(report: ReportData) -> str:
+    if not report.ensemble:
+        return ""
+    lines = " ".join(html.escape(_sentence(line)) for line in report.ensemble)
+    return f'<p class="note">The teacher is an ensemble. {lines}</p>\n'
 
 
 def _verdict(report: ReportData, target: TargetReport) -> str:

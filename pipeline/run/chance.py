@@ -14,11 +14,21 @@ def require_useful_teacher(teacher: TeacherSummary, data: DataSummary) -> None:
     """Stop where there is nothing to learn from the teacher.
 
     Raises:
-        TeacherError: its accuracy on the validation slice is no better than chance.
+        TeacherError: its accuracy on the validation slice, or that of one of its members, is no better than
+            chance.
     """
-    if _useful(teacher.validation_accuracy, teacher, data):
-        return
-    if any(history for _, history in teacher.members):
+    accuracies = {f"the teacher {teacher.name}": teacher.validation_accuracy}
+    if len(teacher.members) > 1:
+        for place, member in enumerate(teacher.members, start=1):
+            name = f"member {place} of {len(teacher.members)} of the teacher, {member.name},"
+            accuracies[name] = member.validation_accuracy
+    for name, accuracy in accuracies.items():
+        if not _useful(accuracy, teacher, data):
+            raise _useless(name, accuracy, teacher, data)
+
+
+def _useless(name: str, accuracy: float, teacher: TeacherSummary, data: DataSummary) -> TeacherError:
+    if any(member.history for member in teacher.members):
         causes = "its training failed: the learning rate is too high, the epochs too few, or labels are wrong"
         fix = f"change [teacher.training], or look at the labels of the data, {_ANYWAY}"
     else:
@@ -31,11 +41,8 @@ def require_useful_teacher(teacher: TeacherSummary, data: DataSummary) -> None:
             "compare the order of classes, set 'mean', 'std', 'channels' and 'resize' as in its training, "
             f"check 'weights' and 'weights_key', {_ANYWAY}"
         )
-    raise TeacherError(
-        f"the teacher {teacher.name} is no better than chance: "
-        f"{_against(teacher.validation_accuracy, teacher)}",
-        why=causes,
-        fix=fix,
+    return TeacherError(
+        f"{name} is no better than chance: {_against(accuracy, teacher)}", why=causes, fix=fix
     )
 
 

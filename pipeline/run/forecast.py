@@ -209,7 +209,8 @@ class _Left:
             except TeacherError as error:
                 return OpenStage("teacher", "cannot be built", None, error.what)
             took, basis = self._training(module, settings, self._images)
-            seconds, epochs = seconds + took, epochs + settings.epochs
+            seconds += config.members * took
+            epochs += config.members * settings.epochs
         return OpenStage("teacher", f"{epochs} epochs of {self._images} images at most", seconds, basis)
 
     def table(self) -> OpenStage:

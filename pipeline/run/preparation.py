@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pipeline.distill.losses.settings import OracleSettings
 from pipeline.errors import BudgetError
 from pipeline.run.chance import require_useful_teacher
 from pipeline.run.context import Context
@@ -15,6 +16,11 @@ from pipeline.stages.inputs.teacher import TeacherInput, TeacherSource, TeacherS
 from pipeline.stages.latency.feasibility import FeasibilityInput, Feasible, check_feasibility
 from pipeline.stages.latency.predictors import LatencyPredictors
 from pipeline.stages.latency.table import TableInput, Tables, build_tables
+
+_ONE_MEMBER = (
+    "             the teacher is one network: the oracle loss distils it where it is right, and learns the "
+    "labels elsewhere; members = 3 in [[teacher]] makes an ensemble"
+)
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,9 @@ def prepare_task(context: Context) -> LearningTask:
     teacher = context.do(prepare_teacher, TeacherInput(sources, recipe.seed, data))
     if not recipe.allow_chance:
         require_useful_teacher(teacher, data)
+    losses = (*recipe.search.training.loss, *recipe.distil.loss)
+    if len(teacher.members) == 1 and any(isinstance(loss, OracleSettings) for loss in losses):
+        context.reporter.note(_ONE_MEMBER)
     if recipe.method == "dna":
         cut = CutInput(data.input_shape, recipe.dna.cuts, teacher)
         task = LearningTask(

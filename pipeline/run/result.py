@@ -19,6 +19,7 @@ from pipeline.stages.latency.feasibility import Feasible
 from pipeline.stages.latency.table import Tables
 from pipeline.stages.searching.candidates import EvaluatedCandidate, Searched
 from pipeline.stages.student.winner import Failure, Winner
+from pipeline.teachers.ensemble import EnsembleFigures
 from pipeline.work.folder import StageRecord
 
 
@@ -75,6 +76,11 @@ class RunResult:
                 "name": self.teacher.name,
                 "digest": self.teacher.digest,
                 "parameters": self.teacher.parameters,
+                "members": [
+                    {"name": member.name, "validation_accuracy": member.validation_accuracy}
+                    for member in self.teacher.members
+                ],
+                "ensemble": _ensemble(self.teacher.ensemble),
                 "test_accuracy": verified.teacher_accuracy,
                 "models": {fmt.value: str(path) for fmt, path in self.teacher_models.items()},
                 "measured_ms": {
@@ -168,6 +174,10 @@ def _candidate(candidate: EvaluatedCandidate, searched: Searched) -> dict[str, A
         "measured_ms": {each.target: each.measured.value_ns / 1e6 for each in measured},
         "measured_upper_ms": {each.target: each.measured.high_ns / 1e6 for each in measured},
     }
+
+
+def _ensemble(figures: EnsembleFigures | None) -> dict[str, Any] | None:
+    return None if figures is None else asdict(figures) | {"saturated": figures.saturated}
 
 
 def _failure(failure: Failure) -> dict[str, Any]:

@@ -34,6 +34,7 @@ class TeacherConfig(BaseModel):
         weights: ``factory`` and ``timm``: state dict, ``.safetensors`` or a file of ``torch.save``.
         weights_key: which of several state dicts in the file, such as ``state_dict_ema``.
         path: ``pt2``: the file.
+        members: how many networks are trained like this, each from a seed of its own: an ensemble.
         training: how a ``train`` teacher is trained; for ``factory`` and ``timm`` it means that the teacher
             is trained on the data first, starting from its weights (fine-tuning).
         resize: enlarge or shrink the images to this many pixels for the teacher (bilinear).
@@ -57,6 +58,7 @@ class TeacherConfig(BaseModel):
     weights: RecipePath | None = None
     weights_key: str | None = Field(default=None, min_length=1)
     path: RecipePath | None = None
+    members: int = Field(default=1, ge=1, le=100)
     training: TrainingSettings | None = None
     resize: int | None = Field(default=None, ge=4, le=4096)
     channels: Literal[3] | None = None
@@ -84,6 +86,11 @@ class TeacherConfig(BaseModel):
             )
         if self.kind == "pt2" and self.training is not None:
             raise ValueError("an exported graph cannot be trained; remove 'training' or use kind 'factory'")
+        if self.members > 1 and self.kind != "train" and self.training is None:
+            raise ValueError(
+                "several 'members' of given weights would all be equal: add 'training', or one [[teacher]] "
+                "table for each file"
+            )
         if (self.mean is None) != (self.std is None) or len(self.mean or ()) != len(self.std or ()):
             raise ValueError("give 'mean' and 'std' together, with one value per channel each")
         if self.std is not None and min(self.std, default=0.0) <= 0:
@@ -103,4 +110,4 @@ class TeacherConfig(BaseModel):
 
     def content(self) -> dict[str, Any]:
         """Everything here that decides the logits besides the content of files, as JSON."""
-        return self.model_dump(mode="json", exclude={"weights", "path"})
+        return self.model_dump(mode="json", exclude={"weights", "path", "members"})

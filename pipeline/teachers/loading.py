@@ -46,9 +46,10 @@ def load_teacher(
 ) -> Teacher:
     """Load or train every teacher of a recipe; several make an ensemble.
 
-    A teacher that is trained keeps its checkpoint and then its final weights in ``folder``, under the digest
-    of what it was trained from: the same call again loads it, and after a kill goes on where it was. What a
-    person should know of a teacher is given to ``tell``, line by line.
+    The seed of each network is ``seed`` plus its place in the ensemble, counted from 0. A teacher that is
+    trained keeps its checkpoint and then its final weights in ``folder``, under the digest of what it was
+    trained from: the same call again loads it, and after a kill goes on where it was. What a person should
+    know of a teacher is given to ``tell``, line by line.
 
     Raises:
         TeacherError: a file or package is missing or unsafe, weights do not fit, training diverges, or the
@@ -56,10 +57,13 @@ def load_teacher(
         OSError: ``folder`` cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    members = [
-        _member(config, dataset, folder=folder, seed=seed, progress=progress, tell=tell) for config in configs
-    ]
-    return Teacher(members)
+    each = [config for config in configs for _ in range(config.members)]
+    return Teacher(
+        [
+            _member(config, dataset, folder=folder, seed=seed + place, progress=progress, tell=tell)
+            for place, config in enumerate(each)
+        ]
+    )
 
 
 def untrained(config: TeacherConfig, dataset: Dataset, seed: int) -> AdaptedNetwork:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from torch.nn import functional
 
 from devices.digests import value_digest
 from pipeline.data.base import Preprocessing
+from pipeline.distill.losses.base import mean_log_probabilities
 from pipeline.distill.settings import EpochRecord
 from pipeline.teachers.config import TeacherConfig
 
@@ -39,7 +39,9 @@ class Teacher:
         members: its networks.
         names: one per member.
         digest: over the configuration and weights of all members, in order.
-        module: preprocessed ``(N, C, H, W)`` to logits ``(N, classes)``; on the CPU until it is moved.
+        module: preprocessed ``(N, C, H, W)`` to logits ``(N, classes)``; on the CPU until it is moved. A
+            single network gives its own logits. An ensemble gives the logarithm of the mean of its members'
+            softmax probabilities (1503.02531, section 3), so that their softmax is that mean.
     """
 
     def __init__(self, members: Sequence[Member]) -> None:
@@ -50,16 +52,11 @@ class Teacher:
         self.module: nn.Module = networks[0] if len(networks) == 1 else _Ensemble(networks)
         self.module.eval().requires_grad_(False)
 
-    def logits(self, images: Tensor) -> Tensor:
-        """Logits ``(N, classes)`` of preprocessed images ``(N, C, H, W)``, on the images' device.
-
-        A single teacher gives its own logits. An ensemble gives the logarithm of the mean of its members'
-        softmax probabilities (1503.02531, section 3), so that their softmax is that mean.
-        """
+    def member_logits(self, images: Tensor) -> Tensor:
+        """Logits ``(members, N, classes)`` of preprocessed images ``(N, C, H, W)``, on the images' device."""
         self.module.to(images.device).eval()
         with torch.no_grad():
-            logits: Tensor = self.module(images)
-        return logits
+            return torch.stack([member.network(images) for member in self.members])
 
 
 class AdaptedNetwork(nn.Module):
@@ -129,8 +126,9 @@ class _Ensemble(nn.Module):
         self.networks = nn.ModuleList(networks)
 
     def forward(self, images: Tensor) -> Tensor:
-        each = torch.stack([torch.log_softmax(network(images), dim=1) for network in self.networks])
-        return torch.logsumexp(each, dim=0) - math.log(len(each))
+        return mean_log_probabilities(
+            torch.stack([torch.log_softmax(network(images), dim=1) for network in self.networks])
+        )
 
 
 def _row(values: tuple[float, ...]) -> Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from devices.measurement import Interval
 from pipeline.progress import duration
 from pipeline.run import Forecast, RunResult, SearchResult
+from pipeline.stages.inputs.teacher import ensemble_lines
 from pipeline.stages.searching.candidates import EvaluatedCandidate
 from pipeline.target_verdict import TargetVerdict
 
@@ -36,6 +37,10 @@ def result_text(result: RunResult) -> str:
     size = result.size
     lines += ["", f"student   {size.parameters:,} parameters, {size.macs:,} MACs; the teacher has "]
     lines[-1] += f"{result.teacher.parameters:,} parameters"
+    lines += [
+        f"{'ensemble' if not place else '':8}  {line}"
+        for place, line in enumerate(ensemble_lines(result.teacher))
+    ]
     if result.tied:
         lines.append(
             f"chosen    within the noise of the scores: {len(result.tied)} other candidates that keep the "

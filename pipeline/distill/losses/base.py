@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
+from torch.nn import functional
 
 from pipeline.distill.feature_maps import FeatureMap, MapPair, paired
 
@@ -18,16 +20,39 @@ class Step:
     Attributes:
         labels: ``(N,)`` int64.
         student_logits: ``(N, classes)``.
-        teacher_logits: ``(N, classes)``; empty where no loss needs the teacher.
+        member_logits: ``(members, N, classes)``, of each member of the teacher; a teacher that is one network
+            has one. Empty where no loss needs the teacher.
         student_features: ``(N, C, H, W)`` by module name, of the layers that a loss watches.
         teacher_features: the same of the teacher.
     """
 
     labels: Tensor
     student_logits: Tensor
-    teacher_logits: Tensor
+    member_logits: Tensor
     student_features: Mapping[str, Tensor] = field(default_factory=dict)
     teacher_features: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def teacher_log_probabilities(self, temperature: float) -> Tensor:
+        """Logarithm of the mean over the members of their softened probabilities, ``(N, classes)``.
+
+        The mean of ``KL(p_j || q)`` over the members j is ``KL(mean of p_j || q)`` plus a term without q, so
+        a loss that compares with this mean has the gradient of the mean of the members' losses. A mean of
+        logits has not.
+
+        Args:
+            temperature: by which the logits are divided before the softmax.
+        """
+        return mean_log_probabilities(functional.log_softmax(self.member_logits / temperature, dim=2))
+
+    @property
+    def teacher_logits(self) -> Tensor:
+        """``(N, classes)``: a single network's own; of an ensemble the logarithm of its probabilities."""
+        return self.member_logits[0] if len(self.member_logits) == 1 else self.teacher_log_probabilities(1.0)
+
+
+def mean_log_probabilities(members: Tensor) -> Tensor:
+    """``(members, ...)`` logarithms of probabilities to the logarithm of their mean."""
+    return members[0] if len(members) == 1 else members.logsumexp(dim=0) - math.log(len(members))
 
 
 class Loss(nn.Module, ABC):

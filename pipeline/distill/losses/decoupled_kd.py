@@ -36,7 +36,7 @@ class DecoupledKdLoss(Loss):
 def divergences(step: Step, temperature: float) -> tuple[Tensor, Tensor]:
     """TCKD and NCKD of every image, each ``(N,)``."""
     student = functional.log_softmax(step.student_logits / temperature, dim=1)
-    teacher = functional.log_softmax(step.teacher_logits / temperature, dim=1)
+    teacher = step.teacher_log_probabilities(temperature)
     right = functional.one_hot(step.labels, student.shape[1]).bool()
     binary = _divergence(_right_and_others(teacher, right), _right_and_others(student, right))
     return binary, _divergence(_among_others(teacher, right), _among_others(student, right))

@@ -56,6 +56,19 @@ class SoftTargetsSettings(LossSettings):
         return SoftTargetsLoss(self.temperature)
 
 
+class OracleSettings(LossSettings):
+    """The probabilities of the teacher's members that are right, else the labels (1911.13019)."""
+
+    kind: Literal["oracle"] = "oracle"
+    temperature: float = Field(default=4.0, gt=0, le=1000)
+
+    def make(self) -> Loss:
+        """An ``OracleLoss``."""
+        from pipeline.distill.losses.oracle import OracleLoss
+
+        return OracleLoss(self.temperature)
+
+
 class DecoupledKdSettings(LossSettings):
     """The teacher's probabilities, of the right class and among the others apart (2203.08679)."""
 
@@ -172,6 +185,7 @@ class FeatureAggregationSettings(LossSettings):
 AnyLossSettings = Annotated[
     LabelsSettings
     | SoftTargetsSettings
+    | OracleSettings
     | DecoupledKdSettings
     | FitNetSettings
     | AttentionTransferSettings

@@ -11,7 +11,8 @@ from pipeline.distill.losses.base import Loss, Step
 class SoftTargetsLoss(Loss):
     """``T^2 KL(p^T || q^T)``, p of the teacher and q of the student, averaged over the batch.
 
-    The T^2 keeps the gradient independent of the temperature to first order.
+    The T^2 keeps the gradient independent of the temperature to first order. Of an ensemble, p^T is the mean
+    of its members' softened probabilities.
 
     Args:
         temperature: T, by which the logits of both are divided.
@@ -25,7 +26,7 @@ class SoftTargetsLoss(Loss):
         """The divergence times the squared temperature."""
         divergence = functional.kl_div(
             functional.log_softmax(step.student_logits / self._temperature, dim=1),
-            functional.log_softmax(step.teacher_logits / self._temperature, dim=1),
+            step.teacher_log_probabilities(self._temperature),
             reduction="batchmean",
             log_target=True,
         )

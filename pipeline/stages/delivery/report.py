@@ -20,7 +20,7 @@ from pipeline.report import (
 )
 from pipeline.spaces.base import Architecture, Space
 from pipeline.stages.inputs.space import SpacePlan
-from pipeline.stages.inputs.teacher import TeacherSummary
+from pipeline.stages.inputs.teacher import TeacherSummary, ensemble_lines
 from pipeline.stages.latency.feasibility import Feasible
 from pipeline.stages.latency.table import Tables
 from pipeline.stages.latency.targets import BoundTarget
@@ -94,7 +94,14 @@ def _report(given: ReportInput) -> ReportData:
     architecture = winner.distilled.architecture
     verified = winner.verified
     targets = tuple(_target(findings, target) for target in findings.targets)
-    curves = [_curve(f"teacher {name}", history) for name, history in teacher.members if history]
+    curves = [
+        _curve(
+            f"teacher {member.name}" if len(teacher.members) == 1 else f"member {place}, {member.name}",
+            member.history,
+        )
+        for place, member in enumerate(teacher.members, start=1)
+        if member.history
+    ]
     return ReportData(
         title=f"Lathe: {given.name}",
         summary=(
@@ -109,6 +116,7 @@ def _report(given: ReportInput) -> ReportData:
         student_macs=winner.size.macs,
         labels=teacher.data.classes,
         targets=targets,
+        ensemble=tuple(ensemble_lines(teacher)),
         curves=(*curves, _curve("student", winner.distilled.history)),
         provenance=tuple(_provenance(findings).items()),
         recipe=given.recipe_text,

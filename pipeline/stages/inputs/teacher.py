@@ -14,6 +14,7 @@ from pipeline.stages.inputs.data import DataSummary, open_data
 from pipeline.stages.services import Services
 from pipeline.teachers.code import code_digest
 from pipeline.teachers.config import TeacherConfig
+from pipeline.teachers.ensemble import EnsembleFigures, figures_of, joined_names
 from pipeline.work.canonical import OutsideFile, StoredFile, by_digest, without_influence
 from pipeline.work.stage import StageFolder, stage
 
@@ -57,36 +58,64 @@ class TeacherInput:
 
 
 @dataclass(frozen=True)
+class MemberSummary:
+    """One network of a teacher.
+
+    Attributes:
+        name: of the network.
+        validation_accuracy: on the validation slice.
+        history: of its training here, empty where its weights were taken as they are.
+    """
+
+    name: str
+    validation_accuracy: float
+    history: tuple[EpochRecord, ...] = ()
+
+
+@dataclass(frozen=True)
 class TeacherSummary:
     """Who teaches, and all that the network is opened from.
 
     Attributes:
-        name: of the members.
+        name: of the members, ``3 x NAME`` where they are of one kind.
         digest: over configuration, code and weights of all members.
         validation_accuracy: on the validation slice.
         chance: what always naming the most frequent class gets right there.
         parameters: of all members.
-        members: name and training of each.
+        members: each network; several are an ensemble.
         data: that it was checked against.
         seed: of the networks before their weights are loaded.
         files: given and trained weights.
         configs: of the members, their files named within the stage's folder; ``digest`` stands for them.
+        ensemble: how its members differ; ``None`` of a single network.
     """
 
     name: str
     digest: str
     validation_accuracy: float
     parameters: int
-    members: tuple[tuple[str, tuple[EpochRecord, ...]], ...]
+    members: tuple[MemberSummary, ...]
     data: DataSummary
     seed: int
     files: tuple[StoredFile, ...]
     configs: tuple[TeacherConfig, ...] = without_influence(())
     chance: float = 0.0
+    ensemble: EnsembleFigures | None = None
 
 
 def _told(given: TeacherInput, value: TeacherSummary) -> Sequence[str]:
-    return [f"teacher      {value.name}: {value.validation_accuracy:.2%} on the validation slice"]
+    lines = [f"teacher      {value.name}: {value.validation_accuracy:.2%} on the validation slice"]
+    if value.ensemble is not None:
+        lines += [f"             {line}" for line in ensemble_lines(value)]
+    return lines
+
+
+def ensemble_lines(teacher: TeacherSummary) -> Sequence[str]:
+    """What there is to say of the members of an ensemble; nothing of a single network."""
+    if teacher.ensemble is None:
+        return ()
+    each = ", ".join(f"{member.validation_accuracy:.2%}" for member in teacher.members)
+    return (f"members alone: {each}", *teacher.ensemble.lines())
 
 
 @stage("teacher", packages=("torch",), tell=_told)
@@ -113,16 +142,24 @@ def prepare_teacher(given: TeacherInput, folder: StageFolder, services: Services
         )
     files = sorted(path.relative_to(folder.path) for path in folder.path.rglob("*") if path.is_file())
     return TeacherSummary(
-        " + ".join(teacher.names),
+        joined_names(teacher.names),
         teacher.digest,
         accuracy(teacher.module, dataset.validation, dataset.preprocessing),
         sum(parameter.numel() for parameter in teacher.module.parameters()),
-        tuple((member.name, member.history) for member in teacher.members),
+        tuple(
+            MemberSummary(
+                member.name,
+                accuracy(member.network, dataset.validation, dataset.preprocessing),
+                member.history,
+            )
+            for member in teacher.members
+        ),
         given.data,
         given.seed,
         tuple(folder.stored(path.as_posix()) for path in files),
         tuple(_within(config) for config in configs),
         majority_share(dataset.validation.labels),
+        figures_of(teacher, dataset) if len(teacher.members) > 1 else None,
     )
 
 

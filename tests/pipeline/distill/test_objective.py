@@ -40,9 +40,9 @@ class _Teacher:
     def __init__(self, network: nn.Module) -> None:
         self.module = network.eval().requires_grad_(False)
 
-    def logits(self, images: torch.Tensor) -> torch.Tensor:
+    def member_logits(self, images: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
-            return self.module(images)
+            return self.module(images)[None]
 
 
 def _networks() -> tuple[nn.Module, _Teacher]:

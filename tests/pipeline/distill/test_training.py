@@ -49,9 +49,9 @@ class _Teacher:
 
     module = nn.Identity()
 
-    def logits(self, images: torch.Tensor) -> torch.Tensor:
+    def member_logits(self, images: torch.Tensor) -> torch.Tensor:
         difference = images[..., :3].mean((1, 2, 3)) - images[..., 3:].mean((1, 2, 3))
-        return torch.stack([difference, -difference], 1) * 4
+        return torch.stack([difference, -difference], 1)[None] * 4
 
 
 SETTINGS = TrainingSettings(epochs=4, batch_size=16, learning_rate=0.02, patience=4)

@@ -30,7 +30,7 @@ from pipeline.stages.delivery.report import ReportFile, write_report
 from pipeline.stages.inputs.cut import Cut, cut_into_blocks
 from pipeline.stages.inputs.data import DataSummary, prepare_data
 from pipeline.stages.inputs.space import SpaceSummary, describe_space
-from pipeline.stages.inputs.teacher import TeacherSummary, prepare_teacher
+from pipeline.stages.inputs.teacher import MemberSummary, TeacherSummary, prepare_teacher
 from pipeline.stages.latency.feasibility import Feasible, check_feasibility
 from pipeline.stages.latency.table import Tables, build_tables
 from pipeline.stages.latency.teacher_parts import TeacherLatency
@@ -75,7 +75,9 @@ def data(given: Any, folder: StageFolder, services: Any) -> DataSummary:
 
 def teacher(given: Any, folder: StageFolder, services: Any) -> TeacherSummary:
     file = stored(folder, "weights", given)
-    return TeacherSummary("made-up", file.digest, 0.9, 7, (("made-up", ()),), given.data, given.seed, (file,))
+    return TeacherSummary(
+        "made-up", file.digest, 0.9, 7, (MemberSummary("made-up", 0.9),), given.data, given.seed, (file,)
+    )
 
 
 def space(given: Any, folder: StageFolder, services: Any) -> SpaceSummary:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from pipeline.data.base import Preprocessing
@@ -7,7 +9,7 @@ from pipeline.distill.settings import EpochRecord
 from pipeline.errors import TeacherError, VerificationError
 from pipeline.run.chance import require_useful_student, require_useful_teacher
 from pipeline.stages.inputs.data import DataSummary
-from pipeline.stages.inputs.teacher import TeacherSummary
+from pipeline.stages.inputs.teacher import MemberSummary, TeacherSummary
 from pipeline.work.canonical import StoredFile
 
 FILE = StoredFile("data", "arrays", "0" * 64)
@@ -18,7 +20,7 @@ EPOCH = EpochRecord(0, 1.0, 0.4, 0.1)
 
 
 def _teacher(accuracy: float, *, trained: bool = False) -> TeacherSummary:
-    members = (("net", (EPOCH,) if trained else ()),)
+    members = (MemberSummary("net", accuracy, (EPOCH,) if trained else ()),)
     return TeacherSummary("net", "t", accuracy, 1, members, DATA, 0, (), chance=1 / 3)
 
 
@@ -36,6 +38,13 @@ def test_a_trained_teacher_at_chance_points_to_its_training() -> None:
     with pytest.raises(TeacherError, match="no better than chance") as caught:
         require_useful_teacher(_teacher(0.35, trained=True), DATA)
     assert "learning rate" in caught.value.why
+
+
+def test_a_member_at_chance_stops_the_run_though_the_ensemble_is_useful() -> None:
+    members = (MemberSummary("net", 0.9), MemberSummary("lost", 0.35))
+    ensemble = replace(_teacher(0.9), members=members)
+    with pytest.raises(TeacherError, match="member 2 of 2 of the teacher, lost, is no better than chance"):
+        require_useful_teacher(ensemble, DATA)
 
 
 def test_a_student_at_chance_stops_the_run() -> None:

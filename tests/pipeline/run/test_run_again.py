@@ -121,6 +121,7 @@ TOGETHER = {
     "teacher.kind": {"teacher": [{"kind": "train"}]},
     "teacher.width": {"teacher": [{"kind": "train", "width": 9}]},
     "teacher.depth": {"teacher": [{"kind": "train", "depth": 3}]},
+    "teacher.members": {"teacher": [{"kind": "train", "members": 2}]},
     "teacher.model": {"teacher": [{"kind": "timm", "model": "other"}]},
     "teacher.path": {"teacher": [{"kind": "pt2", "path": "graph.pt2"}]},
     "teacher.mean": {"teacher": [DOCUMENT["teacher"][0] | {"mean": [0.5], "std": [0.5]}]},

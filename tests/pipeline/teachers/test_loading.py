@@ -60,7 +60,7 @@ def test_load_teacher_trains_once_and_then_loads_the_same_teacher(dataset: Datas
     second = load_teacher([trained()], dataset, **arguments)
     assert len(calls) == 4
     assert first.digest == second.digest
-    assert torch.equal(first.logits(images_of(dataset)), second.logits(images_of(dataset)))
+    assert torch.equal(first.module(images_of(dataset)), second.module(images_of(dataset)))
     assert sorted(file.suffix for file in (tmp_path / "t").iterdir()) == [".json", ".safetensors"]
     assert [m.history for m in first.members] == [m.history for m in second.members]
 
@@ -117,10 +117,10 @@ def test_digest_follows_the_content_of_weights_and_not_their_path(dataset: Datas
 def test_logits_of_an_ensemble_are_the_log_of_the_mean_probability(dataset: Dataset, tmp_path: Path) -> None:
     configs = [from_weights(tmp_path, seed=seed) for seed in range(3)]
     images = images_of(dataset)
-    singles = [loaded(dataset, tmp_path, config).logits(images) for config in configs]
+    singles = [loaded(dataset, tmp_path, config).module(images) for config in configs]
     expected = torch.stack([logits.softmax(1) for logits in singles]).mean(0)
     ensemble = loaded(dataset, tmp_path, *configs)
-    assert torch.allclose(ensemble.logits(images).exp(), expected, atol=1e-6)
+    assert torch.allclose(ensemble.module(images).exp(), expected, atol=1e-6)
     assert ensemble.names == ("ConvNet",) * 3
 
 
@@ -128,8 +128,8 @@ def test_logits_carry_no_gradient_and_leave_eval_mode(dataset: Dataset, tmp_path
     teacher = loaded(dataset, tmp_path, from_weights(tmp_path))
     teacher.module.train()
     images = images_of(dataset)
-    assert not teacher.logits(images).requires_grad
-    assert torch.allclose(teacher.logits(images[:1]), teacher.logits(images)[:1], atol=1e-6)
+    assert not teacher.member_logits(images).requires_grad
+    assert torch.allclose(teacher.member_logits(images[:1]), teacher.member_logits(images)[:, :1], atol=1e-6)
 
 
 def test_logits_adapt_channels_normalisation_and_size(dataset: Dataset, tmp_path: Path) -> None:
@@ -141,14 +141,14 @@ def test_logits_adapt_channels_normalisation_and_size(dataset: Dataset, tmp_path
     own = (bytes_of.repeat(1, 3, 1, 1) - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
     own = functional.interpolate(own, (16, 16), mode="bilinear")
     network: nn.Module = teacher.module.network  # type: ignore[assignment]
-    assert torch.allclose(teacher.logits(images_of(dataset)), network(own), atol=1e-4)
+    assert torch.allclose(teacher.module(images_of(dataset)), network(own), atol=1e-4)
 
 
 def test_load_teacher_reads_an_exported_graph_of_fixed_batch(dataset: Dataset, tmp_path: Path) -> None:
     network = ConvNet(1, 3, width=2, depth=1).eval()
     torch.export.save(torch.export.export(network, (torch.rand(1, 1, 8, 8),)), tmp_path / "t.pt2")
     teacher = loaded(dataset, tmp_path, TeacherConfig(kind="pt2", path=tmp_path / "t.pt2"))
-    assert torch.allclose(teacher.logits(images_of(dataset)), network(images_of(dataset)), atol=1e-5)
+    assert torch.allclose(teacher.module(images_of(dataset)), network(images_of(dataset)), atol=1e-5)
 
 
 def test_load_teacher_gives_both_numbers_when_outputs_differ_from_classes(

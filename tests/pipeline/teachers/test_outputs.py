@@ -55,21 +55,21 @@ def _load(kind: str, dataset: Dataset, folder: Path, tell: Any = print) -> Teach
 @pytest.mark.parametrize("kind", ["tuple", "dict", "pooled"])
 def test_logits_are_found_in_what_a_network_gives(kind: str, dataset: Dataset, tmp_path: Path) -> None:
     images = torch.rand(4, 1, 8, 8)
-    plain = _load("plain", dataset, tmp_path).logits(images)
-    assert torch.equal(_load(kind, dataset, tmp_path).logits(images), plain)
+    plain = _load("plain", dataset, tmp_path).module(images)
+    assert torch.equal(_load(kind, dataset, tmp_path).module(images), plain)
 
 
 def test_logits_of_half_precision_become_single(dataset: Dataset, tmp_path: Path) -> None:
-    assert _load("half", dataset, tmp_path).logits(torch.rand(4, 1, 8, 8)).dtype == torch.float32
+    assert _load("half", dataset, tmp_path).module(torch.rand(4, 1, 8, 8)).dtype == torch.float32
 
 
 def test_probabilities_are_told_and_become_logits(dataset: Dataset, tmp_path: Path) -> None:
     told: list[str] = []
     images = torch.rand(4, 1, 8, 8)
-    logits = _load("probabilities", dataset, tmp_path, told.append).logits(images)
+    logits = _load("probabilities", dataset, tmp_path, told.append).module(images)
     assert len(told) == 1
     assert "gives probabilities, not logits" in told[0]
-    plain = _load("plain", dataset, tmp_path, told.append).logits(images)
+    plain = _load("plain", dataset, tmp_path, told.append).module(images)
     assert torch.allclose(logits.softmax(1), plain.softmax(1), atol=1e-5)
     assert len(told) == 1
 

@@ -14,7 +14,7 @@ def _step(seed: int, classes: int = 5) -> Step:
     generator = torch.Generator().manual_seed(seed)
     student, teacher = (torch.randn(7, classes, generator=generator) * 2 for _ in range(2))
     labels = torch.randint(0, classes, (7,), generator=generator)
-    return Step(labels, student.requires_grad_(), teacher)
+    return Step(labels, student.requires_grad_(), teacher[None])
 
 
 @given(seed=st.integers(0, 10_000), temperature=st.floats(0.5, 10))
@@ -38,7 +38,7 @@ def test_loss_is_the_weighted_sum_of_both_parts() -> None:
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
 def test_gradient_is_zero_when_the_student_equals_the_teacher(temperature: float) -> None:
     step = _step(2)
-    same = Step(step.labels, step.student_logits, step.student_logits.detach())
+    same = Step(step.labels, step.student_logits, step.student_logits.detach()[None])
     (gradient,) = torch.autograd.grad(DecoupledKdLoss(1.0, 8.0, temperature)(same), step.student_logits)
     assert torch.allclose(gradient, torch.zeros_like(gradient), atol=1e-5)
 

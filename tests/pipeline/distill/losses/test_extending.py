@@ -29,10 +29,10 @@ recipe = parse_recipe(
 )
 labels, correlation = recipe.distil.loss
 logits = torch.randn(5, 3)
-step = Step(torch.zeros(5, dtype=torch.long), logits, logits + 7.0)
+step = Step(torch.zeros(5, dtype=torch.long), logits, logits[None] + 7.0)
 assert correlation.weight == 2.0
 assert abs(float(correlation.make()(step))) < 1e-6
-assert float(correlation.make()(Step(step.labels, logits, -logits))) > 1.0
+assert float(correlation.make()(Step(step.labels, logits, -logits[None]))) > 1.0
 print(type(correlation.make()).__module__)
 """
 

@@ -32,7 +32,7 @@ def _step(seed: int = 0) -> Step:
         return {e.name: torch.randn(6, e.channels, *e.size, generator=generator) for e in layers}
 
     nothing = torch.zeros(6, 2)
-    return Step(torch.zeros(6, dtype=torch.long), nothing, nothing, maps(STUDENT), maps(TEACHER))
+    return Step(torch.zeros(6, dtype=torch.long), nothing, nothing[None], maps(STUDENT), maps(TEACHER))
 
 
 def _connected(mixture: mixtures.Mixture) -> FeatureAggregationLoss:
@@ -57,7 +57,7 @@ def test_all_of_the_last_map_is_distillation_of_the_last_layers() -> None:
     of_last_layers.load_state_dict(aggregation.state_dict())
     # FitNet's loss is the mean over the pairs, feature aggregation's the sum over the groups.
     expected = 2 * of_last_layers(
-        Step(step.labels, step.student_logits, step.teacher_logits, step.student_features, standardised)
+        Step(step.labels, step.student_logits, step.member_logits, step.student_features, standardised)
     )
     assert torch.allclose(aggregation(step), expected, rtol=1e-6)
     one_hot = _connected(mixtures.fixed(((0.0, 0.0, 1.0), (0.0, 0.0, 1.0))))

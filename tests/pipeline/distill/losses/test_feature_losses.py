@@ -20,7 +20,7 @@ def _connected(loss: PairLoss, student: FeatureMap = SMALL, teacher: FeatureMap 
 def _step(student: torch.Tensor, teacher: torch.Tensor) -> Step:
     nothing = torch.zeros(len(student), 2)
     labels = torch.zeros(len(student), dtype=torch.long)
-    return Step(labels, nothing, nothing, {"a": student}, {"b": teacher})
+    return Step(labels, nothing, nothing[None], {"a": student}, {"b": teacher})
 
 
 def _maps(channels: int, seed: int = 0) -> torch.Tensor:
@@ -91,7 +91,7 @@ def test_the_loss_of_several_pairs_is_their_mean() -> None:
     both = Step(
         step.labels,
         step.student_logits,
-        step.teacher_logits,
+        step.member_logits,
         {**step.student_features, "c": ours},
         {**step.teacher_features, "d": theirs},
     )

@@ -13,7 +13,7 @@ def _logits(seed: int) -> torch.Tensor:
 
 
 def _step(student: torch.Tensor, teacher: torch.Tensor) -> Step:
-    return Step(torch.zeros(len(student), dtype=torch.long), student, teacher)
+    return Step(torch.zeros(len(student), dtype=torch.long), student, teacher[None])
 
 
 @given(seed=st.integers(0, 10_000), temperature=st.floats(0.5, 10))
@@ -32,6 +32,15 @@ def test_loss_equals_the_formula_written_out() -> None:
     p, q = torch.softmax(teacher / temperature, 1), torch.softmax(student / temperature, 1)
     expected = temperature**2 * (p * (p.log() - q.log())).sum(1).mean()
     assert torch.allclose(SoftTargetsLoss(temperature)(_step(student, teacher)), expected, atol=1e-5)
+
+
+def test_the_gradient_of_an_ensemble_is_the_mean_of_its_members_gradients() -> None:
+    student, members = _logits(0).requires_grad_(), torch.stack([_logits(seed) for seed in (1, 2, 3)])
+    labels, loss = torch.zeros(6, dtype=torch.long), SoftTargetsLoss(4.0)
+    (together,) = torch.autograd.grad(loss(Step(labels, student, members)), student)
+    each = [loss(_step(student, member)) for member in members]
+    (mean,) = torch.autograd.grad(torch.stack(each).mean(), student)
+    assert torch.allclose(together, mean, atol=1e-6)
 
 
 def test_gradient_tends_to_the_distance_of_centred_logits_when_the_temperature_is_high() -> None:
