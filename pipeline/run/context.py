@@ -51,7 +51,8 @@ class Context:
         """What never decides a result."""
         pool, _ = parse_pool(self.recipe.search.executor)
         evaluated = EvaluatedBefore(self.work.path / "evaluated")
-        return Services(self.store, self.reporter, self.recipe.dna.workers, pool, evaluated=evaluated)
+        workers = self.recipe.dna.workers
+        return Services(self.store, self.reporter, self.work, workers, pool, evaluated=evaluated)
 
     @cached_property
     def targets(self) -> tuple[BoundTarget, ...]:

@@ -12,15 +12,17 @@ from pipeline.progress import Reporter
 from pipeline.search.evaluated_before import EvaluatedBefore
 from pipeline.search.evaluators.workers import InProcess, MakePool
 from pipeline.tables.building.bench import Bench, Exporting
+from pipeline.work.folder import WorkFolder
 
 
 @dataclass(frozen=True)
 class Services:
-    """The latency database, where to report, the processes that may work, and what measures and exports.
+    """The latency database, where to report, the work folder, processes, and what measures and exports.
 
     Attributes:
         store: a measurement is found in it by all that decides it, so whether it was there changes nothing.
         reporter: where to tell of progress.
+        work: where the stages of parts are found, each by its whole input.
         workers: processes that train blocks side by side.
         pool: where candidates are evaluated.
         measurer: measures on targets; the devices themselves, but for tests.
@@ -30,6 +32,7 @@ class Services:
 
     store: Store
     reporter: Reporter
+    work: WorkFolder
     workers: int = 1
     pool: MakePool = InProcess
     measurer: Measurer = field(default_factory=default_measurer)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 from pydantic import TypeAdapter, ValidationError
 
-from devices.digests import file_digest, value_digest
+from devices.digests import file_digest
 from devices.host import remove_abandoned
 from pipeline.errors import WorkFolderError
 from pipeline.work.canonical import StoredFile, canonical
@@ -37,14 +37,6 @@ class StageRecord:
     digest: str
     cached: bool
     seconds: float
-
-
-@dataclass(frozen=True)
-class Kept(Generic[T]):
-    """A result, and the folder with the files beside it."""
-
-    value: T
-    folder: Path
 
 
 class WorkFolder:
@@ -119,20 +111,24 @@ class WorkFolder:
                 began which has changed since; the difference is named.
             TypeError: the input cannot be part of a key.
         """
-
-        def begun(folder: Path) -> None:
+        started = time.monotonic()
+        digest, adapter = stage.key(given), TypeAdapter(stage.result)
+        folder = self._folder(stage, digest)
+        result = self._read(folder, adapter)
+        cached = result is not None
+        if result is None:
             if stage.resumes and self._asked is not None:
                 begin(folder, self._asked, anew=self._anew)
-
-        return self._kept(
-            stage.name,
-            stage.key(given),
-            TypeAdapter(stage.result),
-            lambda folder: stage.function(given, StageFolder(folder), services),
-            inputs=canonical(given),
-            begun=begun,
-            final=stage.final,
-        ).value
+            folder.mkdir(parents=True, exist_ok=True)
+            result = stage.function(given, StageFolder(folder), services)
+            document = adapter.dump_python(result, mode="json")
+            if stage.final(result):
+                self._write(folder, canonical(given), document)
+            # As the next run will read it: what follows must not depend on who made it.
+            result = adapter.validate_json(json.dumps(document))
+        if not (cached and any(record.digest == digest for record in self.records)):
+            self.records.append(StageRecord(stage.name, digest, cached, round(time.monotonic() - started, 3)))
+        return result
 
     def finished(self, stage: Stage[I, S, T], given: I) -> T | None:
         """The result of a stage that was finished with an equal input, as ``run`` would read it back.
@@ -140,11 +136,7 @@ class WorkFolder:
         Raises:
             TypeError: the input cannot be part of a key.
         """
-        return self._read(self.stages / f"{stage.name}-{stage.key(given)[:16]}", TypeAdapter(stage.result))
-
-    def keep(self, name: str, inputs: Any, kind: type[T], compute: Callable[[Path], T]) -> Kept[T]:
-        """The result of a part of a stage, or of a study; ``inputs`` is JSON of all that decides it."""
-        return self._kept(name, value_digest([name, inputs]), TypeAdapter(kind), compute, inputs=inputs)
+        return self._read(self._folder(stage, stage.key(given)), TypeAdapter(stage.result))
 
     def find(self, file: StoredFile) -> Path:
         """Where a file lies that a stage made."""
@@ -155,34 +147,8 @@ class WorkFolder:
         """Where the stages' folders lie."""
         return self.path / "stages"
 
-    def _kept(
-        self,
-        name: str,
-        digest: str,
-        adapter: TypeAdapter[T],
-        compute: Callable[[Path], T],
-        *,
-        inputs: Any,
-        begun: Callable[[Path], None] = lambda folder: None,
-        final: Callable[[T], bool] = lambda result: True,
-    ) -> Kept[T]:
-        started = time.monotonic()
-        folder = self.stages / f"{name}-{digest[:16]}"
-        result = self._read(folder, adapter)
-        cached = result is not None
-        if result is None:
-            begun(folder)
-            folder.mkdir(parents=True, exist_ok=True)
-            result = compute(folder)
-            document = adapter.dump_python(result, mode="json")
-            if final(result):
-                self._write(folder, inputs, document)
-            # As the next run will read it: what follows must not depend on who made it.
-            result = adapter.validate_json(json.dumps(document))
-        if cached and any(record.digest == digest for record in self.records):
-            return Kept(result, folder)
-        self.records.append(StageRecord(name, digest, cached, round(time.monotonic() - started, 3)))
-        return Kept(result, folder)
+    def _folder(self, stage: Stage[Any, Any, Any], digest: str) -> Path:
+        return self.stages / f"{stage.name}-{digest[:16]}"
 
     @staticmethod
     def _read(folder: Path, adapter: TypeAdapter[T]) -> T | None:

@@ -22,20 +22,21 @@ import json
 import os
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from dna_page import write_page
 from dna_ranking import rank
-from dna_scale import SCALES, Scale, draw, macs_of, near, space_for, teacher_network, uniform
+from dna_scale import SCALES, Scale, SposSettings, draw, macs_of, near, space_for, teacher_network, uniform
 from dna_spos import SposEvaluator
 from torch import nn
 
+from pipeline.data.base import Dataset
 from pipeline.data.config import DataConfig
 from pipeline.data.loading import load
-from pipeline.distill.settings import TrainingSettings
+from pipeline.distill.settings import DistillationSettings, TrainingSettings
 from pipeline.distill.targets import StoredTargets
 from pipeline.distill.training import accuracy, fit
 from pipeline.methods.dna.cutting import cut_teacher
@@ -45,8 +46,11 @@ from pipeline.methods.dna.selecting import select_architectures
 from pipeline.search.evaluators.short_training import DistillationEvaluator
 from pipeline.spaces.base import Architecture
 from pipeline.spaces.cost import network_cost
+from pipeline.spaces.dna.space import DnaSpace
 from pipeline.teachers.teacher import Member, Teacher
-from pipeline.work.folder import Kept, WorkFolder
+from pipeline.work.canonical import StoredFile, by_digest
+from pipeline.work.folder import WorkFolder
+from pipeline.work.stage import StageFolder, stage
 
 SHARED = Path(os.environ.get("LATHE_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
 ABLATIONS = {
@@ -58,17 +62,81 @@ ABLATIONS = {
 
 
 @dataclass(frozen=True)
-class Number:
-    """What a stage keeps that gives one number."""
+class Trained:
+    """Test accuracy of a network, and the checkpoint of its training."""
 
-    value: float
+    accuracy: float
+    checkpoint: StoredFile
 
 
 @dataclass(frozen=True)
 class Numbers:
-    """What a stage keeps that gives a number per network."""
+    """A number per network."""
 
     values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class TrainedInput:
+    """What decides how a network is trained with labels; without an architecture it is the teacher."""
+
+    space: DnaSpace
+    architecture: Architecture | None
+    settings: TrainingSettings
+    seed: int
+    dataset: Dataset = by_digest()
+
+    def network(self) -> nn.Module:
+        torch.manual_seed(self.seed)
+        return (
+            teacher_network(self.dataset)
+            if self.architecture is None
+            else self.space.build(self.architecture)
+        )
+
+
+@stage("trained", packages=("torch",))
+def train_with_labels(given: TrainedInput, folder: StageFolder, services: None) -> Trained:
+    network = given.network()
+    fit(network, given.dataset, given.settings, seed=given.seed, checkpoint=folder / "checkpoint")
+    found = accuracy(network, given.dataset.test, given.dataset.preprocessing)
+    return Trained(found, folder.stored("checkpoint"))
+
+
+@dataclass(frozen=True)
+class SposInput:
+    """What decides the scores of a single-path supernet."""
+
+    space: DnaSpace
+    networks: tuple[Architecture, ...]
+    settings: SposSettings
+    seed: int
+    dataset: Dataset = by_digest()
+
+
+@stage("spos", packages=("torch",))
+def score_by_spos(given: SposInput, folder: StageFolder, services: None) -> Numbers:
+    evaluator = SposEvaluator(given.space, given.dataset, given.settings, given.seed)
+    evaluator.train(folder / "checkpoint")
+    return Numbers(tuple(evaluator.evaluate(network) for network in given.networks))
+
+
+@dataclass(frozen=True)
+class ProxyInput:
+    """What decides the validation accuracy of a network after a short distillation."""
+
+    space: DnaSpace
+    network: Architecture
+    settings: DistillationSettings
+    seed: int
+    teacher: StoredFile
+    dataset: Dataset = by_digest()
+
+
+@stage("proxy", packages=("torch",))
+def score_by_proxy(given: ProxyInput, folder: StageFolder, evaluator: DistillationEvaluator) -> Numbers:
+    """The evaluator is of the input; all networks share its targets."""
+    return Numbers((evaluator.evaluate(given.network).value,))
 
 
 class Study:
@@ -86,47 +154,28 @@ class Study:
         self.space = space_for(self.dataset)
         self.bands = draw(self.space, scale.networks, scale.bands, seed)
         self.networks = [network for band in self.bands for network in band]
-        self.known = {"data": self.dataset.digest, "space": self.space.description, "seed": seed}
 
-    def fitted(
-        self, name: str, content: str, network: nn.Module, settings: TrainingSettings, seed: int
-    ) -> Kept[Number]:
-        """Test accuracy of a network, which ``content`` identifies, after training with labels."""
-        inputs = {
-            **self.known,
-            "network": content,
-            "training": settings.model_dump(mode="json"),
-            "training_seed": seed,
-        }
-
-        def compute(folder: Path) -> Number:
-            fit(network, self.dataset, settings, seed=seed, checkpoint=folder / "checkpoint")
-            return Number(accuracy(network, self.dataset.test, self.dataset.preprocessing))
-
-        return self.work.keep(name, inputs, Number, compute)
-
-    def teacher(self) -> tuple[Teacher, float]:
-        torch.manual_seed(self.seed)
-        network = teacher_network(self.dataset)
-        kept = self.fitted("teacher", "teacher", network, self.scale.teacher, self.seed)
+    def teacher(self) -> tuple[Teacher, Trained]:
+        given = TrainedInput(self.space, None, self.scale.teacher, self.seed, self.dataset)
+        trained = self.work.run(train_with_labels, given, None)
+        network = given.network()
         # A finished checkpoint gives the weights of the best epoch without training.
-        checkpoint = kept.folder / "checkpoint"
+        checkpoint = self.work.find(trained.checkpoint)
         fit(network, self.dataset, self.scale.teacher, seed=self.seed, checkpoint=checkpoint)
-        return Teacher([Member("teacher", network, "teacher")]), kept.value.value
+        return Teacher([Member("teacher", network, "teacher")]), trained
 
     def accuracies(self, seed: int) -> list[float]:
         """Test accuracy of every network, trained alone with labels."""
         found = []
         for network in self.networks:
-            found.append(self.alone(network, f"alone-{network.identity[:12]}-{seed}", seed))
+            found.append(self.alone(network, seed))
             note(f"trained alone, seed {seed}: {len(found)}/{len(self.networks)}, {found[-1]:.4f}")
         return found
 
     def dna(self, teacher: Teacher, changes: dict[str, object]) -> tuple[BlockScores, ...]:
         cut = cut_teacher(teacher.module, self.dataset.input_shape)
         settings = self.scale.dna.model_copy(update=changes)
-        folder = self.work.path / "dna"
-        return score_blocks(self.space, cut, self.dataset, settings, folder=folder, seed=self.seed)
+        return score_blocks(self.space, cut, self.dataset, settings, work=self.work, seed=self.seed)
 
     def losses(self, scores: tuple[BlockScores, ...]) -> list[float]:
         return [sum(block_losses(self.space, scores, network)) for network in self.networks]
@@ -151,8 +200,8 @@ class Study:
                 {
                     "limit_macs": float(most),
                     "macs": best.costs["macs"],
-                    "found": self.alone(best.architecture, f"found-{number}", 0),
-                    "uniform": self.alone(largest, f"uniform-{number}", 0) if largest else None,
+                    "found": self.alone(best.architecture, 0),
+                    "uniform": self.alone(largest, 0) if largest else None,
                     "mean": float(np.mean(others)),
                     "best": max(others),
                 }
@@ -166,47 +215,34 @@ class Study:
         drawn = near(self.space, best.costs["macs"], self.scale.rivals, self.seed)
         accuracies = []
         for network in drawn:
-            accuracies.append(self.alone(network, f"rival-{network.identity[:12]}", 0))
+            accuracies.append(self.alone(network, 0))
             note(f"rivals: {len(accuracies)}/{len(drawn)}, {accuracies[-1]:.4f}")
         return {
             "macs": best.costs["macs"],
-            "found": [self.alone(best.architecture, f"again-{seed}", seed) for seed in range(3)],
+            "found": [self.alone(best.architecture, seed) for seed in range(3)],
             "rivals": accuracies,
         }
 
-    def alone(self, network: Architecture, name: str, seed: int) -> float:
+    def alone(self, network: Architecture, seed: int) -> float:
         """Test accuracy of a network, trained alone with labels."""
-        torch.manual_seed(seed)
-        module = self.space.build(network)
-        return self.fitted(name, network.identity, module, self.scale.alone, seed).value.value
+        given = TrainedInput(self.space, network, self.scale.alone, seed, self.dataset)
+        return self.work.run(train_with_labels, given, None).accuracy
 
     def spos(self) -> list[float]:
-        inputs = {**self.known, "spos": asdict(self.scale.spos), "networks": self._identities()}
+        networks = tuple(self.networks)
+        given = SposInput(self.space, networks, self.scale.spos, self.seed, self.dataset)
+        return list(self.work.run(score_by_spos, given, None).values)
 
-        def compute(folder: Path) -> Numbers:
-            evaluator = SposEvaluator(self.space, self.dataset, self.scale.spos, self.seed)
-            evaluator.train(folder / "checkpoint")
-            return Numbers(tuple(evaluator.evaluate(network) for network in self.networks))
-
-        return list(self.work.keep("spos", inputs, Numbers, compute).value.values)
-
-    def proxy(self, teacher: Teacher) -> list[float]:
+    def proxy(self, teacher: Teacher, trained: Trained) -> list[float]:
         """Validation accuracy after a short distillation."""
-        settings = self.scale.proxy
+        settings, seed = self.scale.proxy, self.seed
         targets = StoredTargets(teacher, self.dataset.train, self.dataset.preprocessing)
-        evaluator = DistillationEvaluator(self.space, self.dataset, targets, settings, seed=self.seed)
-        found = []
-        for network in self.networks:
-            inputs = {**self.known, "network": network.identity, "proxy": settings.model_dump(mode="json")}
-            name = f"proxy-{network.identity[:12]}"
-            evaluated = self.work.keep(
-                name, inputs, Number, lambda folder, each=network: Number(evaluator.evaluate(each).value)
-            )
-            found.append(evaluated.value.value)
-        return found
-
-    def _identities(self) -> list[str]:
-        return [network.identity for network in self.networks]
+        evaluator = DistillationEvaluator(self.space, self.dataset, targets, settings, seed=seed)
+        inputs = [
+            ProxyInput(self.space, network, settings, seed, trained.checkpoint, self.dataset)
+            for network in self.networks
+        ]
+        return [self.work.run(score_by_proxy, given, evaluator).values[0] for given in inputs]
 
 
 def note(text: str) -> None:
@@ -216,15 +252,15 @@ def note(text: str) -> None:
 def run(study: Study) -> dict[str, object]:
     """Every evaluator's ranking, as JSON."""
     started = time.perf_counter()
-    teacher, teacher_accuracy = study.teacher()
-    note(f"teacher {teacher_accuracy:.4f}")
+    teacher, trained = study.teacher()
+    note(f"teacher {trained.accuracy:.4f}")
     scores: dict[str, list[float]] = {}
     blocks = study.dna(teacher, {})
     for name, changes in ABLATIONS.items():
         scores[name] = [-loss for loss in study.losses(study.dna(teacher, changes))]
         note(f"evaluated by {name}, {time.perf_counter() - started:.0f} s")
     scores["SPOS"] = study.spos()
-    scores["distillation proxy"] = study.proxy(teacher)
+    scores["distillation proxy"] = study.proxy(teacher, trained)
     costs = [network_cost(study.space.blocks(network)) for network in study.networks]
     scores["MACs"] = [float(cost.macs) for cost in costs]
     scores["parameters"] = [float(cost.parameters) for cost in costs]
@@ -240,7 +276,7 @@ def run(study: Study) -> dict[str, object]:
         "train_images": len(study.dataset.train),
         "test_images": len(study.dataset.test),
         "epochs_alone": study.scale.alone.epochs,
-        "teacher_accuracy": teacher_accuracy,
+        "teacher_accuracy": trained.accuracy,
         "accuracies": {"least": min(first), "mean": float(np.mean(first)), "most": max(first)},
         "macs": [min(cost.macs for cost in costs), max(cost.macs for cost in costs)],
         "found": study.found(blocks, first),

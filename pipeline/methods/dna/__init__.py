@@ -3,12 +3,13 @@
     from pipeline.methods.dna.cutting import cut_teacher
     from pipeline.methods.dna.run import run_dna
     from pipeline.spaces.dna.space import DnaSpace, DnaSpaceConfig
+    from pipeline.work.folder import WorkFolder
 
     cut = cut_teacher(teacher.module, dataset.input_shape)
     config = DnaSpaceConfig.for_teacher(cut.shapes, dataset.input_shape)
     space = DnaSpace(config, dataset.input_shape, len(dataset.classes))
     found = run_dna(
-        space, cut, dataset, DnaSettings(), models=models, limits=limits_ns, folder=folder, seed=0
+        space, cut, dataset, DnaSettings(), models=models, limits=limits_ns, work=WorkFolder(folder), seed=0
     )
     found.selected[0].architecture
 

@@ -1,14 +1,13 @@
-"""One block of DNA: trained, evaluated, and kept in a folder."""
+"""One block of DNA as two stages: its supernets are trained, then all their paths are evaluated."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from devices.digests import value_digest
@@ -23,140 +22,208 @@ from pipeline.methods.dna.scoring import calibrate, score_paths
 from pipeline.methods.dna.settings import DnaSettings
 from pipeline.methods.dna.supernet import Supernet, block_supernets
 from pipeline.methods.dna.train import BlockTraining
+from pipeline.spaces.dna.config import CellConfig, DnaBlockConfig
 from pipeline.spaces.dna.space import DnaSpace
+from pipeline.work.canonical import StoredFile, by_digest
 from pipeline.work.folder import WorkFolder
+from pipeline.work.stage import StageFolder, stage
 
-_SCORE_ONLY = {"measure", "recalibrate", "score_images", "calibration_images"}
-
-
-@dataclass(frozen=True)
-class _Losses:
-    by_epoch: tuple[float, ...]
+_CHECKPOINT = "checkpoint.safetensors"
+_SCORE_ONLY = ("inputs", "measure", "recalibrate", "score_images", "calibration_images")
+_NOTHING = DnaBlockConfig(cells=(CellConfig(depth=1, width=1),))
 
 
 @dataclass(frozen=True)
-class BlockTask:
-    """All that decides the scores of one block, and where they are kept; travels to other processes.
+class BlockInput:
+    """All that decides how the supernets of a block are trained.
 
     Attributes:
-        space: of the student.
-        teacher: cut into as many blocks.
-        dataset: its train split is used.
-        settings: of training and score.
-        folder: a work folder, absolute.
+        space: the student's, up to this block, which is its last, with all that has a part in it.
+        settings: those that have no part in it have their defaults.
         seed: of everything drawn.
-        block: which one, counted from 0.
+        teacher: cut into as many blocks as the whole space has.
+        dataset: its train split is used.
     """
 
     space: DnaSpace
-    teacher: CutTeacher
-    dataset: Dataset
     settings: DnaSettings
-    folder: Path
     seed: int
-    block: int
-
-    def scores(self) -> BlockScores:
-        """Of all paths; computed if the folder does not hold them, and trained for if it must be."""
-        inputs = {"training": self._training_inputs(), "settings": self.settings.model_dump(mode="json")}
-        return WorkFolder(self.folder).keep(f"{self._name}-scores", inputs, BlockScores, self._rate).value
+    teacher: CutTeacher = by_digest()
+    dataset: Dataset = by_digest()
 
     @property
-    def _name(self) -> str:
-        return f"block{self.block + 1}"
+    def block(self) -> int:
+        """Which block, counted from 0."""
+        return len(self.space.config.blocks) - 1
 
-    def _training_inputs(self) -> dict[str, Any]:
-        config = self.space.config
-        # How a block is evaluated does not change how it is trained, unless the scores of others enter it.
-        unused = _SCORE_ONLY if self.settings.inputs == "teacher" or self.block == 0 else set()
-        return {
-            "teacher": self.teacher.digest,
-            "data": self.dataset.digest,
-            "settings": self.settings.model_dump(mode="json", exclude=unused),
-            "stem": [config.stem_width, config.stem_stride],
-            # The blocks before this one count where their features enter it.
-            "blocks": [each.model_dump(mode="json") for each in config.blocks[: self.block + 1]],
-            "seed": self.seed,
-            "torch": torch.__version__,
-        }
+    @property
+    def progressive(self) -> bool:
+        """The best paths of the blocks before it give what enters it."""
+        return self.settings.inputs == "student"
 
-    def _rate(self, folder: Path) -> BlockScores:
-        features = BlockFeatures(self.teacher, self.block, self._earlier())
-        cells, losses = self._trained(features)
-        images = self._score_set(features)
-        evaluated = []
-        for config, cell in zip(self.space.config.blocks[self.block].cells, cells, strict=True):
-            values = score_paths(
-                cell.to(training_device()),
-                images,
-                measure=self.settings.measure,
-                recalibrate=self.settings.recalibrate,
-            )
-            evaluated.append(CellScores(config.name, tuple(values.ravel().tolist())))
-        return BlockScores(images.sigma, losses, tuple(evaluated))
+    def drawn(self, use: str) -> int:
+        """The seed of one use."""
+        return int(value_digest([self.seed, self.block, use])[:8], 16)
 
-    def _trained(self, features: BlockFeatures) -> tuple[list[Supernet], tuple[float, ...]]:
-        """The supernets of all cells, and the losses of training, which is done once."""
-        work, name = WorkFolder(self.folder), f"{self._name}-training"
-        train = partial(self._train, features)
-        kept = work.keep(name, self._training_inputs(), _Losses, lambda folder: _Losses(train(folder)[1]))
-        # The finished checkpoint gives the weights back without training.
-        return train(kept.folder)[0], kept.value.by_epoch
-
-    def _train(self, features: BlockFeatures, folder: Path) -> tuple[list[Supernet], tuple[float, ...]]:
-        shapes = (self.space.input_shape, *self.teacher.shapes)
-        inputs, outputs = shapes[self.block : self.block + 2]
-        cells = block_supernets(self.space, self.block, inputs, outputs, self._seed("weights"))
-        edge = self.block in (0, len(self.teacher.shapes) - 1)
-        rate = self.settings.edge_learning_rate if edge else self.settings.learning_rate
-        losses = BlockTraining(self.settings, rate, self._seed("training")).run(
-            cells,
-            features,
-            self._slices()[0],
-            self.dataset.preprocessing,
-            checkpoint=folder / "checkpoint.safetensors",
-        )
-        return cells, tuple(losses)
-
-    def _score_set(self, features: BlockFeatures) -> ScoreSet:
-        train, held_out = self._slices()
-        calibration = train.take(np.arange(min(len(train), self.settings.calibration_images)))
-        size, preprocessing = self.settings.batch_size, self.dataset.preprocessing
-        device = training_device()
-        return ScoreSet.of(
-            features,
-            # A batch of one has no variance.
-            (batch.to(device) for batch in batches_of(calibration, preprocessing, size) if len(batch) > 1),
-            (batch.to(device) for batch in batches_of(held_out, preprocessing, size)),
-        )
-
-    def _slices(self) -> tuple[Split, Split]:
+    def slices(self, score_images: int | None = None) -> tuple[Split, Split]:
         """What is trained on, and what is held out for the scores: the same in all blocks."""
         train = self.dataset.train
         kept, held = stratified_split(
             train.labels, self.settings.score_share, self.dataset.classes, seed=self.seed
         )
-        return train.take(kept), train.take(held[: self.settings.score_images])
+        return train.take(kept), train.take(held[:score_images])
 
-    def _earlier(self) -> tuple[nn.Module, ...]:
-        """In the progressive variant the best paths of the blocks before this one, frozen; else nothing."""
-        if self.settings.inputs == "teacher" or self.block == 0:
-            return ()
-        before = replace(self, block=self.block - 1)
-        earlier = before._earlier()
-        return (*earlier, *before._best_path(earlier))
 
-    def _best_path(self, earlier: tuple[nn.Module, ...]) -> list[nn.Module]:
-        scores = self.scores()
-        features = BlockFeatures(self.teacher, self.block, earlier)
-        cells, _ = self._trained(features)
-        best = min(range(len(cells)), key=lambda index: min(scores.cells[index].values))
-        values = np.array(scores.cells[best].values)
-        place = np.unravel_index(values.argmin(), cells[best].choices)
-        supernet = cells[best].to(training_device())
-        modules = supernet.path_modules(tuple(int(index) for index in place))
-        calibrate(modules, self._score_set(features).calibration)
-        return [module.requires_grad_(False).eval() for module in modules]
+@dataclass(frozen=True)
+class BlockScoresInput:
+    """All that decides the scores of a block: its training, and how it is evaluated."""
 
-    def _seed(self, use: str) -> int:
-        return int(value_digest([self.seed, self.block, use])[:8], 16)
+    training: BlockInput
+    settings: DnaSettings
+
+    @classmethod
+    def of(
+        cls,
+        space: DnaSpace,
+        teacher: CutTeacher,
+        dataset: Dataset,
+        settings: DnaSettings,
+        *,
+        seed: int,
+        block: int,
+    ) -> BlockScoresInput:
+        """Of a block of a space, counted from 0; the teacher has as many blocks as the space at least."""
+        alone = block == 0 or settings.inputs == "teacher"
+        trained = BlockInput(
+            _up_to(space, block, alone=alone),
+            _of_training(settings) if alone else settings,
+            seed,
+            teacher,
+            dataset,
+        )
+        return cls(trained, settings)
+
+
+@dataclass(frozen=True)
+class TrainedBlock:
+    """The mean loss of every epoch, and the weights of the supernets of all cells."""
+
+    losses: tuple[float, ...]
+    weights: StoredFile
+
+
+@stage("block-training", packages=("torch",))
+def train_block(given: BlockInput, folder: StageFolder, work: WorkFolder) -> TrainedBlock:
+    """Train the supernets of a block; goes on from the last finished epoch.
+
+    Raises:
+        DnaError: training diverged.
+        WorkFolderError: the checkpoint is damaged.
+    """
+    features = BlockFeatures(given.teacher, given.block, _earlier(given, work))
+    _, losses = _fitted(given, features, folder / _CHECKPOINT)
+    return TrainedBlock(tuple(losses), folder.stored(_CHECKPOINT))
+
+
+@stage("block-scores", packages=("torch",))
+def score_block(given: BlockScoresInput, folder: StageFolder, work: WorkFolder) -> BlockScores:
+    """Evaluate all paths of a block, which is trained first.
+
+    Raises:
+        DnaError: training diverged.
+        TeacherError: the teacher's features do not vary.
+    """
+    features = BlockFeatures(given.training.teacher, given.training.block, _earlier(given.training, work))
+    cells, losses = _trained(given.training, features, work)
+    images = _score_set(given, features)
+    evaluated = []
+    for config, cell in zip(given.training.space.config.blocks[-1].cells, cells, strict=True):
+        values = score_paths(
+            cell.to(training_device()),
+            images,
+            measure=given.settings.measure,
+            recalibrate=given.settings.recalibrate,
+        )
+        evaluated.append(CellScores(config.name, tuple(values.ravel().tolist())))
+    return BlockScores(images.sigma, losses, tuple(evaluated))
+
+
+def _up_to(space: DnaSpace, block: int, *, alone: bool) -> DnaSpace:
+    """The space without what follows a block and, if it is trained alone, without what comes before it."""
+    config = space.config
+    own = config.blocks[block]
+    cut: dict[str, Any] = {"blocks": config.blocks[: block + 1], "head_width": 1}
+    if alone and block:
+        cut |= {"blocks": (_NOTHING,) * block + (own,), "stem_width": 1, "stem_stride": 1}
+    return DnaSpace(config.model_copy(update=cut), space.input_shape, space.classes)
+
+
+def _of_training(settings: DnaSettings) -> DnaSettings:
+    """Without what has no part in training a block alone: how blocks are evaluated."""
+    defaults = {name: DnaSettings.model_fields[name].default for name in _SCORE_ONLY}
+    return settings.model_copy(update=defaults)
+
+
+def _trained(
+    given: BlockInput, features: BlockFeatures, work: WorkFolder
+) -> tuple[list[Supernet], tuple[float, ...]]:
+    """The supernets of all cells, and the losses of training, which is done once."""
+    trained = work.run(train_block, given, work)
+    # The finished checkpoint gives the weights back without training.
+    cells, _ = _fitted(given, features, work.find(trained.weights))
+    return cells, trained.losses
+
+
+def _fitted(
+    given: BlockInput, features: BlockFeatures, checkpoint: Path
+) -> tuple[list[Supernet], Sequence[float]]:
+    shapes = (given.space.input_shape, *given.teacher.shapes)
+    inputs, outputs = shapes[given.block : given.block + 2]
+    cells = block_supernets(given.space, given.block, inputs, outputs, given.drawn("weights"))
+    edge = given.block in (0, len(given.teacher.shapes) - 1)
+    rate = given.settings.edge_learning_rate if edge else given.settings.learning_rate
+    losses = BlockTraining(given.settings, rate, given.drawn("training")).run(
+        cells, features, given.slices()[0], given.dataset.preprocessing, checkpoint=checkpoint
+    )
+    return cells, losses
+
+
+def _score_set(given: BlockScoresInput, features: BlockFeatures) -> ScoreSet:
+    settings, preprocessing = given.settings, given.training.dataset.preprocessing
+    train, held_out = given.training.slices(settings.score_images)
+    calibration = train.take(np.arange(min(len(train), settings.calibration_images)))
+    device = training_device()
+    return ScoreSet.of(
+        features,
+        # A batch of one has no variance.
+        (
+            batch.to(device)
+            for batch in batches_of(calibration, preprocessing, settings.batch_size)
+            if len(batch) > 1
+        ),
+        (batch.to(device) for batch in batches_of(held_out, preprocessing, settings.batch_size)),
+    )
+
+
+def _earlier(given: BlockInput, work: WorkFolder) -> tuple[nn.Module, ...]:
+    """In the progressive variant the best paths of the blocks before this one, frozen; else nothing."""
+    if not given.progressive:
+        return ()
+    before = BlockScoresInput.of(
+        given.space, given.teacher, given.dataset, given.settings, seed=given.seed, block=given.block - 1
+    )
+    earlier = _earlier(before.training, work)
+    return (*earlier, *_best_path(before, earlier, work))
+
+
+def _best_path(given: BlockScoresInput, earlier: tuple[nn.Module, ...], work: WorkFolder) -> list[nn.Module]:
+    scores = work.run(score_block, given, work)
+    features = BlockFeatures(given.training.teacher, given.training.block, earlier)
+    cells, _ = _trained(given.training, features, work)
+    best = min(range(len(cells)), key=lambda index: min(scores.cells[index].values))
+    values = np.array(scores.cells[best].values)
+    place = np.unravel_index(values.argmin(), cells[best].choices)
+    supernet = cells[best].to(training_device())
+    modules = supernet.path_modules(tuple(int(index) for index in place))
+    calibrate(modules, _score_set(given, features).calibration)
+    return [module.requires_grad_(False).eval() for module in modules]

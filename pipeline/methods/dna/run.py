@@ -1,16 +1,15 @@
-"""DNA from a cut teacher to selected architectures; what is finished stays in a folder."""
+"""DNA from a cut teacher to selected architectures; what is finished stays in a work folder."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 
 import torch
 
 from pipeline.data.base import Dataset
 from pipeline.errors import RecipeError, TeacherError
-from pipeline.methods.dna.block import BlockTask
+from pipeline.methods.dna.block import BlockScoresInput, score_block
 from pipeline.methods.dna.cutting import CutTeacher
 from pipeline.methods.dna.result import BlockScores, DnaResult
 from pipeline.methods.dna.selecting import select_architectures
@@ -19,6 +18,7 @@ from pipeline.methods.dna.workers import run_tasks
 from pipeline.search.base import AdditiveLatencyModel
 from pipeline.spaces.base import Block
 from pipeline.spaces.dna.space import DnaSpace
+from pipeline.work.folder import WorkFolder
 
 OnProgress = Callable[[int, int], None]
 """Called with how many blocks are evaluated, and how many there are."""
@@ -32,7 +32,7 @@ def run_dna(
     *,
     models: Mapping[str, AdditiveLatencyModel[Block]],
     limits: Mapping[str, float],
-    folder: Path,
+    work: WorkFolder,
     seed: int,
     count: int = 1,
     workers: int = 1,
@@ -51,7 +51,7 @@ def run_dna(
         models: latency model per target, such as ``TableLatencyModel``.
         limits: largest latency in ns by target, for the upper end of the estimate; ``macs`` and
             ``parameters`` can be limited too. At least one.
-        folder: where finished blocks and checkpoints are kept; used by one run at a time.
+        work: where finished blocks and checkpoints are kept.
         seed: of weights, order, paths, and of the slice that is held out.
         count: architectures wanted, the best first, for whoever goes on when the best fails its measurement.
         workers: processes that work on blocks side by side; one works in this process.
@@ -71,7 +71,7 @@ def run_dna(
         teacher,
         dataset,
         settings,
-        folder=folder,
+        work=work,
         seed=seed,
         workers=workers,
         on_progress=on_progress,
@@ -86,7 +86,7 @@ def score_blocks(
     dataset: Dataset,
     settings: DnaSettings,
     *,
-    folder: Path,
+    work: WorkFolder,
     seed: int,
     workers: int = 1,
     on_progress: OnProgress | None = None,
@@ -101,11 +101,11 @@ def score_blocks(
         )
     blocks = len(teacher.shapes)
     tasks = [
-        BlockTask(space, teacher, dataset, settings, folder.absolute(), seed, block)
+        BlockScoresInput.of(space, teacher, dataset, settings, seed=seed, block=block)
         for block in range(blocks)
     ]
     # Sums depend on the number of threads, and so would the scores on the number of workers.
-    run = partial(_scores, threads=torch.get_num_threads())
+    run = partial(_scores, work=work, threads=torch.get_num_threads())
     scores: list[BlockScores] = []
     for evaluated in run_tasks(run, tasks, workers):
         scores.append(evaluated)
@@ -114,9 +114,9 @@ def score_blocks(
     return tuple(scores)
 
 
-def _scores(task: BlockTask, threads: int) -> BlockScores:
+def _scores(given: BlockScoresInput, work: WorkFolder, threads: int) -> BlockScores:
     torch.set_num_threads(threads)
-    return task.scores()
+    return work.run(score_block, given, work)
 
 
 def _check_alignment(space: DnaSpace, teacher: CutTeacher) -> None:

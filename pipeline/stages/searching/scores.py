@@ -57,7 +57,7 @@ def score_blocks(given: ScoresInput, folder: StageFolder, services: Services) ->
                 open_cut_teacher(given.cut, folder),
                 open_data(given.data, folder),
                 given.settings,
-                folder=folder.path,
+                work=services.work,
                 seed=given.seed,
                 workers=services.workers,
                 on_progress=advance,

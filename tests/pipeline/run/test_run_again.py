@@ -62,18 +62,24 @@ FIELDS: dict[str, set[str]] = {
     "verify.launches": VERIFIED,
     "verify.unmeasured": set(),
 }
+BLOCKS = {"block-training", "block-scores"}
+OF_DNA = {"cut", "scores", *BLOCKS}
 SELECTED = {"scores", *SEARCHED}
 FIELDS_OF_DNA: dict[str, set[str]] = FIELDS | {
-    "seed": {"data", "cut", "scores", *TAUGHT},
-    "data": {"data", "cut", "scores", *TAUGHT},
-    "teacher": {"cut", "scores", *TAUGHT},
+    "seed": {"data", "cut", "scores", *BLOCKS, *TAUGHT},
+    "data": {"data", "cut", "scores", *BLOCKS, *TAUGHT},
+    "teacher": {"cut", "scores", *BLOCKS, *TAUGHT},
     "space": set(),
     "search": set(),
     "search.reevaluated": set(),
     "search.evaluations": SEARCHED,
-    "dna.cuts": {"cut", *SELECTED},
-    "dna.space": {"space", "distil", *SELECTED, *MEASURED, *SHIPPED},
-    "dna.training": SELECTED,
+    "dna.cuts": {"cut", *BLOCKS, *SELECTED},
+    "dna.space": {"space", "distil", *BLOCKS, *SELECTED, *MEASURED, *SHIPPED},
+    "dna.training": BLOCKS | SELECTED,
+    "dna.training.measure": {"block-scores", *SELECTED},
+    "dna.training.recalibrate": {"block-scores", *SELECTED},
+    "dna.training.score_images": {"block-scores", *SELECTED},
+    "dna.training.calibration_images": {"block-scores", *SELECTED},
     "dna.workers": set(),
 }
 OTHER_VALUES: dict[str, Any] = {
@@ -103,7 +109,7 @@ OTHER_VALUES: dict[str, Any] = {
     "target.budget": "0.5x",
     "target.budget_ms": 900,
     "dna.cuts": ("a", "b"),
-    "dna.space": {"stem_width": 8, "head_width": 24, "blocks": [BLOCK, BLOCK]},
+    "dna.space": {"stem_width": 16, "head_width": 16, "blocks": [BLOCK, BLOCK]},
     "search.ahead": 2,
     "search.evaluator": "other",
     "search.executor": "processes:1",
@@ -195,7 +201,7 @@ def test_a_changed_field_of_a_recipe_makes_exactly_its_stages_run_again(
     lathe: Lathe, method: str, table: dict[str, set[str]]
 ) -> None:
     base = DOCUMENT | {"method": method}
-    others = {"known"} if method == "dna" else {"cut", "scores"}
+    others = {"known"} if method == "dna" else OF_DNA
     assert lathe.again(base) == set(STAGES) - others
     assert lathe.again(base) == set()
     wrong = {}
@@ -230,7 +236,7 @@ ELSE: dict[str, tuple[dict[str, Any], set[str]]] = {
     "protocol": ({"protocol": {"min_count": 51}}, MEASURED | VERIFIED),
     "exporter": ({"exporter": "2"}, MEASURED | SHIPPED),
     "text of the recipe": ({"text": "other"}, SHOWN),
-    "version of Lathe": ({"versions": {"lathe-deploy": "2"}}, set(STAGES) - {"cut", "scores"}),
+    "version of Lathe": ({"versions": {"lathe-deploy": "2"}}, set(STAGES) - OF_DNA),
 }
 
 

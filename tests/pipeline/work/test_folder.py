@@ -12,75 +12,86 @@ import pytest
 
 from pipeline.errors import WorkFolderError
 from pipeline.work.folder import WorkFolder
+from pipeline.work.stage import StageFolder, stage
 
 
 @dataclass(frozen=True)
-class _Value:
+class Value:
     number: float
-    names: tuple[str, ...]
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Input:
+    x: int
+
+
+calls: list[int] = []
+
+
+@stage("demo")
+def demo(given: Input, folder: StageFolder, services: None) -> Value:
+    calls.append(given.x)
+    (folder / "weights.bin").write_bytes(b"good")
+    return Value(float("inf") if given.x == 1 else given.x, ("a", "b"))
+
+
+@stage("patient")
+def patient(given: Input, folder: StageFolder, services: None) -> Value:
+    journal = folder / "journal"
+    done = len(journal.read_text()) if journal.exists() else 0
+    if done < given.x:
+        journal.write_text("x" * (done + 1))
+        raise RuntimeError("killed")
+    return Value(done)
+
+
+@pytest.fixture(autouse=True, name="_clear")
+def clear() -> None:
+    calls.clear()
 
 
 def test_stage_computes_once_and_reads_back_an_equal_value(tmp_path: Path) -> None:
-    calls = []
-
-    def compute(folder: Path) -> _Value:
-        calls.append(folder)
-        (folder / "side.txt").write_text("kept")
-        return _Value(float("inf"), ("a", "b"))
-
     with WorkFolder(tmp_path).opened() as work:
-        first = work.keep("demo", {"x": 1}, _Value, compute)
+        first = work.run(demo, Input(1), None)
     with WorkFolder(tmp_path).opened() as work:
-        second = work.keep("demo", {"x": 1}, _Value, compute)
-        assert (second.folder / "side.txt").read_text() == "kept"
+        second = work.run(demo, Input(1), None)
         assert [record.cached for record in work.records] == [True]
-    assert first == second
-    assert len(calls) == 1
+        assert work.finished(demo, Input(1)) == first
+        assert work.finished(demo, Input(2)) is None
+    assert first == second == Value(float("inf"), ("a", "b"))
+    assert calls == [1]
 
 
 def test_stage_computes_again_when_an_input_differs(tmp_path: Path) -> None:
     with WorkFolder(tmp_path).opened() as work:
-        values = [work.keep("demo", {"x": x}, _Value, lambda f, x=x: _Value(x, ())).value for x in (1, 2, 1)]
-    assert [value.number for value in values] == [1, 2, 1]
+        values = [work.run(demo, Input(x), None).number for x in (2, 3, 2)]
+    assert values == [2, 3, 2]
     assert [record.cached for record in work.records] == [False, False]  # what was asked again is told once
 
 
 @pytest.mark.parametrize("damage", ["change", "remove", "result"])
 def test_stage_computes_again_when_one_of_its_files_was_damaged(tmp_path: Path, damage: str) -> None:
-    calls = []
-
-    def compute(folder: Path) -> _Value:
-        calls.append(1)
-        (folder / "weights.bin").write_bytes(b"good")
-        return _Value(1, ())
-
     with WorkFolder(tmp_path).opened() as work:
-        folder = work.keep("demo", 1, _Value, compute).folder
+        work.run(demo, Input(1), None)
+        (folder,) = work.stages.iterdir()
         if damage == "change":
             (folder / "weights.bin").write_bytes(b"evil")
         elif damage == "remove":
             (folder / "weights.bin").unlink()
         else:
             (folder / "result.json").write_text("{")
-        work.keep("demo", 1, _Value, compute)
+        work.run(demo, Input(1), None)
     assert len(calls) == 2
     assert (folder / "weights.bin").read_bytes() == b"good"
 
 
 def test_stage_that_raised_finds_what_it_left_when_it_is_called_again(tmp_path: Path) -> None:
-    def compute(folder: Path) -> _Value:
-        journal = folder / "journal"
-        done = len(journal.read_text()) if journal.exists() else 0
-        if done < 2:
-            journal.write_text("x" * (done + 1))
-            raise RuntimeError("killed")
-        return _Value(done, ())
-
     with WorkFolder(tmp_path).opened() as work:
         for _ in range(2):
             with pytest.raises(RuntimeError):
-                work.keep("demo", 1, _Value, compute)
-        assert work.keep("demo", 1, _Value, compute).value.number == 2
+                work.run(patient, Input(2), None)
+        assert work.run(patient, Input(2), None).number == 2
 
 
 def test_opened_refuses_when_another_process_holds_the_folder(tmp_path: Path) -> None:

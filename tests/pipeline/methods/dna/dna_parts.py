@@ -14,6 +14,7 @@ from pipeline.methods.dna.settings import DnaSettings
 from pipeline.spaces.dna.config import CellConfig, DnaBlockConfig, DnaSpaceConfig
 from pipeline.spaces.dna.space import DnaSpace
 from pipeline.teachers.convnet import ConvNet
+from pipeline.work.folder import WorkFolder
 
 SHAPE = (1, 8, 8)
 SETTINGS = DnaSettings(epochs=2, batch_size=16, score_share=0.2, calibration_images=20, score_images=20)
@@ -59,6 +60,6 @@ if __name__ == "__main__":
         teacher(),
         dataset(),
         SETTINGS.model_copy(update={"epochs": 6}),
-        folder=Path(sys.argv[1]),
+        work=WorkFolder(Path(sys.argv[1])),
         seed=3,
     )

@@ -18,6 +18,7 @@ from pipeline.spaces.cost import network_cost
 from pipeline.spaces.dna.config import DnaSpaceConfig
 from pipeline.spaces.dna.space import DnaSpace
 from pipeline.teachers.exported import load_exported
+from pipeline.work.folder import WorkFolder
 from tests.pipeline.methods.dna.dna_parts import (
     SETTINGS,
     SHAPE,
@@ -35,7 +36,7 @@ LONG = SETTINGS.model_copy(update={"epochs": 6})
 
 def evaluated(folder, **changes):
     arguments = {"space": SPACE, "teacher": teacher(), "dataset": DATA, "settings": SETTINGS, "seed": 3}
-    return score_blocks(folder=folder, **(arguments | changes))
+    return score_blocks(work=WorkFolder(folder), **(arguments | changes))
 
 
 @pytest.fixture(scope="module", name="known")
@@ -57,7 +58,7 @@ def test_run_selects_the_best_evaluated_architectures_within_the_limits(known):
         SETTINGS,
         models={},
         limits=limits,
-        folder=folder,
+        work=WorkFolder(folder),
         seed=3,
         count=3,
         on_progress=lambda *numbers: done.append(numbers),
@@ -104,6 +105,35 @@ def test_finished_blocks_are_not_trained_again(known):
 def test_other_inputs_give_other_scores_in_the_same_folder(known, changes):
     folder, scores = known
     assert evaluated(folder, **changes) != scores
+
+
+@pytest.mark.parametrize(("inputs", "again"), [("teacher", 1), ("student", 2)])
+def test_a_changed_block_is_trained_again_and_those_that_its_features_enter(tmp_path, inputs, again):
+    settings = SETTINGS.model_copy(update={"inputs": inputs, "epochs": 1})
+    evaluated(tmp_path, settings=settings)
+    first, second, third = SPACE.config.blocks
+    changed = (first, second.model_copy(update={"squeeze_excite": 0.5}), third)
+    work = WorkFolder(tmp_path)
+    other = DnaSpace(SPACE.config.model_copy(update={"blocks": changed}), SHAPE, 2)
+    score_blocks(other, teacher(), DATA, settings, work=work, seed=3)
+    trained = [each for each in work.records if each.name == "block-training" and not each.cached]
+    assert len(trained) == again
+
+
+def test_another_head_of_the_space_changes_nothing_of_its_blocks(known):
+    folder, scores = known
+    other = DnaSpace(SPACE.config.model_copy(update={"head_width": 24}), SHAPE, 2)
+    work = WorkFolder(folder)
+    assert score_blocks(other, teacher(), DATA, SETTINGS, work=work, seed=3) == scores
+    assert all(record.cached for record in work.records)
+
+
+def test_a_block_that_is_evaluated_otherwise_is_not_trained_again(known):
+    folder, scores = known
+    work = WorkFolder(folder)
+    settings = SETTINGS.model_copy(update={"score_images": 10})
+    assert score_blocks(SPACE, teacher(), DATA, settings, work=work, seed=3) != scores
+    assert {record.cached for record in work.records if record.name == "block-training"} == {True}
 
 
 def test_progressive_variant_gives_a_block_the_features_of_the_students_best_paths(known, tmp_path):

@@ -28,6 +28,7 @@ from pipeline.stages.latency.targets import BoundTarget
 from pipeline.stages.services import Services
 from pipeline.tables.building.space_table import build
 from pipeline.teachers.convnet import ConvNet
+from pipeline.work.folder import WorkFolder
 from pipeline.work.stage import StageFolder
 from tests.made_up_measurer import DEVICE, OTHERS_NS, MadeUpMeasurer, adapted, exported_to, latencies_of
 from tests.made_up_tables import SPACE
@@ -54,7 +55,9 @@ def _measurer() -> MadeUpMeasurer:
 @pytest.fixture(name="services")
 def _services(tmp_path: Path, measurer: MadeUpMeasurer) -> Iterator[Services]:
     with open_store(str(tmp_path / "latency.db")) as store:
-        yield Services(store, Quiet(), measurer=measurer, export=partial(exported_to, tmp_path))
+        yield Services(
+            store, Quiet(), WorkFolder(tmp_path), measurer=measurer, export=partial(exported_to, tmp_path)
+        )
 
 
 @pytest.fixture(autouse=True)
