@@ -47,6 +47,20 @@ class ExportError(LatheError):
     exit_code = 10
 
 
+class PassingExportError(ExportError):
+    """An export that may succeed another time: it lacked time or memory, or somebody else ended it.
+
+    Attributes:
+        code: one of ``devices.measurement.PASSING_CODES``.
+    """
+
+    def __init__(self, code: str, what: str, *, why: str) -> None:
+        super().__init__(
+            what, why=why, fix="run the same command again; leave more memory free if it was short"
+        )
+        self.code = code
+
+
 class ParityError(LatheError):
     """An exported model whose outputs differ from torch beyond the tolerance."""
 

@@ -14,7 +14,7 @@ from queue import SimpleQueue
 from torch import nn
 
 from devices.measurement import Reason
-from pipeline.errors import ExportError
+from pipeline.errors import ExportError, PassingExportError
 from pipeline.export.base import Format, exporter_versions
 from pipeline.export.conversion import Shape, convert
 from pipeline.export.process import Worker
@@ -51,7 +51,8 @@ def export_modules(
         on_progress: called, when a group is finished, with how many modules are done and how many there are.
 
     Returns:
-        For every name its file, or a ``Reason`` with the code ``export-failed``.
+        For every name its file, or a ``Reason`` with the code ``export-failed`` or one of a failure that may
+        pass.
 
     Raises:
         ExportError: the exporter is not installed, or a name is not fit for a file.
@@ -72,6 +73,8 @@ def export_modules(
             contents = convert([modules[name] for name in group], fmt, "output", worker)
         except ExportError as error:
             return error
+        except MemoryError as error:
+            return PassingExportError("out-of-memory", "the exported model could not be cut", why=str(error))
         finally:
             idle.put(worker)
         paths = {name: folder / f"{name}{fmt.suffix}" for name in group}
@@ -96,7 +99,8 @@ def export_modules(
                 if not isinstance(outcome, ExportError):
                     done |= outcome
                 elif len(group) == 1:
-                    done[group[0]] = Reason("export-failed", f"{outcome.what}: {outcome.why}")
+                    code = outcome.code if isinstance(outcome, PassingExportError) else "export-failed"
+                    done[group[0]] = Reason(code, f"{outcome.what}: {outcome.why}")
                 else:
                     middle = len(group) // 2
                     for half in (group[:middle], group[middle:]):

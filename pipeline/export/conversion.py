@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from devices.host import check_interruption, temporary_folder
-from pipeline.errors import ExportError
+from pipeline.errors import ExportError, PassingExportError
 from pipeline.export import flatbuffer, onnx_graph
 from pipeline.export.base import Format
 from pipeline.export.process import Worker
 from pipeline.export.quantisation import quantise
-from pipeline.export.worker import first_line
+from pipeline.export.worker import first_line, lacks_memory
 
 Shape = tuple[int, int, int]
 
@@ -75,6 +75,7 @@ def convert(
         The content of one file per module, in order. It depends on the module alone, not on its company.
 
     Raises:
+        PassingExportError: time or memory ran out, or the exporter was ended from outside.
         ExportError: tracing, conversion or quantisation failed; the reason is in ``why``.
     """
     check_interruption()
@@ -116,7 +117,10 @@ def _trace(modules: Sequence[tuple[nn.Module, Shape]], fmt: Format, path: Path) 
             program = io.BytesIO()
             torch.export.save(torch.export.export(_Joint(parts).eval(), inputs), program)
         except Exception as error:
-            raise ExportError("torch.export could not trace the module", why=first_line(error)) from error
+            what, why = "torch.export could not trace the module", first_line(error)
+            if lacks_memory(error):
+                raise PassingExportError("out-of-memory", what, why=why) from error
+            raise ExportError(what, why=why) from error
     # Not by torch, whose writer aborts the process when the disk is full.
     path.write_bytes(program.getbuffer())
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import IO, Literal
 
 from devices.host import check_interruption, end, full, is_full, start, temporary_folder
-from pipeline.errors import ExportError
+from devices.measurement import PASSING_CODES
+from pipeline.errors import ExportError, PassingExportError
 from pipeline.export import worker
 
 TIMEOUT_S = 1800
@@ -50,7 +51,8 @@ class Worker:
         """Do a step on what lies in a temporary folder.
 
         Raises:
-            ExportError: the step failed, the process was ended, or took too long; what it said is in ``why``.
+            PassingExportError: it took too long, lacked memory, or was ended from outside.
+            ExportError: the step failed, or the process ended; what it said is in ``why``.
             TemporaryFolderError: it failed on a full disk.
             Interrupted: this process was told to end.
         """
@@ -59,8 +61,10 @@ class Worker:
             answer = self._ask(f"{step} {folder}\n")
         except TimeoutError:
             self._end()
-            raise ExportError(
-                f"the {what} for {self._runtime} did not end", why=f"it ran for more than {TIMEOUT_S} s"
+            raise PassingExportError(
+                "timeout",
+                f"the {what} for {self._runtime} did not end",
+                why=f"it ran for more than {TIMEOUT_S} s",
             ) from None
         except BaseException:
             self._end()
@@ -71,8 +75,15 @@ class Worker:
         check_interruption()
         if is_full(folder):
             raise full(folder.parent)
-        why = (folder / "error").read_text("utf-8") if answer == "failed" else self._how_it_ended()
-        raise ExportError(f"the {what} for {self._runtime} failed", why=why)
+        failed = f"the {what} for {self._runtime} failed"
+        if answer:
+            why = (folder / "error").read_text("utf-8")
+            code = "out-of-memory" if answer == "no-memory" else None
+        else:
+            why, code = self._how_it_ended()
+        if code is None:
+            raise ExportError(failed, why=why)
+        raise PassingExportError(code, failed, why=why)
 
     def _ask(self, line: str) -> str:
         """The answer; empty if the process ended instead."""
@@ -110,14 +121,19 @@ class Worker:
         )
         return self._process
 
-    def _how_it_ended(self) -> str:
+    def _how_it_ended(self) -> tuple[str, str | None]:
+        """In words, and as the code of a failure that may pass if it is one."""
         assert self._process is not None
         assert self._said is not None
         returncode = self._process.wait()
         self._said.seek(0)
-        text = how_it_ended(returncode, self._said.read())
+        said = self._said.read()
         self._end()
-        return text
+        signalled = f"crashed-signal-{-returncode}"
+        code = signalled if signalled in PASSING_CODES else None
+        if worker.tells_of_memory(said.decode(errors="replace")):
+            code = "out-of-memory"
+        return how_it_ended(returncode, said), code
 
     def _end(self) -> None:
         if self._process is not None:

@@ -1,14 +1,14 @@
 """Calls exporters and quantisers; run as a script in a process of its own, without the rest of Lathe.
 
 ``python worker.py RUNTIME PARENT`` does steps for the file format of a runtime, one for each line of standard
-input, ``STEP FOLDER``, and answers each with a line on standard output, ``done`` or ``failed``:
+input, ``STEP FOLDER``, and answers with a line on standard output, ``done``, ``failed`` or ``no-memory``:
 
 - ``convert`` reads ``FOLDER/program.pt2`` and writes ``FOLDER/joint``, a model with inputs and outputs in the
   program's order;
 - ``quantise`` reads every ``FOLDER/NUMBER.fp32`` and writes ``FOLDER/NUMBER.int8``.
 
-A failure goes to ``FOLDER/error``, one line. The worker ends with its input, and when its parent does, whose
-number is PARENT.
+Why a step failed goes to ``FOLDER/error``, one line. The worker ends with its input, and when its parent
+does, whose number is PARENT.
 
 Exporters and quantisers write to standard output and error from C, keep memory, change global state and may
 abort; here none of that reaches the caller. To import them takes longer than to convert sixty blocks to ONNX.
@@ -123,6 +123,19 @@ def calibration_inputs(shape: Any) -> Iterator[Any]:
         yield generator.standard_normal(shape, dtype=numpy.float32)
 
 
+def lacks_memory(error: BaseException) -> bool:
+    """Whether it, or one of its causes, says that memory ran out: of Python, or of a library below it."""
+    causes = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
+        causes.append(cause)
+    return any(isinstance(each, MemoryError) or tells_of_memory(str(each)) for each in causes)
+
+
+def tells_of_memory(text: str) -> bool:
+    """Whether these are words of an allocator: of C++, torch or ONNX Runtime."""
+    return any(words in text.lower() for words in ("bad_alloc", "allocate memory", "out of memory"))
+
+
 def first_line(error: BaseException) -> str:
     """Kind and first line of the innermost cause: exporters wrap the reason in pages of advice."""
     while error.__cause__ is not None:
@@ -153,7 +166,7 @@ def serve(runtime: str) -> None:
             answer = "done"
         except Exception as error:
             (Path(folder) / "error").write_text(first_line(error), encoding="utf-8")
-            answer = "failed"
+            answer = "no-memory" if lacks_memory(error) else "failed"
         answers.write(f"{answer}\n")
         answers.flush()
 

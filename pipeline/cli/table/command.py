@@ -22,6 +22,7 @@ from pipeline.cli.table.documents import measured_json, transferred_json
 from pipeline.cli.table.text import (
     difference_text,
     measured_text,
+    planned_text,
     predictions_text,
     shown_text,
     table_line,
@@ -164,8 +165,7 @@ def plan_package(
     manifest = write_plan(
         Path(package), space, where, networks=networks, launches=launches, reporter=reporter
     )
-    failed = sum(item.reason is not None for item in manifest.items)
-    typer.echo(f"{package}: {len(manifest.items)} workloads, {failed} of which cannot be exported")
+    typer.echo(planned_text(package, manifest))
     sys.stderr.write(f"next, on the machine that measures: lathe table measure {package} --target {target}\n")
 
 

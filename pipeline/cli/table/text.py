@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from statistics import median
 from typing import Any
 
-from devices.measurement import Measurement
+from devices.measurement import PASSING_CODES, Measurement
 from latency_db.models import NetworkModel
+from latency_db.tables import WorkPackage
 from pipeline.tables.building.space_table import described
 from pipeline.tables.exchange.difference import TableDifference
 from pipeline.tables.prediction.networks import Prediction
@@ -84,6 +85,14 @@ def difference_text(found: TableDifference) -> str:
             f"{found.largest_ratio:.3f}x; Spearman {ranks}; {len(found.beyond)} beyond their intervals"
         )
     return "\n".join(lines)
+
+
+def planned_text(package: str, manifest: WorkPackage) -> str:
+    """What is in a work package, in a line."""
+    reasons = [item.reason for item in manifest.items if item.reason is not None]
+    missing = sum(reason.code in PASSING_CODES for reason in reasons)
+    said = f"{package}: {len(manifest.items)} workloads, {len(reasons) - missing} of which cannot be exported"
+    return said + (f", {missing} missing: plan again into another folder to export them" if missing else "")
 
 
 def measured_text(measured: Mapping[str, Any]) -> str:

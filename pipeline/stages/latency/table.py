@@ -44,19 +44,21 @@ class TableInput:
 class Tables:
     """One latency table per target, and the teacher's latencies there; keyed by the target as text.
 
-    ``teacher_models`` are files of the whole teacher, in the formats in which it was measured.
+    ``teacher_models`` are files of the whole teacher, in the formats in which it was measured;
+    ``missing_models`` are formats in which it could not be exported this time.
     """
 
     by_target: Mapping[str, LatencyTable]
     teacher: Mapping[str, TeacherLatency]
     teacher_models: Mapping[Format, StoredFile]
+    missing_models: tuple[Format, ...] = ()
 
     @property
     def complete(self) -> bool:
         """Nothing failed that may succeed another time, so that there is no need to measure again."""
-        return not any(table.missing for table in self.by_target.values()) and not any(
-            latency.missing for latency in self.teacher.values()
-        )
+        blocks = any(table.missing for table in self.by_target.values())
+        teacher = any(latency.missing for latency in self.teacher.values())
+        return not (blocks or teacher or self.missing_models)
 
 
 def _told(given: TableInput, value: Tables) -> Sequence[str]:
@@ -89,5 +91,5 @@ def build_tables(given: TableInput, folder: StageFolder, services: Services) -> 
     return Tables(
         {str(target): table for target, table in tables.items()},
         {str(target): latency for target, latency in latencies.items()},
-        keep_teacher(wholes, folder, services) if wholes else {},
+        *(keep_teacher(wholes, folder, services) if wholes else ({}, ())),
     )

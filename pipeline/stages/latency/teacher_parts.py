@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from devices.measurement import Interval, Measurement, MeasurementFailure, Outcome
+from devices.measurement import PASSING_CODES, Interval, Measurement, MeasurementFailure, Outcome
 from latency_db.store import Workload
 from pipeline.export.base import Format, exporter_identity
 from pipeline.stages.inputs.teacher import TeacherSummary
@@ -71,8 +71,10 @@ def teacher_latency(parts: Mapping[str, ModuleWorkload], outcomes: Mapping[str, 
 
 def keep_teacher(
     wholes: Mapping[Format, ModuleWorkload], folder: StageFolder, services: Services
-) -> dict[Format, StoredFile]:
+) -> tuple[dict[Format, StoredFile], tuple[Format, ...]]:
     """The whole teacher as a file of each format, for the user to compare with; what fails is left out.
+
+    The second part are formats in which it failed in a way that may pass.
 
     Args:
         wholes: as of ``whole_teacher``.
@@ -80,14 +82,17 @@ def keep_teacher(
         services: exports, which takes what was exported to be measured.
     """
     wanted = {fmt: {each.workload.identity: (each.build, each.shape)} for fmt, each in wholes.items()}
-    kept = {}
+    kept: dict[Format, StoredFile] = {}
+    missing: list[Format] = []
     with services.export(wanted, "the teacher", services.reporter) as files:
         for fmt, each in wholes.items():
             file, name = files[fmt][each.workload.identity], f"teacher{fmt.suffix}"
             if isinstance(file, Path):
                 shutil.copyfile(file, folder / name)
                 kept[fmt] = folder.stored(name)
-    return kept
+            elif file.code in PASSING_CODES:
+                missing.append(fmt)
+    return kept, tuple(missing)
 
 
 def whole_teacher(parts: Mapping[str, ModuleWorkload]) -> ModuleWorkload:

@@ -276,6 +276,20 @@ def test_failure_that_may_pass_is_tried_once_more_now_and_again_by_the_next_call
     assert bench.measured == [["a", "b"], ["a"], ["a"]]
 
 
+@pytest.mark.parametrize(
+    ("code", "again"), [("crashed-signal-9", True), ("timeout", True), ("export-failed", False)]
+)
+def test_export_that_failed_in_a_way_that_may_pass_is_made_again_by_the_next_call(
+    store: Store, bench: Bench, code: str, again: bool
+) -> None:
+    bench.unexportable = {"a": Reason(code, "")}
+    failed = run("a", store, bench)["a"]
+    assert failed == MeasurementFailure("", str(TARGET), Reason(code, ""))
+    bench.unexportable = {}
+    assert run("a", store, bench)["a"] == (followed(measurement()) if again else failed)
+    assert bench.exported == ([["a"], ["a"]] if again else [["a"]])
+
+
 def test_failure_of_the_workload_itself_is_not_tried_again(store: Store, bench: Bench) -> None:
     bench.outcomes = {"a": [failure("unsupported")]}
     run("a", store, bench)

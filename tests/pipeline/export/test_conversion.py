@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from pipeline.errors import ExportError, PassingExportError
+from pipeline.export.base import Format
 from pipeline.export.blocks import _groups
-from pipeline.export.conversion import _fold_batch_norm
+from pipeline.export.conversion import _fold_batch_norm, convert
 from pipeline.export.process import how_it_ended
-from pipeline.export.worker import first_line
+from pipeline.export.worker import first_line, lacks_memory
 
 
 def test_a_signal_is_named_when_the_exporter_aborts():
@@ -31,6 +34,43 @@ def test_first_line_is_the_innermost_cause():
             raise RuntimeError("step 3 of 3 failed\nand much advice") from error
     except RuntimeError as error:
         assert first_line(error) == "KeyError: 'aten.special'"
+
+
+def caused(error, cause):
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "memory"),
+    [
+        (MemoryError(), True),
+        (caused(RuntimeError("step 3 of 3 failed"), MemoryError()), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"), True),
+        (RuntimeError("std::bad_alloc"), True),
+        (RuntimeError("memory format is not supported"), False),
+        (KeyError("aten.special"), False),
+    ],
+)
+def test_memory_that_runs_out_is_recognised_under_any_name(error, memory):
+    assert lacks_memory(error) is memory
+
+
+class Greedy(nn.Module):
+    def forward(self, images):
+        raise MemoryError
+
+
+class Wrong(nn.Module):
+    def forward(self, images):
+        raise NotImplementedError("never")
+
+
+@pytest.mark.parametrize(("module", "passing"), [(Greedy(), True), (Wrong(), False)])
+def test_a_trace_without_memory_may_succeed_another_time(module, passing):
+    with pytest.raises(ExportError, match="could not trace") as caught:
+        convert([(module, (1, 2, 2))], Format.ONNX, "output")
+    assert isinstance(caught.value, PassingExportError) is passing
 
 
 @given(st.integers(0, 200), st.integers(1, 70), st.integers(1, 4))

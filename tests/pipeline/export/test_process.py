@@ -7,9 +7,13 @@ import signal
 from pathlib import Path
 
 import pytest
+from torch import nn
 
-from pipeline.errors import ExportError
+from devices.measurement import PASSING_CODES, MeasurementFailure, Reason
+from pipeline.errors import ExportError, PassingExportError
 from pipeline.export import process, worker
+from pipeline.export.base import Format
+from pipeline.export.blocks import export_modules
 from pipeline.export.process import Worker
 
 STAND_IN = """
@@ -17,6 +21,16 @@ import os, signal, sys
 from pathlib import Path
 for line in sys.stdin:
     step, folder = line.split()
+    for name in ("SIGKILL", "SIGTERM"):
+        if (Path(folder) / name).exists():
+            os.kill(os.getpid(), signal.Signals[name])
+    if (Path(folder) / "allocate").exists():
+        print("terminate called after throwing an instance of 'std::bad_alloc'", file=sys.stderr, flush=True)
+        os.kill(os.getpid(), signal.SIGABRT)
+    if (Path(folder) / "no-memory").exists():
+        (Path(folder) / "error").write_text("MemoryError: no")
+        print("no-memory", flush=True)
+        continue
     if (Path(folder) / "die").exists():
         print("last words", file=sys.stderr, flush=True)
         os.kill(os.getpid(), signal.SIGABRT)
@@ -29,6 +43,9 @@ for line in sys.stdin:
         (Path(folder) / "pid").write_text(str(os.getpid()))
         print("done", flush=True)
 """
+
+
+KILLED = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
 
 
 @pytest.fixture(name="exporter")
@@ -77,14 +94,48 @@ def test_a_process_that_dies_is_told_of_and_replaced(exporter: Worker, tmp_path:
         first = pid_of(exporter, tmp_path)
         with pytest.raises(ExportError) as caught:
             exporter.do("quantise", step_folder(tmp_path, "die"))
+        assert not isinstance(caught.value, PassingExportError)
         assert caught.value.what == "the quantisation for onnxruntime failed"
         assert caught.value.why == f"the exporter was ended by {signal.SIGABRT.name}: last words"
         assert pid_of(exporter, tmp_path) != first
+
+
+@pytest.mark.parametrize(
+    ("mark", "code"),
+    [
+        ("SIGKILL", "crashed-signal-9"),
+        ("SIGTERM", "crashed-signal-15"),
+        ("allocate", "out-of-memory"),
+        ("no-memory", "out-of-memory"),
+    ],
+)
+def test_what_memory_or_others_ended_may_succeed_another_time(
+    exporter: Worker, tmp_path: Path, mark: str, code: str
+) -> None:
+    with exporter:
+        with pytest.raises(PassingExportError) as caught:
+            exporter.do("convert", step_folder(tmp_path, mark))
+        assert pid_of(exporter, tmp_path)
+    assert caught.value.code == code
+    assert code in PASSING_CODES
 
 
 def test_a_step_that_never_ends_is_ended(
     exporter: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(process, "TIMEOUT_S", 0.2)
-    with exporter, pytest.raises(ExportError, match="did not end"):
+    with exporter, pytest.raises(PassingExportError, match="did not end") as caught:
         exporter.do("convert", step_folder(tmp_path, "hang"))
+    assert caught.value.code == "timeout"
+
+
+def test_a_module_whose_exporter_is_killed_has_a_failure_that_may_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "worker.py"
+    script.write_text(KILLED)
+    monkeypatch.setattr(worker, "__file__", str(script))
+    found = export_modules({"a": (nn.Identity(), (1, 2, 2))}, Format.ONNX, tmp_path / "files")["a"]
+    assert isinstance(found, Reason)
+    assert found.code == "crashed-signal-9"
+    assert MeasurementFailure("", "target", found).passing

@@ -150,8 +150,9 @@ def test_teacher_whose_failure_may_pass_is_measured_again(
     assert again.teacher[str(TARGET)].whole is not None
 
 
+@pytest.mark.parametrize(("code", "complete"), [("export-failed", True), ("out-of-memory", False)])
 def test_teacher_that_cannot_be_exported_any_more_is_no_file_and_stops_nothing(
-    services: Services, tmp_path: Path
+    services: Services, tmp_path: Path, code: str, complete: bool
 ) -> None:
     tables_of(services, tmp_path)
 
@@ -159,10 +160,10 @@ def test_teacher_that_cannot_be_exported_any_more_is_no_file_and_stops_nothing(
     def fails(
         wanted: Mapping[Format, Mapping[str, Exportable]], what: str, reporter: Reporter
     ) -> Iterator[Exports]:
-        failed = Reason("export-failed", "made up")
+        failed = Reason(code, "made up")
         yield {fmt: dict.fromkeys(modules, failed) for fmt, modules in wanted.items()}
 
     tables = tables_of(replace(services, export=fails), tmp_path)
-    assert tables.complete
+    assert tables.complete is complete
     assert tables.teacher[str(TARGET)].whole is not None
     assert tables.teacher_models == {}
