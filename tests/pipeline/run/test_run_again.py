@@ -261,13 +261,14 @@ def test_another_content_of_a_file_makes_exactly_its_stages_run_again(
     assert lathe.again(DOCUMENT) == stages
 
 
-def test_another_code_of_a_factory_makes_its_teacher_again(
-    lathe: Lathe, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("changed", ["my_factory_of_teachers.py", "my_layers_of_teachers.py"])
+def test_another_code_of_a_factory_or_of_what_it_imports_makes_its_teacher_again(
+    lathe: Lathe, monkeypatch: pytest.MonkeyPatch, changed: str
 ) -> None:
-    module = lathe.folder / "my_factory_of_teachers.py"
-    module.write_text("one = 1\n")
+    (lathe.folder / "my_factory_of_teachers.py").write_text("import my_layers_of_teachers\n")
+    (lathe.folder / "my_layers_of_teachers.py").write_text("one = 1\n")
     monkeypatch.syspath_prepend(str(lathe.folder))
     document = DOCUMENT | {"teacher": [DOCUMENT["teacher"][0] | {"factory": "my_factory_of_teachers:b"}]}
     lathe.again(document)
-    module.write_text("two = 2\n")
+    (lathe.folder / changed).write_text("import my_layers_of_teachers\ntwo = 2\n")
     assert lathe.again(document) == TAUGHT
