@@ -18,7 +18,8 @@ class LayerGroup:
 
     Attributes:
         student: its last map of that size, with which the student's group ends.
-        teacher: the teacher's maps, all of one width, in the order in which they are computed.
+        teacher: the teacher's maps, all of one width, in the order in which they are computed; those of an
+            ensemble member after member.
     """
 
     student: FeatureMap

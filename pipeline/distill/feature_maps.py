@@ -29,6 +29,7 @@ class FeatureMap:
             activation in a plain row.
         mean: of all values of a passage, over the images that it was found with.
         std: their standard deviation; 1 for a map of one value.
+        member: of an ensemble, by number.
     """
 
     name: str
@@ -38,6 +39,7 @@ class FeatureMap:
     passage: bool = False
     mean: float = field(default=0.0, compare=False)
     std: float = field(default=1.0, compare=False)
+    member: int = 0
 
     @property
     def size(self) -> tuple[int, int]:
@@ -64,20 +66,28 @@ def feature_maps(network: nn.Module, images: Tensor) -> tuple[FeatureMap, ...]:
     """
     found: list[FeatureMap] = []
     calls: dict[str, int | None] = {}
+    entered: dict[str, set[int | None]] = {}
     traced = images[:_TRACED]
     tracer = Tracer(traced)
+
+    def begin(name: str, inputs: tuple[Any, ...]) -> None:
+        entered[name] = {tracer.call_of(each) for each in inputs if isinstance(each, Tensor)}
 
     def note(name: str, output: object) -> None:
         if isinstance(output, Tensor) and output.ndim == 4 and max(output.shape[2:]) > 1:
             found.append(FeatureMap(name, *output.shape[1:]))
-            calls[name] = tracer.call_of(output)
+            call = tracer.call_of(output)
+            # What a module only hands on, as nn.Identity does, is the map of another.
+            calls[name] = None if call in entered[name] else call
 
     mode = network.training
     with ExitStack() as hooks, torch.no_grad():
         for name, module in network.named_modules():
             if name:
-                handle = module.register_forward_hook(lambda _m, _i, output, name=name: note(name, output))
-                hooks.callback(handle.remove)
+                before = module.register_forward_pre_hook(lambda _m, inputs, name=name: begin(name, inputs))
+                after = module.register_forward_hook(lambda _m, _i, output, name=name: note(name, output))
+                hooks.callback(before.remove)
+                hooks.callback(after.remove)
         network.eval()
         with tracer:
             network(traced)
@@ -104,7 +114,7 @@ def _outermost(own: Sequence[str], innermost: Sequence[str]) -> str:
     """The largest of the modules that give one map which holds none that gives another."""
     others = [each for each in innermost if each != own[0]]
     fitting = [name for name in own if not any(each.startswith(f"{name}.") for each in others)]
-    return fitting[-1] if fitting else own[0]
+    return min(fitting, key=lambda name: name.count("."), default=own[0])
 
 
 def _with_statistics(network: nn.Module, maps: list[FeatureMap], images: Tensor) -> list[FeatureMap]:

@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
 
+from pipeline.distill.ensemble import members_maps
 from pipeline.distill.feature_maps import feature_maps, watched
 from pipeline.distill.losses.base import FeatureLoss, Loss, Step
 from pipeline.distill.losses.settings import LabelsSettings, LossSettings
@@ -49,10 +50,8 @@ class Objective(nn.Module):
         with ExitStack() as stack:
             if losses and self._targets is not None:
                 teacher = self._targets.network().to(images.device)
-                ours, theirs = (
-                    feature_maps(student, images[:_ENOUGH_FOR_SHAPES]),
-                    feature_maps(teacher, images),
-                )
+                ours = feature_maps(student, images[:_ENOUGH_FOR_SHAPES])
+                theirs = members_maps(teacher, images)
                 with torch.random.fork_rng(devices=[]):
                     for loss in losses:
                         # A loss has the same connectors alone and beside others.

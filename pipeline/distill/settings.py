@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.distill.losses.settings import (
     AnyLossSettings,
+    FeatureAggregationSettings,
     LabelsSettings,
     LossSettings,
     SoftTargetsSettings,
@@ -42,6 +44,10 @@ class TrainingSettings(BaseModel):
         """What is minimised."""
         return (LabelsSettings(),)
 
+    def without_schedule(self) -> TrainingSettings:
+        """How images are batched and augmented, and by how many threads; all else as by default."""
+        return TrainingSettings(batch_size=self.batch_size, augment=self.augment, threads=self.threads)
+
 
 class DistillationSettings(TrainingSettings):
     """How a student is trained: by the weighted sum of the losses in ``loss``.
@@ -57,6 +63,24 @@ class DistillationSettings(TrainingSettings):
     def losses(self) -> tuple[LossSettings, ...]:
         """What is minimised."""
         return self.loss
+
+    @property
+    def searched(self) -> tuple[FeatureAggregationSettings, ...]:
+        """The losses whose mixtures have to be found before a training."""
+        return tuple(
+            each for each in self.loss if isinstance(each, FeatureAggregationSettings) and each.is_searched
+        )
+
+    def with_mixtures(self, found: Sequence[tuple[tuple[float, ...], ...]]) -> DistillationSettings:
+        """The same with what was found for each of ``searched``."""
+        left = iter(found)
+        losses = tuple(
+            each.found(next(left))
+            if isinstance(each, FeatureAggregationSettings) and each.is_searched
+            else each
+            for each in self.loss
+        )
+        return self.model_copy(update={"loss": losses})
 
     @property
     def needs_teacher(self) -> bool:

@@ -74,7 +74,7 @@ class Recipe(Section):
         return self
 
 
-EMBEDDED = ("quickstart", "quickstart-akd", "quickstart-dna", "fashion-mnist", "cifar10")
+EMBEDDED = ("quickstart", "quickstart-akd", "quickstart-dna", "quickstart-dfa", "fashion-mnist", "cifar10")
 
 
 def load_recipe(source: str | None, overrides: Sequence[str] = ()) -> tuple[Recipe, str]:

@@ -75,6 +75,16 @@ class SearchConfig(Section):
         find_evaluator(evaluator)
         return evaluator
 
+    @field_validator("training")
+    @classmethod
+    def _nothing_to_search_first(cls, training: DistillationSettings) -> DistillationSettings:
+        if training.searched:
+            raise ValueError(
+                "mixture = 'searched' is for the final training ([distil]): a search for each candidate "
+                "would take longer than its training; use 'average' or 'last' here"
+            )
+        return training
+
     @field_validator("executor")
     @classmethod
     def _known_executor(cls, executor: str) -> str:

@@ -86,6 +86,15 @@ class TrainingCurve:
 
 
 @dataclass(frozen=True)
+class LayerMixture:
+    """What the training mixed of the teacher's maps of one size: share of each layer, 0..1."""
+
+    size: tuple[int, int]
+    layers: tuple[str, ...]
+    shares: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class ReportData:
     """A whole report.
 
@@ -103,6 +112,7 @@ class ReportData:
         provenance: name and value pairs: digests, versions, device, conditions.
         recipe: text of the recipe.
         ensemble: how the members of the teacher differ, in sentences; empty where it is one network.
+        mixtures: that were searched for the student's training.
     """
 
     title: str
@@ -118,6 +128,7 @@ class ReportData:
     provenance: tuple[tuple[str, str], ...]
     recipe: str
     ensemble: tuple[str, ...] = ()
+    mixtures: tuple[LayerMixture, ...] = ()
 
 
 def pareto_front(points: tuple[CandidatePoint, ...]) -> tuple[CandidatePoint, ...]:

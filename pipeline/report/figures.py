@@ -17,6 +17,7 @@ from pipeline.report.data import (
     BlockLatencies,
     CandidatePoint,
     ComparedNetwork,
+    LayerMixture,
     TargetReport,
     TrainingCurve,
     pareto_front,
@@ -146,17 +147,34 @@ def blocks_figure(networks: Sequence[BlockLatencies]) -> Figure:
         )
         labels.append("")
     layout = _layout("measured latency, ms", "")
-    layout["height"] = 90 + 22 * len(labels)
-    layout["bargap"] = 0.3
-    layout["yaxis"] |= {
-        "autorange": "reversed",
-        "tickmode": "array",
-        "tickvals": list(range(len(labels))),
-        "ticktext": [_plain(_shortened(label)) for label in labels],
-        "showgrid": False,
-        "automargin": True,
-    }
     layout["xaxis"]["rangemode"] = "tozero"
+    _label_rows(layout, labels)
+    return {"data": traces, "layout": layout}
+
+
+def mixtures_figure(mixtures: Sequence[LayerMixture]) -> Figure:
+    """Share of every layer as horizontal bars, first layer on top, one group per size."""
+    labels: list[str] = []
+    traces = []
+    for mixture, colour in zip(mixtures, itertools.cycle(_COLOURS), strict=False):
+        start = len(labels)
+        labels += mixture.layers
+        traces.append(
+            {
+                "type": "bar",
+                "meta": "bar",
+                "orientation": "h",
+                "name": f"maps of {mixture.size[0]}x{mixture.size[1]}",
+                "x": [100 * share for share in mixture.shares],
+                "y": list(range(start, len(labels))),
+                "marker": {"color": colour},
+                "hovertemplate": "%{x:.1f} %<extra></extra>",
+            }
+        )
+        labels.append("")
+    layout = _layout("share of the mixture, %", "")
+    layout["xaxis"]["rangemode"] = "tozero"
+    _label_rows(layout, labels)
     return {"data": traces, "layout": layout}
 
 
@@ -181,6 +199,20 @@ def curves_figure(curves: Sequence[TrainingCurve], quantity: str) -> Figure:
         )
     title = "validation accuracy, %" if quantity == "accuracy" else "training loss"
     return {"data": traces, "layout": _layout("epoch", title)}
+
+
+def _label_rows(layout: dict[str, Any], labels: Sequence[str]) -> None:
+    """One row for each label, the first on top."""
+    layout["height"] = 90 + 22 * len(labels)
+    layout["bargap"] = 0.3
+    layout["yaxis"] |= {
+        "autorange": "reversed",
+        "tickmode": "array",
+        "tickvals": list(range(len(labels))),
+        "ticktext": [_plain(_shortened(label)) for label in labels],
+        "showgrid": False,
+        "automargin": True,
+    }
 
 
 def _candidates(name: str, points: Sequence[CandidatePoint], colour: str, size: int) -> dict[str, Any]:

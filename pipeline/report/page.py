@@ -19,6 +19,7 @@ from pipeline.report.figures import (
     comparison_figure,
     curves_figure,
     key_of,
+    mixtures_figure,
 )
 from pipeline.target_verdict import TargetVerdict
 from pipeline.work.disk import disk_errors, write_atomically
@@ -41,8 +42,16 @@ def page(report: ReportData) -> str:
     from plotly.offline import get_plotlyjs
 
     files = importlib.resources.files("pipeline.report")
-    sections = (_head(report), _search(report), _prediction(report), _blocks(report), _training(report))
-    body = "\n".join(section for section in (*sections, _provenance(report)) if section)
+    sections = (
+        _head(report),
+        _search(report),
+        _prediction(report),
+        _blocks(report),
+        _training(report),
+        _mixtures(report),
+        _provenance(report),
+    )
+    body = "\n".join(section for section in sections if section)
     return string.Template((files / "page.html").read_text(encoding="utf-8")).substitute(
         title=html.escape(report.title),
         css=(files / "page.css").read_text(encoding="utf-8"),
@@ -201,6 +210,15 @@ def _training(report: ReportData) -> str:
     ]
     note = "The losses of teacher and student are different functions; compare each with itself only."
     return _section("Training", note, plots)
+
+
+def _mixtures(report: ReportData) -> str:
+    note = (
+        "For each size of feature maps, the student imitated a mixture of the teacher's layers. The shares "
+        "were searched before its training; those of one size sum to 100 %."
+    )
+    plots = [_plot("mixtures", "Shares of the teacher's layers", mixtures_figure(report.mixtures))]
+    return _section("Feature aggregation", note, plots if report.mixtures else [], "panels rows")
 
 
 def _provenance(report: ReportData) -> str:

@@ -17,6 +17,7 @@ from pipeline.stages.searching.candidates import Searched
 from pipeline.stages.student.compile import Compiled, CompileInput, compile_student
 from pipeline.stages.student.distil import DistilInput, Distilled, distil_student
 from pipeline.stages.student.export import Exported, ExportInput, export_student
+from pipeline.stages.student.mixtures import Mixtures, MixturesInput, find_mixtures
 from pipeline.stages.student.verify import Verified, VerifyInput, verify_student
 from pipeline.stages.student.winner import Failure, Winner
 
@@ -119,8 +120,24 @@ def _not_measured(passed_over: Sequence[_Made], winner: _Made | None) -> NotMeas
 def _distilled(context: Context, task: LearningTask, architecture: Architecture) -> Distilled:
     recipe = context.recipe
     teacher = task.teacher if recipe.distil.needs_teacher else None
-    given = DistilInput(task.plan, architecture, recipe.distil, recipe.seed, task.data, teacher)
+    mixtures = _mixtures(context, task, architecture)
+    given = DistilInput(task.plan, architecture, recipe.distil, recipe.seed, task.data, teacher, mixtures)
     return context.do(distil_student, given)
+
+
+def _mixtures(context: Context, task: LearningTask, architecture: Architecture) -> tuple[Mixtures, ...]:
+    """What the losses mix that search for it, in their order."""
+    recipe = context.recipe
+    training = recipe.distil.without_schedule()
+    return tuple(
+        context.do(
+            find_mixtures,
+            MixturesInput(
+                task.plan, architecture, loss.search, training, recipe.seed, task.data, task.teacher
+            ),
+        )
+        for loss in recipe.distil.searched
+    )
 
 
 def _exported(context: Context, task: LearningTask, student: Distilled, reference: Architecture) -> Exported:

@@ -133,6 +133,7 @@ PART_OF = {
     "scores": "search",
     "known": "search",
     "search": "search",
+    "mixtures": "distil",
     "distil": "distil",
     "export": "verify",
     "compile": "verify",
@@ -266,7 +267,17 @@ class _Left:
         count, settings = self._recipe.search.finalists, self._recipe.distil
         took, basis = self._student(settings, self._images)
         work = f"{count} of at most {self._context.tries} candidates, up to {settings.epochs} epochs each"
+        for loss in settings.searched:
+            work += f", after {loss.search.epochs} epochs of search for each size of feature maps"
+            if took is not None:
+                took += took / settings.epochs * loss.search.epochs * self._sizes()
         return OpenStage("distil", work, None if took is None else count * took, basis)
+
+    def _sizes(self) -> int:
+        """Sizes of the maps that the blocks of a student give. Both halves make up one epoch of steps."""
+        plan = self._plan()
+        assert plan is not None
+        return len({block.input_shape[1:] for block in plan.space.blocks(plan.space.reference())[1:]})
 
     def verify(self) -> OpenStage:
         """Export, compilation, accuracy and latency of one candidate."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from devices.target import Target
 from pipeline.bundle import portable_name
+from pipeline.distill.aggregation.result import FoundMixture
 from pipeline.export.base import Format, format_of
 from pipeline.recipe.loading import Recipe
 from pipeline.spaces.cost import Cost
@@ -106,6 +107,10 @@ class RunResult:
                 "test_accuracy": verified.student_accuracy,
                 "parameters": self.size.parameters,
                 "macs": self.size.macs,
+                "mixtures": [
+                    [_mixture(group) for group in mixtures.groups]
+                    for mixtures in self.winner.distilled.mixtures
+                ],
                 "within_noise_of": [dict(each.architecture.choices) for each in self.tied],
                 "targets": [
                     {
@@ -185,6 +190,14 @@ def _failure(failure: Failure) -> dict[str, Any]:
         "architecture": dict(failure.architecture.choices),
         "budget_used": dict(failure.shares),
         "why": failure.why,
+    }
+
+
+def _mixture(group: FoundMixture) -> dict[str, Any]:
+    return {
+        "size": list(group.size),
+        "student_layer": group.student_layer,
+        "shares": dict(zip(group.teacher_layers, group.shares, strict=True)),
     }
 
 

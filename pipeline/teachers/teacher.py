@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from devices.digests import value_digest
 from pipeline.data.base import Preprocessing
-from pipeline.distill.losses.base import mean_log_probabilities
+from pipeline.distill.ensemble import Ensemble
 from pipeline.distill.settings import EpochRecord
 from pipeline.teachers.config import TeacherConfig
 
@@ -49,7 +49,7 @@ class Teacher:
         self.names = tuple(member.name for member in members)
         self.digest = value_digest([member.digest for member in members])
         networks = [member.network for member in members]
-        self.module: nn.Module = networks[0] if len(networks) == 1 else _Ensemble(networks)
+        self.module: nn.Module = networks[0] if len(networks) == 1 else Ensemble(networks)
         self.module.eval().requires_grad_(False)
 
     def member_logits(self, images: Tensor) -> Tensor:
@@ -118,17 +118,6 @@ def logits_of(output: Any) -> Tensor:
         raise ValueError(f"the network gives a {type(output).__name__} in place of logits")
     pooled = output.flatten(1) if output.ndim == 4 and output.shape[2:] == (1, 1) else output
     return pooled.float()
-
-
-class _Ensemble(nn.Module):
-    def __init__(self, networks: Sequence[nn.Module]) -> None:
-        super().__init__()
-        self.networks = nn.ModuleList(networks)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return mean_log_probabilities(
-            torch.stack([torch.log_softmax(network(images), dim=1) for network in self.networks])
-        )
 
 
 def _row(values: tuple[float, ...]) -> Tensor:

@@ -17,8 +17,8 @@ Mixture = Callable[[Sequence[LayerGroup]], Shares]
 
 
 def last(groups: Sequence[LayerGroup]) -> Shares:
-    """All of the last map, as in distillation of the last layers."""
-    return tuple((*(0.0,) * (len(group.teacher) - 1), 1.0) for group in groups)
+    """All of the last map, as in distillation of the last layers; of an ensemble, of each member's alike."""
+    return tuple(map(_last, groups))
 
 
 def average(groups: Sequence[LayerGroup]) -> Shares:
@@ -34,6 +34,11 @@ def random(seed: int) -> Mixture:
 def fixed(shares: Shares) -> Mixture:
     """These, which must fit the groups."""
     return partial(_checked, shares)
+
+
+def _last(group: LayerGroup) -> tuple[float, ...]:
+    places = set({each.member: place for place, each in enumerate(group.teacher)}.values())
+    return tuple(float(place in places) / len(places) for place in range(len(group.teacher)))
 
 
 def _drawn(seed: int, groups: Sequence[LayerGroup]) -> Shares:

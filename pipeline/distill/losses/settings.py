@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from pipeline.distill.aggregation.settings import MixtureSearchSettings
+
 if TYPE_CHECKING:
     from pipeline.distill.losses.base import Loss
 
 _SUM_TOLERANCE = 1e-6
+_Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class LossSettings(BaseModel, ABC):
@@ -144,30 +147,46 @@ class FeatureAggregationSettings(LossSettings):
     """Mixtures of the teacher's feature maps of each spatial size (DFA, 2008.00506).
 
     Attributes:
-        mixture: where the shares of the maps come from: all of the ``last`` map; the ``average``;
-            ``random``, drawn with ``mixture_seed``; or ``fixed``, those in ``shares``.
+        mixture: where the shares of the maps come from: ``searched``; all of the ``last`` map; the
+            ``average``; ``random``, drawn with ``mixture_seed``; or ``fixed``, those in ``shares``.
         mixture_seed: of ``random``.
         shares: for ``fixed``: of the teacher's maps, group by group, from the images to the logits.
+        search: for ``searched``.
     """
 
     needs_features: ClassVar[bool] = True
 
     kind: Literal["feature_aggregation"] = "feature_aggregation"
-    mixture: Literal["last", "average", "random", "fixed"] = "average"
+    mixture: Literal["searched", "last", "average", "random", "fixed"] = "searched"
     mixture_seed: int = Field(default=0, ge=0, le=2**31 - 1)
-    shares: tuple[tuple[float, ...], ...] | None = Field(default=None, min_length=1)
+    shares: tuple[tuple[_Share, ...], ...] | None = Field(default=None, min_length=1)
+    search: MixtureSearchSettings = MixtureSearchSettings()
 
     @model_validator(mode="after")
     def _shares_where_they_are_fixed(self) -> Self:
         if (self.mixture == "fixed") != (self.shares is not None):
             raise ValueError("give 'shares' with mixture = 'fixed', and only there")
         for group in self.shares or ():
-            if min(group, default=-1.0) < 0 or abs(math.fsum(group) - 1) > _SUM_TOLERANCE:
-                raise ValueError(f"the shares of a group are at least 0 and sum to 1, not {list(group)}")
+            if abs(math.fsum(group) - 1) > _SUM_TOLERANCE:
+                raise ValueError(f"the shares of a group sum to 1, not {list(group)}")
         return self
 
+    @property
+    def is_searched(self) -> bool:
+        """Whether the mixture has to be found before a training."""
+        return self.mixture == "searched"
+
+    def found(self, shares: tuple[tuple[float, ...], ...]) -> FeatureAggregationSettings:
+        """The same with the mixtures that a search found."""
+        # Validated anew: model_copy would not.
+        return FeatureAggregationSettings(weight=self.weight, mixture="fixed", shares=shares)
+
     def make(self) -> Loss:
-        """A ``FeatureAggregationLoss``."""
+        """A ``FeatureAggregationLoss``.
+
+        Raises:
+            ValueError: the mixture has to be searched first.
+        """
         from pipeline.distill.losses import mixtures
         from pipeline.distill.losses.feature_aggregation import FeatureAggregationLoss
 
@@ -180,6 +199,8 @@ class FeatureAggregationSettings(LossSettings):
                 return FeatureAggregationLoss(mixtures.random(self.mixture_seed))
             case "fixed":
                 return FeatureAggregationLoss(mixtures.fixed(self.shares or ()))
+            case "searched":
+                raise ValueError("a mixture that is searched is not known yet")
 
 
 AnyLossSettings = Annotated[

@@ -13,6 +13,7 @@ from pipeline.report import (
     BlockLatencies,
     CandidatePoint,
     ComparedNetwork,
+    LayerMixture,
     ReportData,
     TargetReport,
     TrainingCurve,
@@ -120,6 +121,11 @@ def _report(given: ReportInput) -> ReportData:
         curves=(*curves, _curve("student", winner.distilled.history)),
         provenance=tuple(_provenance(findings).items()),
         recipe=given.recipe_text,
+        mixtures=tuple(
+            LayerMixture(group.size, group.teacher_layers, group.shares)
+            for mixtures in winner.distilled.mixtures
+            for group in mixtures.groups
+        ),
     )
 
 

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline.distill.settings import DistillationSettings, EpochRecord
+from pipeline.errors import VerificationError
 from pipeline.spaces.base import Architecture
 from pipeline.stages.inputs.data import DataSummary, open_data
 from pipeline.stages.inputs.space import SpacePlan
 from pipeline.stages.inputs.teacher import TeacherSummary, soft_targets
 from pipeline.stages.services import Services
+from pipeline.stages.student.mixtures import Mixtures
 from pipeline.work.canonical import StoredFile, by_digest
 from pipeline.work.stage import StageFolder, stage
 
@@ -23,7 +25,10 @@ _WEIGHTS = "student.safetensors"
 
 @dataclass(frozen=True)
 class DistilInput:
-    """Which student is trained, on what, and how; labels alone are learned without a teacher."""
+    """Which student is trained, on what, and how; labels alone are learned without a teacher.
+
+    ``mixtures`` are of the losses whose mixtures are searched, in their order.
+    """
 
     plan: SpacePlan
     architecture: Architecture
@@ -31,17 +36,19 @@ class DistilInput:
     seed: int
     data: DataSummary = by_digest()
     teacher: TeacherSummary | None = by_digest()
+    mixtures: tuple[Mixtures, ...] = ()
 
 
 @dataclass(frozen=True)
 class Distilled:
-    """A fully trained student, and the file of its weights."""
+    """A fully trained student, the file of its weights, and the mixtures that were found for its training."""
 
     architecture: Architecture
     weights: StoredFile
     best_epoch: int
     validation_accuracy: float
     history: tuple[EpochRecord, ...]
+    mixtures: tuple[Mixtures, ...] = ()
 
 
 def _told(given: DistilInput, value: Distilled) -> Sequence[str]:
@@ -53,30 +60,41 @@ def _told(given: DistilInput, value: Distilled) -> Sequence[str]:
 
 @stage("distil", packages=("torch",), tell=_told)
 def distil_student(given: DistilInput, folder: StageFolder, services: Services) -> Distilled:
-    """Train a student; after a kill it goes on from its last epoch."""
+    """Train a student; after a kill it goes on from its last epoch.
+
+    Raises:
+        TeacherError: a loss compares layers that do not belong together.
+        VerificationError: the training diverges.
+    """
     import torch
     from safetensors.torch import save_file
 
-    from pipeline.distill.training import fit
+    from pipeline.distill.training import TrainingDiverged, fit
 
     torch.manual_seed(given.seed)
     student, dataset = given.plan.space.build(given.architecture), open_data(given.data, folder)
+    settings = given.settings.with_mixtures([each.shares for each in given.mixtures])
     soft = None
     if given.teacher is not None:
-        soft = soft_targets(given.teacher, folder, dataset, given.settings)
+        soft = soft_targets(given.teacher, folder, dataset, settings)
     checkpoint = folder / "checkpoint.pt"
-    with services.reporter.task("distilling the student", "epochs") as advance:
-        result = fit(
-            student,
-            dataset,
-            given.settings,
-            seed=given.seed,
-            targets=soft,
-            checkpoint=checkpoint,
-            on_epoch=lambda done, total, record: advance(done, total),
-            what="distilling the student",
-            tell=services.reporter.note,
-        )
+    try:
+        with services.reporter.task("distilling the student", "epochs") as advance:
+            result = fit(
+                student,
+                dataset,
+                settings,
+                seed=given.seed,
+                targets=soft,
+                checkpoint=checkpoint,
+                on_epoch=lambda done, total, record: advance(done, total),
+                what="distilling the student",
+                tell=services.reporter.note,
+            )
+    except TrainingDiverged as error:
+        raise VerificationError(
+            "training the student diverged", why=str(error), fix="lower distil.learning_rate"
+        ) from error
     save_file(student.state_dict(), folder / _WEIGHTS)
     checkpoint.unlink(missing_ok=True)
     return Distilled(
@@ -85,6 +103,7 @@ def distil_student(given: DistilInput, folder: StageFolder, services: Services) 
         result.best_epoch,
         result.best_validation_accuracy,
         result.history,
+        given.mixtures,
     )
 
 

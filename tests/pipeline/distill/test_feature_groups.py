@@ -4,8 +4,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pipeline.distill.ensemble import Ensemble, members_maps
 from pipeline.distill.feature_groups import LayerGroup, layer_groups
-from pipeline.distill.feature_maps import FeatureMap, feature_maps
+from pipeline.distill.feature_maps import FeatureMap, feature_maps, watched
+from pipeline.distill.losses import mixtures
+from pipeline.distill.losses.settings import FeatureAggregationSettings
 from pipeline.errors import TeacherError
 from pipeline.teachers.convnet import ConvNet
 from pipeline.teachers.resnet import resnet_cifar
@@ -40,6 +43,15 @@ def test_in_a_plain_row_a_convolution_counts_once_with_what_follows_it() -> None
     maps = feature_maps(row, _images(1, 8))
     assert [each.name for each in maps if each.passage] == ["2", "6", "8"]
     assert _names(layer_groups(maps, maps)) == [["2"], ["8"]]
+
+
+def test_what_is_only_handed_on_is_no_map_of_its_own() -> None:
+    maps = feature_maps(ConvNet(1, 2, width=4, depth=2), _images(1, 8))
+    assert _names(layer_groups(maps, maps)) == [
+        ["stem", "blocks.0", "blocks.1"],
+        ["blocks.2", "blocks.3"],
+        ["blocks.4", "blocks.5"],
+    ]
 
 
 def test_of_several_widths_in_a_group_the_most_frequent_counts() -> None:
@@ -105,3 +117,30 @@ def test_a_map_of_one_value_says_nothing_and_divides_by_nothing() -> None:
     assert only.passage
     group = LayerGroup(only, (only,))
     assert torch.equal(group.mixture((1.0,), {"0": torch.zeros(2, 2, 4, 4)}), torch.zeros(2, 2, 4, 4))
+
+
+def test_the_members_of_an_ensemble_add_their_maps_to_the_groups() -> None:
+    members = [
+        ConvNet(1, 2, width=4, depth=2),
+        ConvNet(1, 2, width=4, depth=1),
+        ConvNet(1, 2, width=6, depth=1),
+    ]
+    maps = members_maps(Ensemble(members).eval(), _images(1, 8))
+    student = feature_maps(ConvNet(1, 2, width=2, depth=1), _images(1, 8))
+    groups = layer_groups(student, maps)
+    # The third is of another width.
+    assert [[each.member for each in group.teacher] for group in groups] == [
+        [0, 0, 0, 1, 1],
+        [0, 0, 1],
+        [0, 0, 1],
+    ]
+    assert groups[1].teacher[-1].name == "networks.1.blocks.1"
+    assert mixtures.last(groups) == ((0, 0, 0.5, 0, 0.5), (0, 0.5, 0.5), (0, 0.5, 0.5))
+    loss = FeatureAggregationSettings(mixture="average").make()
+    loss.connect(student, maps)
+    network = Ensemble(members).eval()
+    with watched(network, loss.teacher_layers) as features, torch.no_grad():
+        network(_images(1, 8))
+        mixed = groups[0].mixture((0.2,) * 5, features)
+    assert mixed.shape == (20, 4, 8, 8)
+    assert abs(float(mixed.mean())) < 1e-4

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html.parser
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,7 @@ from pipeline.report import (
     BlockLatencies,
     CandidatePoint,
     ComparedNetwork,
+    LayerMixture,
     ReportData,
     TargetReport,
     TrainingCurve,
@@ -165,6 +167,10 @@ def a_report(text: str = "k=5 e=4 d=2") -> ReportData:
             ("torch", "2.0"),
         ),
         recipe=f'name = "quickstart"\n# {text}\n[data]\nkind = "digits"\n',
+        mixtures=(
+            LayerMixture((8, 8), ("stem", f"blocks.0 {text}"), (0.25, 0.75)),
+            LayerMixture((4, 4), ("blocks.1",), (1.0,)),
+        ),
     )
 
 
@@ -335,3 +341,13 @@ def test_pareto_front_holds_exactly_the_accuracies_that_nothing_faster_reaches(
     for slower, faster in zip(front[1:], front, strict=False):
         assert slower.accuracy > faster.accuracy
         assert slower.predicted.value_ns > faster.predicted.value_ns
+
+
+def test_mixtures_of_layers_are_shown_group_by_group_where_they_were_searched(tmp_path: Path) -> None:
+    shown = parsed(render(a_report(), tmp_path / "report.html"))
+    assert "Feature aggregation" in shown.text
+    first, second = json.loads(shown.data["mixtures-data"])["data"]
+    assert (first["name"], first["x"], first["y"]) == ("maps of 8x8", [25.0, 75.0], [0, 1])
+    assert (second["name"], second["x"]) == ("maps of 4x4", [100.0])
+    without = parsed(render(replace(a_report(), mixtures=()), tmp_path / "without.html"))
+    assert "Feature aggregation" not in without.text

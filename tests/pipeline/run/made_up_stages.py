@@ -22,6 +22,7 @@ from devices.target import Target
 from latency_db.estimate import Estimate
 from latency_db.tables import LatencyTable
 from pipeline.data.base import Preprocessing
+from pipeline.distill.aggregation.result import FoundMixture
 from pipeline.export.parity import Parity
 from pipeline.methods.dna.block import TrainedBlock, score_block, train_block
 from pipeline.methods.dna.result import BlockScores
@@ -45,6 +46,7 @@ from pipeline.stages.searching.selection import select_candidates
 from pipeline.stages.student.compile import Compiled, CompiledFile, compile_student
 from pipeline.stages.student.distil import Distilled, distil_student
 from pipeline.stages.student.export import Exported, export_student
+from pipeline.stages.student.mixtures import Mixtures, find_mixtures
 from pipeline.stages.student.verify import Verified, verify_student
 from pipeline.target_verdict import TargetVerdict
 from pipeline.work.canonical import StoredFile, canonical
@@ -148,7 +150,13 @@ def search(given: Any, folder: StageFolder, services: Any) -> Searched:
 
 
 def distil(given: Any, folder: StageFolder, services: Any) -> Distilled:
-    return Distilled(given.architecture, stored(folder, "weights", given), 1, 0.8, ())
+    file = stored(folder, "weights", given)
+    return Distilled(given.architecture, file, 1, 0.8, (), given.mixtures)
+
+
+def mixtures(given: Any, folder: StageFolder, services: Any) -> Mixtures:
+    share = int(digest(given)[:4], 16) / 2**16
+    return Mixtures((FoundMixture((4, 4), "1", ("a", "b"), (share, 1 - share)),))
 
 
 def export(given: Any, folder: StageFolder, services: Any) -> Exported:
@@ -227,6 +235,7 @@ FUNCTIONS = (
     (known_before, known),
     (search_candidates, search),
     (select_candidates, search),
+    (find_mixtures, mixtures),
     (distil_student, distil),
     (export_student, export),
     (compile_student, compile_),

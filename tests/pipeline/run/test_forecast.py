@@ -108,6 +108,22 @@ def test_nothing_but_data_is_done_by_an_estimate(tmp_path: Path) -> None:
     assert [path.name.partition("-")[0] for path in (tmp_path / "work" / "stages").iterdir()] == ["data"]
 
 
+def test_a_search_for_mixtures_adds_to_the_estimate_of_the_training(tmp_path: Path) -> None:
+    def distil(search: dict[str, int]) -> OpenStage:
+        loss = [{"kind": "feature_aggregation", "search": search}]
+        recipe = parse_recipe(DOCUMENT | {"distil": {"epochs": 9, "loss": loss}}, Path())
+        work = WorkFolder(tmp_path / "work")
+        found = foresee(recipe, "", work, str(tmp_path / "latency.db"), SilentReporter())
+        return next(stage for stage in found.left if stage.name == "distil")
+
+    short, long = distil({"epochs": 4}), distil({"epochs": 400})
+    assert "after 4 epochs of search for each size of feature maps" in short.work
+    assert short.seconds is not None
+    assert long.seconds is not None
+    # A hundred times as many epochs: no disturbance of the timed steps hides that.
+    assert long.seconds > short.seconds
+
+
 def test_what_the_database_has_is_not_counted_as_left(tmp_path: Path) -> None:
     work, recipe = WorkFolder(tmp_path / "work"), parse_recipe(DOCUMENT, Path())
     space = SpacePlan(SPACE_PLAN.config, (1, 8, 8), 10).space

@@ -121,8 +121,9 @@ def test_a_group_of_one_map_takes_all_of_it() -> None:
         ({"mixture": "fixed"}, "give 'shares'"),
         ({"mixture": "last", "shares": [[1.0]]}, "only there"),
         ({"mixture": "fixed", "shares": [[0.5, 0.4]]}, "sum to 1"),
-        ({"mixture": "fixed", "shares": [[1.5, -0.5]]}, "at least 0"),
+        ({"mixture": "fixed", "shares": [[1.5, -0.5]]}, "or equal to 0"),
         ({"mixture": "fixed", "shares": [[]]}, "sum to 1"),
+        ({"search": {"epochs": 3, "warmup_epochs": 3}}, "below 'epochs'"),
     ],
 )
 def test_wrong_settings_are_refused(settings: dict[str, Any], said: str) -> None:
@@ -137,3 +138,14 @@ def test_settings_make_the_loss_that_they_name(mixture: str) -> None:
     loss.connect(STUDENT, TEACHER)
     expected = {"last": mixtures.last, "average": mixtures.average, "random": mixtures.random(7)}[mixture]
     assert loss.shares == expected(loss.groups)
+
+
+def test_what_a_search_found_takes_its_place() -> None:
+    searched = FeatureAggregationSettings(weight=3.0)
+    with pytest.raises(ValueError, match="not known yet"):
+        searched.make()
+    found = searched.found(((0.25, 0.25, 0.5), (1.0, 0.0, 0.0)))
+    assert found.weight == 3.0
+    loss = found.make()
+    loss.connect(STUDENT, TEACHER)
+    assert loss.shares == ((0.25, 0.25, 0.5), (1.0, 0.0, 0.0))

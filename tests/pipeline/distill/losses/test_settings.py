@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.distill.losses.settings import LabelsSettings, SoftTargetsSettings
+from pipeline.distill.losses.settings import FeatureAggregationSettings, LabelsSettings, SoftTargetsSettings
 from pipeline.errors import RecipeError
 from pipeline.recipe.loading import Recipe, load_recipe, parse_recipe
 
@@ -53,6 +53,21 @@ def test_a_wrong_loss_is_named_by_its_place(loss: list[dict[str, Any]], said: st
     with pytest.raises(RecipeError) as caught:
         _recipe(loss)
     assert said in caught.value.why
+
+
+def test_a_mixture_is_searched_for_the_final_training_alone() -> None:
+    loss = [{"kind": "labels"}, {"kind": "feature_aggregation", "search": {"epochs": 7}}]
+    training = _recipe(loss).distil
+    assert [each.search.epochs for each in training.searched] == [7]
+    found = training.with_mixtures([((0.25, 0.75), (1.0,))])
+    assert not found.searched
+    assert found.loss == (
+        LabelsSettings(),
+        FeatureAggregationSettings(mixture="fixed", shares=((0.25, 0.75), (1.0,))),
+    )
+    with pytest.raises(RecipeError) as caught:
+        _recipe(loss, "search")
+    assert "is for the final training" in caught.value.why
 
 
 def test_losses_are_read_without_torch() -> None:
