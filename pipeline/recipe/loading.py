@@ -21,13 +21,14 @@ from pipeline.recipe.sections import (
     MeasureConfig,
     SearchConfig,
     Section,
+    SubgraphConfig,
     TargetConfig,
     VerifyConfig,
 )
 from pipeline.spaces.mobile.config import SpaceConfig
 from pipeline.teachers.config import TeacherConfig
 
-Method = Literal["search", "akd", "dna"]
+Method = Literal["search", "akd", "dna", "subgraph"]
 
 _DEFAULTS: dict[str, dict[str, Any]] = {"akd": {"strategy": "policy", "reevaluated": 5, "finalists": 3}}
 """Keys of ``[search]`` that a method sets where the recipe does not."""
@@ -54,6 +55,7 @@ class Recipe(Section):
     measure: MeasureConfig = MeasureConfig()
     search: SearchConfig = SearchConfig()
     dna: DnaConfig = DnaConfig()
+    subgraph: SubgraphConfig = SubgraphConfig()
     distil: DistillationSettings = DistillationSettings()
     export: ExportConfig = ExportConfig()
     verify: VerifyConfig = VerifyConfig()
@@ -74,7 +76,15 @@ class Recipe(Section):
         return self
 
 
-EMBEDDED = ("quickstart", "quickstart-akd", "quickstart-dna", "quickstart-dfa", "fashion-mnist", "cifar10")
+EMBEDDED = (
+    "quickstart",
+    "quickstart-akd",
+    "quickstart-dna",
+    "quickstart-dfa",
+    "quickstart-subgraph",
+    "fashion-mnist",
+    "cifar10",
+)
 
 
 def load_recipe(source: str | None, overrides: Sequence[str] = ()) -> tuple[Recipe, str]:

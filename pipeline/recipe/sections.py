@@ -10,6 +10,7 @@ from devices.target import Target
 from pipeline.budget import Budget
 from pipeline.distill.settings import DistillationSettings
 from pipeline.methods.dna.settings import DnaSettings
+from pipeline.methods.subgraph.settings import SubgraphSettings
 from pipeline.search.evaluators.registry import SHORT_TRAINING, find_evaluator
 from pipeline.search.evaluators.workers import parse_pool
 from pipeline.spaces.dna.config import DnaSpaceConfig
@@ -124,3 +125,14 @@ class DnaConfig(Section):
     space: DnaSpaceConfig | None = None
     training: DnaSettings = DnaSettings()
     workers: int = Field(default=1, ge=1, le=1024)
+
+
+class SubgraphConfig(Section):
+    """Method ``subgraph``: how many distinct blocks of the teacher are measured at most, and the selection.
+
+    ``weights``: whether the student begins with the teacher's weights, or from scratch as in the paper.
+    """
+
+    most_blocks: int = Field(default=300, ge=2, le=100_000)
+    selection: SubgraphSettings = SubgraphSettings()
+    weights: Literal["inherited", "fresh"] = "inherited"

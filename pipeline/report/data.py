@@ -95,6 +95,15 @@ class LayerMixture:
 
 
 @dataclass(frozen=True)
+class KeptLayer:
+    """What is left of one layer or block of the teacher; of a block 1 of 1, or nothing."""
+
+    name: str
+    kept: int
+    whole: int
+
+
+@dataclass(frozen=True)
 class ReportData:
     """A whole report.
 
@@ -113,6 +122,7 @@ class ReportData:
         recipe: text of the recipe.
         ensemble: how the members of the teacher differ, in sentences; empty where it is one network.
         mixtures: that were searched for the student's training.
+        layers: what is left of the teacher, in the order its layers run, if the student is a subgraph of it.
     """
 
     title: str
@@ -129,6 +139,7 @@ class ReportData:
     recipe: str
     ensemble: tuple[str, ...] = ()
     mixtures: tuple[LayerMixture, ...] = ()
+    layers: tuple[KeptLayer, ...] = ()
 
 
 def pareto_front(points: tuple[CandidatePoint, ...]) -> tuple[CandidatePoint, ...]:

@@ -20,6 +20,7 @@ from pipeline.report.figures import (
     curves_figure,
     key_of,
     mixtures_figure,
+    layers_figure,
 )
 from pipeline.target_verdict import TargetVerdict
 from pipeline.work.disk import disk_errors, write_atomically
@@ -52,6 +53,12 @@ def page(report: ReportData) -> str:
         _provenance(report),
     )
     body = "\n".join(section for section in sections if section)
+        _layers(report),
+        _prediction(report),
+        _blocks(report),
+        _training(report),
+    )
+    body = "\n".join(section for section in (*sections, _provenance(report)) if section)
     return string.Template((files / "page.html").read_text(encoding="utf-8")).substitute(
         title=html.escape(report.title),
         css=(files / "page.css").read_text(encoding="utf-8"),
@@ -171,6 +178,17 @@ def _search(report: ReportData) -> str:
         if target.candidates
     ]
     return _section("Candidates", note, plots)
+
+
+def _layers(report: ReportData) -> str:
+    if not report.layers:
+        return ""
+    note = (
+        "The student is a subgraph of its teacher. A bar is the share of a layer's output channels that is "
+        "left, in the order the layers run; a block that was removed has none, and nothing of what was in it."
+    )
+    plot = _plot("layers", "Channels and blocks that are left", layers_figure(report.layers))
+    return _section("What is left of the teacher", note, [plot], "panels rows")
 
 
 def _prediction(report: ReportData) -> str:

@@ -10,8 +10,8 @@ from pipeline.errors import NotMeasuredError
 from pipeline.run.chance import require_useful_student
 from pipeline.run.context import Context
 from pipeline.run.preparation import LearningTask
-from pipeline.spaces.base import Architecture
-from pipeline.spaces.cost import network_cost
+from pipeline.spaces.base import Architecture, Cost
+from pipeline.stages.inputs.space import SpacePlan
 from pipeline.stages.latency.targets import BoundTarget, outputs_of
 from pipeline.stages.searching.candidates import Searched
 from pipeline.stages.student.compile import Compiled, CompileInput, compile_student
@@ -85,7 +85,7 @@ def make_winner(
         winner.exported,
         winner.compiled,
         winner.verified,
-        network_cost(task.plan.space.blocks(winner.student.architecture)),
+        _size(task.plan, winner.student.architecture),
         tuple(failures),
         tuple(map(_failure, passed_over)),
     ), tuple(failures)
@@ -97,7 +97,7 @@ def _trained(context: Context, task: LearningTask, searched: Searched) -> Iterat
     while waiting:
         finalists = waiting[: context.recipe.search.finalists]
         waiting = waiting[len(finalists) :]
-        students = [_distilled(context, task, architecture) for architecture in finalists]
+        students = [_distilled(context, task, searched, each) for each in finalists]
         if not context.recipe.allow_chance:
             require_useful_student(max(map(_validation_accuracy, students)), task.teacher, task.data)
         yield from sorted(students, key=_validation_accuracy, reverse=True)
@@ -117,11 +117,16 @@ def _not_measured(passed_over: Sequence[_Made], winner: _Made | None) -> NotMeas
     )
 
 
-def _distilled(context: Context, task: LearningTask, architecture: Architecture) -> Distilled:
-    recipe = context.recipe
+def _distilled(
+    context: Context, task: LearningTask, searched: Searched, architecture: Architecture
+) -> Distilled:
+    recipe, initial = context.recipe, None
+    if recipe.subgraph.weights == "inherited":
+        initial = searched.weights.get(architecture.identity)
     teacher = task.teacher if recipe.distil.needs_teacher else None
     mixtures = _mixtures(context, task, architecture)
     given = DistilInput(task.plan, architecture, recipe.distil, recipe.seed, task.data, teacher, mixtures)
+    given = DistilInput(task.plan, architecture, recipe.distil, recipe.seed, task.data, teacher, initial)
     return context.do(distil_student, given)
 
 
@@ -188,6 +193,10 @@ def _verified(
             task.teacher,
         ),
     )
+
+
+def _size(plan: SpacePlan, architecture: Architecture) -> Cost:
+    return sum(map(plan.space.cost, plan.space.blocks(architecture)), Cost(0, 0))
 
 
 def _validation_accuracy(student: Distilled) -> float:

@@ -127,6 +127,7 @@ def forecast(context: Context) -> Forecast:
 PART_OF = {
     "teacher": "teacher",
     "cut": "teacher",
+    "structures": "teacher",
     "space": "table",
     "table": "table",
     "feasibility": "table",
@@ -290,7 +291,11 @@ class _Left:
         return OpenStage("verify", work, seconds, "; ".join(dict.fromkeys(bases)))
 
     def _plan(self) -> SpacePlan | None:
-        return None if self._recipe.method == "dna" else SpacePlan.mobile(self._recipe.space, self._data)
+        return (
+            None
+            if self._recipe.method in ("dna", "subgraph")
+            else SpacePlan.mobile(self._recipe.space, self._data)
+        )
 
     def _student(self, settings: TrainingSettings, images: int) -> tuple[float | None, str]:
         plan = self._plan()

@@ -12,6 +12,7 @@ from pipeline.spaces.dna.config import DnaSpaceConfig
 from pipeline.stages.inputs.cut import Cut, CutInput, cut_into_blocks
 from pipeline.stages.inputs.data import DataInput, DataSummary, prepare_data
 from pipeline.stages.inputs.space import SpacePlan, describe_space
+from pipeline.stages.inputs.structures import StructuresInput, find_teacher_structures
 from pipeline.stages.inputs.teacher import TeacherInput, TeacherSource, TeacherSummary, prepare_teacher
 from pipeline.stages.latency.feasibility import FeasibilityInput, Feasible, check_feasibility
 from pipeline.stages.latency.predictors import LatencyPredictors
@@ -38,7 +39,8 @@ def prepare_task(context: Context) -> LearningTask:
 
     Raises:
         DataError: the data is missing, unreadable or inconsistent.
-        TeacherError: the teacher cannot be loaded, does not fit the data, or cannot be cut into blocks.
+        TeacherError: the teacher cannot be loaded, does not fit the data, cannot be cut into blocks, or has
+            nothing that can be removed.
     """
     recipe = context.recipe
     data = context.do(prepare_data, DataInput.of(recipe.data, recipe.seed))
@@ -54,6 +56,10 @@ def prepare_task(context: Context) -> LearningTask:
         task = LearningTask(
             data, teacher, _dna_plan(recipe.dna.space, context.do(cut_into_blocks, cut), data), cut
         )
+    elif recipe.method == "subgraph":
+        given = StructuresInput(data.input_shape, recipe.subgraph.most_blocks, teacher)
+        config = context.do(find_teacher_structures, given)
+        task = LearningTask(data, teacher, SpacePlan(config, data.input_shape, len(data.classes), teacher))
     else:
         task = LearningTask(data, teacher, SpacePlan.mobile(recipe.space, data))
     context.do(describe_space, task.plan)

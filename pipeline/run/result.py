@@ -13,7 +13,7 @@ from pipeline.bundle import portable_name
 from pipeline.distill.aggregation.result import FoundMixture
 from pipeline.export.base import Format, format_of
 from pipeline.recipe.loading import Recipe
-from pipeline.spaces.cost import Cost
+from pipeline.spaces.base import Cost
 from pipeline.stages.inputs.data import DataSummary
 from pipeline.stages.inputs.teacher import TeacherSummary
 from pipeline.stages.latency.feasibility import Feasible

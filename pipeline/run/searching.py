@@ -11,10 +11,11 @@ from pipeline.stages.searching.scores import ScoresInput, score_blocks
 from pipeline.stages.searching.search import SearchInput, search_candidates
 from pipeline.stages.searching.selection import SelectionInput, select_candidates
 from pipeline.stages.searching.strategy import StrategySettings
+from pipeline.stages.searching.subgraph import SubgraphInput, select_subgraph
 
 
 def search_round(context: Context, task: LearningTask, this: Round) -> Searched:
-    """One round: candidates evaluated one by one, or networks selected by their blocks' scores.
+    """One round: candidates evaluated one by one, networks selected by their blocks' scores, or a subgraph.
 
     Raises:
         BudgetError: no member of the space can keep the budgets, as they are tightened in this round.
@@ -26,6 +27,12 @@ def search_round(context: Context, task: LearningTask, this: Round) -> Searched:
         scores = context.do(score_blocks, scored)
         return context.do(
             select_candidates, SelectionInput(this, scores, recipe.search.evaluations, context.where)
+        )
+    if recipe.method == "subgraph":
+        settings = recipe.subgraph.selection
+        return context.do(
+            select_subgraph,
+            SubgraphInput(this, settings, recipe.seed, context.where, task.data, task.teacher),
         )
     evaluation = Evaluation.of(recipe, task.plan, task.data, task.teacher)
     return search_by_evaluation(context, this, evaluation, StrategySettings.of(recipe))

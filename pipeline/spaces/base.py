@@ -115,6 +115,17 @@ def read_choices(text: str) -> dict[str, str]:
 
 
 @dataclass(frozen=True)
+class Cost:
+    """Multiply-accumulates of convolutions and linear layers for one image, and trainable parameters."""
+
+    macs: int
+    parameters: int
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.macs + other.macs, self.parameters + other.parameters)
+
+
+@dataclass(frozen=True)
 class Block:
     """A piece of a network whose latency is measured by itself; equal blocks are equal values.
 
@@ -232,6 +243,23 @@ class Space(BlockSpace[Block], Protocol):
 
     def build_block(self, block: Block) -> nn.Module:
         """A fresh module for one block; input ``(N, C, H, W)`` as in ``block.input_shape``."""
+        ...
+
+
+@runtime_checkable
+class SizedSpace(Protocol):
+    """A space that knows how large its blocks are; one that does not need not say so."""
+
+    def cost(self, block: Block) -> Cost:
+        """Multiply-accumulates and parameters of a block.
+
+        Raises:
+            ValueError: a block of another space.
+        """
+        ...
+
+    def outputs(self, block: Block) -> int:
+        """How many values a block gives for one image, with the error of ``cost``."""
         ...
 
 

@@ -3,20 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
-from pipeline.spaces.base import Block
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Multiply-accumulates of convolutions and linear layers for one image, and trainable parameters."""
-
-    macs: int
-    parameters: int
-
-    def __add__(self, other: Cost) -> Cost:
-        return Cost(self.macs + other.macs, self.parameters + other.parameters)
+from pipeline.spaces.base import Block, Cost
 
 
 def block_cost(block: Block) -> Cost:
@@ -29,7 +17,19 @@ def block_cost(block: Block) -> Cost:
         cost = _COSTS[block.kind]
         return cost(block.input_shape, {name: float(value) for name, value in block.arguments})
     except KeyError:
-        raise ValueError(f"the mobile space has no block of kind {block.kind!r} and such arguments") from None
+        raise _unknown(block) from None
+
+
+def block_outputs(block: Block) -> int:
+    """How many values a block gives for one image, with the error of ``block_cost``."""
+    try:
+        if block.kind == "head":
+            return int(dict(block.arguments)["classes"])
+        arguments = {name: int(value) for name, value in block.arguments}
+        _, height, width = block.input_shape
+        return arguments["out_channels"] * _pixels(height, width, arguments["stride"])
+    except KeyError:
+        raise _unknown(block) from None
 
 
 def network_cost(blocks: Iterable[Block]) -> Cost:
@@ -40,6 +40,10 @@ def network_cost(blocks: Iterable[Block]) -> Cost:
 def squeezed_channels(in_channels: int, ratio: float) -> int:
     """Width inside a squeeze-and-excite gate; the ratio is of the block's input channels, as in MnasNet."""
     return max(1, int(in_channels * ratio))
+
+
+def _unknown(block: Block) -> ValueError:
+    return ValueError(f"the mobile space has no block of kind {block.kind!r} and such arguments")
 
 
 def _stem(input_shape: tuple[int, int, int], arguments: dict[str, float]) -> Cost:

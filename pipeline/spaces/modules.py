@@ -5,7 +5,8 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING
 
-from pipeline.spaces.base import Architecture, Block
+from pipeline.spaces.base import Architecture, Block, Cost
+from pipeline.spaces.cost import block_cost, block_outputs
 from pipeline.spaces.decisions import DecisionSpace
 
 if TYPE_CHECKING:
@@ -34,3 +35,15 @@ class ModuleSpace(DecisionSpace):
         from pipeline.spaces.layers import module_of
 
         return module_of(block)
+
+    def cost(self, block: Block) -> Cost:
+        """Multiply-accumulates and parameters of a block.
+
+        Raises:
+            ValueError: a block of another space.
+        """
+        return block_cost(block)
+
+    def outputs(self, block: Block) -> int:
+        """How many values a block gives, with the error of ``cost``."""
+        return block_outputs(block)

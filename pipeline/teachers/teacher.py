@@ -91,7 +91,7 @@ class AdaptedNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """``(N, C, H, W)`` as the data give them, to logits."""
-        if self._channels is not None and images.shape[1] == 1:
+        if self._channels is not None:  # Of coloured images this repeats nothing.
             images = images.expand(-1, self._channels, -1, -1)
         if self._renormalise:
             images = images * self._scale + self._shift
@@ -104,6 +104,7 @@ class AdaptedNetwork(nn.Module):
         return logits.clamp_min(_LEAST_PROBABILITY).log() if self.gives_probabilities else logits
 
 
+@torch.fx.wrap
 def logits_of(output: Any) -> Tensor:
     """The logits ``(N, classes)`` in what a network gives: a tensor, the first of a tuple, or ``logits``.
 

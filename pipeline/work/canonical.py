@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Set
-from dataclasses import Field, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from enum import Enum
 from functools import singledispatch
 from pathlib import Path, PurePath
@@ -17,9 +17,9 @@ from devices.digests import canonical_json, file_digest
 _KEY = "key"
 
 
-def by_digest() -> Any:
+def by_digest(default: Any = MISSING) -> Any:
     """A field whose value counts by its ``digest`` alone: all that is read of the value follows from that."""
-    return field(metadata={_KEY: "digest"})
+    return field(default=default, metadata={_KEY: "digest"})
 
 
 def without_influence(default: Any = None) -> Any:

@@ -14,12 +14,14 @@ from pipeline.report import (
     CandidatePoint,
     ComparedNetwork,
     LayerMixture,
+    KeptLayer,
     ReportData,
     TargetReport,
     TrainingCurve,
     render,
 )
 from pipeline.spaces.base import Architecture, Space
+from pipeline.spaces.teacher.space import TeacherSpace
 from pipeline.stages.inputs.space import SpacePlan
 from pipeline.stages.inputs.teacher import TeacherSummary, ensemble_lines
 from pipeline.stages.latency.feasibility import Feasible
@@ -126,6 +128,17 @@ def _report(given: ReportInput) -> ReportData:
             for mixtures in winner.distilled.mixtures
             for group in mixtures.groups
         ),
+        layers=_layers(findings.plan.space, architecture),
+    )
+
+
+def _layers(space: Space, architecture: Architecture) -> tuple[KeptLayer, ...]:
+    """What is left of a teacher, if the space is of its subgraphs."""
+    if not isinstance(space, TeacherSpace):
+        return ()
+    counts = space.counts(architecture)
+    return tuple(
+        KeptLayer(space.layer_name(each), counts[each.name], each.count) for each in space.config.structures
     )
 
 
@@ -192,8 +205,12 @@ def _comparisons(
 def _blocks(
     network: str, space: Space, architecture: Architecture, rows: Mapping[str, Interval]
 ) -> BlockLatencies:
+    blocks = space.blocks(architecture)
+    names = list(map(str, blocks))
+    if isinstance(space, TeacherSpace):
+        names = [space.layer_name(unit) for unit in space.units_left(architecture)]
     return BlockLatencies(
-        network, tuple((str(block), rows[block.identity]) for block in space.blocks(architecture))
+        network, tuple((name, rows[block.identity]) for name, block in zip(names, blocks, strict=True))
     )
 
 

@@ -6,23 +6,37 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from pipeline.spaces.base import Architecture, Space
+from pipeline.spaces.base import Architecture
 from pipeline.spaces.dna.config import DnaSpaceConfig
 from pipeline.spaces.dna.space import DnaSpace
 from pipeline.spaces.mobile.config import MobileSpaceConfig, SpaceConfig
 from pipeline.spaces.mobile.space import MobileSpace
+from pipeline.spaces.teacher.config import TeacherSpaceConfig
+from pipeline.spaces.teacher.space import TeacherSpace
 from pipeline.stages.inputs.data import DataSummary
+from pipeline.stages.inputs.teacher import TeacherSummary, open_teacher
 from pipeline.stages.services import Services
+from pipeline.work.canonical import by_digest
 from pipeline.work.stage import StageFolder, stage
+
+PlannedSpace = MobileSpace | DnaSpace | TeacherSpace
 
 
 @dataclass(frozen=True)
 class SpacePlan:
-    """A space as a value: choices, channels, height and width of the images, and number of classes."""
+    """A space as a value.
 
-    config: MobileSpaceConfig | DnaSpaceConfig
+    Attributes:
+        config: its choices.
+        input_shape: channels, height and width of the images.
+        classes: of the data.
+        teacher: whose subgraphs they are, in a teacher's space.
+    """
+
+    config: MobileSpaceConfig | DnaSpaceConfig | TeacherSpaceConfig
     input_shape: tuple[int, int, int]
     classes: int
+    teacher: TeacherSummary | None = by_digest(None)
 
     @classmethod
     def mobile(cls, config: SpaceConfig | None, data: DataSummary) -> SpacePlan:
@@ -31,11 +45,28 @@ class SpacePlan:
         return cls(MobileSpace.from_config(config, shape, classes).config, shape, classes)
 
     @cached_property
-    def space(self) -> Space:
-        """The space itself."""
+    def space(self) -> PlannedSpace:
+        """The space itself; ``open`` it to build a network, for which a teacher's space needs the teacher."""
+        if isinstance(self.config, TeacherSpaceConfig):
+            return TeacherSpace(self.config, self.input_shape, self.classes)
         if isinstance(self.config, DnaSpaceConfig):
             return DnaSpace(self.config, self.input_shape, self.classes)
         return MobileSpace(self.config, self.input_shape, self.classes)
+
+    def open(self, folder: StageFolder) -> PlannedSpace:
+        """The space, with all that it needs to build networks and blocks."""
+        teacher = self.teacher
+        if teacher is None:
+            return self.space
+        assert isinstance(self.config, TeacherSpaceConfig)
+        from pipeline.methods.subgraph.units import OpenTeacherSpace
+
+        return OpenTeacherSpace(
+            self.config,
+            self.input_shape,
+            self.classes,
+            lambda: open_teacher(teacher, folder).members[0].network,
+        )
 
 
 @dataclass(frozen=True)

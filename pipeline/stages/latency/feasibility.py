@@ -98,7 +98,7 @@ def check_feasibility(given: FeasibilityInput, folder: StageFolder, services: Se
         EstimateError: too few of the networks have a latency, or the reference of a relative budget has none.
         BudgetError: no member of the space runs on every target.
     """
-    space = given.plan.space
+    space = given.plan.open(folder)
     reference = space.reference()
     tables = {each.target: given.tables[each.name] for each in given.targets}
     found = fit_networks(space, tables, services.bench(given.protocol), networks=given.networks)

@@ -76,7 +76,7 @@ def build_tables(given: TableInput, folder: StageFolder, services: Services) -> 
     targets = [each.target for each in given.targets]
     parts = {target: teacher_parts(given.teacher, teacher, format_of(target)) for target in targets}
     tables, outcomes = measure_blocks(
-        given.plan.space,
+        given.plan.open(folder),
         targets,
         services.bench(given.protocol),
         networks=given.networks,

@@ -93,7 +93,9 @@ class Evaluation:
             return soft_targets(self.teacher, folder, dataset, self.training)
 
         return find_evaluator(self.name).make(
-            EvaluationTask(self.plan.space, dataset, self.training, self.seed + level, teacher, targets)
+            EvaluationTask(
+                self.plan.open(folder), dataset, self.training, self.seed + level, teacher, targets
+            )
         )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -18,6 +17,7 @@ from pipeline.stages.latency.targets import BoundTarget
 from pipeline.stages.services import Services
 from pipeline.tables.building.networks import MeasuredNetwork, SeenNetwork, measure_networks
 from pipeline.work.disk import write_atomically
+from pipeline.work.stage import StageFolder
 
 _MEASURED_AT_A_TIME = 3
 """Best evaluated candidates that are measured whole when the models are to learn."""
@@ -41,9 +41,10 @@ class Learning:
     """
 
     def __init__(
-        self, services: Services, where: MeasuredOn, predictors: LatencyPredictors, folder: Path
+        self, services: Services, where: MeasuredOn, predictors: LatencyPredictors, folder: StageFolder
     ) -> None:
         self._bench, self._folder = services.bench(where.protocol), folder
+        self._space = predictors.plan.open(folder)
         self._targets = [each.target for each in where.targets]
         self.predictors = predictors
         self.measured: dict[tuple[str, Architecture], MeasuredNetwork] = {}
@@ -57,7 +58,7 @@ class Learning:
         found = []
         predicted = {each: self.predictors.estimates(each) for each in architectures}
         wanted = dict.fromkeys(self._targets, architectures)
-        outcomes_on = measure_networks(self._bench, self.predictors.space, wanted)
+        outcomes_on = measure_networks(self._bench, self._space, wanted)
         for target, outcomes in outcomes_on.items():
             for architecture, outcome in zip(architectures, outcomes, strict=True):
                 if outcome is None or not is_settled(outcome):

@@ -79,7 +79,7 @@ def search_candidates(given: SearchInput, folder: StageFolder, services: Service
     """
     this = given.this
     evaluator = given.evaluation.evaluator(folder, 0)
-    learning = Learning(services, given.where, this.predictors, folder.path)
+    learning = Learning(services, given.where, this.predictors, folder)
     memory = _Memory(given, services)
     known = {each.architecture: each.score for each in this.known if each.score is not None}
     evaluator = Known(evaluator, memory.scores(0) | known)

@@ -51,7 +51,7 @@ def select_candidates(given: SelectionInput, folder: StageFolder, services: Serv
     if not found.selected:
         raise BudgetError("no network of the space keeps the budgets", fix="loosen them")
     candidates = [Candidate(each.architecture, Score(-each.loss)) for each in found.selected]
-    learning = Learning(services, given.where, predictors, folder.path)
+    learning = Learning(services, given.where, predictors, folder)
     order = shortlist(learning, candidates, this)
     return Searched(
         tuple(EvaluatedCandidate.of(each, None, learning.predictors) for each in candidates),

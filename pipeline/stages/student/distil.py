@@ -28,6 +28,7 @@ class DistilInput:
     """Which student is trained, on what, and how; labels alone are learned without a teacher.
 
     ``mixtures`` are of the losses whose mixtures are searched, in their order.
+    ``initial`` are weights to begin with, else they are drawn.
     """
 
     plan: SpacePlan
@@ -37,6 +38,7 @@ class DistilInput:
     data: DataSummary = by_digest()
     teacher: TeacherSummary | None = by_digest()
     mixtures: tuple[Mixtures, ...] = ()
+    initial: StoredFile | None = None
 
 
 @dataclass(frozen=True)
@@ -67,13 +69,16 @@ def distil_student(given: DistilInput, folder: StageFolder, services: Services) 
         VerificationError: the training diverges.
     """
     import torch
-    from safetensors.torch import save_file
+    from safetensors.torch import load_file, save_file
 
     from pipeline.distill.training import TrainingDiverged, fit
 
     torch.manual_seed(given.seed)
     student, dataset = given.plan.space.build(given.architecture), open_data(given.data, folder)
     settings = given.settings.with_mixtures([each.shares for each in given.mixtures])
+    student, dataset = given.plan.open(folder).build(given.architecture), open_data(given.data, folder)
+    if given.initial is not None:
+        student.load_state_dict(load_file(folder.find(given.initial)))
     soft = None
     if given.teacher is not None:
         soft = soft_targets(given.teacher, folder, dataset, settings)
@@ -113,6 +118,6 @@ def open_student(
     """The student with its trained weights, in eval mode."""
     from safetensors.torch import load_file
 
-    student = plan.space.build(architecture)
+    student = plan.open(folder).build(architecture)
     student.load_state_dict(load_file(folder.find(weights)))
     return student.eval()

@@ -79,7 +79,7 @@ def export_student(given: ExportInput, folder: StageFolder, services: Services) 
     formats = sorted({each.format for each in given.targets})
     student = open_student(given.plan, given.architecture, given.weights, folder)
     torch.manual_seed(0)
-    networks = {_student: student, _reference: given.plan.space.build(given.reference)}
+    networks = {_student: student, _reference: given.plan.open(folder).build(given.reference)}
     if given.teacher is not None:
         networks[_teacher] = open_teacher(given.teacher, folder).module
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pipeline.spaces.base import Architecture
-from pipeline.spaces.cost import Cost
+from pipeline.spaces.base import Architecture, Cost
 from pipeline.stages.student.compile import Compiled
 from pipeline.stages.student.distil import Distilled
 from pipeline.stages.student.export import Exported

@@ -32,7 +32,7 @@ def calibration_plan(space: Space) -> list[PlannedNetwork]:
     first the members of the fewest and of the most multiply-accumulates, then those that tell most
     (``latency_db.models.order``).
     """
-    sizes = sizes_of(space.distinct_blocks())
+    sizes = sizes_of(space.distinct_blocks(), space)
     anchors = list(dict.fromkeys([space.reference(), *_extremes(space, sizes)]))
     limit = space.count()
     stream = (each for each in distinct_architectures(space, 0) if each not in anchors)

@@ -249,7 +249,7 @@ def _table(space: Space, target: Target, bench: Bench, outcomes: Mapping[str, Ou
             fix="run 'lathe table build' for this space and target: it measures only what is missing",
         )
     rows = {block.identity: outcomes[workload.identity] for block, workload in workloads.items()}
-    return LatencyTable.of(target, rows, sizes_of(blocks))
+    return LatencyTable.of(target, rows, sizes_of(blocks, space))
 
 
 def _sorted_out(

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.spaces.base import Block
-from pipeline.spaces.cost import Cost, block_cost, network_cost
+from pipeline.spaces.base import Block, Cost
+from pipeline.spaces.cost import block_cost, network_cost
 from pipeline.spaces.mobile.config import SpaceConfig
 from pipeline.spaces.mobile.space import MobileSpace
 

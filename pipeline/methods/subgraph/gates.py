@@ -1,0 +1,173 @@
+"""Gates on the structures of a network: non-negative factors, of which the proximal step makes exact zeros.
+
+A gate multiplies the whole output of a layer, scale and bias, so that a zero silences the part. Gates start
+from the scales of the normalisation behind them, which are divided by the gates: the network stays the
+function it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.spaces.teacher.config import Structure
+
+_SMALLEST = 1e-3
+"""Smallest gate at the start, in means of its structure: a dead channel has one too."""
+
+
+class Gates:
+    """The gates of a network while it is trained; attached when made, gone after ``fold``.
+
+    Attributes:
+        values: one factor per part, by name of the structure, shape ``(count,)``, each with its gradient.
+
+    Args:
+        network: changed in place: scales are moved into the gates, and hooks multiply outputs.
+        structures: what is gated.
+    """
+
+    def __init__(self, network: nn.Module, structures: Sequence[Structure]) -> None:
+        self._network, self._structures = network, tuple(structures)
+        self.values: dict[str, Tensor] = {}
+        self._momentum: dict[str, Tensor] = {}
+        self._handles = []
+        for structure in structures:
+            layers = [network.get_submodule(name) for name in structure.gated]
+            value = _initial(layers, structure).requires_grad_(True)
+            self.values[structure.name] = value
+            self._momentum[structure.name] = torch.zeros_like(value)
+            for layer in layers:
+                _scale(layer, 1 / value.detach())
+                self._handles.append(layer.register_forward_hook(_multiplying(value)))
+
+    def proximal_step(
+        self,
+        learning_rate: float,
+        penalties: Mapping[str, float],
+        least: Mapping[str, int],
+        momentum: float = 0.9,
+    ) -> None:
+        """One accelerated proximal gradient step on every gate, from the gradients that they have now.
+
+        ``z = soft(g - eta * dL/dg, eta * penalty)``, ``m <- z - g + mu * m``, ``g <- max(0, z + mu * m)``
+        (the solver of sparse structure selection, 1707.01213, which 2001.11612 uses).
+
+        Then the positive gates of each structure are brought to a mean of 1 and the layers behind them scaled
+        by as much, which leaves the function alone: else a layer could shrink all its gates, at no loss where
+        a normalisation follows, and the penalty would fall for nothing.
+
+        Args:
+            learning_rate: eta.
+            penalties: lambda times the cost of a part, by name of the structure.
+            least: how many of the largest gates are not penalised and stay above zero; 0 for a block.
+            momentum: mu.
+        """
+        for structure in self._structures:
+            gate, velocity = self.values[structure.name], self._momentum[structure.name]
+            with torch.no_grad():
+                gradient = torch.zeros_like(gate) if gate.grad is None else gate.grad
+                moved = gate - learning_rate * gradient
+                threshold = torch.full_like(gate, learning_rate * penalties[structure.name])
+                protected = moved.argsort(descending=True, stable=True)[: least[structure.name]]
+                threshold[protected] = 0
+                shrunk = moved.sign() * (moved.abs() - threshold).clamp(min=0)
+                velocity.mul_(momentum).add_(shrunk - gate)
+                gate.copy_((shrunk + momentum * velocity).clamp(min=0))
+                gate[protected] = gate[protected].clamp(min=_SMALLEST)
+                # What was driven to zero does not come back by momentum alone.
+                velocity[gate == 0] = 0
+                gate.grad = None
+                if structure.kind == "channels":
+                    self._normalise(structure)
+
+    def settle(self, learning_rate: float) -> None:
+        """A plain gradient step on the gates that are not zero; none becomes zero."""
+        with torch.no_grad():
+            for gate in self.values.values():
+                if gate.grad is not None:
+                    alive = gate > 0
+                    gate[alive] = (gate - learning_rate * gate.grad)[alive].clamp(min=_SMALLEST)
+                    gate.grad = None
+
+    def kept(self) -> dict[str, list[int]]:
+        """The parts whose gates are not zero, ascending, by name of the structure."""
+        return {name: gate.detach().nonzero().flatten().tolist() for name, gate in self.values.items()}
+
+    def sizes(self) -> dict[str, list[float]]:
+        """The gates that are not zero, descending, by name of the structure."""
+        return {
+            name: sorted(gate[gate > 0].tolist(), reverse=True)
+            for name, gate in ((name, value.detach()) for name, value in self.values.items())
+        }
+
+    def keep_largest(self, name: str, count: int) -> None:
+        """Set all gates of a structure to zero but the largest ones."""
+        with torch.no_grad():
+            gate = self.values[name]
+            gate[gate.argsort(descending=True, stable=True)[count:]] = 0
+
+    def fold(self) -> None:
+        """Multiply the gates into their layers and take the hooks away; the function stays the same."""
+        for handle in self._handles:
+            handle.remove()
+        for structure in self._structures:
+            for name in structure.gated:
+                _scale(self._network.get_submodule(name), self.values[structure.name].detach())
+
+    def state(self) -> dict[str, Any]:
+        """Gates and velocities, for a checkpoint."""
+        return {
+            "values": {name: value.detach().clone() for name, value in self.values.items()},
+            "momentum": {name: value.clone() for name, value in self._momentum.items()},
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue from a state that ``state`` returned."""
+        with torch.no_grad():
+            for name, value in self.values.items():
+                value.copy_(state["values"][name])
+                self._momentum[name].copy_(state["momentum"][name])
+
+    def _normalise(self, structure: Structure) -> None:
+        gate = self.values[structure.name]
+        alive = gate > 0
+        if not alive.any():
+            return
+        mean = gate[alive].mean()
+        gate.div_(mean)
+        self._momentum[structure.name].div_(mean)
+        for name in structure.gated:
+            _scale(self._network.get_submodule(name), mean.expand(structure.count))
+
+
+def _initial(layers: Sequence[nn.Module], structure: Structure) -> Tensor:
+    """Size of the layers' scales, in their mean; 1 for a block."""
+    if structure.kind == "block":
+        return torch.ones(1)
+    sizes = []
+    for layer in layers:
+        weight = layer.get_parameter("weight").detach()
+        size = weight.abs() if weight.dim() == 1 else weight.flatten(1).norm(dim=1)
+        sizes.append(size / size.mean().clamp(min=torch.finfo(size.dtype).tiny))
+    gate = torch.stack(sizes).mean(dim=0).clamp(min=_SMALLEST)
+    return gate / gate.mean()
+
+
+def _scale(layer: nn.Module, factors: Tensor) -> None:
+    """Multiply a layer's output channels, in place."""
+    with torch.no_grad():
+        for parameter in (layer.weight, layer.bias):
+            if parameter is not None:
+                assert isinstance(parameter, Tensor)
+                parameter.mul_(factors.view(-1, *(1,) * (parameter.dim() - 1)))
+
+
+def _multiplying(gate: Tensor) -> Any:
+    def hook(_: nn.Module, __: Any, output: Tensor) -> Tensor:
+        return output * gate.view(1, -1, *(1,) * (output.dim() - 2))
+
+    return hook

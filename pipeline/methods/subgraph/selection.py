@@ -1,0 +1,272 @@
+"""Drives gates to zero until the student keeps every budget, with the teacher's outputs as the only aim."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pipeline.data.base import Dataset
+from pipeline.data.tensors import to_tensor
+from pipeline.distill.augment import augment
+from pipeline.distill.crash_marker import Tell, told_next_time
+from pipeline.distill.onednn_workaround import sampled_before_convolution
+from pipeline.distill.targets import SoftTargets
+from pipeline.distill.training import TrainingDiverged, save_atomically
+from pipeline.errors import BudgetError
+from pipeline.methods.subgraph.costs import Costs, Counts
+from pipeline.methods.subgraph.gates import Gates
+from pipeline.methods.subgraph.settings import SubgraphSettings
+from pipeline.methods.subgraph.structures import removed
+from pipeline.spaces.teacher.config import Shape, Structure
+
+_STEP = 1.1
+"""By how much the penalty's weight rises in a step in which the latency is above its path, or falls else."""
+
+_RANGE = 1000.0
+"""By how much it can rise on the whole way, if that has few steps."""
+
+_FIRST_PENALTY = 1e-2
+
+
+@dataclass(frozen=True)
+class SelectionStep:
+    """One record: step, divergence to the teacher, excess over the budgets, weight of the penalty."""
+
+    step: int
+    loss: float
+    excess: float
+    penalty: float
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What stays of a teacher.
+
+    Attributes:
+        counts: numbers of parts by name of the structure, widths of the space.
+        kept: ascending parts by name of the structure; none of a block that goes.
+        network: the smaller network with its weights, in evaluation mode, on the CPU.
+        snapped: how many parts were cut though their gates were not zero: to reach a width of the space, or
+            because the steps did not suffice.
+        history: about a hundred records of the way.
+    """
+
+    counts: Mapping[str, int]
+    kept: Mapping[str, tuple[int, ...]]
+    network: nn.Module
+    snapped: int
+    history: tuple[SelectionStep, ...]
+
+
+def select(
+    network: nn.Module,
+    input_shape: Shape,
+    structures: Sequence[Structure],
+    *,
+    teacher: SoftTargets,
+    dataset: Dataset,
+    settings: SubgraphSettings,
+    costs: Costs,
+    seed: int,
+    checkpoint: Path | None = None,
+    on_step: Callable[[int, int], None] | None = None,
+    tell: Tell = lambda line: None,
+) -> Selection:
+    """Select the parts of a network that are worth their latency.
+
+    The data term is ``T^2 KL(teacher || student)``, batch mean; labels have no part in it. The weight of the
+    L1 penalty is not given but found: it rises while the predicted latency is above a straight path from the
+    teacher's to the budgets, and falls while it is below. When every budget is kept the zeros stay, the
+    penalty ends, and the rest of the steps settles the weights. Where the path ends above a budget, the
+    smallest gates are cut that save most.
+
+    Args:
+        network: a copy of the teacher's network; changed, and of no use afterwards.
+        input_shape: channels, height, width.
+        structures: of the space in ``costs``.
+        teacher: what the teacher says to a batch.
+        dataset: only ``train`` is used.
+        settings: schedule.
+        costs: what subgraphs cost, and may cost.
+        seed: of order and augmentation.
+        checkpoint: written after every epoch, and continued from when it is there.
+        on_step: called with steps done and all steps.
+        tell: called with a line when the last process that selected here died in the middle.
+
+    Raises:
+        BudgetError: the smallest subgraph is above a budget.
+        TrainingDiverged: the loss is not finite.
+    """
+    smallest = costs.excess(least_counts(structures, costs))
+    if smallest > 1:
+        raise BudgetError(
+            f"no subgraph of the teacher keeps the budgets: the smallest takes {smallest:.2f} times a limit",
+            why="what cannot be removed is slower than the budget",
+            fix="loosen the budget, or use a method with a space of its own",
+        )
+    with ExitStack() as stack:
+        if checkpoint is not None:
+            stack.enter_context(told_next_time(checkpoint, "the selection of a subgraph", tell))
+        if settings.threads is not None:
+            stack.callback(torch.set_num_threads, torch.get_num_threads())
+            torch.set_num_threads(settings.threads)
+        stack.enter_context(sampled_before_convolution(network))
+        run = _Run(network, structures, settings, costs)
+        if checkpoint is not None and checkpoint.exists():
+            run.restore(torch.load(checkpoint, map_location="cpu", weights_only=True))
+        _descend(run, teacher, dataset, settings, seed=seed, checkpoint=checkpoint, on_step=on_step)
+    return run.result(input_shape)
+
+
+def _descend(
+    run: _Run,
+    teacher: SoftTargets,
+    dataset: Dataset,
+    settings: SubgraphSettings,
+    *,
+    seed: int,
+    checkpoint: Path | None,
+    on_step: Callable[[int, int], None] | None,
+) -> None:
+    labels = torch.from_numpy(dataset.train.labels)
+    # A batch of one would break BatchNorm, so a last batch of one is left out.
+    batches = max(1, math.ceil((len(labels) - 1) / settings.batch_size))
+    total = settings.epochs * batches
+    while run.step < total:
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + run.step // batches)
+        order = torch.randperm(len(labels), generator=generator)
+        for index in torch.split(order, settings.batch_size)[:batches]:
+            images = to_tensor(dataset.train.images[index.numpy()], dataset.preprocessing)
+            images = augment(images, settings.augment, generator).contiguous(
+                memory_format=torch.channels_last
+            )
+            run.train_step(images, labels[index], teacher(images, index), total)
+            if on_step is not None:
+                on_step(run.step, total)
+        if checkpoint is not None:
+            save_atomically(run.state(), checkpoint)
+
+
+def least_counts(structures: Sequence[Structure], costs: Costs) -> dict[str, int]:
+    """No block that can be removed, and of every layer the smallest width."""
+    widths = costs.space.config.widths
+    return {each.name: widths[each.name][0] if each.kind == "channels" else 0 for each in structures}
+
+
+class _Run:
+    """A network with gates on its way down; everything that a checkpoint holds."""
+
+    def __init__(
+        self, network: nn.Module, structures: Sequence[Structure], settings: SubgraphSettings, costs: Costs
+    ) -> None:
+        self.step, self.penalty, self.snapped, self.settled = 0, _FIRST_PENALTY, 0, False
+        self.history: list[SelectionStep] = []
+        self._network, self._structures, self._settings, self._costs = network, structures, settings, costs
+        network.requires_grad_(True)
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.gates = Gates(network, structures)
+        self._least = least_counts(structures, costs)
+        self._start = costs.excess({each.name: each.count for each in structures})
+        self._optimizer = torch.optim.SGD(
+            network.parameters(), lr=settings.learning_rate, momentum=0.9, weight_decay=5e-4, nesterov=True
+        )
+
+    def train_step(self, images: Tensor, labels: Tensor, taught: Tensor, total: int) -> None:
+        """One step on weights and gates, with what the teacher says."""
+        settings = self._settings
+        descent = max(1, int(total * settings.descent_share))
+        rest = max(0.0, (self.step - descent) / max(1, total - descent))
+        for group in self._optimizer.param_groups:
+            group["lr"] = settings.learning_rate * 0.5 * (1 + math.cos(math.pi * rest))
+        self._network.train()
+        logits = self._network(images)
+        if settings.data_term == "labels":
+            loss = functional.cross_entropy(logits, labels)
+        else:
+            soft = settings.temperature
+            loss = soft**2 * functional.kl_div(
+                functional.log_softmax(logits / soft, dim=1),
+                functional.log_softmax(taught / soft, dim=1),
+                reduction="batchmean",
+                log_target=True,
+            )
+        if not torch.isfinite(loss):
+            raise TrainingDiverged(f"the loss became {float(loss)} in step {self.step + 1} of the selection")
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._optimizer.step()
+        excess = self._descend(descent)
+        if self.step % max(1, total // 100) == 0:
+            self.history.append(SelectionStep(self.step, float(loss.detach()), excess, self.penalty))
+        self.step += 1
+
+    def _descend(self, descent: int) -> float:
+        """Step on the gates while the budgets are not kept; returns the excess before."""
+        done = (self.step + 1) / descent
+        counts = {name: len(parts) for name, parts in self.gates.kept().items()}
+        excess = self._costs.excess(counts)
+        if self.settled:
+            self.gates.settle(self._settings.gate_learning_rate)
+        elif excess <= 1:
+            self._snap(self._costs.allowed(counts))
+        elif done > 1:
+            self._snap(self._costs.cut(counts, self.gates.sizes()))
+        else:
+            path = self._start + (1 - self._start) * done
+            step = max(_STEP, _RANGE ** (1 / descent))
+            self.penalty *= step if excess > path else 1 / step
+            penalties = self._costs.penalties(counts)
+            self.gates.proximal_step(
+                self._settings.gate_learning_rate,
+                {name: self.penalty * value for name, value in penalties.items()},
+                self._least,
+            )
+        return excess
+
+    def _snap(self, counts: Counts) -> None:
+        """Leave so many parts of each structure, and end the descent."""
+        for name, parts in self.gates.kept().items():
+            if counts[name] < len(parts):
+                self.snapped += len(parts) - counts[name]
+                self.gates.keep_largest(name, counts[name])
+        self.settled = True
+
+    def result(self, input_shape: Shape) -> Selection:
+        """The smaller network."""
+        if not self.settled:
+            counts = {name: len(parts) for name, parts in self.gates.kept().items()}
+            self._snap(self._costs.cut(counts, self.gates.sizes()))
+        self.gates.fold()
+        kept = {name: tuple(parts) for name, parts in self.gates.kept().items()}
+        network = self._network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        smaller = removed(network, input_shape, self._structures, kept)
+        counts = {name: len(parts) for name, parts in kept.items()}
+        return Selection(counts, kept, smaller, self.snapped, tuple(self.history))
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "network": self._network.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "gates": self.gates.state(),
+            "step": self.step,
+            "penalty": self.penalty,
+            "snapped": self.snapped,
+            "settled": self.settled,
+            "history": [asdict(record) for record in self.history],
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self._network.load_state_dict(state["network"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self.gates.restore(state["gates"])
+        self.step, self.penalty = state["step"], state["penalty"]
+        self.snapped, self.settled = state["snapped"], state["settled"]
+        self.history = [SelectionStep(**record) for record in state["history"]]

@@ -1,0 +1,291 @@
+"""What can be removed from a network: channels and residual blocks, each proven by removing it once.
+
+Channels that must go together are found by following the graph (torch-pruning's dependency graph). What the
+graph says is not believed: a structure is removable if the network without it gives the outputs of the
+network in which it is silenced.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from devices.installing import how_to_install
+from pipeline.errors import TeacherError
+from pipeline.spaces.teacher.config import Shape, Structure
+
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+"""Layers that scale channels."""
+
+_WEIGHTED = (nn.modules.conv._ConvNd, nn.Linear)
+_LAYERS = (*_WEIGHTED, *NORMS)
+_TOLERANCE = 1e-4
+
+
+def find_structures(network: nn.Module, input_shape: Shape) -> tuple[Structure, ...]:
+    """Everything that can be removed, in the order of the layers; blocks after channels.
+
+    Args:
+        network: ``(N, C, H, W)`` to logits ``(N, classes)``; put into evaluation mode, otherwise not changed.
+        input_shape: channels, height, width.
+
+    Raises:
+        TeacherError: nothing can be removed, or torch-pruning is not installed.
+    """
+    network.eval()
+    images = example_images(network, input_shape)
+    found = (*_channels(network, images), *_blocks(network, images))
+    if not found:
+        raise TeacherError(
+            "nothing can be removed from the teacher",
+            why="no channels and no residual block were found whose removal leaves the rest as it is: its "
+            "layers are called several times, are no modules (an exported program), or all reach the output",
+            fix="use a convolutional network built of torch modules, or another method",
+        )
+    return found
+
+
+def removed(
+    network: nn.Module, input_shape: Shape, structures: Sequence[Structure], kept: Mapping[str, Sequence[int]]
+) -> nn.Module:
+    """A copy of the network with nothing left of its structures but the parts in ``kept``.
+
+    Args:
+        network: as ``find_structures`` saw it.
+        input_shape: channels, height, width.
+        structures: those that ``kept`` speaks of; others stay whole.
+        kept: ascending parts by name of the structure; for a block ``[0]``, or nothing to remove it.
+
+    Raises:
+        ValueError: channels of a structure would all be removed, or a part does not exist.
+    """
+    smaller = copy.deepcopy(network).eval()
+    for structure in structures:
+        if structure.kind == "block" and not kept.get(structure.name, [0]):
+            _replace(smaller, structure.name, nn.Identity())
+    graph = None
+    for structure in structures:
+        parts = set(kept.get(structure.name, range(structure.count)))
+        if not parts <= set(range(structure.count)):
+            raise ValueError(f"{structure.name} has no such parts: {sorted(parts)}")
+        if structure.kind == "block" or len(parts) == structure.count:
+            continue
+        modules = dict(smaller.named_modules())
+        # Some of the layers may lie in blocks that are gone.
+        layer = next((modules[name] for name in (structure.name, *structure.gated) if name in modules), None)
+        if layer is None:
+            continue
+        if not parts:
+            raise ValueError(f"all channels of {structure.name} would be removed")
+        graph = graph or _dependency_graph(smaller, example_images(smaller, input_shape))
+        _remove(graph, layer, sorted(set(range(structure.count)) - parts))
+    return smaller
+
+
+def narrowed_one_by_one(
+    network: nn.Module, input_shape: Shape, structures: Sequence[Structure]
+) -> Iterator[tuple[Structure, nn.Module]]:
+    """A copy of the network from which one more part is gone each time, of one structure of channels after
+    the other; it is the same object each time.
+    """
+    smaller = copy.deepcopy(network).eval()
+    modules = dict(smaller.named_modules())
+    graph = _dependency_graph(smaller, example_images(smaller, input_shape))
+    for structure in structures:
+        if structure.kind == "channels":
+            _remove(graph, modules[structure.name], [0])
+            yield structure, smaller
+
+
+def example_images(network: nn.Module, input_shape: Shape) -> Tensor:
+    """Two images of noise, always the same, on the network's device."""
+    images = torch.randn(2, *input_shape, generator=torch.Generator().manual_seed(0))
+    return images.to(next((tensor.device for tensor in network.parameters()), torch.device("cpu")))
+
+
+def _pruning() -> Any:
+    try:
+        import torch_pruning
+    except ModuleNotFoundError as error:
+        raise TeacherError(
+            "the method subgraph needs torch-pruning",
+            why=str(error),
+            fix=how_to_install("subgraph"),
+        ) from error
+    return torch_pruning
+
+
+def _dependency_graph(network: nn.Module, images: Tensor) -> Any:
+    # A dependency graph follows gradients, so parameters must have them while it is built.
+    frozen = [parameter for parameter in network.parameters() if not parameter.requires_grad]
+    for parameter in frozen:
+        parameter.requires_grad_(True)
+    try:
+        with torch.enable_grad():
+            return _pruning().DependencyGraph().build_dependency(network, example_inputs=images)
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+
+
+def _remove(graph: Any, layer: nn.Module, parts: list[int]) -> None:
+    """Remove output channels of a layer, and all that hangs on them."""
+    graph.get_pruning_group(layer, graph.get_pruner_of_module(layer).prune_out_channels, parts).prune()
+
+
+def _proven(network: nn.Module, images: Tensor, structures: Sequence[Structure]) -> list[Structure]:
+    """Those that can be removed: all at once if that works, else each tried alone."""
+    if len(structures) > 1 and _is_proven(network, images, structures):
+        return list(structures)
+    return [each for each in structures if _is_proven(network, images, [each])]
+
+
+def _channels(network: nn.Module, images: Tensor) -> list[Structure]:
+    graph = _dependency_graph(network, images)
+    names = {module: name for name, module in network.named_modules()}
+    _, order = _calls(network, images)
+    found = []
+    for group in graph.get_all_groups(root_module_types=[*_WEIGHTED]):
+        producers = {
+            member.dep.target.module
+            for member in group
+            if "out" in member.dep.handler.__name__ and isinstance(member.dep.target.module, _LAYERS)
+        }
+        called = sorted(
+            (names[each] for each in producers if names.get(each) in order), key=order.__getitem__
+        )
+        weighted = [name for name in called if isinstance(network.get_submodule(name), _WEIGHTED)]
+        ends = _ends(graph, producers)
+        gated = tuple(name for name in called if network.get_submodule(name) in ends)
+        count = len(group[0].idxs)
+        if weighted and gated and count > 1:
+            found.append(Structure(weighted[0], "channels", count, gated))
+    found.sort(key=lambda each: order[each.name])
+    alone = [each for each in found if len(each.gated) == 1]
+    coupled = [each for each in found if len(each.gated) > 1]
+    proven = {*_proven(network, images, alone), *_proven(network, images, coupled)}
+    return [each for each in found if each in proven]
+
+
+def _ends(graph: Any, producers: Set[nn.Module]) -> Set[nn.Module]:
+    """Layers of a group after which its channels leave it; norms alone where there are some."""
+    ends = {
+        module
+        for module in producers
+        if not any(follower in producers for follower in _followers(graph.module2node[module]))
+    }
+    return {module for module in ends if isinstance(module, NORMS)} or ends
+
+
+def _followers(node: Any) -> Iterator[nn.Module]:
+    """The next layers after a node, whatever operations lie between."""
+    waiting, seen = list(node.outputs), set()
+    while waiting:
+        following = waiting.pop()
+        if following in seen:
+            continue
+        seen.add(following)
+        if isinstance(following.module, _LAYERS):
+            yield following.module
+        else:
+            waiting += following.outputs
+
+
+def _is_proven(network: nn.Module, images: Tensor, structures: Sequence[Structure]) -> bool:
+    """Whether the network without every second part equals the one in which these parts are silenced."""
+    kept = {each.name: [] if each.kind == "block" else list(range(1, each.count, 2)) for each in structures}
+    channels, height, width = images.shape[1:]
+    try:
+        smaller = removed(network, (channels, height, width), structures, kept)
+        with torch.no_grad(), _silenced(network, structures):
+            silenced = network(images)
+        with torch.no_grad():
+            outputs = smaller(images)
+    except Exception:  # The graph may be wrong in any way; such a structure is left alone.
+        return False
+    if outputs.shape != silenced.shape or not torch.isfinite(silenced).all():
+        return False
+    return bool((outputs - silenced).abs().max() <= _TOLERANCE * (1 + silenced.abs().max()))
+
+
+@contextmanager
+def _silenced(network: nn.Module, structures: Sequence[Structure]) -> Iterator[None]:
+    """Inside, the outputs of every second part are zero, from the first."""
+
+    def silence(whole: bool) -> Any:
+        def hook(_: nn.Module, __: Any, output: Tensor) -> Tensor:
+            quiet = output.clone()
+            quiet[:, :: 1 if whole else 2] = 0
+            return quiet
+
+        return hook
+
+    handles = [
+        network.get_submodule(name).register_forward_hook(silence(each.kind == "block"))
+        for each in structures
+        for name in each.gated
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _blocks(network: nn.Module, images: Tensor) -> list[Structure]:
+    """Modules that add something to their input and can be replaced by nothing; the outermost of each."""
+    shapes, order = _calls(network, images)
+    found = list[Structure]()
+    for name, module in network.named_modules():
+        inside = any(name.startswith(f"{outer.name}.") for outer in found)
+        layers = [
+            child
+            for child, layer in module.named_modules(prefix=name)
+            if isinstance(layer, _LAYERS) and child in order
+        ]
+        given, gave = shapes.get(name, (None, None))
+        wrapped = isinstance(module, nn.Sequential) and len(module) == 1
+        if not name or inside or wrapped or len(layers) < 2 or given is None or given != gave:
+            continue
+        structure = Structure(name, "block", 1, (max(layers, key=order.__getitem__),))
+        if _is_proven(network, images, [structure]):
+            found.append(structure)
+    return found
+
+
+def _calls(
+    network: nn.Module, images: Tensor
+) -> tuple[dict[str, tuple[torch.Size, torch.Size]], dict[str, int]]:
+    """Shapes of input and output of modules called once with one tensor, and the order of the calls' ends."""
+    shapes: dict[str, tuple[torch.Size, torch.Size]] = {}
+    order: dict[str, int] = {}
+    repeated = set[str]()
+
+    def note(name: str) -> Any:
+        def hook(_: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            if name in order:
+                repeated.add(name)
+            order[name] = len(order)
+            if len(inputs) == 1 and isinstance(inputs[0], Tensor) and isinstance(output, Tensor):
+                shapes[name] = (inputs[0].shape, output.shape)
+
+        return hook
+
+    handles = [module.register_forward_hook(note(name)) for name, module in network.named_modules()]
+    try:
+        with torch.no_grad():
+            network(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {name: shape for name, shape in shapes.items() if name not in repeated}, order
+
+
+def _replace(network: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(network.get_submodule(parent), child, module)

@@ -1,0 +1,1 @@
+"""The subgraphs of a teacher: networks that have its layers, some of them narrower, without some blocks."""

@@ -1,0 +1,76 @@
+"""A teacher's subgraphs as values: what can be removed from it, and the units that are measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from pipeline.spaces.base import Cost
+
+Shape = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Structure:
+    """Parts of a network that are removed together or one by one.
+
+    Attributes:
+        name: of the layer whose output channels they are, or of the residual block.
+        kind: channels that are removed one by one, or a whole block.
+        count: how many parts: channels, or 1 for a block.
+        gated: layers whose outputs carry the gate; silencing these silences the structure.
+    """
+
+    name: str
+    kind: Literal["channels", "block"]
+    count: int
+    gated: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A piece of the network between two values from which alone the rest is computed.
+
+    Attributes:
+        name: of its first layer.
+        content: digest of its graph; equal units of one network have equal contents.
+        input_shape: channels, height, width of its input in the whole teacher.
+        structures: names of the structures that change it, in the order of the content.
+        narrowed: by how many channels its input shrinks for each part of them that is removed.
+        block: the structure whose removal leaves nothing of it.
+    """
+
+    name: str
+    content: str
+    input_shape: Shape
+    structures: tuple[str, ...]
+    narrowed: tuple[int, ...]
+    block: str | None = None
+
+
+@dataclass(frozen=True)
+class UnitSize:
+    """Cost of a block, and how many values it gives."""
+
+    cost: Cost
+    outputs: int
+
+
+@dataclass(frozen=True)
+class TeacherSpaceConfig:
+    """All that decides the architectures and blocks of a teacher's space, but not its weights.
+
+    Attributes:
+        structures: what can be removed, a block before the channels inside it.
+        widths: how many channels may stay of each structure of channels, ascending, the last one all.
+        inside: the block in which a structure of channels lies, if it lies in one.
+        units: from input to output.
+        sizes: of every distinct block, by its identity.
+    """
+
+    structures: tuple[Structure, ...]
+    widths: Mapping[str, tuple[int, ...]]
+    inside: Mapping[str, str]
+    units: tuple[Unit, ...]
+    sizes: Mapping[str, UnitSize]

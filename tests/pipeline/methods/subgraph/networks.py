@@ -1,0 +1,150 @@
+"""Small networks with every kind of removable structure, with statistics as training leaves them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.teachers.resnet import resnet_cifar
+
+SHAPE = (3, 16, 16)
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 with a residual, as in ResNet-50."""
+
+    def __init__(self, channels: int, inner: int) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(channels, inner, 1, bias=False)
+        self.norm1 = nn.BatchNorm2d(inner)
+        self.conv = nn.Conv2d(inner, inner, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(inner)
+        self.expand = nn.Conv2d(inner, channels, 1, bias=False)
+        self.norm3 = nn.BatchNorm2d(channels)
+
+    def forward(self, images: Tensor) -> Tensor:
+        inner = self.norm1(self.reduce(images)).relu()
+        inner = self.norm2(self.conv(inner)).relu()
+        return (images + self.norm3(self.expand(inner))).relu()
+
+
+class Projected(nn.Module):
+    """A block that changes the number of channels, as at the beginning of a stage."""
+
+    def __init__(self, channels: int, outputs: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, outputs, 3, stride=2, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(outputs)
+        self.project = nn.Conv2d(channels, outputs, 1, stride=2, bias=False)
+        self.norm_of_project = nn.BatchNorm2d(outputs)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return (self.norm(self.conv(images)) + self.norm_of_project(self.project(images))).relu()
+
+
+class Inverted(nn.Module):
+    """1x1, depthwise, squeeze-and-excite, 1x1 with a residual, as in MobileNetV3."""
+
+    def __init__(self, channels: int, inner: int) -> None:
+        super().__init__()
+        self.expand = nn.Sequential(
+            nn.Conv2d(channels, inner, 1, bias=False), nn.BatchNorm2d(inner), nn.ReLU()
+        )
+        self.depthwise = nn.Sequential(
+            nn.Conv2d(inner, inner, 3, padding=1, groups=inner, bias=False), nn.BatchNorm2d(inner), nn.ReLU()
+        )
+        self.squeeze = nn.Conv2d(inner, 4, 1)
+        self.excite = nn.Conv2d(4, inner, 1)
+        self.project = nn.Sequential(nn.Conv2d(inner, channels, 1, bias=False), nn.BatchNorm2d(channels))
+
+    def forward(self, images: Tensor) -> Tensor:
+        inner = self.depthwise(self.expand(images))
+        scale = self.excite(self.squeeze(inner.mean((2, 3), keepdim=True)).relu()).sigmoid()
+        return images + self.project(inner * scale)
+
+
+class Reused(nn.Module):
+    """One convolution called twice: nothing in it can be removed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.conv(self.conv(images)).mean((2, 3))
+
+
+def seeded(build: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
+    """A network that is the same each time."""
+
+    @functools.wraps(build)
+    def same() -> nn.Module:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            return build()
+
+    return same
+
+
+@seeded
+def plain() -> nn.Module:
+    layers: list[nn.Module] = [nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU()]
+    layers += [nn.Conv2d(8, 12, 3, stride=2, padding=1), nn.BatchNorm2d(12), nn.ReLU()]
+    return trained(nn.Sequential(*layers, *head(12)))
+
+
+@seeded
+def bottlenecks() -> nn.Module:
+    stem = [nn.Conv2d(3, 12, 3, padding=1), nn.BatchNorm2d(12), nn.ReLU()]
+    return trained(nn.Sequential(*stem, Bottleneck(12, 6), Bottleneck(12, 6), *head(12)))
+
+
+@seeded
+def inverted() -> nn.Module:
+    stem = [nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8)]
+    return trained(nn.Sequential(*stem, Inverted(8, 16), *head(8)))
+
+
+@seeded
+def resnet() -> nn.Module:
+    return trained(resnet_cifar(8, classes=5, width=8))
+
+
+@seeded
+def projected() -> nn.Module:
+    """A residual whose first block has a projection, and two more: their sums share channels."""
+    return trained(
+        nn.Sequential(
+            nn.Conv2d(3, 8, 3, padding=1),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            Projected(8, 12),
+            Bottleneck(12, 6),
+            Bottleneck(12, 4),
+            *head(12),
+        )
+    )
+
+
+def head(channels: int) -> list[nn.Module]:
+    return [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 5)]
+
+
+def trained(network: nn.Module) -> nn.Module:
+    """Scales, biases and statistics as training leaves them."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.weight.uniform_(0.3, 1.5, generator=generator)
+                module.bias.normal_(generator=generator)
+                module.running_mean.normal_(generator=generator)
+                module.running_var.uniform_(0.5, 2, generator=generator)
+    return network.eval()
+
+
+def images(count: int = 4) -> Tensor:
+    return torch.randn(count, *SHAPE, generator=torch.Generator().manual_seed(2))

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from pipeline.methods.subgraph.gates import Gates
+from pipeline.methods.subgraph.structures import find_structures, removed
+from tests.pipeline.methods.subgraph.networks import (
+    SHAPE,
+    bottlenecks,
+    images,
+    inverted,
+    plain,
+    projected,
+    resnet,
+)
+
+NETWORKS = pytest.mark.parametrize("network", [plain, bottlenecks, inverted, resnet, projected])
+
+
+def gated(network: nn.Module) -> Gates:
+    return Gates(network, find_structures(network, SHAPE))
+
+
+@NETWORKS
+def test_gates_leave_the_function_as_it_was_so_the_divergence_to_the_teacher_is_zero(
+    network: Callable[[], nn.Module],
+) -> None:
+    teacher, student = network(), network()
+    gated(student)
+    with torch.no_grad():
+        theirs, ours = teacher(images()).log_softmax(1), student(images()).log_softmax(1)
+    assert float(functional.kl_div(ours, theirs, reduction="batchmean", log_target=True)) < 1e-6
+
+
+@NETWORKS
+def test_a_large_penalty_gives_exact_zeros_everywhere_but_in_what_must_stay(
+    network: Callable[[], nn.Module],
+) -> None:
+    student = network()
+    gates = gated(student)
+    least = {name: 0 if len(value) == 1 else 2 for name, value in gates.values.items()}
+    for _ in range(3):
+        student(images()).sum().backward()
+        gates.proximal_step(0.1, dict.fromkeys(gates.values, 1e6), least)
+    assert {name: len(parts) for name, parts in gates.kept().items()} == least
+    for value in gates.values.values():
+        assert (value >= 0).all()
+
+
+@NETWORKS
+def test_folded_gates_and_removed_zeros_leave_the_outputs_as_they_were(
+    network: Callable[[], nn.Module],
+) -> None:
+    student = network()
+    structures = find_structures(student, SHAPE)
+    gates = Gates(student, structures)
+    for name, value in gates.values.items():
+        gates.keep_largest(name, max(1, len(value) // 2))
+    with torch.no_grad():
+        before = student(images())
+        gates.fold()
+        torch.testing.assert_close(student(images()), before, rtol=1e-4, atol=1e-5)
+        smaller = removed(student, SHAPE, structures, gates.kept())
+        torch.testing.assert_close(smaller(images()), before, rtol=1e-3, atol=1e-4)
+
+
+def test_without_a_penalty_and_gradient_a_step_changes_nothing() -> None:
+    student = plain()
+    gates = gated(student)
+    before = {name: value.detach().clone() for name, value in gates.values.items()}
+    gates.proximal_step(0.1, dict.fromkeys(gates.values, 0.0), dict.fromkeys(gates.values, 1))
+    for name, value in gates.values.items():
+        torch.testing.assert_close(value.detach(), before[name])
+
+
+def test_the_mean_of_the_gates_that_are_left_stays_one_and_the_function_with_it() -> None:
+    """The loophole: equal shrinking of all gates of a layer would be free behind a normalisation."""
+    student = plain()
+    gates = gated(student)
+    with torch.no_grad():
+        before = student(images())
+    gates.proximal_step(1.0, dict.fromkeys(gates.values, 0.05), dict.fromkeys(gates.values, 100))
+    for value in gates.values.values():
+        assert float(value[value > 0].mean()) == pytest.approx(1.0)
+    with torch.no_grad():
+        torch.testing.assert_close(student(images()), before, rtol=1e-4, atol=1e-4)
+
+
+def test_a_state_is_restored_exactly() -> None:
+    student = plain()
+    gates = gated(student)
+    student(images()).square().sum().backward()
+    gates.proximal_step(1e-3, dict.fromkeys(gates.values, 1.0), dict.fromkeys(gates.values, 1))
+    other = gated(plain())
+    other.restore(gates.state())
+    for name, value in gates.values.items():
+        assert torch.equal(other.values[name], value)

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from pipeline.errors import TeacherError
+from pipeline.methods.subgraph.structures import find_structures, removed
+from pipeline.spaces.teacher.config import Structure
+from tests.pipeline.methods.subgraph.networks import (
+    SHAPE,
+    Reused,
+    bottlenecks,
+    images,
+    inverted,
+    plain,
+    projected,
+    resnet,
+)
+
+
+def named(network: nn.Module) -> dict[str, Structure]:
+    return {each.name: each for each in find_structures(network, SHAPE)}
+
+
+def test_channels_of_a_plain_network_are_found_but_not_its_logits() -> None:
+    found = named(plain())
+    assert {name: each.count for name, each in found.items()} == {"0": 8, "3": 12}
+    assert found["0"].gated == ("1",)
+
+
+def test_channels_that_a_residual_couples_are_one_structure() -> None:
+    found = named(bottlenecks())
+    assert found["0"].count == 12
+    assert set(found["0"].gated) == {"1", "3.norm3", "4.norm3"}
+    assert found["3.reduce"].gated == ("3.norm1",)
+    assert found["3"].kind == found["4"].kind == "block"
+
+
+def test_depthwise_channels_are_gated_behind_their_last_normalisation() -> None:
+    found = named(inverted())
+    assert found["2.expand.0"].gated == ("2.depthwise.1",)
+    assert found["2.squeeze"].count == 4
+
+
+def test_padded_shortcuts_leave_the_channels_inside_blocks_alone_removable() -> None:
+    found = named(resnet())
+    assert "conv1" not in found
+    assert {name for name, each in found.items() if each.kind == "channels"} == {
+        "layer1.0.conv1",
+        "layer2.0.conv1",
+        "layer3.0.conv1",
+    }
+    assert found["layer1.0"].kind == "block"
+    assert "layer2.0" not in found
+
+
+@pytest.mark.parametrize("network", [plain, bottlenecks, inverted, resnet, projected])
+@settings(max_examples=5)
+@given(data=st.data())
+def test_removing_what_is_silenced_leaves_the_outputs_as_they_were(
+    network: Callable[[], nn.Module], data: st.DataObject
+) -> None:
+    teacher = network()
+    structures = find_structures(teacher, SHAPE)
+    kept = {}
+    for each in structures:
+        least = 0 if each.kind == "block" else 1
+        parts = st.sets(st.integers(0, each.count - 1), min_size=least)
+        kept[each.name] = sorted(data.draw(parts, label=each.name))
+    smaller = removed(teacher, SHAPE, structures, kept)
+    with torch.no_grad():
+        for each in structures:
+            gone = [part for part in range(each.count) if part not in kept[each.name]]
+            for name in each.gated:
+                layer = teacher.get_submodule(name)
+                for parameter in layer.parameters():
+                    parameter[gone if each.kind == "channels" else slice(None if gone else 0)] = 0
+        torch.testing.assert_close(smaller(images()), teacher(images()), rtol=1e-3, atol=1e-4)
+    assert sum(p.numel() for p in smaller.parameters()) <= sum(p.numel() for p in teacher.parameters())
+
+
+def test_the_network_itself_is_not_changed() -> None:
+    teacher = plain()
+    before = {name: value.clone() for name, value in teacher.state_dict().items()}
+    removed(teacher, SHAPE, find_structures(teacher, SHAPE), {"0": [1, 2]})
+    torch.testing.assert_close(teacher.state_dict(), before)
+
+
+def test_a_layer_that_is_called_twice_is_refused() -> None:
+    with pytest.raises(TeacherError, match="nothing can be removed"):
+        find_structures(Reused(), SHAPE)
+
+
+def test_all_channels_of_a_layer_cannot_be_removed() -> None:
+    teacher = plain()
+    with pytest.raises(ValueError, match="all channels of 0"):
+        removed(teacher, SHAPE, find_structures(teacher, SHAPE), {"0": []})

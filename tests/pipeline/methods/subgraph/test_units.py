@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pipeline.errors import TeacherError
+from pipeline.methods.subgraph.structures import find_structures
+from pipeline.methods.subgraph.units import describe_teacher
+from pipeline.spaces.teacher.config import TeacherSpaceConfig
+from pipeline.teachers.resnet import resnet_cifar
+from tests.pipeline.methods.subgraph.networks import SHAPE, head, inverted, plain, projected, trained
+
+
+def described(network: nn.Module, most_blocks: int = 200) -> TeacherSpaceConfig:
+    return describe_teacher(network, SHAPE, find_structures(network, SHAPE), most_blocks=most_blocks)
+
+
+def test_a_residual_network_is_stem_blocks_and_head() -> None:
+    units = described(trained(resnet_cifar(14, classes=5, width=8))).units
+    assert [(unit.name, unit.block) for unit in units] == [
+        ("conv1", None),
+        ("layer1.0", "layer1.0"),
+        ("layer1.1", "layer1.1"),
+        ("layer2.0.conv1", None),
+        ("layer2.1", "layer2.1"),
+        ("layer3.0.conv1", None),
+        ("layer3.1", "layer3.1"),
+        ("linear", None),
+    ]
+    assert units[1].content == units[2].content
+    assert len({unit.content for unit in units}) == len(units) - 1
+
+
+def test_blocks_of_equal_layers_and_other_graphs_are_told_apart() -> None:
+    class Twice(nn.Module):
+        def __init__(self, factor: float) -> None:
+            super().__init__()
+            self.inner = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8))
+            self.last = nn.Conv2d(8, 8, 1, bias=False)
+            self._factor = factor
+
+        def forward(self, images: Tensor) -> Tensor:
+            return images + self._factor * self.last(self.inner(images).relu())
+
+    stem = [nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8)]
+    network = trained(nn.Sequential(*stem, Twice(1.0), Twice(1.0), Twice(0.5), *head(8)))
+    contents = {unit.name: unit.content for unit in described(network).units}
+    assert contents["2"] == contents["3"] != contents["4"]
+
+
+def test_a_channel_that_is_removed_narrows_the_next_unit() -> None:
+    units = {unit.name: unit for unit in described(plain()).units}
+    assert units["3"].structures == ("3", "0")
+    assert units["3"].narrowed == (0, 1)
+    assert units["8"].narrowed == (1,)
+
+
+def test_structures_are_given_fewer_widths_until_the_blocks_are_few_enough() -> None:
+    many, few = described(inverted(), 500), described(inverted(), 40)
+    assert len(few.sizes) <= 40 < len(many.sizes) <= 500
+    assert len(few.structures) == len(many.structures)
+    for name, widths in few.widths.items():
+        assert widths[-1] == next(each.count for each in few.structures if each.name == name)
+        assert len(widths) <= len(many.widths[name])
+
+
+def test_structures_that_units_share_are_left_out_if_that_does_not_do() -> None:
+    names = {each.name for each in described(projected(), 20).structures}
+    assert names == {"4", "4.reduce", "4.conv", "5", "5.reduce", "5.conv"}
+
+
+def test_a_teacher_with_too_many_blocks_in_any_case_is_refused() -> None:
+    with pytest.raises(TeacherError, match="distinct blocks") as raised:
+        described(projected(), 2)
+    assert "most_blocks" in str(raised.value.fix)
+
+
+def test_a_teacher_whose_graph_depends_on_values_is_refused() -> None:
+    class Dynamic(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3))
+            self.head = nn.Linear(8, 5)
+
+        def forward(self, images: Tensor) -> Tensor:
+            features = self.layers(images)
+            if features.sum() > 0:
+                features = features.relu()
+            return self.head(features.mean((2, 3)))
+
+    with pytest.raises(TeacherError, match="graph cannot be followed"):
+        described(Dynamic())
+
+
+def test_the_network_is_left_as_it_was() -> None:
+    network = projected()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    described(network, 60)
+    torch.testing.assert_close(network.state_dict(), before)
