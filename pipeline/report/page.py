@@ -46,6 +46,7 @@ def page(report: ReportData) -> str:
     sections = (
         _head(report),
         _search(report),
+        _layers(report),
         _prediction(report),
         _blocks(report),
         _training(report),
@@ -53,12 +54,6 @@ def page(report: ReportData) -> str:
         _provenance(report),
     )
     body = "\n".join(section for section in sections if section)
-        _layers(report),
-        _prediction(report),
-        _blocks(report),
-        _training(report),
-    )
-    body = "\n".join(section for section in (*sections, _provenance(report)) if section)
     return string.Template((files / "page.html").read_text(encoding="utf-8")).substitute(
         title=html.escape(report.title),
         css=(files / "page.css").read_text(encoding="utf-8"),

@@ -125,8 +125,7 @@ def _distilled(
         initial = searched.weights.get(architecture.identity)
     teacher = task.teacher if recipe.distil.needs_teacher else None
     mixtures = _mixtures(context, task, architecture)
-    given = DistilInput(task.plan, architecture, recipe.distil, recipe.seed, task.data, teacher, mixtures)
-    given = DistilInput(task.plan, architecture, recipe.distil, recipe.seed, task.data, teacher, initial)
+    given = DistilInput(task.plan, architecture, recipe.distil, recipe.seed, task.data, teacher, mixtures, initial)
     return context.do(distil_student, given)
 
 

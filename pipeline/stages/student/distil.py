@@ -27,8 +27,8 @@ _WEIGHTS = "student.safetensors"
 class DistilInput:
     """Which student is trained, on what, and how; labels alone are learned without a teacher.
 
-    ``mixtures`` are of the losses whose mixtures are searched, in their order.
-    ``initial`` are weights to begin with, else they are drawn.
+    ``mixtures`` are of the losses whose mixtures are searched, in their order. ``initial`` are weights to
+    begin with; without them they are drawn.
     """
 
     plan: SpacePlan
@@ -74,7 +74,6 @@ def distil_student(given: DistilInput, folder: StageFolder, services: Services) 
     from pipeline.distill.training import TrainingDiverged, fit
 
     torch.manual_seed(given.seed)
-    student, dataset = given.plan.space.build(given.architecture), open_data(given.data, folder)
     settings = given.settings.with_mixtures([each.shares for each in given.mixtures])
     student, dataset = given.plan.open(folder).build(given.architecture), open_data(given.data, folder)
     if given.initial is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -28,12 +28,15 @@ from pipeline.methods.dna.block import TrainedBlock, score_block, train_block
 from pipeline.methods.dna.result import BlockScores
 from pipeline.methods.dna.run import score_blocks as blocks_scored
 from pipeline.search.budgets.feasibility import Feasibility
-from pipeline.spaces.base import Architecture
+from pipeline.spaces.base import Architecture, Cost
+from pipeline.spaces.teacher.config import Structure, TeacherSpaceConfig, Unit, UnitSize
+from pipeline.spaces.teacher.space import TeacherSpace
 from pipeline.stages.delivery.bundle import BundleMade, make_bundle
 from pipeline.stages.delivery.report import ReportFile, write_report
 from pipeline.stages.inputs.cut import Cut, cut_into_blocks
 from pipeline.stages.inputs.data import DataSummary, prepare_data
 from pipeline.stages.inputs.space import SpaceSummary, describe_space
+from pipeline.stages.inputs.structures import find_teacher_structures
 from pipeline.stages.inputs.teacher import MemberSummary, TeacherSummary, prepare_teacher
 from pipeline.stages.latency.feasibility import Feasible, check_feasibility
 from pipeline.stages.latency.table import Tables, build_tables
@@ -43,6 +46,7 @@ from pipeline.stages.searching.known import KnownBefore, known_before
 from pipeline.stages.searching.scores import Scores, score_blocks
 from pipeline.stages.searching.search import search_candidates
 from pipeline.stages.searching.selection import select_candidates
+from pipeline.stages.searching.subgraph import select_subgraph
 from pipeline.stages.student.compile import Compiled, CompiledFile, compile_student
 from pipeline.stages.student.distil import Distilled, distil_student
 from pipeline.stages.student.export import Exported, export_student
@@ -91,6 +95,20 @@ def space(given: Any, folder: StageFolder, services: Any) -> SpaceSummary:
 
 def cut(given: Any, folder: StageFolder, services: Any) -> Cut:
     return Cut(((8, 8, 8), (8, 4, 4)), digest(given))
+
+
+def structures(given: Any, folder: StageFolder, services: Any) -> TeacherSpaceConfig:
+    layer = Structure("layer", "channels", 4, ("norm",))
+    unit = Unit("layer", digest(given), (8, 8, 8), ("layer",), (0,))
+    config = TeacherSpaceConfig((layer,), {"layer": (2, 4)}, {}, (unit,), {})
+    blocks = TeacherSpace(config, (8, 8, 8), 2).distinct_blocks()
+    return replace(config, sizes={block.identity: UnitSize(Cost(1, 1), 1) for block in blocks})
+
+
+def subgraph(given: Any, folder: StageFolder, services: Any) -> Searched:
+    found = search(given, folder, services)
+    weights = {each.identity: stored(folder, "weights", given) for each in found.order}
+    return replace(found, weights=weights)
 
 
 def scores(given: Any, folder: StageFolder, services: Any) -> Scores:
@@ -227,6 +245,7 @@ FUNCTIONS = (
     (prepare_teacher, teacher),
     (describe_space, space),
     (cut_into_blocks, cut),
+    (find_teacher_structures, structures),
     (score_blocks, scores),
     (train_block, block_training),
     (score_block, block_scores),
@@ -235,6 +254,7 @@ FUNCTIONS = (
     (known_before, known),
     (search_candidates, search),
     (select_candidates, search),
+    (select_subgraph, subgraph),
     (find_mixtures, mixtures),
     (distil_student, distil),
     (export_student, export),

@@ -56,6 +56,7 @@ FIELDS: dict[str, set[str]] = {
     "search.finalists": set(),
     "search.rounds": set(),
     "dna": set(),
+    "subgraph": set(),
     "distil": {"distil", *SHIPPED},
     "export": EXPORTED,
     "verify.candidates": SEARCHED,
@@ -82,6 +83,26 @@ FIELDS_OF_DNA: dict[str, set[str]] = FIELDS | {
     "dna.training.score_images": {"block-scores", *SELECTED},
     "dna.training.calibration_images": {"block-scores", *SELECTED},
     "dna.workers": set(),
+}
+OF_SUBGRAPH = {"structures"}
+RESELECTED = {"search", "distil", *SHIPPED}
+CUT_ANEW = {"structures", "space", "feasibility", "table", *RESELECTED}
+FIELDS_OF_SUBGRAPH: dict[str, set[str]] = FIELDS | {
+    "seed": {"data", "teacher", *CUT_ANEW},
+    "data": {"data", "teacher", *CUT_ANEW},
+    "teacher": {"teacher", *CUT_ANEW},
+    "space": set(),
+    "target.name": MEASURED | RESELECTED,
+    "target.budget": {"feasibility", *RESELECTED},
+    "target.budget_ms": {"feasibility", *RESELECTED},
+    "measure.launches": MEASURED | RESELECTED,
+    "measure.calibration_networks": {"feasibility", *RESELECTED},
+    "search": set(),
+    "search.reevaluated": set(),
+    "subgraph.most_blocks": CUT_ANEW,
+    "subgraph.selection": RESELECTED,
+    "subgraph.weights": {"distil", *SHIPPED},
+    "verify.candidates": RESELECTED,
 }
 OTHER_VALUES: dict[str, Any] = {
     "name": "other",
@@ -118,6 +139,7 @@ OTHER_VALUES: dict[str, Any] = {
     "search.reevaluated": 3,
     "search.training.threads": 2,
     "distil.threads": 2,
+    "subgraph.selection.threads": 2,
     "search.training.loss": [{"kind": "labels"}],
     "distil.loss": [{"kind": "soft_targets", "temperature": 2.0}],
 }
@@ -196,18 +218,25 @@ def expected(table: dict[str, set[str]], path: str) -> set[str]:
     return table[max(fitting, key=len)]
 
 
+# Of every method its table, and the stages that it does not have.
+NOT_IN_SEARCH = SEARCHED_FIRST | OF_DNA | OF_SUBGRAPH
+OF_METHOD = {
+    "search": (FIELDS, NOT_IN_SEARCH),
+    "dna": (FIELDS_OF_DNA, SEARCHED_FIRST | OF_SUBGRAPH | {"known"}),
+    "subgraph": (FIELDS_OF_SUBGRAPH, SEARCHED_FIRST | OF_DNA | {"known"}),
+}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("method", "table"), [("search", FIELDS), ("dna", FIELDS_OF_DNA)])
-def test_a_changed_field_of_a_recipe_makes_exactly_its_stages_run_again(
-    lathe: Lathe, method: str, table: dict[str, set[str]]
-) -> None:
+@pytest.mark.parametrize("method", ["search", "dna", "subgraph"])
+def test_a_changed_field_of_a_recipe_makes_exactly_its_stages_run_again(lathe: Lathe, method: str) -> None:
     base = DOCUMENT | {"method": method}
-    others = SEARCHED_FIRST | ({"known"} if method == "dna" else OF_DNA)
+    table, others = OF_METHOD[method]
     assert lathe.again(base) == set(STAGES) - others
     assert lathe.again(base) == set()
     wrong = {}
     for path, (annotation, default) in PATHS.items():
-        if path == "method" and method == "dna":
+        if path == "method" and method != "search":
             continue
         document = {"method": method} | changed(path, annotation, default)
         found = lathe.again(document)
@@ -254,7 +283,7 @@ ELSE: dict[str, tuple[dict[str, Any], set[str]]] = {
     "protocol": ({"protocol": {"min_count": 51}}, MEASURED | VERIFIED),
     "exporter": ({"exporter": "2"}, MEASURED | SHIPPED),
     "text of the recipe": ({"text": "other"}, SHOWN),
-    "version of Lathe": ({"versions": {"lathe-deploy": "2"}}, set(STAGES) - OF_DNA - SEARCHED_FIRST),
+    "version of Lathe": ({"versions": {"lathe-deploy": "2"}}, set(STAGES) - NOT_IN_SEARCH),
 }
 
 
