@@ -19,8 +19,8 @@ from pipeline.report.figures import (
     comparison_figure,
     curves_figure,
     key_of,
-    mixtures_figure,
     layers_figure,
+    mixtures_figure,
 )
 from pipeline.target_verdict import TargetVerdict
 from pipeline.work.disk import disk_errors, write_atomically

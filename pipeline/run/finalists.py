@@ -125,7 +125,9 @@ def _distilled(
         initial = searched.weights.get(architecture.identity)
     teacher = task.teacher if recipe.distil.needs_teacher else None
     mixtures = _mixtures(context, task, architecture)
-    given = DistilInput(task.plan, architecture, recipe.distil, recipe.seed, task.data, teacher, mixtures, initial)
+    given = DistilInput(
+        task.plan, architecture, recipe.distil, recipe.seed, task.data, teacher, mixtures, initial
+    )
     return context.do(distil_student, given)
 
 

@@ -70,7 +70,7 @@ def find_mixtures(given: MixturesInput, folder: StageFolder, services: Services)
     from pipeline.distill.training import TrainingDiverged
 
     torch.manual_seed(given.seed)
-    student, dataset = given.plan.space.build(given.architecture), open_data(given.data, folder)
+    student, dataset = given.plan.open(folder).build(given.architecture), open_data(given.data, folder)
     checkpoint = folder / "checkpoint.pt"
     try:
         with services.reporter.task("searching mixtures of feature maps", "epochs") as advance:
