@@ -170,7 +170,7 @@ def _search(report: ReportData) -> str:
     plots = [
         _plot(f"search-{number}", target.verdict.target, accuracy_figure(target))
         for number, target in enumerate(report.targets)
-        if target.candidates
+        if len(target.candidates) > 1
     ]
     return _section("Candidates", note, plots)
 

@@ -11,12 +11,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from pipeline.data.base import Dataset
 from pipeline.data.tensors import to_tensor
 from pipeline.distill.augment import augment
 from pipeline.distill.crash_marker import Tell, told_next_time
+from pipeline.distill.losses.settings import LabelsSettings, LossSettings, SoftTargetsSettings
+from pipeline.distill.objective import Objective
 from pipeline.distill.onednn_workaround import sampled_before_convolution
 from pipeline.distill.targets import SoftTargets
 from pipeline.distill.training import TrainingDiverged, save_atomically
@@ -119,16 +120,15 @@ def select(
             stack.callback(torch.set_num_threads, torch.get_num_threads())
             torch.set_num_threads(settings.threads)
         stack.enter_context(sampled_before_convolution(network))
-        run = _Run(network, structures, settings, costs)
+        run = _Run(network, structures, settings, costs, teacher)
         if checkpoint is not None and checkpoint.exists():
             run.restore(torch.load(checkpoint, map_location="cpu", weights_only=True))
-        _descend(run, teacher, dataset, settings, seed=seed, checkpoint=checkpoint, on_step=on_step)
+        _descend(run, dataset, settings, seed=seed, checkpoint=checkpoint, on_step=on_step)
     return run.result(input_shape)
 
 
 def _descend(
     run: _Run,
-    teacher: SoftTargets,
     dataset: Dataset,
     settings: SubgraphSettings,
     *,
@@ -148,7 +148,7 @@ def _descend(
             images = augment(images, settings.augment, generator).contiguous(
                 memory_format=torch.channels_last
             )
-            run.train_step(images, labels[index], teacher(images, index), total)
+            run.train_step(images, index, labels[index], total)
             if on_step is not None:
                 on_step(run.step, total)
         if checkpoint is not None:
@@ -165,8 +165,17 @@ class _Run:
     """A network with gates on its way down; everything that a checkpoint holds."""
 
     def __init__(
-        self, network: nn.Module, structures: Sequence[Structure], settings: SubgraphSettings, costs: Costs
+        self,
+        network: nn.Module,
+        structures: Sequence[Structure],
+        settings: SubgraphSettings,
+        costs: Costs,
+        teacher: SoftTargets,
     ) -> None:
+        data_term: LossSettings = SoftTargetsSettings(weight=1, temperature=settings.temperature)
+        if settings.data_term == "labels":
+            data_term = LabelsSettings(weight=1)
+        self._objective = Objective((data_term,), teacher)
         self.step, self.penalty, self.snapped, self.settled = 0, _FIRST_PENALTY, 0, False
         self.history: list[SelectionStep] = []
         self._network, self._structures, self._settings, self._costs = network, structures, settings, costs
@@ -179,29 +188,19 @@ class _Run:
             network.parameters(), lr=settings.learning_rate, momentum=0.9, weight_decay=5e-4, nesterov=True
         )
 
-    def train_step(self, images: Tensor, labels: Tensor, taught: Tensor, total: int) -> None:
-        """One step on weights and gates, with what the teacher says."""
+    def train_step(self, images: Tensor, index: Tensor, labels: Tensor, total: int) -> None:
+        """One step on weights and gates."""
         settings = self._settings
         descent = max(1, int(total * settings.descent_share))
         rest = max(0.0, (self.step - descent) / max(1, total - descent))
         for group in self._optimizer.param_groups:
             group["lr"] = settings.learning_rate * 0.5 * (1 + math.cos(math.pi * rest))
         self._network.train()
-        logits = self._network(images)
-        if settings.data_term == "labels":
-            loss = functional.cross_entropy(logits, labels)
-        else:
-            soft = settings.temperature
-            loss = soft**2 * functional.kl_div(
-                functional.log_softmax(logits / soft, dim=1),
-                functional.log_softmax(taught / soft, dim=1),
-                reduction="batchmean",
-                log_target=True,
-            )
+        loss = self._objective(self._network(images), images, index, labels)
         if not torch.isfinite(loss):
             raise TrainingDiverged(f"the loss became {float(loss)} in step {self.step + 1} of the selection")
         self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self._optimizer.step()
         excess = self._descend(descent)
         if self.step % max(1, total // 100) == 0:

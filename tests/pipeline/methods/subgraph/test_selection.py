@@ -30,8 +30,7 @@ class Says:
 
     def __call__(self, batch: Tensor, index: Tensor) -> Tensor:
         with torch.no_grad():
-            logits: Tensor = self._network(batch)
-        return logits
+            return self._network(batch)[None]
 
     def network(self) -> nn.Module:
         return self._network
@@ -66,12 +65,16 @@ def costs(space: OpenTeacherSpace, share: float) -> Costs:
 
 
 def selected(space: OpenTeacherSpace, share: float, **given) -> Selection:
-    arguments = {"settings": SETTINGS, "dataset": dataset(), "seed": 0} | given
+    arguments = {
+        "settings": SETTINGS,
+        "dataset": dataset(),
+        "seed": 0,
+        "teacher": Says(space.network),
+    } | given
     return select(
         copy.deepcopy(space.network),
         SHAPE,
         space.config.structures,
-        teacher=Says(space.network),
         costs=costs(space, share),
         **arguments,
     )
@@ -148,3 +151,11 @@ def test_the_labels_take_part_only_when_they_are_asked_for(space: OpenTeacherSpa
     ours = selected(space, 0.5, settings=settings).network.state_dict()
     theirs = selected(space, 0.5, settings=settings, dataset=relabelled).network.state_dict()
     assert any(not torch.equal(ours[name], theirs[name]) for name in ours if name in theirs)
+
+
+def test_members_of_an_ensemble_that_agree_teach_as_one(space: OpenTeacherSpace) -> None:
+    class Both(Says):
+        def __call__(self, batch: Tensor, index: Tensor) -> Tensor:
+            return super().__call__(batch, index).expand(2, -1, -1)
+
+    assert selected(space, 0.5, teacher=Both(space.network)).kept == selected(space, 0.5).kept
