@@ -16,7 +16,3 @@ def be_quiet(patch: Callable[[object, str, object], None] = setattr) -> None:
     patch(batch, "mark", lambda launches, protocol, *, cores: tuple(launches))
     patch(batch, "settled", lambda launches, protocol: True)
     patch(batch, "judge", lambda launches, protocol: (Verdict.VALID, ()))
-
-
-PROGRAM = "from tests.quiet_machine import be_quiet; be_quiet(); from pipeline.cli.main import main; main()"
-"""``lathe`` in a process of its own, started in the checkout."""

@@ -28,6 +28,8 @@ T = TypeVar("T")
 
 _RESULT = "result.json"
 
+_ADAPTERS: dict[Any, TypeAdapter[Any]] = {}
+
 
 @dataclass(frozen=True)
 class StageRecord:
@@ -82,7 +84,8 @@ class WorkFolder:
                 ) from None
             try:
                 remove_abandoned(self.path)
-                holder.write_text(f"process {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
+                since = time.strftime("%Y-%m-%d %H:%M:%S")
+                write_atomically(holder, f"process {os.getpid()} since {since}\n".encode())
                 self._asked = asked
                 yield self
             finally:
@@ -112,7 +115,7 @@ class WorkFolder:
             TypeError: the input cannot be part of a key.
         """
         started = time.monotonic()
-        digest, adapter = stage.key(given), TypeAdapter(stage.result)
+        digest, adapter = stage.key(given), _adapter(stage.result)
         folder = self._folder(stage, digest)
         result = self._read(folder, adapter)
         cached = result is not None
@@ -136,7 +139,7 @@ class WorkFolder:
         Raises:
             TypeError: the input cannot be part of a key.
         """
-        return self._read(self._folder(stage, stage.key(given)), TypeAdapter(stage.result))
+        return self._read(self._folder(stage, stage.key(given)), _adapter(stage.result))
 
     def find(self, file: StoredFile) -> Path:
         """Where a file lies that a stage made."""
@@ -171,3 +174,10 @@ class WorkFolder:
         }
         document = {"inputs": inputs, "files": files, "value": value}
         write_atomically(folder / _RESULT, json.dumps(document, indent=1).encode())
+
+
+def _adapter(kind: type[T]) -> TypeAdapter[T]:
+    """Each type's once: to make one of a nested type takes longer than to read a result."""
+    if kind not in _ADAPTERS:
+        _ADAPTERS[kind] = TypeAdapter(kind)
+    return _ADAPTERS[kind]

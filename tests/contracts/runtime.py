@@ -80,6 +80,14 @@ class RuntimeContract:
     def target(self, runtime: Runtime) -> Target:
         return Target("host", runtime.name, runtime.precisions[0])
 
+    @pytest.fixture
+    def measured(self, request, artifact, target, connection) -> Measurement | MeasurementFailure:
+        """The outcome of the artifact, which is measured once for all tests of a class."""
+        if "_measured" not in vars(request.cls):
+            outcomes = measure([Job("only", artifact)], target, QUICK, connection=connection)
+            request.cls._measured = outcomes["only"]
+        return request.cls._measured
+
     def test_runtime_is_found_by_its_name(self, runtime):
         assert find_runtime(runtime.name, native=not runtime.needs_python) is runtime
 
@@ -133,41 +141,40 @@ class RuntimeContract:
         assert device.machine and device.cpu and device.os and device.kernel and device.instance
         assert identify(target, connection) == (identity, device)
 
-    def test_measure_gives_positive_times_when_the_artifact_is_sound(self, artifact, target, connection):
-        outcome = measure([Job("only", artifact)], target, QUICK, connection=connection)["only"]
-        assert isinstance(outcome, Measurement), outcome
-        assert len(outcome.launches) == outcome.protocol.launches
-        for launch in outcome.launches:
+    def test_measure_gives_positive_times_when_the_artifact_is_sound(self, measured):
+        assert isinstance(measured, Measurement), measured
+        assert len(measured.launches) == measured.protocol.launches
+        for launch in measured.launches:
             assert launch.samples_ns or launch.summary is not None
             assert all(isinstance(sample, int) and sample > 0 for sample in launch.samples_ns)
             phases = (launch.process_start_ns, launch.load_ns, launch.first_inference_ns)
             assert all(phase is None or phase > 0 for phase in phases)
             assert launch.peak_memory_bytes is None or launch.peak_memory_bytes > 1 << 20
             assert len(launch.canary_ns) != 1
-        assert 0 < outcome.latency.low_ns <= outcome.latency.value_ns <= outcome.latency.high_ns
+        assert 0 < measured.latency.low_ns <= measured.latency.value_ns <= measured.latency.high_ns
 
-    def test_placement_adds_up_to_the_operations_of_the_model(self, runtime, artifact, target, connection):
-        outcome = measure([Job("only", artifact)], target, QUICK, connection=connection)["only"]
-        placement = outcome.placement
+    def test_placement_adds_up_to_the_operations_of_the_model(self, runtime, measured, target):
+        placement = measured.placement
         assert placement is not None
         assert sum(part.nodes for part in placement.parts) == self.operations
         assert all(1 <= part.partitions <= part.nodes for part in placement.parts)
         assert placement.delegate == runtime.delegate(target)
         assert placement.full
 
-    @pytest.mark.parametrize("content", ["", "garbage", "truncated"])
     def test_measure_gives_a_failure_when_the_artifact_is_corrupt(
-        self, artifact, target, connection, tmp_path, content
+        self, artifact, target, connection, tmp_path
     ):
-        broken = tmp_path / f"broken{artifact.suffix}"
         data = artifact.read_bytes()
-        broken.write_bytes(
-            {"": b"", "garbage": b"\x00garbage" * 50, "truncated": data[: len(data) // 2]}[content]
-        )
-        jobs = [Job("broken", broken), Job("sound", artifact)]
+        contents = {"empty": b"", "garbage": b"\x00garbage" * 50, "truncated": data[: len(data) // 2]}
+        jobs = [Job("sound", artifact)]
+        for name, content in contents.items():
+            broken = tmp_path / f"{name}{artifact.suffix}"
+            broken.write_bytes(content)
+            jobs.insert(-1, Job(name, broken))
         outcomes = measure(jobs, target, replace(QUICK, launches=1), connection=connection)
-        assert isinstance(outcomes["broken"], MeasurementFailure)
-        assert re.match("load-failed|run-failed|crashed-", outcomes["broken"].reason.code)
+        for name in contents:
+            assert isinstance(outcomes[name], MeasurementFailure), name
+            assert re.match("load-failed|run-failed|crashed-", outcomes[name].reason.code), name
         assert isinstance(outcomes["sound"], Measurement)
 
     def test_measure_names_the_operation_when_the_runtime_lacks_it(self, unsupported, target, connection):

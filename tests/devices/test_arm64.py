@@ -39,13 +39,28 @@ def served_board(tree, tmp_path_factory):
         yield board
 
 
-@pytest.fixture
-def board(served_board, tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def board(served_board, tmp_path_factory):
     """The board as 'board' of a devices.toml, which does not say that it is emulated."""
-    write_devices(tmp_path / "devices.toml", served_board)
-    monkeypatch.setenv("LATHE_DEVICES", str(tmp_path / "devices.toml"))
+    file = tmp_path_factory.mktemp("devices") / "devices.toml"
+    write_devices(file, served_board)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LATHE_DEVICES", str(file))
+        probe.cache_clear()
+        yield served_board
     probe.cache_clear()
-    yield served_board
+
+
+@pytest.fixture
+def board_with(served_board, tmp_path, monkeypatch):
+    """Makes 'board' one with an interpreter that is given."""
+
+    def make(python: str) -> None:
+        write_devices(tmp_path / "devices.toml", served_board, python=python)
+        monkeypatch.setenv("LATHE_DEVICES", str(tmp_path / "devices.toml"))
+        probe.cache_clear()
+
+    yield make
     probe.cache_clear()
 
 
@@ -181,17 +196,17 @@ def test_measure_names_the_signal_and_goes_on_when_a_model_kills_the_runtime(boa
 # What can be wrong there
 
 
-def test_probe_says_why_when_the_interpreter_is_of_another_architecture(board, connection, tmp_path):
+def test_probe_says_why_when_the_interpreter_is_of_another_architecture(board_with, connection):
     interpreter = connection.push(Path(sys.executable).resolve())
     assert elf_machine(Path(sys.executable).resolve()) == X86_64
-    write_devices(tmp_path / "devices.toml", board, python=interpreter)
+    board_with(python=interpreter)
     with pytest.raises(TargetError) as caught:
         probe(Target("board", "onnxruntime"))
     assert interpreter in caught.value.what
     assert caught.value.why and caught.value.fix
 
 
-def test_probe_says_why_when_the_runtime_is_of_another_architecture(board, connection, tmp_path):
+def test_probe_says_why_when_the_runtime_is_of_another_architecture(board_with, connection, tmp_path):
     library = Path(_json.__file__)
     assert elf_machine(library) == X86_64
     pushed = connection.push(library)
@@ -203,7 +218,7 @@ def test_probe_says_why_when_the_runtime_is_of_another_architecture(board, conne
     lines_of(connection, "cp", connection.push(init), f"{package}/__init__.py")
     launcher = tmp_path / "launcher"
     launcher.write_text(f'#!/bin/sh\nPYTHONPATH={connection.scratch()} exec python3 "$@"\n')
-    write_devices(tmp_path / "devices.toml", board, python=connection.push(launcher))
+    board_with(python=connection.push(launcher))
     with pytest.raises(TargetError) as caught:
         probe(Target("board", "onnxruntime"))
     assert "onnxruntime" in caught.value.what

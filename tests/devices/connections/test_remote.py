@@ -17,7 +17,7 @@ import pytest
 
 from devices.connections.remote import KILL_S, Output, RemoteConnection
 from devices.errors import MeasurementError, TargetError
-from tests.contracts.connection import PARENT, is_mentioned, is_running, wait_until
+from tests.contracts.connection import is_mentioned, is_running, wait_until
 
 TOOLS = (
     "sh",
@@ -132,7 +132,8 @@ def test_run_gives_an_empty_input_and_the_signal_when_one_ends_the_command(conne
 
 def test_run_kills_the_command_with_its_children_when_time_is_over(connection):
     lines: list[str] = []
-    ended = connection.run((sys.executable, "-c", PARENT), timeout_s=3, on_line=lines.append)
+    command = ("sh", "-c", "sleep 600 & echo $!; wait")
+    ended = connection.run(command, timeout_s=2, on_line=lines.append)
     assert (ended.timed_out, ended.returncode) == (True, -signal.SIGKILL)
     assert wait_until(lambda: not is_running(int(lines[0])))
 

@@ -215,13 +215,14 @@ def test_canary_runs_and_lasts_longer_than_the_clock_can_mistake(engine):
 
 
 @pytest.fixture(scope="module")
-def compile_package(tmp_path_factory):
-    """Makes packages by AOTInductor, which needs a C++ compiler.
+def package(tmp_path_factory) -> Path:
+    """What AOTInductor makes of the tiny module, for which it needs a C++ compiler.
 
     It hands torch's own folder to that compiler unquoted, so torch is imported through a link without spaces.
     """
     site_packages = tmp_path_factory.mktemp("link") / "packages"
     site_packages.symlink_to(Path(torch.__file__).parent.parent)
+    path = tmp_path_factory.mktemp("packages") / "tiny.pt2"
     code = (
         "import json, sys, torch\n"
         "from tests.devices.tiny_models import INPUTS, tiny_module\n"
@@ -229,23 +230,20 @@ def compile_package(tmp_path_factory):
         "path, configs = sys.argv[1], json.loads(sys.argv[2])\n"
         "torch._inductor.aoti_compile_and_package(program, package_path=path, inductor_configs=configs)"
     )
-
-    def compile_one(name: str, configs: dict) -> Path:
-        path = tmp_path_factory.mktemp("packages") / f"{name}.pt2"
-        folders = os.pathsep.join((str(site_packages), str(ROOT)))
-        subprocess.run(
-            [sys.executable, "-c", code, path, json.dumps(configs)],
-            env={**os.environ, "PYTHONPATH": folders},
-            check=True,
-        )
-        return path
-
-    return compile_one
+    fast_to_compile = {"precompile_headers": False, "compile_wrapper_opt_level": "O0"}
+    configs = {
+        f"aot_inductor.{key}": value for key, value in {"metadata": METADATA, **fast_to_compile}.items()
+    }
+    subprocess.run(
+        [sys.executable, "-c", code, path, json.dumps(configs)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(site_packages), str(ROOT)))},
+        check=True,
+    )
+    return path
 
 
 @pytest.mark.slow
-def test_torch_runs_a_compiled_package_when_it_tells_its_inputs(compile_package, engine, tmp_path):
-    package = compile_package("told", {"aot_inductor.metadata": METADATA})
+def test_torch_runs_a_compiled_package_when_it_tells_its_inputs(package, engine, tmp_path):
     outcome = measure([Job("package", package)], HOST, QUICK)["package"]
     assert isinstance(outcome, Measurement), outcome
     assert str(outcome.placement) == "1 of 1 operations on cpu"
@@ -265,9 +263,14 @@ def test_torch_runs_a_compiled_package_when_it_tells_its_inputs(compile_package,
 
 
 @pytest.mark.slow
-def test_torch_says_how_to_compile_again_when_a_package_does_not_tell_its_inputs(compile_package):
-    package = compile_package("untold", {})
-    outcome = measure([Job("package", package)], HOST, QUICK)["package"]
+def test_torch_says_how_to_compile_again_when_a_package_does_not_tell_its_inputs(package, tmp_path):
+    def without_inputs(name, content):
+        if not name.endswith("_metadata.json"):
+            return content
+        return json.dumps({key: value for key, value in json.loads(content).items() if key not in METADATA})
+
+    untold = rewrite(package, tmp_path / "untold.pt2", without_inputs)
+    outcome = measure([Job("package", untold)], HOST, QUICK)["package"]
     assert isinstance(outcome, MeasurementFailure)
     assert outcome.reason.code == "load-failed"
     assert "aot_inductor.metadata" in outcome.reason.detail

@@ -11,14 +11,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 import psutil
 import pytest
 
 from pipeline.cli.interrupts import CommandInterrupted
 from tests.devices.tiny_models import write_tiny_onnx
+from tests.lathe_process import LatheProcess
+from tests.pipeline.run.tiny_recipe import write_recipe
 
-PYTHON = [sys.executable, "-c", "from pipeline.cli.main import main; main()"]
 HANG_S = 240.0
 
 IGNORANT = """
@@ -48,24 +50,31 @@ def interrupt(
     number: signal.Signals, folder: Path, when: Callable[[psutil.Process], bool], *arguments: str
 ) -> Ended:
     """Send a signal to a command when it is as far as that; everything that it started must end with it."""
-    temporary = folder / "tmp"
+    temporary, log = folder / "tmp", folder / "log"
     temporary.mkdir()
-    environment = {**os.environ, "TMPDIR": str(temporary), "COLUMNS": "200"}
-    process = subprocess.Popen(
-        [*PYTHON, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    )
+    log.mkdir()
+    environment = {"TMPDIR": str(temporary), "LATHE_CACHE": str(folder / "cache"), "COLUMNS": "200"}
+    with patch.dict(os.environ, environment):
+        process = LatheProcess(*arguments, log=log)
     until = time.monotonic() + HANG_S
     command = psutil.Process(process.pid)
     while not when(command):
-        assert process.poll() is None, process.communicate()
+        assert process.poll() is None, process.wait()
         assert time.monotonic() < until
-        time.sleep(0.01)
+        time.sleep(0.02)
     children = command.children(recursive=True)
-    process.send_signal(number)
-    stdout, stderr = process.communicate(timeout=HANG_S)
+    os.kill(process.pid, number)
+    ended = process.wait()
     _, alive = psutil.wait_procs(children, timeout=HANG_S)
     assert not alive
-    return Ended(process.returncode, stdout, stderr, [path.name for path in temporary.glob("*lathe*")])
+    left = [path.name for path in temporary.glob("*lathe*")]
+    return Ended(ended.returncode, ended.stdout, ended.stderr, left)
+
+
+def build(folder: Path) -> list[str]:
+    """Arguments that build the table of a small space."""
+    options = ("--space", str(write_recipe(folder)), "--input", "1x8x8", "--db", str(folder / "latency.db"))
+    return ["table", "build", "--target", "host/onnxruntime:fp32@1", *options]
 
 
 def starts(program: str) -> Callable[[psutil.Process], bool]:
@@ -83,15 +92,7 @@ def starts(program: str) -> Callable[[psutil.Process], bool]:
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
 def test_a_signal_ends_an_export_and_says_how_to_go_on(number: signal.Signals, tmp_path: Path) -> None:
-    options = (
-        "--target",
-        "host/onnxruntime:fp32@1",
-        "--input",
-        "1x8x8",
-        "--db",
-        str(tmp_path / "latency.db"),
-    )
-    ended = interrupt(number, tmp_path, starts("worker.py"), "table", "build", *options)
+    ended = interrupt(number, tmp_path, starts("worker.py"), *build(tmp_path))
     assert ended.code == 128 + number
     assert f"interrupted by {number.name} while exporting blocks and networks to onnx" in ended.stderr
     assert "Why: what was finished is kept" in ended.stderr
@@ -115,23 +116,21 @@ def test_a_signal_ends_a_measurement_with_one_json_document(tmp_path: Path) -> N
 
 @pytest.mark.slow
 def test_a_kill_keeps_what_was_exported_and_the_next_command_removes_what_is_left(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setenv("LATHE_CACHE", str(tmp_path / "cache"))
     kept = tmp_path / "cache" / "exports"
 
     def has_exported(command: psutil.Process) -> bool:
         return any(kept.glob("[0-9a-f][0-9a-f]/*"))
 
-    database = str(tmp_path / "latency.db")
-    options = ("--target", "host/onnxruntime:fp32@1", "--input", "1x8x8", "--db", database)
-    ended = interrupt(signal.SIGKILL, tmp_path, has_exported, "table", "build", *options)
+    ended = interrupt(signal.SIGKILL, tmp_path, has_exported, *build(tmp_path))
     assert ended.code == -signal.SIGKILL
     assert ended.left
-    environment = {**os.environ, "TMPDIR": str(tmp_path / "tmp")}
-    subprocess.run(
-        [*PYTHON, "db", "info", "--db", database], env=environment, check=True, capture_output=True
-    )
+    with patch.dict(os.environ, {"TMPDIR": str(tmp_path / "tmp")}):
+        assert (
+            LatheProcess("db", "info", "--db", str(tmp_path / "latency.db"), log=tmp_path).wait().returncode
+            == 0
+        )
     assert not list((tmp_path / "tmp").glob("*lathe-temporary*"))
     assert list(kept.glob("[0-9a-f][0-9a-f]/*.onnx"))
 

@@ -18,7 +18,7 @@ from pipeline.tables.exchange.table_file import read_table
 from pipeline.tables.spaces import find_space
 from pipeline.tables.transfer.estimates import read_estimates
 
-pytestmark = pytest.mark.usefixtures("quiet_machine")
+pytestmark = pytest.mark.usefixtures("quiet_machine", "exporters_here")
 
 RECIPE = """
 name = "tiny"

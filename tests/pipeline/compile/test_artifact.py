@@ -24,6 +24,8 @@ from pipeline.export.network import export_network
 from pipeline.export.parity import check_parity
 from pipeline.spaces.mobile.space import MobileSpace
 
+pytestmark = pytest.mark.usefixtures("exporters_here")
+
 TARGETS = [Target("host", "onnxruntime"), Target("host", "litert")]
 DIGITS = (load_digits().images[:40, None] / 16).astype(np.float32)
 

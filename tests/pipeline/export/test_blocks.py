@@ -20,6 +20,7 @@ from pipeline.export.base import Format
 from pipeline.export.blocks import export_modules
 from pipeline.export.conversion import convert
 from pipeline.spaces.mobile.space import MobileSpace
+from tests.exporters_here import export_here
 
 TARGETS = {Format.ONNX: Target("host", "onnxruntime"), Format.LITERT: Target("host", "litert")}
 
@@ -107,8 +108,9 @@ def test_export_modules_records_why_a_bad_module_failed_and_the_others_survive(e
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["gated"])
-def test_convert_gives_the_same_bytes_alone_as_in_company(exported, name):
+def test_convert_gives_the_same_bytes_alone_as_in_company(exported, name, monkeypatch):
     fmt, files = exported
+    export_here(monkeypatch.setattr)
     (alone,) = convert([GOOD[name]], fmt, "output")
     joint = files[name].read_bytes()
     assert operators(fmt, joint) == operators(fmt, alone)

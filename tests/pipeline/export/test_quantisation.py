@@ -165,8 +165,9 @@ def test_xnnpack_takes_all_of_a_litert_model_whose_every_operator_gives_int8(exp
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["gated"])
-def test_convert_to_int8_gives_the_same_bytes_alone_as_in_company(exported, name):
+def test_convert_to_int8_gives_the_same_bytes_alone_as_in_company(exported, name, monkeypatch):
     fmt, files = exported
+    export_here(monkeypatch.setattr)
     assert convert([GOOD[name]], fmt, "output") == [files[name].read_bytes()]
 
 
@@ -190,7 +191,8 @@ def test_quantise_says_in_one_line_what_the_quantiser_refuses_and_is_quiet(fmt, 
 
 
 @pytest.mark.slow
-def test_module_that_cannot_be_quantised_is_recorded_and_the_others_survive(tmp_path):
+def test_module_that_cannot_be_quantised_is_recorded_and_the_others_survive(tmp_path, monkeypatch):
+    export_here(monkeypatch.setattr)
     bad = nn.Conv2d(2, 2, 1)
     nn.init.constant_(bad.weight, float("nan"))
     modules = {"bad": (bad, (2, 4, 4)), "good": (nn.Conv2d(2, 2, 1), (2, 4, 4))}

@@ -152,7 +152,7 @@ def test_examples_of_bundles_run(
     assert verified.targets[0].accuracy == bundle.targets[0].accuracy
 
 
-@pytest.mark.usefixtures("quiet_machine")
+@pytest.mark.usefixtures("quiet_machine", "exporters_here")
 @pytest.mark.slow
 def test_examples_of_tables_and_recipes_build_and_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

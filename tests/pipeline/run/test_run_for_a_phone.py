@@ -9,15 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 import devices.inventory.devices_file
 from devices.errors import TargetError
 from devices.requests import prediction
 from pipeline.bundle import read_bundle
-from pipeline.cli.main import app
 from tests.devices.local_shell import ShellConnection
-from tests.pipeline.run.tiny_recipe import TEXT, command, run_recipe, write_recipe
+from tests.lathe_process import run_here
+from tests.pipeline.run.tiny_recipe import ONE_TARGET, command, run_recipe, write_recipe
 
 TARGET = "phone/litert:fp32@1"
 
@@ -62,12 +61,11 @@ def _phone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def phone_recipe(folder: Path) -> Path:
-    head, _, rest = TEXT.partition("[[target]]")
-    tail = rest.partition("[measure]")[2]
-    return write_recipe(folder, f'{head}[[target]]\nname = "{TARGET}"\nbudget_ms = 1000\n\n[measure]{tail}')
+    return write_recipe(folder, ONE_TARGET.replace("host/onnxruntime:fp32@1", TARGET))
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("exporters_here")
 def test_a_run_for_a_phone_ends_in_a_bundle_that_says_where_its_accuracy_was_taken(tmp_path: Path) -> None:
     document = run_recipe(phone_recipe(tmp_path), tmp_path)
     bundle = Path(document["bundle"])
@@ -90,15 +88,15 @@ def test_a_run_is_refused_before_any_work_when_accuracy_can_be_taken_nowhere(
         raise TargetError("litert is not installed", why="No module named 'ai_edge_litert'")
 
     monkeypatch.setattr(prediction, "probe", gone)
-    ended = CliRunner().invoke(app, command(phone_recipe(tmp_path), tmp_path)[3:])
-    assert isinstance(ended.exception, TargetError) or ended.exit_code == TargetError.exit_code
-    assert "accuracy cannot be taken" in str(ended.exception) + ended.output
+    ended = run_here(*command(phone_recipe(tmp_path), tmp_path))
+    assert ended.returncode == TargetError.exit_code
+    assert "accuracy cannot be taken" in ended.stderr
     assert not list((tmp_path / "work" / "stages").glob("teacher-*"))
 
 
 def test_a_run_is_refused_before_any_work_when_the_accelerator_runs_nothing(tmp_path: Path) -> None:
     text = phone_recipe(tmp_path).read_text().replace(TARGET, "host/litert:fp32+gpu@1")
-    ended = CliRunner().invoke(app, command(write_recipe(tmp_path, text), tmp_path)[3:])
-    assert ended.exit_code != 0
-    assert "smoke model does not run on 'host/litert:fp32+gpu@1'" in str(ended.exception) + ended.output
+    ended = run_here(*command(write_recipe(tmp_path, text), tmp_path))
+    assert ended.returncode != 0
+    assert "smoke model does not run on 'host/litert:fp32+gpu@1'" in ended.stderr
     assert not list((tmp_path / "work" / "stages").glob("teacher-*"))

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import sqlite3
 import subprocess
@@ -12,26 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 from devices.requests.prediction import predict
 from devices.target import Target
 from pipeline.bundle import read_bundle
-from pipeline.cli.main import app
-from tests.pipeline.run.tiny_recipe import (
-    ONE_TARGET,
-    STAGES,
-    TEXT,
-    command,
-    kill_at,
-    kill_when,
-    run_limited,
-    run_recipe,
-    write_recipe,
-)
-from tests.places import ROOT
+from tests.lathe_process import LatheProcess, run_here
+from tests.pipeline.run.tiny_recipe import ONE_TARGET, STAGES, TWO_TARGETS, command, run_recipe, write_recipe
 
-pytestmark = [pytest.mark.usefixtures("quiet_machine"), pytest.mark.slow]
+pytestmark = [pytest.mark.usefixtures("quiet_machine", "exporters_here"), pytest.mark.slow]
 
 Finished = tuple[Path, Path, dict[str, Any]]
 
@@ -44,10 +31,28 @@ def _finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     return recipe, folder, run_recipe(recipe, folder)
 
 
+@pytest.fixture(scope="module", name="for_two_targets")
+def _for_two_targets(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """The same with a second target; what does not depend on it was done before."""
+    _, folder, _ = finished
+    recipe = write_recipe(tmp_path_factory.mktemp("two targets"), TWO_TARGETS)
+    return recipe, folder, run_recipe(recipe, folder)
+
+
 def test_run_goes_through_every_stage_and_hands_over_a_whole_bundle(finished: Finished) -> None:
     _, _, document = finished
     assert {stage["name"] for stage in document["stages"]} == set(STAGES)
     assert not any(stage["cached"] for stage in document["stages"])
+    (target,) = read_bundle(Path(document["bundle"])).targets
+    assert target.target == "host/onnxruntime:fp32@1"
+    assert len(document["candidates"]) == 3
+    assert "<html" in Path(document["report"]).read_text()[:200]
+
+
+def test_run_for_two_targets_makes_one_student_that_keeps_both_budgets(for_two_targets: Finished) -> None:
+    _, _, document = for_two_targets
+    made = {stage["name"] for stage in document["stages"] if not stage["cached"]}
+    assert not {"data", "teacher", "space"} & made
     manifest = read_bundle(Path(document["bundle"]))
     assert [target.target for target in manifest.targets] == ["host/onnxruntime:fp32@1", "host/litert:fp32@1"]
     for target in document["winner"]["targets"]:
@@ -81,8 +86,7 @@ def test_run_finds_measured_blocks_in_the_database_when_the_work_folder_is_new(
 ) -> None:
     recipe, folder, before = finished
     shutil.copy(folder / "latency.db", tmp_path / "latency.db")
-    ended = subprocess.run(command(recipe, tmp_path), capture_output=True, text=True, check=True)
-    again = json.loads(ended.stdout)
+    again = run_recipe(recipe, tmp_path)
     # The same measurements and the same seed choose and train the same student.
     assert again["candidates"] == before["candidates"]
     assert again["winner"]["architecture"] == before["winner"]["architecture"]
@@ -101,8 +105,7 @@ def test_search_ends_where_run_goes_on(finished: Finished) -> None:
     for target, limit in document["limits_ms"].items():
         assert best["predicted_lower_ms"][target] < best["predicted_ms"][target] < limit
         assert best["measured_ms"][target] > 0
-    arguments = [part for part in command(recipe, folder, what="search")[3:] if part != "--json"]
-    text = CliRunner().invoke(app, arguments, catch_exceptions=False).stdout
+    text = run_here(*(part for part in command(recipe, folder, what="search") if part != "--json")).stdout
     assert text.startswith("tiny: 3 candidates, best first")
     assert "predicted, 0.0" in text
     assert "measured, within 1000.0000 ms" in text
@@ -132,9 +135,8 @@ DNA_SPACE = (
 )
 
 
-def test_dna_selects_from_evaluated_blocks_and_ends_with_a_bundle(finished: Finished, tmp_path: Path) -> None:
-    _, folder, _ = finished
-    recipe = write_recipe(tmp_path, ONE_TARGET)
+def test_dna_selects_from_evaluated_blocks_and_ends_with_a_bundle(finished: Finished) -> None:
+    recipe, folder, _ = finished
     settings = ["method=dna", f"dna.space={DNA_SPACE}", "dna.training.epochs=1"]
     document = run_recipe(recipe, folder, settings)
     assert {"cut", "scores"} <= {stage["name"] for stage in document["stages"]}
@@ -162,7 +164,9 @@ def test_run_killed_at_every_stage_ends_like_one_that_was_not(finished: Finished
     # The same database gives the same estimates; measurements of one machine are never equal twice.
     shutil.copy(folder / "latency.db", tmp_path / "latency.db")
     for stage in ("teacher", "table", "feasibility", "search", "distil", "export", "verify"):
-        assert kill_at(recipe, tmp_path, stage), stage
+        run = LatheProcess(*command(recipe, tmp_path), log=tmp_path)
+        stages = tmp_path / "work" / "stages"
+        assert run.kill_when(lambda stages=stages, stage=stage: any(stages.glob(f"{stage}-*"))), stage
     document = run_recipe(recipe, tmp_path)
     assert document["candidates"] == expected["candidates"]
     assert document["winner"]["architecture"] == expected["winner"]["architecture"]
@@ -173,9 +177,10 @@ def test_run_killed_at_every_stage_ends_like_one_that_was_not(finished: Finished
 def test_run_continues_from_the_blocks_already_measured_when_killed_while_measuring(tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path)
     database = tmp_path / "latency.db"
-    assert kill_when(recipe, tmp_path, lambda: bool(_digests(database)))
+    run = LatheProcess(*command(recipe, tmp_path), log=tmp_path)
+    assert run.kill_when(lambda: bool(_digests(database)))
     stored = _digests(database)
-    document = run_recipe(recipe, tmp_path)
+    document = run_recipe(recipe, tmp_path, what="search")
     table = next(stage for stage in document["stages"] if stage["name"] == "table")
     assert not table["cached"]
     assert stored < _digests(database)
@@ -183,22 +188,24 @@ def test_run_continues_from_the_blocks_already_measured_when_killed_while_measur
 
 def test_a_second_run_on_one_work_folder_is_refused(finished: Finished, tmp_path: Path) -> None:
     recipe, _, _ = finished
-    with subprocess.Popen(
-        command(recipe, tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as first:
-        while not (tmp_path / "work" / "lock.holder").exists():
-            assert first.poll() is None
-        second = subprocess.run(command(recipe, tmp_path), capture_output=True, text=True, check=False)
-        first.kill()
+    holder = tmp_path / "work" / "lock.holder"
+    first = LatheProcess(*command(recipe, tmp_path), log=tmp_path)
+    refused: list[subprocess.CompletedProcess[str]] = []
+
+    def refuses() -> bool:
+        if holder.exists():
+            refused.append(run_here(*command(recipe, tmp_path)))
+        return bool(refused)
+
+    assert first.kill_when(refuses)
+    (second,) = refused
     assert second.returncode == 9
     assert f"in use by process {first.pid}" in second.stderr
 
 
-def test_an_unreachable_budget_ends_with_five_and_the_nearest_possible_one(finished: Finished) -> None:
-    recipe, folder, _ = finished
-    ended = subprocess.run(
-        command(recipe, folder, ["target.*.budget=0.01x"]), capture_output=True, text=True, check=False
-    )
+def test_an_unreachable_budget_ends_with_five_and_the_nearest_possible_one(for_two_targets: Finished) -> None:
+    recipe, folder, _ = for_two_targets
+    ended = run_here(*command(recipe, folder, ["target.*.budget=0.01x"]))
     assert ended.returncode == 5
     error = json.loads(ended.stdout)["error"]
     assert 'budget = "0.' in error["fix"] or 'budget = "1.' in error["fix"]
@@ -208,9 +215,7 @@ def test_an_unreachable_budget_ends_with_five_and_the_nearest_possible_one(finis
 def test_an_export_that_differs_from_torch_ends_with_ten(finished: Finished) -> None:
     recipe, folder, _ = finished
     # No float32 runtime is that near.
-    ended = subprocess.run(
-        command(recipe, folder, ["export.tolerance=1e-12"]), capture_output=True, text=True, check=False
-    )
+    ended = run_here(*command(recipe, folder, ["export.tolerance=1e-12"]))
     assert ended.returncode == 10
     assert "differs from torch" in json.loads(ended.stdout)["error"]["what"]
 
@@ -221,41 +226,33 @@ def test_a_disk_that_is_full_ends_with_nine_and_the_next_run_goes_on(
     recipe, folder, expected = finished
     shutil.copy(folder / "latency.db", tmp_path / "latency.db")
     # Data and table fit, the teacher's checkpoint does not.
-    ended = run_limited(recipe, tmp_path, 60_000)
+    ended = LatheProcess(*command(recipe, tmp_path), log=tmp_path, largest_file_bytes=60_000).wait()
     assert ended.returncode == 9, ended.stderr
     assert "no space to write" in json.loads(ended.stdout)["error"]["what"]
-    document = run_recipe(recipe, tmp_path)
+    document = run_recipe(recipe, tmp_path, what="search")
     assert document["stages"][0]["cached"]
-    assert document["winner"]["test_accuracy"] == expected["winner"]["test_accuracy"]
+    assert document["candidates"] == expected["candidates"]
 
 
 def test_an_unreadable_database_ends_with_eight(finished: Finished, tmp_path: Path) -> None:
     recipe, _, _ = finished
     (tmp_path / "latency.db").write_bytes(b"this is no database" * 100)
-    ended = subprocess.run(command(recipe, tmp_path), capture_output=True, text=True, check=False)
-    assert ended.returncode == 8
+    assert run_here(*command(recipe, tmp_path)).returncode == 8
 
 
-def test_a_teacher_of_another_width_ends_with_four(tmp_path: Path) -> None:
+def test_a_teacher_of_another_width_ends_with_four(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = np.random.default_rng(0).integers(0, 255, (60, 8, 8), dtype=np.uint8)
     labels = np.arange(60) % 3
     np.savez(tmp_path / "three.npz", train_x=images, train_y=labels, test_x=255 - images, test_y=labels)
-    (tmp_path / "my_teachers.py").write_text(
+    (tmp_path / "teachers_of_seven.py").write_text(
         "from torch import nn\n\n\ndef seven():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 7))\n"
     )
-    text = TEXT.replace('kind = "digits"\ntrain_limit = 300', 'kind = "npz"\npath = "three.npz"')
+    text = ONE_TARGET.replace('kind = "digits"\ntrain_limit = 300', 'kind = "npz"\npath = "three.npz"')
     text = text.replace(
-        'kind = "train"\nwidth = 8\ndepth = 1', 'kind = "factory"\nfactory = "my_teachers:seven"'
+        'kind = "train"\nwidth = 8\ndepth = 1', 'kind = "factory"\nfactory = "teachers_of_seven:seven"'
     )
-    recipe = write_recipe(tmp_path, text)
-    ended = subprocess.run(
-        command(recipe, tmp_path),
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
+    monkeypatch.syspath_prepend(tmp_path)
+    ended = run_here(*command(write_recipe(tmp_path, text), tmp_path))
     assert ended.returncode == 4, ended.stderr
     error = json.loads(ended.stdout)["error"]
     assert "7 outputs" in error["what"]
@@ -268,15 +265,15 @@ def test_verify_repeats_the_bundle_and_refuses_it_after_one_changed_byte(
     _, _, document = finished
     bundle = shutil.copytree(document["bundle"], tmp_path / "my bundle")
     verify = ["verify", str(bundle), "--json"]
-    ended = CliRunner().invoke(app, verify, catch_exceptions=False)
-    assert ended.exit_code == 0, ended.stderr
+    ended = run_here(*verify)
+    assert ended.returncode == 0, ended.stderr
     assert json.loads(ended.stdout)["holds"]
     artifact = next(bundle.glob("artifacts/*/model.onnx"))
     content = bytearray(artifact.read_bytes())
     content[len(content) // 2] ^= 1
     artifact.write_bytes(content)
-    ended = CliRunner().invoke(app, verify, catch_exceptions=False)
-    assert ended.exit_code == 11
+    ended = run_here(*verify)
+    assert ended.returncode == 11
     document = json.loads(ended.stdout)
     assert document["holds"] is False
     assert "model.onnx" in document["error"]["what"]

@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-from pipeline.cli.main import app
-from tests.quiet_machine import PROGRAM
+from tests.lathe_process import run_here
 
-pytestmark = pytest.mark.usefixtures("quiet_machine")
+pytestmark = pytest.mark.usefixtures("quiet_machine", "exporters_here")
 
 RECIPE = """
 name = "tiny"
@@ -36,22 +34,29 @@ name = "host/onnxruntime:fp32@1"
 budget_ms = 1000
 """
 TARGETS = ["host/onnxruntime:int8@1", "host/litert:int8@1"]
-WITHOUT_TORCH = "import sys; sys.modules['torch'] = None; "
+WITHOUT_TORCH = """
+import sys
+sys.modules["torch"] = None
+from tests.quiet_machine import be_quiet
+be_quiet()
+from pipeline.cli.main import main
+main()
+"""
 
 
 class Lathe:
-    """``lathe`` with one recipe and one database; where it fails or lacks something, in an own process."""
+    """``lathe`` with one recipe and one database; where torch is missing, in a process of its own."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         (folder / "tiny.toml").write_text(RECIPE)
 
-    def __call__(self, *arguments: str, before: str = "", code: int = 0) -> Any:
-        if not before and not code:
-            return CliRunner().invoke(app, arguments, catch_exceptions=False)
-        program = f"{before}{PROGRAM}"
-        command = [sys.executable, "-c", program, *arguments]
-        ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    def __call__(self, *arguments: str, with_torch: bool = True, code: int = 0) -> Any:
+        if with_torch:
+            ended = run_here(*arguments)
+        else:
+            command = [sys.executable, "-c", WITHOUT_TORCH, *arguments]
+            ended = subprocess.run(command, capture_output=True, text=True, check=False)
         assert ended.returncode == code, ended.stderr
         return ended
 
@@ -75,7 +80,7 @@ def test_package_of_int8_models_is_measured_without_torch_and_gives_a_table(targ
     assert manifest["precision"] == "int8"
     assert all(item["reason"] is None for item in manifest["items"])
 
-    ended = lathe("table", "measure", package, "--target", target, "--json", *lathe.db, before=WITHOUT_TORCH)
+    ended = lathe("table", "measure", package, "--target", target, "--json", *lathe.db, with_torch=False)
     assert json.loads(ended.stdout)["failed"] == 0
 
     shown = lathe("table", "show", "--target", target, "--launches", "3", "--json", *lathe.space, *lathe.db)
@@ -85,7 +90,7 @@ def test_package_of_int8_models_is_measured_without_torch_and_gives_a_table(targ
     assert len(table["blocks"]) == blocks > 5
     assert table["failed"] == []
     # What was measured is there already: nothing is exported, which would need torch.
-    lathe("table", "build", *options, "--json", *lathe.space, *lathe.db, before=WITHOUT_TORCH)
+    lathe("table", "build", *options, "--json", *lathe.space, *lathe.db, with_torch=False)
 
 
 def test_package_of_int8_models_is_refused_for_a_target_in_fp32(tmp_path):
