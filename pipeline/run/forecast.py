@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, TypeVar
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from latency_db.tables import stored
 from pipeline.distill.settings import TrainingSettings
@@ -18,14 +18,19 @@ from pipeline.run import durations
 from pipeline.run.context import Context
 from pipeline.run.finalists import make_winner
 from pipeline.run.missed_budgets import search_and_try
-from pipeline.run.preparation import check_budgets, measure_blocks_of, prepare_task
+from pipeline.run.preparation import check_budgets, dna_plan, measure_blocks_of, prepare_task
 from pipeline.run.searching import search_round
+from pipeline.run.supernets import cut_teacher_of, scoring
+from pipeline.spaces.dna.space import DnaSpace
 from pipeline.stages.delivery.bundle import BundleInput, make_bundle
 from pipeline.stages.delivery.report import Findings, ReportInput, write_report
 from pipeline.stages.inputs.data import DataInput, DataSummary, open_data, prepare_data
 from pipeline.stages.inputs.space import SpacePlan
 from pipeline.stages.services import Services
 from pipeline.work.stage import Stage, StageFolder
+
+if TYPE_CHECKING:
+    from pipeline.methods.dna.cutting import CutTeacher
 
 I = TypeVar("I")  # noqa: E741
 R = TypeVar("R")
@@ -194,6 +199,7 @@ class _Left:
     def __init__(self, context: Context, data: DataSummary) -> None:
         self._context, self._recipe, self._data = context, context.recipe, data
         self._images = data.counts[0]
+        self._why_not_cut = "the teacher is not looked at yet"
 
     def teacher(self) -> OpenStage:
         """Members that are trained; loading the others takes seconds."""
@@ -219,7 +225,7 @@ class _Left:
         """Blocks that are neither measured nor exported, and the networks of the calibration."""
         plan = self._plan()
         if plan is None:
-            return OpenStage("table", "the blocks of the space", None, "the teacher is not cut yet")
+            return OpenStage("table", "the blocks of the space", None, self._why_not_cut)
         context, networks = self._context, self._recipe.measure.calibration_networks
         cache = ExportCache.of_user()
         seconds, absent_count, export_count, found_count = 0.0, 0, 0, 0
@@ -251,8 +257,7 @@ class _Left:
     def search(self) -> OpenStage:
         """Candidates that are trained for a short time, or blocks of a supernet."""
         if self._recipe.method == "dna":
-            epochs = self._recipe.dna.training.epochs
-            return OpenStage("search", f"{epochs} epochs of each block", None, "supernets are not timed")
+            return self._supernets()
         settings = self._recipe.search
         images = min(self._images, settings.train_limit or self._images)
         again = settings.reevaluated
@@ -290,17 +295,39 @@ class _Left:
         work = f"one candidate and its reference on {_targets(self._context)}"
         return OpenStage("verify", work, seconds, "; ".join(dict.fromkeys(bases)))
 
+    def _supernets(self) -> OpenStage:
+        """The blocks of method ``dna``."""
+        plan, cut = self._plan(), self._cut
+        if plan is None or cut is None:
+            return OpenStage("search", "the blocks of the space", None, self._why_not_cut)
+        assert isinstance(plan.space, DnaSpace)
+        try:
+            work, took = scoring(self._context, self._data, plan.space, cut)
+        except TeacherError as error:
+            return OpenStage("search", "the blocks of the space", None, error.what)
+        return OpenStage("search", work, took.seconds, took.basis)
+
     def _plan(self) -> SpacePlan | None:
-        return (
-            None
-            if self._recipe.method in ("dna", "subgraph")
-            else SpacePlan.mobile(self._recipe.space, self._data)
-        )
+        if self._recipe.method == "subgraph":
+            return None
+        if self._recipe.method != "dna":
+            return SpacePlan.mobile(self._recipe.space, self._data)
+        cut = self._cut
+        return None if cut is None else dna_plan(self._recipe.dna.space, cut.shapes, self._data)
+
+    @cached_property
+    def _cut(self) -> CutTeacher | None:
+        """The teacher of method ``dna``, if it can be cut."""
+        try:
+            return cut_teacher_of(self._context, self._data)
+        except TeacherError as error:
+            self._why_not_cut = error.what
+            return None
 
     def _student(self, settings: TrainingSettings, images: int) -> tuple[float | None, str]:
         plan = self._plan()
         if plan is None:
-            return None, "the teacher is not cut yet"
+            return None, self._why_not_cut
         import torch
 
         with torch.random.fork_rng(devices=[]):

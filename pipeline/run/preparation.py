@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.distill.losses.settings import OracleSettings
 from pipeline.errors import BudgetError
 from pipeline.run.chance import require_useful_teacher
 from pipeline.run.context import Context
-from pipeline.spaces.dna.config import DnaSpaceConfig
-from pipeline.stages.inputs.cut import Cut, CutInput, cut_into_blocks
+from pipeline.spaces.dna.config import DnaSpaceConfig, Shape
+from pipeline.stages.inputs.cut import CutInput, cut_into_blocks
 from pipeline.stages.inputs.data import DataInput, DataSummary, prepare_data
 from pipeline.stages.inputs.space import SpacePlan, describe_space
 from pipeline.stages.inputs.structures import StructuresInput, find_teacher_structures
@@ -54,7 +55,7 @@ def prepare_task(context: Context) -> LearningTask:
     if recipe.method == "dna":
         cut = CutInput(data.input_shape, recipe.dna.cuts, teacher)
         task = LearningTask(
-            data, teacher, _dna_plan(recipe.dna.space, context.do(cut_into_blocks, cut), data), cut
+            data, teacher, dna_plan(recipe.dna.space, context.do(cut_into_blocks, cut).shapes, data), cut
         )
     elif recipe.method == "subgraph":
         given = StructuresInput(data.input_shape, recipe.subgraph.most_blocks, teacher)
@@ -113,7 +114,7 @@ def _teacher_ns(context: Context, tables: Tables) -> dict[str, float]:
     return found
 
 
-def _dna_plan(config: DnaSpaceConfig | None, cut: Cut, data: DataSummary) -> SpacePlan:
-    """The space of ``[dna.space]``, or of the defaults for the teacher's blocks."""
-    config = config or DnaSpaceConfig.for_teacher(cut.shapes, data.input_shape)
+def dna_plan(config: DnaSpaceConfig | None, shapes: Sequence[Shape], data: DataSummary) -> SpacePlan:
+    """The space of ``[dna.space]``, or of the defaults for the shapes at the ends of the teacher's blocks."""
+    config = config or DnaSpaceConfig.for_teacher(shapes, data.input_shape)
     return SpacePlan(config, data.input_shape, len(data.classes))

@@ -148,6 +148,21 @@ def score_block(given: BlockScoresInput, folder: StageFolder, work: WorkFolder) 
     return BlockScores(images.sigma, losses, tuple(evaluated))
 
 
+def supernets(given: BlockInput) -> list[Supernet]:
+    """Of all cells of the block, as they are before training."""
+    shapes = (given.space.input_shape, *given.teacher.shapes)
+    inputs, outputs = shapes[given.block : given.block + 2]
+    return block_supernets(given.space, given.block, inputs, outputs, given.drawn("weights"))
+
+
+def training_of(given: BlockInput, epochs: int | None = None) -> BlockTraining:
+    """How the block is trained; for as many epochs as its settings say unless given."""
+    edge = given.block in (0, len(given.teacher.shapes) - 1)
+    rate = given.settings.edge_learning_rate if edge else given.settings.learning_rate
+    settings = given.settings.model_copy(update={} if epochs is None else {"epochs": epochs})
+    return BlockTraining(settings, rate, given.drawn("training"))
+
+
 def _up_to(space: DnaSpace, block: int, *, alone: bool) -> DnaSpace:
     """The space without what follows a block and, if it is trained alone, without what comes before it."""
     config = space.config
@@ -177,14 +192,10 @@ def _trained(
 def _fitted(
     given: BlockInput, features: BlockFeatures, checkpoint: Path
 ) -> tuple[list[Supernet], Sequence[float]]:
-    shapes = (given.space.input_shape, *given.teacher.shapes)
-    inputs, outputs = shapes[given.block : given.block + 2]
-    cells = block_supernets(given.space, given.block, inputs, outputs, given.drawn("weights"))
-    edge = given.block in (0, len(given.teacher.shapes) - 1)
-    rate = given.settings.edge_learning_rate if edge else given.settings.learning_rate
-    losses = BlockTraining(given.settings, rate, given.drawn("training")).run(
-        cells, features, given.slices()[0], given.dataset.preprocessing, checkpoint=checkpoint
-    )
+    cells = supernets(given)
+    train, _ = given.slices()
+    preprocessing = given.dataset.preprocessing
+    losses = training_of(given).run(cells, features, train, preprocessing, checkpoint=checkpoint)
     return cells, losses
 
 

@@ -92,7 +92,7 @@ def score_blocks(
     on_progress: OnProgress | None = None,
 ) -> tuple[BlockScores, ...]:
     """The scores of all paths of all blocks; arguments and errors as of ``run_dna``."""
-    _check_alignment(space, teacher)
+    check_alignment(space, teacher)
     if settings.inputs == "student" and workers > 1:
         raise RecipeError(
             "blocks that are given the student's features cannot be trained side by side",
@@ -119,8 +119,12 @@ def _scores(given: BlockScoresInput, work: WorkFolder, threads: int) -> BlockSco
     return work.run(score_block, given, work)
 
 
-def _check_alignment(space: DnaSpace, teacher: CutTeacher) -> None:
-    """Every block of the student gives features of the size that the teacher's has there."""
+def check_alignment(space: DnaSpace, teacher: CutTeacher) -> None:
+    """Check that every block of the student gives features of the size that the teacher's has there.
+
+    Raises:
+        TeacherError: one does not, or the teacher has another number of blocks.
+    """
     blocks = len(space.config.blocks)
     if blocks != len(teacher.shapes):
         raise TeacherError(

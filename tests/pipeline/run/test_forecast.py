@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from pathlib import Path
 from pkgutil import walk_packages
+from typing import Any
 
 import pytest
 import torch
@@ -122,6 +123,38 @@ def test_a_search_for_mixtures_adds_to_the_estimate_of_the_training(tmp_path: Pa
     assert long.seconds is not None
     # A hundred times as many epochs: no disturbance of the timed steps hides that.
     assert long.seconds > short.seconds
+
+
+DNA = DOCUMENT | {
+    "method": "dna",
+    "teacher": [{"kind": "train", "width": 8, "depth": 1}],
+    "dna": {"training": {"epochs": 5, "score_images": 20, "calibration_images": 20}},
+}
+
+
+def test_the_supernets_of_dna_are_estimated_from_steps_of_the_teacher_as_it_is(tmp_path: Path) -> None:
+    work, db = WorkFolder(tmp_path / "work"), str(tmp_path / "latency.db")
+
+    def search_of(document: dict[str, Any]) -> OpenStage:
+        found = foresee(parse_recipe(document, Path()), "", work, db, SilentReporter())
+        assert found.is_whole
+        assert [path.name.partition("-")[0] for path in work.stages.iterdir()] == ["data"]
+        return next(each for each in found.left if each.name == "search")
+
+    few = search_of(DNA)
+    assert "5 epochs of each of 3 blocks" in few.work
+    assert "training steps of each block timed now" in few.basis
+    assert few.seconds is not None
+    assert few.seconds > 0
+
+
+def test_supernets_of_a_teacher_that_cannot_be_cut_are_not_estimated(tmp_path: Path) -> None:
+    document = DNA | {"dna": {"cuts": ["nowhere", "elsewhere"]}}
+    db = str(tmp_path / "latency.db")
+    found = foresee(parse_recipe(document, Path()), "", WorkFolder(tmp_path / "work"), db, SilentReporter())
+    left = {each.name: each for each in found.left}
+    assert left["search"].seconds is None
+    assert "no module nowhere, elsewhere" in left["search"].basis
 
 
 def test_what_the_database_has_is_not_counted_as_left(tmp_path: Path) -> None:
