@@ -241,10 +241,10 @@ class _Plain:
         now = self._clock()
         news = bool(task.said) and task.said != self._said
         over = task.total > 0 and task.done >= task.total
-        if not news and (self._ended or (not over and now - self._last < PLAIN_INTERVAL_S)):
+        if not news and (self._ended if over else now - self._last < PLAIN_INTERVAL_S):
             return
         self._last, self._said = now, task.said
-        self._ended = self._ended or over
+        self._ended = over
         self._emit(task.line)
 
 

@@ -35,6 +35,7 @@ def measure(
     require_full_delegation: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
     on_outcome: Callable[[str, Outcome], None] | None = None,
+    on_state: Callable[[str], None] | None = None,
     job_timeout_s: float = JOB_TIMEOUT_S,
     connection: Connection | None = None,
 ) -> dict[str, Outcome]:
@@ -58,6 +59,7 @@ def measure(
         require_full_delegation: a job of which any operation runs elsewhere than the target asks for fails.
         on_progress: called with the launches of jobs that are done, and their total.
         on_outcome: called with each job's name and outcome as soon as it is known.
+        on_state: called with a line whenever a further launch is made, and why.
         job_timeout_s: how long one job may take in one launch, loading included.
         connection: an open connection to use instead of a new one to the target's device; it stays open.
 
@@ -84,6 +86,7 @@ def measure(
         require_full_delegation=require_full_delegation,
         on_progress=on_progress,
         on_outcome=on_outcome,
+        on_state=on_state,
     )
     batch.refuse_unfit(runtime)
     if not batch.open:
@@ -134,10 +137,11 @@ class _Batch:
         require_full_delegation: bool,
         on_progress: Callable[[int, int], None] | None,
         on_outcome: Callable[[str, Outcome], None] | None,
+        on_state: Callable[[str], None] | None,
     ) -> None:
         self._jobs, self._target, self._protocol = jobs, target, protocol
         self._paired, self._require_full_delegation = paired, require_full_delegation
-        self._on_progress, self._on_outcome = on_progress, on_outcome
+        self._on_progress, self._on_outcome, self._on_state = on_progress, on_outcome, on_state
         self._launches: dict[Job, list[Launch]] = {job: [] for job in jobs}
         self._done, self._total = 0, len(jobs) * protocol.launches
         self.digests = {job: file_digest(job.artifact) if job.artifact.is_file() else "" for job in jobs}
@@ -167,7 +171,11 @@ class _Batch:
         marked = self.marked(self.open, cores)
         unsettled = [job for job in marked if not settled(marked[job], self._protocol)]
         order = list(marked) if unsettled and self._paired else unsettled
-        self._total += len(order)
+        if order:
+            self._total += len(order)
+            self.count(0)
+            if self._on_state is not None:
+                self._on_state(_why_again(number, [marked[job] for job in unsettled]))
         return order
 
     def add(self, number: int, tally: Tally) -> None:
@@ -211,3 +219,10 @@ class _Batch:
         self.outcomes[job.name] = outcome
         if self._on_outcome is not None:
             self._on_outcome(job.name, outcome)
+
+
+def _why_again(number: int, unsettled: Sequence[Sequence[Launch]]) -> str:
+    """Why so many launches were not enough for some jobs."""
+    disturbed = max(sum(launch.void is not None for launch in launches) for launches in unsettled)
+    why = f"{number} launches, {disturbed} disturbed" if disturbed else f"{number} launches that disagree"
+    return f"{why}, measuring again"

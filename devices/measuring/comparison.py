@@ -100,6 +100,7 @@ def compare(
     protocol: MeasuringProtocol,
     *,
     on_progress: Callable[[int, int], None] | None = None,
+    on_state: Callable[[str], None] | None = None,
     job_timeout_s: float = JOB_TIMEOUT_S,
     connection: Connection | None = None,
 ) -> Comparison:
@@ -111,6 +112,7 @@ def compare(
         target: where.
         protocol: how often and how long; ``LAUNCHES`` launches are enough for a verdict.
         on_progress: called with the launches of files that are done, and their total.
+        on_state: called with a line whenever a further launch is made, and why.
         job_timeout_s: how long one file may take in one launch, loading included.
         connection: an open connection to use instead of a new one to the target's device; it stays open.
 
@@ -123,6 +125,7 @@ def compare(
         protocol,
         paired=True,
         on_progress=on_progress,
+        on_state=on_state,
         job_timeout_s=job_timeout_s,
         connection=connection,
     )

@@ -161,3 +161,19 @@ def test_tasks_of_one_terminal_may_be_nested() -> None:
         task(2, 4)
     assert "searching" in stream.getvalue()
     assert "2/4" in stream.getvalue()
+
+
+def test_a_task_whose_total_grows_is_told_of_again_when_it_ends() -> None:
+    clock = Clock()
+    reporter, stream = off_a_terminal(clock)
+    with reporter.task("timing", "launches") as task:
+        task(5, 5)
+        task(5, 6)
+        task.say("5 launches, 2 disturbed, measuring again")
+        task(6, 6)
+    lines = [line.split(", measuring")[0] for line in stream.getvalue().splitlines()]
+    assert [line.strip() for line in lines] == [
+        "timing: 5/5 launches",
+        "timing: 5/6 launches, 5 launches, 2 disturbed",
+        "timing: 6/6 launches, 5 launches, 2 disturbed",
+    ]

@@ -146,9 +146,15 @@ def compare_models(
         _require_loaded(path, {where: runtime})
     protocol = _protocol(launches or COMPARE_LAUNCHES)
     with _session(save) as session:
-        with ConsoleReporter().task(f"comparing on {where}", "launches") as advance:
+        with ConsoleReporter().task(f"comparing on {where}", "launches") as task:
             found = compare(
-                Path(first), Path(second), where, protocol, on_progress=advance, job_timeout_s=timeout_s
+                Path(first),
+                Path(second),
+                where,
+                protocol,
+                on_progress=task,
+                on_state=task.say,
+                job_timeout_s=timeout_s,
             )
         session.add((first, second), found)
     _finish(session, save, as_json)
@@ -164,13 +170,14 @@ def _profile_on(
     """Everything that is asked of one target: latencies first, since what follows heats the device."""
     protocol = _protocol(wanted.launches or MeasuringProtocol().launches)
     with connected(target.device) as connection:
-        with reporter.task(f"timing on {target}", "launches") as advance:
+        with reporter.task(f"timing on {target}", "launches") as task:
             outcomes = measure(
                 [Job(str(path), path) for path in paths],
                 target,
                 protocol,
                 require_full_delegation=wanted.full_delegation,
-                on_progress=advance,
+                on_progress=task,
+                on_state=task.say,
                 job_timeout_s=wanted.timeout_s,
                 connection=connection,
             )

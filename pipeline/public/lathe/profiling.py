@@ -104,8 +104,15 @@ def profile(
     path, where, protocol = _file(model), Target.parse(target), MeasuringProtocol()
     if launches is not None:
         protocol = replace(protocol, launches=launches, max_launches=3 * launches)
-    with reporter(progress).task(f"timing on {where}", "launches") as advance:
-        found = measure([Job(str(path), path)], where, protocol, on_progress=advance, job_timeout_s=timeout_s)
+    with reporter(progress).task(f"timing on {where}", "launches") as task:
+        found = measure(
+            [Job(str(path), path)],
+            where,
+            protocol,
+            on_progress=task,
+            on_state=task.say,
+            job_timeout_s=timeout_s,
+        )
     (outcome,) = found.values()
     verdict, reasons = _verdict(outcome)
     document = entry_json(Entry((str(path),), outcome))
@@ -132,8 +139,10 @@ def compare(
     paths, where = (_file(first), _file(second)), Target.parse(target)
     count = launches or LAUNCHES
     protocol = replace(MeasuringProtocol(), launches=count, max_launches=3 * count)
-    with reporter(progress).task(f"comparing on {where}", "launches") as advance:
-        found = measured(*paths, where, protocol, on_progress=advance, job_timeout_s=timeout_s)
+    with reporter(progress).task(f"comparing on {where}", "launches") as task:
+        found = measured(
+            *paths, where, protocol, on_progress=task, on_state=task.say, job_timeout_s=timeout_s
+        )
     models = str(paths[0]), str(paths[1])
     return ModelComparison(
         models,

@@ -81,14 +81,23 @@ def test_measure_launches_again_while_launches_disagree_and_pairs_them_if_asked(
     # Every launch of the first job is slower than the one before, so it never settles.
     jobs = [script("restless", f"wander {tmp_path / 'turns'}"), script("calm", "slow")]
     protocol = replace(QUICK, launches=2, max_launches=5)
-    progress = []
+    progress, said = [], []
     outcomes = measure(
-        jobs, hostile, protocol, paired=paired, on_progress=lambda *done: progress.append(done)
+        jobs,
+        hostile,
+        protocol,
+        paired=paired,
+        on_progress=lambda *done: progress.append(done),
+        on_state=lambda text: said.append((text, progress[-1])),
     )
     assert len(outcomes["restless"].launches) == 5
     assert outcomes["restless"].verdict is Verdict.INVALID
     assert len(outcomes["calm"].launches) == (5 if paired else 2)
     assert progress[-1][0] == progress[-1][1] == (10 if paired else 7)
+    texts, shown = zip(*said, strict=True)
+    assert texts == tuple(f"{count} launches that disagree, measuring again" for count in (2, 3, 4))
+    # What is shown as done is never all while another launch runs.
+    assert all(done < total for done, total in shown)
 
 
 @pytest.mark.parametrize("paired", [False, True])
@@ -105,7 +114,11 @@ def test_measure_launches_again_when_launches_are_void_and_keeps_them(hostile, s
     monkeypatch.setattr(devices.measuring.batch, "mark", mark)
     protocol = replace(QUICK, launches=3, max_launches=6, min_count=2, max_count=2)
     other = script("other", "run")
-    outcomes = measure([script("slow", "slow"), other], hostile, protocol, paired=paired)
+    said = []
+    outcomes = measure(
+        [script("slow", "slow"), other], hostile, protocol, paired=paired, on_state=said.append
+    )
+    assert said[0] == "3 launches, 1 disturbed, measuring again"
     slow = outcomes["slow"]
     assert [launch.void for launch in slow.launches[:2]] == [void, None]
     assert len(slow.launches) >= 4
