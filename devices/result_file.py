@@ -29,6 +29,7 @@ from devices.measurement.measurement import Measurement, MeasurementFailure
 from devices.measuring.comparison import Comparison
 from devices.requests.operations import OperationProfile
 from devices.requests.sustained import SustainedRun
+from devices.words import cause_of
 
 __all__ = ["FORMAT", "MAX_BYTES", "VERSION", "Entry", "Result", "ResultFile", "Results", "read_results"]
 
@@ -97,7 +98,7 @@ def read_results(path: Path) -> Results:
             _require_figures(entry.result)
         return Results(found, str(document["lathe"]), entries, str(document.get("written_at", "")))
     except (ValidationError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
-        raise _damaged(path, str(error)) from error
+        raise _damaged(path, cause_of(error)) from error
 
 
 class ResultFile:
@@ -161,7 +162,7 @@ def _document(path: Path) -> Any:
             )
         return json.loads(path.read_bytes())
     except OSError as error:
-        raise MeasurementError(f"{str(path)!r} cannot be read", why=str(error)) from error
+        raise MeasurementError(f"{str(path)!r} cannot be read", why=cause_of(error)) from error
     except (ValueError, RecursionError) as error:
         raise _damaged(path, f"it is not JSON: {error}") from error
 
@@ -207,7 +208,7 @@ def _write_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         raise MeasurementError(
             f"the result file {str(path)!r} cannot be written",
-            why=error.strerror or str(error),
+            why=error.strerror or cause_of(error),
             fix="choose another place for --save",
         ) from error
 

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Self
 
 from devices.errors import TargetError
+from devices.words import count_of
 
 __all__ = ["PRECISIONS", "Target"]
 
@@ -75,6 +76,15 @@ class Target:
     def __str__(self) -> str:
         options = "".join(f"+{option}" for option in self.options)
         return f"{self.device}/{self.runtime}:{self.precision}{options}@{self.threads}"
+
+    def warning(self, cores: int) -> str:
+        """What to say where the target asks for more threads than its device has cores; else nothing."""
+        if self.threads <= cores:
+            return ""
+        have = count_of(cores, "core")
+        return (
+            f"{self} asks for {self.threads} threads, and the device has {have}: threads wait for each other"
+        )
 
     @property
     def settings(self) -> Mapping[str, str]:

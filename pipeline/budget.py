@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Self
 
+from devices.words import listed
 from pipeline.errors import RecipeError
 
 RelativeTo = Literal["reference", "teacher"]
@@ -102,6 +103,10 @@ class Budget:
             text = f"{_plain(self.limit_ms or 0.0)} ms"
         return text + (", soft" if self.soft else "")
 
+    def words_with(self, limit_ns: float) -> str:
+        """These words, and for a relative budget the limit that it comes to: ``...: 0.8123 ms``."""
+        return self.words if self.relative is None else f"{self.words}: {limit_ns / 1e6:.4f} ms"
+
     def __str__(self) -> str:
         soft = " soft" if self.soft else ""
         if self.relative is None:
@@ -135,4 +140,4 @@ def allowing(
             factor = math.ceil(needed / limits_ns[target] * budget.relative * 100) / 100
             to = "" if budget.relative_to == "reference" else f" {budget.relative_to}"
             parts.append(f'budget = "{factor:.2f}x{to}" on {target}')
-    return " and ".join(parts)
+    return listed(parts)

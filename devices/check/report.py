@@ -9,6 +9,7 @@ from devices.locking.lock import LockState
 from devices.measurement.conditions import Conditions
 from devices.measurement.measurement import DeviceIdentity
 from devices.runtimes.capabilities import Capabilities
+from devices.words import count_of
 
 _LITTLE_SPACE_BYTES = 200_000_000
 _HOT_MILLICELSIUS = 75_000
@@ -103,7 +104,8 @@ def hints_of(report: DeviceReport, swapping: bool) -> Iterator[str]:
     if swapping:
         yield "it is swapping: end what uses its memory"
     if now.load_1min is not None and report.identity and now.load_1min > max(0.5, report.identity.cores / 4):
-        yield f"it is busy (load {now.load_1min:.2f} on {report.identity.cores} cores): end what runs there"
+        cores = count_of(report.identity.cores, "core")
+        yield f"it is busy (load {now.load_1min:.2f} on {cores}): end what runs there"
     if (
         report.memory_bytes
         and now.memory_available_bytes is not None

@@ -26,6 +26,7 @@ from devices.connections.base import Completed, Connection
 from devices.connections.output import Lines, Tail
 from devices.connections.scripts import HAS, OPEN, PUBLISH, REMOVE, RUN, SHOW, STORE, shell_command
 from devices.errors import MeasurementError, TargetError
+from devices.words import cause_of
 
 Answer = TypeVar("Answer")
 
@@ -201,7 +202,7 @@ class RemoteConnection(Connection):
         try:
             source = path.open("rb")
         except OSError as error:
-            raise MeasurementError(f"there is no file {str(path)!r}", why=str(error)) from error
+            raise MeasurementError(f"there is no file {str(path)!r}", why=cause_of(error)) from error
         with source:
             digest = hashlib.file_digest(source, "sha256").hexdigest()
             size = source.tell()

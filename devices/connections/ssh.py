@@ -21,6 +21,7 @@ from devices.connections.remote import DeviceLostError, Output, RemoteConnection
 from devices.connections.scripts import for_any_shell
 from devices.errors import TargetError
 from devices.installing import how_to_install
+from devices.words import listed
 
 if TYPE_CHECKING:
     import asyncssh
@@ -232,7 +233,7 @@ class SshConnection(RemoteConnection):
                 )
         return TargetError(
             f"the host key of {hop.name} is not known",
-            why=f"there is none for {name} in {' or '.join(files or _KNOWN_HOSTS)} ({error.reason})",
+            why=f"there is none for {name} in {listed(files or _KNOWN_HOSTS, 'or')} ({error.reason})",
             fix=accept,
         )
 

@@ -24,6 +24,7 @@ from pydantic import ValidationError
 from devices.connections import Connection
 from devices.errors import TargetError
 from devices.inventory.entries import TABLES, DeviceTable, reasons_of, unknown_key
+from devices.words import cause_of
 
 ENTRY_POINTS = "lathe.connections"
 """Group of entry points by which other distributions add kinds of connections.
@@ -101,7 +102,9 @@ def parse_devices(text: str, path: Path) -> dict[str, Definition]:
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise TargetError(f"{path} is not valid TOML", why=str(error), fix="correct that line") from error
+        raise TargetError(
+            f"{path} is not valid TOML", why=cause_of(error), fix="correct that line"
+        ) from error
     wrong = [unknown_key(key, ["devices"]) for key in document if key != "devices"]
     tables = document.get("devices", {})
     if wrong or not isinstance(tables, dict):

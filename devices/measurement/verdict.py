@@ -13,6 +13,7 @@ from devices.measurement.headline import launch_interval
 from devices.measurement.measurement import MIN_LAUNCHES, Launch, Reason, Verdict, counted
 from devices.measurement.protocol import MeasuringProtocol
 from devices.measurement.statistics import quantile
+from devices.words import count_of
 
 CANARY_DRIFT = 0.05
 """How much slower than the best of its batch the canary may be in a launch before the launch is void."""
@@ -132,9 +133,12 @@ def _counts(launches: Sequence[Launch]) -> Found:
     fewest = min(launch.summary.count if launch.summary else len(launch.samples_ns) for launch in launches)
     if fewest < MIN_SAMPLES:
         verdict = Verdict.INVALID if fewest < MIN_SAMPLES_AT_ALL else Verdict.DEGRADED
-        yield verdict, Reason("few-samples", f"a launch has {fewest} samples, fewer than {MIN_SAMPLES}")
+        yield (
+            verdict,
+            Reason("few-samples", f"a launch has {count_of(fewest, 'sample')}, fewer than {MIN_SAMPLES}"),
+        )
     if len(launches) < MIN_LAUNCHES:
-        detail = f"{len(launches)} launches, fewer than {MIN_LAUNCHES}"
+        detail = f"{count_of(len(launches), 'launch')}, fewer than {MIN_LAUNCHES}"
         yield Verdict.DEGRADED, Reason("few-launches", detail)
 
 

@@ -20,6 +20,7 @@ from devices.measuring.launch import Job, Launcher, Tally
 from devices.measuring.probing import adapted, identify, probe
 from devices.runtimes import Runtime
 from devices.target import Target
+from devices.words import count_of, listed
 
 __all__ = ["Job", "adapted", "measure", "probe"]
 
@@ -161,7 +162,7 @@ class _Batch:
                 what = "it is a folder" if job.artifact.is_dir() else "there is no such file"
                 self.fail(job, Reason("no-file", f"{str(job.artifact)!r}: {what}"))
             elif not runtime.loads(job.artifact):
-                detail = f"{runtime.name} loads {' and '.join(runtime.suffixes)} files"
+                detail = f"{runtime.name} loads {listed(runtime.suffixes)} files"
                 self.fail(job, Reason("unsupported-artifact", detail))
 
     def due(self, number: int, cores: int) -> list[Job]:
@@ -224,5 +225,5 @@ class _Batch:
 def _why_again(number: int, unsettled: Sequence[Sequence[Launch]]) -> str:
     """Why so many launches were not enough for some jobs."""
     disturbed = max(sum(launch.void is not None for launch in launches) for launches in unsettled)
-    why = f"{number} launches, {disturbed} disturbed" if disturbed else f"{number} launches that disagree"
-    return f"{why}, measuring again"
+    why = f", {disturbed} disturbed" if disturbed else " that disagree"
+    return f"{count_of(number, 'launch')}{why}, measuring again"

@@ -16,6 +16,7 @@ from devices.measurement.protocol import MeasuringProtocol
 from devices.measuring.probing import identify
 from devices.runtimes.base import Event, ProfileOperations, Reply, Sustain, describe_end
 from devices.target import Target
+from devices.words import listed
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def ask(
     if not runtime.loads(artifact):
         raise MeasurementError(
             f"{str(artifact)!r} cannot be run on '{target}'",
-            why=f"{runtime.name} loads {' and '.join(runtime.suffixes)} files",
+            why=f"{runtime.name} loads {listed(runtime.suffixes)} files",
         )
     if not artifact.is_file():
         raise MeasurementError(f"there is no file {str(artifact)!r}")

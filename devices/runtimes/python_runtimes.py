@@ -14,6 +14,7 @@ from devices.runtimes.agent_runtime import FOLDER, AgentRuntime
 from devices.runtimes.capabilities import STARTS_KERNELS, YES, Support
 from devices.runtimes.native.trtexec import DELEGATE, INSTALL, TRTEXEC, WARMUP_NS
 from devices.target import Target
+from devices.words import listed
 
 __all__ = ["LITERT", "ONNXRUNTIME", "TENSORRT", "TFLITE_RUNTIME", "TORCH"]
 
@@ -47,7 +48,7 @@ class OnnxRuntime(AgentRuntime):
         chosen = [name for name in target.settings if name in PROVIDERS]
         if len(chosen) > 1:
             raise TargetError(
-                f"target '{target}' asks for {' and '.join(_providers(target))}",
+                f"target '{target}' asks for {listed(_providers(target))}",
                 why="a model is measured on one execution provider, and on the CPU what that does not take",
                 fix=f"leave '+{chosen[1]}' out",
             )

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from devices.words import count_of
 from latency_db.errors import EstimateError
 from latency_db.few_shot.predictor import DeviceBasis
 from latency_db.models.features import Floats
@@ -76,7 +77,8 @@ class Transfer:
         common = np.isfinite(logs).all(axis=1)
         if common.sum() < 2:
             raise EstimateError(
-                f"{common.sum()} blocks ran on all of {', '.join(str(s.table.target) for s in sources)}",
+                f"{count_of(int(common.sum()), 'block')} ran on all of "
+                + ", ".join(str(source.table.target) for source in sources),
                 why="sources are compared by the blocks that ran on all of them",
                 fix="leave out the source on which most blocks fail",
             )

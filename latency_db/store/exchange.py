@@ -19,6 +19,7 @@ from typing import Any
 
 from devices.digests import canonical_json, value_digest
 from devices.measurement import Verdict
+from devices.words import cause_of
 from latency_db.errors import StoreError
 from latency_db.store.published import published_rows
 from latency_db.store.reading import BATCH, Filter, Record, records
@@ -227,8 +228,8 @@ def _explained(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise StoreError(f"{path} does not exist", why=str(error), fix="check the path") from error
+        raise StoreError(f"{path} does not exist", why=cause_of(error), fix="check the path") from error
     except (OSError, ValueError, csv.Error) as error:
         raise StoreError(
-            f"{path} cannot be read", why=str(error), fix="export it again, or copy it once more"
+            f"{path} cannot be read", why=cause_of(error), fix="export it again, or copy it once more"
         ) from error

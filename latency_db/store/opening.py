@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from devices.installing import how_to_install
+from devices.words import cause_of
 from latency_db.errors import StoreError
 from latency_db.store import schema
 from latency_db.store.database import (
@@ -63,7 +64,7 @@ def open_engine(location: str, *, must_exist: bool = False) -> Engine:
         extra = how_to_install("postgresql") if url.get_backend_name() == "postgresql" else ""
         raise StoreError(
             f"no database can be opened at {shown(url)}",
-            why=str(error),
+            why=cause_of(error),
             fix=extra or "install the driver that the URL names, or give the path of a SQLite file",
         ) from error
     except Timeout as error:
@@ -76,7 +77,7 @@ def open_engine(location: str, *, must_exist: bool = False) -> Engine:
         older = file is not None and file.is_file() and file.stat().st_size > 0
         raise StoreError(
             f"the latency database {shown(url)} cannot be {'migrated' if older else 'created'}",
-            why=str(error),
+            why=cause_of(error),
             fix=f"make its folder writable, or {CHOOSE}",
         ) from error
     return engine
@@ -168,7 +169,7 @@ def _back_up(file: Path, version: int) -> Path:
             unfinished.unlink(missing_ok=True)
             raise StoreError(
                 f"the latency database {file} cannot be copied before its migration, which was not begun",
-                why=str(error),
+                why=cause_of(error),
                 fix=f"free some disk space beside it and make its folder writable, or {CHOOSE}",
             ) from error
     with unfinished.open("rb") as stream:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, TextIO
 
 from devices.installing import how_to_install
+from devices.words import cause_of, listed
 from latency_db.errors import StoreError
 
 Kind = Literal["text", "number", "count", "truth"]
@@ -34,7 +35,9 @@ def write_rows(path: Path, columns: Columns, batches: Iterable[list[dict[str, An
         unfinished.replace(path)
     except OSError as error:
         raise StoreError(
-            f"{path} cannot be written", why=str(error), fix="free some disk space, or choose another folder"
+            f"{path} cannot be written",
+            why=cause_of(error),
+            fix="free some disk space, or choose another folder",
         ) from error
     finally:
         unfinished.unlink(missing_ok=True)
@@ -71,7 +74,7 @@ def _format(path: Path, ways: Mapping[str, Callable[..., Any]]) -> Callable[...,
         raise StoreError(
             f"the format of {path.name} is unknown",
             why=f"its suffix is {path.suffix or 'missing'}",
-            fix=f"name it {' or '.join(ways)}",
+            fix=f"name it {listed(ways, 'or')}",
         )
     return way
 
@@ -173,7 +176,7 @@ def _pyarrow() -> tuple[Any, Any]:
     except ImportError as error:
         raise StoreError(
             "Parquet files cannot be read or written",
-            why=str(error),
+            why=cause_of(error),
             fix=f"{how_to_install('exchange')}; or use .csv or .json",
         ) from error
     return pyarrow, pyarrow.parquet

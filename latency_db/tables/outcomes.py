@@ -20,6 +20,7 @@ from devices.measurement import (
     Verdict,
 )
 from devices.target import Target
+from devices.words import count_of
 from latency_db.store.keys import Key, Workload
 from latency_db.tables.wait_for_quiet import wait_for_quiet, what_disturbs
 
@@ -129,6 +130,8 @@ def measured(
         _log.info(
             "%d of %d workloads to measure on %s; the first: %s", len(absent), len(distinct), target, why
         )
+    if absent and (crowded := target.warning(device.cores)):
+        tell(crowded)
     if absent and (busy := what_disturbs(measurer, target)):
         tell(f"{target.device} is busy: {busy}; measuring takes longer, and intervals get wider")
 
@@ -156,7 +159,7 @@ def measured(
     size = FIRST_BATCH
     while absent:
         if time_is_up():
-            tell(f"the time is up: {len(absent)} workloads were not measured on {target}")
+            tell(f"the time is up: {count_of(len(absent), 'workload')} not measured on {target}")
             break
         began_s = time.monotonic()
         batch, absent = _exported(absent[:size], exporter, str(target), keep), absent[size:]

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from devices.digests import file_digest
 from devices.measurement import MeasuringProtocol, Outcome, Reason
 from devices.target import Target
+from devices.words import cause_of
 from latency_db.errors import StoreError
 from latency_db.store.keys import Workload
 from latency_db.store.store import Store
@@ -108,7 +109,7 @@ def write_package(
     except OSError as error:
         raise StoreError(
             f"the package {str(folder)!r} cannot be written",
-            why=str(error),
+            why=cause_of(error),
             fix="choose a folder that can be written, on a disk with space",
         ) from error
     return manifest
@@ -131,7 +132,7 @@ def read_manifest(folder: Path) -> WorkPackage:
         where = ".".join(map(str, first["loc"]))
         raise _unusable(folder, f"{MANIFEST}: {where}: {first['msg']}") from error
     except OSError as error:
-        raise _unusable(folder, str(error)) from error
+        raise _unusable(folder, cause_of(error)) from error
 
 
 def measure_package(
@@ -182,7 +183,7 @@ def _checked(folder: Path, name: str, digest: str | None) -> Path:
         _require_plain(path)
         actual = file_digest(path)
     except OSError as error:
-        raise _unusable(folder, str(error)) from error
+        raise _unusable(folder, cause_of(error)) from error
     if actual != digest:
         raise _unusable(folder, f"{name} is not the file that was packed")
     return path

@@ -12,6 +12,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from devices.digests import file_digest
+from devices.words import cause_of
 from pipeline.bundle.manifest import (
     MANIFEST_NAME,
     SCHEMA_VERSION,
@@ -61,7 +62,7 @@ def read_bundle(folder: Path) -> Manifest:
         place = ".".join(str(part) for part in first["loc"])
         raise refused(folder, MANIFEST_NAME, f"is not valid at {place}: {first['msg']}") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise refused(folder, MANIFEST_NAME, f"cannot be read: {error}") from error
+        raise refused(folder, MANIFEST_NAME, f"cannot be read: {cause_of(error)}") from error
     if changed:
         raise refused(folder, MANIFEST_NAME, "was changed")
     _check_files(folder, manifest)

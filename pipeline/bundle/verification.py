@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from devices.target import Target
+from devices.words import cause_of
 from pipeline.bundle.manifest import TargetEntry
 from pipeline.bundle.reading import read_bundle, refused
 from pipeline.data.base import Split
@@ -90,7 +91,7 @@ def _read_verdict(folder: Path, entry: TargetEntry) -> TargetVerdict:
     try:
         return TargetVerdict.from_json(json.loads((folder / entry.measurements).read_bytes()))
     except ValueError as error:
-        raise refused(folder, entry.measurements, f"cannot be read: {error}") from error
+        raise refused(folder, entry.measurements, f"cannot be read: {cause_of(error)}") from error
 
 
 def _read_test(path: Path) -> Split:
@@ -98,4 +99,4 @@ def _read_test(path: Path) -> Split:
         with np.load(path, allow_pickle=False) as arrays:
             return Split(arrays["images"], arrays["labels"])
     except (ValueError, KeyError, OSError) as error:
-        raise refused(path.parent.parent, "data/test.npz", f"cannot be read: {error}") from error
+        raise refused(path.parent.parent, "data/test.npz", f"cannot be read: {cause_of(error)}") from error

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from devices.digests import canonical_json
+from devices.words import count_of
 from pipeline.data.base import Dataset, Preprocessing, Split
 from pipeline.data.config import DataConfig
 from pipeline.data.duplicates import without_duplicates
@@ -103,8 +104,8 @@ def _class_names(source: Source) -> tuple[str, ...]:
     classes = source.classes or tuple(str(label) for label in range(min(highest, 65535) + 1))
     if lowest < 0 or highest >= len(classes):
         raise DataError(
-            f"labels run from {lowest} to {highest}, but there are {len(classes)} classes",
-            why=f"{len(classes)} classes have the labels 0 to {len(classes) - 1}",
+            f"labels run from {lowest} to {highest}, but there are {count_of(len(classes), 'class')}",
+            why=f"the labels of {count_of(len(classes), 'class')} are 0 to {len(classes) - 1}",
             fix="count labels from 0 and name every class once",
         )
     if len(set(classes)) != len(classes):

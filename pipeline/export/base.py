@@ -12,6 +12,7 @@ from devices.digests import value_digest
 from devices.errors import TargetError
 from devices.installing import how_to_install
 from devices.target import Target
+from devices.words import listed
 from latency_db.store import Workload
 from pipeline.errors import ExportError
 from pipeline.spaces.base import Architecture, Block
@@ -88,7 +89,7 @@ def format_of(target: Target) -> Format:
     if target.precision not in of_runtime:
         raise TargetError(
             f"nothing can be exported for target '{target}'",
-            why=f"models are exported in {' and '.join(of_runtime)}; "
+            why=f"models are exported in {listed(of_runtime)}; "
             "other precisions can be measured by 'lathe profile'",
             fix=f"write {target.device}/{target.runtime}:fp32@{target.threads}",
         )

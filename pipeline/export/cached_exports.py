@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from devices.measurement import Reason
+from devices.words import listed
 from pipeline.export.base import Format
 from pipeline.export.cache import ExportCache
 from pipeline.progress import Reporter
@@ -75,7 +76,7 @@ def _export(
     done = dict.fromkeys(absent, 0)
     total = sum(map(len, absent.values()))
     with (
-        reporter.task(f"exporting {what} to {' and '.join(absent)}", what) as task,
+        reporter.task(f"exporting {what} to {listed(absent)}", what) as task,
         ThreadPoolExecutor(len(absent)) as pool,
     ):
         from pipeline.export.blocks import export_modules

@@ -11,6 +11,8 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from devices.words import count_of
+
 _KINDS = {
     "int": "a whole number",
     "float": "a number",
@@ -64,13 +66,27 @@ def _line(detail: dict[str, Any], document: Any, model: type[BaseModel]) -> str:
         case "value_error":
             line = f"{where}: {context['error']}{_given(detail)}"
         case "too_short":
-            line = (
-                f"{where} has {context['actual_length']} entries; it needs at least {context['min_length']}"
-            )
+            entries = count_of(context["actual_length"], "entry")
+            line = f"{where} has {entries}; it needs at least {context['min_length']}"
         case _:
             wanted = _wanted(detail, _field(steps, document, model))
-            line = f"{where} is {detail.get('input')!r}; it must be {wanted}"
+            line = f"{where} is {_shown(detail.get('input'))}; it must be {wanted}"
     return line
+
+
+def _shown(value: Any) -> str:
+    """A value as TOML writes it, or what kind of thing it is."""
+    match value:
+        case None:
+            return "missing"
+        case bool():
+            return str(value).lower()
+        case Mapping():
+            return "a table"
+        case list() | tuple():
+            return "a list"
+        case _:
+            return repr(value)
 
 
 def _wanted(detail: Mapping[str, Any], field: FieldInfo | None) -> str:

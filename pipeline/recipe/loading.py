@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from devices.words import cause_of
 from pipeline.data.config import DataConfig
 from pipeline.distill.settings import DistillationSettings
 from pipeline.errors import RecipeError
@@ -110,7 +111,7 @@ def load_recipe(source: str | None, overrides: Sequence[str] = ()) -> tuple[Reci
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(
-            f"the recipe {name} is not valid TOML", why=str(error), fix="correct that line"
+            f"the recipe {name} is not valid TOML", why=cause_of(error), fix="correct that line"
         ) from error
     for override in overrides:
         _apply(document, override)

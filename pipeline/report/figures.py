@@ -25,6 +25,8 @@ from pipeline.report.data import (
 )
 
 Figure = dict[str, Any]
+_PERCENT = {"autorangeoptions": {"minallowed": 0, "maxallowed": 100}}
+"""An axis of accuracies ends where they do."""
 
 _NS_PER_MS = 1e6
 _LONGEST_LABEL = 72
@@ -52,6 +54,7 @@ def accuracy_figure(target: TargetReport) -> Figure:
         _candidates("winner (estimate)", winners, "var(--measured)", 14),
     ]
     layout = _layout("predicted latency, ms (estimate)", "validation accuracy, %")
+    layout["yaxis"] |= _PERCENT
     layout["shapes"] = [
         {
             "type": "line",
@@ -198,8 +201,9 @@ def curves_figure(curves: Sequence[TrainingCurve], quantity: str) -> Figure:
                 "hovertemplate": "epoch %{x}: %{y:.4g}<extra></extra>",
             }
         )
-    title = "validation accuracy, %" if quantity == "accuracy" else "training loss"
-    return {"data": traces, "layout": _layout("epoch", title)}
+    layout = _layout("epoch", "validation accuracy, %" if quantity == "accuracy" else "training loss")
+    layout["yaxis"] |= _PERCENT if quantity == "accuracy" else {}
+    return {"data": traces, "layout": layout}
 
 
 def _label_rows(layout: dict[str, Any], labels: Sequence[str]) -> None:
@@ -221,6 +225,7 @@ def _candidates(name: str, points: Sequence[CandidatePoint], colour: str, size: 
     return {
         "type": "scatter",
         "mode": "markers",
+        "cliponaxis": False,
         "name": name,
         "meta": "hollow",
         "x": [point.predicted.value_ns / _NS_PER_MS for point in points],

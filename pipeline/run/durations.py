@@ -10,6 +10,7 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from devices.measurement import Launch, Measurement, MeasuringProtocol
+from devices.words import count_of
 from latency_db.store import Filter, Record, Store, records
 from pipeline.export.base import Format
 
@@ -65,7 +66,7 @@ def measuring(store: Store, target: str, protocol: MeasuringProtocol) -> Duratio
     if taken:
         return Duration(
             protocol.launches * (statistics.median(taken) + _LAUNCH_OVERHEAD_S),
-            f"{len(taken)} earlier measurements on {target}",
+            f"{count_of(len(taken), 'earlier measurement')} on {target}",
         )
     least_s = (protocol.warmup_ns + protocol.min_ns) / 1e9
     return Duration(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from devices.words import count_of
 from latency_db.tables import stored
 from pipeline.distill.settings import TrainingSettings
 from pipeline.errors import TeacherError
@@ -219,7 +220,9 @@ class _Left:
             took, basis = self._training(module, settings, self._images)
             seconds += config.members * took
             epochs += config.members * settings.epochs
-        return OpenStage("teacher", f"{epochs} epochs of {self._images} images at most", seconds, basis)
+        return OpenStage(
+            "teacher", f"{count_of(epochs, 'epoch')} of {self._images} images at most", seconds, basis
+        )
 
     def table(self) -> OpenStage:
         """Blocks that are neither measured nor exported, and the networks of the calibration."""
@@ -249,8 +252,8 @@ class _Left:
             export_count += len(identities)
             bases.append(took.basis)
         work = (
-            f"{absent_count} blocks to measure, {export_count} of them to export, {found_count} in the "
-            f"database; up to {networks} networks on {_targets(context)}"
+            f"{count_of(absent_count, 'block')} to measure, {export_count} of them to export, "
+            f"{found_count} in the database; up to {count_of(networks, 'network')} on {_targets(context)}"
         )
         return OpenStage("table", work, seconds, "; ".join(dict.fromkeys(bases)))
 
@@ -263,8 +266,10 @@ class _Left:
         again = settings.reevaluated
         count = settings.evaluations + (again if isinstance(again, int) else 0)
         took, basis = self._student(settings.training, images)
-        work = f"{count} candidates, {settings.training.epochs} epochs of {images} images each" + (
-            ", and those that tie with the best again" if again == "ties" else ""
+        work = (
+            f"{count_of(count, 'candidate')}, {count_of(settings.training.epochs, 'epoch')} "
+            f"of {images} images each"
+            + (", and those that tie with the best again" if again == "ties" else "")
         )
         return OpenStage("search", work, None if took is None else count * took, basis)
 
@@ -272,9 +277,10 @@ class _Left:
         """The finalists; more are trained where they miss a budget."""
         count, settings = self._recipe.search.finalists, self._recipe.distil
         took, basis = self._student(settings, self._images)
-        work = f"{count} of at most {self._context.tries} candidates, up to {settings.epochs} epochs each"
+        tries, epochs = count_of(self._context.tries, "candidate"), count_of(settings.epochs, "epoch")
+        work = f"{count} of at most {tries}, up to {epochs} each"
         for loss in settings.searched:
-            work += f", after {loss.search.epochs} epochs of search for each size of feature maps"
+            work += f", after {count_of(loss.search.epochs, 'epoch')} of search for each size of feature maps"
             if took is not None:
                 took += took / settings.epochs * loss.search.epochs * self._sizes()
         return OpenStage("distil", work, None if took is None else count * took, basis)

@@ -6,6 +6,7 @@ import math
 import time
 from typing import TYPE_CHECKING
 
+from devices.words import count_of
 from pipeline.run.context import Context
 from pipeline.run.durations import Duration
 from pipeline.spaces.dna.space import DnaSpace
@@ -65,7 +66,8 @@ def scoring(
         cells = supernets(given.training)
         paths += sum(math.prod(cell.choices) for cell in cells)
         seconds += _block(given, cells)
-    work = f"{settings.epochs} epochs of each of {len(teacher.shapes)} blocks, then {paths} paths to evaluate"
+    epochs = count_of(settings.epochs, "epoch")
+    work = f"{epochs} of each of {len(teacher.shapes)} blocks, then {paths} paths to evaluate"
     return work, Duration(seconds, f"{_TIMED_STEPS} training steps of each block timed now")
 
 

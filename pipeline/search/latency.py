@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from devices.words import count_of
 from latency_db.errors import EstimateError
 from latency_db.estimate import Estimate
 from latency_db.models import NetworkModel
@@ -66,7 +67,7 @@ class TableLatencyModel:
         more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
         target = self.network_model.table.target
         return EstimateError(
-            f"the latency table of {target} lacks {len(missing)} blocks of the space",
+            f"the latency table of {target} lacks {count_of(len(missing), 'block')} of the space",
             why=f"not measured: {', '.join(map(str, missing[:_NAMED]))}{more}",
             fix="run lathe table build again for this space: only these are measured",
         )

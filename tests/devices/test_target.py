@@ -76,6 +76,16 @@ def test_parse_refuses_an_option_that_is_given_twice(options):
         Target.parse(f"host/litert:fp32{options}@1")
 
 
+@pytest.mark.parametrize(
+    ("threads", "cores", "words"),
+    [(2, 2, ""), (1, 2, ""), (99, 2, "99 threads, and the device has 2 cores"), (2, 1, "has 1 core:")],
+)
+def test_more_threads_than_cores_are_warned_of(threads, cores, words):
+    warning = Target("host", "litert", "fp32", threads).warning(cores)
+    assert words in warning
+    assert bool(warning) == bool(words)
+
+
 def test_find_device_always_knows_the_host():
     assert find_device("host").name == "host"
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import typer
 
+from devices.target import Target
+from devices.words import count_of, listed
 from latency_db.errors import StoreError
 from latency_db.published import import_table
 from latency_db.store import (
@@ -51,6 +53,7 @@ class Filters:
 
         Raises:
             typer.BadParameter: options that do not fit together, or an unknown verdict or time.
+            TargetError: the target is written in a way that none is.
         """
         if self.published and (self.target or self.verdict or self.since):
             raise typer.BadParameter(
@@ -60,8 +63,9 @@ class Filters:
             raise typer.BadParameter("--device needs --published")
         if self.verdict not in (None, *VERDICTS):
             raise typer.BadParameter(f"{self.verdict} is none of {', '.join(VERDICTS)}")
+        target = None if self.target is None else str(Target.parse(self.target))
         since = None if self.since is None else _moment(self.since).isoformat(timespec="seconds")
-        return Filter(self.target, self.workload, self.verdict, since)
+        return Filter(target, self.workload, self.verdict, since)
 
 
 def show_info(db: str | None, *, as_json: bool) -> None:
@@ -82,8 +86,9 @@ def list_rows(filters: Filters, limit: int, db: str | None, *, as_json: bool) ->
             batches = published_rows(store, device=filters.device, workload=filters.workload)
             rows = list(islice((row for batch in batches for row in batch), limit + 1))
         else:
-            listed = (row_json(record) for batch in records(store, wanted) for record in batch)
-            rows = list(islice(listed, limit + 1))
+            found = (row_json(record) for batch in records(store, wanted) for record in batch)
+            rows = list(islice(found, limit + 1))
+        measured_on = () if rows or published or wanted.target is None else info(store).outcomes
     cut = len(rows) > limit
     rows = rows[:limit]
     if as_json:
@@ -95,6 +100,8 @@ def list_rows(filters: Filters, limit: int, db: str | None, *, as_json: bool) ->
         sys.stderr.write(f"there are more than these {limit}; see --limit\n")
     if not rows:
         sys.stderr.write(f"no {'published latency' if published else 'stored outcome'} is like that\n")
+    if measured_on and wanted.target not in measured_on:
+        sys.stderr.write(f"nothing was measured on {wanted.target}, but on {listed(measured_on)}\n")
 
 
 def _require_file(path: str) -> None:
@@ -174,9 +181,10 @@ def check_database(db: str | None, *, as_json: bool) -> None:
         for problem in found.problems:
             typer.echo(f"problem: {problem}")
         if found.count > len(found.problems):
-            typer.echo(f"and {found.count - len(found.problems)} more problems")
+            typer.echo(f"and {count_of(found.count - len(found.problems), 'more problem')}")
         typer.echo(
-            f"{found.rows} outcomes read, " + (f"{found.count} problems" if found.count else "all is well")
+            f"{count_of(found.rows, 'outcome')} read, "
+            + (count_of(found.count, "problem") if found.count else "all is well")
         )
     if found.count:
         raise typer.Exit(StoreError.exit_code)
@@ -189,7 +197,7 @@ def clear_database(db: str | None, *, rehearse: bool, as_json: bool) -> None:
     if as_json:
         print_json({**asdict(cleared), "dry_run": rehearse})
         return
-    copies = f"{len(cleared.backups)} copies ({cleared.freed_bytes / 1e6:.1f} MB)"
+    copies = f"{count_of(len(cleared.backups), 'copy')} ({cleared.freed_bytes / 1e6:.1f} MB)"
     verb = "would be removed" if rehearse else "removed"
     typer.echo(f"{verb}: {copies}, {cleared.parts} unused parts of keys")
 

@@ -8,12 +8,17 @@ from devices.check import DeviceReport, RuntimeReport
 from devices.errors import LatheError
 from devices.inventory import Device
 from devices.locking import LockState
+from devices.words import count_of
 
 
 def list_text(devices: Sequence[Device]) -> str:
     """A line for each device: how it is reached, and where it is defined."""
     width = max(len(device.name) for device in devices)
-    return "\n".join(f"{device.name:{width}}  " + "  ".join(_notes(device)) for device in devices)
+    lines = []
+    for device in devices:
+        lines.append(f"{device.name:{width}}  " + "  ".join(_notes(device)))
+        lines += [f"{'':{width}}  problem: {each}" for each in _faults(device)]
+    return "\n".join(lines)
 
 
 def _notes(device: Device) -> list[str]:
@@ -22,9 +27,13 @@ def _notes(device: Device) -> list[str]:
         return ["this machine", *(["emulated"] if device.emulated else [])]
     notes = [definition.connection or "cannot be used", _reached_by(device), str(definition.file)]
     notes += ["emulated"] if device.emulated else []
-    notes += [definition.note] if definition.note else []
-    notes += [] if definition.fault is None else [" ".join(definition.fault.why.split())]
-    return notes
+    return notes + ([definition.note] if definition.note else [])
+
+
+def _faults(device: Device) -> list[str]:
+    """What is wrong with the definition, one by one."""
+    fault = None if device.definition is None else device.definition.fault
+    return [] if fault is None else [line.strip() for line in fault.why.splitlines()]
 
 
 def report_text(report: DeviceReport, *, checked: bool = True) -> str:
@@ -63,7 +72,7 @@ def _facts(report: DeviceReport) -> list[tuple[str, str]]:
     facts = []
     identity, now = report.identity, report.conditions
     if identity is not None:
-        machine = f"{identity.machine}, {identity.cpu}, {identity.cores} cores"
+        machine = f"{identity.machine}, {identity.cpu}, {count_of(identity.cores, 'core')}"
         facts += [("machine", machine), ("system", f"{identity.os}, kernel {identity.kernel}")]
         facts.append(("accelerator", identity.accelerator))
     facts.append(("python", report.python or ""))

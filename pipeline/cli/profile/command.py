@@ -20,6 +20,7 @@ from devices.requests import profile_operations, sustain
 from devices.result_file import Entry, Result, ResultFile
 from devices.runtimes import Runtime
 from devices.target import Target
+from devices.words import listed
 from pipeline.cli.output import print_json
 from pipeline.cli.profile.documents import entry_json
 from pipeline.cli.profile.text import printable, show
@@ -271,7 +272,7 @@ def _require_loaded(path: Path, targets: Mapping[Target, Runtime]) -> None:
 
 def _kinds(targets: Mapping[Target, Runtime]) -> str:
     return "; ".join(
-        f"{target} loads {' and '.join(runtime.suffixes)} files" for target, runtime in targets.items()
+        f"{target} loads {listed(runtime.suffixes)} files" for target, runtime in targets.items()
     )
 
 

@@ -22,6 +22,8 @@ from devices.measurement import (
 from devices.measuring import Comparison
 from devices.requests import OperationProfile, SustainedRun, Window
 from devices.result_file import Entry
+from devices.target import Target
+from devices.words import count_of
 from pipeline.cli.profile.documents import (
     copies_ns,
     inferences,
@@ -117,6 +119,8 @@ def _outcome_rows(outcome: Measurement | MeasurementFailure) -> Rows:
     if memory is not None:
         rows.append(("peak memory", f"{memory / 1e6:.1f} MB, of the whole process"))
     rows.append(("ran on", _placement(outcome)))
+    crowded = Target.parse(outcome.target).warning(outcome.device.cores)
+    rows += [("warning", crowded)] if crowded else []
     rows += _identity_rows(outcome)
     rows.append(("conditions", _conditions(outcome.launches[0].before, outcome.launches[-1].after)))
     return rows
@@ -143,7 +147,7 @@ def _verdict(measurement: Measurement) -> str:
 def _percentiles(measurement: Measurement) -> str:
     low, high, count = pooled_ns(measurement, 0.1), pooled_ns(measurement, 0.9), inferences(measurement)
     if low is None or high is None:
-        return f"not given: {count} inferences cannot carry them, or the tool does not tell"
+        return f"not given: {count_of(count, 'inference')} cannot carry them, or the tool does not tell"
     return f"{_ms(low)} ms, {_ms(high)} ms, of {count} inferences"
 
 
@@ -166,7 +170,7 @@ def _placement(measurement: Measurement) -> str:
 
 def _identity_rows(result: Measurement) -> Rows:
     runtime, device = result.runtime, result.device
-    parts = [device.cpu, f"{device.cores} cores", device.machine, device.os, device.accelerator]
+    parts = [device.cpu, count_of(device.cores, "core"), device.machine, device.os, device.accelerator]
     if device.emulated:
         parts.append("EMULATED: its times say nothing of a real device")
     return [

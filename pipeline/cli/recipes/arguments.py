@@ -9,7 +9,8 @@ import typer
 
 def recipes(
     name: Annotated[
-        str | None, typer.Argument(help="Recipe to print; without it, the recipes are listed.")
+        str | None,
+        typer.Argument(metavar="NAME", help="Recipe to print; without it, the recipes are listed."),
     ] = None,
 ) -> None:
     """List the embedded recipes, or print one to start from."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from devices.measurement import Interval
+from devices.words import count_of, listed
 from pipeline.progress import duration
 from pipeline.run import Forecast, RunResult, SearchResult
 from pipeline.stages.inputs.teacher import ensemble_lines
@@ -16,7 +17,7 @@ def result_text(result: RunResult) -> str:
     """What a finished run has to say, as text."""
     verified = result.winner.verified
     over = [name for name, verdict in verified.verdicts.items() if not verdict.feasible]
-    kept = f"every budget but the soft one of {' and '.join(over)}" if over else "every budget"
+    kept = f"every budget but the soft one of {listed(over)}" if over else "every budget"
     lines = [f"{result.recipe.name}: the student keeps {kept}"]
     for failure in result.winner.passed_over:
         lines.append(f"NOT THE BEST CANDIDATE: {failure.architecture} was preferred, but {failure.why}")
@@ -42,9 +43,10 @@ def result_text(result: RunResult) -> str:
         for place, line in enumerate(ensemble_lines(result.teacher))
     ]
     if result.tied:
+        others = count_of(len(result.tied), "other candidate")
         lines.append(
-            f"chosen    within the noise of the scores: {len(result.tied)} other candidates that keep the "
-            "budgets differ from it by less than the combined standard error"
+            f"chosen    within the noise of the scores: less than the combined standard error from {others} "
+            "that could keep the budgets"
         )
     return "\n".join([*lines, "", f"bundle  {result.bundle}", f"report  {result.report}", ""])
 
@@ -85,16 +87,16 @@ def forecast_text(name: str, found: Forecast) -> str:
 def search_text(result: SearchResult) -> str:
     """Every candidate, best first: score, what was predicted, and what was measured."""
     searched = result.searched
-    lines = [f"{result.recipe.name}: {len(searched.candidates)} candidates, best first"]
+    lines = [f"{result.recipe.name}: {count_of(len(searched.candidates), 'candidate')}, best first"]
     for number, candidate in enumerate(searched.candidates, start=1):
         lines += ["", f"{number:3}. {_score(candidate, searched.evaluated_by)}  {candidate.architecture}"]
         lines += _latencies(result, candidate)
     soft = result.feasible.soft
     which = "every budget" if not soft else "every budget that is not soft"
     if result.feasible.limits_ns.keys() == soft:
-        kept = f"{len(searched.order)} candidates are ready, every budget is soft"
+        kept = f"{count_of(len(searched.order), 'candidate')} ready, every budget is soft"
     else:
-        kept = f"{len(searched.order)} keep {which}"
+        kept = f"{count_of(len(searched.order), 'candidate')} within {which}"
     return "\n".join([*lines, "", f"{kept}; 'lathe run' continues with them", ""])
 
 

@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any
 
 from devices.measurement import PASSING_CODES, Measurement
+from devices.words import count_of
 from latency_db.models import NetworkModel
 from latency_db.tables import WorkPackage
 from pipeline.tables.building.space_table import described
@@ -35,7 +36,7 @@ def verified_text(verified: TableVerification) -> str:
     }
     width = max(14, *map(len, rows))
     lines = [
-        f"{verified.target}: {len(verified.networks)} networks that the model had not seen",
+        f"{verified.target}: {count_of(len(verified.networks), 'network')} that the model had not seen",
         f"{'':{width}} {'in 5 %':>7} {'in 10 %':>8} {'MAPE':>7} {'Spearman':>9} {'covered':>8}",
     ]
     for name, each in rows.items():
@@ -77,7 +78,7 @@ def difference_text(found: TableDifference) -> str:
     """What differs between two tables: keys, blocks, latencies."""
     lines = list(found.key or ("measured under one key",))
     alone = f"{len(found.only_first)} only in the first, {len(found.only_second)} only in the second"
-    lines.append(f"{found.shared} blocks in both, {alone}")
+    lines.append(f"{count_of(found.shared, 'block')} in both, {alone}")
     if found.median_ratio is not None:
         ranks = "undefined" if found.spearman is None else f"{found.spearman:.4f}"
         lines.append(
@@ -91,15 +92,15 @@ def planned_text(package: str, manifest: WorkPackage) -> str:
     """What is in a work package, in a line."""
     reasons = [item.reason for item in manifest.items if item.reason is not None]
     missing = sum(reason.code in PASSING_CODES for reason in reasons)
-    said = f"{package}: {len(manifest.items)} workloads, {len(reasons) - missing} of which cannot be exported"
+    workloads = count_of(len(manifest.items), "workload")
+    said = f"{package}: {workloads}, {len(reasons) - missing} of which cannot be exported"
     return said + (f", {missing} missing: plan again into another folder to export them" if missing else "")
 
 
 def measured_text(measured: Mapping[str, Any]) -> str:
     """What came of a work package, in a line; see ``documents.measured_json``."""
-    said = (
-        f"{measured['target']}: {measured['workloads']} workloads, {measured['failed']} of which cannot run"
-    )
+    workloads = count_of(measured["workloads"], "workload")
+    said = f"{measured['target']}: {workloads}, {measured['failed']} of which cannot run"
     said += f", {measured['missing']} missing: run again to measure them" if measured["missing"] else ""
     return said + (f", {measured['disturbed']} disturbed" if measured["disturbed"] else "")
 
@@ -138,13 +139,16 @@ def _block_lines(transferred: Transferred, blocks: dict[str, str]) -> Iterator[s
 def _summary_lines(transferred: Transferred) -> Iterator[str]:
     model = transferred.model
     yield f"{model.target} from {', '.join(map(str, model.sources))}"
-    for what, samples in (("blocks", transferred.blocks), ("networks", transferred.networks)):
+    for what, samples in (("block", transferred.blocks), ("network", transferred.networks)):
         failed = sum(not isinstance(sample.outcome, Measurement) for sample in samples)
-        yield f"measured {len(samples) - failed} {what}" + (f", {failed} cannot run" if failed else "")
+        yield f"measured {count_of(len(samples) - failed, what)}" + (
+            f", {failed} cannot run" if failed else ""
+        )
     if model.estimated:
         width = median(each.high_ns / each.value_ns - 1 for each in model.estimated.values())
         claim = f"{next(iter(model.estimated.values())).coverage:.0%} coverage"
-        yield f"estimated {len(model.estimated)} blocks, half of them within {width:.1%} at {claim}"
+        blocks = count_of(len(model.estimated), "block")
+        yield f"estimated {blocks}, half of them within {width:.1%} at {claim}"
     interval = f"within {model.upper_factor - 1:.1%} at {model.coverage:.0%} coverage"
     yield f"estimated networks {interval}, from {model.fitted_networks} measured"
     values_ms = sorted(each.value_ns / 1e6 for _, each in transferred.others if math.isfinite(each.value_ns))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from devices.words import count_of, listed
 from pipeline.data.base import Decoded
 from pipeline.data.images import WHITE, Colour, decode_all
 from pipeline.data.sources.base import Index, LabelledImages, Source, missing
@@ -34,6 +36,8 @@ def read(path: Path, *, image_size: int | None, background: Colour = WHITE) -> S
     if "train" in split and _folders(split["train"]):
         train = split["train"]
         test = next((split[name] for name in _TEST_NAMES if name in split), None)
+    elif split.keys() <= {"train", *_TEST_NAMES} and any(map(_folders, split.values())):
+        raise _no_train(path, split)
     else:
         train, test = path, None
     names = sorted({f.name for folder in (train, test) if folder is not None for f in _folders(folder)})
@@ -43,6 +47,16 @@ def read(path: Path, *, image_size: int | None, background: Colour = WHITE) -> S
     learned = _labelled(train, names, image_size, background, left_out)
     held_out = None if test is None else _labelled(test, names, image_size, background, left_out)
     return Source(learned, held_out, tuple(names), _notes(left_out))
+
+
+def _no_train(path: Path, split: Mapping[str, Path]) -> DataError:
+    """A folder that has nothing but splits, none of which is there to learn from."""
+    lies = "has no class folders" if "train" in split else "is missing"
+    return DataError(
+        f"'{path}' has no images to learn from",
+        why=f"beside {listed(sorted(split.keys() - {'train'}))} its folder 'train' {lies}",
+        fix=f"expected {_LAYOUT}",
+    )
 
 
 def _labelled(
@@ -60,7 +74,7 @@ def _labelled(
     if not files:
         raise DataError(
             f"no images under '{folder}'",
-            why=f"looked for {', '.join(sorted(_SUFFIXES))} in {len(names)} class folder(s)",
+            why=f"looked for {listed(sorted(_SUFFIXES))} in {count_of(len(names), 'class folder')}",
             fix=f"expected {_LAYOUT}",
         )
 
@@ -78,7 +92,8 @@ def _notes(left_out: list[Path]) -> tuple[str, ...]:
         kind = "broken link" if not file.exists() else file.suffix.lower() or "without suffix"
         kinds.setdefault(kind, []).append(file.name)
     return tuple(
-        f"left out {len(files)} file(s) {kind}: {', '.join(files[:_SHOWN])}{', ...' * (len(files) > _SHOWN)}"
+        f"left out {count_of(len(files), 'file')} {kind}: "
+        f"{', '.join(files[:_SHOWN])}{', ...' * (len(files) > _SHOWN)}"
         for kind, files in sorted(kinds.items())
     )
 

@@ -7,6 +7,7 @@ from functools import partial
 
 import torch
 
+from devices.words import count_of
 from pipeline.data.base import Dataset
 from pipeline.errors import RecipeError, TeacherError
 from pipeline.methods.dna.block import BlockScoresInput, score_block
@@ -128,7 +129,7 @@ def check_alignment(space: DnaSpace, teacher: CutTeacher) -> None:
     blocks = len(space.config.blocks)
     if blocks != len(teacher.shapes):
         raise TeacherError(
-            f"the teacher is cut into {len(teacher.shapes)} blocks, the space has {blocks}",
+            f"the teacher is cut into {count_of(len(teacher.shapes), 'block')}, the space has {blocks}",
             why="each block of the student learns from one of the teacher",
             fix="give the space as many blocks, or cut the teacher at other places",
         )

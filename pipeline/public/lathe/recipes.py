@@ -8,6 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from devices.words import count_of
 from lathe.result import Result, Rows, reporter
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class Search(Result):
 
     def _title(self) -> str:
         kept = len(self.within_budget)
-        return f"{self.name}: {len(self.candidates)} candidates, {kept} measured within budget"
+        return f"{self.name}: {count_of(len(self.candidates), 'candidate')}, {kept} measured within budget"
 
     def _rows(self) -> Rows:
         rows = []

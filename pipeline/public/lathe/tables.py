@@ -9,6 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from devices.words import count_of
 from latency_db.estimate import Estimate
 from lathe.result import Result, Rows, reporter
 
@@ -107,7 +108,7 @@ class Table(Result):
 
     def _title(self) -> str:
         failed = f", {len(self.failed)} cannot run" if self.failed else ""
-        return f"{self.target}: {len(self.latencies_ns)} blocks measured{failed}"
+        return f"{self.target}: {count_of(len(self.latencies_ns), 'block')} measured{failed}"
 
     def _rows(self) -> Rows:
         slowest = sorted(self.latencies_ns.items(), key=lambda each: -each[1])[:_SHOWN]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from devices.measurement import Interval
+from devices.words import count_of
 from latency_db.estimate import Estimate
 from pipeline.bundle import portable_name
 from pipeline.distill.settings import EpochRecord
@@ -148,8 +149,8 @@ def _choice(findings: Findings) -> str:
     if not others:
         return ""
     return (
-        f" The choice was within the noise of the scores: {others} other candidates that keep the budgets "
-        "differ from it by less than the combined standard error."
+        " The choice was within the noise of the scores: it differs by less than the combined standard error "
+        f"from {count_of(others, 'other candidate')} that could keep the budgets."
     )
 
 
@@ -230,7 +231,9 @@ def _provenance(findings: Findings) -> dict[str, str]:
         name, runtime, device = target.name, target.runtime, target.device
         rows[f"{name}: artifact"] = winner.compiled[name].student.file.digest
         rows[f"{name}: runtime"] = f"{runtime.name} {runtime.version}, binary {runtime.binary_digest[:16]}"
-        rows[f"{name}: device"] = f"{device.cpu}, {device.cores} cores, {device.os}, {device.kernel}"
+        rows[f"{name}: device"] = (
+            f"{device.cpu}, {count_of(device.cores, 'core')}, {device.os}, {device.kernel}"
+        )
         rows[f"{name}: protocol"] = f"version {winner.verified.verdicts[name].measurement.protocol.version}"
         whole = findings.tables.teacher[name].whole
         rows[f"{name}: latency of the teacher"] = str(whole) if whole else "could not be measured"
@@ -242,7 +245,8 @@ def _provenance(findings: Findings) -> dict[str, str]:
             )
         parity, verified_on = winner.exported.parity[name], winner.verified.verdicts[name].accuracy_note
         rows[f"{name}: parity with torch"] = (
-            f"largest difference {parity.max_abs:.2e}, relative {parity.max_rel:.2e}, {parity.samples} images"
+            f"largest difference {parity.max_abs:.2e}, relative {parity.max_rel:.2e}, "
+            + count_of(parity.samples, "image")
             + verified_on
         )
     return rows | {f"version of {package}": number for package, number in installed(PACKAGES).items()}

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from devices.words import count_of
 from pipeline.spaces.base import Architecture
 from pipeline.spaces.dna.config import DnaSpaceConfig
 from pipeline.spaces.dna.space import DnaSpace
@@ -80,7 +81,8 @@ class SpaceSummary:
 
 def _told(given: SpacePlan, value: SpaceSummary) -> Sequence[str]:
     return [
-        f"space        {value.architectures:,} architectures from {value.distinct_blocks} distinct blocks"
+        f"space        {count_of(value.architectures, 'architecture')} from "
+        f"{count_of(value.distinct_blocks, 'distinct block')}"
     ]
 
 

@@ -85,7 +85,7 @@ class Feasible:
 def _told(given: FeasibilityInput, value: Feasible) -> Sequence[str]:
     return [
         f"feasibility  {found.target}: fastest {found.fastest_estimate}, slowest {found.slowest_estimate}, "
-        f"budget {given.budgets[found.target].words}: {value.limits_ns[found.target] / 1e6:.4f} ms"
+        f"budget {given.budgets[found.target].words_with(value.limits_ns[found.target])}"
         for found in value.certificate.ranges
     ]
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from devices.digests import value_digest
+from devices.words import count_of
 from pipeline.search.journal import Candidate
 from pipeline.spaces.base import Architecture
 from pipeline.stages.searching.candidates import Round
@@ -46,10 +47,11 @@ class KnownBefore:
 def _told(given: KnownInput, value: KnownBefore) -> Sequence[str]:
     if not value.candidates:
         return ()
-    left = max(0, given.strategy.evaluations - value.drawn_as_freely)
+    wanted, free = given.strategy.evaluations, value.drawn_as_freely
+    known = count_of(len(value.candidates), "candidate")
     return [
-        f"known        {len(value.candidates)} candidates of earlier searches are within these budgets, "
-        f"at most {left} more are evaluated"
+        f"known        {known} of earlier searches within these budgets, {free} of them drawn as freely as "
+        f"now; at most {max(0, wanted - free)} of {wanted} evaluations are left"
     ]
 
 

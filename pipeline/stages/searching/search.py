@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from devices.words import count_of
 from pipeline.search.base import Evaluator, RankingStrategy, Score
 from pipeline.search.evaluated_before import PastEvaluation
 from pipeline.search.evaluators.workers import MakePool, Workers
@@ -64,8 +65,11 @@ def _told(given: SearchInput, value: Searched) -> Sequence[str]:
     shown = f"score {best.value:.4g}"
     if value.evaluated_by == "accuracy":
         shown = f"{best.value:.2%}{error} on the validation slice"
+    past = {each.architecture for each in (*given.before.candidates, *given.this.known)}
+    known = sum(candidate.architecture in past for candidate in value.candidates)
+    evaluated = f"{count_of(len(value.candidates) - known, 'candidate')} evaluated, {failed} failed"
     return [
-        f"search       {len(value.candidates)} candidates evaluated, {failed} failed; best {shown}; "
+        f"search       {evaluated}{f', {known} known before' if known else ''}; best {shown}; "
         f"{len(value.order)} of those measured go on"
     ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from devices.words import count_of
 from pipeline.errors import BudgetError
 from pipeline.search.base import Score
 from pipeline.search.journal import Candidate
@@ -28,7 +29,7 @@ class SelectionInput:
 
 def _told(given: SelectionInput, value: Searched) -> Sequence[str]:
     return [
-        f"search       {len(value.candidates)} networks selected, smallest loss "
+        f"search       {count_of(len(value.candidates), 'network')} selected, smallest loss "
         f"{-(value.candidates[0].score or 0.0):.4f}; {len(value.order)} of those measured go on"
     ]
 

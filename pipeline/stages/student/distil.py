@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from devices.words import count_of
 from pipeline.distill.settings import DistillationSettings, EpochRecord
 from pipeline.errors import VerificationError
 from pipeline.spaces.base import Architecture
@@ -56,7 +57,7 @@ class Distilled:
 def _told(given: DistilInput, value: Distilled) -> Sequence[str]:
     return [
         f"distil       {value.architecture}: {value.validation_accuracy:.2%} on the validation slice "
-        f"after {len(value.history)} epochs"
+        f"after {count_of(len(value.history), 'epoch')}"
     ]
 
 

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from devices.words import count_of
 from pipeline.export.base import Format
 from pipeline.export.parity import Parity
 from pipeline.recipe.sections import ExportConfig
@@ -59,7 +60,7 @@ class Exported:
 def _told(given: ExportInput, value: Exported) -> Sequence[str]:
     return [
         f"export       {name}: largest difference to torch {parity.max_abs:.1e} "
-        f"(relative {parity.max_rel:.1e}) on {parity.samples} images"
+        f"(relative {parity.max_rel:.1e}) on {count_of(parity.samples, 'image')}"
         for name, parity in value.parity.items()
     ]
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from devices.measurement import MeasurementFailure, Outcome
 from devices.target import Target
+from devices.words import count_of
 from latency_db.errors import EstimateError
 from latency_db.models import MIN_NETWORKS, NetworkModel, spread
 from latency_db.tables import LatencyTable, explain_missing
@@ -206,7 +207,7 @@ def load(space: Space, target: Target, bench: Bench) -> SpaceTable:
 
 def described(table: LatencyTable) -> str:
     """How many blocks have a latency, were disturbed, cannot run, or are missing, in words."""
-    counts = [f"{len(table.rows)} blocks measured"]
+    counts = [f"{count_of(len(table.rows), 'block')} measured"]
     counts += [f"{len(table.disturbed)} of them disturbed"] if table.disturbed else []
     counts += [f"{len(table.failed)} cannot run"] if table.failed else []
     counts += [f"{len(table.missing)} missing: run again to measure them"] if table.missing else []
@@ -278,7 +279,7 @@ def _fitted(
     if len(usable) < MIN_NETWORKS:
         reasons = [f"{each.reason.code}: {each.reason.detail}" for each in failures]
         raise EstimateError(
-            f"only {len(usable)} whole networks have a latency on {table.target}, "
+            f"{table.target} has latencies of only {count_of(len(usable), 'whole network')}, "
             f"and a latency model needs {MIN_NETWORKS}",
             why=next(iter(reasons), f"the others of the {planned} that are planned were not measured"),
             fix="run 'lathe table build', or the same command again: it measures only what is missing",

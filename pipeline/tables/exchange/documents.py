@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from devices.words import cause_of
 from latency_db.errors import EstimateError
 from pipeline.work.disk import disk_errors, write_atomically
 
@@ -87,7 +88,7 @@ class Document(Generic[T]):
             first = error.errors()[0]
             raise self._unreadable(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
         except (OSError, ValueError, RecursionError) as error:
-            raise self._unreadable(path, str(error)) from error
+            raise self._unreadable(path, cause_of(error)) from error
 
     def _unreadable(self, path: Path, why: str) -> EstimateError:
         return EstimateError(

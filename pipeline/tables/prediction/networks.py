@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from devices.measurement import Reason
+from devices.words import cause_of, count_of
 from latency_db.errors import EstimateError
 from latency_db.estimate import Estimate
 from latency_db.models import NetworkModel
@@ -60,7 +61,7 @@ def predict(space: Space, model: NetworkModel, networks: Mapping[str, Architectu
     }
     if unknown:
         raise EstimateError(
-            f"the latency table of {table.target} lacks {len(unknown)} blocks of these networks",
+            f"the latency table of {table.target} lacks {count_of(len(unknown), 'block')} of these networks",
             why=f"not measured: {', '.join(sorted(map(str, unknown))[:5])}",
             fix="use the table of this space, or run 'lathe table build' for it",
         )
@@ -118,7 +119,7 @@ def written(space: Space, text: str) -> list[Architecture]:
     except (OSError, ValueError, RecursionError) as error:
         raise RecipeError(
             "an architecture cannot be read",
-            why=str(error),
+            why=cause_of(error),
             fix=f"write it as it is printed, e.g. '{space.reference()}', or as a JSON object",
         ) from error
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from devices.measurement import Measurement, MeasurementFailure, Outcome
 from devices.target import Target
+from devices.words import count_of
 from latency_db.errors import EstimateError
 from latency_db.estimate import Estimate
 from latency_db.few_shot import Transfer, TransferredModel
@@ -178,7 +179,8 @@ class _Rows:
         blocks = [row for row in ran if row < len(self._blocks)]
         if len(drawn) < FEWEST_NETWORKS or not blocks:
             raise EstimateError(
-                f"{len(blocks)} blocks and {len(drawn)} random networks ran on {self._target}",
+                f"only {count_of(len(blocks), 'block')} and {count_of(len(drawn), 'random network')} ran on "
+                f"{self._target}",
                 why=next((f"{each.reason.code}: {each.reason.detail}" for each in failed.values()), ""),
                 fix=f"one block and {FEWEST_NETWORKS} random networks are needed: ask for more samples",
             )

@@ -8,6 +8,7 @@ from typing import Any, TypeGuard
 
 from devices.measurement import Measurement, Outcome
 from devices.target import Target
+from devices.words import count_of
 from latency_db.errors import EstimateError
 from latency_db.estimate import Estimate
 from latency_db.models import Accuracy, accuracy_of
@@ -167,7 +168,7 @@ def measure_twice(
     }
     if len(found) < _FEWEST:
         raise EstimateError(
-            f"only {len(found)} networks could be compared on {target}",
+            f"only {count_of(len(found), 'network')} could be compared on {target}",
             why=f"{len(networks)} were drawn that are new; the others have no valid measurement",
             fix="leave the device to the measurement alone and run again, or use a larger space",
         )

@@ -11,6 +11,7 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
+from devices.errors import TargetError
 from devices.measurement.conditions import Conditions
 from devices.measurement.measurement import (
     DeviceIdentity,
@@ -126,6 +127,23 @@ def test_query_filters(database: Path, options: list[str], ids: list[int]) -> No
     found = answer("query", *options)
     assert [row["id"] for row in found["rows"]] == ids
     assert found["more"] == ("--limit" in options)
+
+
+def test_query_says_on_which_targets_there_is_something_where_one_has_nothing(database: Path) -> None:
+    fill(database)
+    found = lathe("query", "--target", "host/litert:fp32@8")
+    assert found.exit_code == 0
+    assert found.stdout == ""
+    assert "nothing was measured on host/litert:fp32@8, but on " in found.stderr
+    assert f"{TARGET} and board/litert:fp32@1" in found.stderr or "board/litert:fp32@1 and" in found.stderr
+    assert "but on" not in lathe("query", "--target", TARGET, "--since", "2030-01-01").stderr
+
+
+def test_query_refuses_what_is_written_like_no_target(database: Path) -> None:
+    fill(database)
+    refused = lathe("query", "--target", "foo").exception
+    assert isinstance(refused, TargetError)
+    assert refused.what == "'foo' is not a target"
 
 
 @pytest.mark.parametrize("options", [["--verdict", "fine"], ["--since", "yesterday"], ["--limit", "0"]])

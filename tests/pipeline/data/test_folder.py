@@ -164,9 +164,9 @@ def test_what_is_left_out_is_named_by_kind(tmp_path: Path) -> None:
     (tmp_path / "b" / "gone.png").symlink_to(tmp_path / "nowhere.png")
     data = load(DataConfig(kind="folder", path=tmp_path), seed=0)
     assert data.notes == (
-        "left out 2 file(s) .txt: labels.txt, more.TXT",
-        "left out 1 file(s) broken link: gone.png",
-        "left out 1 file(s) without suffix: README",
+        "left out 2 files .txt: labels.txt, more.TXT",
+        "left out 1 file broken link: gone.png",
+        "left out 1 file without suffix: README",
     )
 
 
@@ -201,3 +201,20 @@ def test_what_is_seen_decides_where_pixels_are_transparent(tmp_path: Path) -> No
     assert (data.test.images[:, 2, 2, 0] == np.where(data.test.labels == 0, 255, 0)).all()
     black = load(DataConfig(kind="folder", path=tmp_path, background=(0, 0, 9)), seed=0)
     assert (black.test.images[:, 0, 0] == (0, 0, 9)).all()
+
+
+@pytest.mark.parametrize(
+    ("folders", "why"),
+    [
+        (["val"], "beside val its folder 'train' is missing"),
+        (["val", "test"], "beside test and val its folder 'train' is missing"),
+        (["test", "train"], "beside test its folder 'train' has no class folders"),
+    ],
+)
+def test_splits_without_one_to_learn_from_are_told(tmp_path, folders, why):
+    for name in folders:
+        (tmp_path / name / ("cat" if name != "train" else "")).mkdir(parents=True)
+    with pytest.raises(DataError, match="no images to learn from") as caught:
+        load(DataConfig(kind="folder", path=tmp_path), seed=0)
+    assert caught.value.why == why
+    assert "train/CLASS/" in caught.value.fix

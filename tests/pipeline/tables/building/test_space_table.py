@@ -195,7 +195,7 @@ def test_load_explains_the_difference_when_the_protocol_is_another(bench: Bench)
 
 def test_load_says_how_many_networks_there_are_and_that_only_others_are_measured(bench: Bench) -> None:
     measure_blocks(SPACE, [TARGET], bench, networks=3)
-    with pytest.raises(EstimateError, match="only 3 whole networks have a latency") as caught:
+    with pytest.raises(EstimateError, match="latencies of only 3 whole networks") as caught:
         load(SPACE, TARGET, bench)
     assert "measures only what is missing" in caught.value.fix
 
@@ -204,7 +204,7 @@ def test_build_names_the_failure_when_no_network_gives_a_latency(
     bench: Bench, measurer: MadeUpMeasurer
 ) -> None:
     measurer.special = {planned(position): "timeout" for position in range(len(PLAN))}
-    with pytest.raises(EstimateError, match="only 0 whole networks have a latency") as caught:
+    with pytest.raises(EstimateError, match="latencies of only 0 whole networks") as caught:
         built(bench)
     assert caught.value.why == "timeout: made up: timeout"
 
