@@ -20,6 +20,7 @@ from pipeline.stages.student.export import Exported, ExportInput, export_student
 from pipeline.stages.student.mixtures import Mixtures, MixturesInput, find_mixtures
 from pipeline.stages.student.verify import Verified, VerifyInput, verify_student
 from pipeline.stages.student.winner import Failure, Winner
+from pipeline.work.canonical import StoredFile
 
 
 @dataclass(frozen=True)
@@ -124,14 +125,16 @@ def _distilled(
     if recipe.subgraph.weights == "inherited":
         initial = searched.weights.get(architecture.identity)
     teacher = task.teacher if recipe.distil.needs_teacher else None
-    mixtures = _mixtures(context, task, architecture)
+    mixtures = _mixtures(context, task, architecture, initial)
     given = DistilInput(
         task.plan, architecture, recipe.distil, recipe.seed, task.data, teacher, mixtures, initial
     )
     return context.do(distil_student, given)
 
 
-def _mixtures(context: Context, task: LearningTask, architecture: Architecture) -> tuple[Mixtures, ...]:
+def _mixtures(
+    context: Context, task: LearningTask, architecture: Architecture, initial: StoredFile | None
+) -> tuple[Mixtures, ...]:
     """What the losses mix that search for it, in their order."""
     recipe = context.recipe
     training = recipe.distil.without_schedule()
@@ -139,7 +142,14 @@ def _mixtures(context: Context, task: LearningTask, architecture: Architecture) 
         context.do(
             find_mixtures,
             MixturesInput(
-                task.plan, architecture, loss.search, training, recipe.seed, task.data, task.teacher
+                task.plan,
+                architecture,
+                loss.search,
+                training,
+                recipe.seed,
+                task.data,
+                task.teacher,
+                initial,
             ),
         )
         for loss in recipe.distil.searched

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from devices.words import count_of
 from pipeline.spaces.base import Architecture
@@ -17,8 +18,11 @@ from pipeline.spaces.teacher.space import TeacherSpace
 from pipeline.stages.inputs.data import DataSummary
 from pipeline.stages.inputs.teacher import TeacherSummary, open_teacher
 from pipeline.stages.services import Services
-from pipeline.work.canonical import by_digest
+from pipeline.work.canonical import StoredFile, by_digest
 from pipeline.work.stage import StageFolder, stage
+
+if TYPE_CHECKING:
+    from torch import nn
 
 PlannedSpace = MobileSpace | DnaSpace | TeacherSpace
 
@@ -68,6 +72,19 @@ class SpacePlan:
             self.classes,
             lambda: open_teacher(teacher, folder).members[0].network,
         )
+
+    def begin(
+        self, architecture: Architecture, initial: StoredFile | None, seed: int, folder: StageFolder
+    ) -> nn.Module:
+        """A student before its training: with the weights of a file, else with some that ``seed`` draws."""
+        import torch
+        from safetensors.torch import load_file
+
+        torch.manual_seed(seed)
+        student = self.open(folder).build(architecture)
+        if initial is not None:
+            student.load_state_dict(load_file(folder.find(initial)))
+        return student
 
 
 @dataclass(frozen=True)

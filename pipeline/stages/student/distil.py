@@ -69,16 +69,13 @@ def distil_student(given: DistilInput, folder: StageFolder, services: Services) 
         TeacherError: a loss compares layers that do not belong together.
         VerificationError: the training diverges.
     """
-    import torch
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import save_file
 
     from pipeline.distill.training import TrainingDiverged, fit
 
-    torch.manual_seed(given.seed)
     settings = given.settings.with_mixtures([each.shares for each in given.mixtures])
-    student, dataset = given.plan.open(folder).build(given.architecture), open_data(given.data, folder)
-    if given.initial is not None:
-        student.load_state_dict(load_file(folder.find(given.initial)))
+    student = given.plan.begin(given.architecture, given.initial, given.seed, folder)
+    dataset = open_data(given.data, folder)
     soft = None
     if given.teacher is not None:
         soft = soft_targets(given.teacher, folder, dataset, settings)

@@ -14,13 +14,16 @@ from pipeline.stages.inputs.data import DataSummary, open_data
 from pipeline.stages.inputs.space import SpacePlan
 from pipeline.stages.inputs.teacher import TeacherSummary, open_teacher
 from pipeline.stages.services import Services
-from pipeline.work.canonical import by_digest
+from pipeline.work.canonical import StoredFile, by_digest
 from pipeline.work.stage import StageFolder, stage
 
 
 @dataclass(frozen=True)
 class MixturesInput:
-    """For which student, and how; of the final training, what ``without_schedule`` leaves."""
+    """For which student, and how; of the final training, what ``without_schedule`` leaves.
+
+    ``initial`` are the weights that the training begins with, if they are not drawn.
+    """
 
     plan: SpacePlan
     architecture: Architecture
@@ -29,6 +32,7 @@ class MixturesInput:
     seed: int
     data: DataSummary = by_digest()
     teacher: TeacherSummary = by_digest()
+    initial: StoredFile | None = None
 
 
 @dataclass(frozen=True)
@@ -57,20 +61,20 @@ def _described(group: FoundMixture) -> str:
 
 @stage("mixtures", packages=("torch",), tell=_told)
 def find_mixtures(given: MixturesInput, folder: StageFolder, services: Services) -> Mixtures:
-    """Search with a fresh student, which is thrown away; after a kill it goes on from its last epoch.
+    """Search with a student as it is before its training, which is thrown away.
+
+    After a kill the search goes on from its last epoch.
 
     Raises:
         DataError: there are too few train images for two halves.
         TeacherError: teacher and student have no layer group in common.
         VerificationError: the search diverges.
     """
-    import torch
-
     from pipeline.distill.aggregation.search import search_mixtures
     from pipeline.distill.training import TrainingDiverged
 
-    torch.manual_seed(given.seed)
-    student, dataset = given.plan.open(folder).build(given.architecture), open_data(given.data, folder)
+    student = given.plan.begin(given.architecture, given.initial, given.seed, folder)
+    dataset = open_data(given.data, folder)
     checkpoint = folder / "checkpoint.pt"
     try:
         with services.reporter.task("searching mixtures of feature maps", "epochs") as advance:

@@ -258,9 +258,11 @@ def test_mixtures_are_searched_again_for_what_decides_them(lathe: Lathe) -> None
     two = DOCUMENT | {
         "distil": {"loss": [*document()["distil"]["loss"], *document(epochs=7)["distil"]["loss"]]}
     }
-    winner = lathe.run(two).winner
-    assert len(winner.distilled.mixtures) == 2
-    assert winner.distilled.mixtures[0] != winner.distilled.mixtures[1]
+    first, second = lathe.run(two).to_json()["winner"]["mixtures"]
+    assert first != second
+    (group,) = first
+    assert group.keys() == {"size", "student_layer", "shares"}
+    assert sum(group["shares"].values()) == pytest.approx(1)
 
 
 def test_every_field_of_a_recipe_is_looked_at() -> None:
