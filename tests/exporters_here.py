@@ -37,11 +37,10 @@ def _untraced(function: Callable[P, T]) -> Callable[P, T]:
 def _do(its_own: Worker, step: Literal["convert", "quantise"], folder: Path) -> None:
     from pipeline.export.conversion import _TRACING
 
-    does = {"convert": worker.convert, "quantise": worker.quantise}[step]
     # Formats are exported side by side, and exporters use state of the process.
     with _TRACING, patch.dict(os.environ, _ENVIRONMENT):
         try:
-            _untraced(does)(its_own._runtime, folder)
+            {"convert": worker.convert, "quantise": worker.quantise}[step](its_own._runtime, folder)
         except Exception as error:
             raise ExportError(f"{step} failed", why=worker.first_line(error)) from error
 
@@ -51,4 +50,5 @@ def export_here(setattr: Callable[[object, str, object], None]) -> None:
     from pipeline.export import conversion
 
     setattr(Worker, "do", _do)
-    setattr(conversion, "_trace", _untraced(conversion._trace))
+    for module, name in ((conversion, "_trace"), (worker, "to_onnx"), (worker, "to_litert")):
+        setattr(module, name, _untraced(getattr(module, name)))

@@ -18,6 +18,7 @@ from devices.agent.agent import load
 from devices.connections import Connection, LocalConnection
 from devices.errors import MeasurementError, TargetError
 from devices.installing import how_to_install
+from devices.measurement import Outcome
 from devices.measurement.measurement import Measurement, MeasurementFailure
 from devices.measurement.protocol import MeasuringProtocol
 from devices.measuring.batch import Job, measure
@@ -81,12 +82,24 @@ class RuntimeContract:
         return Target("host", runtime.name, runtime.precisions[0])
 
     @pytest.fixture
-    def measured(self, request, artifact, target, connection) -> Measurement | MeasurementFailure:
-        """The outcome of the artifact, which is measured once for all tests of a class."""
-        if "_measured" not in vars(request.cls):
-            outcomes = measure([Job("only", artifact)], target, QUICK, connection=connection)
-            request.cls._measured = outcomes["only"]
-        return request.cls._measured
+    def outcomes(self, request, artifact, unsupported, target, connection, tmp_path) -> dict[str, Outcome]:
+        """Of broken files and a sound one, measured together and once for all tests of a class."""
+        if "_outcomes" not in vars(request.cls):
+            data = artifact.read_bytes()
+            contents = {"empty": b"", "garbage": b"\x00garbage" * 50, "truncated": data[: len(data) // 2]}
+            jobs = [Job("unsupported", unsupported), Job("sound", artifact)]
+            for name, content in contents.items():
+                broken = tmp_path / f"{name}{artifact.suffix}"
+                broken.write_bytes(content)
+                jobs.insert(0, Job(name, broken))
+            request.cls._outcomes = measure(jobs, target, QUICK, connection=connection)
+        return request.cls._outcomes
+
+    @pytest.fixture
+    def measured(self, outcomes) -> Measurement:
+        measured = outcomes["sound"]
+        assert isinstance(measured, Measurement), measured
+        return measured
 
     def test_runtime_is_found_by_its_name(self, runtime):
         assert find_runtime(runtime.name, native=not runtime.needs_python) is runtime
@@ -142,7 +155,6 @@ class RuntimeContract:
         assert identify(target, connection) == (identity, device)
 
     def test_measure_gives_positive_times_when_the_artifact_is_sound(self, measured):
-        assert isinstance(measured, Measurement), measured
         assert len(measured.launches) == measured.protocol.launches
         for launch in measured.launches:
             assert launch.samples_ns or launch.summary is not None
@@ -161,24 +173,15 @@ class RuntimeContract:
         assert placement.delegate == runtime.delegate(target)
         assert placement.full
 
-    def test_measure_gives_a_failure_when_the_artifact_is_corrupt(
-        self, artifact, target, connection, tmp_path
+    @pytest.mark.parametrize("content", ["empty", "garbage", "truncated"])
+    def test_measure_gives_a_failure_when_the_artifact_is_corrupt_and_goes_on(
+        self, outcomes, measured, content
     ):
-        data = artifact.read_bytes()
-        contents = {"empty": b"", "garbage": b"\x00garbage" * 50, "truncated": data[: len(data) // 2]}
-        jobs = [Job("sound", artifact)]
-        for name, content in contents.items():
-            broken = tmp_path / f"{name}{artifact.suffix}"
-            broken.write_bytes(content)
-            jobs.insert(-1, Job(name, broken))
-        outcomes = measure(jobs, target, replace(QUICK, launches=1), connection=connection)
-        for name in contents:
-            assert isinstance(outcomes[name], MeasurementFailure), name
-            assert re.match("load-failed|run-failed|crashed-", outcomes[name].reason.code), name
-        assert isinstance(outcomes["sound"], Measurement)
+        assert isinstance(outcomes[content], MeasurementFailure)
+        assert re.match("load-failed|run-failed|crashed-", outcomes[content].reason.code)
 
-    def test_measure_names_the_operation_when_the_runtime_lacks_it(self, unsupported, target, connection):
-        outcome = measure([Job("only", unsupported)], target, QUICK, connection=connection)["only"]
+    def test_measure_names_the_operation_when_the_runtime_lacks_it(self, outcomes):
+        outcome = outcomes["unsupported"]
         assert isinstance(outcome, MeasurementFailure)
         assert outcome.reason.code == "load-failed"
         assert self.refusal in outcome.reason.detail

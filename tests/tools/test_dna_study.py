@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from tools.studies import dna_ranking
 from tools.studies.dna_page import page, write_page
 from tools.studies.dna_ranking import rank, rho, tau
 from tools.studies.dna_scale import NEAR, macs_of, near, space_for, uniform
@@ -35,6 +36,11 @@ def document(rankings):
         "rivals": {"macs": 1.5e6, "found": [0.8, 0.82], "rivals": [0.7, 0.805, 0.9]},
         "rankings": {name: dataclasses.asdict(each) for name, each in rankings.items()},
     }
+
+
+@pytest.fixture(autouse=True)
+def _few_resamples(monkeypatch):
+    monkeypatch.setattr(dna_ranking, "RESAMPLES", 200)
 
 
 @given(pairs=st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=2, max_size=30))

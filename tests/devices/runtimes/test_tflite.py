@@ -36,13 +36,10 @@ REQUIREMENTS = ("tflite-runtime==2.14.0", "numpy==1.26.4")
 def old_python(tmp_path_factory) -> Path:
     """The Python of an environment with tflite-runtime and numpy 1."""
     folder = tmp_path_factory.mktemp("tflite") / "environment"
-    venv.create(folder, with_pip=True)
+    venv.create(folder)
     python = folder / "bin" / "python"
-    subprocess.run(
-        [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *REQUIREMENTS],
-        check=True,
-        timeout=600,
-    )
+    pip = [sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check"]
+    subprocess.run([*pip, "install", "--quiet", *REQUIREMENTS], check=True, timeout=600)
     return python
 
 

@@ -15,7 +15,7 @@ import torch
 
 from devices.connections import LocalConnection
 from devices.errors import LatheError
-from devices.measurement.measurement import Measurement, MeasurementFailure
+from devices.measurement.measurement import Measurement
 from devices.measuring.batch import Job, measure
 from devices.measuring.probing import identify
 from devices.requests.operations import profile_operations
@@ -263,17 +263,15 @@ def test_torch_runs_a_compiled_package_when_it_tells_its_inputs(package, engine,
 
 
 @pytest.mark.slow
-def test_torch_says_how_to_compile_again_when_a_package_does_not_tell_its_inputs(package, tmp_path):
+def test_torch_says_how_to_compile_again_when_a_package_does_not_tell_its_inputs(package, engine, tmp_path):
     def without_inputs(name, content):
         if not name.endswith("_metadata.json"):
             return content
         return json.dumps({key: value for key, value in json.loads(content).items() if key not in METADATA})
 
     untold = rewrite(package, tmp_path / "untold.pt2", without_inputs)
-    outcome = measure([Job("package", untold)], HOST, QUICK)["package"]
-    assert isinstance(outcome, MeasurementFailure)
-    assert outcome.reason.code == "load-failed"
-    assert "aot_inductor.metadata" in outcome.reason.detail
+    with pytest.raises(ValueError, match=r"aot_inductor\.metadata"):
+        engine.Model(str(untold), settings_of(TORCH))
 
 
 @needs_gpu

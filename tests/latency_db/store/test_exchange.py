@@ -18,7 +18,7 @@ from sqlalchemy import select
 from devices.installing import how_to_install
 from devices.measurement.measurement import Measurement, Verdict
 from latency_db.errors import StoreError
-from latency_db.store import row_files, schema
+from latency_db.store import exchange, reading, row_files, schema
 from latency_db.store.exchange import COLUMNS, Imported, export_file, import_file
 from latency_db.store.keys import Workload
 from latency_db.store.reading import Filter
@@ -230,10 +230,14 @@ def test_parquet_names_the_extra_when_pyarrow_is_missing(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".csv", ".json"])
-def test_memory_does_not_grow_with_the_number_of_rows(tmp_path: Path, suffix: str) -> None:
+def test_memory_does_not_grow_with_the_number_of_rows(
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Five times the rows: the same peak, but for the digests by which repeated rows are seen."""
+    for module in (exchange, reading):
+        monkeypatch.setattr(module, "BATCH", 100)
     peaks = []
-    for count in (500, 2500):
+    for count in (100, 500):
         with open_store(str(tmp_path / f"{count}.db")) as store, open_store("sqlite://") as other:
             entries = [(block(str(n)), RUNTIME, DEVICE, PROTOCOL, measurement(n + 1)) for n in range(count)]
             store.add_all(entries)
