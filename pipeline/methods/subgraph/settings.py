@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.distill.settings import Augmentation
 
+Price = Literal["latency", "macs", "parameters", "uniform"]
+
 
 class SubgraphSettings(BaseModel):
     """How the parts of the teacher that stay are selected (2001.11612; the paper's values are not known).
@@ -34,7 +36,7 @@ class SubgraphSettings(BaseModel):
     gate_learning_rate: float = Field(default=0.1, gt=0, le=10)
     temperature: float = Field(default=4.0, gt=0, le=100)
     descent_share: float = Field(default=0.7, gt=0, le=1)
-    cost: Literal["latency", "macs", "parameters", "uniform"] = "latency"
+    cost: Price = "latency"
     data_term: Literal["teacher", "labels"] = "teacher"
     augment: Augmentation = "none"
     threads: int | None = Field(default=None, ge=1, le=1024)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pipeline.distill.settings import DistillationSettings
 from pipeline.methods.subgraph.costs import Costs
-from pipeline.methods.subgraph.settings import SubgraphSettings
+from pipeline.methods.subgraph.settings import Price, SubgraphSettings
 from pipeline.search.base import Score
 from pipeline.search.journal import Candidate
 from pipeline.spaces.base import Architecture, Block
@@ -74,7 +74,7 @@ def select_subgraph(given: SubgraphInput, folder: StageFolder, services: Service
             teacher=targets,
             dataset=dataset,
             settings=given.settings,
-            costs=_costs(space, predictors, given.settings),
+            costs=costs_of(space, predictors, given.settings.cost),
             seed=given.seed,
             checkpoint=checkpoint,
             on_step=advance,
@@ -100,8 +100,14 @@ def select_subgraph(given: SubgraphInput, folder: StageFolder, services: Service
     )
 
 
-def _costs(space: TeacherSpace, predictors: LatencyPredictors, settings: SubgraphSettings) -> Costs:
-    """By the targets' tables; budgets that are only preferences count where there are no others."""
+def costs_of(space: TeacherSpace, predictors: LatencyPredictors, price: Price) -> Costs:
+    """By the targets' tables; budgets that are only preferences count where there are no others.
+
+    Args:
+        space: of the subgraphs.
+        predictors: of their latencies.
+        price: what a part costs: ``latency`` over the limits, in sum; ``macs``, ``parameters``; ``uniform``.
+    """
     limits = {
         name: limit / predictors.factors.get(name, 1.0)
         for name, limit in predictors.limits_ns.items()
@@ -123,4 +129,4 @@ def _costs(space: TeacherSpace, predictors: LatencyPredictors, settings: Subgrap
         "parameters": lambda block: float(space.cost(block).parameters),
         "uniform": None,
     }
-    return Costs(space, shares, prices[settings.cost])
+    return Costs(space, shares, prices[price])

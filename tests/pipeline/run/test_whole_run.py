@@ -151,6 +151,32 @@ def test_dna_selects_from_evaluated_blocks_and_ends_with_a_bundle(finished: Fini
     assert not {"cut", "scores", "table"} & made
 
 
+def test_a_subgraph_of_the_teacher_is_cut_distilled_and_verified_on_both_runtimes(
+    finished: Finished, tmp_path: Path
+) -> None:
+    _, folder, _ = finished
+    recipe = write_recipe(tmp_path, TEXT)
+    budgets = ["target.0.budget=0.9x teacher", "target.1.budget=0.9x teacher soft"]
+    settings = ["method=subgraph", "subgraph.most_blocks=20", "subgraph.selection.epochs=1", *budgets]
+    document = run_recipe(recipe, folder, settings)
+    names = {stage["name"] for stage in document["stages"]}
+    assert "structures" in names
+    assert not {"known", "cut", "scores"} & names
+    winner = document["winner"]
+    assert {target["target"] for target in winner["targets"]} == {
+        "host/onnxruntime:fp32@1",
+        "host/litert:fp32@1",
+    }
+    assert winner["parameters"] < document["teacher"]["parameters"]
+    bundle = Path(document["bundle"])
+    read_bundle(bundle)
+    assert "What is left of the teacher" in (bundle / "report.html").read_text()
+    # Weights to begin with decide the training, and nothing before it.
+    again = run_recipe(recipe, folder, [*settings, "subgraph.weights=fresh"])
+    made = [stage["name"] for stage in again["stages"] if not stage["cached"]]
+    assert made[0] == "distil"
+
+
 def test_run_makes_only_what_changed_again_when_a_setting_changes(finished: Finished) -> None:
     recipe, folder, _ = finished
     changed = run_recipe(recipe, folder, ["distil.epochs=2"])

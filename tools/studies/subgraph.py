@@ -1,0 +1,268 @@
+"""What a searched subgraph of a teacher is worth, beside subgraphs that one makes by hand or at random.
+
+python tools/studies/subgraph.py RECIPE [--share 0.5] [--seeds 3] [--epochs 6] [--work FOLDER]
+
+RECIPE is one of method subgraph; its teacher, data, targets and selection count, its budgets do not: every
+subgraph keeps --share of the teacher's latency as predicted on all targets, and comes as near to it as the
+widths allow. All begin with the teacher's weights (of a layer those channels with the largest scales), unless
+their name ends in "fresh", and get the same distillation. At the end all are measured whole.
+
+- found: by the selection; found-labels: with labels in place of the teacher; found-macs and found-uniform:
+  with multiply-accumulates, or nothing, in place of latency as the price of a part.
+- narrower: the same share of every layer; shallower: fewer blocks, spread evenly; mixed: half of both.
+- random-0 to random-4: drawn from the space, near the limit.
+
+FOLDER keeps everything that was done, rows.jsonl a line for each trained network: a study that was ended goes
+on. summary.json gets means and paired differences to "found" with a bootstrap interval.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from latency_db.store import open_store
+from pipeline.data.base import Dataset
+from pipeline.distill.settings import DistillationSettings
+from pipeline.distill.targets import targets_for
+from pipeline.distill.training import accuracy, fit
+from pipeline.methods.subgraph.costs import Costs
+from pipeline.methods.subgraph.gates import Gates
+from pipeline.methods.subgraph.selection import select
+from pipeline.methods.subgraph.settings import SubgraphSettings
+from pipeline.methods.subgraph.structures import removed
+from pipeline.progress import ConsoleReporter
+from pipeline.recipe.loading import load_recipe
+from pipeline.run.context import Context
+from pipeline.run.preparation import check_budgets, measure_blocks_of, prepare_task
+from pipeline.spaces.teacher.space import TeacherSpace
+from pipeline.stages.inputs.data import open_data
+from pipeline.stages.inputs.teacher import open_teacher
+from pipeline.stages.latency.predictors import LatencyPredictors
+from pipeline.stages.searching.subgraph import costs_of
+from pipeline.tables.building.networks import measure_networks
+from pipeline.work.folder import WorkFolder
+from pipeline.work.stage import StageFolder
+
+Counts = dict[str, int]
+SEARCHED = {
+    "found": {},
+    "found-labels": {"data_term": "labels"},
+    "found-macs": {"cost": "macs"},
+    "found-uniform": {"cost": "uniform"},
+}
+RANDOM, NEAR = 5, 0.97
+"""How many are drawn, and which share of the limit they take at least."""
+
+
+def narrower(space: TeacherSpace, share: float) -> Counts:
+    """The same share of the channels of every layer."""
+    whole = {each.name: each.count for each in space.config.structures}
+    return {
+        name: min(space.config.widths[name], key=lambda width, n=count: abs(width - share * n))  # type: ignore[misc]
+        if name in space.config.widths
+        else count
+        for name, count in whole.items()
+    }
+
+
+def shallower(space: TeacherSpace, share: float) -> Counts:
+    """This share of the blocks that can be removed, spread evenly, whole layers."""
+    blocks = [each.name for each in space.config.structures if each.kind == "block"]
+    count = round(share * len(blocks))
+    kept = {blocks[int((index + 0.5) * len(blocks) / count)] for index in range(count)}
+    return {
+        each.name: int(each.name in kept) if each.kind == "block" else each.count
+        for each in space.config.structures
+    }
+
+
+def mixed(space: TeacherSpace, share: float) -> Counts:
+    """Blocks and channels by the root of the share each."""
+    fewer = shallower(space, share**0.5)
+    return {name: min(count, fewer[name]) for name, count in narrower(space, share**0.5).items()}
+
+
+def largest(costs: Costs, family: Callable[[TeacherSpace, float], Counts]) -> Counts:
+    """The largest member of a family that keeps the limits."""
+    fitting = [family(costs.space, step / 200) for step in range(200, 0, -1)]
+    return next(each for each in fitting if costs.excess(each) <= 1)
+
+
+def drawn(costs: Costs, seed: int) -> Counts:
+    """A random subgraph near the limit."""
+    space, generator = costs.space, random.Random(seed)
+    architecture = space.sample(generator)
+    for _ in range(100_000):
+        excess = costs.excess(space.counts(architecture))
+        if NEAR <= excess <= 1:
+            return space.counts(architecture)
+        other = space.mutate(architecture, generator)
+        step = costs.excess(space.counts(other))
+        if (step < excess) == (excess > 1) or generator.random() < 0.02:
+            architecture = other
+    raise SystemExit("no random subgraph is near the limit")
+
+
+class Study:
+    """Teacher, data, tables, and rows on the disk."""
+
+    def __init__(self, arguments: argparse.Namespace, context: Context) -> None:
+        self._arguments, self._folder = arguments, Path(arguments.work)
+        self.context = context
+        self.task = prepare_task(context)
+        tables = measure_blocks_of(context, self.task)
+        _, predictors = check_budgets(context, self.task, tables)
+        self.predictors: LatencyPredictors = predictors
+        self.place = StageFolder(context.work.find(self.task.data.arrays).parent)
+        self.space = self.task.plan.open(self.place)
+        assert isinstance(self.space, TeacherSpace)
+        self.costs = costs_of(self.space, predictors, "latency")
+        self.dataset: Dataset = open_data(self.task.data, self.place)
+        self.teacher = open_teacher(self.task.teacher, self.place)
+        path = self._folder / "rows.jsonl"
+        self.rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def arms(self, seed: int) -> Iterator[tuple[str, Counts, nn.Module]]:
+        """Name, numbers of parts, and the network with the weights that are left of the teacher."""
+        for name, changes in SEARCHED.items():
+            if not self.done(name, seed):
+                yield name, *self._selected(name, changes, seed)
+        for family in (narrower, shallower, mixed):
+            if not self.done(family.__name__, seed):
+                counts = largest(self.costs, family)
+                yield family.__name__, counts, self._largest_scales(counts)
+        for number in range(RANDOM):
+            if not self.done(f"random-{number}", seed):
+                counts = drawn(self.costs, number)
+                yield f"random-{number}", counts, self._largest_scales(counts)
+
+    def done(self, name: str, seed: int) -> bool:
+        return any((row["arm"], row["seed"]) == (name, seed) for row in self.rows)
+
+    def train(self, name: str, seed: int, counts: Counts, network: nn.Module) -> None:
+        """Distil, test, and keep a row."""
+        if self.done(name, seed):
+            return
+        settings = self.context.recipe.distil
+        checkpoint = self._folder / f"{name}-{seed}.pt"
+        fit(
+            network.requires_grad_(True),
+            self.dataset,
+            settings,
+            seed=seed,
+            targets=targets_for(self.teacher, self.dataset, settings),
+            checkpoint=checkpoint,
+        )
+        row = {
+            "arm": name,
+            "seed": seed,
+            "accuracy": accuracy(network, self.dataset.test, self.dataset.preprocessing),
+            "predicted_share": self.costs.excess(counts),
+            "counts": counts,
+        }
+        self.rows.append(row)
+        with (self._folder / "rows.jsonl").open("a") as stream:
+            stream.write(json.dumps(row) + "\n")
+        checkpoint.unlink(missing_ok=True)
+        print(f"{name:>14} seed {seed}: {row['accuracy']:.2%}", flush=True)
+
+    def summary(self) -> dict:
+        """Accuracy, measured latency and difference to ``found`` of every arm."""
+        space, protocol = self.space, self.context.protocol
+        architectures = {}
+        for row in self.rows:
+            counts = space.counts(space.architecture(row["counts"]))
+            architectures[row["arm"], row["seed"]] = space.architecture(counts)
+        distinct = list(dict.fromkeys(architectures.values()))
+        targets = [each.target for each in self.context.targets]
+        bench = self.context.services.bench(protocol)
+        outcomes = measure_networks(bench, space, dict.fromkeys(targets, distinct))
+        found = {row["seed"]: row["accuracy"] for row in self.rows if row["arm"] == "found"}
+        generator, arms = np.random.default_rng(0), {}
+        for name in dict.fromkeys(row["arm"] for row in self.rows):
+            rows = [row for row in self.rows if row["arm"] == name]
+            paired = [row["accuracy"] - found[row["seed"]] for row in rows if row["seed"] in found]
+            means = [np.mean(generator.choice(paired, len(paired))) for _ in range(2000)] if paired else []
+            arms[name] = {
+                "accuracy": float(np.mean([row["accuracy"] for row in rows])),
+                "seeds": len(rows),
+                "difference_to_found": float(np.mean(paired)) if paired else None,
+                "interval": list(map(float, np.quantile(means, [0.025, 0.975]))) if means else None,
+                "latency_ms": {
+                    str(target): [
+                        round(outcome.latency.value_ns / 1e6, 4)
+                        for row in rows
+                        if hasattr(
+                            outcome := outcomes[target][distinct.index(architectures[name, row["seed"]])],
+                            "latency",
+                        )
+                    ]
+                    for target in targets
+                },
+            }
+        return {"teacher_accuracy": self._teacher_accuracy(), "arms": arms}
+
+    def _teacher_accuracy(self) -> float:
+        return accuracy(self.teacher.module, self.dataset.test, self.dataset.preprocessing)
+
+    def _selected(self, name: str, changes: dict, seed: int) -> tuple[Counts, nn.Module]:
+        settings: SubgraphSettings = self.context.recipe.subgraph.selection.model_copy(update=changes)
+        targets = targets_for(self.teacher, self.dataset, DistillationSettings(augment=settings.augment))
+        assert targets is not None
+        found = select(
+            copy.deepcopy(self.teacher.members[0].network),
+            self.task.data.input_shape,
+            self.space.config.structures,
+            teacher=targets,
+            dataset=self.dataset,
+            settings=settings,
+            costs=costs_of(self.space, self.predictors, settings.cost),
+            seed=seed,
+            checkpoint=self._folder / f"{name}-{seed}-selection.pt",
+        )
+        return dict(found.counts), found.network
+
+    def _largest_scales(self, counts: Counts) -> nn.Module:
+        network = copy.deepcopy(self.teacher.members[0].network)
+        gates = Gates(network, self.space.config.structures)
+        for name, count in counts.items():
+            gates.keep_largest(name, count)
+        gates.fold()
+        return removed(network, self.task.data.input_shape, self.space.config.structures, gates.kept())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("recipe")
+    parser.add_argument("--share", type=float, default=0.5)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--work", default="subgraph-study")
+    arguments = parser.parse_args()
+    recipe, text = load_recipe(arguments.recipe, [f"target.*.budget={arguments.share}x teacher"])
+    work = WorkFolder(Path(arguments.work) / "work")
+    with work.opened(recipe.model_dump(mode="json")), open_store(Path(arguments.work) / "l.db") as store:
+        study = Study(arguments, Context(recipe, text, work, store, ConsoleReporter()))
+        for seed in range(arguments.seeds):
+            for name, counts, network in study.arms(seed):
+                study.train(name, seed, counts, network)
+            if not study.done("found-fresh", seed):
+                counts = next(r["counts"] for r in study.rows if (r["arm"], r["seed"]) == ("found", seed))
+                torch.manual_seed(seed)
+                study.train("found-fresh", seed, counts, study.space.build(study.space.architecture(counts)))
+        document = study.summary()
+    path = Path(arguments.work) / "summary.json"
+    path.write_text(json.dumps(document, indent=1))
+    print(json.dumps(document, indent=1))
+
+
+if __name__ == "__main__":
+    main()
