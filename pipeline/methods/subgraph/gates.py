@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pipeline.methods.subgraph.structures import channels_of
 from pipeline.spaces.teacher.config import Structure
 
 _SMALLEST = 1e-3
@@ -167,7 +168,8 @@ def _scale(layer: nn.Module, factors: Tensor) -> None:
 
 
 def _multiplying(gate: Tensor) -> Any:
-    def hook(_: nn.Module, __: Any, output: Tensor) -> Tensor:
-        return output * gate.view(1, -1, *(1,) * (output.dim() - 2))
+    def hook(layer: nn.Module, _: Any, output: Tensor) -> Tensor:
+        behind = output.dim() - 1 - channels_of(layer) % output.dim()
+        return output * gate.view(-1, *(1,) * behind)
 
     return hook

@@ -102,6 +102,11 @@ def narrowed_one_by_one(
             yield structure, smaller
 
 
+def channels_of(layer: nn.Module) -> int:
+    """The dimension of a layer's output that its channels are: of tokens ``(N, L, C)`` the last."""
+    return -1 if isinstance(layer, nn.Linear) else 1
+
+
 def example_images(network: nn.Module, input_shape: Shape) -> Tensor:
     """Two images of noise, always the same, on the network's device."""
     images = torch.randn(2, *input_shape, generator=torch.Generator().manual_seed(0))
@@ -218,9 +223,9 @@ def _silenced(network: nn.Module, structures: Sequence[Structure]) -> Iterator[N
     """Inside, the outputs of every second part are zero, from the first."""
 
     def silence(whole: bool) -> Any:
-        def hook(_: nn.Module, __: Any, output: Tensor) -> Tensor:
+        def hook(layer: nn.Module, _: Any, output: Tensor) -> Tensor:
             quiet = output.clone()
-            quiet[:, :: 1 if whole else 2] = 0
+            quiet.movedim(channels_of(layer), 0)[:: 1 if whole else 2] = 0
             return quiet
 
         return hook
@@ -252,10 +257,32 @@ def _blocks(network: nn.Module, images: Tensor) -> list[Structure]:
         wrapped = isinstance(module, nn.Sequential) and len(module) == 1
         if not name or inside or wrapped or len(layers) < 2 or given is None or given != gave:
             continue
-        structure = Structure(name, "block", 1, (max(layers, key=order.__getitem__),))
-        if _is_proven(network, images, [structure]):
-            found.append(structure)
+        for ends in _branch_ends(module, name, layers, order):
+            structure = Structure(name, "block", 1, ends)
+            if _is_proven(network, images, [structure]):
+                found.append(structure)
+                break
     return found
+
+
+def _branch_ends(
+    module: nn.Module, name: str, layers: Sequence[str], order: Mapping[str, int]
+) -> Iterator[tuple[str, ...]]:
+    """Layers that may be all that adds to the input of a block: the last one; or, where two branches follow
+    each other as in a transformer's layer, the last one of each child. A sequence of blocks is none itself.
+    """
+    yield (max(layers, key=order.__getitem__),)
+    if isinstance(module, nn.Sequential):
+        return
+    last = {}
+    for child, _ in module.named_children():
+        inside = [
+            layer for layer in layers if layer == f"{name}.{child}" or layer.startswith(f"{name}.{child}.")
+        ]
+        if inside:
+            last[child] = max(inside, key=order.__getitem__)
+    if len(last) > 1:
+        yield tuple(sorted(last.values(), key=order.__getitem__))
 
 
 def _calls(

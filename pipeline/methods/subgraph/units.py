@@ -1,8 +1,8 @@
 """A teacher as a row of units, each measured by itself: found on its graph, described, and cut out.
 
-A unit begins at a map of features from which alone the rest of the network is computed, and has one layer
-with weights, or several that no such map parts. What has no weights (activations, pooling) belongs to the
-unit before.
+A unit begins at a map of features ``(N, C, H, W)``, or at tokens ``(N, L, C)``, from which alone the rest of
+the network is computed, and has one layer with weights, or several that no such value parts. What has no
+weights (activations, pooling) belongs to the unit before.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ def _touched(
 
 
 def _difference(before: Sequence[Sequence[int]], after: Sequence[Sequence[int]]) -> _Touch | None:
-    """The first shape is that of the unit's input."""
+    """The first of each has the channels of the unit's input."""
     role = tuple(
         (index, dimension)
         for index, (old, new) in enumerate(zip(before[1:], after[1:], strict=True))
@@ -194,6 +194,7 @@ def _described(
                 tuple(order),
                 tuple(touches[each].narrowed for each in order),
                 next((each for each in order if each in blocks and traced.is_all_of(name, each)), None),
+                traced.takes_tokens(name),
             )
         )
     return tuple(units)
@@ -303,7 +304,7 @@ class _Traced:
         found, latest = [], last_use[self._input]
         for position, node in enumerate(self._nodes):
             shape: Sequence[int] = getattr(node.meta.get("tensor_meta"), "shape", ())
-            if latest <= position < last_use[node] and len(shape) == 4 and shape[0] == 2:
+            if latest <= position < last_use[node] and len(shape) in (3, 4) and shape[0] == 2:
                 found.append(position)
             latest = max(latest, last_use[node])
         return found
@@ -328,18 +329,27 @@ class _Traced:
 
     def input_shape(self, unit: str) -> Shape:
         """Channels, height, width of what enters a unit."""
-        _, channels, height, width = self._entry(unit).meta["tensor_meta"].shape
-        return channels, height, width
+        _, *shape = self._shape(unit)
+        return (1, shape[0], shape[1]) if self.takes_tokens(unit) else (shape[0], shape[1], shape[2])
+
+    def takes_tokens(self, unit: str) -> bool:
+        """Whether tokens enter a unit, in place of a map of features."""
+        return len(self._shape(unit)) == 3
+
+    def _shape(self, unit: str) -> Sequence[int]:
+        shape: Sequence[int] = self._entry(unit).meta["tensor_meta"].shape
+        return shape
 
     def shapes(self) -> dict[str, list[tuple[int, ...]]]:
-        """Of every unit the shape of its input and of all its tensors, in order."""
+        """Of every unit how many channels enter it, and the shapes of all its tensors, in order."""
         found = {}
         for unit in self.units:
             modules = [
                 self._module.get_submodule(str(n.target)) for n in self._inside(unit) if n.op == "call_module"
             ]
             tensors = [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
-            found[unit] = [self.input_shape(unit), *(tuple(tensor.shape) for tensor in tensors)]
+            channels = self.input_shape(unit)[2 if self.takes_tokens(unit) else 0]
+            found[unit] = [(channels,), *(tuple(tensor.shape) for tensor in tensors)]
         return found
 
     def places_of(self, block: str) -> Iterator[tuple[str, int]]:
@@ -360,7 +370,10 @@ class _Traced:
     def cut_out(self, unit: str) -> nn.Module:
         """The unit as a module of its own, which shares the network's modules."""
         graph = fx.Graph()
-        copies: dict[fx.Node, fx.Node] = {self._entry(unit): graph.placeholder("images")}
+        given = graph.placeholder("images")
+        if self.takes_tokens(unit):
+            given = graph.call_method("squeeze", (given, 1))
+        copies: dict[fx.Node, fx.Node] = {self._entry(unit): given}
 
         def copy_of(node: fx.Node) -> fx.Node:
             if node not in copies:

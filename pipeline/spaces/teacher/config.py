@@ -35,10 +35,12 @@ class Unit:
     Attributes:
         name: of its first layer.
         content: digest of its graph; equal units of one network have equal contents.
-        input_shape: channels, height, width of its input in the whole teacher.
+        input_shape: channels, height, width of its input in the whole teacher; of L tokens with C channels
+            ``(1, L, C)``.
         structures: names of the structures that change it, in the order of the content.
         narrowed: by how many channels its input shrinks for each part of them that is removed.
         block: the structure whose removal leaves nothing of it.
+        tokens: whether its input are tokens.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Unit:
     structures: tuple[str, ...]
     narrowed: tuple[int, ...]
     block: str | None = None
+    tokens: bool = False
 
 
 @dataclass(frozen=True)

@@ -107,12 +107,12 @@ class TeacherSpace(DecisionSpace):
 
     def block(self, unit: Unit, counts: Mapping[str, int]) -> Block:
         """A unit with so many parts of each structure."""
-        channels, height, width = unit.input_shape
+        shape, channels = list(unit.input_shape), 2 if unit.tokens else 0
         arguments: list[tuple[str, Choice]] = [("content", unit.content)]
         for number, (name, narrowed) in enumerate(zip(unit.structures, unit.narrowed, strict=True)):
-            channels -= narrowed * (self._count[name] - counts[name])
+            shape[channels] -= narrowed * (self._count[name] - counts[name])
             arguments.append((f"parts{number}", counts[name]))
-        return Block("unit", (channels, height, width), tuple(arguments))
+        return Block("unit", (shape[0], shape[1], shape[2]), tuple(arguments))
 
     def distinct_blocks(self) -> tuple[Block, ...]:
         """Every unit with every number of parts of its structures."""

@@ -152,12 +152,11 @@ def test_dna_selects_from_evaluated_blocks_and_ends_with_a_bundle(finished: Fini
 
 
 def test_a_subgraph_of_the_teacher_is_cut_distilled_and_verified_on_both_runtimes(
-    finished: Finished, tmp_path: Path
+    for_two_targets: Finished,
 ) -> None:
-    _, folder, _ = finished
-    recipe = write_recipe(tmp_path, TEXT)
+    recipe, folder, _ = for_two_targets
     budgets = ["target.0.budget=0.9x teacher", "target.1.budget=0.9x teacher soft"]
-    settings = ["method=subgraph", "subgraph.most_blocks=20", "subgraph.selection.epochs=1", *budgets]
+    settings = ["method=subgraph", "subgraph.most_blocks=12", "subgraph.selection.epochs=1", *budgets]
     document = run_recipe(recipe, folder, settings)
     names = {stage["name"] for stage in document["stages"]}
     assert "structures" in names

@@ -45,6 +45,51 @@ class Projected(nn.Module):
         return (self.norm(self.conv(images)) + self.norm_of_project(self.project(images))).relu()
 
 
+class Attention(nn.Module):
+    """One head of attention over tokens."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(channels)
+        self.queries, self.keys, self.values = (nn.Linear(channels, channels) for _ in range(3))
+        self.project = nn.Linear(channels, channels)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        tokens = self.norm(tokens)
+        scores = self.queries(tokens) @ self.keys(tokens).transpose(1, 2)
+        return self.project(scores.softmax(dim=-1) @ self.values(tokens))
+
+
+class TransformerLayer(nn.Module):
+    """Attention and a perceptron, each added to its input, as in a vision transformer."""
+
+    def __init__(self, channels: int, inner: int) -> None:
+        super().__init__()
+        self.attention = Attention(channels)
+        self.perceptron = nn.Sequential(
+            nn.LayerNorm(channels), nn.Linear(channels, inner), nn.GELU(), nn.Linear(inner, channels)
+        )
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        tokens = tokens + self.attention(tokens)
+        return tokens + self.perceptron(tokens)
+
+
+class Transformer(nn.Module):
+    """Patches, two layers, mean of the tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 12, 4, stride=4)
+        self.layers = nn.Sequential(TransformerLayer(12, 16), TransformerLayer(12, 16))
+        self.norm = nn.LayerNorm(12)
+        self.classifier = nn.Linear(12, 5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        tokens = self.patches(images).flatten(2).transpose(1, 2)
+        return self.classifier(self.norm(self.layers(tokens)).mean(dim=1))
+
+
 class Inverted(nn.Module):
     """1x1, depthwise, squeeze-and-excite, 1x1 with a residual, as in MobileNetV3."""
 
@@ -127,6 +172,11 @@ def projected() -> nn.Module:
             *head(12),
         )
     )
+
+
+@seeded
+def transformer() -> nn.Module:
+    return Transformer().eval()
 
 
 def head(channels: int) -> list[nn.Module]:

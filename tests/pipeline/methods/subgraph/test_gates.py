@@ -17,9 +17,10 @@ from tests.pipeline.methods.subgraph.networks import (
     plain,
     projected,
     resnet,
+    transformer,
 )
 
-NETWORKS = pytest.mark.parametrize("network", [plain, bottlenecks, inverted, resnet, projected])
+NETWORKS = pytest.mark.parametrize("network", [plain, bottlenecks, inverted, resnet, projected, transformer])
 
 
 def gated(network: nn.Module) -> Gates:

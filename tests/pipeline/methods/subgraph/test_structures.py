@@ -20,6 +20,7 @@ from tests.pipeline.methods.subgraph.networks import (
     plain,
     projected,
     resnet,
+    transformer,
 )
 
 
@@ -47,6 +48,13 @@ def test_depthwise_channels_are_gated_behind_their_last_normalisation() -> None:
     assert found["2.squeeze"].count == 4
 
 
+def test_of_a_transformer_widths_and_whole_layers_are_found_but_not_the_tokens_channels() -> None:
+    found = named(transformer())
+    assert found["layers.0"].gated == ("layers.0.attention.project", "layers.0.perceptron.3")
+    assert found["layers.1.perceptron.1"].count == 16
+    assert "patches" not in found
+
+
 def test_padded_shortcuts_leave_the_channels_inside_blocks_alone_removable() -> None:
     found = named(resnet())
     assert "conv1" not in found
@@ -59,7 +67,7 @@ def test_padded_shortcuts_leave_the_channels_inside_blocks_alone_removable() -> 
     assert "layer2.0" not in found
 
 
-@pytest.mark.parametrize("network", [plain, bottlenecks, inverted, resnet, projected])
+@pytest.mark.parametrize("network", [plain, bottlenecks, inverted, resnet, projected, transformer])
 @settings(max_examples=5)
 @given(data=st.data())
 def test_removing_what_is_silenced_leaves_the_outputs_as_they_were(

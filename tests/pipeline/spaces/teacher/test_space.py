@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import itertools
 import random
 
 import pytest
@@ -11,9 +10,15 @@ from pipeline.methods.subgraph.units import OpenTeacherSpace, describe_teacher
 from pipeline.spaces.base import Cost
 from pipeline.spaces.teacher.space import TeacherSpace
 from tests.contracts.space import SpaceContract
-from tests.pipeline.methods.subgraph.networks import SHAPE, inverted, plain, projected, resnet
+from tests.pipeline.methods.subgraph.networks import SHAPE, inverted, plain, projected, resnet, transformer
 
-NETWORKS = {"plain": plain, "inverted": inverted, "projected": projected, "resnet": resnet}
+NETWORKS = {
+    "plain": plain,
+    "inverted": inverted,
+    "projected": projected,
+    "resnet": resnet,
+    "transformer": transformer,
+}
 
 
 @pytest.fixture(scope="module", params=NETWORKS)
@@ -42,7 +47,8 @@ def test_units_run_one_after_the_other_are_the_network(opened: OpenTeacherSpace)
     generator = random.Random(1)
     for architecture in (opened.reference(), opened.sample(generator)):
         images = torch.randn(1, *SHAPE)
-        for block in opened.blocks(architecture):
+        for block, unit in zip(opened.blocks(architecture), opened.units_left(architecture), strict=True):
+            images = images[:, None] if unit.tokens else images
             assert tuple(images.shape) == (1, *block.input_shape)
             images = opened.build_block(block).eval()(images)
             assert images.numel() == opened.outputs(block)
@@ -64,15 +70,19 @@ def test_counts_of_an_architecture_give_the_architecture_back(opened: OpenTeache
 
 
 def test_extremes_are_those_of_all_members(opened: OpenTeacherSpace) -> None:
-    if opened.count() > 3000:
-        pytest.skip("too many members to list; smaller spaces of the same kinds are listed")
-
     def macs(architecture) -> int:
         return sum(opened.cost(block).macs for block in opened.blocks(architecture))
 
-    every = list(map(macs, opened.members()))
+    few = opened.count() <= 2000
+    generator = random.Random(3)
+    members = opened.members() if few else (opened.sample(generator) for _ in range(2000))
+    every = list(map(macs, members))
     smallest, largest = (opened.extreme(lambda b: opened.cost(b).macs, largest=end) for end in (False, True))
-    assert (macs(smallest), macs(largest)) == (min(every), max(every))
+    assert macs(smallest) <= min(every)
+    assert macs(largest) >= max(every)
+    if few:
+        assert (macs(smallest), macs(largest)) == (min(every), max(every))
+        assert opened.count() == len(every)
 
 
 def test_a_space_without_its_teacher_says_that_it_cannot_build(opened: OpenTeacherSpace) -> None:
@@ -97,8 +107,3 @@ def test_a_width_that_is_not_offered_is_refused(opened: OpenTeacherSpace) -> Non
     name = next(iter(opened.config.widths))
     with pytest.raises(ValueError, match="is no width of"):
         opened.architecture(whole | {name: 1000})
-
-
-def test_all_architectures_of_few_decisions_are_counted(opened: OpenTeacherSpace) -> None:
-    if opened.count() < 3000:
-        assert opened.count() == len(list(itertools.islice(opened.members(), 3001)))
