@@ -60,11 +60,13 @@ def make_winner(
             break
         if made.verified.exceeded:
             failures.append(_failure(made))
-            context.reporter.note(f"             exceeds a budget, the next is tried: {student.architecture}")
+            context.reporter.note(
+                f"             exceeds a budget, the next is tried: {student.architecture.brief}"
+            )
         else:
             unmeasured.append(made)
             context.reporter.note(
-                f"             not measured, is tried again after the others: {student.architecture}"
+                f"             not measured, is tried again after the others: {student.architecture.brief}"
             )
     passed_over = list[_Made]()
     for made in unmeasured:
@@ -105,8 +107,8 @@ def _trained(context: Context, task: LearningTask, searched: Searched) -> Iterat
 
 
 def _not_measured(passed_over: Sequence[_Made], winner: _Made | None) -> NotMeasuredError:
-    reasons = "; ".join(f"{made.student.architecture}: {_why(made.verified)}" for made in passed_over)
-    found = f"; {winner.student.architecture} keeps every budget but comes after" if winner else ""
+    reasons = "; ".join(f"{made.student.architecture.brief}: {_why(made.verified)}" for made in passed_over)
+    found = f"; {winner.student.architecture.brief} keeps every budget but comes after" if winner else ""
     pass_over = (
         ', or set verify.unmeasured = "pass-over" to take the next candidate instead' if winner else ""
     )

@@ -109,7 +109,7 @@ def _none(
         )
     return VerificationError(
         "no candidate keeps its budgets when measured on the targets",
-        why="; ".join(f"{each.architecture}: {each.why}" for each in failures)
+        why="; ".join(f"{each.architecture.brief}: {each.why}" for each in failures)
         or "every candidate of the search was measured over a budget, or could not be measured",
         fix=f"{fix}; or rate more candidates (search.evaluations), try more (verify.candidates), or search "
         "longer (search.rounds)",

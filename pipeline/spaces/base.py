@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 Choice = bool | int | float | str
 
+_LONGEST = 160
+"""Characters of an architecture in a line of text."""
+
 Block_co = TypeVar("Block_co", bound=Hashable, covariant=True)
 
 
@@ -71,6 +74,14 @@ class Architecture:
     def identity(self) -> str:
         """Digest of the choices."""
         return value_digest([list(pair) for pair in self.choices])
+
+    @property
+    def brief(self) -> str:
+        """The beginning of the text, with the number of decisions where that is not all."""
+        text = str(self)
+        if len(text) <= _LONGEST:
+            return text
+        return f"{text[:_LONGEST].rpartition(' ')[0]} ... ({len(self.choices)} decisions)"
 
     def __str__(self) -> str:
         """Decisions by their common prefix: ``stage1(kernel=3 width=16) stage2(kernel=5 width=24)``.

@@ -20,7 +20,7 @@ def result_text(result: RunResult) -> str:
     kept = f"every budget but the soft one of {listed(over)}" if over else "every budget"
     lines = [f"{result.recipe.name}: the student keeps {kept}"]
     for failure in result.winner.passed_over:
-        lines.append(f"NOT THE BEST CANDIDATE: {failure.architecture} was preferred, but {failure.why}")
+        lines.append(f"NOT THE BEST CANDIDATE: {failure.architecture.brief} was preferred, but {failure.why}")
     for name, verdict in verified.verdicts.items():
         ratio = f", {verdict.ratio} of the {verdict.budget.reference_name}'s" if verdict.ratio else ""
         whole = result.tables.teacher[name].whole

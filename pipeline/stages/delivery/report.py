@@ -110,7 +110,7 @@ def _report(given: ReportInput) -> ReportData:
         title=f"Lathe: {given.name}",
         summary=(
             f"The student reaches {verified.student_accuracy:.2%} on the test split, its teacher "
-            f"{verified.teacher_accuracy:.2%}. Architecture: {architecture}.{_choice(findings)}"
+            f"{verified.teacher_accuracy:.2%}. Architecture: {architecture.brief}.{_choice(findings)}"
             f"{_not_shipped(winner)}"
         ),
         teacher_accuracy=verified.teacher_accuracy,
@@ -158,7 +158,7 @@ def _not_shipped(winner: Winner) -> str:
     """What was tried before: what exceeded a budget, and what could not be measured."""
     text = f" Candidates trained in full before it that exceeded a budget: {len(winner.rejected)}."
     if winner.passed_over:
-        names = "; ".join(f"{each.architecture} ({each.why})" for each in winner.passed_over)
+        names = "; ".join(f"{each.architecture.brief} ({each.why})" for each in winner.passed_over)
         text += f" Preferred to it, but passed over because they could not be measured: {names}."
     return text
 

@@ -56,7 +56,7 @@ class Distilled:
 
 def _told(given: DistilInput, value: Distilled) -> Sequence[str]:
     return [
-        f"distil       {value.architecture}: {value.validation_accuracy:.2%} on the validation slice "
+        f"distil       {value.architecture.brief}: {value.validation_accuracy:.2%} on the validation slice "
         f"after {count_of(len(value.history), 'epoch')}"
     ]
 

@@ -136,3 +136,12 @@ CHOICES = st.one_of(
 def test_printed_architecture_is_read_back(choices):
     read = read_choices(str(Architecture(tuple(choices))))
     assert read == {name: choice_text(choice) for name, choice in choices}
+
+
+def test_a_long_architecture_is_printed_in_brief_with_the_number_of_its_decisions() -> None:
+    short = Architecture((("kernel", 3), ("width", 8)))
+    assert short.brief == str(short)
+    long = Architecture(tuple((f"stage{number}.width", number) for number in range(60)))
+    assert len(long.brief) < 200
+    assert long.brief.startswith("stage0(width=0) stage1(width=1)")
+    assert long.brief.endswith("... (60 decisions)")
