@@ -28,6 +28,7 @@ from devices.connections.remote import (
     RemoteProcess,
 )
 from devices.errors import MeasurementError, TargetError
+from devices.host import end, start
 
 _DEFAULT_PORT = 5555
 _ONLINE = "device"
@@ -181,20 +182,19 @@ class AdbConnection(RemoteConnection):
                     fix="see whether it is awake and its cable or network good, then run 'adb reconnect'",
                 ) from error
             finally:
-                client.kill()
+                end(client)
         texts = [output.decode("utf-8", errors="replace") for output in outputs]
         return subprocess.CompletedProcess(client.args, client.returncode, *texts)
 
     def _start_client(self, *arguments: str, file: BinaryIO | None = None) -> subprocess.Popen[bytes]:
         try:
-            return subprocess.Popen(
+            return start(
                 (*self._adb, *arguments),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 bufsize=0,
                 pass_fds=(file.fileno(),) if file is not None else (),
-                start_new_session=True,
             )
         except OSError as error:
             missing = shutil.which(self._adb[0]) is None
@@ -358,8 +358,7 @@ class _Process:
 
     def close(self) -> None:
         """See ``RemoteProcess``."""
-        self._client.kill()
-        self._client.wait()
+        end(self._client)
         self._outputs.close()
         for stream in (self._client.stdin, self._client.stdout, self._client.stderr):
             if stream is not None:

@@ -36,6 +36,18 @@ def test_words_say_of_what_a_budget_is_and_whether_it_is_soft(text: str, words: 
 
 
 @pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("0.6x", "0.6x of the reference network: 0.0006 ms"),
+        ("0.001ms", "0.001 ms"),
+        ("2ms soft", "2 ms, soft"),
+    ],
+)
+def test_an_absolute_limit_is_said_once(text: str, words: str) -> None:
+    assert Budget.parse(text).words_with(600.0) == words
+
+
+@pytest.mark.parametrize(
     ("text", "relative", "limit_ns"),
     [("0.6x", 0.6, None), ("1.5ms", None, 1_500_000.0), (" 2 ms ", None, 2e6), ("1e-3x", 0.001, None)],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from tests.devices.adb_shell import shell_in_tree
 from tests.devices.adb_transport import CHECKED_VERSION
 from tests.devices.ports import free_port
 from tests.devices.runtimes.native.native_targets import STANDINS
+from tests.places import ROOT
 
 NEEDED = ("adb", "mksh", "toybox")
 pytestmark = pytest.mark.skipif(
@@ -436,3 +438,22 @@ def test_native_tool_is_pushed_and_run_on_an_arm64_phone(arm64_phone, tmp_path, 
     assert (device["machine"], device["os"].split()[:2]) == ("aarch64", ["Android", "14"])
     protocol = BENCHMARK_MODEL.adapt(MeasuringProtocol())
     assert BENCHMARK_MODEL.exchange(call, Measure((model,), protocol)).only("result")["summary"]
+
+
+HANGING = """
+import sys, threading
+from devices.connections.adb import AdbConnection
+connection = AdbConnection(serial="phone", adb=(sys.argv[1],))
+connection.run(["true"], timeout_s=600)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=lambda number: number.name)
+def test_clients_end_with_the_process_that_started_them(tmp_path, number):
+    client, pid = tmp_path / "adb", tmp_path / "pid"
+    client.write_text(f"#!/bin/sh\necho $$ > {pid}.new && mv {pid}.new {pid}\nexec sleep 600\n")
+    client.chmod(0o755)
+    with subprocess.Popen([sys.executable, "-c", HANGING, str(client)], cwd=ROOT) as parent:
+        assert wait_until(pid.exists)
+        parent.send_signal(number)
+    assert wait_until(lambda: not is_running(int(pid.read_text())))

@@ -151,6 +151,15 @@ def test_add_refuses_what_cannot_be_and_writes_nothing(user_devices, arguments, 
     assert not user_devices.exists()
 
 
+def test_list_tells_each_fault_of_a_device_on_a_line_of_its_own(user_devices):
+    user_devices.parent.mkdir(parents=True, exist_ok=True)
+    user_devices.write_text('[devices.bad]\nconnection = "ssh"\nport = "x"\nwrong = 1\n')
+    lines = lathe("list").stdout.splitlines()
+    faults = [line for line in lines if line.lstrip().startswith("problem: ")]
+    assert len(faults) >= 2
+    assert all(line.count("bad") <= 1 for line in faults)
+
+
 def test_check_ends_with_zero_and_says_ready_when_a_device_works():
     ended = lathe("check")
     assert ended.exit_code == 0, ended.output

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import patch
@@ -17,6 +18,7 @@ import psutil
 import pytest
 
 from pipeline.cli.interrupts import CommandInterrupted
+from tests.devices.ssh_server import USER, SshServer
 from tests.devices.tiny_models import write_tiny_onnx
 from tests.lathe_process import LatheProcess
 from tests.pipeline.run.tiny_recipe import write_recipe
@@ -112,6 +114,71 @@ def test_a_signal_ends_a_measurement_with_one_json_document(tmp_path: Path) -> N
     assert error["fix"] == "run the same command again"
     assert "Traceback" not in ended.stderr
     assert not ended.left
+
+
+@pytest.fixture(name="board")
+def _board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SshServer]:
+    """A device ``board`` behind a real server for SSH."""
+    folder = tmp_path / "sshd"
+    folder.mkdir()
+    server = SshServer(folder).start()
+    (tmp_path / "ssh_config").touch()
+    (tmp_path / "devices.toml").write_text(
+        f"""
+        [devices.board]
+        connection = "ssh"
+        host = "127.0.0.1"
+        port = {server.port}
+        user = "{USER}"
+        identity_file = "{server.identity}"
+        known_hosts = "{server.known_hosts}"
+        config_file = "{tmp_path / "ssh_config"}"
+        python = "{sys.executable}"
+        folder = "{tmp_path / "board"}"
+        """
+    )
+    monkeypatch.setenv("LATHE_DEVICES", str(tmp_path / "devices.toml"))
+    yield server
+    server.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_a_signal_ends_a_measurement_over_ssh_and_what_runs_there(
+    number: signal.Signals, tmp_path: Path, board: SshServer
+) -> None:
+    model = write_tiny_onnx(tmp_path / "model.onnx")
+
+    def there() -> list[psutil.Process]:
+        """Pythons on the board, which measure."""
+        found = []
+        for session in board.sessions():
+            with contextlib.suppress(psutil.Error):
+                below = psutil.Process(session).children(recursive=True)
+                found += [each for each in below if each.cmdline()[:1] == [sys.executable]]
+        return found
+
+    measuring: list[psutil.Process] = []
+
+    def measures(command: psutil.Process) -> bool:
+        measuring[:] = there()
+        return bool(measuring)
+
+    options = ("--target", "board/onnxruntime:fp32@1", "--launches", "1000")
+    ended = interrupt(number, tmp_path, measures, "profile", str(model), *options)
+    assert ended.code == 128 + number
+    assert f"interrupted by {number.name} while timing on board/onnxruntime:fp32@1" in ended.stderr
+    assert "Fix: run the same command again" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    _, alive = psutil.wait_procs(measuring, timeout=HANG_S)
+    assert not alive
+    assert not ended.left
+    # Nothing holds the board: the next measurement has it.
+    (tmp_path / "after").mkdir()
+    again = LatheProcess(
+        "profile", str(model), *options[:2], "--launches", "1", "--json", log=tmp_path / "after"
+    ).wait()
+    assert again.returncode == 0, again.stderr
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from pipeline.work.canonical import without_influence
 from pipeline.work.stage import StageFolder
 from tests.pipeline.run.made_up_run import (
     ByMacs,
+    Quiet,
     made_up_context,
     network_ns,
     predictors,
@@ -53,6 +55,24 @@ def test_a_tighter_budget_counts_those_within_it_and_evaluates_the_rest(tmp_path
     assert more <= 12 - len(inside) < 12
     assert {c.architecture for c in inside} <= {c.architecture for c in found.candidates}
     assert all(network_ns(each) <= share_ns(0.4) for each in found.order)
+
+
+def test_counts_of_what_is_known_and_of_what_is_evaluated_add_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searched(tmp_path, 0.6)
+    said: list[str] = []
+    monkeypatch.setattr(Quiet, "note", lambda self, text: said.append(text))
+    found, _, _ = searched(tmp_path, 0.4)
+    before, *_ = (line for line in said if line.startswith("known "))
+    line, *_ = (line for line in said if line.startswith("search "))
+    known, free, left, wanted = map(int, re.findall(r"\d+", before))
+    evaluated, failed, known_too = map(int, re.findall(r"\d+", line.partition(";")[0]))
+    assert (wanted, failed) == (12, 0)
+    assert left == wanted - free
+    assert evaluated <= left
+    assert known_too == known
+    assert evaluated + known == len(found.candidates)
 
 
 def test_hardly_another_budget_selects_without_any_evaluation(tmp_path: Path) -> None:
