@@ -112,7 +112,7 @@ def test_allowing_says_what_to_write_and_leaves_soft_budgets_out() -> None:
     needed = {"a": 1.2e6, "b": 1.5e6, "c": 1.1e6, "d": 5e6}
     limits = dict.fromkeys(budgets, 1e6)
     assert allowing(budgets, needed, limits) == (
-        'budget_ms = 1.2000 on a and budget = "0.90x" on b and budget = "0.28x teacher" on c'
+        'budget_ms = 1.2000 on a, budget = "0.90x" on b and budget = "0.28x teacher" on c'
     )
 
 
