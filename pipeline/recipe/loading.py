@@ -20,19 +20,36 @@ from pipeline.recipe.sections import (
     DnaConfig,
     ExportConfig,
     MeasureConfig,
+    OracleConfig,
     SearchConfig,
     Section,
     SubgraphConfig,
     TargetConfig,
     VerifyConfig,
 )
+from pipeline.search.evaluators.registry import SHARED_WEIGHTS
 from pipeline.spaces.mobile.config import SpaceConfig
 from pipeline.teachers.config import TeacherConfig
 
-Method = Literal["search", "akd", "dna", "subgraph"]
+Method = Literal["search", "akd", "dna", "subgraph", "oracle"]
 
-_DEFAULTS: dict[str, dict[str, Any]] = {"akd": {"strategy": "policy", "reevaluated": 5, "finalists": 3}}
-"""Keys of ``[search]`` that a method sets where the recipe does not."""
+_ORACLE_LOSS = [{"kind": "labels", "weight": 0.1}, {"kind": "oracle", "weight": 0.9}]
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "akd": {"search": {"strategy": "policy", "reevaluated": 5, "finalists": 3}},
+    "oracle": {
+        "search": {
+            "strategy": "policy",
+            "algorithm": "reinforce",
+            "evaluator": SHARED_WEIGHTS,
+            "evaluations": 200,
+            "measure_every": 50,
+            "reevaluated": 10,
+        },
+        "oracle": {"training": {"epochs": 60, "patience": 60, "loss": _ORACLE_LOSS}},
+        "distil": {"loss": _ORACLE_LOSS},
+    },
+}
+"""Keys that a method sets where the recipe does not."""
 
 
 class Recipe(Section):
@@ -57,6 +74,7 @@ class Recipe(Section):
     search: SearchConfig = SearchConfig()
     dna: DnaConfig = DnaConfig()
     subgraph: SubgraphConfig = SubgraphConfig()
+    oracle: OracleConfig = OracleConfig()
     distil: DistillationSettings = DistillationSettings()
     export: ExportConfig = ExportConfig()
     verify: VerifyConfig = VerifyConfig()
@@ -64,16 +82,21 @@ class Recipe(Section):
     @model_validator(mode="before")
     @classmethod
     def _defaults_of_the_method(cls, document: Any) -> Any:
-        search = document.get("search", {}) if isinstance(document, Mapping) else None
-        if not isinstance(search, Mapping):
+        if not isinstance(document, Mapping):
             return document
-        return {**document, "search": {**_DEFAULTS.get(str(document.get("method")), {}), **search}}
+        return _completed(document, _DEFAULTS.get(str(document.get("method")), {}))
 
     @model_validator(mode="after")
     def _targets_differ(self) -> Recipe:
         names = [target.name for target in self.target]
         if len(set(names)) != len(names):
             raise ValueError(f"target names must differ, got {names}")
+        return self
+
+    @model_validator(mode="after")
+    def _shared_weights_are_there(self) -> Recipe:
+        if self.search.evaluator == SHARED_WEIGHTS and self.method != "oracle":
+            raise ValueError(f"the evaluator '{SHARED_WEIGHTS}' needs method = \"oracle\", which trains them")
         return self
 
 
@@ -83,6 +106,7 @@ EMBEDDED = (
     "quickstart-dna",
     "quickstart-dfa",
     "quickstart-subgraph",
+    "quickstart-oracle",
     "fashion-mnist",
     "cifar10",
 )
@@ -147,6 +171,16 @@ def parse_recipe(document: Mapping[str, Any], base: Path) -> Recipe:
             why="\n     ".join(lines),
             fix="correct these values; docs/reference/recipes.md lists every key with its type",
         ) from error
+
+
+def _completed(table: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The table with what it lacks of the defaults, also in the tables within."""
+    found = dict(table)
+    for key, default in defaults.items():
+        given = found.setdefault(key, {} if isinstance(default, Mapping) else default)
+        if isinstance(default, Mapping) and isinstance(given, Mapping):
+            found[key] = _completed(given, default)
+    return found
 
 
 def _read(path: Path) -> str:

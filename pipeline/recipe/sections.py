@@ -13,6 +13,7 @@ from pipeline.methods.dna.settings import DnaSettings
 from pipeline.methods.subgraph.settings import SubgraphSettings
 from pipeline.search.evaluators.registry import SHORT_TRAINING, find_evaluator
 from pipeline.search.evaluators.workers import parse_pool
+from pipeline.spaces.add_on.config import AddOnSpaceConfig
 from pipeline.spaces.dna.config import DnaSpaceConfig
 
 
@@ -136,3 +137,15 @@ class SubgraphConfig(Section):
     most_blocks: int = Field(default=300, ge=2, le=100_000)
     selection: SubgraphSettings = SubgraphSettings()
     weights: Literal["inherited", "fresh"] = "inherited"
+
+
+class OracleConfig(Section):
+    """Method ``oracle``: backbone and what may be added to it, shared weights, limit on parameters, rewards.
+
+    ``reward_images``: of the validation slice, by which a candidate is evaluated first.
+    """
+
+    space: AddOnSpaceConfig | None = None
+    training: DistillationSettings = DistillationSettings()
+    max_parameters: int | None = Field(default=None, ge=1, le=10**12)
+    reward_images: int = Field(default=512, ge=1, le=1_000_000_000)

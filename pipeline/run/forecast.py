@@ -22,6 +22,7 @@ from pipeline.run.missed_budgets import search_and_try
 from pipeline.run.preparation import check_budgets, dna_plan, measure_blocks_of, prepare_task
 from pipeline.run.searching import search_round
 from pipeline.run.supernets import cut_teacher_of, scoring
+from pipeline.search.evaluators.registry import SHARED_WEIGHTS
 from pipeline.spaces.dna.space import DnaSpace
 from pipeline.stages.delivery.bundle import BundleInput, make_bundle
 from pipeline.stages.delivery.report import Findings, ReportInput, write_report
@@ -138,6 +139,7 @@ PART_OF = {
     "table": "table",
     "feasibility": "table",
     "scores": "search",
+    "shared": "search",
     "known": "search",
     "search": "search",
     "mixtures": "distil",
@@ -262,6 +264,8 @@ class _Left:
         if self._recipe.method == "dna":
             return self._supernets()
         settings = self._recipe.search
+        if settings.evaluator == SHARED_WEIGHTS:
+            return self._shared()
         images = min(self._images, settings.train_limit or self._images)
         again = settings.reevaluated
         count = settings.evaluations + (again if isinstance(again, int) else 0)
@@ -272,6 +276,15 @@ class _Left:
             + (", and those that tie with the best again" if again == "ties" else "")
         )
         return OpenStage("search", work, None if took is None else count * took, basis)
+
+    def _shared(self) -> OpenStage:
+        """Training of shared weights; candidates are evaluated by them in no time."""
+        settings = self._recipe.oracle.training
+        took, basis = self._student(settings, self._images)
+        work = (
+            f"up to {settings.epochs} epochs of shared weights, {self._recipe.search.evaluations} candidates"
+        )
+        return OpenStage("search", work, took, basis)
 
     def distil(self) -> OpenStage:
         """The finalists; more are trained where they miss a budget."""
@@ -314,12 +327,16 @@ class _Left:
         return OpenStage("search", work, took.seconds, took.basis)
 
     def _plan(self) -> SpacePlan | None:
-        if self._recipe.method == "subgraph":
-            return None
-        if self._recipe.method != "dna":
-            return SpacePlan.mobile(self._recipe.space, self._data)
-        cut = self._cut
-        return None if cut is None else dna_plan(self._recipe.dna.space, cut.shapes, self._data)
+        match self._recipe.method:
+            case "subgraph":
+                return None
+            case "oracle":
+                return SpacePlan.add_on(self._recipe.oracle.space, self._data)
+            case "dna":
+                cut = self._cut
+                return None if cut is None else dna_plan(self._recipe.dna.space, cut.shapes, self._data)
+            case _:
+                return SpacePlan.mobile(self._recipe.space, self._data)
 
     @cached_property
     def _cut(self) -> CutTeacher | None:

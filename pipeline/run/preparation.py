@@ -7,8 +7,11 @@ from dataclasses import dataclass
 
 from pipeline.distill.losses.settings import OracleSettings
 from pipeline.errors import BudgetError
+from pipeline.recipe.loading import Recipe
 from pipeline.run.chance import require_useful_teacher
 from pipeline.run.context import Context
+from pipeline.search.evaluators.registry import SHARED_WEIGHTS
+from pipeline.spaces.cost import network_cost
 from pipeline.spaces.dna.config import DnaSpaceConfig, Shape
 from pipeline.stages.inputs.cut import CutInput, cut_into_blocks
 from pipeline.stages.inputs.data import DataInput, DataSummary, prepare_data
@@ -18,6 +21,7 @@ from pipeline.stages.inputs.teacher import TeacherInput, TeacherSource, TeacherS
 from pipeline.stages.latency.feasibility import FeasibilityInput, Feasible, check_feasibility
 from pipeline.stages.latency.predictors import LatencyPredictors
 from pipeline.stages.latency.table import TableInput, Tables, build_tables
+from pipeline.stages.searching.shared import SharedInput
 
 _ONE_MEMBER = (
     "             the teacher is one network: the oracle loss distils it where it is right, and learns the "
@@ -27,12 +31,18 @@ _ONE_MEMBER = (
 
 @dataclass(frozen=True)
 class LearningTask:
-    """What is learned, from whom, and among which architectures; ``cut`` is of method ``dna``."""
+    """What is learned, from whom, and among which architectures.
+
+    Attributes:
+        cut: of method ``dna``.
+        shared: of method ``oracle``, where candidates are evaluated by shared weights.
+    """
 
     data: DataSummary
     teacher: TeacherSummary
     plan: SpacePlan
     cut: CutInput | None = None
+    shared: SharedInput | None = None
 
 
 def prepare_task(context: Context) -> LearningTask:
@@ -50,6 +60,8 @@ def prepare_task(context: Context) -> LearningTask:
     if not recipe.allow_chance:
         require_useful_teacher(teacher, data)
     losses = (*recipe.search.training.loss, *recipe.distil.loss)
+    if recipe.method == "oracle":
+        losses += recipe.oracle.training.loss
     if len(teacher.members) == 1 and any(isinstance(loss, OracleSettings) for loss in losses):
         context.reporter.note(_ONE_MEMBER)
     if recipe.method == "dna":
@@ -61,6 +73,9 @@ def prepare_task(context: Context) -> LearningTask:
         given = StructuresInput(data.input_shape, recipe.subgraph.most_blocks, teacher)
         config = context.do(find_teacher_structures, given)
         task = LearningTask(data, teacher, SpacePlan(config, data.input_shape, len(data.classes), teacher))
+    elif recipe.method == "oracle":
+        plan = SpacePlan.add_on(recipe.oracle.space, data)
+        task = LearningTask(data, teacher, plan, shared=_shared(recipe, plan, data, teacher))
     else:
         task = LearningTask(data, teacher, SpacePlan.mobile(recipe.space, data))
     context.do(describe_space, task.plan)
@@ -94,7 +109,10 @@ def check_budgets(context: Context, task: LearningTask, tables: Tables) -> tuple
     )
     feasible = context.do(check_feasibility, given)
     feasible.require_reachable(context.budgets)
-    return feasible, feasible.predictors(task.plan)
+    most = recipe.oracle.max_parameters if recipe.method == "oracle" else None
+    if most is not None:
+        _require_small_backbone(task.plan, most)
+    return feasible, feasible.predictors(task.plan, most)
 
 
 def _teacher_ns(context: Context, tables: Tables) -> dict[str, float]:
@@ -112,6 +130,26 @@ def _teacher_ns(context: Context, tables: Tables) -> dict[str, float]:
             )
         found[name] = whole.value_ns
     return found
+
+
+def _require_small_backbone(plan: SpacePlan, most: int) -> None:
+    smallest = network_cost(plan.space.blocks(plan.space.reference())).parameters
+    if smallest > most:
+        raise BudgetError(
+            f"the backbone alone has more parameters than max_parameters = {most}",
+            why=f"it has {smallest:,}",
+            fix=f"allow {smallest} or more, or give [oracle.space] less width, depth or stages",
+        )
+
+
+def _shared(
+    recipe: Recipe, plan: SpacePlan, data: DataSummary, teacher: TeacherSummary
+) -> SharedInput | None:
+    """Shared weights, where the recipe's evaluator uses them."""
+    if recipe.search.evaluator != SHARED_WEIGHTS:
+        return None
+    teaches = recipe.search.reward == "distilled" and recipe.oracle.training.needs_teacher
+    return SharedInput(plan, recipe.oracle.training, recipe.seed, data, teacher if teaches else None)
 
 
 def dna_plan(config: DnaSpaceConfig | None, shapes: Sequence[Shape], data: DataSummary) -> SpacePlan:

@@ -10,6 +10,7 @@ from pipeline.stages.searching.known import KnownBefore, KnownInput, known_befor
 from pipeline.stages.searching.scores import ScoresInput, score_blocks
 from pipeline.stages.searching.search import SearchInput, search_candidates
 from pipeline.stages.searching.selection import SelectionInput, select_candidates
+from pipeline.stages.searching.shared import train_shared
 from pipeline.stages.searching.strategy import StrategySettings
 from pipeline.stages.searching.subgraph import SubgraphInput, select_subgraph
 
@@ -34,7 +35,8 @@ def search_round(context: Context, task: LearningTask, this: Round) -> Searched:
             select_subgraph,
             SubgraphInput(this, settings, recipe.seed, context.where, task.data, task.teacher),
         )
-    evaluation = Evaluation.of(recipe, task.plan, task.data, task.teacher)
+    shared = None if task.shared is None else context.do(train_shared, task.shared)
+    evaluation = Evaluation.of(recipe, task.plan, task.data, task.teacher, shared)
     return search_by_evaluation(context, this, evaluation, StrategySettings.of(recipe))
 
 

@@ -1,8 +1,9 @@
-"""Multiply-accumulates and parameters of the mobile space's blocks, counted from their arguments."""
+"""Multiply-accumulates and parameters of the blocks of Lathe's spaces, counted from their arguments."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from pipeline.spaces.base import Block, Cost
 
@@ -15,21 +16,21 @@ def block_cost(block: Block) -> Cost:
     """
     try:
         cost = _COSTS[block.kind]
-        return cost(block.input_shape, {name: float(value) for name, value in block.arguments})
+        return cost(block.input_shape, dict(block.arguments))
     except KeyError:
         raise _unknown(block) from None
 
 
 def block_outputs(block: Block) -> int:
     """How many values a block gives for one image, with the error of ``block_cost``."""
-    try:
-        if block.kind == "head":
-            return int(dict(block.arguments)["classes"])
-        arguments = {name: int(value) for name, value in block.arguments}
-        _, height, width = block.input_shape
-        return arguments["out_channels"] * _pixels(height, width, arguments["stride"])
-    except KeyError:
-        raise _unknown(block) from None
+    if block.kind not in _COSTS:
+        raise _unknown(block)
+    arguments = dict(block.arguments)
+    if "classes" in arguments:
+        return int(arguments["classes"])
+    channels, height, width = block.input_shape
+    pixels = _pixels(height, width, int(arguments.get("stride", 1)))
+    return int(arguments.get("out_channels", channels)) * pixels
 
 
 def network_cost(blocks: Iterable[Block]) -> Cost:
@@ -43,41 +44,76 @@ def squeezed_channels(in_channels: int, ratio: float) -> int:
 
 
 def _unknown(block: Block) -> ValueError:
-    return ValueError(f"the mobile space has no block of kind {block.kind!r} and such arguments")
+    return ValueError(f"no space has a block of kind {block.kind!r} and such arguments")
 
 
-def _stem(input_shape: tuple[int, int, int], arguments: dict[str, float]) -> Cost:
+def _stem(input_shape: tuple[int, int, int], arguments: dict[str, Any]) -> Cost:
     channels, height, width = input_shape
-    stride = int(arguments["stride"])
-    return _convolution(channels, int(arguments["out_channels"]), 3, _pixels(height, width, stride))
+    stride = arguments["stride"]
+    return _convolution(channels, arguments["out_channels"], 3, _pixels(height, width, stride))
 
 
-def _mbconv(input_shape: tuple[int, int, int], arguments: dict[str, float]) -> Cost:
+def _mbconv(input_shape: tuple[int, int, int], arguments: dict[str, Any]) -> Cost:
     channels, height, width = input_shape
-    hidden = channels * int(arguments["expansion"])
-    pixels = _pixels(height, width, int(arguments["stride"]))
-    cost = _convolution(1, hidden, int(arguments["kernel"]), pixels)
-    cost += _convolution(hidden, int(arguments["out_channels"]), 1, pixels)
+    hidden = channels * arguments["expansion"]
+    pixels = _pixels(height, width, arguments["stride"])
+    cost = _convolution(1, hidden, arguments["kernel"], pixels)
+    cost += _convolution(hidden, arguments["out_channels"], 1, pixels)
     if hidden > channels:
         cost += _convolution(channels, hidden, 1, height * width)
     return cost + _gate(channels, hidden, arguments["squeeze_excite"])
 
 
-def _regular(input_shape: tuple[int, int, int], arguments: dict[str, float]) -> Cost:
+def _regular(input_shape: tuple[int, int, int], arguments: dict[str, Any]) -> Cost:
     channels, height, width = input_shape
-    out_channels = int(arguments["out_channels"])
-    pixels = _pixels(height, width, int(arguments["stride"]))
-    cost = _convolution(channels, out_channels, int(arguments["kernel"]), pixels)
+    out_channels = arguments["out_channels"]
+    pixels = _pixels(height, width, arguments["stride"])
+    cost = _convolution(channels, out_channels, arguments["kernel"], pixels)
     return cost + _gate(channels, out_channels, arguments["squeeze_excite"])
 
 
-def _head(input_shape: tuple[int, int, int], arguments: dict[str, float]) -> Cost:
+def _head(input_shape: tuple[int, int, int], arguments: dict[str, Any]) -> Cost:
     channels, height, width = input_shape
-    features = int(arguments["width"])
-    return _convolution(channels, features, 1, height * width) + _linear(features, int(arguments["classes"]))
+    features = arguments["width"]
+    return _convolution(channels, features, 1, height * width) + _linear(features, arguments["classes"])
 
 
-_COSTS = {"stem": _stem, "mbconv": _mbconv, "regular": _regular, "head": _head}
+def _residual(input_shape: tuple[int, int, int], arguments: dict[str, Any]) -> Cost:
+    channels, height, width = input_shape
+    outputs, stride = arguments["out_channels"], arguments["stride"]
+    pixels = _pixels(height, width, stride)
+    cost = _convolution(channels, outputs, 3, pixels) + _convolution(outputs, outputs, 3, pixels)
+    keeps_shape = stride == 1 and channels == outputs
+    return cost if keeps_shape else cost + _convolution(channels, outputs, 1, pixels)
+
+
+def _add_on(input_shape: tuple[int, int, int], arguments: dict[str, Any]) -> Cost:
+    channels, height, width = input_shape
+    pixels = height * width
+    match arguments["operation"]:
+        case "conv3" | "conv5" as name:
+            return _convolution(channels, channels, int(name[-1]), pixels)
+        case "separable3" | "separable5" as name:
+            return _convolution(1, channels, int(name[-1]), pixels) + _convolution(
+                channels, channels, 1, pixels
+            )
+        case _:
+            return Cost(0, 0)
+
+
+def _classifier(input_shape: tuple[int, int, int], arguments: dict[str, Any]) -> Cost:
+    return _linear(input_shape[0], arguments["classes"])
+
+
+_COSTS = {
+    "stem": _stem,
+    "mbconv": _mbconv,
+    "regular": _regular,
+    "head": _head,
+    "residual": _residual,
+    "add_on": _add_on,
+    "classifier": _classifier,
+}
 
 
 def _convolution(channels_per_group: int, out_channels: int, kernel: int, pixels: int) -> Cost:

@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 
 from latency_db.errors import EstimateError
 from pipeline.errors import RecipeError
+from pipeline.spaces.add_on.config import AddOnSpaceConfig
+from pipeline.spaces.add_on.space import AddOnSpace
 from pipeline.spaces.base import Space
 from pipeline.spaces.mobile.config import MobileSpaceConfig, Preset, SpaceConfig
 from pipeline.spaces.mobile.space import MobileSpace
@@ -19,7 +21,7 @@ _SHAPE = re.compile(r"(?:(?P<channels>[1-9]\d{0,3})x)?(?P<height>[1-9]\d{0,3})x(
 
 
 def find_space(name: str, shape: str, classes: int) -> Space:
-    """The space of a name: ``mobile`` or ``akd``, or a recipe file whose ``[space]`` it is.
+    """The space of a name: ``mobile`` or ``akd``, or a recipe file whose space it is.
 
     Args:
         name: of the space, or path of a TOML recipe.
@@ -46,16 +48,22 @@ def find_space(name: str, shape: str, classes: int) -> Space:
         )
     from pipeline.recipe.loading import load_recipe
 
-    return MobileSpace.from_config(load_recipe(name, [])[0].space, size, classes)
+    recipe, _ = load_recipe(name, [])
+    if recipe.method == "oracle":
+        return AddOnSpace(recipe.oracle.space or AddOnSpaceConfig.for_input(size), size, classes)
+    return MobileSpace.from_config(recipe.space, size, classes)
 
 
 def space_of(description: Mapping[str, object]) -> Space:
     """The space that says this of itself (``Space.description``).
 
     Raises:
-        EstimateError: it is of another kind than ``mobile``, of another version, or damaged.
+        EstimateError: it is of another kind than ``mobile`` and ``add_on``, of another version, or damaged.
     """
     try:
+        if description.get("space") == "add_on":
+            added = _AddOnDescription.model_validate(description)
+            return AddOnSpace(added.config, added.input_shape, added.classes)
         known = _MobileDescription.model_validate(description)
     except ValidationError as error:
         first = error.errors()[0]
@@ -67,11 +75,19 @@ def space_of(description: Mapping[str, object]) -> Space:
     return MobileSpace(known.config, known.input_shape, known.classes)
 
 
-class _MobileDescription(BaseModel):
+class _Description(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    space: Literal["mobile"]
     version: Literal[1]
-    config: MobileSpaceConfig
     input_shape: tuple[PositiveInt, PositiveInt, PositiveInt]
     classes: PositiveInt
+
+
+class _MobileDescription(_Description):
+    space: Literal["mobile"]
+    config: MobileSpaceConfig
+
+
+class _AddOnDescription(_Description):
+    space: Literal["add_on"]
+    config: AddOnSpaceConfig

@@ -17,10 +17,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +27,7 @@ import torch
 from akd_analysis import summarise
 from akd_page import write_page
 from akd_setup import SCALES, TARGET, images, latency_model, space_for
+from units import Units
 
 from devices.digests import value_digest
 from pipeline.distill.targets import SoftTargets, StoredTargets
@@ -53,29 +53,6 @@ SIGNALS = ("labels", "first", "second")
 SEARCHED = {"labels": "labels", "first": "first", "second": "second", "random": "first"}
 """By whom a network is chosen: the signal that scores it."""
 SIZES = ("macs", "parameters")
-
-
-class Units:
-    """Work that is done once: a line for each piece, on the disk before the next begins."""
-
-    def __init__(self, path: Path) -> None:
-        content = path.read_bytes() if path.exists() else b""
-        complete = content[: content.rfind(b"\n") + 1]
-        if complete != content:
-            os.truncate(path, len(complete))
-        self._path = path
-        self._done = {row["unit"]: row["value"] for row in map(json.loads, complete.splitlines())}
-
-    def get(self, unit: str, compute: Callable[[], float]) -> float:
-        if unit not in self._done:
-            value = compute()
-            with self._path.open("a") as stream:
-                stream.write(json.dumps({"unit": unit, "value": value}) + "\n")
-                stream.flush()
-                os.fsync(stream.fileno())
-            self._done[unit] = value
-            print(f"{unit}: {value:.4f}", file=sys.stderr)
-        return self._done[unit]
 
 
 class Study:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 
 from latency_db.estimate import Estimate
@@ -21,19 +21,27 @@ _DRAWS = 10
 class Constraints:
     """A latency limit on each of one or several targets.
 
-    An architecture is within the budgets if the upper end of its estimate is, on every target.
+    An architecture is within the budgets if the upper end of its estimate is, on every target, and if
+    ``allows`` says so. What is beyond is changed towards the anchor, the member that is nearest to the
+    limits; so ``allows`` must be a condition that the anchor meets.
 
     Args:
         space: what is searched.
         models: latency model per target; targets without a limit are left out of account.
         limits_ns: latency limit per target.
+        allows: another condition, such as a limit on parameters.
 
     Raises:
         ValueError: there is no limit, one is not finite and above zero, or one has no model.
     """
 
     def __init__(
-        self, space: SearchSpace, models: Mapping[str, LatencyModel], limits_ns: Mapping[str, float]
+        self,
+        space: SearchSpace,
+        models: Mapping[str, LatencyModel],
+        limits_ns: Mapping[str, float],
+        *,
+        allows: Callable[[Architecture], bool] = lambda architecture: True,
     ) -> None:
         if not limits_ns:
             raise ValueError("a search needs a limit on at least one target")
@@ -42,7 +50,7 @@ class Constraints:
                 raise ValueError(f"the limit on {target} has no latency model")
             if not 0 < limit < math.inf:
                 raise ValueError(f"the limit of {limit} ns on {target} is not finite and above zero")
-        self.space = space
+        self.space, self._allows = space, allows
         self.limits_ns = dict(limits_ns)
         self.models = {target: models[target] for target in limits_ns}
 
@@ -51,8 +59,8 @@ class Constraints:
         return {target: model.estimate([architecture])[0] for target, model in self.models.items()}
 
     def feasible(self, architecture: Architecture) -> bool:
-        """Whether the upper end of the estimate is within every limit."""
-        return all(
+        """Whether the upper end of the estimate is within every limit, and nothing else speaks against it."""
+        return self._allows(architecture) and all(
             model.estimate([architecture])[0].high_ns / self.limits_ns[target] <= 1
             for target, model in self.models.items()
         )
@@ -151,4 +159,4 @@ class Constraints:
         for target, limit in self.limits_ns.items():
             estimates = self.models[target].estimate(architectures)
             architectures = [a for a, e in zip(architectures, estimates, strict=True) if e.high_ns <= limit]
-        return list(architectures)
+        return list(filter(self._allows, architectures))

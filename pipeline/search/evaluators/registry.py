@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Literal
@@ -12,7 +12,7 @@ from pipeline.errors import RecipeError
 from pipeline.search.base import Evaluator
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from pipeline.data.base import Dataset
     from pipeline.distill.settings import DistillationSettings
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pipeline.spaces.base import Space
 
 SHORT_TRAINING = "short-training"
+SHARED_WEIGHTS = "shared-weights"
 ENTRY_POINTS = "lathe.evaluators"
 """Group of entry points by which other distributions add evaluators; each names an ``EvaluatorKind``."""
 
@@ -35,6 +36,7 @@ class EvaluationTask:
         seed: of everything that is drawn.
         teacher: gives the trained teacher, a frozen network from images to logits.
         targets: gives its soft targets on the train split; ``None`` for labels alone.
+        shared: gives the weights that all candidates share, with method ``oracle``.
     """
 
     space: Space
@@ -43,6 +45,7 @@ class EvaluationTask:
     seed: int
     teacher: Callable[[], nn.Module]
     targets: Callable[[], SoftTargets | None]
+    shared: Callable[[], Mapping[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,21 @@ def _short_training(task: EvaluationTask) -> Evaluator:
     return DistillationEvaluator(task.space, task.dataset, task.targets(), task.training, task.seed)
 
 
-EVALUATORS = {SHORT_TRAINING: EvaluatorKind(_short_training, "accuracy")}
+def _shared_weights(task: EvaluationTask) -> Evaluator:
+    from pipeline.methods.oracle.supernet import SharedWeights
+    from pipeline.search.evaluators.shared_weights import SharedWeightsEvaluator
+    from pipeline.spaces.add_on.space import AddOnSpace
+
+    assert isinstance(task.space, AddOnSpace)
+    network = SharedWeights(task.space, task.seed)
+    network.load_state_dict(task.shared())
+    return SharedWeightsEvaluator(network, task.dataset)
+
+
+EVALUATORS = {
+    SHORT_TRAINING: EvaluatorKind(_short_training, "accuracy"),
+    SHARED_WEIGHTS: EvaluatorKind(_shared_weights, "accuracy"),
+}
 
 
 def find_evaluator(name: str) -> EvaluatorKind:

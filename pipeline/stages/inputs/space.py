@@ -8,6 +8,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from devices.words import count_of
+from pipeline.spaces.add_on.config import AddOnSpaceConfig
+from pipeline.spaces.add_on.space import AddOnSpace
 from pipeline.spaces.base import Architecture
 from pipeline.spaces.dna.config import DnaSpaceConfig
 from pipeline.spaces.dna.space import DnaSpace
@@ -24,7 +26,7 @@ from pipeline.work.stage import StageFolder, stage
 if TYPE_CHECKING:
     from torch import nn
 
-PlannedSpace = MobileSpace | DnaSpace | TeacherSpace
+PlannedSpace = MobileSpace | DnaSpace | TeacherSpace | AddOnSpace
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class SpacePlan:
         teacher: whose subgraphs they are, in a teacher's space.
     """
 
-    config: MobileSpaceConfig | DnaSpaceConfig | TeacherSpaceConfig
+    config: MobileSpaceConfig | DnaSpaceConfig | TeacherSpaceConfig | AddOnSpaceConfig
     input_shape: tuple[int, int, int]
     classes: int
     teacher: TeacherSummary | None = by_digest(None)
@@ -49,6 +51,12 @@ class SpacePlan:
         shape, classes = data.input_shape, len(data.classes)
         return cls(MobileSpace.from_config(config, shape, classes).config, shape, classes)
 
+    @classmethod
+    def add_on(cls, config: AddOnSpaceConfig | None, data: DataSummary) -> SpacePlan:
+        """Of the table ``[oracle.space]``, or of the defaults for the size of the images."""
+        shape = data.input_shape
+        return cls(config or AddOnSpaceConfig.for_input(shape), shape, len(data.classes))
+
     @cached_property
     def space(self) -> PlannedSpace:
         """The space itself; ``open`` it to build a network, for which a teacher's space needs the teacher."""
@@ -56,6 +64,8 @@ class SpacePlan:
             return TeacherSpace(self.config, self.input_shape, self.classes)
         if isinstance(self.config, DnaSpaceConfig):
             return DnaSpace(self.config, self.input_shape, self.classes)
+        if isinstance(self.config, AddOnSpaceConfig):
+            return AddOnSpace(self.config, self.input_shape, self.classes)
         return MobileSpace(self.config, self.input_shape, self.classes)
 
     def open(self, folder: StageFolder) -> PlannedSpace:

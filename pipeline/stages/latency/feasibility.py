@@ -77,9 +77,11 @@ class Feasible:
             fix = f"allow {nearest}, or give the space smaller choices"
             raise BudgetError(error.what, why=error.why, fix=fix) from None
 
-    def predictors(self, plan: SpacePlan) -> LatencyPredictors:
+    def predictors(self, plan: SpacePlan, max_parameters: int | None = None) -> LatencyPredictors:
         """What a search of the space starts from."""
-        return LatencyPredictors(plan, self.models, self.limits_ns, self.soft, self.calibration)
+        return LatencyPredictors(
+            plan, self.models, self.limits_ns, self.soft, self.calibration, max_parameters=max_parameters
+        )
 
 
 def _told(given: FeasibilityInput, value: Feasible) -> Sequence[str]:

@@ -12,6 +12,7 @@ from pipeline.search.budgets.constraints import Constraints
 from pipeline.search.latency import TableLatencyModel
 from pipeline.search.rewards import SoftReward
 from pipeline.spaces.base import Architecture, Space
+from pipeline.spaces.cost import network_cost
 from pipeline.stages.inputs.space import SpacePlan
 from pipeline.tables.building.networks import MeasuredNetwork, SeenNetwork, fit_seen
 
@@ -30,6 +31,7 @@ class LatencyPredictors:
         soft: targets whose limit is a wish only.
         networks: what the models were fitted on.
         factors: per target, by how much candidates are asked to stay below the limit; 1 if not named.
+        max_parameters: of candidates, beside their latencies.
     """
 
     plan: SpacePlan
@@ -38,6 +40,7 @@ class LatencyPredictors:
     soft: frozenset[str]
     networks: tuple[SeenNetwork, ...]
     factors: Mapping[str, float] = field(default_factory=dict)
+    max_parameters: int | None = None
 
     @property
     def space(self) -> Space:
@@ -56,7 +59,12 @@ class LatencyPredictors:
             name: _NO_LIMIT_NS if name in self.soft else limit / self.factors.get(name, 1.0)
             for name, limit in self.limits_ns.items()
         }
-        return Constraints(self.space, self.latency_models, limits)
+        return Constraints(self.space, self.latency_models, limits, allows=self._small_enough)
+
+    def _small_enough(self, architecture: Architecture) -> bool:
+        if self.max_parameters is None:
+            return True
+        return network_cost(self.space.blocks(architecture)).parameters <= self.max_parameters
 
     def estimates(self, architecture: Architecture) -> dict[str, Estimate]:
         """The architecture's latency per target."""

@@ -58,10 +58,10 @@ def _told(given: KnownInput, value: KnownBefore) -> Sequence[str]:
 @stage("known", tell=_told)
 def known_before(given: KnownInput, folder: StageFolder, services: Services) -> KnownBefore:
     """Look up what is known."""
-    constraints, drawn_by = given.this.predictors.constraints, digest_of(given.strategy)
+    constraints, drawn_by = given.this.predictors.constraints, drawer_of(given.this, given.strategy)
     found: dict[Architecture, Candidate] = {}
     free = set[Architecture]()
-    for past in services.evaluated.of(digest_of(given.evaluation)):
+    for past in services.evaluated.of(evaluator_of(given.evaluation)):
         architecture = past.candidate.architecture
         if past.level == 0 and past.drawn_by == drawn_by and constraints.feasible(architecture):
             found.setdefault(architecture, past.candidate)
@@ -70,6 +70,11 @@ def known_before(given: KnownInput, folder: StageFolder, services: Services) -> 
     return KnownBefore(tuple(found.values()), len(free))
 
 
-def digest_of(value: Evaluation | StrategySettings) -> str:
-    """The name under which scores are kept, or that of who drew a candidate."""
-    return value_digest(canonical(value))
+def evaluator_of(evaluation: Evaluation) -> str:
+    """The name under which scores are kept."""
+    return value_digest(canonical(evaluation))
+
+
+def drawer_of(this: Round, strategy: StrategySettings) -> str:
+    """The name of who draws candidates: a strategy under limits that are not of latency."""
+    return value_digest([canonical(strategy), this.predictors.max_parameters])

@@ -21,7 +21,7 @@ from pipeline.spaces.base import Architecture
 from pipeline.stages.latency.predictors import LatencyPredictors
 from pipeline.stages.searching.candidates import EvaluatedCandidate, Round, Searched, shortlist, tied
 from pipeline.stages.searching.evaluation import Evaluation
-from pipeline.stages.searching.known import KnownBefore, digest_of
+from pipeline.stages.searching.known import KnownBefore, drawer_of, evaluator_of
 from pipeline.stages.searching.learning import Learning, MeasuredOn
 from pipeline.stages.searching.strategy import StrategySettings, strategy_of
 from pipeline.stages.services import Services
@@ -149,7 +149,8 @@ class _Memory:
 
     def __init__(self, given: SearchInput, services: Services) -> None:
         self._evaluated = services.evaluated
-        self._evaluator, self._drawn_by = digest_of(given.evaluation), digest_of(given.strategy)
+        self._evaluator = evaluator_of(given.evaluation)
+        self._drawn_by = drawer_of(given.this, given.strategy)
         self._limits_ns = given.this.predictors.constraints.limits_ns
         self._past = self._evaluated.of(self._evaluator)
 

@@ -173,6 +173,22 @@ def test_a_method_brings_defaults_that_the_recipe_may_change() -> None:
     assert parse_recipe(_minimal(), Path()).search.strategy == "evolution"
 
 
+def test_the_oracle_brings_its_loss_and_keeps_what_the_recipe_says_beside_it() -> None:
+    changed = {"method": "oracle", "oracle": {"training": {"epochs": 7}}, "search": {"evaluations": 9}}
+    recipe = parse_recipe(_minimal() | changed, Path())
+    for training in (recipe.oracle.training, recipe.distil):
+        assert [(each.kind, each.weight) for each in training.loss] == [("labels", 0.1), ("oracle", 0.9)]
+    assert (recipe.oracle.training.epochs, recipe.oracle.training.patience) == (7, 60)
+    search = recipe.search
+    assert (search.strategy, search.algorithm, search.evaluations) == ("policy", "reinforce", 9)
+
+
+def test_shared_weights_are_refused_where_no_method_trains_them() -> None:
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(_minimal() | {"search": {"evaluator": "shared-weights"}}, Path())
+    assert 'needs method = "oracle"' in caught.value.why
+
+
 def test_a_budget_may_be_soft() -> None:
     soft = _minimal() | {"target": [{"name": "host/litert:fp32@1", "budget": "0.6x soft"}]}
     assert parse_recipe(soft, Path()).target[0].limit().soft

@@ -46,6 +46,7 @@ from pipeline.stages.searching.known import KnownBefore, known_before
 from pipeline.stages.searching.scores import Scores, score_blocks
 from pipeline.stages.searching.search import search_candidates
 from pipeline.stages.searching.selection import select_candidates
+from pipeline.stages.searching.shared import Shared, train_shared
 from pipeline.stages.searching.subgraph import select_subgraph
 from pipeline.stages.student.compile import Compiled, CompiledFile, compile_student
 from pipeline.stages.student.distil import Distilled, distil_student
@@ -240,6 +241,10 @@ def known(given: Any, folder: StageFolder, services: Any) -> KnownBefore:
     return KnownBefore()
 
 
+def shared(given: Any, folder: StageFolder, services: Any) -> Shared:
+    return Shared(stored(folder, "weights", given), 0.5, ())
+
+
 FUNCTIONS = (
     (prepare_data, data),
     (prepare_teacher, teacher),
@@ -251,6 +256,7 @@ FUNCTIONS = (
     (score_block, block_scores),
     (build_tables, table),
     (check_feasibility, feasibility),
+    (train_shared, shared),
     (known_before, known),
     (search_candidates, search),
     (select_candidates, search),

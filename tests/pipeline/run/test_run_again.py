@@ -57,6 +57,7 @@ FIELDS: dict[str, set[str]] = {
     "search.rounds": set(),
     "dna": set(),
     "subgraph": set(),
+    "oracle": set(),
     "distil": {"distil", *SHIPPED},
     "export": EXPORTED,
     "verify.candidates": SEARCHED,
@@ -104,6 +105,20 @@ FIELDS_OF_SUBGRAPH: dict[str, set[str]] = FIELDS | {
     "subgraph.weights": {"distil", *SHIPPED},
     "verify.candidates": RESELECTED,
 }
+OF_ORACLE = {"shared"}
+SHARED = {*OF_ORACLE, *SEARCHED}
+FIELDS_OF_ORACLE: dict[str, set[str]] = FIELDS | {
+    "seed": {"data", "shared", *TAUGHT},
+    "data": {"data", "shared", *TAUGHT},
+    "teacher": {"shared", *TAUGHT},
+    "space": set(),
+    "search.reward": SHARED,
+    "search.algorithm": set(),  # REINFORCE is the method's default already
+    "oracle.space": {"space", "shared", "distil", *MEASURED, *SHIPPED},
+    "oracle.training": SHARED,
+    "oracle.max_parameters": SEARCHED,
+    "oracle.reward_images": SEARCHED,
+}
 OTHER_VALUES: dict[str, Any] = {
     "name": "other",
     "method": "akd",
@@ -132,6 +147,10 @@ OTHER_VALUES: dict[str, Any] = {
     "target.budget_ms": 900,
     "dna.cuts": ("a", "b"),
     "dna.space": {"stem_width": 16, "head_width": 16, "blocks": [BLOCK, BLOCK]},
+    "oracle.space": {"width": 4},
+    "oracle.training.threads": 2,
+    "oracle.training.loss": [{"kind": "labels"}],
+    "oracle.max_parameters": 10**9,
     "search.ahead": 2,
     "search.evaluator": "other",
     "search.executor": "processes:1",
@@ -219,16 +238,17 @@ def expected(table: dict[str, set[str]], path: str) -> set[str]:
 
 
 # Of every method its table, and the stages that it does not have.
-NOT_IN_SEARCH = SEARCHED_FIRST | OF_DNA | OF_SUBGRAPH
+NOT_IN_SEARCH = SEARCHED_FIRST | OF_DNA | OF_SUBGRAPH | OF_ORACLE
 OF_METHOD = {
     "search": (FIELDS, NOT_IN_SEARCH),
-    "dna": (FIELDS_OF_DNA, SEARCHED_FIRST | OF_SUBGRAPH | {"known"}),
-    "subgraph": (FIELDS_OF_SUBGRAPH, SEARCHED_FIRST | OF_DNA | {"known"}),
+    "dna": (FIELDS_OF_DNA, SEARCHED_FIRST | OF_SUBGRAPH | OF_ORACLE | {"known"}),
+    "subgraph": (FIELDS_OF_SUBGRAPH, SEARCHED_FIRST | OF_DNA | OF_ORACLE | {"known"}),
+    "oracle": (FIELDS_OF_ORACLE, SEARCHED_FIRST | OF_DNA | OF_SUBGRAPH),
 }
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["search", "dna", "subgraph"])
+@pytest.mark.parametrize("method", OF_METHOD)
 def test_a_changed_field_of_a_recipe_makes_exactly_its_stages_run_again(lathe: Lathe, method: str) -> None:
     base = DOCUMENT | {"method": method}
     table, others = OF_METHOD[method]

@@ -312,3 +312,34 @@ def _digests(database: Path) -> set[str]:
     ):
         return {digest for (digest,) in connection.execute("SELECT digest FROM measurements")}
     return set()
+
+
+ORACLE = TEXT.replace('name = "tiny"', 'name = "tiny"\nmethod = "oracle"').replace(
+    "depth = 1\n", "depth = 1\nmembers = 2\n"
+)
+
+
+@pytest.mark.slow
+def test_oracle_searches_add_ons_by_shared_weights_and_ends_with_a_bundle_that_verifies(
+    tmp_path: Path,
+) -> None:
+    settings = [
+        "oracle.space.width=4",
+        "oracle.space.stages=2",
+        "oracle.space.depth=1",
+        'oracle.space.operations=["separable3","max_pool"]',
+        "oracle.training.epochs=2",
+        "oracle.max_parameters=1900",
+        "search.evaluations=12",
+        "search.reevaluated=3",
+    ]
+    document = run_recipe(write_recipe(tmp_path, ORACLE), tmp_path, settings)
+    assert [each["name"] for each in document["stages"]].count("shared") == 1
+    assert document["teacher"]["ensemble"].keys() >= {"agreement", "oracle_accuracy", "mixed", "saturated"}
+    assert len(document["teacher"]["members"]) == 2
+    assert [loss["kind"] for loss in document["recipe"]["distil"]["loss"]] == ["labels", "oracle"]
+    assert document["winner"]["parameters"] <= 1900
+    assert sum(each["reevaluation"] is not None for each in document["candidates"]) == 3
+    assert "The teacher is an ensemble" in Path(document["report"]).read_text("utf-8")
+    ended = CliRunner().invoke(app, ["verify", document["bundle"], "--json"])
+    assert ended.exit_code == 0, ended.stderr

@@ -4,6 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from pipeline.spaces.add_on.config import AddOnSpaceConfig
+from pipeline.spaces.add_on.space import AddOnSpace
 from pipeline.spaces.base import Block, Cost
 from pipeline.spaces.cost import block_cost, network_cost
 from pipeline.spaces.mobile.config import SpaceConfig
@@ -46,6 +48,15 @@ def test_network_cost_equals_what_hooks_count_on_whole_networks(preset):
         )
 
 
+def test_cost_of_the_add_on_space_equals_what_hooks_count():
+    space = AddOnSpace(AddOnSpaceConfig(width=4, stages=2, depth=2), (1, 9, 7), 10)
+    for block in space.distinct_blocks():
+        assert block_cost(block) == counted(space.build_block(block), block.input_shape)
+    for seed in range(5):
+        member = space.sample(random.Random(seed))
+        assert network_cost(space.blocks(member)) == counted(space.build(member), space.input_shape)
+
+
 def test_block_cost_refuses_a_block_of_another_space():
-    with pytest.raises(ValueError, match="no block of kind"):
+    with pytest.raises(ValueError, match="no space has a block of kind"):
         block_cost(Block("attention", (1, 8, 8), ()))

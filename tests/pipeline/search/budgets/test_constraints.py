@@ -10,6 +10,7 @@ from pipeline.errors import BudgetError
 from pipeline.search.budgets.constraints import Constraints
 from pipeline.search.budgets.feasibility import Feasibility
 from pipeline.spaces.base import check_architecture
+from pipeline.spaces.cost import network_cost
 from tests.pipeline.search.search_models import at_random, by_macs, by_parameters, latency_model, small_space
 
 TARGETS = ("host/onnxruntime:fp32@1", "host/litert:fp32@1")
@@ -31,6 +32,27 @@ def two_targets(share, space=None):
         for r in loose.ranges
     }
     return Constraints(space, models, limits)
+
+
+def test_another_condition_holds_for_all_that_is_drawn_repaired_and_listed():
+    space = small_space()
+    limits = two_targets(0.7)
+    anchor = limits.certificate.anchor
+    most = 1.2 * network_cost(space.blocks(anchor)).parameters
+    small = Constraints(
+        space,
+        limits.models,
+        limits.limits_ns,
+        allows=lambda each: network_cost(space.blocks(each)).parameters <= most,
+    )
+    generator = random.Random(0)
+    drawn = [small.draw(generator) for _ in range(30)]
+    repaired = [small.repair(space.sample(generator), generator) for _ in range(30)]
+    for each in (*drawn, *repaired, *small.members):
+        assert network_cost(space.blocks(each)).parameters <= most
+        assert limits.feasible(each)
+    assert 0 < len(small.members) < len(limits.members)
+    assert all(map(small.feasible, small.members))
 
 
 @settings(max_examples=20, deadline=None)

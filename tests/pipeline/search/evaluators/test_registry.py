@@ -39,8 +39,9 @@ def task(dataset: Dataset) -> EvaluationTask:
         dataset,
         DistillationSettings(epochs=1),
         0,
-        no_teacher,
-        lambda: None,  # type: ignore[arg-type]
+        no_teacher,  # type: ignore[arg-type]
+        lambda: None,
+        dict,
     )
 
 

@@ -29,7 +29,7 @@ class TrueTargets:
         self._logits = 8.0 * torch.nn.functional.one_hot(torch.from_numpy(dataset.train.labels)).float()
 
     def __call__(self, images, index):
-        return self._logits[index]
+        return self._logits[None, index]
 
 
 def evaluator(dataset, targets=None, seed=0, **changes):
@@ -63,7 +63,7 @@ def test_score_leaves_the_global_generator_as_it_was(dataset):
 def test_diverged_training_is_a_failed_candidate(dataset, tmp_path):
     class NotANumber:
         def __call__(self, images, index):
-            return torch.full((len(index), 3), math.nan)
+            return torch.full((1, len(index), 3), math.nan)
 
     class OneProposal:
         def ask(self):
