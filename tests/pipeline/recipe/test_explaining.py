@@ -73,7 +73,10 @@ def _why(changed: dict[str, Any]) -> str:
             {"data": {"kind": "npz", "path": "x", "image_size": 10**6}},
             "data.image_size is 1000000; it must be a whole number from 4 to 4096",
         ),
-        ({"method": "magic"}, "method is 'magic'; it must be one of 'search', 'akd', 'dna' or 'subgraph'"),
+        (
+            {"method": "magic"},
+            "method is 'magic'; it must be one of 'search', 'akd', 'dna', 'subgraph' or 'oracle'",
+        ),
         ({"name": "../x"}, "name is '../x'; it must be a name of letters, digits, '_', '.' and '-'"),
         ({"name": 3}, "name is 3; it must be a name of letters, digits, '_', '.' and '-'"),
         ({"search": 3}, "search is 3; it must be a table"),
