@@ -147,7 +147,7 @@ OTHER_VALUES: dict[str, Any] = {
     "target.budget_ms": 900,
     "dna.cuts": ("a", "b"),
     "dna.space": {"stem_width": 16, "head_width": 16, "blocks": [BLOCK, BLOCK]},
-    "oracle.space": {"width": 4},
+    "oracle.space": {"width": 4, "stages": 2, "depth": 1},
     "oracle.training.threads": 2,
     "oracle.training.loss": [{"kind": "labels"}],
     "oracle.max_parameters": 10**9,
