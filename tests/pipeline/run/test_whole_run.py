@@ -314,12 +314,11 @@ def _digests(database: Path) -> set[str]:
     return set()
 
 
-ORACLE = TEXT.replace('name = "tiny"', 'name = "tiny"\nmethod = "oracle"').replace(
+ORACLE = TWO_TARGETS.replace('name = "tiny"', 'name = "tiny"\nmethod = "oracle"').replace(
     "depth = 1\n", "depth = 1\nmembers = 2\n"
 )
 
 
-@pytest.mark.slow
 def test_oracle_searches_add_ons_by_shared_weights_and_ends_with_a_bundle_that_verifies(
     tmp_path: Path,
 ) -> None:
@@ -341,5 +340,5 @@ def test_oracle_searches_add_ons_by_shared_weights_and_ends_with_a_bundle_that_v
     assert document["winner"]["parameters"] <= 1900
     assert sum(each["reevaluation"] is not None for each in document["candidates"]) == 3
     assert "The teacher is an ensemble" in Path(document["report"]).read_text("utf-8")
-    ended = CliRunner().invoke(app, ["verify", document["bundle"], "--json"])
-    assert ended.exit_code == 0, ended.stderr
+    ended = run_here("verify", document["bundle"], "--json")
+    assert ended.returncode == 0, ended.stderr
