@@ -102,7 +102,7 @@ def test_network_with_a_missing_block_has_no_latency_and_is_not_said_to_be_unabl
 
 def test_table_of_another_space_is_refused_by_the_names_of_its_blocks(model: NetworkModel) -> None:
     other = MobileSpace.from_config(None, (3, 8, 8), 10)
-    with pytest.raises(EstimateError, match="lacks 1 blocks of these networks") as caught:
+    with pytest.raises(EstimateError, match="lacks 1 block of these networks") as caught:
         predict(other, model, {"mine": other.reference()})
     assert str(other.blocks(other.reference())[0]) in caught.value.why
 
