@@ -249,7 +249,10 @@ def main() -> None:
     arguments = parser.parse_args()
     recipe, text = load_recipe(arguments.recipe, [f"target.*.budget={arguments.share}x teacher"])
     work = WorkFolder(Path(arguments.work) / "work")
-    with work.opened(recipe.model_dump(mode="json")), open_store(Path(arguments.work) / "l.db") as store:
+    with (
+        work.opened(recipe.model_dump(mode="json")),
+        open_store(str(Path(arguments.work) / "latency.db")) as store,
+    ):
         study = Study(arguments, Context(recipe, text, work, store, ConsoleReporter()))
         for seed in range(arguments.seeds):
             for name, counts, network in study.arms(seed):
