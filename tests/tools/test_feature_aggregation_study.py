@@ -77,6 +77,12 @@ def test_page_of_few_seeds_decides_on_the_searches_alone_and_of_none_tests_nothi
     assert "No seed of the trainings is complete." in text
 
 
+def test_page_shows_other_balances_with_the_seeds_that_they_have(tmp_path):
+    found = units(3, APART, {})
+    found["search bridge_tenth 0"] = found["search bridge 0"]
+    assert "| bridge, a tenth of the balance (seeds: 1) | 0.60 [0.60, 0.60] |" in page_of(tmp_path, found)
+
+
 def test_seeds_count_while_all_of_theirs_is_there():
     found = units(3, APART, {})
     del found["train random3 1"], found["search bridge 2"]

@@ -56,10 +56,12 @@ def summarise(units: dict[str, Any]) -> dict[str, Any]:
     searched = complete(units, "search", SEARCHES)
     names = [name for arm in ARMS for name in (random_arms() if arm == "random" else [arm])]
     trained = complete(units, "train", names)
+    seeds = dict.fromkeys(SEARCHES, searched) | {
+        name: swept for name in SWEPT if (swept := complete(units, "search", [name]))
+    }
     depths = {
-        name: np.array([[g["depth"] for g in units[f"search {name} {seed}"]] for seed in searched], float)
-        for name in (*SEARCHES, *SWEPT)
-        if all(f"search {name} {seed}" in units for seed in searched)
+        name: np.array([[g["depth"] for g in units[f"search {name} {seed}"]] for seed in own], float)
+        for name, own in seeds.items()
     }
     tested = {arm: np.array([points(units, arm, seed) for seed in trained]) for arm in ARMS}
     found = units[f"search bridge {searched[0]}"] if searched else []
@@ -174,6 +176,8 @@ def depths(result: dict[str, Any]) -> str:
     ]
     for name, table in result["depths"].items():
         words = (SEARCHES | SWEPT)[name]
+        if len(table) != len(result["searched"]):
+            words += f" (seeds: {len(table)})"
         cells = [shown(interval(table[:, number])) for number in range(len(sizes))]
         lines.append(f"| {words} | " + " | ".join([*cells, shown(interval(table.mean(axis=1)))]) + " |")
     return "\n".join(lines)
