@@ -7,11 +7,13 @@ function it was.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from pipeline.methods.subgraph.structures import channels_of
 from pipeline.spaces.teacher.config import Structure
@@ -27,7 +29,7 @@ class Gates:
         values: one factor per part, by name of the structure, shape ``(count,)``, each with its gradient.
 
     Args:
-        network: changed in place: scales are moved into the gates, and hooks multiply outputs.
+        network: changed in place: scales are moved into the gates, and layers multiply what they give.
         structures: what is gated.
     """
 
@@ -35,7 +37,8 @@ class Gates:
         self._network, self._structures = network, tuple(structures)
         self.values: dict[str, Tensor] = {}
         self._momentum: dict[str, Tensor] = {}
-        self._handles = []
+        # A layer can end a block and carry channels that several blocks share.
+        gates_of: dict[nn.Module, list[Tensor]] = {}
         for structure in structures:
             layers = [network.get_submodule(name) for name in structure.gated]
             value = _initial(layers, structure).requires_grad_(True)
@@ -43,7 +46,8 @@ class Gates:
             self._momentum[structure.name] = torch.zeros_like(value)
             for layer in layers:
                 _scale(layer, 1 / value.detach())
-                self._handles.append(layer.register_forward_hook(_multiplying(value)))
+                gates_of.setdefault(layer, []).append(value)
+        self._undo = [_gate(layer, gates) for layer, gates in gates_of.items()]
 
     def proximal_step(
         self,
@@ -113,8 +117,8 @@ class Gates:
 
     def fold(self) -> None:
         """Multiply the gates into their layers and take the hooks away; the function stays the same."""
-        for handle in self._handles:
-            handle.remove()
+        for undo in self._undo:
+            undo()
         for structure in self._structures:
             for name in structure.gated:
                 _scale(self._network.get_submodule(name), self.values[structure.name].detach())
@@ -167,9 +171,32 @@ def _scale(layer: nn.Module, factors: Tensor) -> None:
                 parameter.mul_(factors.view(-1, *(1,) * (parameter.dim() - 1)))
 
 
-def _multiplying(gate: Tensor) -> Any:
+def _gate(layer: nn.Module, gates: Sequence[Tensor]) -> Callable[[], None]:
+    """Multiply what a layer gives by gates; returns what ends that."""
+    if isinstance(layer, nn.BatchNorm2d) and layer.affine and layer.momentum is not None:
+        # Scale and bias are a thousand times smaller than what the layer gives.
+        norm = layer
+
+        def forward(images: Tensor) -> Tensor:
+            return functional.batch_norm(
+                images,
+                norm.running_mean,
+                norm.running_var,
+                math.prod(gates, start=norm.weight),
+                math.prod(gates, start=norm.bias),
+                norm.training or norm.running_mean is None,
+                norm.momentum or 0.0,
+                norm.eps,
+            )
+
+        norm.forward = forward  # type: ignore[method-assign, assignment]
+        return lambda: norm.__dict__.pop("forward", None)
+    return layer.register_forward_hook(_multiplying(gates)).remove
+
+
+def _multiplying(gates: Sequence[Tensor]) -> Any:
     def hook(layer: nn.Module, _: Any, output: Tensor) -> Tensor:
         behind = output.dim() - 1 - channels_of(layer) % output.dim()
-        return output * gate.view(-1, *(1,) * behind)
+        return math.prod((gate.view(-1, *(1,) * behind) for gate in gates), start=output)
 
     return hook
