@@ -198,7 +198,7 @@ class _Run:
         self._network.train()
         loss = self._objective(self._network(images), images, index, labels)
         if not torch.isfinite(loss):
-            raise TrainingDiverged(f"the loss became {float(loss)} in step {self.step + 1} of the selection")
+            raise TrainingDiverged(f"the loss became {float(loss.detach())} in step {self.step + 1} of the selection")
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self._optimizer.step()

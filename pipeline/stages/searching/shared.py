@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline.distill.settings import DistillationSettings, EpochRecord
+from pipeline.errors import VerificationError
 from pipeline.spaces.add_on.space import AddOnSpace
 from pipeline.stages.inputs.data import DataSummary, open_data
 from pipeline.stages.inputs.space import SpacePlan
@@ -59,12 +60,12 @@ def train_shared(given: SharedInput, folder: StageFolder, services: Services) ->
     """Train the shared weights; after a kill it goes on from its last epoch.
 
     Raises:
-        TrainingDiverged: the loss became NaN or infinite.
+        VerificationError: the training diverges.
     """
     import torch
     from safetensors.torch import save_file
 
-    from pipeline.distill.training import fit
+    from pipeline.distill.training import TrainingDiverged, fit
     from pipeline.methods.oracle.supernet import SharedWeights
 
     assert isinstance(given.plan.space, AddOnSpace)
@@ -74,18 +75,25 @@ def train_shared(given: SharedInput, folder: StageFolder, services: Services) ->
     if given.teacher is not None:
         soft = soft_targets(given.teacher, folder, dataset, given.training)
     checkpoint = folder / "checkpoint.pt"
-    with services.reporter.task("train the shared weights", "epochs") as advance:
-        result = fit(
-            network,
-            dataset,
-            given.training,
-            seed=given.seed,
-            targets=soft,
-            checkpoint=checkpoint,
-            on_epoch=lambda done, total, record: advance(done, total),
-            what="training the shared weights",
-            tell=services.reporter.note,
-        )
+    try:
+        with services.reporter.task("train the shared weights", "epochs") as advance:
+            result = fit(
+                network,
+                dataset,
+                given.training,
+                seed=given.seed,
+                targets=soft,
+                checkpoint=checkpoint,
+                on_epoch=lambda done, total, record: advance(done, total),
+                what="training the shared weights",
+                tell=services.reporter.note,
+            )
+    except TrainingDiverged as error:
+        raise VerificationError(
+            "the training of the shared weights diverged",
+            why=str(error),
+            fix="lower oracle.training.learning_rate",
+        ) from error
     save_file(network.state_dict(), folder / _WEIGHTS)
     checkpoint.unlink(missing_ok=True)
     return Shared(folder.stored(_WEIGHTS), result.best_validation_accuracy, result.history)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.distill.settings import DistillationSettings
+from pipeline.errors import VerificationError
 from pipeline.methods.subgraph.costs import Costs
 from pipeline.methods.subgraph.settings import Price, SubgraphSettings
 from pipeline.search.base import Score
@@ -50,11 +51,12 @@ def select_subgraph(given: SubgraphInput, folder: StageFolder, services: Service
 
     Raises:
         BudgetError: the smallest subgraph is above a limit.
+        VerificationError: the selection diverges.
     """
     import torch
     from safetensors.torch import save_file
 
-    from pipeline.distill.training import accuracy
+    from pipeline.distill.training import TrainingDiverged, accuracy
     from pipeline.methods.subgraph.selection import select
 
     torch.manual_seed(given.seed)
@@ -66,20 +68,27 @@ def select_subgraph(given: SubgraphInput, folder: StageFolder, services: Service
     )
     assert targets is not None
     checkpoint = folder / "checkpoint.pt"
-    with services.reporter.task("selecting a subgraph", "steps") as advance:
-        found = select(
-            open_teacher(given.teacher, folder).members[0].network,
-            given.data.input_shape,
-            space.config.structures,
-            teacher=targets,
-            dataset=dataset,
-            settings=given.settings,
-            costs=costs_of(space, predictors, given.settings.cost),
-            seed=given.seed,
-            checkpoint=checkpoint,
-            on_step=advance,
-            tell=services.reporter.note,
-        )
+    try:
+        with services.reporter.task("selecting a subgraph", "steps") as advance:
+            found = select(
+                open_teacher(given.teacher, folder).members[0].network,
+                given.data.input_shape,
+                space.config.structures,
+                teacher=targets,
+                dataset=dataset,
+                settings=given.settings,
+                costs=costs_of(space, predictors, given.settings.cost),
+                seed=given.seed,
+                checkpoint=checkpoint,
+                on_step=advance,
+                tell=services.reporter.note,
+            )
+    except TrainingDiverged as error:
+        raise VerificationError(
+            "the selection of a subgraph diverged",
+            why=str(error),
+            fix="lower subgraph.selection.learning_rate",
+        ) from error
     if found.snapped:
         services.reporter.note(
             f"             {found.snapped} parts were cut though their gates were not zero: to reach a width "

@@ -1,0 +1,92 @@
+"""The stage ``search`` of method ``subgraph`` on real data and a real teacher; only latencies are made up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from latency_db.estimate import Estimate
+from pipeline.errors import VerificationError
+from pipeline.methods.subgraph.settings import SubgraphSettings
+from pipeline.recipe.loading import parse_recipe
+from pipeline.run.preparation import prepare_task
+from pipeline.spaces.base import Architecture
+from pipeline.spaces.teacher.space import TeacherSpace
+from pipeline.stages.searching.subgraph import costs_of, select_subgraph
+from pipeline.work.stage import StageFolder
+from tests.pipeline.run.made_up_run import made_up_context
+
+DOCUMENT: dict[str, Any] = {
+    "name": "tiny",
+    "method": "subgraph",
+    "allow_chance": True,
+    "data": {"kind": "digits", "train_limit": 100},
+    "teacher": [{"kind": "train", "width": 4, "depth": 1, "training": {"epochs": 1}}],
+    "target": [{"name": "host/onnxruntime:fp32@1", "budget": "0.5x teacher"}],
+    "subgraph": {"most_blocks": 12},
+}
+
+
+@dataclass
+class MadeUp:
+    """Latencies by multiply-accumulates; limits on two targets."""
+
+    space: TeacherSpace
+    limits_ns: dict[str, float]
+    soft: frozenset[str] = frozenset()
+    factors: Any = None
+
+    def __post_init__(self) -> None:
+        self.factors = self.factors or {}
+        self.latency_models = {
+            name: SimpleNamespace(block_cost_ns=lambda block: float(self.space.cost(block).macs))
+            for name in self.limits_ns
+        }
+
+    def estimates(self, architecture: Architecture) -> dict[str, Estimate]:
+        macs = float(sum(self.space.cost(block).macs for block in self.space.blocks(architecture)))
+        return dict.fromkeys(self.limits_ns, Estimate(macs, macs, 1.1 * macs, 0.9))
+
+
+def test_budgets_count_by_the_upper_end_and_preferences_only_where_there_is_nothing_else(
+    tmp_path: Path,
+) -> None:
+    with made_up_context(tmp_path, parse_recipe(DOCUMENT, tmp_path)) as context:
+        space = prepare_task(context).plan.space
+    assert isinstance(space, TeacherSpace)
+    whole = {each.name: each.count for each in space.config.structures}
+    macs = sum(space.cost(block).macs for block in space.blocks(space.reference()))
+
+    def excess(**given: Any) -> float:
+        made_up: Any = MadeUp(space, {"a": macs, "b": 0.5 * macs}, **given)
+        return costs_of(space, made_up, "latency").excess(whole)
+
+    assert excess() == pytest.approx(2.2)
+    assert excess(soft=frozenset("b")) == pytest.approx(1.1)
+    assert excess(soft=frozenset("ab")) == pytest.approx(2.2)
+    # A round after a missed budget is below a tighter limit.
+    assert excess(factors={"b": 1.25}) == pytest.approx(2.75)
+
+
+def test_a_selection_that_diverges_is_an_error_with_what_to_do(tmp_path: Path) -> None:
+    with made_up_context(tmp_path, parse_recipe(DOCUMENT, tmp_path)) as context:
+        task = prepare_task(context)
+        assert isinstance(task.plan.space, TeacherSpace)
+        settings = SubgraphSettings(epochs=1).model_copy(update={"learning_rate": 1e30})
+        given: Any = SimpleNamespace(
+            this=SimpleNamespace(predictors=MadeUp(task.plan.space, {"a": 1e12})),
+            settings=settings,
+            seed=0,
+            where=None,
+            data=task.data,
+            teacher=task.teacher,
+        )
+        folder = StageFolder(context.work.find(task.data.arrays).parent.parent / "search-made-up")
+        folder.path.mkdir()
+        with pytest.raises(VerificationError, match="selection of a subgraph diverged") as caught:
+            select_subgraph.function(given, folder, context.services)
+    assert "subgraph.selection.learning_rate" in caught.value.fix
