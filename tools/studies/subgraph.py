@@ -4,7 +4,7 @@ python tools/studies/subgraph.py RECIPE [--share 0.5] [--seeds 3] [--epochs 6] [
 
 RECIPE is one of method subgraph; its teacher, data, targets and selection count, its budgets do not: every
 subgraph keeps --share of the teacher's latency as predicted on all targets, and comes as near to it as the
-widths allow. All begin with the teacher's weights (of a layer those channels with the largest scales), unless
+widths allow. All begin with the teacher's weights (of a layer the most important channels), unless
 their name ends in "fresh", and get the same distillation. At the end all are measured whole.
 
 - found: by the selection; found-labels: with labels in place of the teacher; found-macs and found-uniform:
@@ -36,6 +36,7 @@ from pipeline.distill.targets import targets_for
 from pipeline.distill.training import accuracy, fit
 from pipeline.methods.subgraph.costs import Costs
 from pipeline.methods.subgraph.gates import Gates
+from pipeline.methods.subgraph.importance import importances
 from pipeline.methods.subgraph.selection import select
 from pipeline.methods.subgraph.settings import SubgraphSettings
 from pipeline.methods.subgraph.structures import removed
@@ -140,12 +141,12 @@ class Study:
             if not self.done(family.__name__, seed):
                 counts = largest(self.costs, family)
                 if counts is not None:
-                    yield family.__name__, counts, self._largest_scales(counts)
+                    yield family.__name__, counts, self._most_important(counts)
         for number in range(RANDOM):
             if not self.done(f"random-{number}", seed):
                 counts = drawn(self.costs, number)
                 if counts is not None:
-                    yield f"random-{number}", counts, self._largest_scales(counts)
+                    yield f"random-{number}", counts, self._most_important(counts)
 
     def done(self, name: str, seed: int) -> bool:
         return any((row["arm"], row["seed"]) == (name, seed) for row in self.rows)
@@ -233,13 +234,16 @@ class Study:
         )
         return dict(found.counts), found.network
 
-    def _largest_scales(self, counts: Counts) -> nn.Module:
+    def _most_important(self, counts: Counts) -> nn.Module:
         network = copy.deepcopy(self.teacher.members[0].network)
-        gates = Gates(network, self.space.config.structures)
-        for name, count in counts.items():
-            gates.keep_largest(name, count)
+        gates = Gates(network.requires_grad_(True), self.space.config.structures)
+        matter = importances(network, gates, self.dataset, seed=0)
         gates.fold()
-        return removed(network, self.task.data.input_shape, self.space.config.structures, gates.kept())
+        kept = {
+            name: sorted(matter[name].argsort(descending=True, stable=True)[:count].tolist())
+            for name, count in counts.items()
+        }
+        return removed(network, self.task.data.input_shape, self.space.config.structures, kept)
 
 
 def main() -> None:

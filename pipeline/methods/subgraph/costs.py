@@ -55,11 +55,11 @@ class Costs:
 
     def cut(self, counts: Counts, sizes: Mapping[str, Sequence[float]]) -> dict[str, int]:
         """Numbers of parts that keep the budgets: one width after the other is given up, of whatever loses
-        the least gates for what it saves.
+        least for what it saves.
 
         Args:
             counts: from which to begin.
-            sizes: of the gates that are not zero, descending; a block counts for the channels in it.
+            sizes: what is lost with each part that is left, descending.
 
         Raises:
             ValueError: not even the smallest subgraph keeps them.
@@ -74,9 +74,6 @@ class Costs:
                 if lower is None or self._is_gone(name, left):
                     continue
                 lost = math.fsum(sizes[name][lower:count])
-                if name not in self.space.config.widths:
-                    inside = self.space.config.inside
-                    lost *= max(1, sum(left[each] for each, around in inside.items() if around == name))
                 fewer = {**left, name: lower}
                 saved = excess - self.excess(fewer)
                 loss = lost / saved if saved > 0 else math.inf
@@ -90,9 +87,7 @@ class Costs:
     def penalties(self, counts: Counts) -> dict[str, float]:
         """What one part of each structure adds to the price, relative to the mean over all parts.
 
-        The part of a block is the whole block, its gate a single number. So that a block does not vanish
-        before the channels inside it had a chance to, it is penalised like one of these: what it adds is
-        divided by their number.
+        The part of a block is the whole block.
         """
         allowed = self.allowed(counts)
         key = tuple(allowed.values())
@@ -105,9 +100,6 @@ class Costs:
         if price is None:
             return dict.fromkeys(counts, 1.0)
         config = self.space.config
-        channels = dict.fromkeys(counts, 0)
-        for name, around in config.inside.items():
-            channels[around] += counts[name]
         added = {}
         for name, count in counts.items():
             widths = config.widths.get(name, (0, 1))
@@ -120,8 +112,7 @@ class Costs:
                 for unit in config.units
                 if name in unit.structures
             )
-            parts = upper - lower if name in config.widths else channels[name]
-            added[name] = max(0.0, saved) / max(1, parts)
+            added[name] = max(0.0, saved) / max(1, upper - lower)
         mean = math.fsum(added[name] * counts[name] for name in counts) / max(1, sum(counts.values()))
         return {name: value / mean if mean > 0 else 1.0 for name, value in added.items()}
 

@@ -1,8 +1,7 @@
 """Gates on the structures of a network: non-negative factors, of which the proximal step makes exact zeros.
 
 A gate multiplies the whole output of a layer, scale and bias, so that a zero silences the part. Gates start
-from the scales of the normalisation behind them, which are divided by the gates: the network stays the
-function it was.
+at 1: the network is the function that it was.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from pipeline.methods.subgraph.structures import channels_of
 from pipeline.spaces.teacher.config import Structure
 
 _SMALLEST = 1e-3
-"""Smallest gate at the start, in means of its structure: a dead channel has one too."""
+"""Of a gate that is to stay above zero."""
 
 
 class Gates:
@@ -29,7 +28,7 @@ class Gates:
         values: one factor per part, by name of the structure, shape ``(count,)``, each with its gradient.
 
     Args:
-        network: changed in place: scales are moved into the gates, and layers multiply what they give.
+        network: changed in place: its layers multiply what they give.
         structures: what is gated.
     """
 
@@ -41,18 +40,17 @@ class Gates:
         gates_of: dict[nn.Module, list[Tensor]] = {}
         for structure in structures:
             layers = [network.get_submodule(name) for name in structure.gated]
-            value = _initial(layers, structure).requires_grad_(True)
+            value = torch.ones(structure.count, requires_grad=True)
             self.values[structure.name] = value
             self._momentum[structure.name] = torch.zeros_like(value)
             for layer in layers:
-                _scale(layer, 1 / value.detach())
                 gates_of.setdefault(layer, []).append(value)
         self._undo = [_gate(layer, gates) for layer, gates in gates_of.items()]
 
     def proximal_step(
         self,
         learning_rate: float,
-        penalties: Mapping[str, float],
+        penalties: Mapping[str, Tensor],
         least: Mapping[str, int],
         momentum: float = 0.9,
     ) -> None:
@@ -61,13 +59,9 @@ class Gates:
         ``z = soft(g - eta * dL/dg, eta * penalty)``, ``m <- z - g + mu * m``, ``g <- max(0, z + mu * m)``
         (the solver of sparse structure selection, 1707.01213, which 2001.11612 uses).
 
-        Then the positive gates of each structure are brought to a mean of 1 and the layers behind them scaled
-        by as much, which leaves the function alone: else a layer could shrink all its gates, at no loss where
-        a normalisation follows, and the penalty would fall for nothing.
-
         Args:
             learning_rate: eta.
-            penalties: lambda times the cost of a part, by name of the structure.
+            penalties: lambda times the weight of each part, shape ``(count,)`` by name of the structure.
             least: how many of the largest gates are not penalised and stay above zero; 0 for a block.
             momentum: mu.
         """
@@ -76,7 +70,7 @@ class Gates:
             with torch.no_grad():
                 gradient = torch.zeros_like(gate) if gate.grad is None else gate.grad
                 moved = gate - learning_rate * gradient
-                threshold = torch.full_like(gate, learning_rate * penalties[structure.name])
+                threshold = learning_rate * penalties[structure.name].clone()
                 protected = moved.argsort(descending=True, stable=True)[: least[structure.name]]
                 threshold[protected] = 0
                 shrunk = moved.sign() * (moved.abs() - threshold).clamp(min=0)
@@ -86,8 +80,6 @@ class Gates:
                 # What was driven to zero does not come back by momentum alone.
                 velocity[gate == 0] = 0
                 gate.grad = None
-                if structure.kind == "channels":
-                    self._normalise(structure)
 
     def settle(self, learning_rate: float) -> None:
         """A plain gradient step on the gates that are not zero; none becomes zero."""
@@ -101,13 +93,6 @@ class Gates:
     def kept(self) -> dict[str, list[int]]:
         """The parts whose gates are not zero, ascending, by name of the structure."""
         return {name: gate.detach().nonzero().flatten().tolist() for name, gate in self.values.items()}
-
-    def sizes(self) -> dict[str, list[float]]:
-        """The gates that are not zero, descending, by name of the structure."""
-        return {
-            name: sorted(gate[gate > 0].tolist(), reverse=True)
-            for name, gate in ((name, value.detach()) for name, value in self.values.items())
-        }
 
     def keep_largest(self, name: str, count: int) -> None:
         """Set all gates of a structure to zero but the largest ones."""
@@ -136,30 +121,6 @@ class Gates:
             for name, value in self.values.items():
                 value.copy_(state["values"][name])
                 self._momentum[name].copy_(state["momentum"][name])
-
-    def _normalise(self, structure: Structure) -> None:
-        gate = self.values[structure.name]
-        alive = gate > 0
-        if not alive.any():
-            return
-        mean = gate[alive].mean()
-        gate.div_(mean)
-        self._momentum[structure.name].div_(mean)
-        for name in structure.gated:
-            _scale(self._network.get_submodule(name), mean.expand(structure.count))
-
-
-def _initial(layers: Sequence[nn.Module], structure: Structure) -> Tensor:
-    """Size of the layers' scales, in their mean; 1 for a block."""
-    if structure.kind == "block":
-        return torch.ones(1)
-    sizes = []
-    for layer in layers:
-        weight = layer.get_parameter("weight").detach()
-        size = weight.abs() if weight.dim() == 1 else weight.flatten(1).norm(dim=1)
-        sizes.append(size / size.mean().clamp(min=torch.finfo(size.dtype).tiny))
-    gate = torch.stack(sizes).mean(dim=0).clamp(min=_SMALLEST)
-    return gate / gate.mean()
 
 
 def _scale(layer: nn.Module, factors: Tensor) -> None:

@@ -24,6 +24,7 @@ from pipeline.distill.training import TrainingDiverged, save_atomically
 from pipeline.errors import BudgetError
 from pipeline.methods.subgraph.costs import Costs, Counts
 from pipeline.methods.subgraph.gates import Gates
+from pipeline.methods.subgraph.importance import importances
 from pipeline.methods.subgraph.settings import SubgraphSettings
 from pipeline.methods.subgraph.structures import removed
 from pipeline.spaces.teacher.config import Shape, Structure
@@ -35,6 +36,8 @@ _RANGE = 1000.0
 """By how much it can rise on the whole way, if that has few steps."""
 
 _FIRST_PENALTY = 1e-2
+_LEAST = 1e-3
+"""Least importance of a part, in medians of all."""
 
 
 @dataclass(frozen=True)
@@ -83,11 +86,16 @@ def select(
 ) -> Selection:
     """Select the parts of a network that are worth their latency.
 
-    The data term is ``T^2 KL(teacher || student)``, batch mean; labels have no part in it. The weight of the
-    L1 penalty is not given but found: it rises while the predicted latency is above a straight path from the
+    The data term is ``T^2 KL(teacher || student)``, batch mean; labels have no part in it. The penalty is
+    ``lambda sum_j alpha_j / s_j |g_j|``: alpha what the part adds to the price, s its importance before any
+    gate falls (an adaptive L1 norm, Zou 2006), without which gates would fall by their prices alone, as the
+    divergence is flat where it is zero. A layer that shrinks all its gates, at no loss where a normalisation
+    follows, gains nothing by that: s is fixed, and each gate has its own way to zero.
+
+    lambda is not given but found: it rises while the predicted latency is above a straight path from the
     teacher's to the budgets, and falls while it is below. When every budget is kept the zeros stay, the
-    penalty ends, and the rest of the steps settles the weights. Where the path ends above a budget, the
-    smallest gates are cut that save most.
+    penalty ends, and the rest of the steps settles the weights. Where the path ends above a budget, the parts
+    are cut that lose least for what they save.
 
     Args:
         network: a copy of the teacher's network; changed, and of no use afterwards.
@@ -123,6 +131,8 @@ def select(
         run = _Run(network, structures, settings, costs, teacher)
         if checkpoint is not None and checkpoint.exists():
             run.restore(torch.load(checkpoint, map_location="cpu", weights_only=True))
+        else:
+            run.begin(dataset, seed)
         _descend(run, dataset, settings, seed=seed, checkpoint=checkpoint, on_step=on_step)
     return run.result(input_shape)
 
@@ -182,11 +192,18 @@ class _Run:
         network.requires_grad_(True)
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.gates = Gates(network, structures)
+        self._matter: dict[str, Tensor] = {}
         self._least = least_counts(structures, costs)
         self._start = costs.excess({each.name: each.count for each in structures})
         self._optimizer = torch.optim.SGD(
             network.parameters(), lr=settings.learning_rate, momentum=0.9, weight_decay=5e-4, nesterov=True
         )
+
+    def begin(self, dataset: Dataset, seed: int) -> None:
+        """Find out what matters, while network and teacher agree."""
+        found = importances(self._network, self.gates, dataset, seed=seed)
+        middle = torch.cat(list(found.values())).median().clamp(min=torch.finfo(torch.float32).tiny)
+        self._matter = {name: (value / middle).clamp(min=_LEAST) for name, value in found.items()}
 
     def train_step(self, images: Tensor, index: Tensor, labels: Tensor, total: int) -> None:
         """One step on weights and gates."""
@@ -198,7 +215,9 @@ class _Run:
         self._network.train()
         loss = self._objective(self._network(images), images, index, labels)
         if not torch.isfinite(loss):
-            raise TrainingDiverged(f"the loss became {float(loss.detach())} in step {self.step + 1} of the selection")
+            raise TrainingDiverged(
+                f"the loss became {float(loss.detach())} in step {self.step + 1} of the selection"
+            )
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self._optimizer.step()
@@ -217,7 +236,7 @@ class _Run:
         elif excess <= 1:
             self._snap(self._costs.allowed(counts))
         elif done > 1:
-            self._snap(self._costs.cut(counts, self.gates.sizes()))
+            self._snap(self._costs.cut(counts, self._losses()))
         else:
             path = self._start + (1 - self._start) * done
             step = max(_STEP, _RANGE ** (1 / descent))
@@ -225,10 +244,19 @@ class _Run:
             penalties = self._costs.penalties(counts)
             self.gates.proximal_step(
                 self._settings.gate_learning_rate,
-                {name: self.penalty * value for name, value in penalties.items()},
+                {name: self.penalty * value / self._matter[name] for name, value in penalties.items()},
                 self._least,
             )
         return excess
+
+    def _losses(self) -> dict[str, list[float]]:
+        """What is lost with each part that is left, to second order, descending by gate."""
+        found = {}
+        for name, value in self.gates.values.items():
+            gate = value.detach()
+            order = gate.argsort(descending=True, stable=True)[: int((gate > 0).sum())]
+            found[name] = (gate[order] ** 2 * self._matter[name][order]).tolist()
+        return found
 
     def _snap(self, counts: Counts) -> None:
         """Leave so many parts of each structure, and end the descent."""
@@ -242,7 +270,7 @@ class _Run:
         """The smaller network."""
         if not self.settled:
             counts = {name: len(parts) for name, parts in self.gates.kept().items()}
-            self._snap(self._costs.cut(counts, self.gates.sizes()))
+            self._snap(self._costs.cut(counts, self._losses()))
         self.gates.fold()
         kept = {name: tuple(parts) for name, parts in self.gates.kept().items()}
         network = self._network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
@@ -255,6 +283,7 @@ class _Run:
             "network": self._network.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "gates": self.gates.state(),
+            "matter": self._matter,
             "step": self.step,
             "penalty": self.penalty,
             "snapped": self.snapped,
@@ -266,6 +295,7 @@ class _Run:
         self._network.load_state_dict(state["network"])
         self._optimizer.load_state_dict(state["optimizer"])
         self.gates.restore(state["gates"])
+        self._matter = state["matter"]
         self.step, self.penalty = state["step"], state["penalty"]
         self.snapped, self.settled = state["snapped"], state["settled"]
         self.history = [SelectionStep(**record) for record in state["history"]]

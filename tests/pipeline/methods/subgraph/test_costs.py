@@ -46,9 +46,9 @@ def test_a_penalty_is_what_a_part_saves_and_their_mean_is_one(space: OpenTeacher
     assert penalties["layer2.0.conv1"] / penalties["layer3.0.conv1"] == pytest.approx(of_stage_2 / of_stage_3)
 
 
-def test_a_block_is_penalised_like_a_channel_in_it(space: OpenTeacherSpace) -> None:
+def test_a_block_is_penalised_by_all_that_it_costs(space: OpenTeacherSpace) -> None:
     penalties = by_macs(space, 1e6).penalties(whole(space))
-    assert penalties["layer1.0"] == pytest.approx(penalties["layer1.0.conv1"])
+    assert penalties["layer1.0"] == pytest.approx(8 * penalties["layer1.0.conv1"])
 
 
 def test_what_lies_in_a_removed_block_costs_nothing(space: OpenTeacherSpace) -> None:
