@@ -69,12 +69,14 @@ def main() -> None:
 
     costs = Costs(space, shares, lambda block: float(space.cost(block).macs))
     gates = Gates(gated, space.config.structures)
+    ones = {each.name: torch.ones(each.count) for each in structures}
     least = {each.name: min(2, each.count) for each in structures}
 
     def move() -> None:
         counts = {name: len(parts) for name, parts in gates.kept().items()}
         costs.excess(counts)
-        gates.proximal_step(0.0, costs.penalties(counts), least)
+        penalties = {name: value * ones[name] for name, value in costs.penalties(counts).items()}
+        gates.proximal_step(0.0, penalties, least)
 
     def step(network: nn.Module, optimizer: torch.optim.Optimizer, after: Callable[[], None]) -> float:
         began = time.perf_counter()
