@@ -288,7 +288,7 @@ def test_scratch_tells_that_no_folder_can_be_written(connect, phone):
 
 def test_connection_tells_to_accept_the_key_when_the_device_does_not_trust_this_computer(connect, phone):
     phone.authorised = False
-    connection = connect(address=phone.address, connect_timeout_s=3)
+    connection = connect(address=phone.address, connect_timeout_s=8)
     with pytest.raises(TargetError, match="does not let this computer in") as caught:
         connection.run(("true",), timeout_s=20)
     assert "accept" in caught.value.fix
@@ -315,7 +315,7 @@ def test_connection_gives_up_in_time_when_the_device_does_not_answer(connect, ph
 
 
 def test_run_gives_up_in_time_when_the_device_stops_answering(connect, phone):
-    connection = connect(address=phone.address, connect_timeout_s=3)
+    connection = connect(address=phone.address, connect_timeout_s=8)
     shell(connection, "true")
     phone.silent = True
     start = time.monotonic()

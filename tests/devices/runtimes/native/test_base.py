@@ -137,7 +137,7 @@ def test_measure_reports_the_failure_and_goes_on_when_a_model_fails(
 
 @BOTH
 def test_measure_kills_the_tool_when_it_takes_too_long(runtime, target, ask, without_canary):
-    reply = ask(runtime, target, "hang", "plain", silence_s=3.0)
+    reply = ask(runtime, target, "hang", "plain", silence_s=8.0)
     assert (reply.only("failed")["job"], reply.only("failed")["code"]) == (0, "timeout")
     assert reply.only("result")["job"] == 1
 
