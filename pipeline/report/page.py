@@ -119,7 +119,8 @@ def _figures(report: ReportData, target: TargetReport) -> list[tuple[str, str]]:
     """What the student gains, how large it is, and how it does class by class."""
     verdict, latency = target.verdict, target.verdict.measurement.latency
     rows = []
-    if target.teacher is not None:
+    side_by_side = verdict.ratio is not None and verdict.budget.relative_to == "teacher"
+    if target.teacher is not None and not side_by_side:
         times = target.teacher.value_ns / latency.value_ns
         note = f"which takes {_ms(target.teacher.value_ns)}; measured by the same protocol, not side by side"
         rows.append(("Against the teacher", f"{times:.2f} times as fast <small>{note}</small>"))

@@ -31,6 +31,7 @@ from pipeline.report import (
     BlockLatencies,
     CandidatePoint,
     ComparedNetwork,
+    KeptLayer,
     LayerMixture,
     ReportData,
     TargetReport,
@@ -352,3 +353,24 @@ def test_mixtures_of_layers_are_shown_group_by_group_where_they_were_searched(tm
     assert (second["name"], second["x"]) == ("maps of 4x4", [100.0])
     without = parsed(render(replace(a_report(), mixtures=()), tmp_path / "without.html"))
     assert "Feature aggregation" not in without.text
+
+
+def test_what_is_left_of_a_teacher_is_shown_layer_by_layer(tmp_path: Path) -> None:
+    layers = (KeptLayer("layer1.0", 1, 1), KeptLayer("layer1.0.conv1", 6, 16), KeptLayer("layer1.1", 0, 1))
+    shown = parsed(render(replace(a_report(), layers=layers), tmp_path / "report.html"))
+    assert "What is left of the teacher" in shown.text
+    widths, blocks = json.loads(shown.data["layers-data"])["data"]
+    assert (widths["x"], widths["y"]) == (["layer1.0.conv1"], [37.5])
+    assert (blocks["x"], blocks["y"]) == (["layer1.0", "layer1.1"], [100.0, 0.0])
+    without = parsed(render(a_report(), tmp_path / "without.html"))
+    assert "What is left of the teacher" not in without.text
+
+
+def test_the_teacher_is_compared_with_once_where_the_budget_refers_to_it(tmp_path: Path) -> None:
+    report = a_report()
+    target = report.targets[0]
+    verdict = replace(target.verdict, budget=Budget.parse("0.6x teacher"))
+    one = replace(report, targets=(replace(target, verdict=verdict),))
+    shown = parsed(render(one, tmp_path / "report.html"))
+    assert shown.text.count("Against the teacher") == 1
+    assert "1.82 times as fast" in shown.text
