@@ -123,3 +123,11 @@ class Costs:
     def _price(self, unit: Unit, counts: Counts, price: Callable[[Block], float]) -> float:
         gone = unit.block is not None and not counts[unit.block]
         return 0.0 if gone else price(self.space.block(unit, counts))
+
+
+def least_counts(space: TeacherSpace) -> dict[str, int]:
+    """No block that can be removed, and of every layer the smallest width."""
+    widths = space.config.widths
+    return {
+        each.name: widths[each.name][0] if each.kind == "channels" else 0 for each in space.config.structures
+    }

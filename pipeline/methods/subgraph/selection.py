@@ -22,7 +22,7 @@ from pipeline.distill.onednn_workaround import sampled_before_convolution
 from pipeline.distill.targets import SoftTargets
 from pipeline.distill.training import TrainingDiverged, save_atomically
 from pipeline.errors import BudgetError
-from pipeline.methods.subgraph.costs import Costs, Counts
+from pipeline.methods.subgraph.costs import Costs, Counts, least_counts
 from pipeline.methods.subgraph.gates import Gates
 from pipeline.methods.subgraph.importance import importances
 from pipeline.methods.subgraph.settings import SubgraphSettings
@@ -114,7 +114,7 @@ def select(
         BudgetError: the smallest subgraph is above a budget.
         TrainingDiverged: the loss is not finite.
     """
-    smallest = costs.excess(least_counts(structures, costs))
+    smallest = costs.excess(least_counts(costs.space))
     if smallest > 1:
         raise BudgetError(
             f"no subgraph of the teacher keeps the budgets: the smallest takes {smallest:.2f} times a limit",
@@ -165,12 +165,6 @@ def _descend(
             save_atomically(run.state(), checkpoint)
 
 
-def least_counts(structures: Sequence[Structure], costs: Costs) -> dict[str, int]:
-    """No block that can be removed, and of every layer the smallest width."""
-    widths = costs.space.config.widths
-    return {each.name: widths[each.name][0] if each.kind == "channels" else 0 for each in structures}
-
-
 class _Run:
     """A network with gates on its way down; everything that a checkpoint holds."""
 
@@ -193,7 +187,7 @@ class _Run:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.gates = Gates(network, structures)
         self._matter: dict[str, Tensor] = {}
-        self._least = least_counts(structures, costs)
+        self._least = least_counts(costs.space)
         self._start = costs.excess({each.name: each.count for each in structures})
         self._optimizer = torch.optim.SGD(
             network.parameters(), lr=settings.learning_rate, momentum=0.9, weight_decay=5e-4, nesterov=True

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pipeline.distill.settings import DistillationSettings
 from pipeline.errors import VerificationError
-from pipeline.methods.subgraph.costs import Costs
+from pipeline.methods.subgraph.costs import Costs, least_counts
 from pipeline.methods.subgraph.settings import Price, SubgraphSettings
 from pipeline.search.base import Score
 from pipeline.search.journal import Candidate
@@ -112,6 +112,8 @@ def select_subgraph(given: SubgraphInput, folder: StageFolder, services: Service
 def costs_of(space: TeacherSpace, predictors: LatencyPredictors, price: Price) -> Costs:
     """By the targets' tables; budgets that are only preferences count where there are no others.
 
+    Preferences refuse nothing: where not even the smallest subgraph keeps them, they are loosened for it.
+
     Args:
         space: of the subgraphs.
         predictors: of their latencies.
@@ -138,4 +140,9 @@ def costs_of(space: TeacherSpace, predictors: LatencyPredictors, price: Price) -
         "parameters": lambda block: float(space.cost(block).parameters),
         "uniform": None,
     }
-    return Costs(space, shares, prices[price])
+    costs = Costs(space, shares, prices[price])
+    if predictors.soft >= limits.keys():
+        smallest = costs.excess(least_counts(space))
+        limits = {name: limit * max(1.0, smallest) for name, limit in limits.items()}
+        costs = Costs(space, shares, prices[price])
+    return costs

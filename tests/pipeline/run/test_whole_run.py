@@ -155,7 +155,8 @@ def test_a_subgraph_of_the_teacher_is_cut_distilled_and_verified_on_both_runtime
     for_two_targets: Finished,
 ) -> None:
     recipe, folder, _ = for_two_targets
-    budgets = ["target.0.budget=0.9x teacher", "target.1.budget=0.9x teacher soft"]
+    # Preferences that cannot be kept: the smallest subgraph, however fast this machine is today.
+    budgets = ["target.*.budget=0.1x teacher soft"]
     settings = ["method=subgraph", "subgraph.most_blocks=12", "subgraph.selection.epochs=1", *budgets]
     document = run_recipe(recipe, folder, settings)
     names = {stage["name"] for stage in document["stages"]}

@@ -11,6 +11,7 @@ import pytest
 
 from latency_db.estimate import Estimate
 from pipeline.errors import VerificationError
+from pipeline.methods.subgraph.costs import least_counts
 from pipeline.methods.subgraph.settings import SubgraphSettings
 from pipeline.recipe.loading import parse_recipe
 from pipeline.run.preparation import prepare_task
@@ -68,6 +69,10 @@ def test_budgets_count_by_the_upper_end_and_preferences_only_where_there_is_noth
     assert excess() == pytest.approx(2.2)
     assert excess(soft=frozenset("b")) == pytest.approx(1.1)
     assert excess(soft=frozenset("ab")) == pytest.approx(2.2)
+    # Where not even the smallest keeps them, it is what is aimed at.
+    tiny: Any = MadeUp(space, {"a": 1.0}, soft=frozenset("a"))
+    assert costs_of(space, tiny, "latency").excess(least_counts(space)) == pytest.approx(1.0)
+    assert costs_of(space, tiny, "latency").excess(least_counts(space)) <= 1
     # A round after a missed budget is below a tighter limit.
     assert excess(factors={"b": 1.25}) == pytest.approx(2.75)
 
