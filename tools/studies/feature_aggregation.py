@@ -17,10 +17,7 @@ with a plot, of the seeds that are complete.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import sys
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 from feature_aggregation_page import write_page
+from units import Units
 
 from pipeline.data.config import DataConfig
 from pipeline.data.loading import load
@@ -106,30 +104,6 @@ SCALES = {
         10_000, (1500, 600, 3000), 5, (0.3, 1.0, 3.0), 7, 5, MixtureSearchSettings(epochs=7, warmup_epochs=2)
     ),
 }
-
-
-class Units:
-    """Work that is done once: a line for each piece, on the disk before the next begins."""
-
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        content = path.read_bytes() if path.exists() else b""
-        complete = content[: content.rfind(b"\n") + 1]
-        if complete != content:
-            os.truncate(path, len(complete))
-        self._path = path
-        self.done = {row["unit"]: row["value"] for row in map(json.loads, complete.splitlines())}
-
-    def get(self, unit: str, compute: Callable[[], Any]) -> Any:
-        if unit not in self.done:
-            value = json.loads(json.dumps(compute()))
-            with self._path.open("a") as stream:
-                stream.write(json.dumps({"unit": unit, "value": value}) + "\n")
-                stream.flush()
-                os.fsync(stream.fileno())
-            self.done[unit] = value
-            print(f"{unit}: {json.dumps(value)[:100]}", file=sys.stderr)
-        return self.done[unit]
 
 
 class Study:

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 
 class Units:
@@ -14,6 +15,9 @@ class Units:
 
     Args:
         path: made with its folder where it does not exist.
+
+    Attributes:
+        done: JSON values by the name of the piece.
     """
 
     def __init__(self, path: Path) -> None:
@@ -23,20 +27,21 @@ class Units:
         if complete != content:
             os.truncate(path, len(complete))
         self._path = path
-        self._done = {row["unit"]: row["value"] for row in map(json.loads, complete.splitlines())}
+        self.done = {row["unit"]: row["value"] for row in map(json.loads, complete.splitlines())}
 
-    def get(self, unit: str, compute: Callable[[], float]) -> float:
+    def get(self, unit: str, compute: Callable[[], Any]) -> Any:
         """The value of a piece of work, computed where the file has none."""
-        if unit not in self._done:
-            value = compute()
+        if unit not in self.done:
+            # As a later run reads it.
+            value = json.loads(json.dumps(compute()))
             with self._path.open("a") as stream:
                 stream.write(json.dumps({"unit": unit, "value": value}) + "\n")
                 stream.flush()
                 os.fsync(stream.fileno())
-            self._done[unit] = value
-            print(f"{unit}: {value:.4f}", file=sys.stderr)
-        return self._done[unit]
+            self.done[unit] = value
+            print(f"{unit}: {value:.4f}" if isinstance(value, float) else unit, file=sys.stderr)
+        return self.done[unit]
 
-    def known(self, unit: str) -> float | None:
+    def known(self, unit: str) -> Any:
         """The value, if it was computed."""
-        return self._done.get(unit)
+        return self.done.get(unit)
