@@ -12,7 +12,7 @@ from devices.runtimes.capabilities import Capabilities, Support
 from devices.runtimes.native.benchmark_model import BENCHMARK_MODEL
 from devices.runtimes.native.perf_test import PERF_TEST
 from devices.runtimes.native.trtexec import TRTEXEC
-from devices.runtimes.python_runtimes import LITERT, ONNXRUNTIME, TENSORRT, TFLITE_RUNTIME, TORCH
+from devices.runtimes.python_runtimes import LITERT, ONNXRUNTIME, OPENVINO, TENSORRT, TFLITE_RUNTIME, TORCH
 
 __all__ = [
     "RUNTIMES",
@@ -26,6 +26,7 @@ __all__ = [
 
 RUNTIMES: tuple[Runtime, ...] = (
     ONNXRUNTIME,
+    OPENVINO,
     LITERT,
     TFLITE_RUNTIME,
     TORCH,

@@ -1,4 +1,4 @@
-"""The runtimes that Lathe's agent drives: ONNX Runtime, LiteRT, tflite-runtime, PyTorch, TensorRT.
+"""The runtimes that Lathe's agent drives: ONNX Runtime, OpenVINO, LiteRT, tflite-runtime, PyTorch, TensorRT.
 
 Each is an engine file in ``devices/agent`` and what the host has to know of it.
 """
@@ -16,7 +16,7 @@ from devices.runtimes.native.trtexec import DELEGATE, INSTALL, TRTEXEC, WARMUP_N
 from devices.target import Target
 from devices.words import listed
 
-__all__ = ["LITERT", "ONNXRUNTIME", "TENSORRT", "TFLITE_RUNTIME", "TORCH"]
+__all__ = ["LITERT", "ONNXRUNTIME", "OPENVINO", "TENSORRT", "TFLITE_RUNTIME", "TORCH"]
 
 CANARIES = FOLDER.parent / "canary"
 CORES = "run on these cores only, as in cores=0-3,6"
@@ -66,6 +66,19 @@ ONNXRUNTIME = OnnxRuntime(
     operations=_operations_of_onnxruntime,
     canary=CANARIES / "canary.onnx",
     modules=(FOLDER / "nvidia.py", FOLDER / "providers.py"),
+)
+
+OPENVINO = AgentRuntime(
+    name="openvino",
+    suffixes=(".onnx",),
+    precisions=("fp32", "fp16", "bf16", "int8"),
+    options={"cores": CORES},
+    engine=FOLDER / "engine_openvino.py",
+    extra="openvino",
+    package="openvino",
+    delegates=lambda target: "CPU",
+    operations=lambda target: Support(True, "a mean for each operation"),
+    canary=CANARIES / "canary.onnx",
 )
 
 

@@ -70,6 +70,30 @@ def write_identity_onnx(path: Path, dtype: str) -> Path:
     return path
 
 
+def write_quantised_onnx(path: Path) -> Path:
+    """The tiny network with quantisers before the product: uint8 for inputs within 1, int8 for weights."""
+    from onnx import helper, numpy_helper
+
+    scale = np.float32(np.abs(WEIGHT).max() / 127)
+    constants = {
+        "x_scale": np.float32(1 / 127),
+        "x_zero": np.uint8(128),
+        "w_scale": scale,
+        "w_zero": np.int8(0),
+        "w8": np.round(WEIGHT / scale).astype(np.int8),
+        "b": BIAS,
+    }
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "x_scale", "x_zero"], ["x8"]),
+        helper.make_node("DequantizeLinear", ["x8", "x_scale", "x_zero"], ["xf"]),
+        helper.make_node("DequantizeLinear", ["w8", "w_scale", "w_zero"], ["wf"]),
+        helper.make_node("Gemm", ["xf", "wf", "b"], ["a"], transB=1),
+        helper.make_node("Relu", ["a"], ["y"]),
+    ]
+    weights = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
+    return _write_onnx(path, nodes, weights)
+
+
 def write_unsupported_onnx(path: Path) -> Path:
     """An ONNX file with an operation that no runtime knows: ``NoSuchOperation``."""
     from onnx import helper

@@ -90,7 +90,7 @@ class TestLiteRt(AgentRuntimeContract, EngineContract):
 def test_find_runtime_lists_the_known_ones_when_the_name_is_unknown():
     with pytest.raises(TargetError, match="onnxrt") as caught:
         find_runtime("onnxrt")
-    assert "onnxruntime, litert" in caught.value.why
+    assert "onnxruntime, openvino, litert" in caught.value.why
 
 
 def test_every_provider_is_one_that_onnxruntime_knows():
