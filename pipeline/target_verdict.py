@@ -36,6 +36,15 @@ RETRY_PAUSES_S = (5.0, 20.0, 60.0)
 """Waits before an invalid measurement is repeated: what disturbs a shared machine often passes."""
 
 
+@dataclass(frozen=True, eq=False)
+class LabelledImages:
+    """Labelled images, and how they become an artifact's input: preprocessed, with its order of axes."""
+
+    split: Split
+    preprocessing: Preprocessing
+    layout: Layout
+
+
 @dataclass(frozen=True)
 class ClassCount:
     """Test images of one class, and how many of them were classified correctly."""
@@ -45,65 +54,83 @@ class ClassCount:
 
 
 @dataclass(frozen=True)
+class Accuracy:
+    """Test images that an artifact classifies correctly.
+
+    Attributes:
+        correct: of ``total``.
+        by_class: the same class by class, in the order of the labels.
+        target: where that was found out, as text, if the artifact's own target gives no outputs for given
+            inputs; ``None`` for the target itself.
+    """
+
+    correct: int
+    total: int
+    by_class: tuple[ClassCount, ...]
+    target: str | None = None
+
+    @property
+    def share(self) -> float:
+        """Correct images as a share of all."""
+        return self.correct / self.total
+
+    @property
+    def note(self) -> str:
+        """What to add where the accuracy is shown: where it was taken, unless on the target itself."""
+        return f" (taken on {self.target})" if self.target else ""
+
+
+@dataclass(frozen=True)
 class TargetVerdict:
     """What was seen of one artifact on one target, and whether it keeps the budget there.
 
     Attributes:
         target: as text; ``Target.parse`` reads it.
         artifact_digest: SHA-256 of the file that ran.
-        correct: test images classified correctly by the artifact, of ``total``.
-        accuracy_target: where that was found out, as text, since ``target`` gives no outputs for given
-        inputs;
-            ``None`` for ``target`` itself.
+        accuracy: on the test images; ``None`` if there are none.
         measurement: of the artifact, raw samples included.
-        reference: of what a relative budget refers to, measured in the same launches; ``None`` without one.
+        reference: of what it is compared with, measured in the same launches; ``None`` without one.
         ratio: latency relative to the reference; ``None`` without one.
-        budget: that was asked for.
-        feasible: the upper end of the measured interval is within the budget.
+        budget: that was asked for; ``None`` if none was.
+        feasible: the upper end of the measured interval is within the budget; without one, that the
+            measurement can be trusted.
         why: one sentence with the figures behind ``feasible``.
-        by_class: the same counts class by class, in the order of the labels.
     """
 
     target: str
     artifact_digest: str
-    correct: int
-    total: int
+    accuracy: Accuracy | None
     measurement: Measurement
     reference: Measurement | None
     ratio: Ratio | None
-    budget: Budget
+    budget: Budget | None
     feasible: bool
     why: str
-    accuracy_target: str | None = None
-    by_class: tuple[ClassCount, ...] = ()
 
     @property
-    def accuracy_note(self) -> str:
-        """What to add where the accuracy is shown: where it was taken, unless on the target itself."""
-        return f" (taken on {self.accuracy_target})" if self.accuracy_target else ""
-
-    @property
-    def accuracy(self) -> float:
-        """Share of the test images that the artifact classifies correctly."""
-        return self.correct / self.total
+    def accuracy_words(self) -> str:
+        """The accuracy, and where it was taken; or that there is none."""
+        if self.accuracy is None:
+            return "no accuracy, since there are no test images"
+        return f"{self.accuracy.share:.2%} on the test split{self.accuracy.note}"
 
     @property
     def acceptable(self) -> bool:
         """The budget is kept, or was soft and the measurement can be trusted."""
-        return self.feasible or (self.budget.soft and self.measured)
+        return self.feasible or (self.budget is not None and self.budget.soft and self.measured)
 
     @property
     def measured(self) -> bool:
         """Latencies can be trusted as far as the budget needs them; else nothing is known of it."""
-        if self.budget.relative is None:
+        if self.budget is None or self.budget.relative is None:
             return self.measurement.verdict is not Verdict.INVALID
         both = (self.measurement, self.reference)
         return self.ratio is not None and all(one and one.verdict is not Verdict.INVALID for one in both)
 
     @property
     def used(self) -> float | None:
-        """Upper end of the measured latency as a share of the budget; ``None`` where it was not measured."""
-        if not self.measured:
+        """Upper end of the measured latency as a share of the budget; ``None`` without one of them."""
+        if self.budget is None or not self.measured:
             return None
         if self.budget.limit_ns is not None:
             return self.measurement.latency.high_ns / self.budget.limit_ns
@@ -133,17 +160,15 @@ _VERDICT = TypeAdapter(TargetVerdict)
 
 def verify_artifact(
     artifact: Path,
-    test: Split,
-    preprocessing: Preprocessing,
+    test: LabelledImages | None,
     target: Target,
     *,
-    layout: Layout,
-    budget: Budget,
+    budget: Budget | None,
     reference: Path | None,
     protocol: MeasuringProtocol,
     outputs: Target | None = None,
 ) -> TargetVerdict:
-    """Run one artifact on its target over the whole test split, measure it, and judge it by the budget.
+    """Run one artifact on its target over all test images, measure it, and judge it by the budget.
 
     Where the target gives no outputs, the same file is run for its accuracy on ``outputs``; by default what
     ``devices.requests.outputs_target`` finds.
@@ -156,31 +181,32 @@ def verify_artifact(
         MeasurementError: the artifact or the reference does not run on the target.
         TargetError: the target cannot be reached, or its runtime is not installed.
     """
-    if budget.relative is not None and reference is None:
+    if budget is not None and budget.relative is not None and reference is None:
         raise VerificationError(
             f"the budget of {budget.words} on {target} cannot be checked",
             why=f"a relative budget needs the {budget.reference_name}, and none was given",
             fix=f"give the artifact of the {budget.reference_name}, or a budget in milliseconds",
         )
     digest = file_digest(artifact)
-    place = outputs or outputs_target(target, artifact.suffix)
-    by_class = count_correct(artifact, test, preprocessing, place, layout)
+    accuracy = None
+    if test is not None:
+        place = outputs or outputs_target(target, artifact.suffix)
+        by_class = count_correct(artifact, test, place)
+        correct, where = sum(each.correct for each in by_class), None if place == target else str(place)
+        accuracy = Accuracy(correct, len(test.split), by_class, where)
     student, other = measure_artifact(artifact, reference, target, protocol)
     ratio = paired_ratio(student, other) if other is not None else None
     feasible, why = judge(budget, student, other, ratio)
     return TargetVerdict(
         target=str(target),
         artifact_digest=digest,
-        correct=sum(each.correct for each in by_class),
-        total=len(test),
+        accuracy=accuracy,
         measurement=student,
         reference=other,
         ratio=ratio,
         budget=budget,
         feasible=feasible,
         why=why,
-        accuracy_target=None if place == target else str(place),
-        by_class=by_class,
     )
 
 
@@ -189,37 +215,39 @@ def in_layout(images: NDArray[np.float32], layout: Layout) -> NDArray[np.float32
     return images if layout == "NHWC" else np.ascontiguousarray(images.transpose(0, 3, 1, 2))
 
 
-def count_correct(
-    artifact: Path, test: Split, preprocessing: Preprocessing, target: Target, layout: Layout
-) -> tuple[ClassCount, ...]:
+def count_correct(artifact: Path, test: LabelledImages, target: Target) -> tuple[ClassCount, ...]:
     """Images of ``test`` that the artifact, run on the target, gives their label, class by class.
 
     Raises:
         MeasurementError: the artifact does not run, or answers with numbers that are not finite.
     """
-    inputs = in_layout(preprocessing(test.images), layout)
-    logits = predict(artifact, inputs, target)
+    labels = test.split.labels
+    logits = predict(artifact, in_layout(test.preprocessing(test.split.images), test.layout), target)
     if not np.isfinite(logits).all():
         raise MeasurementError(
             f"{artifact.name} answers with numbers that are not finite on {target}",
             why="the network overflows, or was damaged in conversion",
             fix="compare it with the exported model on the same images",
         )
-    classes = max(logits.shape[1], int(test.labels.max()) + 1)
-    total = np.bincount(test.labels, minlength=classes)
-    correct = np.bincount(test.labels[logits.argmax(axis=1) == test.labels], minlength=classes)
+    classes = max(logits.shape[1], int(labels.max()) + 1)
+    total = np.bincount(labels, minlength=classes)
+    correct = np.bincount(labels[logits.argmax(axis=1) == labels], minlength=classes)
     return tuple(ClassCount(int(one), int(other)) for one, other in zip(correct, total, strict=True))
 
 
 def judge(
-    budget: Budget, student: Measurement, reference: Measurement | None, ratio: Ratio | None
+    budget: Budget | None, student: Measurement, reference: Measurement | None, ratio: Ratio | None
 ) -> tuple[bool, str]:
     """Whether the budget is kept, and one sentence that says why."""
-    needed = reference if budget.relative is not None else None
-    for name, measurement in (("artifact", student), (budget.reference_name, needed)):
-        if measurement is not None and measurement.verdict is Verdict.INVALID:
+    needed = [("artifact", student)]
+    if budget is not None and budget.relative is not None and reference is not None:
+        needed.append((budget.reference_name, reference))
+    for name, measurement in needed:
+        if measurement.verdict is Verdict.INVALID:
             reasons = "; ".join(reason.detail for reason in measurement.reasons)
             return False, f"the measurement of the {name} is invalid, also when repeated: {reasons}"
+    if budget is None:
+        return True, f"the measured latency is {student.latency}, and no budget limits it"
     if budget.limit_ns is not None:
         latency, limit = student.latency, budget.limit_ns
         low, high, seen = latency.low_ns, latency.high_ns, f"the measured latency {latency}"

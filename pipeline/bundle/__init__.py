@@ -1,18 +1,39 @@
 """Bundles: the folder that the edge team ships, written at once and refused after any change."""
 
-from pipeline.bundle.manifest import MANIFEST_NAME, Manifest, manifest_schema, portable_name
+from pipeline.bundle.manifest import (
+    MANIFEST_NAME,
+    CompileOrigin,
+    Manifest,
+    RunOrigin,
+    TensorDescription,
+    manifest_schema,
+    portable_name,
+)
 from pipeline.bundle.publishing import publish
 from pipeline.bundle.reading import read_bundle
 from pipeline.bundle.verification import BundleVerification, TargetVerification, verify_bundle
-from pipeline.bundle.writing import BundleContent, TargetContent, write_bundle
+from pipeline.bundle.writing import (
+    BundleContent,
+    ClassifierContent,
+    CompileContent,
+    RunContent,
+    TargetContent,
+    write_bundle,
+)
 
 __all__ = [
     "MANIFEST_NAME",
     "BundleContent",
     "BundleVerification",
+    "ClassifierContent",
+    "CompileContent",
+    "CompileOrigin",
     "Manifest",
+    "RunContent",
+    "RunOrigin",
     "TargetContent",
     "TargetVerification",
+    "TensorDescription",
     "manifest_schema",
     "portable_name",
     "publish",

@@ -15,7 +15,7 @@ from devices.target import Target
 from pipeline.budget import Budget
 from pipeline.data.base import Preprocessing
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 MANIFEST_NAME = "manifest.json"
 
 
@@ -35,6 +35,7 @@ def plain_path(text: str) -> str:
 BundlePath = Annotated[str, AfterValidator(plain_path)]
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
+TensorType = Literal["float32", "float16", "float64", "int8", "uint8", "int16", "int32", "int64", "bool"]
 Level = Annotated[int, Field(ge=0, le=255)]
 
 
@@ -67,13 +68,21 @@ class PreprocessingDescription(_Model):
         return Preprocessing(self.mean, self.std)
 
 
+class ClassifierDescription(_Model):
+    """What a classifier of images takes and answers; ``labels`` are in the order of the logits."""
+
+    image: ImageDescription
+    preprocessing: PreprocessingDescription
+    labels: tuple[str, ...]
+
+
 class TensorDescription(_Model):
-    """One input or output of an artifact; ``layout`` names the axes of ``shape``."""
+    """One input or output of an artifact; ``layout`` names the axes of ``shape`` where they are known."""
 
     name: str
-    shape: tuple[int, ...]
-    layout: Literal["NCHW", "NHWC", "NK"]
-    dtype: Literal["float32"] = "float32"
+    shape: tuple[Annotated[int, Field(gt=0)], ...]
+    layout: Literal["NCHW", "NHWC", "NK"] | None = None
+    dtype: TensorType = "float32"
 
 
 class PredictedLatency(_Model):
@@ -143,11 +152,25 @@ class ClassEntry(_Model):
     total: Annotated[int, Field(ge=0)]
 
 
+class AccuracyEntry(_Model):
+    """Test images that the artifact classifies correctly.
+
+    ``target`` says where that was found out, if the artifact's own target gives no outputs for given inputs.
+    """
+
+    correct: Annotated[int, Field(ge=0)]
+    total: Annotated[int, Field(gt=0)]
+    share: Share
+    target: str | None
+    by_class: tuple[ClassEntry, ...]
+
+
 class TargetEntry(_Model):
     """One artifact: where it is, what it takes and gives, and what was seen of it on its target.
 
-    ``delegate`` is where the target's options want the operations, in the runtime's own words.
-    ``accuracy_target`` says where the accuracy was taken, if the target gives no outputs for given inputs.
+    ``delegate`` is where the target's options want the operations, in the runtime's own words. Inputs and
+    outputs are in the artifact's own order. ``reference`` is the model that ``ratio`` compares with: what a
+    relative budget refers to, or the model from which ``lathe compile`` started.
 
     Beside the artifact, which may be optimised for one kind of processor, is the portable model that it was
     compiled from: the same network with the same input and output.
@@ -164,17 +187,13 @@ class TargetEntry(_Model):
     reference: BundlePath | None
     infer: BundlePath
     measurements: BundlePath
-    input: TensorDescription
-    output: TensorDescription
-    budget: BudgetEntry
+    inputs: Annotated[tuple[TensorDescription, ...], Field(min_length=1)]
+    outputs: Annotated[tuple[TensorDescription, ...], Field(min_length=1)]
+    budget: BudgetEntry | None
     predicted: PredictedLatency | None
     measured: MeasuredLatency
     ratio: MeasuredRatio | None
-    correct: Annotated[int, Field(ge=0)]
-    total: Annotated[int, Field(gt=0)]
-    accuracy: Share
-    accuracy_target: str | None = None
-    by_class: tuple[ClassEntry, ...]
+    accuracy: AccuracyEntry | None
     feasible: bool
     why: str
 
@@ -193,23 +212,73 @@ class StudentEntry(_Model):
     accuracy: Share
 
 
-class Manifest(_Model):
-    """Everything that a bundle says of itself; ``digest`` is over the canonical JSON of all the rest."""
+class RunOrigin(_Model):
+    """``lathe run`` made the bundle: a recipe, a teacher, and the student that was found and trained."""
 
-    schema_version: Literal[2] = 2
-    name: str
-    image: ImageDescription
-    preprocessing: PreprocessingDescription
-    labels: tuple[str, ...]
+    kind: Literal["run"] = "run"
     teacher: TeacherEntry
     student: StudentEntry
-    targets: tuple[TargetEntry, ...]
-    test: BundlePath
     recipe: BundlePath
     report: BundlePath
+
+    @property
+    def files(self) -> set[str]:
+        """The files that it names."""
+        return {self.recipe, self.report}
+
+
+class CompileOrigin(_Model):
+    """``lathe compile`` made the bundle: a finished model, compiled in the way that measured best.
+
+    ``model`` is the name of the file that was given. ``variants`` is a JSON file of everything that was
+    tried, with its figures; ``choice`` says in a sentence why the artifacts are what they are.
+    """
+
+    kind: Literal["compile"] = "compile"
+    model: str
+    model_digest: Digest
+    choice: str
+    variants: BundlePath
+    report: BundlePath | None
+
+    @property
+    def files(self) -> set[str]:
+        """The files that it names."""
+        return {self.variants} | ({self.report} if self.report else set())
+
+
+class Manifest(_Model):
+    """Everything that a bundle says of itself; ``digest`` is over the canonical JSON of all the rest.
+
+    Without ``classifier`` the artifacts map tensors to tensors. Only a classifier can have ``test`` images.
+    """
+
+    schema_version: Literal[3] = 3
+    name: str
+    origin: Annotated[RunOrigin | CompileOrigin, Field(discriminator="kind")]
+    classifier: ClassifierDescription | None
+    test: BundlePath | None
+    targets: Annotated[tuple[TargetEntry, ...], Field(min_length=1)]
     versions: dict[str, str]
     files: dict[BundlePath, Digest]
     digest: Digest
+
+    @model_validator(mode="after")
+    def _only_classifiers_are_tested(self) -> Self:
+        if self.test is not None and self.classifier is None:
+            raise ValueError("there are test images, and no description of the classifier that takes them")
+        if self.test is None and any(entry.accuracy is not None for entry in self.targets):
+            raise ValueError("there is an accuracy, and there are no test images to repeat it on")
+        return self
+
+    @property
+    def used_files(self) -> set[str]:
+        """The files that anything here names, besides the list of all."""
+        used = self.origin.files | ({self.test} if self.test else set())
+        for entry in self.targets:
+            used |= {entry.artifact, entry.portable, entry.infer, entry.measurements}
+            used |= {entry.reference} if entry.reference else set()
+        return used
 
 
 def manifest_schema() -> dict[str, Any]:
@@ -227,9 +296,10 @@ def manifest_digest(document: dict[str, Any]) -> str:
     return value_digest({name: value for name, value in document.items() if name != "digest"})
 
 
-def portable_name(runtime: str, suffix: str) -> str:
-    """Where a bundle has the model as exported, which runs on any processor with the runtime."""
-    return f"portable/{runtime}/model{suffix}"
+def portable_name(target: Target, suffix: str) -> str:
+    """Where a bundle has the model that the target's artifact was compiled from, which runs on any processor
+    with the runtime."""
+    return f"portable/{target_slug(target)}/model{suffix}"
 
 
 def target_slug(target: Target) -> str:

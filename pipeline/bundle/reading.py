@@ -53,7 +53,7 @@ def read_bundle(folder: Path) -> Manifest:
             raise VerificationError(
                 f"{path} has schema {newest}, this version reads {SCHEMA_VERSION}",
                 why="the bundle was written by an older version",
-                fix="run its recipe again on the same work folder: only report and bundle are made anew",
+                fix="give the same lathe run or lathe compile again: what was measured and trained is kept",
             )
         changed = document["digest"] != manifest_digest(document) or manifest_bytes(document) != raw
         manifest = Manifest.model_validate(document)
@@ -94,7 +94,7 @@ def refused(folder: Path, name: str, what: str) -> VerificationError:
     return VerificationError(
         f"the bundle {folder} does not verify: {name} {what}",
         why="a bundle is accepted only exactly as it was written",
-        fix="take a fresh copy of the bundle, or write it again with lathe run",
+        fix="take a fresh copy of the bundle, or write it again with lathe run or lathe compile",
     )
 
 
@@ -105,15 +105,12 @@ def _check_files(folder: Path, manifest: Manifest) -> None:
         raise refused(folder, name, "is not listed in the manifest")
     for name in sorted(set(manifest.files) - present):
         raise refused(folder, name, "is missing")
-    used = {manifest.test, manifest.recipe, manifest.report}
     for entry in manifest.targets:
-        used |= {entry.artifact, entry.portable, entry.infer, entry.measurements}
-        used |= {entry.reference} if entry.reference else set()
         for name, digest in (
             (entry.artifact, entry.artifact_digest),
             (entry.portable, entry.portable_digest),
         ):
             if manifest.files.get(name, digest) != digest:
                 raise refused(folder, name, "has another digest among the files than at its target")
-    for name in sorted(used - set(manifest.files)):
+    for name in sorted(manifest.used_files - set(manifest.files)):
         raise refused(folder, name, "is used by the manifest but has no digest in it")

@@ -13,10 +13,10 @@ from pydantic import TypeAdapter
 
 from devices.target import Target
 from devices.words import cause_of
-from pipeline.bundle.manifest import TargetEntry
+from pipeline.bundle.manifest import Manifest, TargetEntry
 from pipeline.bundle.reading import read_bundle, refused
 from pipeline.data.base import Split
-from pipeline.target_verdict import TargetVerdict, verify_artifact
+from pipeline.target_verdict import LabelledImages, TargetVerdict, verify_artifact
 
 CHANGED_SHARE = 0.002
 """Share of predictions (at least one image) by which a repeated count of correct images may differ: another
@@ -25,12 +25,25 @@ processor adds in another order, and an image on the border between two classes 
 
 @dataclass(frozen=True)
 class TargetVerification:
-    """One target verified again. ``accuracy_holds``: as many correct images as the manifest says, see
-    ``CHANGED_SHARE``; ``expected_correct`` is the manifest's count."""
+    """One target verified again.
+
+    Attributes:
+        verdict: as seen now.
+        expected_correct: test images that are correct by the manifest; ``None`` if it states no accuracy.
+    """
 
     verdict: TargetVerdict
-    expected_correct: int
-    accuracy_holds: bool
+    expected_correct: int | None
+
+    @property
+    def accuracy_holds(self) -> bool:
+        """As many images are correct as the manifest says, see ``CHANGED_SHARE``, or it does not say."""
+        if self.expected_correct is None:
+            return True
+        now = self.verdict.accuracy
+        if now is None:
+            return False
+        return abs(now.correct - self.expected_correct) <= max(1, int(CHANGED_SHARE * now.total))
 
 
 @dataclass(frozen=True)
@@ -48,6 +61,8 @@ class BundleVerification:
     def to_json(self) -> dict[str, Any]:
         """All fields, raw samples included, and ``holds`` as JSON."""
         document: dict[str, Any] = TypeAdapter(BundleVerification).dump_python(self, mode="json")
+        for entry, target in zip(document["targets"], self.targets, strict=True):
+            entry["accuracy_holds"] = target.accuracy_holds
         return {**document, "holds": self.holds}
 
 
@@ -64,25 +79,19 @@ def verify_bundle(folder: Path, on_progress: Callable[[int, int], None]) -> Bund
         MeasurementError: an artifact does not run on its target.
     """
     manifest = read_bundle(folder)
-    test = _read_test(folder / manifest.test)
     done = []
     for number, entry in enumerate(manifest.targets):
         on_progress(number, len(manifest.targets))
         earlier = _read_verdict(folder, entry)
-        assert entry.input.layout != "NK"
         verdict = verify_artifact(
             folder / entry.artifact,
-            test,
-            manifest.preprocessing.build(),
+            read_test(folder, manifest, entry),
             Target.parse(entry.target),
-            layout=entry.input.layout,
-            budget=entry.budget.build(),
+            budget=entry.budget.build() if entry.budget else None,
             reference=folder / entry.reference if entry.reference else None,
             protocol=earlier.measurement.protocol,
         )
-        tolerance = max(1, int(CHANGED_SHARE * len(test)))
-        holds = abs(verdict.correct - entry.correct) <= tolerance
-        done.append(TargetVerification(verdict, entry.correct, holds))
+        done.append(TargetVerification(verdict, entry.accuracy.correct if entry.accuracy else None))
     on_progress(len(manifest.targets), len(manifest.targets))
     return BundleVerification(manifest.digest, tuple(done))
 
@@ -94,9 +103,18 @@ def _read_verdict(folder: Path, entry: TargetEntry) -> TargetVerdict:
         raise refused(folder, entry.measurements, f"cannot be read: {cause_of(error)}") from error
 
 
-def _read_test(path: Path) -> Split:
+def read_test(folder: Path, manifest: Manifest, entry: TargetEntry) -> LabelledImages | None:
+    """The bundle's test images, as one of its artifacts takes them; ``None`` if it has none.
+
+    Raises:
+        VerificationError: the file holds something else.
+    """
+    layout = entry.inputs[0].layout
+    if manifest.test is None or manifest.classifier is None or layout not in ("NCHW", "NHWC"):
+        return None
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return Split(arrays["images"], arrays["labels"])
+        with np.load(folder / manifest.test, allow_pickle=False) as arrays:
+            split = Split(arrays["images"], arrays["labels"])
     except (ValueError, KeyError, OSError) as error:
-        raise refused(path.parent.parent, "data/test.npz", f"cannot be read: {cause_of(error)}") from error
+        raise refused(folder, manifest.test, f"cannot be read: {cause_of(error)}") from error
+    return LabelledImages(split, manifest.classifier.preprocessing.build(), layout)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib.resources
 import io
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import numpy as np
 
@@ -17,17 +18,22 @@ from devices.digests import file_digest
 from devices.errors import TargetError
 from devices.inventory import runtime_of
 from devices.target import Target
+from devices.words import listed
 from latency_db.estimate import Estimate
 from pipeline.bundle.manifest import (
     MANIFEST_NAME,
+    AccuracyEntry,
     BudgetEntry,
     ClassEntry,
+    ClassifierDescription,
+    CompileOrigin,
     ImageDescription,
     Manifest,
     MeasuredLatency,
     MeasuredRatio,
     PredictedLatency,
     PreprocessingDescription,
+    RunOrigin,
     StudentEntry,
     TargetEntry,
     TeacherEntry,
@@ -40,56 +46,108 @@ from pipeline.bundle.manifest import (
 from pipeline.bundle.reading import listing
 from pipeline.data.base import Preprocessing, Split
 from pipeline.errors import VerificationError, WorkFolderError
-from pipeline.target_verdict import Layout, TargetVerdict
+from pipeline.target_verdict import Accuracy, TargetVerdict
 from pipeline.work.disk import disk_errors
 
-_COMMON_IMPORT = "from pipeline.bundle.templates.infer_common import Predict, Settings, main\n"
+_COMMON_IMPORT = re.compile(r"^from pipeline\.bundle\.templates\.infer_common import .*\n", re.MULTILINE)
+_TEMPLATES = "pipeline.bundle.templates"
+_REPORT = "report.html"
 _ANY_PROCESSOR = "any processor with the runtime"
 _FUTURE_IMPORT = "from __future__ import annotations\n"
 
 
 @dataclass(frozen=True)
 class TargetContent:
-    """One target's part of a bundle: its files, how its input is called and laid out, and what was seen.
+    """One target's part of a bundle: its files, what they take and give, and what was seen.
 
     Attributes:
         artifact: the compiled file that was verified.
         runs_on: the processor that it was compiled for; ``any`` if it is not for one alone.
         portable: the file that it was compiled from.
-        reference: what a relative budget refers to.
+        reference: what ``verdict.ratio`` compares with.
+        inputs: in the artifact's order; that of a classifier is the first, float32 and NCHW or NHWC.
+        outputs: in the artifact's order; the logits of a classifier are the first.
+        predicted: before the artifact existed; ``None`` if nothing was.
+        verdict: of this artifact on its target.
     """
 
     artifact: Path
     runs_on: str
     portable: Path
     reference: Path | None
-    layout: Layout
-    input_name: str
-    output_name: str
+    inputs: tuple[TensorDescription, ...]
+    outputs: tuple[TensorDescription, ...]
     predicted: Estimate | None
     verdict: TargetVerdict
 
 
 @dataclass(frozen=True, eq=False)
-class BundleContent:
-    """Everything that goes into a bundle; ``report`` is a finished HTML file, ``recipe`` the recipe's text.
+class ClassifierContent:
+    """What the artifacts of a classifier have in common.
 
-    Accuracies are shares of ``test``: of the teacher, and of the student in torch before export. Transparent
-    pixels of image files lie over ``background``, red, green and blue.
+    Attributes:
+        image_shape: height, width and channels (1 or 3) of the images.
+        preprocessing: from bytes to the network's input.
+        background: red, green and blue of what lies under transparent pixels of image files.
+        labels: in the order of the logits.
+        test: labelled images on which the accuracies were taken; ``None`` if there are none.
     """
 
-    name: str
-    targets: tuple[TargetContent, ...]
-    test: Split
+    image_shape: tuple[int, int, int]
     preprocessing: Preprocessing
     background: tuple[int, int, int]
     labels: tuple[str, ...]
+    test: Split | None
+
+
+@dataclass(frozen=True)
+class RunContent:
+    """What ``lathe run`` adds: ``report`` is a finished HTML file, ``recipe`` the recipe's text.
+
+    Accuracies are shares of the test images: of the teacher, and of the student in torch before export.
+    """
+
     teacher_digest: str
     teacher_accuracy: float
     student_architecture: str
     student_accuracy: float
     recipe: str
     report: Path
+
+
+@dataclass(frozen=True)
+class CompileContent:
+    """What ``lathe compile`` adds.
+
+    Attributes:
+        model: the file that was given.
+        choice: one sentence that says why the artifacts are what they are.
+        variants: all that was tried, with its figures, as a JSON document.
+        report: a finished HTML file, if there is one.
+    """
+
+    model: Path
+    choice: str
+    variants: Mapping[str, Any]
+    report: Path | None
+
+
+@dataclass(frozen=True, eq=False)
+class BundleContent:
+    """Everything that goes into a bundle.
+
+    Attributes:
+        name: of the recipe or the model.
+        origin: what made it.
+        targets: at least one.
+        classifier: ``None`` for artifacts that map tensors to tensors.
+        versions: of the packages that made it, by name.
+    """
+
+    name: str
+    origin: RunContent | CompileContent
+    targets: tuple[TargetContent, ...]
+    classifier: ClassifierContent | None
     versions: Mapping[str, str]
 
 
@@ -133,39 +191,38 @@ def inference_script(runtime: str) -> str:
     Raises:
         TargetError: no script exists for that runtime.
     """
-    templates = importlib.resources.files("pipeline.bundle.templates")
+    templates = importlib.resources.files(_TEMPLATES)
     template = templates / f"infer_{runtime}.py"
-    if runtime == "common" or not template.is_file():
+    if runtime not in _runtimes():
         raise TargetError(
             f"there is no inference script for the runtime '{runtime}'",
-            why="bundles are written for onnxruntime and litert",
+            why=f"there are scripts for {listed(_runtimes())}",
             fix="choose a target with one of them",
         )
     common = (templates / "infer_common.py").read_text(encoding="utf-8").partition(_FUTURE_IMPORT)[2]
-    return template.read_text(encoding="utf-8").replace(_COMMON_IMPORT, common.strip() + "\n")
+    return _COMMON_IMPORT.sub(lambda _: common.strip() + "\n", template.read_text(encoding="utf-8"))
+
+
+def _runtimes() -> list[str]:
+    """The runtimes that have a template beside the common part."""
+    names = (each.name for each in importlib.resources.files(_TEMPLATES).iterdir())
+    found = {name.removeprefix("infer_").removesuffix(".py") for name in names if name.startswith("infer_")}
+    return sorted(found - {"common"})
 
 
 def _fill(content: BundleContent, folder: Path) -> None:
     """Write all files of a bundle, the manifest last."""
-    packed = io.BytesIO()
-    np.savez_compressed(packed, images=content.test.images, labels=content.test.labels)
-    _write(folder / "data" / "test.npz", packed.getvalue())
-    _write(folder / "recipe.toml", content.recipe.encode())
-    _write(folder / "report.html", content.report.read_bytes())
-    entries = [_add_target(target, content, folder) for target in content.targets]
-    _, height, width, channels = content.test.images.shape
-    assert channels in (1, 3)
+    classifier = content.classifier
+    test = None
+    if classifier is not None and classifier.test is not None:
+        test = "data/test.npz"
+        _write(folder / test, _packed(classifier.test))
     manifest = Manifest(
         name=content.name,
-        image=ImageDescription(height=height, width=width, channels=channels, background=content.background),
-        preprocessing=PreprocessingDescription(**content.preprocessing.to_json()),
-        labels=content.labels,
-        teacher=TeacherEntry(digest=content.teacher_digest, accuracy=content.teacher_accuracy),
-        student=StudentEntry(architecture=content.student_architecture, accuracy=content.student_accuracy),
-        targets=tuple(entries),
-        test="data/test.npz",
-        recipe="recipe.toml",
-        report="report.html",
+        origin=_add_origin(content.origin, folder),
+        classifier=_describe_classifier(classifier) if classifier else None,
+        test=test,
+        targets=tuple(_add_target(target, content, folder) for target in content.targets),
         versions=dict(content.versions),
         files={name: file_digest(folder / name) for name in sorted(listing(folder))},
         digest="0" * 64,
@@ -175,6 +232,46 @@ def _fill(content: BundleContent, folder: Path) -> None:
     _write(folder / MANIFEST_NAME, manifest_bytes(document))
 
 
+def _packed(test: Split) -> bytes:
+    packed = io.BytesIO()
+    np.savez_compressed(packed, images=test.images, labels=test.labels)
+    return packed.getvalue()
+
+
+def _describe_classifier(classifier: ClassifierContent) -> ClassifierDescription:
+    height, width, channels = classifier.image_shape
+    assert channels in (1, 3)
+    return ClassifierDescription(
+        image=ImageDescription(
+            height=height, width=width, channels=channels, background=classifier.background
+        ),
+        preprocessing=PreprocessingDescription(**classifier.preprocessing.to_json()),
+        labels=classifier.labels,
+    )
+
+
+def _add_origin(origin: RunContent | CompileContent, folder: Path) -> RunOrigin | CompileOrigin:
+    """Write the files of what made the bundle, and describe it."""
+    if origin.report is not None:
+        _write(folder / _REPORT, origin.report.read_bytes())
+    if isinstance(origin, RunContent):
+        _write(folder / "recipe.toml", origin.recipe.encode())
+        return RunOrigin(
+            teacher=TeacherEntry(digest=origin.teacher_digest, accuracy=origin.teacher_accuracy),
+            student=StudentEntry(architecture=origin.student_architecture, accuracy=origin.student_accuracy),
+            recipe="recipe.toml",
+            report=_REPORT,
+        )
+    _write(folder / "variants.json", _json_bytes(origin.variants))
+    return CompileOrigin(
+        model=origin.model.name,
+        model_digest=file_digest(origin.model),
+        choice=origin.choice,
+        variants="variants.json",
+        report=_REPORT if origin.report else None,
+    )
+
+
 def _add_target(content: TargetContent, bundle: BundleContent, folder: Path) -> TargetEntry:
     """Write one target's files and describe them."""
     verdict = content.verdict
@@ -182,7 +279,7 @@ def _add_target(content: TargetContent, bundle: BundleContent, folder: Path) -> 
     slug = target_slug(target)
     artifact = f"artifacts/{slug}/model{content.artifact.suffix}"
     reference = f"reference/{slug}/model{content.reference.suffix}" if content.reference else None
-    portable = portable_name(target.runtime, content.portable.suffix)
+    portable = portable_name(target, content.portable.suffix)
     script = f"infer_{target.runtime}.py"
     measurements = f"measurements/{slug}.json"
     _write(folder / artifact, content.artifact.read_bytes())
@@ -196,10 +293,7 @@ def _add_target(content: TargetContent, bundle: BundleContent, folder: Path) -> 
     if reference and content.reference:
         _write(folder / reference, content.reference.read_bytes())
     _write(folder / script, inference_script(target.runtime).encode())
-    _write(folder / measurements, (json.dumps(verdict.to_json(), indent=1, sort_keys=True) + "\n").encode())
-    _, height, width, channels = bundle.test.images.shape
-    axes: dict[Literal["NCHW", "NHWC"], tuple[int, ...]]
-    axes = {"NCHW": (1, channels, height, width), "NHWC": (1, height, width, channels)}
+    _write(folder / measurements, _json_bytes(verdict.to_json()))
     latency, predicted = verdict.measurement.latency, content.predicted
     return TargetEntry(
         target=verdict.target,
@@ -213,9 +307,9 @@ def _add_target(content: TargetContent, bundle: BundleContent, folder: Path) -> 
         reference=reference,
         infer=script,
         measurements=measurements,
-        input=TensorDescription(name=content.input_name, shape=axes[content.layout], layout=content.layout),
-        output=TensorDescription(name=content.output_name, shape=(1, len(bundle.labels)), layout="NK"),
-        budget=BudgetEntry.of(verdict.budget),
+        inputs=content.inputs,
+        outputs=content.outputs,
+        budget=BudgetEntry.of(verdict.budget) if verdict.budget else None,
         predicted=PredictedLatency(**asdict(predicted)) if predicted else None,
         measured=MeasuredLatency(
             **asdict(latency),
@@ -223,17 +317,29 @@ def _add_target(content: TargetContent, bundle: BundleContent, folder: Path) -> 
             reasons=tuple(reason.detail for reason in verdict.measurement.reasons),
         ),
         ratio=MeasuredRatio(**asdict(verdict.ratio)) if verdict.ratio else None,
-        correct=verdict.correct,
-        total=verdict.total,
-        accuracy=verdict.accuracy,
-        accuracy_target=verdict.accuracy_target,
-        by_class=tuple(
-            ClassEntry(label=label, correct=count.correct, total=count.total)
-            for label, count in zip(bundle.labels, verdict.by_class, strict=False)
-        ),
+        accuracy=_describe_accuracy(verdict.accuracy, bundle),
         feasible=verdict.feasible,
         why=verdict.why,
     )
+
+
+def _describe_accuracy(accuracy: Accuracy | None, bundle: BundleContent) -> AccuracyEntry | None:
+    if accuracy is None or bundle.classifier is None:
+        return None
+    return AccuracyEntry(
+        correct=accuracy.correct,
+        total=accuracy.total,
+        share=accuracy.share,
+        target=accuracy.target,
+        by_class=tuple(
+            ClassEntry(label=label, correct=count.correct, total=count.total)
+            for label, count in zip(bundle.classifier.labels, accuracy.by_class, strict=False)
+        ),
+    )
+
+
+def _json_bytes(document: Any) -> bytes:
+    return (json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -6,7 +6,7 @@ import html
 import importlib.resources
 import json
 import string
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from devices.measurement import Interval
@@ -22,7 +22,7 @@ from pipeline.report.figures import (
     layers_figure,
     mixtures_figure,
 )
-from pipeline.target_verdict import TargetVerdict
+from pipeline.target_verdict import Accuracy, TargetVerdict
 from pipeline.work.disk import disk_errors, write_atomically
 
 
@@ -84,29 +84,16 @@ def _verdict(report: ReportData, target: TargetReport) -> str:
     measurement = verdict.measurement
     reasons = "".join(f"<small>{html.escape(reason.detail)}</small>" for reason in measurement.reasons)
     rows = [
-        ("Budget", _budget(target)),
+        *_budget(target),
         ("Predicted (estimate)", _estimate(target.predicted) if target.predicted else "none was made"),
         ("Measured", _interval(measurement.latency, len(measurement.launches))),
+        *_ratio(verdict),
         ("Quality of measurement", html.escape(str(measurement.verdict)) + reasons),
         ("Teacher's accuracy", _percent(report.teacher_accuracy)),
         ("Student's accuracy", f"{_percent(report.student_accuracy)} <small>in torch, before export</small>"),
-        (
-            "Artifact's accuracy",
-            f"{_percent(verdict.accuracy)} <small>{verdict.correct} of {verdict.total} test images, "
-            f"{_accuracy_place(verdict)}</small>",
-        ),
+        *_accuracy(verdict.accuracy),
     ]
     rows += _figures(report, target)
-    if verdict.ratio:
-        ratio = verdict.ratio
-        rows.insert(
-            3,
-            (
-                "Measured ratio",
-                f"{ratio.value:.3f}x <small>{ratio.low:.3f} to {ratio.high:.3f} of the "
-                f"{verdict.budget.reference_name}, {100 * ratio.confidence:.3g} % confidence</small>",
-            ),
-        )
     table = _table((html.escape(name), value) for name, value in rows)
     return (
         f'<section class="panel"><h3>{html.escape(verdict.target)}</h3>\n'
@@ -119,13 +106,14 @@ def _figures(report: ReportData, target: TargetReport) -> list[tuple[str, str]]:
     """What the student gains, how large it is, and how it does class by class."""
     verdict, latency = target.verdict, target.verdict.measurement.latency
     rows = []
-    side_by_side = verdict.ratio is not None and verdict.budget.relative_to == "teacher"
+    budget = verdict.budget
+    side_by_side = verdict.ratio is not None and budget is not None and budget.relative_to == "teacher"
     if target.teacher is not None and not side_by_side:
         times = target.teacher.value_ns / latency.value_ns
         note = f"which takes {_ms(target.teacher.value_ns)}; measured by the same protocol, not side by side"
         rows.append(("Against the teacher", f"{times:.2f} times as fast <small>{note}</small>"))
-    if verdict.ratio:
-        name = verdict.budget.reference_name
+    if verdict.ratio and budget is not None:
+        name = budget.reference_name
         rows.append((f"Against the {name}", f"{verdict.ratio.inverse.value:.2f} times as fast"))
     if verdict.used is not None:
         rest = 1 - verdict.used
@@ -135,8 +123,8 @@ def _figures(report: ReportData, target: TargetReport) -> list[tuple[str, str]]:
         ("Multiply-accumulates", f"{report.student_macs:,}"),
         ("Size of the artifact", f"{target.size_bytes / 1000:,.0f} kB <small>{_runs_on(target)}</small>"),
     ]
-    if verdict.by_class:
-        rows.append(("Accuracy by class", _by_class(report, target)))
+    if verdict.accuracy is not None and verdict.accuracy.by_class:
+        rows.append(("Accuracy by class", _by_class(report, verdict.accuracy)))
     return rows
 
 
@@ -150,8 +138,8 @@ def _runs_on(target: TargetReport) -> str:
     )
 
 
-def _by_class(report: ReportData, target: TargetReport) -> str:
-    counts = target.verdict.by_class
+def _by_class(report: ReportData, accuracy: Accuracy) -> str:
+    counts = accuracy.by_class
     lines = "".join(
         f"<br>{html.escape(label)}: {_percent(count.correct / count.total)} "
         f"<small>{count.correct} of {count.total}</small>"
@@ -272,11 +260,25 @@ def _table(rows: Iterable[tuple[str, str]]) -> str:
     return f"<table>\n{cells}\n</table>"
 
 
-def _budget(target: TargetReport) -> str:
+def _budget(target: TargetReport) -> Iterator[tuple[str, str]]:
     budget = target.verdict.budget
-    if budget.relative is not None:
-        return f"{budget.words} <small>{_ms(target.limit_ns)} by its measured latency</small>"
-    return budget.words
+    if budget is None:
+        return
+    note = (
+        "" if budget.relative is None else f" <small>{_ms(target.limit_ns)} by its measured latency</small>"
+    )
+    yield "Budget", budget.words + note
+
+
+def _ratio(verdict: TargetVerdict) -> Iterator[tuple[str, str]]:
+    ratio, budget = verdict.ratio, verdict.budget
+    if ratio is None or budget is None:
+        return
+    yield (
+        "Measured ratio",
+        f"{ratio.value:.3f}x <small>{ratio.low:.3f} to {ratio.high:.3f} of the {budget.reference_name}, "
+        f"{100 * ratio.confidence:.3g} % confidence</small>",
+    )
 
 
 def _estimate(estimate: Estimate) -> str:
@@ -297,10 +299,14 @@ def _ms(latency_ns: float) -> str:
     return f"{latency_ns / 1e6:#.4g} ms"
 
 
-def _accuracy_place(verdict: TargetVerdict) -> str:
-    if verdict.accuracy_target is None:
-        return "on the target"
-    return html.escape(f"on {verdict.accuracy_target}: the target gives no outputs for given inputs")
+def _accuracy(accuracy: Accuracy | None) -> Iterator[tuple[str, str]]:
+    if accuracy is None:
+        return
+    place = "on the target"
+    if accuracy.target is not None:
+        place = html.escape(f"on {accuracy.target}: the target gives no outputs for given inputs")
+    count = f"{accuracy.correct} of {accuracy.total} test images"
+    yield "Artifact's accuracy", f"{_percent(accuracy.share)} <small>{count}, {place}</small>"
 
 
 def _percent(share: float) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from pipeline.stages.latency.feasibility import Feasible
 from pipeline.stages.latency.table import Tables
 from pipeline.stages.searching.candidates import EvaluatedCandidate, Searched
 from pipeline.stages.student.winner import Failure, Winner
+from pipeline.target_verdict import Accuracy
 from pipeline.teachers.ensemble import EnsembleFigures
 from pipeline.work.folder import StageRecord
 
@@ -64,7 +65,7 @@ class RunResult:
         fmt = format_of(Target.parse(target))
         if fmt not in self.teacher_models:
             return None
-        models = (self.teacher_models[fmt], self.bundle / portable_name(fmt.runtime, fmt.suffix))
+        models = (self.teacher_models[fmt], self.bundle / portable_name(Target.parse(target), fmt.suffix))
         return shlex.join(["lathe", "compare", *map(str, models), "--target", target])
 
     def to_json(self) -> dict[str, Any]:
@@ -117,9 +118,11 @@ class RunResult:
                         "target": name,
                         "feasible": verdict.feasible,
                         "why": verdict.why,
-                        "budget": asdict(verdict.budget) | {"words": verdict.budget.words},
+                        "budget": asdict(verdict.budget) | {"words": verdict.budget.words}
+                        if verdict.budget
+                        else None,
                         "budget_used": verdict.used,
-                        "test_accuracy": verdict.accuracy,
+                        "test_accuracy": verdict.accuracy.share if verdict.accuracy else None,
                         "measured_ms": _milliseconds(verdict.measurement.latency),
                         "verdict": verdict.measurement.verdict.value,
                         "ratio_to_reference": verdict.ratio.value if verdict.ratio else None,
@@ -127,10 +130,7 @@ class RunResult:
                         "times_faster_than_reference": verdict.ratio.inverse.value if verdict.ratio else None,
                         "times_faster_than_teacher": self.times_faster_than_teacher(name),
                         "size_bytes": self.winner.compiled[name].student.size_bytes,
-                        "by_class": [
-                            {"class": label, "correct": count.correct, "total": count.total}
-                            for label, count in zip(self.data.classes, verdict.by_class, strict=False)
-                        ],
+                        "by_class": _by_class(self.data.classes, verdict.accuracy),
                         "artifact_digest": verdict.artifact_digest,
                         "parity_max_abs": self.winner.exported.parity[name].max_abs,
                     }
@@ -179,6 +179,14 @@ def _candidate(candidate: EvaluatedCandidate, searched: Searched) -> dict[str, A
         "measured_ms": {each.target: each.measured.value_ns / 1e6 for each in measured},
         "measured_upper_ms": {each.target: each.measured.high_ns / 1e6 for each in measured},
     }
+
+
+def _by_class(classes: Sequence[str], accuracy: Accuracy | None) -> list[dict[str, Any]]:
+    counts = () if accuracy is None else accuracy.by_class
+    return [
+        {"class": label, "correct": count.correct, "total": count.total}
+        for label, count in zip(classes, counts, strict=False)
+    ]
 
 
 def _ensemble(figures: EnsembleFigures | None) -> dict[str, Any] | None:

@@ -32,7 +32,7 @@ from devices.target import Target
 from pipeline.budget import Budget
 from pipeline.data.base import Preprocessing, Split
 from pipeline.errors import VerificationError
-from pipeline.target_verdict import TargetVerdict, in_layout, judge, verify_artifact
+from pipeline.target_verdict import Accuracy, LabelledImages, TargetVerdict, in_layout, judge, verify_artifact
 
 HOST = Target.parse("host/onnxruntime:fp32@1")
 IDENTITY = Preprocessing((0.0,), (1.0,))
@@ -68,9 +68,9 @@ def save_pixel_model(path: Path, operator: str = "Flatten") -> Path:
     return path
 
 
-def pixels() -> Split:
+def pixels() -> LabelledImages:
     images = np.array([[9, 1], [1, 9], [9, 1], [1, 9]], np.uint8).reshape(4, 1, 2, 1)
-    return Split(images, np.array([0, 1, 1, 1], np.int64))
+    return LabelledImages(Split(images, np.array([0, 1, 1, 1], np.int64)), IDENTITY, "NCHW")
 
 
 @given(headlines)
@@ -144,7 +144,7 @@ def test_a_soft_budget_may_be_exceeded_but_is_then_not_called_feasible(
 ) -> None:
     measurement = a_measurement([800_000] * 5, verdict)
     feasible, why = judge(Budget.parse(budget), measurement, None, None)
-    found = TargetVerdict(str(HOST), "00", 1, 1, measurement, None, None, Budget.parse(budget), feasible, why)
+    found = TargetVerdict(str(HOST), "00", None, measurement, None, None, Budget.parse(budget), feasible, why)
     assert found.acceptable == acceptable
     assert found.feasible == (budget.startswith("1ms") and verdict is Verdict.VALID)
 
@@ -154,20 +154,34 @@ def test_verify_artifact_runs_the_whole_split_and_both_networks(tmp_path: Path) 
     verdict = verify_artifact(
         artifact,
         pixels(),
-        IDENTITY,
         HOST,
-        layout="NCHW",
         budget=Budget.parse("1000x"),
         reference=save_pixel_model(tmp_path / "reference.onnx", "Exp"),
         protocol=PROTOCOL,
     )
-    assert (verdict.correct, verdict.total, verdict.accuracy) == (3, 4, 0.75)
+    assert verdict.accuracy is not None
+    assert (verdict.accuracy.correct, verdict.accuracy.total, verdict.accuracy.share) == (3, 4, 0.75)
     assert verdict.reference is not None
     assert verdict.measurement.artifact_digest == verdict.artifact_digest
     assert verdict.reference.artifact_digest != verdict.artifact_digest
     assert len(verdict.measurement.launches) == len(verdict.reference.launches) == 3
     assert verdict.ratio == paired_ratio(verdict.measurement, verdict.reference)
     assert TargetVerdict.from_json(json.loads(json.dumps(verdict.to_json()))) == verdict
+
+
+def test_verify_artifact_without_test_images_and_budget_says_that_there_are_none(tmp_path: Path) -> None:
+    artifact = save_pixel_model(tmp_path / "model.onnx")
+    verdict = verify_artifact(artifact, None, HOST, budget=None, reference=None, protocol=PROTOCOL)
+    assert verdict.accuracy is None
+    assert verdict.accuracy_words == "no accuracy, since there are no test images"
+    assert (verdict.feasible, verdict.acceptable, verdict.used) == (True, True, None)
+    assert "no budget limits it" in verdict.why
+    assert TargetVerdict.from_json(json.loads(json.dumps(verdict.to_json()))) == verdict
+
+
+def test_an_accuracy_says_where_it_was_taken() -> None:
+    assert Accuracy(3, 4, ()).note == ""
+    assert Accuracy(3, 4, (), "host/litert:fp32@1").note == " (taken on host/litert:fp32@1)"
 
 
 def test_verify_artifact_repeats_an_invalid_measurement_and_never_calls_it_feasible(
@@ -184,9 +198,7 @@ def test_verify_artifact_repeats_an_invalid_measurement_and_never_calls_it_feasi
     verdict = verify_artifact(
         save_pixel_model(tmp_path / "student.onnx"),
         pixels(),
-        IDENTITY,
         HOST,
-        layout="NCHW",
         budget=Budget.parse("1000000ms"),
         reference=None,
         protocol=dataclasses.replace(PROTOCOL, max_count=1),
@@ -202,9 +214,7 @@ def test_verify_artifact_refuses_a_relative_budget_without_a_reference(tmp_path:
         verify_artifact(
             save_pixel_model(tmp_path / "student.onnx"),
             pixels(),
-            IDENTITY,
             HOST,
-            layout="NCHW",
             budget=Budget.parse("0.5x"),
             reference=None,
             protocol=PROTOCOL,
@@ -217,15 +227,13 @@ def test_verify_artifact_says_so_when_a_network_does_not_run(tmp_path: Path, dam
     reference = save_pixel_model(tmp_path / "reference.onnx")
     if damage != "numbers":
         {"artifact": artifact, "reference": reference}[damage].write_bytes(b"no model")
-    split = pixels()
-    split.images[0] = 0
+    images = pixels()
+    images.split.images[0] = 0
     with pytest.raises(MeasurementError):
         verify_artifact(
             artifact,
-            split,
-            IDENTITY,
+            images,
             HOST,
-            layout="NCHW",
             budget=Budget.parse("1ms"),
             reference=reference,
             protocol=PROTOCOL,

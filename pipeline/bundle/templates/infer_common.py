@@ -19,36 +19,46 @@ try:
 except ImportError:
     sys.exit("error: numpy is not installed; install it with: python -m pip install numpy")
 
-Predict = Callable[[Any], Any]
+Tensors = list[Any]
+"""Arrays in the order of the model's inputs or outputs."""
+Predict = Callable[[Tensors], Tensors]
 Settings = dict[str, Any]
 LoadModel = Callable[[str, Settings], Predict]
-"""Opens a model file as it was measured: ``threads``, ``precision``, ``options`` by name, and ``delegate``,
-where they want the operations."""
+"""Opens a model file as it was measured: ``threads``, ``precision``, ``options`` by name, ``delegate``, where
+they want the operations, and ``outputs``, as the manifest describes them."""
 
 
 def main(runtime: str, load_model: LoadModel) -> NoReturn:
-    """Read the arguments, classify the images, and exit: 0 done, 1 an error, 2 wrong arguments."""
+    """Read the arguments, run the model, and exit: 0 done, 1 an error, 2 wrong arguments."""
     parser = argparse.ArgumentParser(
-        description=f"Classify images with the bundle's model, run by {runtime}. Prints one JSON line per "
-        "image: its number, the file, the label, the label's index and probability. Image files are turned "
-        "upright, resized to the model's size and cropped to their centre, which needs Pillow."
+        description=f"Runs the bundle's model by {runtime} and prints one JSON line per image or file. Of a "
+        "classifier: the image's number, the file, the label, the label's index and probability. Image files "
+        "are turned upright, resized to the model's size and cropped to their centre, which needs Pillow. Of "
+        "another model: the file and the outputs by name."
     )
     parser.add_argument(
-        "images",
-        metavar="IMAGE",
-        nargs="+",
-        help="image files, or .npy files of uint8 images, shape (N, height, width, channels)",
+        "files",
+        metavar="FILE",
+        nargs="*",
+        help="for a classifier image files, or .npy files of uint8 images, shape (N, height, width, "
+        "channels); for another model .npz files with an array for each input, or .npy files if it has only "
+        "one input",
+    )
+    parser.add_argument(
+        "--test", action="store_true", help="run the bundle's own test images and print the accuracy"
     )
     parser.add_argument("--top", type=int, default=1, metavar="N", help="name the N likeliest labels")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: as verified)")
     parser.add_argument("--target", help="which of the bundle's targets (default: the first of this runtime)")
     arguments = parser.parse_args()
+    if bool(arguments.files) == arguments.test:
+        parser.error("give either files or --test")
     if arguments.threads is not None and arguments.threads < 1:
         parser.error("--threads must be 1 or more")
     if arguments.top < 1:
         parser.error("--top must be 1 or more")
     try:
-        _classify(runtime, load_model, arguments)
+        _run(runtime, load_model, arguments)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except ImportError as error:
@@ -58,30 +68,57 @@ def main(runtime: str, load_model: LoadModel) -> NoReturn:
     sys.exit(0)
 
 
-def _classify(runtime: str, load_model: LoadModel, arguments: argparse.Namespace) -> None:
+def _run(runtime: str, load_model: LoadModel, arguments: argparse.Namespace) -> None:
     folder = Path(__file__).resolve().parent
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    if manifest["schema_version"] != 2:
+    if manifest["schema_version"] != 3:
         raise ValueError("manifest.json has another schema than this script; copy the whole bundle again")
     entry = _entry(manifest, runtime, arguments.target)
     model = folder / entry["artifact"]
     if hashlib.sha256(model.read_bytes()).hexdigest() != entry["artifact_digest"]:
         raise ValueError(f"{model} is not the file that was verified; copy the bundle again")
-    images = [(file, image) for file in arguments.images for image in _read(file, manifest["image"])]
-    settings = _settings(entry, arguments.threads)
-    predict = load_model(str(model), settings)
-    for number, (file, image) in enumerate(images):
-        logits = np.asarray(predict(_prepare(image, manifest, entry)), np.float64).reshape(-1)
-        shares = np.exp(logits - logits.max())
-        shares /= shares.sum()
-        likely = [int(index) for index in np.argsort(-shares, kind="stable")[: arguments.top]]
-        named = [
-            {"label": manifest["labels"][k], "index": k, "probability": float(shares[k])} for k in likely
-        ]
-        answer = {"image": number, "file": file, **named[0]}
-        if arguments.top > 1:
-            answer["top"] = named
-        print(json.dumps(answer), flush=True)
+    if arguments.test and manifest["test"] is None:
+        raise ValueError("this bundle has no test images")
+    classifier, work = manifest["classifier"], []
+    for file in arguments.files:
+        given = _read(file, classifier["image"]) if classifier else [_read_tensors(file, entry["inputs"])]
+        work += [(file, each) for each in given]
+    predict = load_model(str(model), _settings(entry, arguments.threads))
+    if arguments.test:
+        with np.load(folder / manifest["test"], allow_pickle=False) as test:
+            _print_accuracy(predict, test["images"], test["labels"], classifier, entry)
+    elif classifier:
+        for number, (file, image) in enumerate(work):
+            logits = _logits(predict, image, classifier, entry)
+            answer = {"image": number, "file": file, **_named(logits, classifier["labels"], arguments.top)}
+            print(json.dumps(answer), flush=True)
+    else:
+        for file, tensors in work:
+            outputs = zip((each["name"] for each in entry["outputs"]), predict(tensors))
+            answer = {"file": file, "outputs": {name: np.asarray(value).tolist() for name, value in outputs}}
+            print(json.dumps(answer), flush=True)
+
+
+def _logits(predict: Predict, image: Any, classifier: dict[str, Any], entry: dict[str, Any]) -> Any:
+    return np.asarray(predict([_prepare(image, classifier["preprocessing"], entry)])[0]).reshape(-1)
+
+
+def _named(logits: Any, labels: list[str], top: int) -> dict[str, Any]:
+    """The likeliest label, and the ``top`` likeliest ones if that is more than one."""
+    logits = logits.astype(np.float64)
+    shares = np.exp(logits - logits.max())
+    shares /= shares.sum()
+    likely = [int(index) for index in np.argsort(-shares, kind="stable")[:top]]
+    named = [{"label": labels[k], "index": k, "probability": float(shares[k])} for k in likely]
+    return {**named[0], "top": named} if top > 1 else named[0]
+
+
+def _print_accuracy(
+    predict: Predict, images: Any, labels: Any, classifier: dict[str, Any], entry: dict[str, Any]
+) -> None:
+    found = [int(_logits(predict, image, classifier, entry).argmax()) for image in images]
+    correct = sum(one == int(other) for one, other in zip(found, labels))
+    print(json.dumps({"correct": correct, "total": len(labels), "accuracy": correct / len(labels)}))
 
 
 def _settings(entry: dict[str, Any], threads: int | None) -> Settings:
@@ -91,14 +128,15 @@ def _settings(entry: dict[str, Any], threads: int | None) -> Settings:
     named = {option.partition("=")[0]: option.partition("=")[2] for option in options}
     if "cores" in named:
         _keep_on_cores(named["cores"])
-    if entry.get("accuracy_target"):
+    if entry["accuracy"] and entry["accuracy"]["target"]:
         note = "the latency was measured by the runtime's own tool; this script runs the same file by Python"
-        print(f"note: {note}, as {entry['accuracy_target']} does", file=sys.stderr)
+        print(f"note: {note}, as {entry['accuracy']['target']} does", file=sys.stderr)
     return {
         "threads": threads or int(measured_threads),
         "precision": precision,
         "options": named,
         "delegate": entry["delegate"],
+        "outputs": entry["outputs"],
     }
 
 
@@ -168,10 +206,33 @@ def _read_picture(path: str, image: dict[str, Any]) -> Any:
     return np.asarray(fitted).reshape(image["height"], image["width"], image["channels"])
 
 
-def _prepare(image: Any, manifest: dict[str, Any], entry: dict[str, Any]) -> Any:
-    steps = manifest["preprocessing"]
+def _read_tensors(path: str, described: list[dict[str, Any]]) -> Tensors:
+    """One array for each input, in their order, of a .npz file, or of a .npy file for the only one."""
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            arrays = {described[0]["name"]: loaded} if len(described) == 1 else {}
+        else:
+            with loaded:
+                arrays = {name: loaded[name] for name in loaded.files}
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path} is no .npy or .npz file of plain numbers, or is cut off") from error
+    names = [each["name"] for each in described]
+    if sorted(arrays) != sorted(names):
+        raise ValueError(f"{path} does not hold the inputs of this model: {', '.join(names)}")
+    for each in described:
+        value = arrays[each["name"]]
+        if list(value.shape) != list(each["shape"]) or value.dtype != np.dtype(each["dtype"]):
+            wanted = f"{each['dtype']} {tuple(each['shape'])}"
+            raise ValueError(
+                f"{path}: {each['name']} is {value.dtype} {value.shape}; this model takes {wanted}"
+            )
+    return [np.ascontiguousarray(arrays[name]) for name in names]
+
+
+def _prepare(image: Any, steps: dict[str, Any], entry: dict[str, Any]) -> Any:
     scaled = image[None].astype(np.float32) / np.float32(steps["scale"])
     ready = (scaled - np.array(steps["mean"], np.float32)) / np.array(steps["std"], np.float32)
-    if entry["input"]["layout"] == "NCHW":
+    if entry["inputs"][0]["layout"] == "NCHW":
         ready = ready.transpose(0, 3, 1, 2)
     return np.ascontiguousarray(ready)

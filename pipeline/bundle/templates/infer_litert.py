@@ -1,19 +1,19 @@
-"""Classify images with this bundle's LiteRT model.
+"""Run this bundle's LiteRT model.
 
 Needs numpy and LiteRT, and Pillow for image files:
 
     python -m pip install numpy ai-edge-litert pillow
 
-    python infer_litert.py IMAGE... [--top N] [--threads N]
+    python infer_litert.py FILE... [--top N] [--threads N]
 """
 
 from __future__ import annotations
 
-from pipeline.bundle.templates.infer_common import Predict, Settings, main
+from pipeline.bundle.templates.infer_common import Predict, Settings, Tensors, main
 
 
 def load_model(path: str, settings: Settings) -> Predict:
-    """Open the model; the answer maps one preprocessed image, float32 of the model's shape, to logits.
+    """Open the model; the answer maps its inputs, in its own order, to its outputs.
 
     It runs where it was measured, on the CPU or the GPU, or not at all.
     """
@@ -28,13 +28,14 @@ def load_model(path: str, settings: Settings) -> Predict:
 
     interpreter = Interpreter(model_path=path, num_threads=settings["threads"])
     interpreter.allocate_tensors()
-    source = interpreter.get_input_details()[0]["index"]
-    result = interpreter.get_output_details()[0]["index"]
+    sources = [each["index"] for each in interpreter.get_input_details()]
+    results = [each["index"] for each in interpreter.get_output_details()]
 
-    def predict(image: object) -> object:
-        interpreter.set_tensor(source, image)
+    def predict(inputs: Tensors) -> Tensors:
+        for index, value in zip(sources, inputs):
+            interpreter.set_tensor(index, value)
         interpreter.invoke()
-        return interpreter.get_tensor(result)
+        return [interpreter.get_tensor(index) for index in results]
 
     return predict
 
@@ -52,14 +53,16 @@ def _load_on_gpu(path: str, settings: Settings) -> Predict:
     model = CompiledModel.from_file(path, options=options)
     if not model.is_fully_accelerated():
         raise ValueError("the GPU, on which the model was measured, does not take all of it here")
-    source, result = model.create_input_buffers(0), model.create_output_buffers(0)
-    key, names = next(iter(model.get_signature_list().items()))
-    shape = model.get_output_tensor_details(key)[names["outputs"][0]]["shape"]
+    sources, results = model.create_input_buffers(0), model.create_output_buffers(0)
 
-    def predict(image: object) -> object:
-        source[0].write(image)
-        model.run_by_index(0, source, result)
-        return result[0].read(int(numpy.prod(shape)), numpy.dtype("float32"))
+    def predict(inputs: Tensors) -> Tensors:
+        for buffer, value in zip(sources, inputs):
+            buffer.write(value)
+        model.run_by_index(0, sources, results)
+        return [
+            buffer.read(int(numpy.prod(each["shape"])), numpy.dtype(each["dtype"])).reshape(each["shape"])
+            for buffer, each in zip(results, settings["outputs"])
+        ]
 
     return predict
 

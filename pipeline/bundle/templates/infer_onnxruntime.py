@@ -1,10 +1,10 @@
-"""Classify images with this bundle's ONNX model.
+"""Run this bundle's ONNX model.
 
 Needs numpy and ONNX Runtime, and Pillow for image files:
 
     python -m pip install numpy onnxruntime pillow
 
-    python infer_onnxruntime.py IMAGE... [--top N] [--threads N]
+    python infer_onnxruntime.py FILE... [--top N] [--threads N]
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pipeline.bundle.templates.infer_common import Predict, Settings, main
 
 
 def load_model(path: str, settings: Settings) -> Predict:
-    """Open the model; the answer maps one preprocessed image, float32 of the model's shape, to logits.
+    """Open the model; the answer maps its inputs, in its own order, to its outputs.
 
     It runs on the execution provider on which it was measured, or not at all.
     """
@@ -34,8 +34,8 @@ def load_model(path: str, settings: Settings) -> Predict:
     )
     if session.get_providers()[0] != provider:
         raise ValueError(f"{provider}, on which the model was measured, does not start on this machine")
-    name = session.get_inputs()[0].name
-    return lambda image: session.run(None, {name: image})[0]
+    names = [each.name for each in session.get_inputs()]
+    return lambda inputs: session.run(None, dict(zip(names, inputs)))
 
 
 if __name__ == "__main__":

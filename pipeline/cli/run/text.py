@@ -22,16 +22,13 @@ def result_text(result: RunResult) -> str:
     for failure in result.winner.passed_over:
         lines.append(f"NOT THE BEST CANDIDATE: {failure.architecture.brief} was preferred, but {failure.why}")
     for name, verdict in verified.verdicts.items():
-        ratio = f", {verdict.ratio} of the {verdict.budget.reference_name}'s" if verdict.ratio else ""
         whole = result.tables.teacher[name].whole
         lines += [
             "",
             name,
-            f"  budget    {verdict.budget.words}{_used(verdict)}",
-            f"  latency   {verdict.measurement.latency} measured{ratio}",
+            *_budget(verdict),
             f"  teacher   {_beside_teacher(whole, verdict.measurement.latency)}",
-            f"  accuracy  {verdict.accuracy:.2%} on the test split{verdict.accuracy_note}, "
-            f"teacher {verified.teacher_accuracy:.2%}",
+            f"  accuracy  {verdict.accuracy_words}, teacher {verified.teacher_accuracy:.2%}",
         ]
         comparison = result.comparison(name)
         lines += [] if comparison is None else [f"  compare   {comparison}"]
@@ -49,6 +46,14 @@ def result_text(result: RunResult) -> str:
             "that could keep the budgets"
         )
     return "\n".join([*lines, "", f"bundle  {result.bundle}", f"report  {result.report}", ""])
+
+
+def _budget(verdict: TargetVerdict) -> Iterator[str]:
+    ratio = ""
+    if verdict.budget is not None:
+        yield f"  budget    {verdict.budget.words}{_used(verdict)}"
+        ratio = f", {verdict.ratio} of the {verdict.budget.reference_name}'s" if verdict.ratio else ""
+    yield f"  latency   {verdict.measurement.latency} measured{ratio}"
 
 
 def _used(verdict: TargetVerdict) -> str:

@@ -62,4 +62,5 @@ def _why_not(target: TargetVerification) -> str:
     verdict = target.verdict
     if target.accuracy_holds:
         return verdict.why
-    return f"{verdict.correct} test images are correct on {verdict.target}, not {target.expected_correct}"
+    now = "no" if verdict.accuracy is None else verdict.accuracy.correct
+    return f"{now} test images are correct on {verdict.target}, not {target.expected_correct}"

@@ -10,5 +10,5 @@ def verified_text(bundle: str, verified: BundleVerification) -> str:
     lines = [f"{bundle}: every file is unchanged"]
     for target in verified.targets:
         verdict = target.verdict
-        lines.append(f"{verdict.target}: holds, {verdict.accuracy:.2%} on the test split; {verdict.why}")
+        lines.append(f"{verdict.target}: holds, {verdict.accuracy_words}; {verdict.why}")
     return "\n".join([*lines, ""])

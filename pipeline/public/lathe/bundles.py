@@ -19,22 +19,22 @@ class BundleTarget:
         target: where it runs.
         artifact: the model file.
         infer: script that runs it.
-        budget: in words.
+        budget: in words; ``None`` if none was asked for.
         predicted: before the artifact existed, nanoseconds; ``None`` if nothing was.
         measured: nanoseconds.
         verdict: how far the measurement may be trusted.
-        accuracy: share of the test split.
+        accuracy: share of the test split; ``None`` without one.
         kept: the upper end of the measured interval is within the budget.
     """
 
     target: str
     artifact: Path
     infer: Path
-    budget: str
+    budget: str | None
     predicted: Estimate | None
     measured: Interval
     verdict: str
-    accuracy: float
+    accuracy: float | None
     kept: bool
 
 
@@ -44,12 +44,12 @@ class Bundle(Result):
 
     Attributes:
         folder: where it is.
-        name: of the recipe.
+        name: of the recipe or the model.
         digest: of everything in it.
-        labels: classes, in the order of the logits.
-        network: architecture of the student, in words.
-        teacher_accuracy: share of the test split, in torch.
-        student_accuracy: share of the test split, in torch.
+        labels: classes, in the order of the logits; none if it is no classifier.
+        network: architecture of the student in words, or the name of the model that was compiled.
+        teacher_accuracy: share of the test split, in torch; ``None`` of a model that was compiled.
+        student_accuracy: the same of the student.
         targets: its artifacts.
     """
 
@@ -58,8 +58,8 @@ class Bundle(Result):
     digest: str
     labels: tuple[str, ...]
     network: str
-    teacher_accuracy: float
-    student_accuracy: float
+    teacher_accuracy: float | None
+    student_accuracy: float | None
     targets: tuple[BundleTarget, ...]
 
     def _title(self) -> str:
@@ -70,8 +70,8 @@ class Bundle(Result):
             (
                 each.target,
                 f"{each.measured} measured",
-                each.budget,
-                f"{each.accuracy:.2%}",
+                each.budget or "no budget",
+                _percent(each.accuracy),
                 str(each.artifact),
             )
             for each in self.targets
@@ -85,14 +85,14 @@ class VerifiedTarget:
     Attributes:
         target: where.
         latency: as measured now, nanoseconds.
-        accuracy: share of the test split, now.
+        accuracy: share of the test split, now; ``None`` without one.
         holds: accuracy and budget are kept.
         why: one sentence with the figures behind that.
     """
 
     target: str
     latency: Interval
-    accuracy: float
+    accuracy: float | None
     holds: bool
     why: str
 
@@ -116,9 +116,13 @@ class Verification(Result):
 
     def _rows(self) -> Rows:
         return [
-            (each.target, f"{each.latency} measured", f"{each.accuracy:.2%}", each.why)
+            (each.target, f"{each.latency} measured", _percent(each.accuracy), each.why)
             for each in self.targets
         ]
+
+
+def _percent(share: float | None) -> str:
+    return "no test images" if share is None else f"{share:.2%}"
 
 
 def open_bundle(folder: str | PathLike[str]) -> Bundle:
@@ -127,24 +131,26 @@ def open_bundle(folder: str | PathLike[str]) -> Bundle:
     Raises:
         VerificationError: naming the file that is missing, changed, not listed, or outside the bundle.
     """
-    from pipeline.bundle import read_bundle
+    from pipeline.bundle import RunOrigin, read_bundle
 
     where = Path(folder)
     manifest = read_bundle(where)
+    origin = manifest.origin
+    run = origin if isinstance(origin, RunOrigin) else None
     return Bundle(
         where,
         manifest.name,
         manifest.digest,
-        manifest.labels,
-        manifest.student.architecture,
-        manifest.teacher.accuracy,
-        manifest.student.accuracy,
+        manifest.classifier.labels if manifest.classifier else (),
+        origin.student.architecture if isinstance(origin, RunOrigin) else origin.model,
+        run.teacher.accuracy if run else None,
+        run.student.accuracy if run else None,
         tuple(
             BundleTarget(
                 each.target,
                 where / each.artifact,
                 where / each.infer,
-                each.budget.words,
+                each.budget.words if each.budget else None,
                 None
                 if (predicted := each.predicted) is None
                 else Estimate(predicted.low_ns, predicted.value_ns, predicted.high_ns, predicted.coverage),
@@ -155,7 +161,7 @@ def open_bundle(folder: str | PathLike[str]) -> Bundle:
                     each.measured.confidence,
                 ),
                 each.measured.verdict.value,
-                each.accuracy,
+                each.accuracy.share if each.accuracy else None,
                 each.feasible,
             )
             for each in manifest.targets
@@ -188,7 +194,7 @@ def verify(folder: str | PathLike[str], *, progress: bool = False) -> Verificati
             VerifiedTarget(
                 each.verdict.target,
                 each.verdict.measurement.latency,
-                each.verdict.accuracy,
+                each.verdict.accuracy.share if each.verdict.accuracy else None,
                 each.accuracy_holds and each.verdict.acceptable,
                 each.verdict.why,
             )

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.bundle import MANIFEST_NAME, BundleContent, TargetContent, write_bundle
+from pipeline.bundle import (
+    MANIFEST_NAME,
+    BundleContent,
+    ClassifierContent,
+    RunContent,
+    TargetContent,
+    TensorDescription,
+    write_bundle,
+)
 from pipeline.export.base import INPUT_NAME, OUTPUT_NAME
 from pipeline.stages.delivery.report import PACKAGES, Findings, ReportFile
 from pipeline.stages.inputs.data import DataSummary, open_data
@@ -38,35 +46,43 @@ def make_bundle(given: BundleInput, folder: StageFolder, services: Services) -> 
     """Write the bundle into the stage's folder."""
     findings = given.findings
     winner, teacher = findings.winner, findings.teacher
+    test, labels = open_data(given.data, folder).test, given.data.classes
+    _, height, width, channels = test.images.shape
+    axes = {"NCHW": (1, channels, height, width), "NHWC": (1, height, width, channels)}
+    logits = TensorDescription(name=OUTPUT_NAME, shape=(1, len(labels)), layout="NK")
     targets = []
     for target in findings.targets:
-        compiled = winner.compiled[target.name]
+        compiled, layout = winner.compiled[target.name], target.format.layout
         targets.append(
             TargetContent(
                 artifact=folder.find(compiled.student.file),
                 runs_on=compiled.student.notes.get("cpu", "any"),
                 portable=folder.find(winner.exported.students[target.format]),
                 reference=folder.find(compiled.reference.file),
-                layout=target.format.layout,
-                input_name=INPUT_NAME,
-                output_name=OUTPUT_NAME,
+                inputs=(TensorDescription(name=INPUT_NAME, shape=axes[layout], layout=layout),),
+                outputs=(logits,),
                 predicted=findings.predicted(target.name),
                 verdict=winner.verified.verdicts[target.name],
             )
         )
     content = BundleContent(
         name=given.name,
+        origin=RunContent(
+            teacher_digest=teacher.digest,
+            teacher_accuracy=winner.verified.teacher_accuracy,
+            student_architecture=str(winner.distilled.architecture),
+            student_accuracy=winner.verified.student_accuracy,
+            recipe=given.recipe_text,
+            report=folder.find(given.report.file),
+        ),
         targets=tuple(targets),
-        test=open_data(given.data, folder).test,
-        preprocessing=given.data.preprocessing,
-        background=given.data.background,
-        labels=given.data.classes,
-        teacher_digest=teacher.digest,
-        teacher_accuracy=winner.verified.teacher_accuracy,
-        student_architecture=str(winner.distilled.architecture),
-        student_accuracy=winner.verified.student_accuracy,
-        recipe=given.recipe_text,
-        report=folder.find(given.report.file),
+        classifier=ClassifierContent(
+            image_shape=(height, width, channels),
+            preprocessing=given.data.preprocessing,
+            background=given.data.background,
+            labels=labels,
+            test=test,
+        ),
         versions=installed(PACKAGES),
     )
     write_bundle(content, folder / _FOLDER)

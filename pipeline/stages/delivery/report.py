@@ -241,12 +241,12 @@ def _provenance(findings: Findings) -> dict[str, str]:
         if model is not None:
             rows[f"{name}: the teacher to compare with"] = (
                 f"{model.path} in the work folder, digest {model.digest}: lathe compare {model.path} "
-                f"{portable_name(target.format.runtime, target.format.suffix)} --target {name}"
+                f"{portable_name(target.target, target.format.suffix)} --target {name}"
             )
-        parity, verified_on = winner.exported.parity[name], winner.verified.verdicts[name].accuracy_note
+        parity, accuracy = winner.exported.parity[name], winner.verified.verdicts[name].accuracy
         rows[f"{name}: parity with torch"] = (
             f"largest difference {parity.max_abs:.2e}, relative {parity.max_rel:.2e}, "
             + count_of(parity.samples, "image")
-            + verified_on
+            + (accuracy.note if accuracy else "")
         )
     return rows | {f"version of {package}": number for package, number in installed(PACKAGES).items()}

@@ -15,7 +15,7 @@ from pipeline.stages.latency.targets import BoundTarget, OutputsPlace
 from pipeline.stages.services import Services
 from pipeline.stages.student.compile import Compiled
 from pipeline.stages.student.distil import open_student
-from pipeline.target_verdict import TargetVerdict, verify_artifact
+from pipeline.target_verdict import LabelledImages, TargetVerdict, verify_artifact
 from pipeline.work.canonical import StoredFile, by_digest
 from pipeline.work.stage import StageFolder, stage
 
@@ -70,8 +70,7 @@ class Verified:
 
 def _told(given: VerifyInput, value: Verified) -> Sequence[str]:
     return [
-        f"verify       {name}: {_word(verdict)}, "
-        f"{verdict.accuracy:.2%} on the test split{verdict.accuracy_note}; {verdict.why}"
+        f"verify       {name}: {_word(verdict)}, {verdict.accuracy_words}; {verdict.why}"
         for name, verdict in value.verdicts.items()
     ]
 
@@ -103,10 +102,8 @@ def verify_student(given: VerifyInput, folder: StageFolder, services: Services) 
             compiled, place = given.compiled[target.name], given.outputs.get(target.name)
             verdicts[target.name] = verify_artifact(
                 folder.find(compiled.student.file),
-                dataset.test,
-                dataset.preprocessing,
+                LabelledImages(dataset.test, dataset.preprocessing, compiled.student.format.layout),
                 target.target,
-                layout=compiled.student.format.layout,
                 budget=given.budgets[target.name],
                 reference=folder.find(compiled.reference.file),
                 protocol=given.protocol,

@@ -15,12 +15,21 @@ from devices.measurement.protocol import MeasuringProtocol
 from devices.target import Target
 from latency_db.estimate import Estimate
 from pipeline.budget import Budget
-from pipeline.bundle import BundleContent, TargetContent, write_bundle
+from pipeline.bundle import (
+    BundleContent,
+    ClassifierContent,
+    CompileContent,
+    RunContent,
+    TargetContent,
+    TensorDescription,
+    write_bundle,
+)
 from pipeline.data.base import Preprocessing, Split
-from pipeline.target_verdict import verify_artifact
+from pipeline.target_verdict import LabelledImages, verify_artifact
 
 PREPROCESSING = Preprocessing((0.4,), (0.25,))
 LABELS = ("top", "bottom", "neither, or <b>both</b>")
+LOGITS = TensorDescription(name="logits", shape=(1, 3), layout="NK")
 PROTOCOL = MeasuringProtocol(launches=3, max_launches=0, min_ns=1_000_000, warmup_ns=1_000_000)
 
 
@@ -66,10 +75,8 @@ def bundle_content(tmp_path_factory: pytest.TempPathFactory) -> BundleContent:
     split = make_split()
     verdict = verify_artifact(
         artifact,
-        split,
-        PREPROCESSING,
+        LabelledImages(split, PREPROCESSING, "NCHW"),
         Target.parse("host/onnxruntime:fp32@1"),
-        layout="NCHW",
         budget=Budget.parse("500x"),
         reference=reference,
         protocol=PROTOCOL,
@@ -81,27 +88,62 @@ def bundle_content(tmp_path_factory: pytest.TempPathFactory) -> BundleContent:
         runs_on="this processor",
         portable=save_onnx(folder / "portable.onnx"),
         reference=reference,
-        layout="NCHW",
-        input_name="input",
-        output_name="logits",
+        inputs=(TensorDescription(name="input", shape=(1, 1, 4, 4), layout="NCHW"),),
+        outputs=(LOGITS,),
         predicted=Estimate(4_000.0, 5_000.0, 6_000.0, 0.9),
         verdict=verdict,
     )
     return BundleContent(
         name="tiny",
+        origin=RunContent(
+            teacher_digest="ab" * 32,
+            teacher_accuracy=1.0,
+            student_architecture="one layer",
+            student_accuracy=11 / 12,
+            recipe='name = "tiny"\n',
+            report=report,
+        ),
         targets=(target,),
-        test=split,
-        preprocessing=PREPROCESSING,
-        background=(255, 255, 255),
-        labels=LABELS,
-        teacher_digest="ab" * 32,
-        teacher_accuracy=1.0,
-        student_architecture="one layer",
-        student_accuracy=11 / 12,
-        recipe='name = "tiny"\n',
-        report=report,
+        classifier=ClassifierContent(
+            image_shape=(4, 4, 1),
+            preprocessing=PREPROCESSING,
+            background=(255, 255, 255),
+            labels=LABELS,
+            test=split,
+        ),
         versions={"onnxruntime": "1"},
     )
+
+
+@pytest.fixture(scope="session")
+def compiled_content(tmp_path_factory: pytest.TempPathFactory) -> BundleContent:
+    """Of a model that was only compiled: no recipe, teacher, budget, images or labels, and two inputs."""
+    folder = tmp_path_factory.mktemp("compiled")
+    graph = helper.make_graph(
+        [
+            helper.make_node("Sub", ["left", "right"], ["difference"]),
+            helper.make_node("Abs", ["left"], ["size"]),
+        ],
+        "two",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, (1, 2)) for name in ("left", "right")],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, (1, 2)) for name in ("difference", "size")],
+    )
+    model = folder / "two.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), model)
+    target = Target.parse("host/onnxruntime:fp32@1")
+    pair, named = (1, 2), TensorDescription
+    content = TargetContent(
+        artifact=model,
+        runs_on="any",
+        portable=model,
+        reference=model,
+        inputs=(named(name="left", shape=pair), named(name="right", shape=pair)),
+        outputs=(named(name="difference", shape=pair), named(name="size", shape=pair)),
+        predicted=None,
+        verdict=verify_artifact(model, None, target, budget=None, reference=model, protocol=PROTOCOL),
+    )
+    origin = CompileContent(model, "it is the only variant", {"variants": [{"name": "fp32"}]}, None)
+    return BundleContent("two", origin, (content,), None, {"onnxruntime": "1"})
 
 
 @pytest.fixture(scope="session")
@@ -130,13 +172,12 @@ def litert_content(bundle_content: BundleContent, tmp_path: Path) -> BundleConte
     litert_torch.convert(Tiny().eval(), (torch.zeros(1, 4, 4, 1),)).export(str(artifact))
     verdict = verify_artifact(
         artifact,
-        bundle_content.test,
-        PREPROCESSING,
+        LabelledImages(make_split(), PREPROCESSING, "NHWC"),
         Target.parse("host/litert:fp32@1"),
-        layout="NHWC",
         budget=Budget.parse("500ms"),
         reference=None,
         protocol=PROTOCOL,
     )
-    target = TargetContent(artifact, "any", artifact, None, "NHWC", "input", "logits", None, verdict)
+    image = TensorDescription(name="input", shape=(1, 4, 4, 1), layout="NHWC")
+    target = TargetContent(artifact, "any", artifact, None, (image,), (LOGITS,), None, verdict)
     return dataclasses.replace(bundle_content, targets=(*bundle_content.targets, target))

@@ -17,6 +17,7 @@ from devices.requests.prediction import predict
 from devices.target import Target
 from pipeline.bundle import BundleContent, read_bundle, write_bundle
 from pipeline.target_verdict import in_layout
+from tests.pipeline.bundle.conftest import make_split
 
 
 def infer(
@@ -34,22 +35,24 @@ def infer(
 
 
 @pytest.fixture
-def images(bundle_content: BundleContent, tmp_path: Path) -> Path:
-    np.save(tmp_path / "images.npy", bundle_content.test.images)
+def images(tmp_path: Path) -> Path:
+    np.save(tmp_path / "images.npy", make_split().images)
     return tmp_path / "images.npy"
 
 
 def assert_agrees(bundle: Path, number: int, content: BundleContent, output: str) -> None:
     manifest = read_bundle(bundle)
     entry = manifest.targets[number]
-    assert entry.input.layout != "NK"
-    inputs = in_layout(content.preprocessing(content.test.images), entry.input.layout)
+    layout, classifier = entry.inputs[0].layout, content.classifier
+    assert layout == "NCHW" or layout == "NHWC"
+    assert classifier is not None
+    inputs = in_layout(classifier.preprocessing(make_split().images), layout)
     logits = predict(bundle / entry.artifact, inputs, Target.parse(entry.target)).astype(np.float64)
     shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     answers = [json.loads(line) for line in output.splitlines()]
     assert [answer["image"] for answer in answers] == list(range(len(inputs)))
     assert [answer["index"] for answer in answers] == logits.argmax(axis=1).tolist()
-    assert [answer["label"] for answer in answers] == [content.labels[k] for k in logits.argmax(axis=1)]
+    assert [answer["label"] for answer in answers] == [classifier.labels[k] for k in logits.argmax(axis=1)]
     np.testing.assert_allclose([a["probability"] for a in answers], shares.max(axis=1), atol=1e-6)
 
 
@@ -70,9 +73,44 @@ def test_infer_litert_agrees_with_predict(
     done = infer(bundle, "litert", str(images))
     assert done.returncode == 0, done.stderr
     assert_agrees(bundle, 1, litert_content, done.stdout)
-    picture(litert_content, 0).save(tmp_path / "photo.png")
+    picture(0).save(tmp_path / "photo.png")
     photo = infer(bundle, "litert", str(tmp_path / "photo.png"))
     assert json.loads(photo.stdout)["probability"] == json.loads(done.stdout.splitlines()[0])["probability"]
+
+
+@pytest.mark.parametrize("number", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_infer_finds_exactly_the_accuracy_of_the_manifest_again(
+    number: int, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    content = request.getfixturevalue("litert_content" if number else "bundle_content")
+    bundle = write_bundle(content, tmp_path / "bundle")
+    stated = read_bundle(bundle).targets[number].accuracy
+    assert stated is not None
+    done = infer(bundle, ("onnxruntime", "litert")[number], "--test")
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout)
+    assert seen == {"correct": stated.correct, "total": stated.total, "accuracy": stated.share}
+
+
+def test_infer_runs_a_model_that_is_no_classifier(compiled_content: BundleContent, tmp_path: Path) -> None:
+    bundle = write_bundle(compiled_content, tmp_path / "bundle")
+    left, right = np.array([[-1, 2]], np.float32), np.array([[3, 5]], np.float32)
+    np.savez(tmp_path / "pair.npz", right=right, left=left)
+    done = infer(bundle, "onnxruntime", str(tmp_path / "pair.npz"))
+    assert done.returncode == 0, done.stderr
+    expected = {"difference": [[-4.0, -3.0]], "size": [[1.0, 2.0]]}
+    assert json.loads(done.stdout) == {"file": str(tmp_path / "pair.npz"), "outputs": expected}
+
+
+def test_infer_says_which_tensors_a_model_takes(compiled_content: BundleContent, tmp_path: Path) -> None:
+    bundle = write_bundle(compiled_content, tmp_path / "bundle")
+    np.save(tmp_path / "one.npy", np.zeros((1, 2), np.float32))
+    refused(infer(bundle, "onnxruntime", str(tmp_path / "one.npy")), "the inputs of this model: left, right")
+    np.savez(tmp_path / "odd.npz", left=np.zeros((1, 2)), right=np.zeros((1, 2), np.float32))
+    refused(
+        infer(bundle, "onnxruntime", str(tmp_path / "odd.npz")), "left is float64 (1, 2); this model takes"
+    )
+    refused(infer(bundle, "onnxruntime", "--test"), "this bundle has no test images")
 
 
 def change_target(bundle: Path, **changes: str) -> None:
@@ -99,7 +137,7 @@ def test_infer_shows_its_help_without_the_model(own_bundle: Path) -> None:
     (own_bundle / "manifest.json").unlink()
     done = infer(own_bundle, "onnxruntime", "--help")
     assert done.returncode == 0
-    assert "IMAGE" in done.stdout
+    assert "FILE" in done.stdout
 
 
 def test_infer_refuses_a_model_that_was_changed(own_bundle: Path, images: Path) -> None:
@@ -135,18 +173,18 @@ def test_infer_refuses_pickled_and_missing_images(own_bundle: Path, tmp_path: Pa
     refused(infer(own_bundle, "onnxruntime", str(tmp_path / "none.npy")), "none.npy")
 
 
-def picture(content: BundleContent, number: int) -> Image.Image:
+def picture(number: int) -> Image.Image:
     """A test image of the bundle, as a file's content is."""
-    pixels = content.test.images[number]
+    pixels = make_split().images[number]
     return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
 
 
 def test_infer_reads_image_files_and_names_the_likeliest_labels(
-    own_bundle: Path, bundle_content: BundleContent, images: Path, tmp_path: Path
+    own_bundle: Path, images: Path, tmp_path: Path
 ) -> None:
     files = [tmp_path / "photo.PNG", tmp_path / "second.bmp"]
     for number, file in enumerate(files):
-        picture(bundle_content, number).save(file)
+        picture(number).save(file)
     arrays = infer(own_bundle, "onnxruntime", str(images))
     done = infer(own_bundle, "onnxruntime", *map(str, files), "--top", "2")
     assert done.returncode == 0, done.stderr
@@ -164,9 +202,11 @@ def test_infer_reads_image_files_and_names_the_likeliest_labels(
 def test_infer_turns_a_photograph_upright_and_shows_it_over_the_background_of_the_training_images(
     bundle_content: BundleContent, tmp_path: Path, level: int
 ) -> None:
-    content = replace(bundle_content, background=(level, level, level))
+    assert bundle_content.classifier is not None
+    over = replace(bundle_content.classifier, background=(level, level, level))
+    content = replace(bundle_content, classifier=over)
     own_bundle = write_bundle(content, tmp_path / "bundle")
-    plain = picture(bundle_content, 0)
+    plain = picture(0)
     plain.save(tmp_path / "plain.png")
     orientation = Image.Exif()
     orientation[0x0112] = 3
@@ -183,10 +223,8 @@ def test_infer_turns_a_photograph_upright_and_shows_it_over_the_background_of_th
     assert holes == filled
 
 
-def test_infer_says_what_a_photograph_needs_when_pillow_is_missing(
-    own_bundle: Path, bundle_content: BundleContent, tmp_path: Path
-) -> None:
-    picture(bundle_content, 0).save(tmp_path / "photo.png")
+def test_infer_says_what_a_photograph_needs_when_pillow_is_missing(own_bundle: Path, tmp_path: Path) -> None:
+    picture(0).save(tmp_path / "photo.png")
     script = own_bundle / "infer_onnxruntime.py"
     program = f"import sys, runpy; sys.modules['PIL'] = None; sys.argv = [{str(script)!r}, 'photo.png']; "
     run = f"runpy.run_path({str(script)!r}, run_name='__main__')"
@@ -201,6 +239,13 @@ def test_infer_names_a_file_that_is_no_image(own_bundle: Path, tmp_path: Path) -
     done = infer(own_bundle, "onnxruntime", str(tmp_path / "notes.jpg"))
     refused(done, "notes.jpg cannot be read as an image")
     assert "allow_pickle" not in done.stderr
+
+
+def test_infer_takes_either_files_or_the_test_images(own_bundle: Path, images: Path) -> None:
+    for arguments in ((), (str(images), "--test")):
+        done = infer(own_bundle, "onnxruntime", *arguments)
+        assert done.returncode == 2
+        assert "give either files or --test" in done.stderr
 
 
 def test_infer_refuses_no_threads(own_bundle: Path, images: Path) -> None:

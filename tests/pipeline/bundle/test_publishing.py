@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.bundle import BundleContent, publish, read_bundle, write_bundle
+from pipeline.bundle import BundleContent, RunContent, publish, read_bundle, write_bundle
 
 
 def made(content: BundleContent, folder: Path, recipe: str) -> Path:
-    return write_bundle(replace(content, recipe=recipe), folder / recipe.replace(" ", "-"))
+    assert isinstance(content.origin, RunContent)
+    origin = replace(content.origin, recipe=recipe)
+    return write_bundle(replace(content, origin=origin), folder / recipe.replace(" ", "-"))
 
 
 def test_another_bundle_of_one_name_leaves_the_first_where_it_was(

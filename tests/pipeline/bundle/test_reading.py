@@ -33,7 +33,8 @@ def test_read_bundle_says_that_the_folder_is_not_there(tmp_path: Path) -> None:
 
 def test_read_bundle_accepts_what_was_written(written_bundle: Path) -> None:
     manifest = read_bundle(written_bundle)
-    assert manifest.labels[0] == "top"
+    assert manifest.classifier is not None
+    assert manifest.classifier.labels[0] == "top"
     assert set(manifest.files) == {
         path.relative_to(written_bundle).as_posix()
         for path in written_bundle.rglob("*")
@@ -126,31 +127,31 @@ def test_read_bundle_refuses_a_special_file_without_opening_it(own_bundle: Path)
 )
 def test_read_bundle_refuses_a_path_that_is_not_plainly_inside(own_bundle: Path, path: str) -> None:
     (own_bundle.parent / "outside").write_bytes(b"")
-    rewritten(own_bundle, {"recipe": path})
-    with pytest.raises(VerificationError, match=r"manifest\.json is not valid at recipe"):
+    rewritten(own_bundle, {"test": path})
+    with pytest.raises(VerificationError, match=r"manifest\.json is not valid at test"):
         read_bundle(own_bundle)
     files = json.loads((own_bundle / "manifest.json").read_bytes())["files"]
-    rewritten(own_bundle, {"recipe": "recipe.toml", "files": {**files, path: "0" * 64}})
+    rewritten(own_bundle, {"test": "data/test.npz", "files": {**files, path: "0" * 64}})
     with pytest.raises(VerificationError, match=r"manifest\.json is not valid at files"):
         read_bundle(own_bundle)
 
 
 def test_read_bundle_refuses_a_used_file_without_a_digest(own_bundle: Path) -> None:
-    rewritten(own_bundle, {"recipe": "manifest.json"})
+    rewritten(own_bundle, {"test": "manifest.json"})
     with pytest.raises(VerificationError, match="has no digest"):
         read_bundle(own_bundle)
 
 
 def test_read_bundle_says_what_to_do_with_an_older_schema(own_bundle: Path) -> None:
-    rewritten(own_bundle, {"schema_version": 1})
-    with pytest.raises(VerificationError, match="has schema 1, this version reads 2") as caught:
+    rewritten(own_bundle, {"schema_version": 2})
+    with pytest.raises(VerificationError, match="has schema 2, this version reads 3") as caught:
         read_bundle(own_bundle)
-    assert "run its recipe again" in caught.value.fix
+    assert "give the same lathe run" in caught.value.fix
 
 
 def test_read_bundle_names_the_remedy_for_a_newer_schema(own_bundle: Path) -> None:
-    rewritten(own_bundle, {"schema_version": 3, "news": True})
-    with pytest.raises(VerificationError, match="has schema 3") as caught:
+    rewritten(own_bundle, {"schema_version": 4, "news": True})
+    with pytest.raises(VerificationError, match="has schema 4") as caught:
         read_bundle(own_bundle)
     assert "update" in caught.value.fix
 
@@ -162,7 +163,7 @@ def test_read_bundle_refuses_unknown_keys(own_bundle: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "null", "{}", '{"schema_version": 2}', "[" * 100_000, "\xff", "NaN"]
+    "text", ["", "[]", "null", "{}", '{"schema_version": 3}', "[" * 100_000, "\xff", "NaN"]
 )
 def test_read_bundle_says_so_when_the_manifest_is_no_manifest(own_bundle: Path, text: str) -> None:
     (own_bundle / "manifest.json").write_text(text, encoding="latin-1")

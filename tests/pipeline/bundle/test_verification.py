@@ -11,6 +11,7 @@ import pytest
 from pipeline.budget import Budget
 from pipeline.bundle import BundleContent, verify_bundle, write_bundle
 from pipeline.errors import VerificationError
+from pipeline.target_verdict import Accuracy
 
 
 def state(folder: Path) -> list[tuple[str, int, int]]:
@@ -23,7 +24,7 @@ def ignore(done: int, total: int) -> None:
 
 
 def test_verify_bundle_repeats_accuracy_and_latency_and_writes_nothing(
-    written_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    written_bundle: Path, bundle_content: BundleContent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     before = state(written_bundle)
@@ -31,7 +32,10 @@ def test_verify_bundle_repeats_accuracy_and_latency_and_writes_nothing(
     result = verify_bundle(written_bundle, lambda done, total: steps.append((done, total)))
     (target,) = result.targets
     assert target.accuracy_holds
-    assert (target.verdict.correct, target.expected_correct) == (11, 11)
+    assert (target.verdict.accuracy, target.expected_correct) == (
+        bundle_content.targets[0].verdict.accuracy,
+        11,
+    )
     assert target.verdict.reference is not None
     assert target.verdict.measurement.protocol.launches == 3
     assert result.holds is target.verdict.feasible
@@ -47,7 +51,9 @@ def test_verify_bundle_does_not_hold_when_accuracy_or_budget_was_claimed_too_hig
     bundle_content: BundleContent, tmp_path: Path
 ) -> None:
     (target,) = bundle_content.targets
-    verdict = dataclasses.replace(target.verdict, correct=9, budget=Budget.parse("0.000001x"), feasible=True)
+    verdict = dataclasses.replace(
+        target.verdict, accuracy=Accuracy(9, 12, ()), budget=Budget.parse("0.000001x"), feasible=True
+    )
     boasting = dataclasses.replace(target, verdict=verdict)
     folder = write_bundle(dataclasses.replace(bundle_content, targets=(boasting,)), tmp_path / "bundle")
     result = verify_bundle(folder, ignore)

@@ -14,7 +14,16 @@ import pytest
 from devices.digests import file_digest
 from devices.errors import TargetError
 from devices.target import Target
-from pipeline.bundle import BundleContent, manifest_schema, read_bundle, write_bundle
+from pipeline.bundle import (
+    BundleContent,
+    CompileContent,
+    CompileOrigin,
+    RunContent,
+    RunOrigin,
+    manifest_schema,
+    read_bundle,
+    write_bundle,
+)
 from pipeline.bundle.manifest import plain_path, target_slug
 from pipeline.bundle.writing import inference_script
 from pipeline.errors import VerificationError, WorkFolderError
@@ -29,6 +38,11 @@ def files_of(folder: Path) -> dict[str, str]:
     }
 
 
+def replaced(content: BundleContent, report: Path) -> RunContent:
+    assert isinstance(content.origin, RunContent)
+    return dataclasses.replace(content.origin, report=report)
+
+
 def test_write_bundle_describes_what_it_was_given(
     written_bundle: Path, bundle_content: BundleContent
 ) -> None:
@@ -37,22 +51,43 @@ def test_write_bundle_describes_what_it_was_given(
     verdict = bundle_content.targets[0].verdict
     assert entry.artifact == f"artifacts/{SLUG}/model.onnx"
     assert entry.reference == f"reference/{SLUG}/model.onnx"
-    assert (entry.input.name, entry.input.shape, entry.input.layout) == ("input", (1, 1, 4, 4), "NCHW")
-    assert (entry.output.name, entry.output.shape) == ("logits", (1, 3))
+    assert entry.inputs == bundle_content.targets[0].inputs
+    assert entry.outputs == bundle_content.targets[0].outputs
     assert entry.predicted is not None
     assert (entry.predicted.kind, entry.measured.kind) == ("estimate", "measurement")
     assert entry.measured.value_ns == verdict.measurement.latency.value_ns
-    assert (entry.correct, entry.total, entry.feasible) == (verdict.correct, 12, verdict.feasible)
-    assert manifest.student.accuracy == pytest.approx(11 / 12)
-    assert (written_bundle / manifest.recipe).read_text() == bundle_content.recipe
+    assert entry.accuracy is not None
+    assert (entry.accuracy.correct, entry.accuracy.total, entry.feasible) == (11, 12, verdict.feasible)
+    origin, given = manifest.origin, bundle_content.origin
+    assert isinstance(origin, RunOrigin)
+    assert isinstance(given, RunContent)
+    assert origin.student.accuracy == pytest.approx(11 / 12)
+    assert (written_bundle / origin.recipe).read_text() == given.recipe
+
+
+def test_write_bundle_of_a_compiled_model_needs_no_teacher_recipe_or_images(
+    compiled_content: BundleContent, tmp_path: Path
+) -> None:
+    folder = write_bundle(compiled_content, tmp_path / "bundle")
+    manifest = read_bundle(folder)
+    (entry,), origin = manifest.targets, manifest.origin
+    assert isinstance(origin, CompileOrigin)
+    assert isinstance(compiled_content.origin, CompileContent)
+    assert origin.model_digest == file_digest(compiled_content.origin.model)
+    assert json.loads((folder / origin.variants).read_text()) == {"variants": [{"name": "fp32"}]}
+    assert (manifest.classifier, manifest.test, entry.budget, entry.accuracy) == (None, None, None, None)
+    assert [each.name for each in entry.inputs] == ["left", "right"]
+    assert entry.ratio is not None
 
 
 def test_write_bundle_keeps_the_test_split_and_the_raw_samples(
     written_bundle: Path, bundle_content: BundleContent
 ) -> None:
+    test = bundle_content.classifier.test if bundle_content.classifier else None
+    assert test is not None
     with np.load(written_bundle / "data" / "test.npz", allow_pickle=False) as arrays:
-        assert np.array_equal(arrays["images"], bundle_content.test.images)
-        assert np.array_equal(arrays["labels"], bundle_content.test.labels)
+        assert np.array_equal(arrays["images"], test.images)
+        assert np.array_equal(arrays["labels"], test.labels)
     document = json.loads((written_bundle / f"measurements/{SLUG}.json").read_text())
     assert TargetVerdict.from_json(document) == bundle_content.targets[0].verdict
 
@@ -76,8 +111,10 @@ def test_write_bundle_leaves_the_earlier_bundle_when_it_fails(
     bundle_content: BundleContent, own_bundle: Path
 ) -> None:
     before = files_of(own_bundle)
-    broken = dataclasses.replace(bundle_content, report=own_bundle.parent / "no-report.html")
-    with pytest.raises(OSError, match="no-report"):
+    broken = dataclasses.replace(
+        bundle_content, origin=replaced(bundle_content, own_bundle.parent / "none.html")
+    )
+    with pytest.raises(OSError, match=r"none\.html"):
         write_bundle(broken, own_bundle)
     assert files_of(own_bundle) == before
     assert [path.name for path in own_bundle.parent.iterdir()] == ["bundle"]

@@ -39,7 +39,7 @@ from pipeline.report import (
     render,
 )
 from pipeline.report.data import pareto_front
-from pipeline.target_verdict import ClassCount, TargetVerdict
+from pipeline.target_verdict import Accuracy, ClassCount, TargetVerdict
 
 HOSTILE = '</script><img src=x onerror="alert(1)"> & "quoted" <b>bold</b>'
 
@@ -73,14 +73,12 @@ def a_target(target: str, scale: float, *, feasible: bool, text: str = "k=5 e=4 
     verdict = TargetVerdict(
         target=target,
         artifact_digest="ab" * 32,
-        correct=351,
-        total=360,
+        accuracy=Accuracy(351, 360, (ClassCount(176, 180), ClassCount(175, 180))),
         measurement=mine,
         reference=a_measurement(target, int(86_000 * scale)),
         ratio=Ratio(0.541, 0.548, 0.556, 0.984),
         budget=Budget.parse("0.6x soft"),
         feasible=feasible,
-        by_class=(ClassCount(176, 180), ClassCount(175, 180)),
         why=f"the measured latency, 0.548x [0.541, 0.556] of the reference network's, {text}",
     )
     accuracies = [0.90, 0.93, 0.925, 0.951, 0.955, 0.948, 0.962, 0.96, 0.967, 0.958, 0.971, 0.964]

@@ -53,7 +53,7 @@ from pipeline.stages.student.distil import Distilled, distil_student
 from pipeline.stages.student.export import Exported, export_student
 from pipeline.stages.student.mixtures import Mixtures, find_mixtures
 from pipeline.stages.student.verify import Verified, verify_student
-from pipeline.target_verdict import TargetVerdict
+from pipeline.target_verdict import Accuracy, TargetVerdict
 from pipeline.work.canonical import StoredFile, canonical
 from pipeline.work.stage import StageFolder
 
@@ -224,7 +224,8 @@ def verify(given: Any, folder: StageFolder, services: Any) -> Verified:
         validity = Verdict.INVALID if fate == "disturbed" else Verdict.VALID
         measured = measurement(target.target, file, interval(given).value_ns, validity)
         budget = given.budgets[target.name]
-        return TargetVerdict(target.name, file, 1, 1, measured, None, None, budget, fate == "kept", fate)
+        all_right = Accuracy(1, 1, ())
+        return TargetVerdict(target.name, file, all_right, measured, None, None, budget, fate == "kept", fate)
 
     return Verified(0.9, 0.8, {each.name: verdict(each) for each in given.targets})
 

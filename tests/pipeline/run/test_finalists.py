@@ -115,5 +115,5 @@ def test_the_teacher_is_left_as_a_file_with_the_command_that_compares_it(
     target = next(name for name in found.winner.verified.verdicts if "/onnxruntime:" in name)
     teacher = models["onnx"]
     assert Path(teacher).is_file()
-    student = found.bundle / "portable" / "onnxruntime" / "model.onnx"
+    student = found.bundle / "portable" / "board_onnxruntime_fp32_1" / "model.onnx"
     assert f"lathe compare {teacher} {student} --target {target}\n" in result_text(found)

@@ -71,8 +71,9 @@ def test_a_run_for_a_phone_ends_in_a_bundle_that_says_where_its_accuracy_was_tak
     bundle = Path(document["bundle"])
     (entry,) = read_bundle(bundle).targets
     assert (entry.target, entry.delegate) == (TARGET, "xnnpack")
-    assert entry.accuracy_target == "host/litert:fp32@1"
-    assert entry.feasible and entry.total == 450
+    assert entry.accuracy is not None
+    assert (entry.accuracy.target, entry.accuracy.total) == ("host/litert:fp32@1", 450)
+    assert entry.feasible
     assert "host/litert:fp32@1: the target gives no outputs" in Path(document["report"]).read_text()
     np.save(tmp_path / "images.npy", np.load(bundle / "data" / "test.npz")["images"][:3])
     script = [sys.executable, str(bundle / "infer_litert.py"), str(tmp_path / "images.npy")]
