@@ -129,5 +129,5 @@ def least_counts(space: TeacherSpace) -> dict[str, int]:
     """No block that can be removed, and of every layer the smallest width."""
     widths = space.config.widths
     return {
-        each.name: widths[each.name][0] if each.kind == "channels" else 0 for each in space.config.structures
+        each.name: 0 if each.kind == "block" else widths[each.name][0] for each in space.config.structures
     }

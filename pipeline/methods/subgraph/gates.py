@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.methods.subgraph.structures import channels_of
+from pipeline.methods.subgraph.structures import channels_of, spread
 from pipeline.spaces.teacher.config import Structure
 
 _SMALLEST = 1e-3
@@ -129,7 +129,7 @@ def _scale(layer: nn.Module, factors: Tensor) -> None:
         for parameter in (layer.weight, layer.bias):
             if parameter is not None:
                 assert isinstance(parameter, Tensor)
-                parameter.mul_(factors.view(-1, *(1,) * (parameter.dim() - 1)))
+                parameter.mul_(spread(factors, len(parameter)).view(-1, *(1,) * (parameter.dim() - 1)))
 
 
 def _gate(layer: nn.Module, gates: Sequence[Tensor]) -> Callable[[], None]:
@@ -157,7 +157,8 @@ def _gate(layer: nn.Module, gates: Sequence[Tensor]) -> Callable[[], None]:
 
 def _multiplying(gates: Sequence[Tensor]) -> Any:
     def hook(layer: nn.Module, _: Any, output: Tensor) -> Tensor:
-        behind = output.dim() - 1 - channels_of(layer) % output.dim()
-        return math.prod((gate.view(-1, *(1,) * behind) for gate in gates), start=output)
+        dimension = channels_of(layer) % output.dim()
+        channels, behind = output.shape[dimension], output.dim() - 1 - dimension
+        return math.prod((spread(gate, channels).view(-1, *(1,) * behind) for gate in gates), start=output)
 
     return hook

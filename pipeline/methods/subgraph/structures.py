@@ -1,4 +1,4 @@
-"""What can be removed from a network: channels and residual blocks, each proven by removing it once.
+"""What can be removed from a network: channels, heads and residual blocks, each proven by removing it once.
 
 Channels that must go together are found by following the graph (torch-pruning's dependency graph). What the
 graph says is not believed: a structure is removable if the network without it gives the outputs of the
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from devices.installing import how_to_install
 from pipeline.errors import TeacherError
+from pipeline.methods.subgraph.attention import Attention
 from pipeline.spaces.teacher.config import Shape, Structure
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -28,7 +29,7 @@ _TOLERANCE = 1e-4
 
 
 def find_structures(network: nn.Module, input_shape: Shape) -> tuple[Structure, ...]:
-    """Everything that can be removed, in the order of the layers; blocks after channels.
+    """Everything that can be removed: channels in the order of the layers, then heads, then blocks.
 
     Args:
         network: ``(N, C, H, W)`` to logits ``(N, classes)``; put into evaluation mode, otherwise not changed.
@@ -39,11 +40,11 @@ def find_structures(network: nn.Module, input_shape: Shape) -> tuple[Structure, 
     """
     network.eval()
     images = example_images(network, input_shape)
-    found = (*_channels(network, images), *_blocks(network, images))
+    found = (*_channels(network, images), *_heads(network, images), *_blocks(network, images))
     if not found:
         raise TeacherError(
             "nothing can be removed from the teacher",
-            why="no channels and no residual block were found whose removal leaves the rest as it is: its "
+            why="no channels, heads or residual block were found whose removal leaves the rest as it is: its "
             "layers are called several times, are no modules (an exported program), or all reach the output",
             fix="use a convolutional network built of torch modules, or another method",
         )
@@ -62,7 +63,7 @@ def removed(
         kept: ascending parts by name of the structure; for a block ``[0]``, or nothing to remove it.
 
     Raises:
-        ValueError: channels of a structure would all be removed, or a part does not exist.
+        ValueError: all channels or heads of a structure would be removed, or a part does not exist.
     """
     smaller = copy.deepcopy(network).eval()
     for structure in structures:
@@ -81,30 +82,44 @@ def removed(
         if layer is None:
             continue
         if not parts:
-            raise ValueError(f"all channels of {structure.name} would be removed")
+            raise ValueError(f"all {structure.kind} of {structure.name} would be removed")
+        gone = sorted(set(range(structure.count)) - parts)
+        if isinstance(layer, Attention):
+            layer.remove(gone)
+            continue
         graph = graph or _dependency_graph(smaller, example_images(smaller, input_shape))
-        _remove(graph, layer, sorted(set(range(structure.count)) - parts))
+        _remove(graph, layer, gone)
     return smaller
 
 
 def narrowed_one_by_one(
     network: nn.Module, input_shape: Shape, structures: Sequence[Structure]
 ) -> Iterator[tuple[Structure, nn.Module]]:
-    """A copy of the network from which one more part is gone each time, of one structure of channels after
-    the other; it is the same object each time.
+    """A copy of the network from which one more part is gone each time, of one structure of channels or heads
+    after the other; it is the same object each time.
     """
     smaller = copy.deepcopy(network).eval()
     modules = dict(smaller.named_modules())
     graph = _dependency_graph(smaller, example_images(smaller, input_shape))
     for structure in structures:
-        if structure.kind == "channels":
-            _remove(graph, modules[structure.name], [0])
-            yield structure, smaller
+        if structure.kind == "block":
+            continue
+        layer = modules[structure.name]
+        if isinstance(layer, Attention):
+            layer.remove([0])
+        else:
+            _remove(graph, layer, [0])
+        yield structure, smaller
 
 
 def channels_of(layer: nn.Module) -> int:
     """The dimension of a layer's output that its channels are: of tokens ``(N, L, C)`` the last."""
     return -1 if isinstance(layer, nn.Linear) else 1
+
+
+def spread(factors: Tensor, channels: int) -> Tensor:
+    """A factor for each channel of a layer, of one for each of its parts: heads have several channels."""
+    return factors if len(factors) in (1, channels) else factors.repeat_interleave(channels // len(factors))
 
 
 def example_images(network: nn.Module, input_shape: Shape) -> Tensor:
@@ -154,6 +169,7 @@ def _channels(network: nn.Module, images: Tensor) -> list[Structure]:
     graph = _dependency_graph(network, images)
     names = {module: name for name, module in network.named_modules()}
     _, order = _calls(network, images)
+    of_heads = {f"{name}.{layer}" for name in _attentions(network) for layer in ("queries", "keys", "values")}
     found = []
     for group in graph.get_all_groups(root_module_types=[*_WEIGHTED]):
         producers = {
@@ -165,6 +181,8 @@ def _channels(network: nn.Module, images: Tensor) -> list[Structure]:
             (names[each] for each in producers if names.get(each) in order), key=order.__getitem__
         )
         weighted = [name for name in called if isinstance(network.get_submodule(name), _WEIGHTED)]
+        if weighted and weighted[0] in of_heads:
+            continue
         ends = _ends(graph, producers)
         gated = tuple(name for name in called if network.get_submodule(name) in ends)
         count = len(group[0].idxs)
@@ -175,6 +193,20 @@ def _channels(network: nn.Module, images: Tensor) -> list[Structure]:
     coupled = [each for each in found if len(each.gated) > 1]
     proven = {*_proven(network, images, alone), *_proven(network, images, coupled)}
     return [each for each in found if each in proven]
+
+
+def _attentions(network: nn.Module) -> dict[str, Attention]:
+    return {name: module for name, module in network.named_modules() if isinstance(module, Attention)}
+
+
+def _heads(network: nn.Module, images: Tensor) -> list[Structure]:
+    """Heads of attention: a head without values adds nothing to the tokens."""
+    found = [
+        Structure(name, "heads", attention.heads, (f"{name}.values",))
+        for name, attention in _attentions(network).items()
+        if attention.heads > 1
+    ]
+    return _proven(network, images, found)
 
 
 def _ends(graph: Any, producers: Set[nn.Module]) -> Set[nn.Module]:
@@ -222,16 +254,18 @@ def _is_proven(network: nn.Module, images: Tensor, structures: Sequence[Structur
 def _silenced(network: nn.Module, structures: Sequence[Structure]) -> Iterator[None]:
     """Inside, the outputs of every second part are zero, from the first."""
 
-    def silence(whole: bool) -> Any:
+    def silence(count: int) -> Any:
+        factors = torch.tensor([part % 2 for part in range(count)])
+
         def hook(layer: nn.Module, _: Any, output: Tensor) -> Tensor:
-            quiet = output.clone()
-            quiet.movedim(channels_of(layer), 0)[:: 1 if whole else 2] = 0
-            return quiet
+            channels = output.movedim(channels_of(layer), -1)
+            spoken = channels * spread(factors, channels.shape[-1]).to(output.device)
+            return spoken.movedim(-1, channels_of(layer))
 
         return hook
 
     handles = [
-        network.get_submodule(name).register_forward_hook(silence(each.kind == "block"))
+        network.get_submodule(name).register_forward_hook(silence(each.count))
         for each in structures
         for name in each.gated
     ]

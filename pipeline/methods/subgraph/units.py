@@ -92,7 +92,7 @@ def describe_teacher(
         around: min(place[name] for name in inside if inside[name] == around) for around in inside.values()
     }
     ordered = sorted(
-        structures, key=lambda each: (first.get(each.name, place[each.name]), each.kind == "channels")
+        structures, key=lambda each: (first.get(each.name, place[each.name]), each.kind != "block")
     )
     touched = _touched(network, input_shape, ordered)
     shared = {name for name, units in touched.items() if len(units) > 1}
@@ -104,7 +104,7 @@ def describe_teacher(
             widths = {
                 each.name: _widths(each.count, max(2, count // 2) if each.name in shared else count)
                 for each in chosen
-                if each.kind == "channels"
+                if each.kind != "block"
             }
             config = TeacherSpaceConfig(tuple(chosen), widths, inside, units, {})
             fewest = _count_blocks(config)
@@ -123,7 +123,7 @@ def _inside(structures: Sequence[Structure]) -> dict[str, str]:
     return {
         each.name: around
         for each in structures
-        if each.kind == "channels"
+        if each.kind != "block"
         for around in blocks
         if all(name.startswith(f"{around}.") for name in (each.name, *each.gated))
     }

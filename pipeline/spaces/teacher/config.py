@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from pipeline.spaces.base import Cost
 
 Shape = tuple[int, int, int]
+Kind = Literal["channels", "heads", "block"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True)
@@ -16,14 +18,14 @@ class Structure:
     """Parts of a network that are removed together or one by one.
 
     Attributes:
-        name: of the layer whose output channels they are, or of the residual block.
-        kind: channels that are removed one by one, or a whole block.
-        count: how many parts: channels, or 1 for a block.
+        name: of the layer whose output channels they are, of the attention, or of the residual block.
+        kind: channels or heads that are removed one by one, or a whole block.
+        count: how many parts: channels, heads, or 1 for a block.
         gated: layers whose outputs carry the gate; silencing these silences the structure.
     """
 
     name: str
-    kind: Literal["channels", "block"]
+    kind: Kind
     count: int
     gated: tuple[str, ...]
 
@@ -65,9 +67,9 @@ class TeacherSpaceConfig:
     """All that decides the architectures and blocks of a teacher's space, but not its weights.
 
     Attributes:
-        structures: what can be removed, a block before the channels inside it.
-        widths: how many channels may stay of each structure of channels, ascending, the last one all.
-        inside: the block in which a structure of channels lies, if it lies in one.
+        structures: what can be removed, a block before what can be removed inside it.
+        widths: how many channels or heads may stay of each structure of these, ascending, the last one all.
+        inside: the block in which a structure of channels or heads lies, if it lies in one.
         units: from input to output.
         sizes: of every distinct block, by its identity.
     """

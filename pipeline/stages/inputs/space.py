@@ -18,7 +18,8 @@ from pipeline.spaces.mobile.space import MobileSpace
 from pipeline.spaces.teacher.config import TeacherSpaceConfig
 from pipeline.spaces.teacher.space import TeacherSpace
 from pipeline.stages.inputs.data import DataSummary
-from pipeline.stages.inputs.teacher import TeacherSummary, open_teacher
+from pipeline.stages.inputs.structures import open_network
+from pipeline.stages.inputs.teacher import TeacherSummary
 from pipeline.stages.services import Services
 from pipeline.work.canonical import StoredFile, by_digest
 from pipeline.work.stage import StageFolder, stage
@@ -80,7 +81,7 @@ class SpacePlan:
             self.config,
             self.input_shape,
             self.classes,
-            lambda: open_teacher(teacher, folder).members[0].network,
+            lambda: open_network(teacher, self.input_shape, folder),
         )
 
     def begin(

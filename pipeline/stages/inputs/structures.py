@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from pipeline.spaces.teacher.config import Shape, TeacherSpaceConfig
+from devices.words import count_of
+from pipeline.spaces.teacher.config import KINDS, Shape, TeacherSpaceConfig
 from pipeline.stages.inputs.teacher import TeacherSummary, open_teacher
 from pipeline.stages.services import Services
 from pipeline.work.canonical import by_digest
 from pipeline.work.stage import StageFolder, stage
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -22,12 +27,13 @@ class StructuresInput:
 
 
 def _told(given: StructuresInput, value: TeacherSpaceConfig) -> Sequence[str]:
-    blocks = sum(each.kind == "block" for each in value.structures)
-    channels = sum(each.count for each in value.structures if each.kind == "channels")
-    return [
-        f"structures   of {len(value.units)} units of the teacher {channels} channels can be removed, in "
-        f"{len(value.structures) - blocks} groups, and {blocks} whole blocks"
-    ]
+    of_kind = {kind: [each for each in value.structures if each.kind == kind] for kind in KINDS}
+    channels, heads = (sum(each.count for each in of_kind[kind]) for kind in ("channels", "heads"))
+    found = [f"{channels} channels in {count_of(len(of_kind['channels']), 'group')}"]
+    found += [f"{heads} attention heads"] if heads else []
+    found += [count_of(len(of_kind["block"]), "whole block")]
+    units = count_of(len(value.units), "unit")
+    return [f"structures   of {units} of the teacher can be removed: {', '.join(found)}"]
 
 
 @stage("structures", packages=("torch", "torch-pruning"), tell=_told)
@@ -42,7 +48,21 @@ def find_teacher_structures(
     from pipeline.methods.subgraph.structures import find_structures
     from pipeline.methods.subgraph.units import describe_teacher
 
-    network = open_teacher(given.teacher, folder).members[0].network
     with services.reporter.task("finding what can be removed from the teacher", ""):
+        network = open_network(given.teacher, given.input_shape, folder)
         structures = find_structures(network, given.input_shape)
         return describe_teacher(network, given.input_shape, structures, most_blocks=given.most_blocks)
+
+
+def open_network(teacher: TeacherSummary, input_shape: Shape, folder: StageFolder) -> nn.Module:
+    """The network that subgraphs are cut from: a teacher's first member, with heads that can be removed.
+
+    Raises:
+        TeacherError: it cannot be opened.
+    """
+    from pipeline.methods.subgraph.attention import separate_heads
+    from pipeline.methods.subgraph.structures import example_images
+
+    network = open_teacher(teacher, folder).members[0].network
+    separate_heads(network, example_images(network, input_shape))
+    return network

@@ -15,7 +15,8 @@ from pipeline.search.journal import Candidate
 from pipeline.spaces.base import Architecture, Block
 from pipeline.spaces.teacher.space import TeacherSpace
 from pipeline.stages.inputs.data import DataSummary, open_data
-from pipeline.stages.inputs.teacher import TeacherSummary, open_teacher, soft_targets
+from pipeline.stages.inputs.structures import open_network
+from pipeline.stages.inputs.teacher import TeacherSummary, soft_targets
 from pipeline.stages.latency.predictors import LatencyPredictors
 from pipeline.stages.searching.candidates import EvaluatedCandidate, Round, Searched, shortlist
 from pipeline.stages.searching.learning import Learning, MeasuredOn
@@ -71,7 +72,7 @@ def select_subgraph(given: SubgraphInput, folder: StageFolder, services: Service
     try:
         with services.reporter.task("selecting a subgraph", "steps") as advance:
             found = select(
-                open_teacher(given.teacher, folder).members[0].network,
+                open_network(given.teacher, given.data.input_shape, folder),
                 given.data.input_shape,
                 space.config.structures,
                 teacher=targets,

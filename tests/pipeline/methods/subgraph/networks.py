@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
+from pipeline.methods.subgraph.attention import separate_heads
 from pipeline.teachers.resnet import resnet_cifar
 
 SHAPE = (3, 16, 16)
@@ -78,16 +80,75 @@ class TransformerLayer(nn.Module):
 class Transformer(nn.Module):
     """Patches, two layers, mean of the tokens."""
 
-    def __init__(self) -> None:
+    def __init__(self, layers: Sequence[nn.Module]) -> None:
         super().__init__()
         self.patches = nn.Conv2d(3, 12, 4, stride=4)
-        self.layers = nn.Sequential(TransformerLayer(12, 16), TransformerLayer(12, 16))
+        self.layers = nn.Sequential(*layers)
         self.norm = nn.LayerNorm(12)
         self.classifier = nn.Linear(12, 5)
 
     def forward(self, images: Tensor) -> Tensor:
         tokens = self.patches(images).flatten(2).transpose(1, 2)
         return self.classifier(self.norm(self.layers(tokens)).mean(dim=1))
+
+
+class Separate(nn.Module):
+    """Attention of several heads with layers of their own for queries, keys and values."""
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        # In this order, so that no reading can go by it.
+        self.value, self.query, self.key = (nn.Linear(channels, channels) for _ in range(3))
+        self.dense = nn.Linear(channels, channels)
+        self.num_heads = heads
+
+    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        count, length, channels = tokens.shape
+
+        def separated(values: Tensor) -> Tensor:
+            return values.view(count, length, self.num_heads, -1).transpose(1, 2)
+
+        queries, keys, values = (separated(layer(tokens)) for layer in (self.query, self.key, self.value))
+        weights = (queries @ keys.transpose(2, 3) * (channels // self.num_heads) ** -0.5).softmax(dim=-1)
+        return self.dense((weights @ values).transpose(1, 2).reshape(count, length, channels)), weights
+
+
+class Fused(nn.Module):
+    """Attention of several heads with one layer for queries, keys and values, as in timm."""
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.num_heads = heads
+        self.qkv = nn.Linear(channels, 3 * channels, bias=False)
+        self.proj = nn.Linear(channels, channels)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        count, length, channels = tokens.shape
+        parts = self.qkv(tokens).reshape(count, length, 3, self.num_heads, channels // self.num_heads)
+        queries, keys, values = parts.permute(2, 0, 3, 1, 4).unbind(0)
+        outputs = functional.scaled_dot_product_attention(queries, keys, values)
+        return self.proj(outputs.transpose(1, 2).reshape(count, length, channels))
+
+
+class HeadedLayer(nn.Module):
+    """Attention of several heads and a perceptron; the attention may give its weights, too."""
+
+    def __init__(self, channels: int, inner: int, attention: nn.Module) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(channels)
+        self.attention = attention
+        self.perceptron = nn.Sequential(
+            nn.LayerNorm(channels), nn.Linear(channels, inner), nn.GELU(), nn.Linear(inner, channels)
+        )
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        normed = self.norm(tokens)
+        if isinstance(self.attention, nn.MultiheadAttention):
+            tokens = tokens + self.attention(normed, normed, normed, need_weights=False)[0]
+        else:
+            given = self.attention(normed)
+            tokens = tokens + (given[0] if isinstance(given, tuple) else given)
+        return tokens + self.perceptron(tokens)
 
 
 class Inverted(nn.Module):
@@ -176,7 +237,29 @@ def projected() -> nn.Module:
 
 @seeded
 def transformer() -> nn.Module:
-    return Transformer().eval()
+    return Transformer([TransformerLayer(12, 16), TransformerLayer(12, 16)]).eval()
+
+
+@seeded
+def separate() -> nn.Module:
+    return with_heads(lambda: Separate(12, 3))
+
+
+@seeded
+def fused() -> nn.Module:
+    return with_heads(lambda: Fused(12, 4))
+
+
+@seeded
+def multihead() -> nn.Module:
+    return with_heads(lambda: nn.MultiheadAttention(12, 3, batch_first=True))
+
+
+def with_heads(attention: Callable[[], nn.Module]) -> nn.Module:
+    """A transformer whose heads can be removed."""
+    network = Transformer([HeadedLayer(12, 16, attention()), HeadedLayer(12, 16, attention())]).eval()
+    separate_heads(network, images(2))
+    return network
 
 
 def head(channels: int) -> list[nn.Module]:

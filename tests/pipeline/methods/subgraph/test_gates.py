@@ -12,15 +12,19 @@ from pipeline.methods.subgraph.structures import find_structures, removed
 from tests.pipeline.methods.subgraph.networks import (
     SHAPE,
     bottlenecks,
+    fused,
     images,
     inverted,
+    multihead,
     plain,
     projected,
     resnet,
     transformer,
 )
 
-NETWORKS = pytest.mark.parametrize("network", [plain, bottlenecks, inverted, resnet, projected, transformer])
+NETWORKS = pytest.mark.parametrize(
+    "network", [plain, bottlenecks, inverted, resnet, projected, transformer, fused, multihead]
+)
 
 
 def gated(network: nn.Module) -> Gates:

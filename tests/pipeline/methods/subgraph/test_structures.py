@@ -15,11 +15,14 @@ from tests.pipeline.methods.subgraph.networks import (
     SHAPE,
     Reused,
     bottlenecks,
+    fused,
     images,
     inverted,
+    multihead,
     plain,
     projected,
     resnet,
+    separate,
     transformer,
 )
 
@@ -55,6 +58,25 @@ def test_of_a_transformer_widths_and_whole_layers_are_found_but_not_the_tokens_c
     assert "patches" not in found
 
 
+@pytest.mark.parametrize(("network", "heads"), [(separate, 3), (fused, 4), (multihead, 3)])
+def test_of_attention_heads_are_found_beside_widths_and_layers(
+    network: Callable[[], nn.Module], heads: int
+) -> None:
+    found = named(network())
+    for layer in ("layers.0", "layers.1"):
+        expected = Structure(f"{layer}.attention", "heads", heads, (f"{layer}.attention.values",))
+        assert found[f"{layer}.attention"] == expected
+        assert found[f"{layer}.perceptron.1"].count == 16
+        assert found[layer].kind == "block"
+    assert len(found) == 6
+
+
+def test_all_heads_of_an_attention_cannot_be_removed() -> None:
+    teacher = fused()
+    with pytest.raises(ValueError, match=r"all heads of layers\.0\.attention"):
+        removed(teacher, SHAPE, find_structures(teacher, SHAPE), {"layers.0.attention": []})
+
+
 def test_padded_shortcuts_leave_the_channels_inside_blocks_alone_removable() -> None:
     found = named(resnet())
     assert "conv1" not in found
@@ -67,7 +89,9 @@ def test_padded_shortcuts_leave_the_channels_inside_blocks_alone_removable() -> 
     assert "layer2.0" not in found
 
 
-@pytest.mark.parametrize("network", [plain, bottlenecks, inverted, resnet, projected, transformer])
+@pytest.mark.parametrize(
+    "network", [plain, bottlenecks, inverted, resnet, projected, transformer, separate, fused, multihead]
+)
 @settings(max_examples=5)
 @given(data=st.data())
 def test_removing_what_is_silenced_leaves_the_outputs_as_they_were(
@@ -85,9 +109,8 @@ def test_removing_what_is_silenced_leaves_the_outputs_as_they_were(
         for each in structures:
             gone = [part for part in range(each.count) if part not in kept[each.name]]
             for name in each.gated:
-                layer = teacher.get_submodule(name)
-                for parameter in layer.parameters():
-                    parameter[gone if each.kind == "channels" else slice(None if gone else 0)] = 0
+                for parameter in teacher.get_submodule(name).parameters():
+                    parameter.view(each.count, -1)[gone] = 0
         torch.testing.assert_close(smaller(images()), teacher(images()), rtol=1e-3, atol=1e-4)
     assert sum(p.numel() for p in smaller.parameters()) <= sum(p.numel() for p in teacher.parameters())
 

@@ -10,14 +10,21 @@ from pipeline.methods.subgraph.units import OpenTeacherSpace, describe_teacher
 from pipeline.spaces.base import Cost
 from pipeline.spaces.teacher.space import TeacherSpace
 from tests.contracts.space import SpaceContract
-from tests.pipeline.methods.subgraph.networks import SHAPE, inverted, plain, projected, resnet, transformer
+from tests.pipeline.methods.subgraph.networks import (
+    SHAPE,
+    fused,
+    inverted,
+    plain,
+    projected,
+    resnet,
+)
 
 NETWORKS = {
     "plain": plain,
     "inverted": inverted,
     "projected": projected,
     "resnet": resnet,
-    "transformer": transformer,
+    "transformer": fused,
 }
 
 
