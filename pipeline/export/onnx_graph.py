@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Mapping
 from typing import Any
 
 from pipeline.errors import ExportError
@@ -22,7 +24,7 @@ def split(joint: bytes, count: int, output_name: str) -> list[bytes]:
     for index in range(count):
         try:
             piece = extractor.extract_model([f"input_{index}"], [f"output_{index}"])
-            tidy(piece, output_name)
+            tidy(piece, {f"input_{index}": "input", f"output_{index}": output_name})
             onnx.checker.check_model(piece)
         except (ValueError, onnx.checker.ValidationError) as error:
             raise ExportError("the exported ONNX graph cannot be used", why=str(error)) from error
@@ -52,7 +54,7 @@ def integer_edges(quantised: bytes, output_name: str) -> bytes:
             last = node.input[0]
     try:
         piece = Extractor(model).extract_model([first], [last])
-        tidy(piece, output_name)
+        tidy(piece, {first: "input", last: output_name})
         onnx.checker.check_model(piece)
     except (ValueError, onnx.checker.ValidationError) as error:
         raise ExportError("the quantised ONNX graph cannot be used", why=str(error)) from error
@@ -60,21 +62,40 @@ def integer_edges(quantised: bytes, output_name: str) -> bytes:
     return content
 
 
-def tidy(model: Any, output_name: str) -> None:
+def with_names_by_position(model: Any) -> Any:
+    """The model itself, tidied with its inputs and outputs under the names that they have.
+
+    A model with control flow is left as it is.
+    """
+    edges = [each.name for each in (*model.graph.input, *model.graph.output)]
+    with contextlib.suppress(ValueError):
+        tidy(model, dict(zip(edges, edges, strict=True)))
+    return model
+
+
+def tidy(model: Any, edges: Mapping[str, str]) -> None:
     """Name values, weights and nodes by position, and drop the trail of source files that torch leaves.
+
+    Args:
+        model: changed in place.
+        edges: new names of inputs and outputs.
 
     Raises:
         ValueError: an operator holds a graph of its own (control flow).
     """
     graph = model.graph
-    names = {graph.input[0].name: "input", graph.output[0].name: output_name, "": ""}
+    if any(
+        attribute.HasField("g") or attribute.graphs for node in graph.node for attribute in node.attribute
+    ):
+        raise ValueError("an operator holds a graph of its own")
+    names = {**edges, "": ""}
+    taken = set(edges.values())
     weights = {weight.name: weight for weight in graph.initializer}
     for node in graph.node:
-        if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
-            raise ValueError(f"{node.op_type} holds a graph of its own")
         for name in (*node.input, *node.output):
             kind = "weight" if name in weights else "value"
-            names.setdefault(name, f"{kind}_{len(names)}")
+            new = f"{kind}_{len(names)}"
+            names.setdefault(name, f"{new}_" if new in taken else new)
     for position, node in enumerate(graph.node):
         node.name = f"{node.op_type}_{position}"
         node.input[:] = [names[name] for name in node.input]

@@ -13,9 +13,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from devices.errors import TargetError
 from devices.target import Target
-from pipeline.compile import compile_artifact, variants
-from pipeline.compile.variants import VARIANTS, CompileVariant, deciding_packages, variant_for
-from pipeline.export.base import Format
+from pipeline.compile import CompileVariant, compile_artifact, find_variant, variants
+from pipeline.compile.variants import VARIANTS, deciding_packages, default_variant, known_variants
+from pipeline.errors import ExportError
 from pipeline.stages.student.compile import compile_student
 
 PAGE = Path(__file__).parents[3] / "docs" / "extending" / "compile-variants.md"
@@ -47,47 +47,80 @@ def exported(tmp_path: Path) -> Path:
     return path
 
 
+def adding(monkeypatch: pytest.MonkeyPatch, added: object) -> None:
+    """As if another distribution named a variant."""
+
+    class Entry:
+        name, dist = "theirs", None
+
+        def load(self) -> object:
+            return added
+
+    monkeypatch.setattr(variants, "entry_points", lambda group: [Entry()])
+    variants._added_variants.cache_clear()
+    monkeypatch.setattr(variants, "_added_variants", variants._added_variants.__wrapped__)
+
+
 @pytest.fixture
 def documented(monkeypatch: pytest.MonkeyPatch) -> CompileVariant:
-    (code,) = re.findall(
-        r"^```python\n# pipeline/compile/as_exported.py\n(.*?)^```", PAGE.read_text(), re.M | re.S
-    )
+    (code,) = re.findall(r"^```python\n# as_exported.py\n(.*?)^```", PAGE.read_text(), re.M | re.S)
     names: dict[str, object] = {}
     exec(compile(code, str(PAGE), "exec"), names)
     variant = names["AS_EXPORTED"]
     assert isinstance(variant, CompileVariant)
-    monkeypatch.setattr(variants, "VARIANTS", (variant, *VARIANTS))
+    adding(monkeypatch, variant)
     return variant
 
 
 @pytest.mark.parametrize(
     ("target", "name"),
     [
-        (Target("host", "onnxruntime"), "onnxruntime-this-cpu"),
-        (Target("host", "onnxruntime", options=("cores=0",)), "onnxruntime-this-cpu"),
-        (Target("host", "onnxruntime", options=("native",)), "onnxruntime-any-cpu"),
-        (Target("host", "onnxruntime", options=("cuda",)), "onnxruntime-accelerator"),
-        (Target("host", "onnxruntime", options=("native", "xnnpack")), "onnxruntime-accelerator"),
-        (Target("pi5", "onnxruntime"), "onnxruntime-any-cpu"),
-        (Target("pi5", "onnxruntime", options=("openvino",)), "onnxruntime-accelerator"),
-        (Target("host", "litert"), "litert"),
-        (Target("phone", "litert"), "litert"),
+        (Target("host", "onnxruntime"), "onnxruntime:fp32-optimised"),
+        (Target("host", "onnxruntime", options=("cores=0",)), "onnxruntime:fp32-optimised"),
+        (Target("host", "onnxruntime", options=("native",)), "onnxruntime:fp32-optimised"),
+        (Target("host", "onnxruntime", options=("cuda",)), "onnxruntime:fp32-optimised"),
+        (Target("host", "onnxruntime", options=("native", "xnnpack")), "onnxruntime:fp32-optimised"),
+        (Target("pi5", "onnxruntime"), "onnxruntime:fp32-optimised"),
+        (Target("pi5", "onnxruntime", options=("openvino",)), "onnxruntime:fp32-optimised"),
+        (Target("host", "litert:fp32-tidied"), "litert:fp32-tidied"),
+        (Target("phone", "litert:fp32-tidied"), "litert:fp32-tidied"),
     ],
 )
 def test_every_target_that_students_are_made_for_has_a_variant(target: Target, name: str) -> None:
-    assert variant_for(target).name == name
+    assert default_variant(target).name == name
+
+
+@pytest.mark.parametrize(
+    ("target", "level"),
+    [
+        (Target("host", "onnxruntime"), "all"),
+        (Target("host", "onnxruntime", options=("native",)), "extended"),
+        (Target("host", "onnxruntime", options=("cuda",)), "basic"),
+        (Target("pi5", "onnxruntime"), "extended"),
+        (Target("pi5", "onnxruntime", options=("openvino",)), "basic"),
+    ],
+)
+def test_a_graph_is_optimised_as_far_as_its_target_runs_it(target: Target, level: str) -> None:
+    assert variants.onnxruntime._level(target) == level
 
 
 @pytest.mark.parametrize("target", [Target("host", "tensorrt"), Target("host", "litert", "int8")])
-def test_a_target_without_students_has_none(target: Target) -> None:
-    with pytest.raises(TargetError):
-        variant_for(target)
+def test_a_target_without_lossless_variants_has_no_default(target: Target) -> None:
+    with pytest.raises((TargetError, ExportError)):
+        default_variant(target)
 
 
 def test_names_differ_and_the_page_lists_them() -> None:
     names = [variant.name for variant in VARIANTS]
     assert len(set(names)) == len(names)
-    assert re.findall(r"^\| `([\w-]+)` \|", PAGE.read_text(), re.M) == names
+    assert re.findall(r"^\| `([\w:-]+)` \|", PAGE.read_text(), re.M) == names
+
+
+def test_variants_that_take_the_same_time_name_one_of_their_runtime() -> None:
+    for variant in VARIANTS:
+        if variant.like:
+            other = find_variant(variant.like)
+            assert (other.runtime, other.precision, other.like) == (variant.runtime, variant.precision, "")
 
 
 def test_versions_of_every_variants_packages_are_in_the_key_of_the_stage() -> None:
@@ -95,18 +128,36 @@ def test_versions_of_every_variants_packages_are_in_the_key_of_the_stage() -> No
     assert set(deciding_packages()) <= set(compile_student.packages)
 
 
-def test_the_documented_variant_compiles_for_its_boards_only(documented: CompileVariant) -> None:
-    assert variant_for(Target("pi5", "onnxruntime")) is documented
-    assert variant_for(Target("other", "onnxruntime")).name == "onnxruntime-any-cpu"
-    assert variant_for(Target("pi5", "litert")).format == Format.LITERT
+def test_a_variant_of_another_distribution_is_known_and_never_the_default(documented: CompileVariant) -> None:
+    assert documented in known_variants()
+    assert find_variant(documented.name) is documented
+    assert default_variant(Target("pi5", "onnxruntime")).name == "onnxruntime:fp32-optimised"
+    assert documented.unfit(Target("other", "onnxruntime"))
+    assert not documented.unfit(Target("pi5", "onnxruntime"))
+
+
+@pytest.mark.parametrize("added", ["no variant", find_variant("litert:fp32")])
+def test_what_another_distribution_adds_is_refused_if_it_is_no_variant_or_its_name_is_taken(
+    added: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adding(monkeypatch, added)
+    with pytest.raises(ExportError, match="'theirs' of a distribution cannot be used"):
+        known_variants()
+
+
+def test_an_unknown_name_is_refused_with_those_that_are_known() -> None:
+    with pytest.raises(ExportError, match="no compile variant 'onnxruntime:int4'") as caught:
+        find_variant("onnxruntime:int4")
+    assert "litert:int8-static" in caught.value.why
 
 
 def test_the_documented_variant_keeps_outputs_and_gives_the_same_bytes_again(
     documented: CompileVariant, exported: Path, tmp_path: Path
 ) -> None:
     target = Target("pi5", "onnxruntime")
-    artifact = compile_artifact(exported, target, tmp_path / "once")
-    again = compile_artifact(exported, target, tmp_path / "again")
+    artifact, again = (
+        compile_artifact(exported, target, tmp_path / name, documented) for name in ("once", "again")
+    )
     assert artifact.digest == again.digest
     assert artifact.notes == {"variant": documented.name, "graph_optimization": "none", "cpu": "any"}
     assert onnx.load(exported).graph.node[0].doc_string

@@ -1,0 +1,73 @@
+"""Calls a function of ``pipeline.compile.steps`` in a process of its own.
+
+Compilers and quantisers write to standard output and error from C, keep threads and memory, and may abort;
+none of that reaches the caller. The process is given its arguments as JSON, and it ends with this one.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from devices.host import temporary_folder
+from pipeline.errors import ExportError, PassingExportError
+from pipeline.export.process import run_quietly
+from pipeline.export.worker import first_line, lacks_memory, tells_of_memory
+
+TIMEOUT_S = 1800.0
+_PROGRAM = "import sys; from pipeline.compile.child import main; main(*sys.argv[1:])"
+_ANSWER = "answer.json"
+_ENVIRONMENT = {"PYTHONHASHSEED": "0", "TF_CPP_MIN_LOG_LEVEL": "3"}
+
+
+def call(step: str, *, what: str, fix: str = "", **arguments: Any) -> Any:
+    """The result of a function, which must be JSON as its arguments are.
+
+    Args:
+        step: ``module:function`` below ``pipeline.compile.steps``.
+        what: it fails to do if it fails, as a sentence.
+        fix: what can be done about it.
+        arguments: of the function, by name.
+
+    Raises:
+        PassingExportError: it took too long or lacked memory.
+        ExportError: the function raised, or its process ended; the reason is in ``why``.
+        TemporaryFolderError: the disk is full.
+        Interrupted: this process was told to end.
+    """
+    with temporary_folder("compile") as folder:
+        command = (sys.executable, "-P", "-c", _PROGRAM, str(folder), step, json.dumps(arguments))
+        try:
+            ended = run_quietly(command, folder, _ENVIRONMENT, TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            raise PassingExportError(
+                "timeout", what, why=f"it did not end within {TIMEOUT_S:.0f} s"
+            ) from None
+        answer = folder / _ANSWER
+        if answer.exists():
+            document = json.loads(answer.read_text("utf-8"))
+            if "result" in document:
+                return document["result"]
+            if document["memory"]:
+                raise PassingExportError("out-of-memory", what, why=document["error"])
+            raise ExportError(what, why=document["error"], fix=fix)
+        said = ended.stdout.decode(errors="replace").strip().splitlines()
+        why = said[-1] if said else f"it ended with status {ended.returncode}"
+        if tells_of_memory(why):
+            raise PassingExportError("out-of-memory", what, why=why)
+        raise ExportError(what, why=why, fix=fix)
+
+
+def main(folder: str, step: str, arguments: str) -> None:
+    """What the process does: call, and leave the result or the reason in a file."""
+    module, _, function = step.partition(":")
+    try:
+        found = getattr(importlib.import_module(f"pipeline.compile.steps.{module}"), function)
+        document = {"result": found(**json.loads(arguments))}
+    except Exception as error:
+        document = {"error": first_line(error), "memory": lacks_memory(error)}
+    (Path(folder) / _ANSWER).write_text(json.dumps(document), "utf-8")

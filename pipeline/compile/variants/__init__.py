@@ -1,0 +1,103 @@
+"""The ways to compile a finished model: Lathe's own, and those of other installed distributions."""
+
+from __future__ import annotations
+
+import functools
+from importlib.metadata import EntryPoint, entry_points
+
+from devices.target import Target
+from pipeline.compile.variants import litert, onnxruntime
+from pipeline.compile.variants.base import CompileTask, CompileVariant, ModelFormat
+from pipeline.errors import ExportError
+
+__all__ = [
+    "VARIANTS",
+    "CompileTask",
+    "CompileVariant",
+    "ModelFormat",
+    "deciding_packages",
+    "default_variant",
+    "find_variant",
+    "known_variants",
+]
+
+VARIANTS: tuple[CompileVariant, ...] = (*onnxruntime.VARIANTS, *litert.VARIANTS)
+
+ENTRY_POINTS = "lathe.compile_variants"
+"""Group of entry points by which other distributions add variants; each names a ``CompileVariant``."""
+
+
+def known_variants() -> tuple[CompileVariant, ...]:
+    """Lathe's own variants and those of other installed distributions; names are unique.
+
+    Of a runtime and precision the first that is lossless is the one to take where nothing is measured.
+
+    Raises:
+        ExportError: a distribution names a variant that cannot be loaded, or one whose name is taken.
+    """
+    return (*VARIANTS, *_added_variants())
+
+
+def find_variant(name: str) -> CompileVariant:
+    """The variant of a name.
+
+    Raises:
+        ExportError: there is none, or as ``known_variants``.
+    """
+    for variant in known_variants():
+        if variant.name == name:
+            return variant
+    raise ExportError(
+        f"there is no compile variant '{name}'",
+        why=f"known ones are {', '.join(variant.name for variant in known_variants())}",
+        fix="choose one of them, or install the distribution that brings it",
+    )
+
+
+def default_variant(target: Target) -> CompileVariant:
+    """The variant that compiles for a target where nothing is measured: it changes no output.
+
+    Raises:
+        ExportError: there is none for the target's runtime and precision.
+    """
+    for variant in known_variants():
+        of_target = variant.runtime == target.runtime and variant.precision == target.precision
+        if of_target and variant.lossless and not variant.unfit(target):
+            return variant
+    raise ExportError(
+        f"nothing is compiled for target '{target}' without a measurement",
+        why=f"no variant of {target.runtime} in {target.precision} leaves the outputs as they are",
+        fix="see 'lathe compile --help'",
+    )
+
+
+def deciding_packages() -> tuple[str, ...]:
+    """Packages whose versions decide what any of Lathe's own variants writes."""
+    return tuple(sorted({package for variant in VARIANTS for package in variant.packages}))
+
+
+@functools.cache
+def _added_variants() -> tuple[CompileVariant, ...]:
+    taken = {variant.name for variant in VARIANTS}
+    added = []
+    for entry in entry_points(group=ENTRY_POINTS):
+        try:
+            variant = entry.load()
+        except Exception as error:
+            raise _unusable(entry, f"{type(error).__name__}: {error}") from error
+        if not isinstance(variant, CompileVariant):
+            raise _unusable(entry, f"it is a {type(variant).__name__}, not a CompileVariant")
+        if variant.name in taken:
+            raise _unusable(entry, f"there is another variant called '{variant.name}'")
+        taken.add(variant.name)
+        added.append(variant)
+    return tuple(added)
+
+
+def _unusable(entry: EntryPoint, why: str) -> ExportError:
+    owner = entry.dist.name if entry.dist is not None else "a distribution"
+    return ExportError(
+        f"the compile variant '{entry.name}' of {owner} cannot be used",
+        why=why,
+        fix=f"repair or uninstall {owner}",
+    )

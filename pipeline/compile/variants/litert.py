@@ -1,0 +1,123 @@
+"""Variants for LiteRT: tidied, as it comes, and quantised by ai-edge-quantizer.
+
+A model with channel-last input is already in the form that the runtime loads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from devices.host import temporary_folder
+from devices.installing import how_to_install
+from devices.target import Target
+from pipeline.compile.child import call
+from pipeline.compile.variants.base import CompileTask, CompileVariant, ModelFormat
+from pipeline.errors import ExportError
+from pipeline.export import flatbuffer
+from pipeline.export.base import OUTPUT_NAME
+from pipeline.work.disk import write_atomically
+
+# TensorType.FLOAT32 of the schema.
+_FLOAT32 = 0
+
+
+def _as_it_comes(task: CompileTask, path: Path) -> Mapping[str, str]:
+    write_atomically(path, task.model.read_bytes())
+    return {"layout": "NHWC"}
+
+
+def _tidied(task: CompileTask, path: Path) -> Mapping[str, str]:
+    content, schema = tidied(task.model)
+    write_atomically(path, content)
+    return {"layout": "NHWC", "schema": schema}
+
+
+def tidied(exported: Path) -> tuple[bytes, str]:
+    """The graph alone, without metadata and without what no operator uses, and its schema's name.
+
+    Raises:
+        ExportError: not a LiteRT model of one graph with one float32 input and one float32 output.
+    """
+    model = flatbuffer.read(exported.read_bytes())
+    if len(model.subgraphs) != 1:
+        raise ExportError(f"{exported.name} cannot be compiled", why="it has several subgraphs")
+    graph = model.subgraphs[0]
+    for what, tensors in (("input", graph.inputs), ("output", graph.outputs)):
+        found = [([int(size) for size in graph.tensors[n].shape], graph.tensors[n].type) for n in tensors]
+        if [type_code for _, type_code in found] != [_FLOAT32]:
+            raise ExportError(
+                f"the {what} of {exported.name} is not one float32 tensor",
+                why=f"found (shape, type code): {found}",
+                fix="give the model in float32, with one input and one output",
+            )
+    content = flatbuffer.write(flatbuffer.cut(model, graph.inputs[0], graph.outputs[0], OUTPUT_NAME))
+    return content, f"TFL{model.version}"
+
+
+def _quantised(recipe: str, **notes: str) -> Callable[[CompileTask, Path], Mapping[str, str]]:
+    def make(task: CompileTask, path: Path) -> Mapping[str, str]:
+        static = recipe == "static"
+        with temporary_folder("compile") as folder:
+            source, made, inputs = folder / "tidied.tflite", folder / "made.tflite", folder / "inputs.npz"
+            source.write_bytes(tidied(task.model)[0])
+            if static:
+                # A tidied model has one input, whose name is "input".
+                (values,) = task.calibration.values()
+                np.savez(inputs, input=values)
+            call(
+                "litert_models:quantise",
+                what=f"ai-edge-quantizer cannot quantise {task.model.name}",
+                fix=how_to_install("litert") + ", or leave int8 to another runtime",
+                model=str(source),
+                path=str(made),
+                recipe=recipe,
+                inputs=str(inputs) if static else None,
+            )
+            write_atomically(path, made.read_bytes())
+        told = {"calibration": f"minmax over {len(values)} inputs"} if static else {}
+        return {"layout": "NHWC", "quantiser": _quantiser(), **notes, **told}
+
+    return make
+
+
+def _quantiser() -> str:
+    return f"ai-edge-quantizer {metadata.version('ai-edge-quantizer')}"
+
+
+def _needs_cpu(target: Target) -> str:
+    return "the GPU accelerator computes int8 models in float" if "gpu" in target.settings else ""
+
+
+def _variant(
+    precision: str, how: str, make: Callable[[CompileTask, Path], Mapping[str, str]], **more: Any
+) -> CompileVariant:
+    more = {"packages": ("flatbuffers", "ai-edge-litert", "ai-edge-quantizer"), **more}
+    return CompileVariant("litert", precision, how, ModelFormat.LITERT, ".tflite", make, **more)
+
+
+TIDIED = _variant("fp32", "tidied", _tidied, packages=("flatbuffers", "ai-edge-litert"), lossless=True)
+
+VARIANTS = (
+    TIDIED,
+    _variant("fp32", "", _as_it_comes, packages=(), lossless=True),
+    _variant(
+        "int8",
+        "static",
+        _quantised("static", activations="s8", weights="s8 per channel"),
+        calibrates=True,
+        unfit=_needs_cpu,
+    ),
+    _variant(
+        "int8",
+        "dynamic",
+        _quantised("dynamic", activations="quantised as they come", weights="s8 per channel"),
+        unfit=_needs_cpu,
+    ),
+    _variant("int8", "weights", _quantised("weights", weights="s8 per channel", activations="fp32")),
+    _variant("fp16", "weights", _quantised("half", weights="fp16", activations="fp32")),
+)
