@@ -29,6 +29,7 @@ from devices.measurement.measurement import Measurement, MeasurementFailure
 from devices.measuring.comparison import Comparison
 from devices.requests.operations import OperationProfile
 from devices.requests.sustained import SustainedRun
+from devices.untrusted import json_from
 from devices.words import cause_of
 
 __all__ = ["FORMAT", "MAX_BYTES", "VERSION", "Entry", "Result", "ResultFile", "Results", "read_results"]
@@ -160,10 +161,10 @@ def _document(path: Path) -> Any:
                 f"{str(path)!r} is too long for a result file",
                 why=f"it has {size} bytes, and {MAX_BYTES} are read at most",
             )
-        return json.loads(path.read_bytes())
+        return json_from(path.read_bytes())
     except OSError as error:
         raise MeasurementError(f"{str(path)!r} cannot be read", why=cause_of(error)) from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise _damaged(path, f"it is not JSON: {error}") from error
 
 

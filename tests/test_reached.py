@@ -16,6 +16,7 @@ ALLOWED = {
     "find_class": "pickle calls it",
     "format_options": "click calls it",
     "manifest_schema": "documents the manifest for programs of others",
+    "readinto": "streams call it",
     "network_cost": "studies compare networks by it",
 }
 """Names that nothing in the packages uses, and why they stay."""

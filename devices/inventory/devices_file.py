@@ -11,7 +11,6 @@ import os
 import re
 import stat
 import tempfile
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
@@ -24,6 +23,7 @@ from pydantic import ValidationError
 from devices.connections import Connection
 from devices.errors import TargetError
 from devices.inventory.entries import TABLES, DeviceTable, reasons_of, unknown_key
+from devices.untrusted import MOST_TOML_BYTES, file_bytes, toml_from
 from devices.words import cause_of
 
 ENTRY_POINTS = "lathe.connections"
@@ -100,8 +100,8 @@ def parse_devices(text: str, path: Path) -> dict[str, Definition]:
         TargetError: as ``read_file``.
     """
     try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        document = toml_from(text)
+    except ValueError as error:
         raise TargetError(
             f"{path} is not valid TOML", why=cause_of(error), fix="correct that line"
         ) from error
@@ -251,7 +251,7 @@ def printable_name(name: str) -> str:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text("utf-8")
+        return file_bytes(path, MOST_TOML_BYTES).decode("utf-8")
     except FileNotFoundError:
         return ""
     except OSError as error:
@@ -260,6 +260,8 @@ def _read(path: Path) -> str:
         ) from error
     except UnicodeDecodeError as error:
         raise TargetError(f"{path} is not UTF-8 text", why=str(error), fix="save it as UTF-8") from error
+    except ValueError as error:
+        raise TargetError(f"{path} cannot be read", why=str(error), fix="make it a readable file") from error
 
 
 def _replace(path: Path, text: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import repeat
@@ -13,17 +12,20 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from devices.untrusted import Header, arrays_from, npy_header, open_zip
 from latency_db.published.readers import UNITS, Batch, Published, latency_column
 from latency_db.published.screening import Cells
 from latency_db.store.published import BATCH
 
 _MOST_COLUMNS = 1_000
 """A row is in memory as a whole, and each column of an array in Fortran order takes a stream of its own."""
+_MOST_BYTES_BY_COLUMNS = 4 << 30
+"""All of such an array is unpacked once for each column."""
 
 
 def read_arrays(path: Path, device: str | None, unit: str | None) -> Published:
     """Open a ``.npz`` file; a ``Reader``."""
-    with zipfile.ZipFile(path) as archive:
+    with open_zip(path) as archive:
         names = {Path(name).stem for name in archive.namelist()}
     column, unit = latency_column(names, unit)
     devices = _devices(path, names, device)
@@ -61,11 +63,12 @@ def _devices(path: Path, names: set[str], device: str | None) -> list[str]:
         if device is None:
             raise ValueError("it has no array device, and no device was given")
         return [device]
-    with zipfile.ZipFile(path) as archive, archive.open("device.npy") as stream:
-        found = np.lib.format.read_array(stream, allow_pickle=False)
-    devices = [str(name) for name in np.atleast_1d(found)]
+    found = np.atleast_1d(arrays_from(path, only=("device",))["device"])
+    if found.ndim != 1 or not 1 <= len(found) <= _MOST_COLUMNS:
+        raise ValueError(f"the array device is not a list of at most {_MOST_COLUMNS} names")
+    devices = [str(name) for name in found]
     if len(set(devices)) < len(devices) or not all(devices):
-        raise ValueError(f"the names in the array device are not distinct: {', '.join(devices)}")
+        raise ValueError(f"the names in the array device are not distinct: {', '.join(devices)[:200]}")
     return devices
 
 
@@ -88,16 +91,19 @@ class _Rows:
     def __init__(self, path: Path, name: str) -> None:
         self._name = name
         with ExitStack() as opened:
-            self._archive = opened.enter_context(zipfile.ZipFile(path))
-            stream, shape, by_columns, self.dtype = self._open(opened)
-            if self.dtype.kind not in "iuf" or not 1 <= len(shape) <= 2:
+            self._archive = opened.enter_context(open_zip(path))
+            stream, header = self._open(opened)
+            shape, by_columns, self.dtype = header.shape, header.by_columns, header.dtype
+            if self.dtype.kind not in "iuf" or not 1 <= len(shape) <= 2 or 0 in shape:
                 raise ValueError(f"{name} is not an array of numbers of one or two dimensions")
             self.rows, self.width = shape[0], math.prod(shape[1:])
             if self.width > _MOST_COLUMNS:
                 raise ValueError(f"{name} has {self.width} columns, more than {_MOST_COLUMNS}")
+            if by_columns and header.size_bytes * self.width > _MOST_BYTES_BY_COLUMNS:
+                raise ValueError(f"{name} is large and stored by columns; save numpy.ascontiguousarray of it")
             self._streams = [stream]
             for column in range(1, self.width if by_columns else 1):
-                stream = self._open(opened)[0]
+                stream, _ = self._open(opened)
                 stream.seek(column * self.rows * self.dtype.itemsize, 1)
                 self._streams.append(stream)
             self._opened = opened.pop_all()
@@ -108,13 +114,10 @@ class _Rows:
     def __exit__(self, *_: object) -> None:
         self._opened.close()
 
-    def _open(self, opened: ExitStack) -> tuple[IO[bytes], tuple[int, ...], bool, np.dtype[Any]]:
-        stream = opened.enter_context(self._archive.open(f"{self._name}.npy"))
-        version = np.lib.format.read_magic(stream)
-        read_header = (
-            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        )
-        return stream, *read_header(stream)
+    def _open(self, opened: ExitStack) -> tuple[IO[bytes], Header]:
+        member = self._archive.getinfo(f"{self._name}.npy")
+        stream = opened.enter_context(self._archive.open(member))
+        return stream, npy_header(stream, member.file_size)
 
     def blocks(self, count: int) -> Iterator[NDArray[Any]]:
         """All rows in their order, ``count`` of them at a time and fewer at the end."""

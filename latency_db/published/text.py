@@ -6,9 +6,8 @@ import csv
 import gzip
 import io
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
@@ -16,19 +15,25 @@ from typing import Any, BinaryIO, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
+from devices.untrusted import Bounded
 from latency_db.published.readers import UNITS, Batch, Published, latency_column
 from latency_db.published.screening import Cells
 from latency_db.store.published import BATCH
 
+_MOST_COLUMNS = 1_000
 _NO_VALUE = ("", "none", "null", "na", "n/a")
 
 
 def read_csv(path: Path, device: str | None, unit: str | None) -> Published:
     """Open a ``.csv`` or ``.csv.gz`` file; a ``Reader``."""
+    if path.name.lower().endswith(".gz"):
+        _check_length(path)
     with _text(path) as (stream, _):
         heading = next(csv.reader(stream), [])
     if "source_digest" in heading:
         raise ValueError("it was exported from a latency database: join the two with `lathe db merge`")
+    if len(heading) > _MOST_COLUMNS:
+        raise ValueError(f"it has {len(heading)} columns, more than {_MOST_COLUMNS}")
     column, unit = latency_column(heading, unit)
     if device is None and "device" not in heading:
         raise ValueError("it has no column device, and no device was given")
@@ -118,14 +123,14 @@ def _entries(stream: TextIO) -> Iterator[tuple[str, dict[str, str]]]:
         key, separator, rest = (
             text.strip().rpartition(": ") if not text.endswith(":") else (text[:-1], ":", "")
         )
-        flow = re.fullmatch(r"(\S.*?):\s*\{(.*)\}", text)
+        flow = _flow(text)
         if flow is None and not separator:
             raise ValueError(f"line {number} is neither a key nor a value: {text[:80]}")
         if flow is not None or not text[0].isspace():
             if name:
                 yield _complete(name, values)
-            name, values = (flow[1] if flow else key).strip("'\" "), {}
-            for item in flow[2].split(",") if flow else ():
+            name, values = (flow[0] if flow else key).strip("'\" "), {}
+            for item in flow[1].split(",") if flow else ():
                 field, _, value = item.partition(":")
                 values[field.strip()] = value.strip()
             if flow is None and rest:
@@ -136,6 +141,15 @@ def _entries(stream: TextIO) -> Iterator[tuple[str, dict[str, str]]]:
             raise ValueError(f"line {number} belongs to no key")
     if name:
         yield _complete(name, values)
+
+
+def _flow(text: str) -> tuple[str, str] | None:
+    """Key and content of a line ``key: {content}``."""
+    key, brace, content = text.partition("{")
+    key = key.rstrip()
+    if not brace or key[:1].isspace() or len(key) < 2 or not key.endswith(":") or not content.endswith("}"):
+        return None
+    return key[:-1], content[:-1]
 
 
 def _complete(name: str, values: dict[str, str]) -> tuple[str, dict[str, str]]:
@@ -181,11 +195,24 @@ def _number(text: str, row: int, column: str) -> float:
         raise ValueError(f"row {row + 1}: {column} is {text!r}, which is no number") from None
 
 
+def _check_length(path: Path) -> None:
+    """Unpack a file once before any row of it is taken.
+
+    Raises:
+        ValueError: it is suspiciously small for what it unpacks to.
+    """
+    with path.open("rb") as packed:
+        unpacked = Bounded(gzip.GzipFile(fileobj=packed), path.stat().st_size)
+        while unpacked.read(1 << 16):
+            pass
+
+
 @contextmanager
 def _text(path: Path) -> Iterator[tuple[TextIO, BinaryIO]]:
     """A file's text, and the file itself, which knows how far it was read."""
-    with path.open("rb") as raw, ExitStack() as stack:
-        compressed = path.name.lower().endswith(".gz")
-        content: Any = stack.enter_context(gzip.GzipFile(fileobj=raw)) if compressed else raw
+    with path.open("rb") as raw:
+        content: Any = raw
+        if path.name.lower().endswith(".gz"):
+            content = gzip.GzipFile(fileobj=raw)
         with io.TextIOWrapper(content, encoding="utf-8-sig", newline="") as text:
             yield text, raw

@@ -9,7 +9,6 @@ Published latencies are written to files of their own, for other tools; ``merge`
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from typing import Any
 
 from devices.digests import canonical_json, value_digest
 from devices.measurement import Verdict
+from devices.untrusted import json_from
 from devices.words import cause_of
 from latency_db.errors import StoreError
 from latency_db.store.published import published_rows
@@ -134,8 +134,9 @@ def _problems(rows: Iterable[tuple[int, Mapping[str, Any]]]) -> tuple[list[str],
     seen = set()
     for number, row in rows:
         count += 1
-        problem = "it is there twice" if row["digest"] in seen else _problem(row)
-        seen.add(row["digest"])
+        digest = str(row["digest"])
+        problem = "it is there twice" if digest in seen else _problem(row)
+        seen.add(digest)
         if problem is not None:
             bad += 1
             if len(problems) < _SHOWN_PROBLEMS:
@@ -153,8 +154,13 @@ def _problem(row: Mapping[str, Any]) -> str | None:
         if not record.digest_fits():
             return "it was changed: its digest does not fit"
         found = record.latency_ns
-    except (StoreError, ValueError, TypeError, KeyError) as error:
+        return _misleading(row, found)
+    except (StoreError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _misleading(row: Mapping[str, Any], found: tuple[float, float, float] | None) -> str | None:
+    """Which column of the summary says other than the launches."""
     for name, value in zip(
         ("latency_low_ns", "latency_ns", "latency_high_ns"), found or (None,) * 3, strict=True
     ):
@@ -205,10 +211,10 @@ def _record(row: Mapping[str, Any]) -> Record:
         0,
         {
             **{name: row[name] for name in _TEXTS},
-            **{name: json.loads(row[f"{name}_json"]) for name in _JSON},
+            **{name: json_from(row[f"{name}_json"]) for name in _JSON},
             "launches": None if launches is None else packed(launches.encode()),
         },
-        {part: json.loads(row[f"{part}_json"]) for part in PARTS},
+        {part: json_from(row[f"{part}_json"]) for part in PARTS},
     )
 
 
@@ -229,7 +235,7 @@ def _explained(path: Path) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise StoreError(f"{path} does not exist", why=cause_of(error), fix="check the path") from error
-    except (OSError, ValueError, csv.Error) as error:
+    except (OSError, ValueError, LookupError, NotImplementedError, MemoryError, csv.Error) as error:
         raise StoreError(
             f"{path} cannot be read", why=cause_of(error), fix="export it again, or copy it once more"
         ) from error

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, TextIO
 
 from devices.installing import how_to_install
+from devices.untrusted import json_from
 from devices.words import cause_of, listed
 from latency_db.errors import StoreError
 
@@ -18,6 +19,7 @@ Columns = Mapping[str, Kind]
 """What a file has in each column, in their order; any but a truth may have no value."""
 
 _READ_AT_ONCE = 500
+_MOST_BYTES_AT_ONCE = 256 << 20
 
 
 def write_rows(path: Path, columns: Columns, batches: Iterable[list[dict[str, Any]]]) -> int:
@@ -125,7 +127,7 @@ def _read_json(path: Path, columns: Columns) -> Iterator[tuple[int, dict[str, An
         if stream.readline().strip() != "[":
             raise ValueError("it is not an array with one object in each line")
         for number, line in enumerate(_objects(stream), 1):
-            row = json.loads(line)
+            row = json_from(line)
             if not isinstance(row, dict):
                 raise ValueError(f"line {number + 1} is not an object")
             _check_columns(path, row, columns)
@@ -163,10 +165,20 @@ def _read_parquet(path: Path, columns: Columns) -> Iterator[tuple[int, dict[str,
     with path.open("rb") as stream:
         table = parquet.ParquetFile(stream)
         _check_columns(path, table.schema_arrow.names, columns)
-        for batch in table.iter_batches(_READ_AT_ONCE):
+        for batch in table.iter_batches(_rows_at_once(table.metadata)):
             for row in batch.to_pylist():
                 number += 1
                 yield number, row
+
+
+def _rows_at_once(metadata: Any) -> int:
+    """So many that even rows as large as all of a column's values fit into memory."""
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    largest = max(
+        (group.column(each).total_uncompressed_size for group in groups for each in range(group.num_columns)),
+        default=0,
+    )
+    return max(1, min(_READ_AT_ONCE, _MOST_BYTES_AT_ONCE // max(1, largest)))
 
 
 def _pyarrow() -> tuple[Any, Any]:

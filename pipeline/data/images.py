@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,12 @@ Colour = tuple[int, int, int]
 WHITE: Colour = (255, 255, 255)
 
 _GREY_MODES = ("1", "L", "LA", "La")
+_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "PPM", "TIFF", "GIF")
+"""Others are never tried: Pillow hands PostScript to a program that runs it."""
+_MOST_PIXELS = 40_000_000
+_LARGE_PIXELS = 4_000_000
+_one_large = threading.Lock()
+"""Images above that are decoded one at a time, so that memory does not grow with the cores."""
 
 
 def decode_all(
@@ -48,8 +56,6 @@ def decode_all(
     def attempt(source: Path | bytes) -> Pixels | str:
         try:
             return _decode(source, size, background)
-        except Image.DecompressionBombError as error:
-            return f"suspiciously large ({error})"
         except Exception as error:  # Pillow's plug-ins raise OSError, SyntaxError, struct.error and others
             return str(error) or type(error).__name__
 
@@ -88,21 +94,31 @@ def with_channels(images: Pixels, channels: int) -> Pixels:
 
 
 def _decode(source: Path | bytes, size: int | None, background: Colour) -> Pixels:
-    with Image.open(source if isinstance(source, Path) else io.BytesIO(source)) as opened:
-        image = ImageOps.exif_transpose(opened)
-        if image.mode.startswith("I;16"):  # Pillow clips 16-bit grey instead of scaling it
-            image = Image.fromarray((np.asarray(image, np.uint16) >> 8).astype(np.uint8))
-        elif image.mode in ("I", "F"):
-            raise ValueError(f"pixel type {image.mode} has no fixed range; save it with 8 bits per channel")
-        grey = image.mode in _GREY_MODES
-        if image.has_transparency_data:
-            seen = Image.new("RGBA", image.size, (*background, 255))
-            seen.alpha_composite(image.convert("RGBA"))
-            image, grey = seen, grey and len(set(background)) == 1
-        image = image.convert("L" if grey else "RGB")
-        if size is not None:
-            image = _fit(image, size)
-        return np.atleast_3d(np.asarray(image))
+    if isinstance(source, Path) and not source.is_file():
+        raise ValueError("it is not a file")
+    with Image.open(source if isinstance(source, Path) else io.BytesIO(source), formats=_FORMATS) as opened:
+        pixels = opened.width * opened.height
+        if pixels > _MOST_PIXELS:
+            raise ValueError(f"suspiciously large ({opened.width}x{opened.height} pixels)")
+        with _one_large if pixels > _LARGE_PIXELS else nullcontext():
+            return _shown(opened, size, background)
+
+
+def _shown(opened: Image.Image, size: int | None, background: Colour) -> Pixels:
+    image = ImageOps.exif_transpose(opened)
+    if image.mode.startswith("I;16"):  # Pillow clips 16-bit grey instead of scaling it
+        image = Image.fromarray((np.asarray(image, np.uint16) >> 8).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise ValueError(f"pixel type {image.mode} has no fixed range; save it with 8 bits per channel")
+    grey = image.mode in _GREY_MODES
+    if image.has_transparency_data:
+        seen = Image.new("RGBA", image.size, (*background, 255))
+        seen.alpha_composite(image.convert("RGBA"))
+        image, grey = seen, grey and len(set(background)) == 1
+    image = image.convert("L" if grey else "RGB")
+    if size is not None:
+        image = _fit(image, size)
+    return np.atleast_3d(np.asarray(image))
 
 
 def _fit(image: Image.Image, size: int) -> Image.Image:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import tomllib
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from devices.untrusted import MOST_TOML_BYTES, file_bytes, toml_from
 from devices.words import cause_of
 from pipeline.data.config import DataConfig
 from pipeline.distill.settings import DistillationSettings
@@ -132,8 +132,8 @@ def load_recipe(source: str | None, overrides: Sequence[str] = ()) -> tuple[Reci
     else:
         text, base = _read(Path(name)), Path(name).absolute().parent
     try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        document = toml_from(text)
+    except ValueError as error:
         raise RecipeError(
             f"the recipe {name} is not valid TOML", why=cause_of(error), fix="correct that line"
         ) from error
@@ -185,7 +185,7 @@ def _completed(table: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[st
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text("utf-8")
+        return file_bytes(path, MOST_TOML_BYTES).decode("utf-8")
     except OSError as error:
         near = difflib.get_close_matches(str(path), EMBEDDED, n=1)
         hint = f"; did you mean the embedded recipe '{near[0]}'?" if near else ""
@@ -196,6 +196,8 @@ def _read(path: Path) -> str:
         ) from error
     except UnicodeDecodeError as error:
         raise RecipeError(f"the recipe {path} is not UTF-8 text", why=str(error)) from error
+    except ValueError as error:
+        raise RecipeError(f"the recipe {path} cannot be read", why=str(error)) from error
 
 
 def _apply(document: dict[str, Any], override: str) -> None:
@@ -203,8 +205,8 @@ def _apply(document: dict[str, Any], override: str) -> None:
     if not separator or not key.strip():
         raise RecipeError(f"--set {override} is not a key and a value", fix="write --set key=value")
     try:
-        value = tomllib.loads(f"value = {raw}")["value"]
-    except tomllib.TOMLDecodeError:
+        value = toml_from(f"value = {raw}")["value"]
+    except ValueError:
         value = raw
     *parents, last = key.strip().split(".")
     for holder in _holders(document, parents, override):

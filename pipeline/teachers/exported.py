@@ -9,7 +9,7 @@ operators and integer arithmetic can be called. Sample inputs, shape expressions
 
 from __future__ import annotations
 
-import json
+import math
 import operator
 import re
 import sys
@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from devices.untrusted import json_from, open_zip
 from pipeline.errors import TeacherError
 
 _SCHEMA_MAJOR = 8
@@ -165,7 +166,7 @@ class ExportedNetwork(nn.Module):
 
 class _Archive:
     def __init__(self, path: Path) -> None:
-        self._zip = zipfile.ZipFile(path)
+        self._zip = open_zip(path)
         models = [name for name in self._zip.namelist() if re.fullmatch(r"[^/]+/models/[^/]+\.json", name)]
         if len(models) != 1:
             raise ValueError(f"expected one exported program, found {len(models)}")
@@ -175,7 +176,7 @@ class _Archive:
             raise ValueError("the file was written on a machine of another byte order")
 
     def network(self) -> ExportedNetwork:
-        program = json.loads(self._read(f"models/{self._model}.json"))
+        program = json_from(self._read(f"models/{self._model}.json"))
         major = program["schema_version"]["major"]
         if major != _SCHEMA_MAJOR:
             raise ValueError(f"its schema has version {major}, version {_SCHEMA_MAJOR} is understood")
@@ -204,7 +205,7 @@ class _Archive:
         return ExportedNetwork(tensors, _steps(graph["nodes"], output), images[0], output, sizes)
 
     def _tensors(self, folder: str) -> dict[str, Tensor]:
-        config = json.loads(self._read(f"data/{folder}/{self._model}_{folder}_config.json"))["config"]
+        config = json_from(self._read(f"data/{folder}/{self._model}_{folder}_config.json"))["config"]
         return {name: self._tensor(folder, meta) for name, meta in config.items()}
 
     def _tensor(self, folder: str, meta: Mapping[str, Any]) -> Tensor:
@@ -214,6 +215,8 @@ class _Archive:
         sizes, strides = ([size["as_int"] for size in about[key]] for key in ("sizes", "strides"))
         content = bytearray(self._read(f"data/{folder}/{meta['path_name']}"))
         dtype = _DTYPES[about["dtype"]]
+        if math.prod(sizes) * dtype.itemsize > len(content):
+            raise ValueError(f"{meta['path_name']} has {len(content)} bytes for a tensor of {sizes}")
         if not content:
             return torch.zeros(sizes, dtype=dtype)
         flat = torch.frombuffer(content, dtype=dtype)

@@ -7,10 +7,12 @@ import math
 import struct
 import zlib
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from devices.untrusted import Bounded
 from pipeline.data.sources.base import LabelledImages, Source, missing
 from pipeline.errors import DataError
 
@@ -39,8 +41,9 @@ def _idx(folder: Path, stem: str, magic: int, *, dimensions: int) -> NDArray[np.
     if file is None:
         raise missing(folder, f"a folder with {names[0]} or {names[1]}")
     try:
-        content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
-    except (OSError, EOFError, zlib.error) as error:
+        with file.open("rb") as stream:
+            content = _content(stream, file.stat().st_size, packed=file.suffix == ".gz")
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise DataError(f"'{file}' cannot be read", why=str(error), fix="download it again") from error
     start = 4 * (1 + dimensions)
     if len(content) < start or struct.unpack(">I", content[:4])[0] != magic:
@@ -57,3 +60,9 @@ def _idx(folder: Path, stem: str, magic: int, *, dimensions: int) -> NDArray[np.
             fix="download it again",
         )
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+
+
+def _content(stream: IO[bytes], size_bytes: int, *, packed: bool) -> bytes:
+    if not packed:
+        return stream.read()
+    return Bounded(gzip.GzipFile(fileobj=stream), size_bytes).readall()

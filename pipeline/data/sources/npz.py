@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from devices.untrusted import arrays_from
 from pipeline.data.base import Decoded
 from pipeline.data.images import WHITE, Colour, decode_all
 from pipeline.data.sources.base import Index, LabelledImages, Source, check_labels, missing
@@ -30,12 +29,8 @@ def read(path: Path, *, image_size: int | None, background: Colour = WHITE) -> S
     if not path.is_file():
         raise missing(path, _EXPECTED)
     try:
-        with path.open("rb") as stream:
-            archive = np.load(stream, allow_pickle=False)
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise missing(path, _EXPECTED)
-            arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        arrays = arrays_from(path)
+    except (OSError, ValueError) as error:
         raise DataError(
             f"'{path}' cannot be read as an .npz file",
             why=str(error),

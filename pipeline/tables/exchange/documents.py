@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from devices.untrusted import file_bytes, json_from
 from devices.words import cause_of
 from latency_db.errors import EstimateError
 from pipeline.work.disk import disk_errors, write_atomically
@@ -71,9 +72,7 @@ class Document(Generic[T]):
             EstimateError: the file is missing, too long, damaged, of another version, or something else.
         """
         try:
-            if path.stat().st_size > MAX_BYTES:
-                raise self._unreadable(path, f"it is longer than {MAX_BYTES >> 20} MB")
-            document = json.loads(path.read_bytes())
+            document = json_from(file_bytes(path, MAX_BYTES))
             if not isinstance(document, dict) or document.get("format") != self.format:
                 raise self._unreadable(path, f'{self.what} is a JSON object with "format": "{self.format}"')
             if document.get("version") != self.version:
@@ -87,7 +86,7 @@ class Document(Generic[T]):
         except ValidationError as error:
             first = error.errors()[0]
             raise self._unreadable(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-        except (OSError, ValueError, RecursionError) as error:
+        except (OSError, ValueError) as error:
             raise self._unreadable(path, cause_of(error)) from error
 
     def _unreadable(self, path: Path, why: str) -> EstimateError:

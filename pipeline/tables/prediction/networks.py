@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from devices.measurement import Reason
+from devices.untrusted import file_bytes, json_from
 from devices.words import cause_of, count_of
 from latency_db.errors import EstimateError
 from latency_db.estimate import Estimate
@@ -27,6 +28,8 @@ from pipeline.spaces.base import (
     read_choices,
 )
 from pipeline.tables.building.plan import block_names, distinct_architectures
+
+MOST_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -112,11 +115,12 @@ def written(space: Space, text: str) -> list[Architecture]:
     try:
         if "=" in text and not text.lstrip().startswith(("{", "[")) and not Path(text).exists():
             return [_architecture(space, _printed(space, text))]
-        document = json.loads(text if text.lstrip().startswith(("{", "[")) else Path(text).read_bytes())
+        inline = text.lstrip().startswith(("{", "["))
+        document = json_from(text if inline else file_bytes(Path(text), MOST_BYTES))
         return [
             _architecture(space, each) for each in (document if isinstance(document, list) else [document])
         ]
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise RecipeError(
             "an architecture cannot be read",
             why=cause_of(error),

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import io
 import tempfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -63,14 +65,20 @@ def test_any_array_is_read_block_by_block_as_numpy_reads_it(
     [
         ({"latency_ms": np.ones((3, 2)), "device": np.array(["one"])}, {}, "2 columns for 1 devices"),
         ({"latency_ms": np.ones((3, 2)), "device": np.array(["d", "d"])}, {}, "are not distinct: d, d"),
-        ({"latency_ms": np.ones(3), "device": np.array([{"a": 1}], dtype=object)}, {}, "allow_pickle"),
-        ({"latency_ms": np.array([{"a": 1}], dtype=object)}, {"device": "d"}, "not an array of numbers"),
+        (
+            {"latency_ms": np.ones(3), "device": np.array([{"a": 1}], dtype=object)},
+            {},
+            "not one of numbers or texts",
+        ),
+        ({"latency_ms": np.array([{"a": 1}], dtype=object)}, {"device": "d"}, "not one of numbers"),
         ({"latency_ms": np.ones((2, 2, 2))}, {"device": "d"}, "not an array of numbers"),
         ({"latency_ms": np.ones(3)}, {}, "no device was given"),
         ({"latency_ms": np.ones(3), "arch_ops": np.ones((2, 4), int)}, {"device": "d"}, "each row of"),
         ({"latency_ms": np.ones(3), "arch_ops": np.ones((3, 4))}, {"device": "d"}, "whole numbers"),
         ({"latency_ms": np.ones(3), "arch_ops": np.ones((3, 1001), int)}, {"device": "d"}, "1001 columns"),
-        ({"latency_ms": np.zeros((0, 1))}, {"device": "d"}, "none of its 0 values is a time"),
+        ({"latency_ms": np.zeros((0, 1))}, {"device": "d"}, "not an array of numbers"),
+        ({"latency_ms": np.ones((1, 0))}, {"device": "d"}, "not an array of numbers"),
+        ({"latency_ms": np.ones(3), "device": np.zeros((2, 2))}, {}, "not a list of"),
     ],
 )
 def test_import_table_refuses_arrays_that_do_not_fit_together(
@@ -93,3 +101,18 @@ def test_import_table_refuses_damaged_archives(
     save(path, latency_ms=np.random.default_rng(0).uniform(1, 9, (1000, 1)))
     path.write_bytes(damage(path.read_bytes()))
     assert refusal(path, device="d").why
+
+
+@pytest.mark.parametrize("shape", [(10**12, 0), (10**12, 1), (0, 10**12), (10**12,)])
+@pytest.mark.parametrize("name", ["latency_ms", "device", "arch_ops"])
+def test_import_table_refuses_headers_that_promise_what_is_not_there(
+    tmp_path: Path, name: str, shape: tuple[int, ...]
+) -> None:
+    header = io.BytesIO()
+    descr = "|S1" if name == "device" else "<i8"
+    np.lib.format.write_array_header_1_0(header, {"descr": descr, "fortran_order": False, "shape": shape})
+    good = {"latency_ms": np.ones(3), "device": np.array(["d"]), "arch_ops": np.ones((3, 1), int)}
+    np.savez(tmp_path / "t.npz", **{key: value for key, value in good.items() if key != name})
+    with zipfile.ZipFile(tmp_path / "t.npz", "a") as archive:
+        archive.writestr(f"{name}.npy", header.getvalue())
+    assert refusal(tmp_path / "t.npz").why

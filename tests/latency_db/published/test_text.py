@@ -82,3 +82,27 @@ def test_repeated_rows_are_kept_and_reported(store: Store, tmp_path: Path) -> No
 def test_a_heading_may_begin_with_a_byte_order_mark(store: Store, tmp_path: Path) -> None:
     import_table(store, table(tmp_path / "t.csv", "\ufefflatency_ms,block\n1.5,a\n"), device="d")
     assert [row[2:4] for row in cells(store)] == [("block=a", 1.5e6)]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "a" + ": " * 60_000,
+        "a:" + " " * 120_000,
+        "a:{" * 40_000,
+        "a: {" + "}" * 120_000,
+        "'" * 120_000 + ": {}",
+    ],
+)
+def test_a_line_of_yaml_takes_no_quadratic_time(tmp_path: Path, line: str) -> None:
+    assert refusal(table(tmp_path / "t.yaml", line + "\n"), device="d").why
+
+
+def test_import_table_refuses_what_unpacks_to_far_more_than_it_has(tmp_path: Path) -> None:
+    path = table(tmp_path / "t.csv.gz", "block,latency_ms\n" + "a,1\n" * (25 << 20))
+    assert "suspiciously small" in refusal(path, device="d").why
+
+
+def test_import_table_refuses_a_heading_without_end(tmp_path: Path) -> None:
+    path = table(tmp_path / "t.csv", "block,latency_ms" + "," * 100_000 + "\n")
+    assert "more than 1000" in refusal(path, device="d").why

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import io
 import os
 import pickle
@@ -182,3 +183,71 @@ def test_read_names_the_entry_when_a_batch_lacks_it(tmp_path: Path) -> None:
     del files["test_batch"][b"labels"]
     with pytest.raises(DataError, match="'test_batch' has no entry 'labels'"):
         read(write_folder(tmp_path / "cifar", files))
+
+
+ARRAY = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(J\x00\x00\x00\x00tU\x01btR"
+
+
+def dtype_of(code: bytes, state: bytes = b"") -> bytes:
+    return b"cnumpy\ndtype\n(U" + bytes([len(code)]) + code + b"J\0\0\0\0J\1\0\0\0tR" + state
+
+
+def with_data(array: bytes) -> bytes:
+    """A batch whose images are what the opcodes build."""
+    labels = b"U\x06labels](" + b"J\0\0\0\0" * 10 + b"e"
+    return b"\x80\x02}(U\x04data" + array + labels + b"u."
+
+
+OBJECT_STATE = b"(J\3\0\0\0U\1|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffJ\x3f\0\0\0tb"
+"""What makes an object type of a number type: its flags say that elements are pointers."""
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        ARRAY + b"(J\1\0\0\0(J\1\0\0\0t" + dtype_of(b"u8", OBJECT_STATE) + b"\x89U\x08AAAAAAAAtb",
+        ARRAY + b"(J\1\0\0\0(J\1\0\0\0t" + dtype_of(b"O8") + b"\x89U\x08AAAAAAAAtb",
+        ARRAY + b"(J\1\0\0\0(J\1\0\0\0t" + dtype_of(b"f8") + b"\x89U\x08AAAAAAAAtb",
+        ARRAY + b"(J\1\0\0\0(J\xff\xff\xff\x7ft" + dtype_of(b"u1") + b"\x89U\x08AAAAAAAAtb",
+        ARRAY + b"(J\1\0\0\0(J\xff\xff\xff\xfft" + dtype_of(b"u1") + b"\x89U\x00tb",
+        ARRAY,
+        b"cnumpy\nndarray\n}U\x03abcJ\1\0\0\0sb",
+        b"cnumpy\nndarray\n",
+        b"cnumpy\nndarray\n(J\xff\xff\xff\x7ftR",
+        b"r\xff\xff\xff\x7f",
+        b")" + b"\x85" * 200_000 + b"}(" + b"2Nu",
+        b"\x8b\xff\xff\xff\x7f",
+        b"\x96" + b"\xff" * 8,
+        b"K\x01Q",
+    ],
+    ids=str,
+)
+def test_read_builds_no_array_of_pointers_and_needs_no_more_memory_than_the_file(
+    tmp_path: Path, array: bytes
+) -> None:
+    folder = write_folder(tmp_path / "cifar", cifar10())
+    (folder / "data_batch_1").write_bytes(with_data(array))
+    with pytest.raises(DataError):
+        read(folder)
+
+
+def test_read_refuses_labels_that_are_no_numbers(tmp_path: Path) -> None:
+    files = cifar10()
+    files["test_batch"][b"labels"] = [b"x"] * 10
+    with pytest.raises(DataError, match="not a list of whole numbers"):
+        read(write_folder(tmp_path / "cifar", files))
+
+
+@pytest.mark.parametrize("pax", [False, True])
+def test_read_refuses_an_archive_that_unpacks_to_far_more_than_it_has(tmp_path: Path, pax: bool) -> None:
+    path = tmp_path / "cifar-10-python.tar.gz"
+    member = tarfile.TarInfo("./././@PaxHeader" if pax else "anything")
+    member.type = tarfile.XHDTYPE if pax else tarfile.REGTYPE
+    member.size = 100 << 20
+    with gzip.open(path, "wb") as stream:
+        stream.write(member.tobuf())
+        for _ in range(100):
+            stream.write(bytes(1 << 20))
+    with pytest.raises(DataError, match="cannot be read as a CIFAR archive") as caught:
+        read(path)
+    assert "suspiciously small" in caught.value.why

@@ -84,3 +84,18 @@ def test_resize_all_agrees_with_decoding_at_that_size() -> None:
 def test_with_channels_leaves_colour_alone() -> None:
     colour = np.zeros((2, 4, 4, 3), np.uint8)
     assert with_channels(colour, 3) is colour
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n(x) run\n%%EOF\n",
+        b"P6 50000 50000 255\n",
+    ],
+    ids=["PostScript, which is a program", "too many pixels"],
+)
+def test_decode_all_refuses_what_runs_or_has_no_end(content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("subprocess.Popen", None)
+    monkeypatch.setattr("subprocess.check_call", None)
+    [broken] = decode_all([content], ["it"], None).broken
+    assert "cannot identify" in broken or "exceeds limit" in broken or "suspiciously large" in broken

@@ -70,3 +70,12 @@ def test_load_refuses_a_file_that_is_not_idx(tmp_path: Path, content: bytes) -> 
     (tmp_path / "train-images-idx3-ubyte").write_bytes(content)
     with pytest.raises(DataError, match="is not an idx file"):
         load(DataConfig(kind="mnist", path=tmp_path), seed=0)
+
+
+def test_load_refuses_a_gzip_file_that_unpacks_to_far_more_than_it_has(tmp_path: Path) -> None:
+    write(tmp_path, compressed=True)
+    head = struct.pack(">4I", 2051, 100 << 10, 32, 32)
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(head + bytes(100 << 20)))
+    with pytest.raises(DataError, match="cannot be read") as caught:
+        load(DataConfig(kind="mnist", path=tmp_path), seed=0)
+    assert "suspiciously small" in caught.value.why

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -92,8 +93,44 @@ def test_read_refuses_a_truncated_file(tmp_path: Path, keep: int) -> None:
 
 def test_read_refuses_a_plain_npy_file(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.zeros(3))
-    with pytest.raises(DataError, match="does not hold the expected data"):
+    with pytest.raises(DataError, match=r"cannot be read as an \.npz file"):
         read(tmp_path / "x.npy", image_size=None)
+
+
+def npy(descr: str, shape: tuple[int, ...]) -> bytes:
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, {"descr": descr, "fortran_order": False, "shape": shape})
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        npy("|u1", (10**12, 4, 4)),
+        npy("|V0", (10**12,)),
+        npy("|S0", (10**15,)),
+        npy("|O", (4,)) + bytes(32),
+        npy("|u1", (-1, 4)),
+        npy("<f8", (2,)) + bytes(8),
+        b"\x93NUMPY\x09\x09",
+        b"",
+    ],
+)
+def test_read_refuses_a_header_that_promises_other_than_what_follows(tmp_path: Path, content: bytes) -> None:
+    path = write(tmp_path, train_x=None)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("train_x.npy", content)
+    with pytest.raises(DataError, match=r"cannot be read as an \.npz file"):
+        read(path, image_size=None)
+
+
+def test_read_refuses_an_archive_that_unpacks_to_far_more_than_it_has(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("train_x.npy", npy("|u1", (100 << 20,)) + bytes(100 << 20))
+    with pytest.raises(DataError, match=r"cannot be read as an \.npz file") as caught:
+        read(path, image_size=None)
+    assert "suspiciously small" in caught.value.why
 
 
 @pytest.mark.slow
