@@ -1,4 +1,4 @@
-"""Writes devices/canary/canary.onnx and canary.tflite: one small convolutional network in two formats.
+"""Writes canary.onnx, canary.tflite and canary.pte into devices/canary: one small convolutional network.
 
 Old operator versions on purpose, so that old runtimes load them: ONNX opset 11, IR 6; LiteRT CONV_2D 1.
 """
@@ -99,7 +99,23 @@ def write_tflite(path: Path) -> None:
     path.write_bytes(bytes(builder.Output()))
 
 
+def write_pte(path: Path) -> None:
+    import torch
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import to_edge_transform_and_lower
+
+    layers: list[torch.nn.Module] = []
+    for weight, bias in weights():
+        layer = torch.nn.Conv2d(weight.shape[1], CHANNELS, 3, padding=1)
+        layer.load_state_dict({"weight": torch.from_numpy(weight), "bias": torch.from_numpy(bias)})
+        layers += [layer, torch.nn.ReLU()]
+    program = torch.export.export(torch.nn.Sequential(*layers).eval(), (torch.zeros(1, 3, SIZE, SIZE),))
+    lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
+    path.write_bytes(lowered.to_executorch().buffer)
+
+
 if __name__ == "__main__":
     FOLDER.mkdir(exist_ok=True)
     write_onnx(FOLDER / "canary.onnx")
     write_tflite(FOLDER / "canary.tflite")
+    write_pte(FOLDER / "canary.pte")

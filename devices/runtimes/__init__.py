@@ -12,7 +12,15 @@ from devices.runtimes.capabilities import Capabilities, Support
 from devices.runtimes.native.benchmark_model import BENCHMARK_MODEL
 from devices.runtimes.native.perf_test import PERF_TEST
 from devices.runtimes.native.trtexec import TRTEXEC
-from devices.runtimes.python_runtimes import LITERT, ONNXRUNTIME, OPENVINO, TENSORRT, TFLITE_RUNTIME, TORCH
+from devices.runtimes.python_runtimes import (
+    EXECUTORCH,
+    LITERT,
+    ONNXRUNTIME,
+    OPENVINO,
+    TENSORRT,
+    TFLITE_RUNTIME,
+    TORCH,
+)
 
 __all__ = [
     "RUNTIMES",
@@ -29,6 +37,7 @@ RUNTIMES: tuple[Runtime, ...] = (
     OPENVINO,
     LITERT,
     TFLITE_RUNTIME,
+    EXECUTORCH,
     TORCH,
     TENSORRT,
     TRTEXEC,

@@ -1,4 +1,4 @@
-"""The runtimes that Lathe's agent drives: ONNX Runtime, OpenVINO, LiteRT, tflite-runtime, PyTorch, TensorRT.
+"""The runtimes that Lathe's agent drives, from ONNX Runtime to TensorRT.
 
 Each is an engine file in ``devices/agent`` and what the host has to know of it.
 """
@@ -16,7 +16,7 @@ from devices.runtimes.native.trtexec import DELEGATE, INSTALL, TRTEXEC, WARMUP_N
 from devices.target import Target
 from devices.words import listed
 
-__all__ = ["LITERT", "ONNXRUNTIME", "OPENVINO", "TENSORRT", "TFLITE_RUNTIME", "TORCH"]
+__all__ = ["EXECUTORCH", "LITERT", "ONNXRUNTIME", "OPENVINO", "TENSORRT", "TFLITE_RUNTIME", "TORCH"]
 
 CANARIES = FOLDER.parent / "canary"
 CORES = "run on these cores only, as in cores=0-3,6"
@@ -113,6 +113,19 @@ TFLITE_RUNTIME = AgentRuntime(
     delegates=lambda target: "xnnpack",
     canary=CANARIES / "canary.tflite",
     modules=(FOLDER / "interpreter.py",),
+)
+
+EXECUTORCH = AgentRuntime(
+    name="executorch",
+    suffixes=(".pte",),
+    precisions=("fp32", "fp16", "int8"),
+    options={"cores": CORES},
+    engine=FOLDER / "engine_executorch.py",
+    extra="executorch",
+    package="executorch",
+    delegates=lambda target: "XnnpackBackend",
+    operations=lambda target: YES,
+    canary=CANARIES / "canary.pte",
 )
 
 TORCH = AgentRuntime(

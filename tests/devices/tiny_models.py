@@ -228,3 +228,38 @@ def write_tiny_pt2(path: Path) -> Path:
 
     torch.export.save(torch.export.export(tiny_module(), (torch.zeros(1, INPUTS),)), path)
     return path
+
+
+def write_tiny_pte(path: Path) -> Path:
+    """An ExecuTorch program that XNNPACK takes as a whole."""
+    import torch
+
+    return write_pte(path, tiny_module(), (torch.zeros(1, INPUTS),))
+
+
+def write_mixed_pte(path: Path) -> Path:
+    """Linear, cumulative sum, linear: XNNPACK takes the outer two, in two partitions."""
+    import torch
+
+    class Mixed(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = tiny_module(), torch.nn.Linear(OUTPUTS, OUTPUTS)
+
+        def forward(self, x):
+            return self.last(self.first(x).cumsum(1))
+
+    return write_pte(path, Mixed().eval(), (torch.zeros(1, INPUTS),))
+
+
+def write_pte(path: Path, module, inputs: tuple) -> Path:
+    """A module as an ExecuTorch program for XNNPACK."""
+    import torch
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import to_edge_transform_and_lower
+
+    lowered = to_edge_transform_and_lower(
+        torch.export.export(module, inputs), partitioner=[XnnpackPartitioner()]
+    )
+    path.write_bytes(lowered.to_executorch().buffer)
+    return path
