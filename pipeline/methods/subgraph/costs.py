@@ -84,6 +84,33 @@ class Costs:
             left = best[1]
         return left
 
+    def grown(self, counts: Counts, gains: Mapping[str, Sequence[float]]) -> dict[str, int]:
+        """Larger numbers of parts that keep the budgets as well: layers are widened, whatever gains most for
+        what it adds first. A runtime computes channels in groups, so some of them cost nothing.
+
+        Args:
+            counts: widths of the space that keep the budgets. Blocks that are gone stay so.
+            gains: what is gained with each part, those first that are there already.
+        """
+        left = dict(counts)
+        while True:
+            excess = self.excess(left)
+            best: tuple[float, dict[str, int]] | None = None
+            for name, widths in self.space.config.widths.items():
+                for wider in widths:
+                    gained = math.fsum(gains[name][left[name] : wider])
+                    if gained <= 0 or self._is_gone(name, left):
+                        continue
+                    more = {**left, name: wider}
+                    if (then := self.excess(more)) > 1:
+                        continue
+                    worth = gained / (then - excess) if then > excess else math.inf
+                    if best is None or worth > best[0]:
+                        best = worth, more
+            if best is None:
+                return left
+            left = best[1]
+
     def penalties(self, counts: Counts) -> dict[str, float]:
         """What one part of each structure adds to the price, relative to the mean over all parts.
 

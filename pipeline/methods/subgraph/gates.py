@@ -94,11 +94,13 @@ class Gates:
         """The parts whose gates are not zero, ascending, by name of the structure."""
         return {name: gate.detach().nonzero().flatten().tolist() for name, gate in self.values.items()}
 
-    def keep_largest(self, name: str, count: int) -> None:
-        """Set all gates of a structure to zero but the largest ones."""
+    def keep(self, name: str, parts: Tensor) -> None:
+        """Set all gates of a structure to zero but those of these parts; which were zero begin again at 1."""
         with torch.no_grad():
             gate = self.values[name]
-            gate[gate.argsort(descending=True, stable=True)[count:]] = 0
+            left = torch.zeros_like(gate)
+            left[parts] = torch.where(gate[parts] > 0, gate[parts], 1.0)
+            gate.copy_(left)
 
     def fold(self) -> None:
         """Multiply the gates into their layers and take the hooks away; the function stays the same."""

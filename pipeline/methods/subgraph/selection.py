@@ -93,9 +93,10 @@ def select(
     follows, gains nothing by that: s is fixed, and each gate has its own way to zero.
 
     lambda is not given but found: it rises while the predicted latency is above a straight path from the
-    teacher's to the budgets, and falls while it is below. When every budget is kept the zeros stay, the
-    penalty ends, and the rest of the steps settles the weights. Where the path ends above a budget, the parts
-    are cut that lose least for what they save.
+    teacher's to the budgets, and falls while it is below. When every budget is kept the penalty ends, and the
+    rest of the steps settles the weights. Where the path ends above a budget, the parts are cut that lose
+    least for what they save. What the budgets leave room for comes back: runtimes compute channels in groups,
+    and the last of a group may cost nothing.
 
     Args:
         network: a copy of the teacher's network; changed, and of no use afterwards.
@@ -227,10 +228,8 @@ class _Run:
         excess = self._costs.excess(counts)
         if self.settled:
             self.gates.settle(self._settings.gate_learning_rate)
-        elif excess <= 1:
-            self._snap(self._costs.allowed(counts))
-        elif done > 1:
-            self._snap(self._costs.cut(counts, self._losses()))
+        elif excess <= 1 or done > 1:
+            self._snap(counts)
         else:
             path = self._start + (1 - self._start) * done
             step = max(_STEP, _RANGE ** (1 / descent))
@@ -243,28 +242,28 @@ class _Run:
             )
         return excess
 
-    def _losses(self) -> dict[str, list[float]]:
-        """What is lost with each part that is left, to second order, descending by gate."""
-        found = {}
-        for name, value in self.gates.values.items():
-            gate = value.detach()
-            order = gate.argsort(descending=True, stable=True)[: int((gate > 0).sum())]
-            found[name] = (gate[order] ** 2 * self._matter[name][order]).tolist()
-        return found
+    def _order(self, name: str) -> Tensor:
+        """Parts of a structure: those that are left, descending by gate, then the others by importance."""
+        gate, matter = self.gates.values[name].detach(), self._matter[name]
+        return torch.where(gate > 0, 1 + gate, matter / (1 + matter)).argsort(descending=True, stable=True)
 
     def _snap(self, counts: Counts) -> None:
-        """Leave so many parts of each structure, and end the descent."""
-        for name, parts in self.gates.kept().items():
-            if counts[name] < len(parts):
-                self.snapped += len(parts) - counts[name]
-                self.gates.keep_largest(name, counts[name])
+        """From so many parts that are left to as many as the budgets allow; the descent ends."""
+        order = {name: self._order(name) for name in self.gates.values}
+        worth = {}
+        for name, value in self.gates.values.items():
+            gate = torch.where(value.detach() > 0, value.detach(), 1.0)
+            worth[name] = (gate**2 * self._matter[name])[order[name]].tolist()
+        most = self._costs.grown(self._costs.cut(counts, worth), worth)
+        for name, count in most.items():
+            self.snapped += max(0, counts[name] - count)
+            self.gates.keep(name, order[name][:count])
         self.settled = True
 
     def result(self, input_shape: Shape) -> Selection:
         """The smaller network."""
         if not self.settled:
-            counts = {name: len(parts) for name, parts in self.gates.kept().items()}
-            self._snap(self._costs.cut(counts, self._losses()))
+            self._snap({name: len(parts) for name, parts in self.gates.kept().items()})
         self.gates.fold()
         kept = {name: tuple(parts) for name, parts in self.gates.kept().items()}
         network = self._network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]

@@ -82,6 +82,35 @@ def test_what_is_cut_loses_the_least_gates_for_what_it_saves(space: OpenTeacherS
     assert by_macs(space, 0.99 * macs).cut(counts, sizes) == counts | {"layer3.0.conv1": 28}
 
 
+def test_what_a_budget_leaves_room_for_comes_back_the_most_worthy_first(space: OpenTeacherSpace) -> None:
+    full = whole(space)
+    macs = sum(space.cost(block).macs for block in space.blocks(space.reference()))
+    counts = full | {name: widths[2] for name, widths in space.config.widths.items()} | {"layer1.0": 0}
+    gains = {name: [1.0] * count for name, count in full.items()}
+    gains["layer3.0.conv1"] = [1000.0] * 32
+    costs = by_macs(space, 0.8 * macs)
+    grown = costs.grown(counts, gains)
+    assert costs.excess(grown) <= 1
+    assert all(grown[name] >= count for name, count in counts.items())
+    assert grown["layer3.0.conv1"] == 32
+    assert grown["layer1.0"] == 0
+    assert grown["layer1.0.conv1"] == counts["layer1.0.conv1"]
+    wider = [
+        grown | {name: width}
+        for name, widths in space.config.widths.items()
+        for width in widths
+        if width > grown[name] and name != "layer1.0.conv1"
+    ]
+    assert all(costs.excess(each) > 1 for each in wider)
+
+
+def test_channels_that_cost_nothing_come_back(space: OpenTeacherSpace) -> None:
+    full = whole(space)
+    costs = Costs(space, lambda architecture: {"board": 1.0}, None)
+    counts = full | {"layer1.0.conv1": 4}
+    assert costs.grown(counts, {name: [1.0] * count for name, count in full.items()}) == full
+
+
 def test_a_cut_that_cannot_succeed_is_an_error(space: OpenTeacherSpace) -> None:
     counts = whole(space)
     with pytest.raises(ValueError, match="above a budget"):

@@ -69,13 +69,23 @@ def test_folded_gates_and_removed_zeros_leave_the_outputs_as_they_were(
     structures = find_structures(student, SHAPE)
     gates = Gates(student, structures)
     for name, value in gates.values.items():
-        gates.keep_largest(name, max(1, len(value) // 2))
+        gates.keep(name, torch.arange(max(1, len(value) // 2)))
     with torch.no_grad():
         before = student(images())
         gates.fold()
         torch.testing.assert_close(student(images()), before, rtol=1e-4, atol=1e-5)
         smaller = removed(student, SHAPE, structures, gates.kept())
         torch.testing.assert_close(smaller(images()), before, rtol=1e-3, atol=1e-4)
+
+
+def test_parts_that_are_kept_keep_their_gates_and_those_that_were_gone_begin_at_1() -> None:
+    gates = gated(plain())
+    name, value = next((name, value) for name, value in gates.values.items() if len(value) >= 4)
+    with torch.no_grad():
+        value[:4] = torch.tensor([0.5, 0.0, 0.25, 0.75])
+    gates.keep(name, torch.tensor([0, 1, 3]))
+    assert value[:4].tolist() == [0.5, 1.0, 0.0, 0.75]
+    assert not value[4:].any()
 
 
 def test_without_a_penalty_and_gradient_a_step_changes_nothing() -> None:
