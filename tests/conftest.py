@@ -34,6 +34,7 @@ def _own_state(tmp_path_factory: pytest.TempPathFactory) -> Generator[None, None
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LATHE_STATE_DIR", str(tmp_path_factory.mktemp("state")))
         patch.setenv("LATHE_DEVICES", str(tmp_path_factory.mktemp("config") / "devices.toml"))
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("trust")))
         patch.setenv("LATHE_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("LATHE_DB", str(tmp_path_factory.mktemp("data") / "latency.db"))
         yield

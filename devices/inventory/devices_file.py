@@ -1,12 +1,14 @@
 """devices.toml: which devices there are besides this machine, and how each is reached.
 
-There may be one for the user and one in the current folder; of two devices with one name that of the folder
-counts. Relative paths on this host are taken from the folder of the file, ``~`` is the user's home. The keys
-are the fields of the tables below; docs/devices/connecting.md shows them at work.
+There may be one for the user and one in the current folder, which counts only where the user trusts it: its
+programs are started. Of two devices with one name that of the folder counts. Relative paths on this host are
+taken from the folder of the file, ``~`` is the user's home. The keys are the fields of the tables below;
+docs/devices/connecting.md shows them at work.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import stat
@@ -23,8 +25,11 @@ from pydantic import ValidationError
 from devices.connections import Connection
 from devices.errors import TargetError
 from devices.inventory.entries import TABLES, DeviceTable, reasons_of, unknown_key
+from devices.trust import is_trusted, trust
 from devices.untrusted import MOST_TOML_BYTES, file_bytes, toml_from
 from devices.words import cause_of
+
+_ignored: set[Path] = set()
 
 ENTRY_POINTS = "lathe.connections"
 """Group of entry points by which other distributions add kinds of connections.
@@ -81,7 +86,49 @@ def read_definitions() -> dict[str, Definition]:
     Raises:
         TargetError: a file cannot be read, or is not a list of devices.
     """
-    return {**read_file(user_file()), **read_file(project_file())}
+    return {**read_file(user_file()), **_read_project(project_file())}
+
+
+def ignore_project_file_in(folder: Path) -> None:
+    """Never read a devices.toml in this folder or below it again, as long as this process lives."""
+    _ignored.add(folder.resolve())
+
+
+def trust_project_file() -> tuple[Path, dict[str, Definition]]:
+    """Trust the devices.toml of the current folder as it is now; returns it with the devices in it.
+
+    Raises:
+        TargetError: it is not there or wrong, or the list of trusted files cannot be written.
+    """
+    path = project_file()
+    content = _content(path)
+    if content is None:
+        raise TargetError(
+            f"there is no {path}", why="a folder's devices are trusted in that folder", fix="go there first"
+        )
+    found = parse_devices(_text(content, path), path)
+    trust(path, hashlib.sha256(content).hexdigest())
+    return path, found
+
+
+def _read_project(path: Path) -> dict[str, Definition]:
+    """The devices of the current folder, which cannot be used unless the user trusts the file."""
+    content = _content(path)
+    if (
+        content is None
+        or path == user_file()
+        or any(path.resolve().is_relative_to(folder) for folder in _ignored)
+    ):
+        return {}
+    text = _text(content, path)
+    if is_trusted(path, content):
+        return parse_devices(text, path)
+    fault = TargetError(
+        f"{path} is not trusted",
+        why="a devices.toml names programs that Lathe starts, and this one is new or was changed",
+        fix="look at it, then run 'lathe devices trust' in its folder",
+    )
+    return {name: _faulty(name, table, path, fault) for name, table in _tables(text, path).items()}
 
 
 def read_file(path: Path) -> dict[str, Definition]:
@@ -99,6 +146,10 @@ def parse_devices(text: str, path: Path) -> dict[str, Definition]:
     Raises:
         TargetError: as ``read_file``.
     """
+    return {name: _define_or_blame(name, table, path) for name, table in _tables(text, path).items()}
+
+
+def _tables(text: str, path: Path) -> dict[str, Any]:
     try:
         document = toml_from(text)
     except ValueError as error:
@@ -113,15 +164,17 @@ def parse_devices(text: str, path: Path) -> dict[str, Definition]:
             why="; ".join(wrong) or "devices is not a table",
             fix="begin each device with a line [devices.NAME]",
         )
-    return {name: _define_or_blame(name, table, path) for name, table in tables.items()}
+    return tables
 
 
 def _define_or_blame(name: str, table: object, path: Path) -> Definition:
     try:
         return define(name, table, path)
     except TargetError as error:
-        fault = error
+        return _faulty(name, table, path, error)
 
+
+def _faulty(name: str, table: object, path: Path, fault: TargetError) -> Definition:
     def connect() -> Connection:
         raise fault
 
@@ -222,7 +275,8 @@ def write_device(path: Path, name: str, table: Mapping[str, Any], *, replace: bo
     import tomlkit
     from tomlkit.items import Table
 
-    text = _read(path)
+    content = _content(path)
+    text = "" if content is None else _text(content, path)
     known = parse_devices(text, path)
     if name in known and not replace:
         raise TargetError(
@@ -241,6 +295,8 @@ def write_device(path: Path, name: str, table: Mapping[str, Any], *, replace: bo
     result = tomlkit.dumps(document)
     definition = parse_devices(result, path)[name]
     _replace(path, result)
+    if path != user_file() and (content is None or is_trusted(path, content)):
+        trust(path, hashlib.sha256(result.encode()).hexdigest())
     return definition
 
 
@@ -250,18 +306,29 @@ def printable_name(name: str) -> str:
 
 
 def _read(path: Path) -> str:
+    content = _content(path)
+    return "" if content is None else _text(content, path)
+
+
+def _content(path: Path) -> bytes | None:
+    """The bytes of a file; ``None`` if there is none."""
     try:
-        return file_bytes(path, MOST_TOML_BYTES).decode("utf-8")
+        return file_bytes(path, MOST_TOML_BYTES)
     except FileNotFoundError:
-        return ""
+        return None
     except OSError as error:
         raise TargetError(
             f"{path} cannot be read", why=error.strerror or str(error), fix="make it a readable file"
         ) from error
-    except UnicodeDecodeError as error:
-        raise TargetError(f"{path} is not UTF-8 text", why=str(error), fix="save it as UTF-8") from error
     except ValueError as error:
         raise TargetError(f"{path} cannot be read", why=str(error), fix="make it a readable file") from error
+
+
+def _text(content: bytes, path: Path) -> str:
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise TargetError(f"{path} is not UTF-8 text", why=str(error), fix="save it as UTF-8") from error
 
 
 def _replace(path: Path, text: str) -> None:

@@ -16,6 +16,8 @@ from devices.measuring.probing import probe
 from devices.runtimes import known_runtimes
 from devices.runtimes.base import Predict, describe_end
 from devices.target import Target
+from devices.untrusted import array_from
+from devices.words import cause_of
 
 DEFAULT_TIMEOUT_S = 600.0
 
@@ -108,5 +110,20 @@ def predict(
         if not reply.all("outputs"):
             code, detail = describe_end(reply.ended)
             raise MeasurementError(f"{artifact.name!r} could not be run on '{target}' ({code})", why=detail)
-        values: NDArray[np.float32] = np.load(outputs, allow_pickle=False)
+        return _outputs(outputs, len(inputs), artifact, target)
+
+
+def _outputs(path: Path, rows: int, artifact: Path, target: Target) -> NDArray[np.float32]:
+    """What the device says it computed: a row of numbers for each row of inputs."""
+    try:
+        values = array_from(path)
+    except (OSError, ValueError) as error:
+        raise MeasurementError(
+            f"the outputs of {artifact.name!r} on '{target}' cannot be read", why=cause_of(error)
+        ) from error
+    if values.dtype != np.float32 or values.ndim != 2 or len(values) != rows:
+        raise MeasurementError(
+            f"the outputs of {artifact.name!r} on '{target}' are not those of {rows} inputs",
+            why=f"they have type {values.dtype} and shape {values.shape}",
+        )
     return values

@@ -15,8 +15,10 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from devices.digests import file_digest
+from devices.inventory import runtime_of
 from devices.measurement import MeasuringProtocol, Outcome, Reason
 from devices.target import Target
+from devices.trust import require_trusted
 from devices.words import cause_of
 from latency_db.errors import StoreError
 from latency_db.store.keys import Workload
@@ -39,7 +41,7 @@ class PackedWorkload(_Strict):
     identity: Digest
     kind: Literal["block", "network"]
     description: Annotated[str, Field(max_length=10_000)]
-    file: Annotated[str, Field(pattern=r"^[0-9a-f]{64}\.[a-z]{1,16}$")] | None = None
+    file: Annotated[str, Field(pattern=r"^[0-9a-f]{64}\.[a-z0-9]{1,16}$")] | None = None
     digest: Digest | None = None
     reason: Reason | None = None
 
@@ -143,10 +145,12 @@ def measure_package(
     on_progress: Callable[[int, int], None] | None = None,
     on_state: Callable[[str], None] | None = None,
     measurer: Measurer | None = None,
+    trusting: bool = False,
 ) -> dict[str, Outcome]:
     """Measure what a package holds and store it; what is stored already is not measured again.
 
-    Files are checked against the manifest before anything is measured.
+    Files are checked against the manifest before anything is measured. ``trusting`` says that those which are
+    programs may be loaded, see ``devices.trust``.
 
     Raises:
         StoreError: the package is damaged or for another runtime or precision, or the database fails.
@@ -159,12 +163,15 @@ def measure_package(
             why=f"it was made for {manifest.runtime}:{manifest.precision}",
             fix=f"name a target such as {target.device}/{manifest.runtime}:{manifest.precision}",
         )
-    artifacts: dict[str, Path | Reason] = {}
+    runtime, artifacts = runtime_of(target), dict[str, Path | Reason]()
     for item in manifest.items:
         if item.reason is not None or item.file is None:
             artifacts[item.identity] = item.reason or Reason("export-failed", "")
         else:
-            artifacts[item.identity] = _checked(folder, item.file, item.digest)
+            artifacts[item.identity] = path = _checked(folder, item.file, item.digest)
+            if not runtime.loads(path):
+                raise _unusable(folder, f"{manifest.runtime} loads no {path.suffix or 'such'} files")
+            require_trusted([path], trusting=trusting)
     return measured(
         [item.workload for item in manifest.items],
         target,

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from pydantic import TypeAdapter
 
+from devices.inventory import ignore_project_file_in
 from devices.target import Target
 from devices.words import cause_of
 from pipeline.bundle.manifest import Manifest, TargetEntry
@@ -78,6 +79,7 @@ def verify_bundle(folder: Path, on_progress: Callable[[int, int], None]) -> Bund
         TargetError: a target cannot be reached, or its runtime is not installed.
         MeasurementError: an artifact does not run on its target.
     """
+    ignore_project_file_in(folder)
     manifest = read_bundle(folder)
     done = []
     for number, entry in enumerate(manifest.targets):

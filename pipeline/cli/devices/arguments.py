@@ -22,7 +22,7 @@ def list_(json_output: Json = False) -> None:
 
     Each is shown with how it is reached and where it is defined. The machine that Lathe runs on is host; the
     others stand in your devices.toml (or in the file that the environment variable LATHE_DEVICES names) and
-    in devices.toml in the current folder, which goes first.
+    in devices.toml in the current folder, which goes first and which you have to trust once.
     """
     from pipeline.cli.devices.command import list_devices
 
@@ -153,6 +153,18 @@ def add(
     }
     table |= {key: value for key, value in given.items() if value is not None}
     add_device(name, table, project=project, replace=replace, as_json=json_output)
+
+
+@devices_app.add("trust")
+def trust(json_output: Json = False) -> None:
+    """Trust the devices.toml of the current folder.
+
+    It names programs that Lathe starts on this machine and on devices, so look at it first. When it changes,
+    it is no longer trusted. The environment variable LATHE_TRUSTED names files that are always trusted.
+    """
+    from pipeline.cli.devices.command import trust_folder
+
+    trust_folder(as_json=json_output)
 
 
 @devices_app.add("describe", "lathe devices describe pi5")

@@ -10,7 +10,15 @@ import typer
 
 from devices.check import check_device, describe_device
 from devices.errors import TargetError
-from devices.inventory import find_device, known_devices, project_file, user_file, write_device
+from devices.inventory import (
+    find_device,
+    known_devices,
+    project_file,
+    trust_project_file,
+    user_file,
+    write_device,
+)
+from devices.words import listed
 from pipeline.cli.devices.documents import device_json, report_json
 from pipeline.cli.devices.text import definition_text, list_text, report_text
 from pipeline.cli.output import print_json
@@ -49,6 +57,16 @@ def add_device(name: str, table: dict[str, Any], *, project: bool, replace: bool
     else:
         typer.echo(f"{name} is in {path}")
     sys.stderr.write(f"next: lathe devices check {name}\n")
+
+
+def trust_folder(*, as_json: bool) -> None:
+    """``lathe devices trust``."""
+    path, definitions = trust_project_file()
+    if as_json:
+        tables = {name: dict(definition.table) for name, definition in definitions.items()}
+        print_json({"file": str(path), "devices": tables})
+    else:
+        typer.echo(f"{path} is trusted as it is now, with {listed(definitions) or 'no device'}")
 
 
 def show_device(name: str, *, as_json: bool) -> None:

@@ -42,6 +42,15 @@ Timeout = Annotated[
         rich_help_panel=MEASURING,
     ),
 ]
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust",
+        help="Load files that are programs (.pt2, .engine, .plan), now and later while their content is the "
+        "same.",
+        rich_help_panel=MEASURING,
+    ),
+]
 Save = Annotated[
     str | None,
     typer.Option(
@@ -75,6 +84,7 @@ def profile(
     launches: Annotated[int | None, Launches] = None,
     require_full_delegation: Full = False,
     timeout_s: Timeout = 120,
+    trust: Trust = False,
     save: Save = None,
     json_output: Json = False,
 ) -> None:
@@ -89,7 +99,7 @@ def profile(
     profile_models(
         models,
         targets,
-        Wanted(launches, ops, sustained, require_full_delegation, timeout_s),
+        Wanted(launches, ops, sustained, require_full_delegation, timeout_s, trust),
         save=save,
         as_json=json_output,
     )
@@ -107,6 +117,7 @@ def compare(
     ],
     launches: Annotated[int | None, Launches] = None,
     timeout_s: Timeout = 120,
+    trust: Trust = False,
     save: Save = None,
     json_output: Json = False,
 ) -> None:
@@ -117,5 +128,12 @@ def compare(
     from pipeline.cli.profile.command import compare_models
 
     compare_models(
-        first, second, target, launches=launches, timeout_s=timeout_s, save=save, as_json=json_output
+        first,
+        second,
+        target,
+        launches=launches,
+        timeout_s=timeout_s,
+        trust=trust,
+        save=save,
+        as_json=json_output,
     )

@@ -20,6 +20,7 @@ from devices.requests import profile_operations, sustain
 from devices.result_file import Entry, Result, ResultFile
 from devices.runtimes import Runtime
 from devices.target import Target
+from devices.trust import require_trusted
 from devices.words import listed
 from pipeline.cli.output import print_json
 from pipeline.cli.profile.documents import entry_json
@@ -40,6 +41,7 @@ class Wanted:
         minutes: run each model without pause for so long; ``None`` for not at all.
         full_delegation: a model of which a part fell back has failed.
         timeout_s: how long a model may take in one launch.
+        trust: models that are programs are trusted.
     """
 
     launches: int | None
@@ -47,6 +49,7 @@ class Wanted:
     minutes: float | None
     full_delegation: bool
     timeout_s: float
+    trust: bool
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,7 @@ def profile_models(
     reporter = ConsoleReporter()
     with _session(save) as session:
         usable = _targets(targets, session)
-        paths = _files(models, session, reporter)
+        paths = _files(models, session, reporter, trust=wanted.trust)
         for target, chosen in _plan(paths, usable, session).items():
             with session.problems_on(target):
                 _profile_on(target, chosen, wanted, session, reporter)
@@ -129,6 +132,7 @@ def compare_models(
     *,
     launches: int | None,
     timeout_s: float,
+    trust: bool,
     save: str | None,
     as_json: bool,
 ) -> None:
@@ -145,6 +149,7 @@ def compare_models(
     for path in (Path(first), Path(second)):
         _require_file(path)
         _require_loaded(path, {where: runtime})
+    require_trusted([Path(first), Path(second)], trusting=trust)
     protocol = _protocol(launches or COMPARE_LAUNCHES)
     with _session(save) as session:
         with ConsoleReporter().task(f"comparing on {where}", "launches") as task:
@@ -239,13 +244,14 @@ def _targets(texts: Sequence[str], session: Session) -> dict[Target, Runtime]:
     return found
 
 
-def _files(models: Sequence[str], session: Session, reporter: ConsoleReporter) -> list[Path]:
-    """The files that are there, each once."""
+def _files(models: Sequence[str], session: Session, reporter: ConsoleReporter, *, trust: bool) -> list[Path]:
+    """The files that are there and may be loaded, each once."""
     found: dict[Path, Path] = {}
     for model in models:
         path = Path(model)
         with session.problems_on(model, is_model=True):
             _require_file(path)
+            require_trusted([path], trusting=trust)
             known = found.setdefault(path.resolve(), path)
             if known is not path:
                 reporter.note(f"{printable(str(path))} is {printable(str(known))} once more: measured once")

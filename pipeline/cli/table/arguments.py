@@ -227,6 +227,10 @@ def measure(
     package: Annotated[str, typer.Argument(metavar="PACKAGE", help="Folder that lathe table plan wrote.")],
     target: OneTarget,
     *,
+    trust: Annotated[
+        bool,
+        typer.Option("--trust", help="Load its files although they are programs (.pt2, .engine, .plan)."),
+    ] = False,
     db: Database = None,
     json_output: Json = False,
 ) -> None:
@@ -237,7 +241,7 @@ def measure(
     """
     from pipeline.cli.table.command import measure_workloads
 
-    measure_workloads(package, target, db, as_json=json_output)
+    measure_workloads(package, target, db, trust=trust, as_json=json_output)
 
 
 @table_app.add(

@@ -169,13 +169,18 @@ def plan_package(
     sys.stderr.write(f"next, on the machine that measures: lathe table measure {package} --target {target}\n")
 
 
-def measure_workloads(package: str, target: str, db: str | None, *, as_json: bool) -> None:
+def measure_workloads(package: str, target: str, db: str | None, *, trust: bool, as_json: bool) -> None:
     """``lathe table measure``."""
     (where,) = _parsed([target])
     reporter = ConsoleReporter()
     with open_store(db) as store, reporter.task(f"measuring {package} on {where}", "workloads") as advance:
         outcomes = measure_package(
-            Path(package), where, store=store, on_progress=advance, on_state=reporter.note
+            Path(package),
+            where,
+            store=store,
+            on_progress=advance,
+            on_state=reporter.note,
+            trusting=trust,
         )
     document = measured_json(where, outcomes.values())
     if as_json:

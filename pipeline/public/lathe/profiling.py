@@ -80,6 +80,7 @@ def profile(
     *,
     launches: int | None = None,
     timeout_s: float = TIMEOUT_S,
+    trust: bool = False,
     progress: bool = False,
 ) -> Profile:
     """Measure the latency of a model file on a target.
@@ -89,10 +90,13 @@ def profile(
         target: as ``host/onnxruntime:fp32@1``.
         launches: fresh processes at least; as many as the protocol has by default.
         timeout_s: seconds that the model may take in one launch.
+        trust: load a file that is a program (``.pt2``, ``.engine``), now and later while its content is the
+            same.
         progress: show it on standard error.
 
     Raises:
-        MeasurementError: there is no such file, or no launch could be made.
+        MeasurementError: there is no such file, it is a program that you do not trust, or no launch could be
+            made.
         TargetError: the target is unknown or cannot be reached, or its runtime is not installed.
     """
     from devices.measurement import MeasuringProtocol
@@ -101,7 +105,7 @@ def profile(
     from devices.target import Target
     from pipeline.cli.profile.documents import entry_json
 
-    path, where, protocol = _file(model), Target.parse(target), MeasuringProtocol()
+    path, where, protocol = _file(model, trust), Target.parse(target), MeasuringProtocol()
     if launches is not None:
         protocol = replace(protocol, launches=launches, max_launches=3 * launches)
     with reporter(progress).task(f"timing on {where}", "launches") as task:
@@ -126,6 +130,7 @@ def compare(
     *,
     launches: int | None = None,
     timeout_s: float = TIMEOUT_S,
+    trust: bool = False,
     progress: bool = False,
 ) -> ModelComparison:
     """Measure two model files side by side on one target, with arguments and errors as ``profile``."""
@@ -136,7 +141,7 @@ def compare(
     from devices.target import Target
     from pipeline.cli.profile.documents import entry_json
 
-    paths, where = (_file(first), _file(second)), Target.parse(target)
+    paths, where = (_file(first, trust), _file(second, trust)), Target.parse(target)
     count = launches or LAUNCHES
     protocol = replace(MeasuringProtocol(), launches=count, max_launches=3 * count)
     with reporter(progress).task(f"comparing on {where}", "launches") as task:
@@ -155,12 +160,14 @@ def compare(
     )
 
 
-def _file(model: str | PathLike[str]) -> Path:
+def _file(model: str | PathLike[str], trust: bool) -> Path:
     from devices.errors import MeasurementError
+    from devices.trust import require_trusted
 
     path = Path(model)
     if not path.is_file():
         raise MeasurementError(f"there is no file {str(path)!r}", fix="check the name")
+    require_trusted([path], trusting=trust)
     return path
 
 

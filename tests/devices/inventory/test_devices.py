@@ -14,9 +14,11 @@ from devices.errors import TargetError
 from devices.inventory.devices import HOST, connected, find_device, known_devices, runtime_of
 from devices.inventory.devices_file import (
     NAME,
+    ignore_project_file_in,
     parse_devices,
     project_file,
     read_file,
+    trust_project_file,
     user_file,
     write_device,
 )
@@ -61,6 +63,7 @@ tools.trtexec = "/usr/src/tensorrt/bin/trtexec"
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("LATHE_DEVICES", str(tmp_path / "user" / "devices.toml"))
     (tmp_path / "project").mkdir()
     monkeypatch.chdir(tmp_path / "project")
@@ -131,6 +134,7 @@ def test_a_device_of_the_project_goes_before_one_of_the_user_by_the_same_name():
         user_file(), '[devices.a]\nconnection="ssh"\nhost="user"\n[devices.b]\nconnection="ssh"\nhost="user"'
     )
     write(project_file(), '[devices.a]\nconnection="ssh"\nhost="project"')
+    trust_project_file()
     hosts = {device.name: device.definition.table["host"] for device in known_devices() if device is not HOST}
     assert hosts == {"a": "project", "b": "user"}
 
@@ -298,3 +302,58 @@ def test_write_device_says_how_to_mend_it_when_the_folder_cannot_be_written(fold
         write_device(folder / "file" / "devices.toml", "a", {"connection": "ssh", "host": "a"}, replace=False)
     assert "LATHE_DEVICES" in caught.value.fix or "readable" in caught.value.fix
     assert os.fspath(folder) in caught.value.what
+
+
+RUNS_CODE = """[devices.board]
+connection = "local"
+python = ["/bin/sh", "-c", "touch pwned"]
+"""
+
+
+def test_a_folders_devices_cannot_be_used_before_the_file_is_trusted(folder: Path) -> None:
+    write(project_file(), RUNS_CODE)
+    with pytest.raises(TargetError, match="is not trusted") as caught:
+        find_device("board")
+    assert "lathe devices trust" in caught.value.fix
+    (_, board) = known_devices()
+    with pytest.raises(TargetError, match="is not trusted"):
+        board.connect()
+    path, found = trust_project_file()
+    assert (path, list(found)) == (project_file(), ["board"])
+    assert find_device("board").has_python
+    write(project_file(), RUNS_CODE + "# changed\n")
+    with pytest.raises(TargetError, match="is not trusted"):
+        find_device("board")
+
+
+def test_an_untrusted_file_hides_the_users_device_of_that_name_only(folder: Path) -> None:
+    write(user_file(), '[devices.a]\nconnection="ssh"\nhost="a"\n[devices.board]\nconnection="ssh"\nhost="b"')
+    write(project_file(), RUNS_CODE)
+    assert find_device("a").definition is not None
+    with pytest.raises(TargetError, match="is not trusted"):
+        find_device("board")
+
+
+def test_a_folder_that_is_ignored_defines_no_device_even_if_it_is_trusted(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices.inventory.devices_file, "_ignored", set())
+    write(project_file(), RUNS_CODE)
+    trust_project_file()
+    ignore_project_file_in(folder)
+    assert known_devices() == (HOST,)
+
+
+def test_a_file_that_lathe_wrote_itself_is_trusted_unless_it_was_not_before(folder: Path) -> None:
+    table = {"connection": "ssh", "host": "a"}
+    write_device(project_file(), "a", table, replace=False)
+    assert find_device("a").definition is not None
+    write(project_file(), RUNS_CODE)
+    write_device(project_file(), "a", table, replace=False)
+    with pytest.raises(TargetError, match="is not trusted"):
+        find_device("a")
+
+
+def test_there_must_be_a_file_to_trust() -> None:
+    with pytest.raises(TargetError, match="there is no"):
+        trust_project_file()

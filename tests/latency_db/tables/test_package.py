@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from devices.errors import MeasurementError
 from devices.measurement.measurement import MeasurementFailure, Reason
 from devices.target import Target
 from latency_db.errors import StoreError
@@ -119,3 +120,30 @@ def test_package_is_refused_when_it_was_made_for_another_runtime(package: Path, 
 def test_package_is_not_written_over_something_else(package: Path) -> None:
     with pytest.raises(StoreError, match="not empty"):
         write_package(package, TARGET, PROTOCOL, [], {})
+
+
+def test_package_of_programs_is_measured_only_when_it_is_trusted(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    target = Target("host", "torch")
+    program = tmp_path / "a.pt2"
+    program.write_text("a")
+    folder = tmp_path / "programs"
+    write_package(folder, target, PROTOCOL, [block("a")], {block("a").identity: program})
+    with pytest.raises(MeasurementError, match="is a program"):
+        measure_package(folder, target, store=store, measurer=Bench(tmp_path))
+    measure_package(folder, target, store=store, measurer=Bench(tmp_path), trusting=True)
+    assert store.count() == 1
+
+
+def test_package_with_a_file_that_its_runtime_does_not_load_is_refused(
+    tmp_path: Path, package: Path, store: Store
+) -> None:
+    document = json.loads((package / MANIFEST).read_text())
+    item = next(item for item in document["items"] if item["file"])
+    item["file"] = (package / item["file"]).rename((package / item["file"]).with_suffix(".pt2")).name
+    (package / MANIFEST).write_text(json.dumps(document))
+    with pytest.raises(StoreError, match="cannot be used") as caught:
+        measure_package(package, TARGET, store=store, measurer=Bench(tmp_path))
+    assert "loads no .pt2 files" in caught.value.why

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from devices.inventory.devices import HOST, known_devices
+from devices.inventory.devices_file import trust_project_file
 from pipeline.budget import Budget
 from pipeline.bundle import BundleContent, verify_bundle, write_bundle
 from pipeline.errors import VerificationError
@@ -66,3 +68,21 @@ def test_verify_bundle_checks_integrity_first(own_bundle: Path) -> None:
     (own_bundle / "recipe.toml").write_text("")
     with pytest.raises(VerificationError, match=r"recipe\.toml was changed"):
         verify_bundle(own_bundle, ignore)
+
+
+def test_verify_bundle_reads_no_devices_of_the_folder_that_it_verifies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even if the folder is the current one and its devices.toml is trusted."""
+    monkeypatch.setattr("devices.inventory.devices_file._ignored", set())
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("LATHE_DEVICES", str(tmp_path / "user.toml"))
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    monkeypatch.chdir(bundle)
+    (bundle / "devices.toml").write_text('[devices.board]\nconnection = "local"\npython = "sh"\n')
+    trust_project_file()
+    assert len(known_devices()) == 2
+    with pytest.raises(VerificationError):
+        verify_bundle(bundle, ignore)
+    assert known_devices() == (HOST,)

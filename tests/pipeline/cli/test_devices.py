@@ -37,7 +37,7 @@ def error_of(*arguments: str) -> TargetError:
 
 
 def test_help_of_every_command_is_complete_and_loads_no_heavy_package():
-    for command in ("list", "check", "add", "describe"):
+    for command in ("list", "check", "add", "describe", "trust"):
         ended = lathe(command, "--help")
         assert ended.exit_code == 0
         assert "--json" in ended.stdout
@@ -210,3 +210,16 @@ def test_a_damaged_file_is_an_error_of_every_command_that_reads_it(user_devices)
     user_devices.write_text("[devices.a\n")
     for arguments in (["list"], ["check", "--all"], ["describe", "a"], ["add", "b", "--ssh", "h"]):
         assert "line 1" in error_of(*arguments).why
+
+
+def test_trust_makes_the_folders_devices_usable(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    assert "there is no" in error_of("trust").what
+    (tmp_path / "devices.toml").write_text('[devices.board]\nconnection = "ssh"\nhost = "b"\n')
+    assert "is new or was changed" in lathe("list").stdout
+    assert "is not trusted" in error_of("describe", "board").what
+    assert json.loads(lathe("trust", "--json").stdout)["devices"] == {
+        "board": {"connection": "ssh", "host": "b"}
+    }
+    assert "board" in lathe("trust").stdout
+    assert "is new or was changed" not in lathe("list").stdout

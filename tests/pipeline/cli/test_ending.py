@@ -37,6 +37,7 @@ IMPOSSIBLE = {
     ("devices", "list"): "",
     ("devices", "check"): "--all --all host",
     ("devices", "add"): "board --ssh host --adb serial",
+    ("devices", "trust"): "",
     ("devices", "describe"): "nowhere",
     ("db", "info"): "--db bad",
     ("db", "query"): "--db bad",

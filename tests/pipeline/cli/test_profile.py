@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from typer.testing import CliRunner, Result
 import devices.measuring.batch
 import devices.runtimes
 from devices.errors import LatheError, MeasurementError, TargetError
-from devices.measurement.measurement import Measurement, MeasurementFailure
+from devices.measurement.measurement import Measurement, MeasurementFailure, Reason
 from devices.measuring.comparison import Comparison
 from devices.requests.operations import OperationProfile
 from devices.requests.sustained import SustainedRun
@@ -372,3 +373,27 @@ def test_compare_refuses_missing_and_unsuitable_files() -> None:
     write_tiny_onnx(Path("tiny.onnx"))
     error = _error(MeasurementError, "compare", "tiny.tflite", "tiny.onnx", "--target", LITERT)
     assert "tiny.onnx" in error.what
+
+
+def test_a_model_that_is_a_program_is_not_loaded_before_it_is_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    measured: list[str] = []
+    monkeypatch.setattr("pipeline.cli.profile.command.measure", _as_if_measured(measured))
+    Path("model.pt2").write_bytes(b"a program")
+    arguments = ("profile", "model.pt2", "--target", "host/torch:fp32@1")
+    assert "is a program" in _error(MeasurementError, *arguments).what
+    assert not measured
+    assert _lathe(*arguments, "--trust").exit_code == MeasurementError.exit_code
+    assert _lathe(*arguments).exit_code == MeasurementError.exit_code
+    assert measured == ["model.pt2", "model.pt2"]
+
+
+def _as_if_measured(measured: list[str]) -> Callable[..., dict[str, Any]]:
+    def measure(jobs: list[Any], target: Any, *_: Any, **__: Any) -> dict[str, Any]:
+        measured.extend(job.name for job in jobs)
+        reason = Reason("load-failed", "nothing was loaded")
+        return {job.name: MeasurementFailure("0" * 64, str(target), reason) for job in jobs}
+
+    return measure

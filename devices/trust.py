@@ -1,0 +1,128 @@
+"""Files that name programs, or are programs: used only after the user has said once that they may be.
+
+What is trusted is a path with a digest, kept in the user's configuration folder, so that a file that changes
+is not trusted any more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from platformdirs import user_config_path
+
+from devices.digests import file_digest
+from devices.errors import MeasurementError, TargetError
+from devices.untrusted import file_bytes, json_from
+
+__all__ = ["is_trusted", "require_trusted", "trust"]
+
+ENVIRONMENT = "LATHE_TRUSTED"
+"""Paths of files that are trusted whatever is in them, separated as in PATH: for machines of continuous
+integration, whose user's folder is new each time."""
+
+PROGRAMS = (".pt2", ".engine", ".plan")
+"""Suffixes of models that are programs: torch evaluates the expressions for shapes in its files, and loads
+the library in a compiled package; TensorRT's engines hold code for the GPU."""
+
+_MOST_BYTES = 1 << 20
+
+
+def list_file() -> Path:
+    """Where the user's folder lists trusted files."""
+    return user_config_path("lathe", appauthor=False) / "trusted.json"
+
+
+def is_trusted(path: Path, content: bytes) -> bool:
+    """Whether the user trusts a file with this content in this place.
+
+    Raises:
+        TargetError: the list of trusted files cannot be read.
+    """
+    where = str(path.absolute())
+    return where in _named() or [where, hashlib.sha256(content).hexdigest()] in _listed()
+
+
+def trust(path: Path, digest: str) -> None:
+    """Remember that the user trusts a file with this digest in this place, and with no other there.
+
+    Raises:
+        TargetError: the list of trusted files cannot be read or written.
+    """
+    where = str(path.absolute())
+    entries = [entry for entry in _listed() if entry[0] != where]
+    _write([*entries, [where, digest]])
+
+
+def require_trusted(models: Iterable[Path], *, trusting: bool = False) -> None:
+    """Refuse models that are programs and that the user does not trust, wherever they lie.
+
+    Args:
+        models: files.
+        trusting: the user says now that they are trusted, which is remembered.
+
+    Raises:
+        MeasurementError: naming the first that is not trusted.
+        TargetError: the list of trusted files cannot be read or written.
+    """
+    for path in models:
+        if path.suffix.lower() not in PROGRAMS or not path.is_file():
+            continue
+        digest = file_digest(path)
+        if str(path.absolute()) in _named() or digest in [entry[1] for entry in _listed()]:
+            continue
+        if not trusting:
+            raise MeasurementError(
+                f"{str(path)!r} is a program, and you have not said that you trust it",
+                why=f"a {path.suffix} file can run any code when its runtime loads it",
+                fix="where you know who made it, give --trust once; it is remembered for this content",
+            )
+        trust(path, digest)
+
+
+def _named() -> list[str]:
+    paths = os.environ.get(ENVIRONMENT, "").split(os.pathsep)
+    return [str(Path(each).absolute()) for each in paths if each]
+
+
+def _listed() -> list[list[str]]:
+    """Path and digest of every trusted file."""
+    try:
+        document = json_from(file_bytes(list_file(), _MOST_BYTES))
+        return [[str(entry["path"]), str(entry["digest"])] for entry in document["trusted"]]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, TypeError, LookupError) as error:
+        raise TargetError(
+            f"the list of trusted files {list_file()} cannot be read",
+            why=str(error),
+            fix="remove it, and say again what you trust",
+        ) from error
+
+
+def _write(entries: list[list[str]]) -> None:
+    document = {"trusted": [{"path": path, "digest": digest} for path, digest in entries]}
+    final = list_file()
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, partial = tempfile.mkstemp(prefix=f".{final.name}.", dir=final.parent)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+                stream.write(json.dumps(document, indent=1) + "\n")
+                stream.flush()
+                os.fsync(descriptor)
+            Path(partial).replace(final)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                Path(partial).unlink()
+    except OSError as error:
+        raise TargetError(
+            f"the list of trusted files {final} cannot be written",
+            why=error.strerror or str(error),
+            fix=f"make its folder writable, or name what you trust in the environment variable {ENVIRONMENT}",
+        ) from error

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from devices import trust
+from devices.digests import file_digest
+from devices.errors import MeasurementError, TargetError
+
+
+@pytest.fixture(autouse=True)
+def _own_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.delenv(trust.ENVIRONMENT, raising=False)
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
+    path = tmp_path / "model.pt2"
+    path.write_bytes(b"a program")
+    return path
+
+
+def test_a_program_is_refused_until_it_is_trusted_once_and_again_when_it_changes(program: Path) -> None:
+    with pytest.raises(MeasurementError, match="is a program") as caught:
+        trust.require_trusted([program])
+    assert "--trust" in caught.value.fix
+    trust.require_trusted([program], trusting=True)
+    trust.require_trusted([program])
+    copy = program.rename(program.with_name("copy.pt2"))
+    trust.require_trusted([copy])
+    copy.write_bytes(b"another program")
+    with pytest.raises(MeasurementError):
+        trust.require_trusted([copy])
+
+
+def test_models_that_are_data_need_no_trust(tmp_path: Path) -> None:
+    for name in ("a.onnx", "a.tflite"):
+        (tmp_path / name).write_bytes(b"data")
+        trust.require_trusted([tmp_path / name])
+    assert not trust.list_file().exists()
+
+
+def test_a_file_is_trusted_in_its_place_with_its_content_only(tmp_path: Path) -> None:
+    path = tmp_path / "devices.toml"
+    path.write_bytes(b"one")
+    assert not trust.is_trusted(path, b"one")
+    trust.trust(path, file_digest(path))
+    assert trust.is_trusted(path, b"one")
+    assert not trust.is_trusted(path, b"two")
+    assert not trust.is_trusted(tmp_path / "other" / "devices.toml", b"one")
+
+
+def test_the_environment_names_files_that_are_trusted_whatever_is_in_them(
+    program: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(trust.ENVIRONMENT, f"/elsewhere:{program}")
+    trust.require_trusted([program])
+    assert trust.is_trusted(program, b"anything")
+
+
+@pytest.mark.parametrize("content", ["", "[", "{}", '{"trusted": 1}', '{"trusted": [1]}', "[" * 5000])
+def test_a_list_that_cannot_be_read_trusts_nothing(program: Path, content: str) -> None:
+    trust.list_file().parent.mkdir(parents=True)
+    trust.list_file().write_text(content)
+    with pytest.raises(TargetError, match="list of trusted files"):
+        trust.require_trusted([program])
