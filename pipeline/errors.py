@@ -73,6 +73,12 @@ class VerificationError(LatheError):
     exit_code = 11
 
 
+class GateError(LatheError):
+    """A bundle that was measured and does not keep the limits of a gate."""
+
+    exit_code = 13
+
+
 class NotMeasuredError(LatheError):
     """A network of which nothing is known: its measurement on a target stayed invalid."""
 

@@ -5,13 +5,20 @@ from pipeline.bundle.manifest import (
     CompileOrigin,
     Manifest,
     RunOrigin,
+    TargetEntry,
     TensorDescription,
     manifest_schema,
     portable_name,
 )
 from pipeline.bundle.publishing import publish
 from pipeline.bundle.reading import read_bundle
-from pipeline.bundle.verification import BundleVerification, TargetVerification, verify_bundle
+from pipeline.bundle.verification import (
+    BundleVerification,
+    TargetVerification,
+    read_test,
+    read_verdict,
+    verify_bundle,
+)
 from pipeline.bundle.writing import (
     BundleContent,
     ClassifierContent,
@@ -32,12 +39,15 @@ __all__ = [
     "RunContent",
     "RunOrigin",
     "TargetContent",
+    "TargetEntry",
     "TargetVerification",
     "TensorDescription",
     "manifest_schema",
     "portable_name",
     "publish",
     "read_bundle",
+    "read_test",
+    "read_verdict",
     "verify_bundle",
     "write_bundle",
 ]

@@ -84,7 +84,7 @@ def verify_bundle(folder: Path, on_progress: Callable[[int, int], None]) -> Bund
     done = []
     for number, entry in enumerate(manifest.targets):
         on_progress(number, len(manifest.targets))
-        earlier = _read_verdict(folder, entry)
+        earlier = read_verdict(folder, entry)
         verdict = verify_artifact(
             folder / entry.artifact,
             read_test(folder, manifest, entry),
@@ -98,7 +98,12 @@ def verify_bundle(folder: Path, on_progress: Callable[[int, int], None]) -> Bund
     return BundleVerification(manifest.digest, tuple(done))
 
 
-def _read_verdict(folder: Path, entry: TargetEntry) -> TargetVerdict:
+def read_verdict(folder: Path, entry: TargetEntry) -> TargetVerdict:
+    """What was seen of an artifact when the bundle was written, raw samples included.
+
+    Raises:
+        VerificationError: the file holds something else.
+    """
     try:
         return TargetVerdict.from_json(json.loads((folder / entry.measurements).read_bytes()))
     except ValueError as error:

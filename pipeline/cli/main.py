@@ -12,6 +12,7 @@ from devices.host import remove_abandoned
 from pipeline.cli.db.arguments import db_app
 from pipeline.cli.devices.arguments import devices_app
 from pipeline.cli.ending import exit_code_of
+from pipeline.cli.gate.arguments import gate
 from pipeline.cli.help import Commands
 from pipeline.cli.interrupts import ended_by_signals
 from pipeline.cli.profile.arguments import compare, profile
@@ -48,6 +49,11 @@ app.add(
 )(run)
 app.add("search", "lathe search mine.toml --work work-mine")(search)
 app.add("verify", "lathe verify lathe-work/bundles/quickstart")(verify)
+app.add(
+    "gate",
+    "lathe gate new-bundle --against old-bundle",
+    "lathe gate bundle --max-latency-ms 2.5 --min-accuracy 91% --max-size 300kB --junit gate.xml",
+)(gate)
 app.add("recipes", "lathe recipes quickstart > mine.toml")(recipes)
 app.add(
     "profile",

@@ -17,7 +17,7 @@ from devices.requests.prediction import predict
 from devices.target import Target
 from pipeline.bundle import BundleContent, read_bundle, write_bundle
 from pipeline.target_verdict import in_layout
-from tests.pipeline.bundle.conftest import make_split
+from tests.pipeline.tiny_bundles import make_split
 
 
 def infer(

@@ -32,6 +32,7 @@ IMPOSSIBLE = {
     ("run",): "bad",
     ("search",): "bad",
     ("verify",): ".",
+    ("gate",): ". --max-size 1",
     ("profile",): "bad --target host/onnxruntime:fp32@1",
     ("compare",): "bad bad --target host/onnxruntime:fp32@1",
     ("devices", "list"): "",
