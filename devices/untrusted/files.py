@@ -16,10 +16,12 @@ def file_bytes(path: Path, most: int) -> bytes:
         OSError: it cannot be read.
         ValueError: it is longer, or no regular file.
     """
-    if not stat.S_ISREG(path.stat().st_mode):
+    seen = path.stat()
+    if not stat.S_ISREG(seen.st_mode):
         raise ValueError(f"{path.name} is not a regular file")
     with path.open("rb") as stream:
-        content = stream.read(most + 1)
+        # So much memory is taken at once, whatever there is to read.
+        content = stream.read(min(most, seen.st_size) + 1)
     if len(content) > most:
         raise ValueError(f"{path.name} has more than {most:,} bytes")
     return content

@@ -5,13 +5,13 @@ Digests find damage and edits. They are no signature: a bundle proves itself unc
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from devices.digests import file_digest
+from devices.untrusted import file_bytes, json_from
 from devices.words import cause_of
 from pipeline.bundle.manifest import (
     MANIFEST_NAME,
@@ -21,6 +21,9 @@ from pipeline.bundle.manifest import (
     manifest_digest,
 )
 from pipeline.errors import VerificationError
+
+MOST_JSON_BYTES = 256 << 20
+"""The longest manifest or measurement that is read: raw samples of a long one take a tenth of that."""
 
 
 def read_bundle(folder: Path) -> Manifest:
@@ -39,9 +42,9 @@ def read_bundle(folder: Path) -> Manifest:
     path = folder / MANIFEST_NAME
     if path.is_symlink() or not path.is_file():
         raise refused(folder, MANIFEST_NAME, "is missing, or not a plain file")
-    raw = path.read_bytes()
     try:
-        document = json.loads(raw)
+        raw = file_bytes(path, MOST_JSON_BYTES)
+        document = json_from(raw)
         newest = document["schema_version"]
         if isinstance(newest, int) and newest > SCHEMA_VERSION:
             raise VerificationError(
@@ -61,7 +64,7 @@ def read_bundle(folder: Path) -> Manifest:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise refused(folder, MANIFEST_NAME, f"is not valid at {place}: {first['msg']}") from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise refused(folder, MANIFEST_NAME, f"cannot be read: {cause_of(error)}") from error
     if changed:
         raise refused(folder, MANIFEST_NAME, "was changed")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +12,10 @@ from pydantic import TypeAdapter
 
 from devices.inventory import ignore_project_file_in
 from devices.target import Target
+from devices.untrusted import arrays_from, file_bytes, json_from
 from devices.words import cause_of
 from pipeline.bundle.manifest import Manifest, TargetEntry
-from pipeline.bundle.reading import read_bundle, refused
+from pipeline.bundle.reading import MOST_JSON_BYTES, read_bundle, refused
 from pipeline.data.base import Split
 from pipeline.target_verdict import LabelledImages, TargetVerdict, verify_artifact
 
@@ -105,7 +105,8 @@ def read_verdict(folder: Path, entry: TargetEntry) -> TargetVerdict:
         VerificationError: the file holds something else.
     """
     try:
-        return TargetVerdict.from_json(json.loads((folder / entry.measurements).read_bytes()))
+        content = file_bytes(folder / entry.measurements, MOST_JSON_BYTES)
+        return TargetVerdict.from_json(json_from(content))
     except ValueError as error:
         raise refused(folder, entry.measurements, f"cannot be read: {cause_of(error)}") from error
 
@@ -120,8 +121,20 @@ def read_test(folder: Path, manifest: Manifest, entry: TargetEntry) -> LabelledI
     if manifest.test is None or manifest.classifier is None or layout not in ("NCHW", "NHWC"):
         return None
     try:
-        with np.load(folder / manifest.test, allow_pickle=False) as arrays:
-            split = Split(arrays["images"], arrays["labels"])
+        arrays = arrays_from(folder / manifest.test, ("images", "labels"))
+        split = Split(arrays["images"], arrays["labels"])
     except (ValueError, KeyError, OSError) as error:
         raise refused(folder, manifest.test, f"cannot be read: {cause_of(error)}") from error
+    image, classes = manifest.classifier.image, len(manifest.classifier.labels)
+    if (
+        split.images.dtype != np.uint8
+        or split.labels.dtype != np.int64
+        or split.images.shape != (len(split.labels), image.height, image.width, image.channels)
+        or split.labels.ndim != 1
+        or not len(split)
+        or not 0 <= split.labels.min() <= split.labels.max() < classes
+    ):
+        raise refused(
+            folder, manifest.test, "does not hold the images and labels that the manifest describes"
+        )
     return LabelledImages(split, manifest.classifier.preprocessing.build(), layout)

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
+import tracemalloc
+import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from devices.digests import file_digest
 from devices.inventory.devices import HOST, known_devices
 from devices.inventory.devices_file import trust_project_file
 from pipeline.budget import Budget
 from pipeline.bundle import BundleContent, verify_bundle, write_bundle
+from pipeline.bundle.manifest import manifest_bytes, manifest_digest
 from pipeline.errors import VerificationError
 from pipeline.target_verdict import Accuracy
 
@@ -86,3 +92,66 @@ def test_verify_bundle_reads_no_devices_of_the_folder_that_it_verifies(
     with pytest.raises(VerificationError):
         verify_bundle(bundle, ignore)
     assert known_devices() == (HOST,)
+
+
+def with_test(bundle: Path, content: bytes) -> Path:
+    """The bundle with other test images, and a manifest that fits them, as an attacker would write it."""
+    (bundle / "data" / "test.npz").write_bytes(content)
+    path = bundle / "manifest.json"
+    document = json.loads(path.read_bytes())
+    document["files"]["data/test.npz"] = file_digest(bundle / "data" / "test.npz")
+    document["digest"] = manifest_digest(document)
+    path.write_bytes(manifest_bytes(document))
+    return bundle
+
+
+def packed(**arrays: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    np.savez_compressed(stream, **arrays)
+    return stream.getvalue()
+
+
+def test_verify_bundle_refuses_a_zip_bomb_without_unpacking_it(own_bundle: Path) -> None:
+    bomb = io.BytesIO()
+    with (
+        zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("images.npy", "w") as stream,
+    ):
+        shape = {"descr": "|u1", "fortran_order": False, "shape": (20_000_000, 4, 4, 1)}
+        np.lib.format.write_array_header_1_0(stream, shape)
+        for _ in range(320):
+            stream.write(bytes(1_000_000))
+    tracemalloc.start()
+    with pytest.raises(VerificationError, match="suspiciously small for what it unpacks to"):
+        verify_bundle(with_test(own_bundle, bomb.getvalue()), ignore)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 50e6
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"no archive",
+        packed(images=np.zeros((2, 4, 4, 1), np.uint8)),
+        packed(images=np.zeros((2, 4, 4, 1), np.float32), labels=np.zeros(2, np.int64)),
+        packed(images=np.zeros((2, 5, 4, 1), np.uint8), labels=np.zeros(2, np.int64)),
+        packed(images=np.zeros((3, 4, 4, 1), np.uint8), labels=np.zeros(2, np.int64)),
+        packed(images=np.zeros((2, 4, 4, 1), np.uint8), labels=np.array([0, 3])),
+        packed(images=np.zeros((2, 4, 4, 1), np.uint8), labels=np.array([0, -1])),
+        packed(images=np.zeros((0, 4, 4, 1), np.uint8), labels=np.zeros(0, np.int64)),
+    ],
+)
+def test_verify_bundle_refuses_test_images_that_are_none(own_bundle: Path, content: bytes) -> None:
+    with pytest.raises(VerificationError, match=r"data/test\.npz (cannot be read|does not hold)"):
+        verify_bundle(with_test(own_bundle, content), ignore)
+
+
+def test_verify_bundle_of_a_compiled_model_measures_it_and_has_no_accuracy_to_repeat(
+    compiled_content: BundleContent, tmp_path: Path, quiet_machine: None
+) -> None:
+    result = verify_bundle(write_bundle(compiled_content, tmp_path / "bundle"), ignore)
+    (target,) = result.targets
+    assert (target.expected_correct, target.verdict.accuracy, target.accuracy_holds) == (None, None, True)
+    assert target.verdict.ratio is not None
+    assert result.holds

@@ -29,8 +29,8 @@ from tests.made_up_tables import (
     old_ns,
     planned,
 )
-from tests.pipeline.bundle.conftest import bundle_content, save_onnx, written_bundle
 from tests.pipeline.run.tiny_recipe import write_recipe
+from tests.pipeline.tiny_bundles import bundle_content, save_onnx, written_bundle
 from tests.places import ROOT
 
 __all__ = ["bundle_content", "written_bundle"]
