@@ -1,6 +1,6 @@
 """What a searched subgraph of a teacher is worth, beside subgraphs that one makes by hand or at random.
 
-python tools/studies/subgraph.py RECIPE [--share 0.5] [--seeds 3] [--epochs 6] [--work FOLDER]
+python tools/studies/subgraph.py RECIPE [--share 0.5] [--seeds 3] [--arms found,narrower] [--work FOLDER]
 
 RECIPE is one of method subgraph; its teacher, data, targets and selection count, its budgets do not: every
 subgraph keeps --share of the teacher's latency as predicted on all targets, and comes as near to it as the
@@ -11,6 +11,7 @@ their name ends in "fresh", and get the same distillation. At the end all are me
   with multiply-accumulates, or nothing, in place of latency as the price of a part.
 - narrower: the same share of every layer; shallower: fewer blocks, spread evenly; mixed: half of both.
 - random-0 to random-4: drawn from the space, near the limit.
+- found-fresh: as found, from new weights.
 
 FOLDER keeps everything that was done, rows.jsonl a line for each trained network: a study that was ended goes
 on. summary.json gets means and paired differences to "found" with a bootstrap interval.
@@ -135,18 +136,22 @@ class Study:
     def arms(self, seed: int) -> Iterator[tuple[str, Counts, nn.Module]]:
         """Name, numbers of parts, and the network with the weights that are left of the teacher."""
         for name, changes in SEARCHED.items():
-            if not self.done(name, seed):
+            if self.due(name, seed):
                 yield name, *self._selected(name, changes, seed)
         for family in (narrower, shallower, mixed):
-            if not self.done(family.__name__, seed):
+            if self.due(family.__name__, seed):
                 counts = largest(self.costs, family)
                 if counts is not None:
                     yield family.__name__, counts, self._most_important(counts)
         for number in range(RANDOM):
-            if not self.done(f"random-{number}", seed):
+            if self.due(f"random-{number}", seed):
                 counts = drawn(self.costs, number)
                 if counts is not None:
                     yield f"random-{number}", counts, self._most_important(counts)
+
+    def due(self, name: str, seed: int) -> bool:
+        arms = self._arguments.arms
+        return not self.done(name, seed) and (arms is None or name in arms.split(","))
 
     def done(self, name: str, seed: int) -> bool:
         return any((row["arm"], row["seed"]) == (name, seed) for row in self.rows)
@@ -251,6 +256,7 @@ def main() -> None:
     parser.add_argument("recipe")
     parser.add_argument("--share", type=float, default=0.5)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--arms", help="only these, separated by commas")
     parser.add_argument("--work", default="subgraph-study")
     arguments = parser.parse_args()
     recipe, text = load_recipe(arguments.recipe, [f"target.*.budget={arguments.share}x teacher"])
@@ -263,7 +269,7 @@ def main() -> None:
         for seed in range(arguments.seeds):
             for name, counts, network in study.arms(seed):
                 study.train(name, seed, counts, network)
-            if not study.done("found-fresh", seed):
+            if study.due("found-fresh", seed):
                 counts = next(r["counts"] for r in study.rows if (r["arm"], r["seed"]) == ("found", seed))
                 torch.manual_seed(seed)
                 study.train("found-fresh", seed, counts, study.space.build(study.space.architecture(counts)))
