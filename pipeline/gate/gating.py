@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from devices.errors import MeasurementError, TargetError
+from devices.inventory import ignore_project_file_in
 from devices.measurement import MeasuringProtocol
 from devices.target import Target
 from pipeline.bundle import Manifest, TargetEntry, read_bundle, read_test, read_verdict
@@ -106,6 +107,8 @@ def gate_bundle(
         )
     if limits.max_regression is not None and against is None:
         raise UsageError("--max-regression needs an older bundle", fix="give it with --against")
+    for each in filter(None, (folder, against)):
+        ignore_project_file_in(each)
     new = OpenedBundle.read(folder)
     old = OpenedBundle.read(against) if against is not None else None
     chosen = tuple(targets) or tuple(Target.parse(each.target) for each in new.manifest.targets)

@@ -40,8 +40,6 @@ def render(report: ReportData, path: Path) -> Path:
 
 def page(report: ReportData) -> str:
     """The report as HTML text."""
-    from plotly.offline import get_plotlyjs
-
     files = importlib.resources.files("pipeline.report")
     sections = (
         _head(report),
@@ -58,7 +56,7 @@ def page(report: ReportData) -> str:
         title=html.escape(report.title),
         css=(files / "page.css").read_text(encoding="utf-8"),
         body=body,
-        plotly=get_plotlyjs(),
+        plotly=(files / "plotly" / "plotly-basic.min.js").read_text(encoding="utf-8"),
     )
 
 

@@ -22,8 +22,12 @@ from pipeline.bundle import (
     ClassifierContent,
     CompileContent,
     RunContent,
+    RunOrigin,
     TargetContent,
     TensorDescription,
+    read_bundle,
+    read_test,
+    read_verdict,
     write_bundle,
 )
 from pipeline.data.base import Preprocessing, Split
@@ -189,3 +193,45 @@ def litert_content(bundle_content: BundleContent, tmp_path: Path) -> BundleConte
     image = TensorDescription(name="input", shape=(1, 4, 4, 1), layout="NHWC")
     target = TargetContent(artifact, "any", artifact, None, (image,), (LOGITS,), None, verdict)
     return dataclasses.replace(bundle_content, targets=(*bundle_content.targets, target))
+
+
+def content_of(bundle: Path) -> BundleContent:
+    """What a bundle of a run was written from."""
+    manifest = read_bundle(bundle)
+    origin, classifier = manifest.origin, None
+    assert isinstance(origin, RunOrigin)
+    if manifest.classifier is not None:
+        image = manifest.classifier.image
+        test = read_test(bundle, manifest, manifest.targets[0])
+        classifier = ClassifierContent(
+            image_shape=(image.height, image.width, image.channels),
+            preprocessing=manifest.classifier.preprocessing.build(),
+            background=image.background,
+            labels=manifest.classifier.labels,
+            test=None if test is None else test.split,
+        )
+    targets = []
+    for entry in manifest.targets:
+        predicted = entry.predicted
+        targets.append(
+            TargetContent(
+                artifact=bundle / entry.artifact,
+                runs_on=entry.artifact_runs_on,
+                portable=bundle / entry.portable,
+                reference=bundle / entry.reference if entry.reference else None,
+                inputs=entry.inputs,
+                outputs=entry.outputs,
+                predicted=predicted
+                and Estimate(predicted.low_ns, predicted.value_ns, predicted.high_ns, predicted.coverage),
+                verdict=read_verdict(bundle, entry),
+            )
+        )
+    made = RunContent(
+        origin.teacher.digest,
+        origin.teacher.accuracy,
+        origin.student.architecture,
+        origin.student.accuracy,
+        (bundle / origin.recipe).read_text(),
+        bundle / origin.report,
+    )
+    return BundleContent(manifest.name, made, tuple(targets), classifier, manifest.versions)

@@ -85,7 +85,7 @@ class ReportFile:
     file: StoredFile
 
 
-@stage("report", packages=(*PACKAGES, "plotly"))
+@stage("report", packages=PACKAGES)
 def write_report(given: ReportInput, folder: StageFolder, services: Services) -> ReportFile:
     """Render the report of a finished run."""
     render(_report(given), folder / _REPORT)

@@ -236,6 +236,18 @@ def test_render_embeds_plotly_once(report_page: Elements) -> None:
     assert len([attributes for attributes in scripts if "type" not in attributes]) == 2
 
 
+def test_a_report_is_small_and_its_plots_are_of_kinds_that_the_basic_bundle_of_plotly_has(
+    report_page: Elements, tmp_path: Path
+) -> None:
+    """The basic bundle has scatter, bar and pie: https://github.com/plotly/plotly.js/tree/master/dist."""
+    size = render(a_report(), tmp_path / "report.html").stat().st_size
+    assert size < 1_500_000
+    text = (tmp_path / "report.html").read_text()
+    figures = re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', text)
+    kinds = {trace["type"] for figure in figures for trace in json.loads(figure)["data"]}
+    assert kinds == {"scatter", "bar"}
+
+
 def test_render_says_in_words_which_target_is_feasible(report_page: Elements) -> None:
     words = re.findall(r"(NOT FEASIBLE|FEASIBLE)", report_page.text)
     assert words == ["FEASIBLE", "NOT FEASIBLE"]
