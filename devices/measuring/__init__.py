@@ -2,7 +2,7 @@
 
 from devices.measuring.batch import Job, adapted, measure, probe
 from devices.measuring.busy import OtherLoad, busy_with
-from devices.measuring.comparison import LAUNCHES, Comparison, compare
+from devices.measuring.comparison import LAUNCHES, PRACTICAL, Comparison, compare
 from devices.measuring.limits import (
     LOOKS,
     AgainstLimit,
@@ -10,20 +10,26 @@ from devices.measuring.limits import (
     latency_against_limit,
     ratio_against_limit,
 )
+from devices.measuring.rounds import Entrant, Round, Rounds, measure_round
 
 __all__ = [
     "LAUNCHES",
     "LOOKS",
+    "PRACTICAL",
     "AgainstLimit",
     "Comparison",
+    "Entrant",
     "Job",
     "LimitFinding",
     "OtherLoad",
+    "Round",
+    "Rounds",
     "adapted",
     "busy_with",
     "compare",
     "latency_against_limit",
     "measure",
+    "measure_round",
     "probe",
     "ratio_against_limit",
 ]

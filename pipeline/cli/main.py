@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from devices.host import remove_abandoned
+from pipeline.cli.compile.arguments import compile_
 from pipeline.cli.db.arguments import db_app
 from pipeline.cli.devices.arguments import devices_app
 from pipeline.cli.ending import exit_code_of
@@ -48,6 +49,11 @@ app.add(
     "lathe run mine.toml --set 'target.*.budget=0.5x'",
 )(run)
 app.add("search", "lathe search mine.toml --work work-mine")(search)
+app.add(
+    "compile",
+    "lathe compile model.onnx --target host --data images",
+    "lathe compile model.onnx --target pi5/litert --data images --max-drop 1 --out bundle",
+)(compile_)
 app.add("verify", "lathe verify lathe-work/bundles/quickstart")(verify)
 app.add(
     "gate",

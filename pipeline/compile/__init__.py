@@ -1,4 +1,4 @@
-"""From an exported file to the artifact that ships: what can be done ahead of time is done here, once."""
+"""From a finished model to the file that a device runs: which form of it, is found by measurement."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ from pathlib import Path
 
 from devices.target import Target
 from pipeline.compile.artifact import Artifact
+from pipeline.compile.choice import Rules
+from pipeline.compile.compiling import CompiledModel, Wish, compile_model, operations_of
+from pipeline.compile.place import Place
+from pipeline.compile.result import Fate, Objective, Raced, Row
+from pipeline.compile.samples import Feeding
 from pipeline.compile.variants import (
     CompileTask,
     CompileVariant,
@@ -21,11 +26,22 @@ __all__ = [
     "Artifact",
     "CompileTask",
     "CompileVariant",
+    "CompiledModel",
+    "Fate",
+    "Feeding",
     "ModelFormat",
+    "Objective",
+    "Place",
+    "Raced",
+    "Row",
+    "Rules",
+    "Wish",
     "compile_artifact",
+    "compile_model",
     "deciding_packages",
     "find_variant",
     "known_variants",
+    "operations_of",
 ]
 
 

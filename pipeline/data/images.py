@@ -23,6 +23,10 @@ Colour = tuple[int, int, int]
 
 WHITE: Colour = (255, 255, 255)
 
+IMAGE_SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"}
+)
+
 _GREY_MODES = ("1", "L", "LA", "La")
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "PPM", "TIFF", "GIF")
 """Others are never tried: Pillow hands PostScript to a program that runs it."""

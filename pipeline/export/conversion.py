@@ -8,7 +8,7 @@ import io
 import logging
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -104,18 +104,39 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
+def save_program(module: nn.Module, shape: Shape, path: Path) -> None:
+    """Save a network as a program of ``torch.export``, ``(1, C, H, W)`` to its output, in evaluation mode.
+
+    Raises:
+        ExportError: it cannot be traced.
+    """
+    _save([module], (torch.zeros(1, *shape),), lambda parts: parts[0], path)
+
+
 def _trace(modules: Sequence[tuple[nn.Module, Shape]], fmt: Format, path: Path) -> None:
+    inputs = tuple(torch.zeros(1, *shape) for _, shape in modules)
+    if fmt.layout == "NHWC":
+        inputs = tuple(each.permute(0, 2, 3, 1).contiguous() for each in inputs)
+
+    def joined(parts: Sequence[nn.Module]) -> nn.Module:
+        return _Joint([ChannelLast(part) for part in parts] if fmt.layout == "NHWC" else parts)
+
+    _save([module for module, _ in modules], inputs, joined, path)
+
+
+def _save(
+    modules: Sequence[nn.Module],
+    inputs: tuple[Tensor, ...],
+    joined: Callable[[Sequence[nn.Module]], nn.Module],
+    path: Path,
+) -> None:
     with _TRACING, _quiet(), torch.no_grad():
         try:
-            parts = [copy.deepcopy(module).cpu().eval() for module, _ in modules]
+            parts = [copy.deepcopy(module).cpu().eval() for module in modules]
             for part in parts:
                 _fold_batch_norm(part)
-            inputs = tuple(torch.zeros(1, *shape) for _, shape in modules)
-            if fmt.layout == "NHWC":
-                parts = [ChannelLast(part) for part in parts]
-                inputs = tuple(each.permute(0, 2, 3, 1).contiguous() for each in inputs)
             program = io.BytesIO()
-            torch.export.save(torch.export.export(_Joint(parts).eval(), inputs), program)
+            torch.export.save(torch.export.export(joined(parts).eval(), inputs), program)
         except Exception as error:
             what, why = "torch.export could not trace the module", first_line(error)
             if lacks_memory(error):

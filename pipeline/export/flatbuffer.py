@@ -126,6 +126,18 @@ def write(model: Any) -> bytes:
     return bytes(builder.Output())
 
 
+def operator_names(model: Any) -> list[str]:
+    """The kind of every operator of the first graph, as the schema names it; of a custom one its own name."""
+    kinds = {value: name for name, value in vars(_schema().BuiltinOperator).items() if name.isupper()}
+    found = []
+    for operator in model.subgraphs[0].operators:
+        code = model.operatorCodes[operator.opcodeIndex]
+        kind = kinds.get(max(code.builtinCode, code.deprecatedBuiltinCode), "unknown")
+        custom = code.customCode.decode() if isinstance(code.customCode, bytes) else code.customCode
+        found.append(str(custom) if kind == "CUSTOM" and custom else kind)
+    return found
+
+
 class _Renumbered:
     """Old numbers to new ones, in the order of first use."""
 

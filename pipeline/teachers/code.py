@@ -18,20 +18,28 @@ _OWN = {"devices", "latency_db", "lathe", "pipeline"}
 
 
 def code_digest(config: TeacherConfig) -> str | None:
-    """Of a factory's module or whole package, and of what these import from the folder in which they lie.
+    """Of the code of a factory, see ``factory_digest``; of timm the version counts.
 
-    What they import from elsewhere does not count, nor do modules that are imported by a computed name. Of
-    timm the version counts. ``None`` for code that is Lathe's own or lies in the teacher's file, and where
-    there is no code to be found: importing it will say why.
+    ``None`` for code that is Lathe's own or lies in the teacher's file.
     """
     if config.kind == "timm":
         try:
             return value_digest(["timm", version("timm")])
         except PackageNotFoundError:
             return None
-    if config.factory is None:
-        return None
-    name = config.factory.partition(":")[0].partition(".")[0]
+    return None if config.factory is None else factory_digest(config.factory)
+
+
+def factory_digest(factory: str) -> str | None:
+    """Of a factory's module or whole package, and of what these import from the folder in which they lie.
+
+    What they import from elsewhere does not count, nor do modules that are imported by a computed name.
+    ``None`` for code that is Lathe's own, and where there is no code to be found: importing it will say why.
+
+    Args:
+        factory: ``package.module:function``.
+    """
+    name = factory.partition(":")[0].partition(".")[0]
     files = {
         path.relative_to(folder).as_posix(): path
         for folder in _folders_of(name)

@@ -133,6 +133,12 @@ class ExportedNetwork(nn.Module):
         self._input, self._output = input_name, output_name
         self._sizes = input_sizes
 
+    @property
+    def input_shape(self) -> tuple[int, ...] | None:
+        """Of one image; ``None`` where the export left one of these dimensions open."""
+        known = tuple(size for size in self._sizes[1:] if size is not None)
+        return known if len(known) == len(self._sizes) - 1 else None
+
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``(N, classes)``.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,8 +102,8 @@ def _network(config: TeacherConfig, dataset: Dataset) -> nn.Module:
         return load_exported(config.path)
     if config.kind == "timm":
         network = _from_timm(config, channels, classes)
-    elif config.kind == "factory":
-        network = _from_factory(config)
+    elif config.kind == "factory" and config.factory is not None:
+        network = network_of_factory(config.factory, config.arguments)
     else:
         return ConvNet(channels, classes, width=config.width, depth=config.depth)
     if config.weights is not None:
@@ -111,27 +111,36 @@ def _network(config: TeacherConfig, dataset: Dataset) -> nn.Module:
     return network
 
 
-def _from_factory(config: TeacherConfig) -> nn.Module:
-    module_name, _, function_name = (config.factory or "").partition(":")
+def network_of_factory(factory: str, arguments: Mapping[str, Any]) -> nn.Module:
+    """What a function of the person's own returns.
+
+    Args:
+        factory: ``package.module:function``.
+        arguments: of the function, by name.
+
+    Raises:
+        TeacherError: it cannot be imported, raises, or returns something else than a network.
+    """
+    module_name, _, function_name = factory.partition(":")
     try:
         function = getattr(importlib.import_module(module_name), function_name)
     except Exception as error:  # the module is the person's own, and may raise anything
         raise TeacherError(
-            f"the factory '{config.factory}' cannot be imported",
+            f"the factory '{factory}' cannot be imported",
             why=f"{type(error).__name__}: {error}",
             fix="install its package in this environment, or set PYTHONPATH to the folder that holds it",
         ) from error
     try:
-        network = function(**config.arguments)
+        network = function(**arguments)
     except Exception as error:
         raise TeacherError(
-            f"the factory '{config.factory}' failed",
+            f"the factory '{factory}' failed",
             why=f"{type(error).__name__}: {error}",
             fix="correct 'arguments'",
         ) from error
     if not isinstance(network, nn.Module):
         raise TeacherError(
-            f"the factory '{config.factory}' returned a {type(network).__name__}",
+            f"the factory '{factory}' returned a {type(network).__name__}",
             fix="return a torch.nn.Module",
         )
     return network

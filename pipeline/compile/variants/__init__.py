@@ -19,6 +19,7 @@ __all__ = [
     "default_variant",
     "find_variant",
     "known_variants",
+    "variant_owner",
 ]
 
 VARIANTS: tuple[CompileVariant, ...] = (*onnxruntime.VARIANTS, *litert.VARIANTS)
@@ -52,6 +53,14 @@ def find_variant(name: str) -> CompileVariant:
         why=f"known ones are {', '.join(variant.name for variant in known_variants())}",
         fix="choose one of them, or install the distribution that brings it",
     )
+
+
+def variant_owner(variant: CompileVariant) -> dict[str, str]:
+    """Version of the distribution that brings a variant, by its name; nothing for Lathe's own."""
+    for entry in entry_points(group=ENTRY_POINTS) if variant not in VARIANTS else ():
+        if entry.load() == variant and entry.dist is not None:
+            return {entry.dist.name: entry.dist.version}
+    return {}
 
 
 def default_variant(target: Target) -> CompileVariant:

@@ -65,7 +65,7 @@ class CompileVariant:
         lossless: it computes the same as the model, but for rounding in float32.
         calibrates: it needs ``calibration``.
         from_sensitivity: it needs ``sensitive``.
-        like: the variant whose operations it has, with other constants: both take the same time.
+        instead_of: a variant in whose place it is tried where that loses too much accuracy.
         unfit: why it is not meant for a target; empty where it is.
     """
 
@@ -79,7 +79,7 @@ class CompileVariant:
     lossless: bool = False
     calibrates: bool = False
     from_sensitivity: bool = False
-    like: str = ""
+    instead_of: str = ""
     unfit: Callable[[Target], str] = lambda target: ""
 
     @property

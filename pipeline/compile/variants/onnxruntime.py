@@ -2,7 +2,7 @@
 
 Which int8 is fast depends on the processor: with VNNI unsigned activations and signed weights, on Arm signed
 ones, so all that the runtime takes are tried. Ranges of activations by another method than the smallest and
-largest value change constants only, so such a variant takes as long as the one that it is ``like``.
+largest value change constants only, hence no latency: they are tried where these lose too much accuracy.
 
 Sources: pages "Graph Optimizations" and "Quantize ONNX Models" of ONNX Runtime's documentation.
 """
@@ -32,6 +32,8 @@ from pipeline.work.disk import write_atomically
 from pipeline.work.stage import installed
 
 PACKAGES = ("onnxruntime", "onnx")
+_SENSITIVITY_INPUTS = 16
+
 Integer = Literal["s8", "u8"]
 _TYPES: Mapping[str, str] = {"s8": "QInt8", "u8": "QUInt8"}
 _METHODS: Mapping[str, str] = {"minmax": "MinMax", "entropy": "Entropy", "percentile": "Percentile"}
@@ -267,16 +269,21 @@ VARIANTS = (
     _variant("fp32", "cleaned", _cleaned, ("onnxslim", "onnx"), lossless=True),
     *(_static(f"{a}{w}-minmax", StaticInt8(a, w)) for a, w in _SIGNS),
     *(
-        _static(f"{a}{w}-{method}", StaticInt8(a, w, method), like=f"onnxruntime:int8-{a}{w}-minmax")
+        _static(f"{a}{w}-{method}", StaticInt8(a, w, method), instead_of=f"onnxruntime:int8-{a}{w}-minmax")
         for a, w in _SIGNS
         for method in ("entropy", "percentile")
     ),
-    _static("u8s8-symmetric", StaticInt8("u8", "s8", symmetric=True), like="onnxruntime:int8-u8s8-minmax"),
+    _static(
+        "u8s8-symmetric", StaticInt8("u8", "s8", symmetric=True), instead_of="onnxruntime:int8-u8s8-minmax"
+    ),
     _static("s8s8-symmetric", StaticInt8("s8", "s8", symmetric=True)),
     _static("u8s8-reduced", StaticInt8("u8", "s8", reduce_range=True), unfit=_needs_saturating),
     *(
         _static(
-            f"{a}{w}-mixed{percent}", StaticInt8(a, w, share_in_float=percent / 100), from_sensitivity=True
+            f"{a}{w}-mixed{percent}",
+            StaticInt8(a, w, share_in_float=percent / 100),
+            from_sensitivity=True,
+            instead_of=f"onnxruntime:int8-{a}{w}-minmax",
         )
         for a, w in _SIGNS
         for percent in (10, 30)
@@ -285,3 +292,23 @@ VARIANTS = (
     _variant("int8", "weights", _weights_only, unfit=not_on_accelerators),
     _variant("fp16", "", _half, unfit=_needs_half),
 )
+
+
+def find_sensitive(task: CompileTask) -> list[tuple[str, str, float]]:
+    """Every operator that can be quantised, with its kind and the ratio of signal to noise if it alone is.
+
+    Raises:
+        ExportError: the model cannot be quantised.
+    """
+    with shared_folder(task) as folder, temporary_folder("compile") as temporary:
+        inputs = temporary / "inputs.npz"
+        few = {name: each[:_SENSITIVITY_INPUTS] for name, each in task.calibration.items()}
+        np.savez(inputs, allow_pickle=False, **few)
+        found = call(
+            "onnx_int8:sensitivity",
+            what=f"ONNX Runtime cannot quantise {task.model.name}",
+            model=str(prepared_model(task, folder)),
+            ranges=str(ranges(task, folder, "MinMax")),
+            inputs=str(inputs),
+        )
+    return [(str(name), str(kind), float(ratio)) for name, kind, ratio in found]

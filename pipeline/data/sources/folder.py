@@ -9,11 +9,10 @@ import numpy as np
 
 from devices.words import count_of, listed
 from pipeline.data.base import Decoded
-from pipeline.data.images import WHITE, Colour, decode_all
+from pipeline.data.images import IMAGE_SUFFIXES, WHITE, Colour, decode_all
 from pipeline.data.sources.base import Index, LabelledImages, Source, missing
 from pipeline.errors import DataError
 
-_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"})
 _NEVER = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
 _SHOWN = 5
 _TEST_NAMES = ("test", "val", "valid", "validation")
@@ -66,7 +65,7 @@ def _labelled(
     labels: list[int] = []
     for label, name in enumerate(names):
         candidates = [file for file in sorted((folder / name).rglob("*")) if _counts(file, folder)]
-        found = [file for file in candidates if file.suffix.lower() in _SUFFIXES and file.is_file()]
+        found = [file for file in candidates if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()]
         images = set(found)
         left_out += [file for file in candidates if file not in images and not file.is_dir()]
         files += found
@@ -74,7 +73,7 @@ def _labelled(
     if not files:
         raise DataError(
             f"no images under '{folder}'",
-            why=f"looked for {listed(sorted(_SUFFIXES))} in {count_of(len(names), 'class folder')}",
+            why=f"looked for {listed(sorted(IMAGE_SUFFIXES))} in {count_of(len(names), 'class folder')}",
             fix=f"expected {_LAYOUT}",
         )
 

@@ -31,6 +31,7 @@ COMMANDS = list(commands())
 IMPOSSIBLE = {
     ("run",): "bad",
     ("search",): "bad",
+    ("compile",): "bad --target host",
     ("verify",): ".",
     ("gate",): ". --max-size 1",
     ("profile",): "bad --target host/onnxruntime:fp32@1",

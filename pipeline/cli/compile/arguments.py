@@ -1,0 +1,149 @@
+"""Arguments of ``lathe compile``; what it does is in ``command``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import typer
+
+from pipeline.cli.options import Json, with_options
+
+MODEL, CHOICE = "Model and data", "Choice"
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """What the model and the data need to be read."""
+
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            metavar="PATH",
+            help="Inputs to calibrate and to compare with: a folder of images, .npz, .npy, CIFAR or MNIST.",
+            rich_help_panel=MODEL,
+        ),
+    ] = None
+    mean: Annotated[
+        str | None,
+        typer.Option(
+            "--mean",
+            metavar="A,B,C",
+            help="Of each channel, taken from images in 0 to 1. [default: 0]",
+            rich_help_panel=MODEL,
+        ),
+    ] = None
+    std: Annotated[
+        str | None,
+        typer.Option(
+            "--std",
+            metavar="A,B,C",
+            help="Of each channel, by which they are divided then. [default: 1]",
+            rich_help_panel=MODEL,
+        ),
+    ] = None
+    input_shape: Annotated[
+        str | None,
+        typer.Option(
+            "--input-shape",
+            metavar="CxHxW",
+            help="Of one input, where the model leaves it open.",
+            rich_help_panel=MODEL,
+        ),
+    ] = None
+    arguments: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--argument",
+            metavar="NAME=VALUE",
+            help="Of a factory; may be repeated. VALUE is written as in TOML.",
+            rich_help_panel=MODEL,
+        ),
+    ] = None
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            "--weights", metavar="FILE", help="State dict of a factory's network.", rich_help_panel=MODEL
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class ChoiceOptions:
+    """What the choice has to keep."""
+
+    objective: Annotated[
+        Literal["latency", "size"],
+        typer.Option("--objective", help="What is made small.", rich_help_panel=CHOICE),
+    ] = "latency"
+    max_drop: Annotated[
+        float,
+        typer.Option(
+            "--max-drop",
+            metavar="POINTS",
+            min=0,
+            max=100,
+            help="Points of accuracy that may be lost.",
+            rich_help_panel=CHOICE,
+        ),
+    ] = 0.5
+    budget_ms: Annotated[
+        float | None,
+        typer.Option(
+            "--budget-ms",
+            metavar="MS",
+            min=0.000001,
+            help="Latency that must be kept; else the exit code is 11.",
+            rich_help_panel=CHOICE,
+        ),
+    ] = None
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help="Try lossy variants also where nobody can tell what they lose, or more than --max-drop.",
+            rich_help_panel=CHOICE,
+        ),
+    ] = False
+
+
+@with_options
+def compile_(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="An .onnx, .tflite or .pt2 file, or a factory 'package.module:function'."
+        ),
+    ],
+    *,
+    targets: Annotated[
+        list[str],
+        typer.Option(
+            "--target",
+            metavar="TARGET",
+            help="Where: DEVICE, DEVICE/RUNTIME or DEVICE/RUNTIME:PRECISION@THREADS; what you leave out is "
+            "tried. May be repeated.",
+        ),
+    ],
+    given: ModelOptions,
+    rules: ChoiceOptions,
+    ops: Annotated[
+        bool,
+        typer.Option("--ops", help="Also time each operation, before and after."),
+    ] = False,
+    work: Annotated[
+        str, typer.Option("--work", metavar="DIR", help="Folder that keeps everything that was made.")
+    ] = "lathe-work",
+    json_output: Json = False,
+) -> None:
+    """Compile a finished model for a device, by measurement.
+
+    Every variant that fits the device is made: runtimes, graph clean-up, fp16, and int8 of every kind. Each
+    is compared with the model and measured on the device, all under the same conditions; those that are
+    surely slower are stopped early. You get a table, the front of accuracy, latency and size, and the choice
+    with its reason. To continue a call that was stopped, give it again; a finished one answers at once.
+    """
+    from pipeline.cli.compile.command import compile_for
+
+    compile_for(model, targets, given, rules, ops=ops, work=work, as_json=json_output)

@@ -1,0 +1,119 @@
+"""What ``lathe compile`` does; imported only when it runs."""
+
+from __future__ import annotations
+
+import sys
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from devices.errors import LatheError
+from devices.requests import OperationProfile
+from pipeline.cli.compile.arguments import ChoiceOptions, ModelOptions
+from pipeline.cli.compile.documents import compiled_json
+from pipeline.cli.compile.text import show
+from pipeline.cli.libraries import let_waiting_threads_sleep, quiet_libraries
+from pipeline.cli.output import print_json, write_error
+from pipeline.compile import (
+    CompiledModel,
+    Feeding,
+    Objective,
+    Place,
+    Rules,
+    Wish,
+    compile_model,
+    operations_of,
+)
+from pipeline.errors import UsageError, VerificationError
+from pipeline.progress import ConsoleReporter
+from pipeline.work.folder import WorkFolder
+
+
+def compile_for(
+    model: str,
+    targets: Sequence[str],
+    given: ModelOptions,
+    rules: ChoiceOptions,
+    *,
+    ops: bool,
+    work: str,
+    as_json: bool,
+) -> None:
+    """``lathe compile``."""
+    quiet_libraries()
+    let_waiting_threads_sleep()
+    wish = _wish(model, targets, given, rules)
+    folder = WorkFolder(Path(work))
+    with ConsoleReporter() as reporter, folder.opened():
+        found = compile_model(wish, folder, reporter)
+        profiles = operations_of(found, folder, reporter) if ops else {}
+    _tell(found, profiles, folder, as_json=as_json)
+
+
+def _tell(
+    found: CompiledModel,
+    profiles: Mapping[str, tuple[OperationProfile, OperationProfile] | LatheError],
+    folder: WorkFolder,
+    *,
+    as_json: bool,
+) -> None:
+    if as_json:
+        print_json(compiled_json(found, profiles, folder))
+    else:
+        show(found, profiles, folder)
+    for place, error in found.errors.items():
+        sys.stderr.write(f"on {place}: ")
+        write_error(error)
+    for error in found.errors.values():
+        raise typer.Exit(error.exit_code)
+    if any(raced.chosen is None for raced in found.raced.values()):
+        raise typer.Exit(VerificationError.exit_code)
+
+
+def _wish(model: str, targets: Sequence[str], given: ModelOptions, rules: ChoiceOptions) -> Wish:
+    mean, std = _numbers("--mean", given.mean, (0.0,)), _numbers("--std", given.std, (1.0,))
+    if min(std) <= 0 or 1 < min(len(mean), len(std)) != max(len(mean), len(std)):
+        raise UsageError(
+            "--mean and --std do not fit together",
+            why="each takes one number, or one for each channel, and --std only numbers above 0",
+        )
+    return Wish(
+        model,
+        tuple(dict.fromkeys(Place.parse(each) for each in targets)),
+        Path(given.data) if given.data is not None else None,
+        Feeding(mean, std),
+        Rules(Objective(rules.objective), rules.max_drop, rules.budget_ms, rules.force),
+        _arguments(given.arguments or ()),
+        Path(given.weights) if given.weights is not None else None,
+        _shape(given.input_shape),
+    )
+
+
+def _numbers(option: str, text: str | None, default: tuple[float, ...]) -> tuple[float, ...]:
+    try:
+        return default if text is None else tuple(float(each) for each in text.split(","))
+    except ValueError:
+        raise UsageError(f"{option} {text!r} is no list of numbers", fix="write 0.485,0.456,0.406") from None
+
+
+def _shape(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    sizes = text.lower().split("x")
+    if not all(each.isdigit() and 0 < int(each) < 100_000 for each in sizes):
+        raise UsageError(f"--input-shape {text!r} is no shape", fix="write 3x224x224")
+    return tuple(int(each) for each in sizes)
+
+
+def _arguments(texts: Sequence[str]) -> dict[str, Any]:
+    try:
+        return tomllib.loads("\n".join(texts))
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(
+            f"--argument {' '.join(texts)} cannot be understood",
+            why=str(error),
+            fix="write it as in TOML, for example --argument depth=56 or --argument \"name='small'\"",
+        ) from error

@@ -1,0 +1,136 @@
+"""What ``lathe compile`` tells people, on standard output."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from devices.errors import LatheError
+from devices.measurement import quantile
+from devices.requests import OperationProfile
+from devices.words import count_of
+from pipeline.compile import CompiledModel, Fate, Raced, Row
+from pipeline.progress import duration
+from pipeline.work.folder import WorkFolder
+
+_SHOWN = 3
+
+Profiles = Mapping[str, tuple[OperationProfile, OperationProfile] | LatheError]
+
+
+def show(found: CompiledModel, profiles: Profiles, folder: WorkFolder) -> None:
+    """A table for each target, the choice, and what to mind."""
+    console = Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 200)
+    model, samples = found.model, found.samples
+    shape = "x".join(map(str, model.input.shape[1:]))
+    data = "random inputs" if samples.random else f"{samples.counts[0]} to calibrate"
+    labels = "with labels" if samples.labelled else "without labels"
+    held_out = "" if samples.random else f", {samples.counts[1]} held out {labels}"
+    console.print(f"{model.name}, {model.format}, input {shape}; {data}{held_out}", soft_wrap=True)
+    for place, raced in found.raced.items():
+        console.print()
+        _show_raced(console, raced, folder)
+        profile = profiles.get(place)
+        if isinstance(profile, LatheError):
+            console.print(f"operations   {profile.what} ({profile.why})", soft_wrap=True)
+        elif profile is not None:
+            _show_operations(console, raced, *profile)
+    if found.cached:
+        console.print(f"\nnothing was new: found in {folder.path}", soft_wrap=True)
+    else:
+        console.print(f"\ntook {duration(found.seconds)}; kept in {folder.path}", soft_wrap=True)
+
+
+def _show_raced(console: Console, raced: Raced, folder: WorkFolder) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("variant", no_wrap=True)
+    for name in ("latency, ms", "of baseline", "accuracy", "parity", "size, kB", "load, ms", "memory, MB"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("", overflow="fold")
+    for row in raced.rows:
+        if row.fate is not Fate.LEFT_OUT:
+            table.add_row(*_cells(row, raced))
+    console.print(f"{raced.place}", soft_wrap=True)
+    console.print(table)
+    left_out: dict[str, list[str]] = {}
+    for row in raced.rows:
+        if row.fate is Fate.LEFT_OUT:
+            left_out.setdefault(row.why, []).append(row.name)
+    for why, names in left_out.items():
+        shown = ", ".join(names[:_SHOWN]) + (
+            f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        )
+        console.print(f"not tried    {shown}: {why}", soft_wrap=True)
+    for warning in raced.warnings:
+        console.print(f"mind         {warning}", soft_wrap=True)
+    for row in raced.rows:
+        for warning in row.warnings if row.name in (raced.chosen, *raced.front) else ():
+            console.print(f"mind         {row.name}: {warning}", soft_wrap=True)
+    console.print(f"front        {', '.join(raced.front)}", soft_wrap=True)
+    console.print(f"choice       {raced.reason}", soft_wrap=True)
+    if raced.chosen is not None and (file := raced.row(raced.chosen).file) is not None:
+        console.print(f"file         {folder.find(file)}", soft_wrap=True)
+
+
+def _cells(row: Row, raced: Raced) -> tuple[Text | str, ...]:
+    mark = "chosen" if row.name == raced.chosen else "front" if row.name in raced.front else ""
+    if row.name == raced.baseline:
+        mark = ", ".join(filter(None, ("baseline", mark)))
+    fate = row.fate.value if row.fate is not Fate.MEASURED else ""
+    said = " ".join(filter(None, (fate, *row.why.split())))[:160]
+    quality, measurement = row.quality, row.measurement
+    loads = [launch.load_ns for launch in measurement.counted] if measurement is not None else []
+    known = [each for each in loads if each is not None]
+    return (
+        Text(row.name),
+        _latency(row),
+        "" if row.ratio is None else f"{row.ratio.value:.2f}x",
+        _accuracy(row),
+        "" if quality is None or quality.max_rel is None else f"{quality.max_rel:.1e}",
+        "" if row.size_bytes is None else f"{row.size_bytes / 1000:.0f}",
+        f"{quantile(known, 0.5) / 1e6:.1f}" if known else "",
+        "" if row.peak_memory_bytes is None else f"{row.peak_memory_bytes / 1e6:.0f}",
+        Text("; ".join(filter(None, (mark, said)))),
+    )
+
+
+def _latency(row: Row) -> str:
+    if row.latency_ms is None:
+        return ""
+    doubt = "" if row.measurement is None or row.measurement.verdict.value == "valid" else "?"
+    return f"{row.latency_ms:.4g}{doubt}"
+
+
+def _accuracy(row: Row) -> str:
+    quality = row.quality
+    if quality is None:
+        return ""
+    if quality.accuracy is not None:
+        return f"{quality.accuracy:.2%}"
+    return "" if quality.agreement is None else f"same {quality.agreement:.2%}"
+
+
+def _show_operations(
+    console: Console, raced: Raced, before: OperationProfile, after: OperationProfile
+) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for name in ("operation", "before, ms", "count", "after, ms", "count"):
+        table.add_column(name, justify="left" if name == "operation" else "right")
+    groups = [{group.kind: group for group in profile.by_kind()} for profile in (before, after)]
+    for kind in sorted(
+        groups[0].keys() | groups[1].keys(),
+        key=lambda kind: -max(each[kind].time_ns for each in groups if kind in each),
+    ):
+        cells = [
+            (f"{each[kind].time_ns / 1e6:.4f}", str(each[kind].count)) if kind in each else ("", "")
+            for each in groups
+        ]
+        table.add_row(kind, *cells[0], *cells[1])
+    chosen = raced.chosen or raced.baseline
+    kinds = count_of(len(after.operations), "operation")
+    console.print(f"operations   of {raced.baseline} and of {chosen}, which has {kinds}", soft_wrap=True)
+    console.print(table)

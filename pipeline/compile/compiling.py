@@ -1,0 +1,183 @@
+"""``lathe compile`` from what is asked to what was found, for one model on any number of devices."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from devices.errors import LatheError
+from devices.measurement import MeasuringProtocol
+from devices.measuring import LAUNCHES
+from devices.requests import OperationProfile
+from devices.target import Target
+from pipeline.compile.choice import Rules
+from pipeline.compile.model import Factory, GivenModel, ModelInput, format_of_file, open_model
+from pipeline.compile.operations import OperationsInput, time_operations
+from pipeline.compile.place import Place
+from pipeline.compile.race import RaceInput, race
+from pipeline.compile.result import Raced
+from pipeline.compile.samples import Feeding, Samples, SamplesInput, prepare_samples
+from pipeline.compile.services import CompileServices
+from pipeline.compile.variants import ModelFormat
+from pipeline.errors import ExportError
+from pipeline.progress import Reporter
+from pipeline.work.canonical import OutsideFile
+from pipeline.work.folder import WorkFolder
+from pipeline.work.stage import installed
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is asked for.
+
+    Attributes:
+        model: a file, or a factory written ``package.module:function``.
+        places: where to compile for.
+        data: to calibrate and compare with; ``None`` for none.
+        feeding: how images become inputs.
+        rules: of the choice.
+        arguments: of the factory.
+        weights: of the factory's network.
+        input_shape: of one input, where the model does not say it.
+    """
+
+    model: str
+    places: tuple[Place, ...]
+    data: Path | None = None
+    feeding: Feeding = field(default_factory=Feeding)
+    rules: Rules = field(default_factory=Rules)
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    weights: Path | None = None
+    input_shape: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class CompiledModel:
+    """What was found.
+
+    Attributes:
+        model: as it was brought.
+        samples: that were taken.
+        raced: by place.
+        errors: by the place that gave them.
+        cached: everything was there already.
+        seconds: that it took now.
+    """
+
+    model: GivenModel
+    samples: Samples
+    raced: Mapping[str, Raced]
+    errors: Mapping[str, LatheError]
+    cached: bool
+    seconds: float
+
+
+def compile_model(wish: Wish, work: WorkFolder, reporter: Reporter) -> CompiledModel:
+    """Try every variant that fits on every place; a place that fails keeps no other from being tried.
+
+    Args:
+        wish: what is asked for.
+        work: an opened folder, in which everything is kept.
+        reporter: where to tell of progress.
+
+    Raises:
+        ExportError, TeacherError: the model cannot be opened.
+        DataError: the data cannot be used.
+        LatheError: the error of the place, if there is but one.
+    """
+    started = time.monotonic()
+    services = CompileServices(reporter, work)
+    source = _source(wish)
+    fmt = ModelFormat.TORCH if isinstance(source, Factory) else format_of_file(source.path)
+    wanted = _formats(fmt, wish.places)
+    model = work.run(open_model, ModelInput(source, wish.input_shape, wanted), services)
+    given = SamplesInput.of(wish.data, wish.feeding, model)
+    samples = work.run(prepare_samples, given, services)
+    raced: dict[str, Raced] = {}
+    errors: dict[str, LatheError] = {}
+    for place in wish.places:
+        try:
+            asked = _race_input(model, samples, place, wish.rules)
+            raced[str(place)] = work.run(race, asked, services)
+        except LatheError as error:
+            if len(wish.places) == 1:
+                raise
+            errors[str(place)] = error
+    cached = all(record.cached for record in work.records)
+    return CompiledModel(model, samples, raced, errors, cached, time.monotonic() - started)
+
+
+def _source(wish: Wish) -> OutsideFile | Factory:
+    path = Path(wish.model)
+    if not path.exists() and ":" in wish.model:
+        return Factory.of(wish.model, wish.arguments, wish.weights)
+    format_of_file(path)
+    if wish.weights is not None or wish.arguments:
+        raise ExportError(
+            f"{wish.model} takes no weights and no arguments",
+            why="these are of a factory",
+            fix="leave them out",
+        )
+    found = OutsideFile.of(path)
+    assert found is not None
+    return found
+
+
+def _formats(fmt: ModelFormat, places: Sequence[Place]) -> tuple[ModelFormat, ...]:
+    """Formats that variants take, as far as the model can be had in them."""
+    if fmt is not ModelFormat.TORCH:
+        return (fmt,)
+    taken = {variant.takes for place in places for variant, unfit in place.variants() if not unfit}
+    return tuple(each for each in ModelFormat if each in taken)
+
+
+def _race_input(model: GivenModel, samples: Samples, place: Place, rules: Rules) -> RaceInput:
+    fitting: dict[str, dict[str, str]] = {}
+    unfit: dict[str, str] = {}
+    runtimes: set[str] = set()
+    for variant, why in place.variants():
+        if variant.takes not in model.files:
+            unfit[variant.name] = f"it takes {variant.takes} models; give the network of torch"
+        elif why:
+            unfit[variant.name] = why
+        else:
+            fitting[variant.name] = installed(variant.packages)
+            runtimes.add(variant.runtime)
+    if not fitting:
+        raise ExportError(
+            f"nothing compiles {model.name} for {place}",
+            why="; ".join(dict.fromkeys(unfit.values())) or "no runtime is there that Lathe compiles for",
+            fix="name another target, or install a runtime; see docs/devices/runtimes.md",
+        )
+    protocol = replace(MeasuringProtocol(), launches=LAUNCHES)
+    identity = place.identity(frozenset(runtimes))
+    return RaceInput(model, samples, place, identity, fitting, unfit, rules, protocol)
+
+
+def operations_of(
+    found: CompiledModel, work: WorkFolder, reporter: Reporter
+) -> dict[str, tuple[OperationProfile, OperationProfile] | LatheError]:
+    """By place, the time of each operation of the baseline and of the choice, or why it cannot be had."""
+    services = CompileServices(reporter, work)
+    profiles: dict[str, tuple[OperationProfile, OperationProfile] | LatheError] = {}
+    for place, raced in found.raced.items():
+        rows = [raced.row(name) for name in (raced.baseline, raced.chosen or raced.baseline)]
+        try:
+            targets = [Target.parse(row.target) for row in rows]
+            identity = Place.parse(place).identity(frozenset(target.runtime for target in targets))
+            before, after = (
+                work.run(
+                    time_operations,
+                    OperationsInput(row.file, target, identity, MeasuringProtocol()),
+                    services,
+                )
+                for row, target in zip(rows, targets, strict=True)
+                if row.file is not None
+            )
+            profiles[place] = before, after
+        except LatheError as error:
+            profiles[place] = error
+    return profiles

@@ -1,0 +1,152 @@
+"""One variant of a finished model, made and kept: stages ``variant`` and ``sensitivity``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from devices.inventory import HOST
+from devices.target import Target
+from pipeline.compile.model import GivenModel
+from pipeline.compile.processors import processor_name
+from pipeline.compile.quality import turned
+from pipeline.compile.samples import Samples, open_samples
+from pipeline.compile.services import CompileServices
+from pipeline.compile.variants import CompileTask, CompileVariant, find_variant, variant_owner
+from pipeline.compile.variants.onnxruntime import find_sensitive
+from pipeline.errors import ExportError, PassingExportError
+from pipeline.work.canonical import StoredFile, by_digest
+from pipeline.work.stage import StageFolder, installed, stage
+
+
+@dataclass(frozen=True)
+class MakeInput:
+    """Which variant of what, for where.
+
+    Attributes:
+        model: the file, in the format that the variant takes.
+        variant: by its name.
+        versions: of the packages that decide the bytes, and of the distribution that brings the variant.
+        target: where it runs.
+        processor: of this machine, where the target is on it.
+        turned: the file takes channels last where the samples have them first.
+        input_name: of the model.
+        samples: to calibrate with; ``None`` for a variant that needs none.
+        sensitive: operators by how much they lose in int8, for a variant that asks for them.
+    """
+
+    model: StoredFile
+    variant: str
+    versions: Mapping[str, str]
+    target: Target
+    processor: str
+    turned: bool
+    input_name: str
+    samples: Samples | None = by_digest()
+    sensitive: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        model: GivenModel,
+        variant: CompileVariant,
+        target: Target,
+        samples: Samples,
+        sensitive: tuple[str, ...] = (),
+    ) -> MakeInput:
+        """With the packages as they are now."""
+        return cls(
+            model.files[variant.takes],
+            variant.name,
+            {**installed(variant.packages), **variant_owner(variant)},
+            target,
+            processor_name() if target.device == HOST.name else "",
+            model.turned(variant.takes),
+            model.input.name,
+            samples if variant.calibrates else None,
+            sensitive if variant.from_sensitivity else (),
+        )
+
+
+@dataclass(frozen=True)
+class Made:
+    """What became of a variant.
+
+    Attributes:
+        file: ``None`` if it could not be made.
+        notes: how it was made.
+        size_bytes: of the file.
+        why_not: why there is no file.
+        passing: that may be otherwise another time.
+    """
+
+    file: StoredFile | None
+    notes: Mapping[str, str] = field(default_factory=dict)
+    size_bytes: int = 0
+    why_not: str = ""
+    passing: bool = False
+
+
+def _is_final(made: Made) -> bool:
+    return not made.passing
+
+
+@stage("variant", final=_is_final)
+def make_variant(given: MakeInput, folder: StageFolder, services: CompileServices) -> Made:
+    """Make a variant; that it cannot be made is a result too."""
+    variant = find_variant(given.variant)
+    name = f"model{variant.suffix}"
+    try:
+        notes = variant.make(_task(given, folder), folder / name)
+    except ExportError as error:
+        why = f"{error.what}: {error.why}" if error.why else error.what
+        return Made(None, why_not=why, passing=isinstance(error, PassingExportError))
+    return Made(folder.stored(name), notes, (folder / name).stat().st_size)
+
+
+@dataclass(frozen=True)
+class LayerSensitivity:
+    """One operator alone in int8: the signal-to-noise ratio of the model's outputs then, decibel."""
+
+    name: str
+    kind: str
+    ratio_db: float
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """All operators that can be quantised, the most sensitive first."""
+
+    layers: tuple[LayerSensitivity, ...]
+
+
+@stage("sensitivity")
+def measure_sensitivity(given: MakeInput, folder: StageFolder, services: CompileServices) -> Sensitivity:
+    """Quantise one operator at a time.
+
+    Args:
+        given: of a static int8 variant for ONNX Runtime.
+        folder: of the stage.
+        services: where to report.
+
+    Raises:
+        ExportError: the model cannot be quantised.
+    """
+    with services.reporter.task("measuring how sensitive each operator is to int8", ""):
+        found = find_sensitive(_task(given, folder))
+    layers = [LayerSensitivity(name, kind, round(ratio, 2)) for name, kind, ratio in found]
+    return Sensitivity(tuple(sorted(layers, key=lambda each: each.ratio_db)))
+
+
+def _task(given: MakeInput, folder: StageFolder) -> CompileTask:
+    calibration: dict[str, NDArray[Any]] = {}
+    shared: Path | None = None
+    if given.samples is not None:
+        values = open_samples(given.samples, folder.find(given.samples.arrays))["calibration"]
+        calibration = {given.input_name: turned(values) if given.turned else values}
+        shared = folder.path.parent / given.samples.arrays.stage / "shared" / given.model.digest[:16]
+    return CompileTask(folder.find(given.model), given.target, calibration, given.sensitive, shared)

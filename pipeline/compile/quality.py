@@ -1,0 +1,143 @@
+"""How far a variant's outputs are from the model's, and what that costs in accuracy. Stage ``outputs``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from devices.measurement import DeviceIdentity, RuntimeIdentity
+from devices.requests import predict
+from devices.target import Target
+from pipeline.compile.samples import Samples, open_samples
+from pipeline.compile.services import CompileServices
+from pipeline.compile.variants import ModelFormat
+from pipeline.work.canonical import StoredFile, by_digest
+from pipeline.work.stage import StageFolder, stage
+
+_OUTPUTS = "outputs.npy"
+
+
+@dataclass(frozen=True)
+class OutputsInput:
+    """A file, where it runs, and on what.
+
+    Attributes:
+        artifact: the file.
+        target: that runs it.
+        runtime: that stands behind the target now.
+        device: likewise.
+        turned: the file takes channels last where the samples have them first.
+        samples: of which those that are held out are taken.
+    """
+
+    artifact: StoredFile
+    target: Target
+    runtime: RuntimeIdentity
+    device: DeviceIdentity
+    turned: bool
+    samples: Samples = by_digest()
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The first output for every held-out sample, flattened, in a file."""
+
+    array: StoredFile
+
+
+@stage("outputs", packages=("numpy",))
+def take_outputs(given: OutputsInput, folder: StageFolder, services: CompileServices) -> Outputs:
+    """Run a file over the held-out samples.
+
+    Raises:
+        MeasurementError: it cannot be run.
+        TargetError: the target cannot be reached.
+    """
+    arrays = open_samples(given.samples, folder.find(given.samples.arrays))
+    inputs = arrays["held_out"]
+    values = predict(folder.find(given.artifact), turned(inputs) if given.turned else inputs, given.target)
+    np.save(folder / _OUTPUTS, values, allow_pickle=False)
+    return Outputs(folder.stored(_OUTPUTS))
+
+
+def turned(inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+    """``(N, C, H, W)`` to ``(N, H, W, C)``."""
+    return np.ascontiguousarray(inputs.transpose(0, 2, 3, 1))
+
+
+@dataclass(frozen=True)
+class Quality:
+    """A variant's outputs beside the model's own on the held-out samples.
+
+    Attributes:
+        max_abs: largest absolute difference of an output; infinite where one is no number.
+        max_rel: the largest over samples of (largest difference / largest absolute output of the model).
+        agreement: share of the samples to which both give the same class; ``None`` without classes.
+        accuracy: share of the samples that get their label; ``None`` without labels.
+        reference_accuracy: likewise of the model itself.
+        samples: how many were compared.
+    """
+
+    max_abs: float | None
+    max_rel: float | None
+    agreement: float | None
+    accuracy: float | None
+    reference_accuracy: float | None
+    samples: int
+
+    @property
+    def finite(self) -> bool:
+        """All outputs are numbers."""
+        return self.max_abs is not None
+
+    @property
+    def drop(self) -> float | None:
+        """Points of accuracy that the variant loses: at most, where there are no labels.
+
+        Then it is the share of samples whose class changes; ``None`` without classes.
+        """
+        if self.accuracy is not None and self.reference_accuracy is not None:
+            return 100 * (self.reference_accuracy - self.accuracy)
+        return None if self.agreement is None else 100 * (1 - self.agreement)
+
+
+def quality_of(
+    expected: NDArray[np.float32],
+    actual: NDArray[np.float32],
+    labels: NDArray[np.int64] | None,
+    classes: int | None,
+) -> Quality:
+    """Compare outputs ``(N, ...)`` flattened per sample.
+
+    Args:
+        expected: of the model.
+        actual: of the variant.
+        labels: of the samples.
+        classes: how many the model scores; ``None`` where its outputs are no scores.
+    """
+    count = len(expected)
+    finite = bool(np.isfinite(actual).all()) and actual.shape == expected.shape
+    difference = np.abs(expected.astype(np.float64) - actual).max(axis=1) if finite else None
+    scale = np.maximum(np.abs(expected).max(axis=1), np.finfo(np.float32).tiny)
+    agreement = accuracy = reference = None
+    if classes is not None:
+        theirs = expected.argmax(axis=1)
+        mine = np.where(np.isfinite(actual).all(axis=1), actual.argmax(axis=1), -1)
+        agreement = float((mine == theirs).mean())
+        if labels is not None:
+            accuracy, reference = float((mine == labels).mean()), float((theirs == labels).mean())
+    return Quality(
+        None if difference is None else float(difference.max()),
+        None if difference is None else float((difference / scale).max()),
+        agreement,
+        accuracy,
+        reference,
+        count,
+    )
+
+
+def reference_target(fmt: ModelFormat) -> Target:
+    """Where the model as it came is run to know its own outputs: on this machine."""
+    return Target("host", "litert" if fmt is ModelFormat.LITERT else "onnxruntime")
