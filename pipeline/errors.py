@@ -79,6 +79,18 @@ class GateError(LatheError):
     exit_code = 13
 
 
+class UnsignedError(LatheError):
+    """A bundle whose signature was asked for, and which has none."""
+
+    exit_code = 14
+
+
+class SignatureError(LatheError):
+    """A bundle that was not signed with the key that was asked for."""
+
+    exit_code = 15
+
+
 class NotMeasuredError(LatheError):
     """A network of which nothing is known: its measurement on a target stayed invalid."""
 

@@ -12,6 +12,7 @@ from pipeline.bundle.manifest import (
 )
 from pipeline.bundle.publishing import publish
 from pipeline.bundle.reading import read_bundle
+from pipeline.bundle.signing import Signature, check_signature, sign_bundle
 from pipeline.bundle.verification import (
     BundleVerification,
     TargetVerification,
@@ -38,16 +39,19 @@ __all__ = [
     "Manifest",
     "RunContent",
     "RunOrigin",
+    "Signature",
     "TargetContent",
     "TargetEntry",
     "TargetVerification",
     "TensorDescription",
+    "check_signature",
     "manifest_schema",
     "portable_name",
     "publish",
     "read_bundle",
     "read_test",
     "read_verdict",
+    "sign_bundle",
     "verify_bundle",
     "write_bundle",
 ]

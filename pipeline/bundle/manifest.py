@@ -17,6 +17,7 @@ from pipeline.data.base import Preprocessing
 
 SCHEMA_VERSION = 3
 MANIFEST_NAME = "manifest.json"
+SIGNATURE_NAME = "signature.json"
 
 
 def plain_path(text: str) -> str:

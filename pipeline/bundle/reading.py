@@ -1,6 +1,6 @@
 """Reading a bundle: it is accepted only exactly as it was written.
 
-Digests find damage and edits. They are no signature: a bundle proves itself unchanged, not who made it.
+Digests find damage and edits. A bundle proves itself unchanged, not who made it; see ``signing``.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from devices.words import cause_of
 from pipeline.bundle.manifest import (
     MANIFEST_NAME,
     SCHEMA_VERSION,
+    SIGNATURE_NAME,
     Manifest,
     manifest_bytes,
     manifest_digest,
@@ -104,7 +105,7 @@ def refused(folder: Path, name: str, what: str) -> VerificationError:
 def _check_files(folder: Path, manifest: Manifest) -> None:
     """Refuse what is not listed, what is missing, and what is not a plain file."""
     present = listing(folder)
-    for name in sorted(present - {MANIFEST_NAME} - set(manifest.files)):
+    for name in sorted(present - {MANIFEST_NAME, SIGNATURE_NAME} - set(manifest.files)):
         raise refused(folder, name, "is not listed in the manifest")
     for name in sorted(set(manifest.files) - present):
         raise refused(folder, name, "is missing")

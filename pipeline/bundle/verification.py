@@ -16,6 +16,7 @@ from devices.untrusted import arrays_from, file_bytes, json_from
 from devices.words import cause_of
 from pipeline.bundle.manifest import Manifest, TargetEntry
 from pipeline.bundle.reading import MOST_JSON_BYTES, read_bundle, refused
+from pipeline.bundle.signing import check_signature
 from pipeline.data.base import Split
 from pipeline.target_verdict import LabelledImages, TargetVerdict, verify_artifact
 
@@ -67,20 +68,26 @@ class BundleVerification:
         return {**document, "holds": self.holds}
 
 
-def verify_bundle(folder: Path, on_progress: Callable[[int, int], None]) -> BundleVerification:
+def verify_bundle(
+    folder: Path, on_progress: Callable[[int, int], None], *, key: Path | None = None
+) -> BundleVerification:
     """Repeat integrity, accuracy and latency from the bundle alone; nothing is written into it.
 
     Args:
         folder: the bundle.
         on_progress: called with how many targets are done, and how many there are.
+        key: public key of whoever must have signed the bundle; nothing of it runs unless they did.
 
     Raises:
         VerificationError: the bundle was changed; see ``read_bundle``.
+        UnsignedError, SignatureError, UsageError: see ``check_signature``.
         TargetError: a target cannot be reached, or its runtime is not installed.
         MeasurementError: an artifact does not run on its target.
     """
     ignore_project_file_in(folder)
     manifest = read_bundle(folder)
+    if key is not None:
+        check_signature(folder, key)
     done = []
     for number, entry in enumerate(manifest.targets):
         on_progress(number, len(manifest.targets))

@@ -19,6 +19,7 @@ from pipeline.cli.interrupts import ended_by_signals
 from pipeline.cli.profile.arguments import compare, profile
 from pipeline.cli.recipes.arguments import recipes
 from pipeline.cli.run.arguments import run, search
+from pipeline.cli.sign.arguments import sign
 from pipeline.cli.table.arguments import table_app
 from pipeline.cli.verify.arguments import verify
 
@@ -54,7 +55,12 @@ app.add(
     "lathe compile model.onnx --target host --data images",
     "lathe compile model.onnx --target pi5/litert --data images --max-drop 1 --out bundle",
 )(compile_)
-app.add("verify", "lathe verify lathe-work/bundles/quickstart")(verify)
+
+
+app.add("verify", "lathe verify lathe-work/bundles/quickstart", "lathe verify bundle --key trusted.pub")(
+    verify
+)
+app.add("sign", "lathe sign lathe-work/bundles/quickstart --key key.pem")(sign)
 app.add(
     "gate",
     "lathe gate new-bundle --against old-bundle",

@@ -11,13 +11,18 @@ from pipeline.cli.options import Json
 
 def verify(
     bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="Folder of the bundle.")],
+    key: Annotated[
+        str | None,
+        typer.Option("--key", metavar="FILE", help="Public Ed25519 key of whoever must have signed it."),
+    ] = None,
     json_output: Json = False,
 ) -> None:
     """Check a bundle's files, then its accuracy and latency again.
 
     Every file must be unchanged; then each artifact runs on its target, over the test split and on the clock.
-    When anything does not hold, the exit code is 11.
+    When anything does not hold, the exit code is 11. With --key, nothing of the bundle runs unless it was
+    signed with the private key: the exit code is 14 without a signature, and 15 with that of another key.
     """
     from pipeline.cli.verify.command import verify_folder
 
-    verify_folder(bundle, as_json=json_output)
+    verify_folder(bundle, key, as_json=json_output)

@@ -4,32 +4,35 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import typer
 
+from devices.errors import LatheError
 from pipeline.bundle import BundleVerification, TargetVerification, verify_bundle
 from pipeline.cli.libraries import quiet_libraries
 from pipeline.cli.output import error_json, print_json, write_error
 from pipeline.cli.verify.text import verified_text
-from pipeline.errors import NotMeasuredError, VerificationError
+from pipeline.errors import NotMeasuredError, SignatureError, UnsignedError, VerificationError
 from pipeline.progress import ConsoleReporter
 
 
-def verify_folder(bundle: str, *, as_json: bool) -> None:
+def verify_folder(bundle: str, key: str | None, *, as_json: bool) -> None:
     """``lathe verify``; ends with the code of a failed verification when a promise does not hold."""
     quiet_libraries()
-    document, error = {"bundle": bundle, "holds": False}, None
+    document: dict[str, Any] = {"bundle": bundle, "holds": False}
+    error: LatheError | None = None
     try:
         with ConsoleReporter().task(f"verifying {bundle}", "targets") as advance:
-            verified = verify_bundle(Path(bundle), advance)
+            verified = verify_bundle(Path(bundle), advance, key=None if key is None else Path(key))
         document |= verified.to_json()
         error = _failure(bundle, verified)
-    except VerificationError as changed:
-        error = changed
+    except (VerificationError, UnsignedError, SignatureError) as refused:
+        error = refused
     if as_json:
         print_json(document | (error_json(error) if error is not None else {}))
     elif error is None:
-        sys.stdout.write(verified_text(bundle, verified))
+        sys.stdout.write(verified_text(bundle, key, verified))
     if error is not None:
         write_error(error)
         raise typer.Exit(error.exit_code)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pipeline.bundle import BundleVerification
 
 
-def verified_text(bundle: str, verified: BundleVerification) -> str:
-    """A line for the files, and one for each target that holds."""
-    lines = [f"{bundle}: every file is unchanged"]
+def verified_text(bundle: str, key: str | None, verified: BundleVerification) -> str:
+    """A line for the files and the signature, and one for each target that holds."""
+    signed = "" if key is None else f", and it was signed with the key that belongs to {key}"
+    lines = [f"{bundle}: every file is unchanged{signed}"]
     for target in verified.targets:
         verdict = target.verdict
         lines.append(f"{verdict.target}: holds, {verdict.accuracy_words}; {verdict.why}")

@@ -170,15 +170,19 @@ def open_bundle(folder: str | PathLike[str]) -> Bundle:
     )
 
 
-def verify(folder: str | PathLike[str], *, progress: bool = False) -> Verification:
+def verify(
+    folder: str | PathLike[str], *, key: str | PathLike[str] | None = None, progress: bool = False
+) -> Verification:
     """Repeat integrity, accuracy and latency of a bundle; nothing is written into it.
 
     Args:
         folder: of the bundle.
+        key: file of the public key of whoever must have signed it.
         progress: show it on standard error.
 
     Raises:
         VerificationError: the bundle was changed. A promise that does not hold is no error: see ``holds``.
+        UnsignedError, SignatureError: it was not signed with that key.
         TargetError: a target cannot be reached, or its runtime is not installed.
         MeasurementError: an artifact does not run on its target.
     """
@@ -186,7 +190,7 @@ def verify(folder: str | PathLike[str], *, progress: bool = False) -> Verificati
 
     where = Path(folder)
     with reporter(progress).task(f"verifying {where}", "targets") as advance:
-        found = verify_bundle(where, advance)
+        found = verify_bundle(where, advance, key=None if key is None else Path(key))
     return Verification(
         where,
         found.holds,

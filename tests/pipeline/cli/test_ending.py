@@ -34,6 +34,7 @@ IMPOSSIBLE = {
     ("compile",): "bad --target host",
     ("verify",): ".",
     ("gate",): ". --max-size 1",
+    ("sign",): ". --key bad",
     ("profile",): "bad --target host/onnxruntime:fp32@1",
     ("compare",): "bad bad --target host/onnxruntime:fp32@1",
     ("devices", "list"): "",
