@@ -96,14 +96,65 @@ _Getter = Callable[[Mapping[str, Any], torch.device], Any]
 
 
 @dataclass(frozen=True)
-class _Step:
-    """One call of the graph: its arguments, the names of its results, and what is not needed after it."""
+class Step:
+    """One call of the graph.
+
+    Attributes:
+        function: an ATen operator, or arithmetic of integers.
+        positional: how to find its arguments among the values.
+        named: the same, by name.
+        outputs: what is made of its result.
+        spent: values that are not needed after it.
+        modules: names of the modules around it in the network that was exported, from the outermost.
+    """
 
     function: Callable[..., Any]
     positional: tuple[_Getter, ...]
     named: tuple[tuple[str, _Getter], ...]
     outputs: list[Mapping[str, Any]]
     spent: tuple[str, ...]
+    modules: tuple[str, ...]
+
+    @property
+    def results(self) -> set[str]:
+        """Names of the values that it gives."""
+        return _names(self.outputs)
+
+    def assign(self, result: Any, values: dict[str, Any]) -> None:
+        """Put what the call gave among the values."""
+        results = result if len(self.outputs) > 1 else [result]
+        for output, value in zip(self.outputs, results, strict=True):
+            if "as_tensors" in output:
+                values.update(zip((entry["name"] for entry in output["as_tensors"]), value, strict=True))
+            else:
+                for name in _names(output):
+                    values[name] = value
+
+
+@dataclass(frozen=True)
+class ExportedGraph:
+    """What is called on which values.
+
+    Attributes:
+        steps: calls in order.
+        input_name: the image input.
+        output_name: the logits.
+        qualified: names of parameters, buffers and constants in the network that was exported.
+        parameters: which of them are parameters.
+        sizes: of the values; ``None`` where the export left a dimension open.
+    """
+
+    steps: tuple[Step, ...]
+    input_name: str
+    output_name: str
+    qualified: Mapping[str, str]
+    parameters: frozenset[str]
+    sizes: Mapping[str, tuple[int | None, ...]]
+
+    @property
+    def input_sizes(self) -> tuple[int | None, ...]:
+        """Of the image input."""
+        return self.sizes[self.input_name]
 
 
 class ExportedNetwork(nn.Module):
@@ -111,33 +162,27 @@ class ExportedNetwork(nn.Module):
 
     Args:
         tensors: parameters, buffers and constants by their name in the graph.
-        steps: calls in order.
-        input_name: the graph's image input.
-        output_name: the graph's logits.
-        input_sizes: of the image input; ``None`` where the export left a dimension open.
+        graph: what is called.
     """
 
-    def __init__(
-        self,
-        tensors: Mapping[str, Tensor],
-        steps: tuple[_Step, ...],
-        input_name: str,
-        output_name: str,
-        input_sizes: tuple[int | None, ...],
-    ) -> None:
+    def __init__(self, tensors: Mapping[str, Tensor], graph: ExportedGraph) -> None:
         super().__init__()
+        self.graph = graph
         self._names = tuple(tensors)
         for position, tensor in enumerate(tensors.values()):
             self.register_buffer(f"tensor_{position}", tensor)
-        self._steps = steps
-        self._input, self._output = input_name, output_name
-        self._sizes = input_sizes
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """Parameters, buffers and constants by their name in the graph."""
+        return {name: getattr(self, f"tensor_{position}") for position, name in enumerate(self._names)}
 
     @property
     def input_shape(self) -> tuple[int, ...] | None:
         """Of one image; ``None`` where the export left one of these dimensions open."""
-        known = tuple(size for size in self._sizes[1:] if size is not None)
-        return known if len(known) == len(self._sizes) - 1 else None
+        _, *sizes = self.graph.input_sizes
+        known = tuple(size for size in sizes if size is not None)
+        return known if len(known) == len(sizes) else None
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``(N, classes)``.
@@ -145,12 +190,13 @@ class ExportedNetwork(nn.Module):
         Raises:
             ValueError: the images have other sizes than the graph was exported for.
         """
-        wanted = self._sizes[1:]
-        if images.ndim != len(self._sizes) or any(
+        batch, *wanted = self.graph.input_sizes
+        if images.ndim != len(self.graph.input_sizes) or any(
             size not in (None, given) for size, given in zip(wanted, images.shape[1:], strict=True)
         ):
-            raise ValueError(f"the graph takes images of shape {wanted}, got {tuple(images.shape[1:])}")
-        batch = self._sizes[0]
+            raise ValueError(
+                f"the graph takes images of shape {tuple(wanted)}, got {tuple(images.shape[1:])}"
+            )
         if batch is None:
             return self._run(images)
         count = len(images)
@@ -158,15 +204,14 @@ class ExportedNetwork(nn.Module):
         return torch.cat([self._run(part) for part in torch.split(filled, batch)])[:count]
 
     def _run(self, images: Tensor) -> Tensor:
-        values: dict[str, Any] = {name: getattr(self, f"tensor_{i}") for i, name in enumerate(self._names)}
-        values[self._input] = images
-        for step in self._steps:
+        values: dict[str, Any] = {**self.tensors, self.graph.input_name: images}
+        for step in self.graph.steps:
             positional = [get(values, images.device) for get in step.positional]
             named = {name: get(values, images.device) for name, get in step.named}
-            _assign(step.outputs, step.function(*positional, **named), values)
+            step.assign(step.function(*positional, **named), values)
             for name in step.spent:
                 values.pop(name, None)
-        logits: Tensor = values[self._output]
+        logits: Tensor = values[self.graph.output_name]
         return logits
 
 
@@ -189,12 +234,16 @@ class _Archive:
         graph, signature = program["graph_module"]["graph"], program["graph_module"]["signature"]
         stored = {**self._tensors("weights"), **self._tensors("constants")}
         tensors: dict[str, Tensor] = {}
-        images: list[str] = []
+        qualified: dict[str, str] = {}
+        parameters, images = set[str](), list[str]()
         for spec in signature["input_specs"]:
             (kind, content), *_ = spec.items()
             match kind:
                 case "parameter" | "buffer" | "tensor_constant":
-                    tensors[content["arg"]["name"]] = stored[content[f"{kind}_name"]]
+                    name = content["arg"]["name"]
+                    qualified[name] = content[f"{kind}_name"]
+                    tensors[name] = stored[qualified[name]]
+                    parameters |= {name} if kind == "parameter" else set()
                 case "user_input" if "as_tensor" in content["arg"]:
                     images.append(content["arg"]["as_tensor"]["name"])
                 case _:
@@ -207,8 +256,18 @@ class _Archive:
                 f"expected one image input and one logits output, found {len(images)} and {len(outputs)}"
             )
         output = outputs[0]["name"]
-        sizes = tuple(size.get("as_int") for size in graph["tensor_values"][images[0]]["sizes"])
-        return ExportedNetwork(tensors, _steps(graph["nodes"], output), images[0], output, sizes)
+        described = ExportedGraph(
+            _steps(graph["nodes"], output),
+            images[0],
+            output,
+            qualified,
+            frozenset(parameters),
+            {
+                name: tuple(size.get("as_int") for size in value["sizes"])
+                for name, value in graph["tensor_values"].items()
+            },
+        )
+        return ExportedNetwork(tensors, described)
 
     def _tensors(self, folder: str) -> dict[str, Tensor]:
         config = json_from(self._read(f"data/{folder}/{self._model}_{folder}_config.json"))["config"]
@@ -232,7 +291,7 @@ class _Archive:
         return self._zip.read(f"{self._root}/{name}")
 
 
-def _steps(nodes: list[Mapping[str, Any]], output: str) -> tuple[_Step, ...]:
+def _steps(nodes: list[Mapping[str, Any]], output: str) -> tuple[Step, ...]:
     calls = [(node, function) for node in nodes if (function := _function(node)) is not None]
     last_use: dict[str, int] = {}
     for position, (node, _) in enumerate(calls):
@@ -247,7 +306,8 @@ def _steps(nodes: list[Mapping[str, Any]], output: str) -> tuple[_Step, ...]:
         positional = [_getter(given["arg"]) for given in node["inputs"] if given.get("kind") != _KEYWORD]
         named = [(g["name"], _getter(g["arg"])) for g in node["inputs"] if g.get("kind") == _KEYWORD]
         freed = tuple(spent.get(position, ()))
-        steps.append(_Step(function, tuple(positional), tuple(named), node["outputs"], freed))
+        modules = _modules(node.get("metadata", {}).get("nn_module_stack", ""))
+        steps.append(Step(function, tuple(positional), tuple(named), node["outputs"], freed, modules))
     return tuple(steps)
 
 
@@ -297,14 +357,13 @@ def _getter(argument: Mapping[str, Any]) -> _Getter:
     raise ValueError(f"an argument of kind {kind} ({content!r}) is not interpreted")
 
 
-def _assign(outputs: list[Mapping[str, Any]], result: Any, values: dict[str, Any]) -> None:
-    results = result if len(outputs) > 1 else [result]
-    for output, value in zip(outputs, results, strict=True):
-        if "as_tensors" in output:
-            values.update(zip((entry["name"] for entry in output["as_tensors"]), value, strict=True))
-        else:
-            for name in _names(output):
-                values[name] = value
+def _modules(stack: str) -> tuple[str, ...]:
+    """Names in ``key,name,class;key,name,class``; the second call of a module has a name of its own.
+
+    Where torch knows no module, the key is the name.
+    """
+    entries = (entry.split(",") for entry in stack.split(";"))
+    return tuple(entry[1] for entry in entries if len(entry) == 3 and entry[1] not in ("", entry[0]))
 
 
 def _names(part: Any) -> set[str]:

@@ -45,7 +45,7 @@ def find_structures(network: nn.Module, input_shape: Shape) -> tuple[Structure, 
         raise TeacherError(
             "nothing can be removed from the teacher",
             why="no channels, heads or residual block were found whose removal leaves the rest as it is: its "
-            "layers are called several times, are no modules (an exported program), or all reach the output",
+            "layers are called several times, have weights that others have too, or all reach the output",
             fix="use a convolutional network built of torch modules, or another method",
         )
     return found
@@ -168,6 +168,7 @@ def _proven(network: nn.Module, images: Tensor, structures: Sequence[Structure])
 def _channels(network: nn.Module, images: Tensor) -> list[Structure]:
     graph = _dependency_graph(network, images)
     names = {module: name for name, module in network.named_modules()}
+    shared = _with_shared_weights(network)
     _, order = _calls(network, images)
     of_heads = {f"{name}.{layer}" for name in _attentions(network) for layer in ("queries", "keys", "values")}
     found = []
@@ -181,7 +182,8 @@ def _channels(network: nn.Module, images: Tensor) -> list[Structure]:
             (names[each] for each in producers if names.get(each) in order), key=order.__getitem__
         )
         weighted = [name for name in called if isinstance(network.get_submodule(name), _WEIGHTED)]
-        if weighted and weighted[0] in of_heads:
+        touched = {member.dep.target.module for member in group}
+        if (weighted and weighted[0] in of_heads) or not shared.isdisjoint(touched):
             continue
         ends = _ends(graph, producers)
         gated = tuple(name for name in called if network.get_submodule(name) in ends)
@@ -193,6 +195,15 @@ def _channels(network: nn.Module, images: Tensor) -> list[Structure]:
     coupled = [each for each in found if len(each.gated) > 1]
     proven = {*_proven(network, images, alone), *_proven(network, images, coupled)}
     return [each for each in found if each in proven]
+
+
+def _with_shared_weights(network: nn.Module) -> Set[nn.Module]:
+    """Modules of which a parameter is another's, too: neither a gate nor a removal may change it."""
+    owners: dict[nn.Parameter, set[nn.Module]] = {}
+    for module in network.modules():
+        for parameter in module.parameters(recurse=False):
+            owners.setdefault(parameter, set()).add(module)
+    return {module for each in owners.values() if len(each) > 1 for module in each}
 
 
 def _attentions(network: nn.Module) -> dict[str, Attention]:
@@ -279,6 +290,8 @@ def _silenced(network: nn.Module, structures: Sequence[Structure]) -> Iterator[N
 def _blocks(network: nn.Module, images: Tensor) -> list[Structure]:
     """Modules that add something to their input and can be replaced by nothing; the outermost of each."""
     shapes, order = _calls(network, images)
+    sharing = _with_shared_weights(network)
+    shared = {name for name, module in network.named_modules() if module in sharing}
     found = list[Structure]()
     for name, module in network.named_modules():
         inside = any(name.startswith(f"{outer.name}.") for outer in found)
@@ -293,7 +306,7 @@ def _blocks(network: nn.Module, images: Tensor) -> list[Structure]:
             continue
         for ends in _branch_ends(module, name, layers, order):
             structure = Structure(name, "block", 1, ends)
-            if _is_proven(network, images, [structure]):
+            if shared.isdisjoint(ends) and _is_proven(network, images, [structure]):
                 found.append(structure)
                 break
     return found

@@ -43,7 +43,7 @@ def find_teacher_structures(
     """Find and prove what can be removed; of an ensemble, from its first member.
 
     Raises:
-        TeacherError: nothing can be removed, or the teacher's graph cannot be followed.
+        TeacherError: nothing can be removed, or the teacher's graph cannot be followed or turned into layers.
     """
     from pipeline.methods.subgraph.structures import find_structures
     from pipeline.methods.subgraph.units import describe_teacher
@@ -55,14 +55,17 @@ def find_teacher_structures(
 
 
 def open_network(teacher: TeacherSummary, input_shape: Shape, folder: StageFolder) -> nn.Module:
-    """The network that subgraphs are cut from: a teacher's first member, with heads that can be removed.
+    """The network that subgraphs are cut from: a teacher's first member, whose layers and heads are modules.
 
     Raises:
-        TeacherError: it cannot be opened.
+        TeacherError: it cannot be opened, or is an exported graph that cannot be turned back into layers.
     """
     from pipeline.methods.subgraph.attention import separate_heads
     from pipeline.methods.subgraph.structures import example_images
+    from pipeline.teachers.rebuilding import rebuild_layers
 
     network = open_teacher(teacher, folder).members[0].network
-    separate_heads(network, example_images(network, input_shape))
+    images = example_images(network, input_shape)
+    rebuild_layers(network, images)
+    separate_heads(network, images)
     return network

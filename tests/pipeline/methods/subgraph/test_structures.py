@@ -13,6 +13,7 @@ from pipeline.methods.subgraph.structures import find_structures, removed
 from pipeline.spaces.teacher.config import Structure
 from tests.pipeline.methods.subgraph.networks import (
     SHAPE,
+    Bottleneck,
     Reused,
     bottlenecks,
     fused,
@@ -125,6 +126,20 @@ def test_the_network_itself_is_not_changed() -> None:
 def test_a_layer_that_is_called_twice_is_refused() -> None:
     with pytest.raises(TeacherError, match="nothing can be removed"):
         find_structures(Reused(), SHAPE)
+
+
+def test_layers_that_share_their_weights_are_left_alone() -> None:
+    teacher = bottlenecks()
+    first, second = teacher[3], teacher[4]
+    assert isinstance(first, Bottleneck)
+    assert isinstance(second, Bottleneck)
+    second.conv.weight, second.norm3.weight = first.conv.weight, first.norm3.weight
+    # Channels into and out of the convolution, those that end in the norm, and both blocks.
+    with pytest.raises(TeacherError, match="nothing can be removed") as caught:
+        find_structures(teacher, SHAPE)
+    assert "weights that others have too" in caught.value.why
+    first.norm3.weight = nn.Parameter(first.norm3.weight.detach().clone())
+    assert set(named(teacher)) == {"0", "3", "4"}
 
 
 def test_all_channels_of_a_layer_cannot_be_removed() -> None:
