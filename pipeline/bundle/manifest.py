@@ -252,6 +252,7 @@ class Manifest(_Model):
     """Everything that a bundle says of itself; ``digest`` is over the canonical JSON of all the rest.
 
     Without ``classifier`` the artifacts map tensors to tensors. Only a classifier can have ``test`` images.
+    ``components`` lists the packages that made the bundle and those that it needs, in CycloneDX.
     """
 
     schema_version: Literal[3] = 3
@@ -261,6 +262,7 @@ class Manifest(_Model):
     test: BundlePath | None
     targets: Annotated[tuple[TargetEntry, ...], Field(min_length=1)]
     versions: dict[str, str]
+    components: BundlePath
     files: dict[BundlePath, Digest]
     digest: Digest
 
@@ -275,7 +277,7 @@ class Manifest(_Model):
     @property
     def used_files(self) -> set[str]:
         """The files that anything here names, besides the list of all."""
-        used = self.origin.files | ({self.test} if self.test else set())
+        used = self.origin.files | {self.components} | ({self.test} if self.test else set())
         for entry in self.targets:
             used |= {entry.artifact, entry.portable, entry.infer, entry.measurements}
             used |= {entry.reference} if entry.reference else set()

@@ -20,6 +20,7 @@ from devices.inventory import runtime_of
 from devices.target import Target
 from devices.words import listed
 from latency_db.estimate import Estimate
+from pipeline.bundle.components import ListedArtifact, component_list
 from pipeline.bundle.manifest import (
     MANIFEST_NAME,
     AccuracyEntry,
@@ -52,6 +53,7 @@ from pipeline.work.disk import disk_errors
 _COMMON_IMPORT = re.compile(r"^from pipeline\.bundle\.templates\.infer_common import .*\n", re.MULTILINE)
 _TEMPLATES = "pipeline.bundle.templates"
 _REPORT = "report.html"
+_COMPONENTS = "components.cdx.json"
 _ANY_PROCESSOR = "any processor with the runtime"
 _FUTURE_IMPORT = "from __future__ import annotations\n"
 
@@ -217,19 +219,32 @@ def _fill(content: BundleContent, folder: Path) -> None:
     if classifier is not None and classifier.test is not None:
         test = "data/test.npz"
         _write(folder / test, _packed(classifier.test))
+    origin = _add_origin(content.origin, folder)
+    targets = tuple(_add_target(target, content, folder) for target in content.targets)
+    listed_artifacts = [_listed(*pair) for pair in zip(targets, content.targets, strict=True)]
+    components = component_list(content.name, content.versions, listed_artifacts)
+    _write(folder / _COMPONENTS, _json_bytes(components))
     manifest = Manifest(
         name=content.name,
-        origin=_add_origin(content.origin, folder),
+        origin=origin,
         classifier=_describe_classifier(classifier) if classifier else None,
         test=test,
-        targets=tuple(_add_target(target, content, folder) for target in content.targets),
+        targets=targets,
         versions=dict(content.versions),
+        components=_COMPONENTS,
         files={name: file_digest(folder / name) for name in sorted(listing(folder))},
         digest="0" * 64,
     )
     document = manifest.model_dump(mode="json")
     document["digest"] = manifest_digest(document)
     _write(folder / MANIFEST_NAME, manifest_bytes(document))
+
+
+def _listed(entry: TargetEntry, content: TargetContent) -> ListedArtifact:
+    runs_here = runtime_of(Target.parse(entry.target)).needs_python
+    version = content.verdict.measurement.runtime.version if runs_here else None
+    script = inference_script(Target.parse(entry.target).runtime)
+    return ListedArtifact(entry.artifact, entry.artifact_digest, script, version)
 
 
 def _packed(test: Split) -> bytes:

@@ -21,6 +21,8 @@ from pipeline.data.base import Split
 from tests.pipeline.tiny_bundles import content_of
 from tests.places import ROOT
 
+NAMES = st.text("abc-", min_size=1, max_size=9)
+
 
 def bytes_of(folder: Path) -> dict[str, bytes]:
     return {
@@ -32,7 +34,7 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
 @given(
     images=arrays.arrays(np.uint8, (5, 4, 4, 1)),
     labels=arrays.arrays(np.int64, 5, elements=st.integers(0, 2)),
-    versions=st.dictionaries(st.text(max_size=9), st.text(max_size=9), max_size=9),
+    versions=st.dictionaries(NAMES, st.text(max_size=9), max_size=9),
     name=st.text(max_size=9),
     years=st.integers(1, 40),
     random=st.randoms(use_true_random=False),
