@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, ClassVar
 
 from devices.connections.base import Completed, Connection
-from devices.connections.output import KEPT_BYTES, shown_tail
+from devices.connections.output import KEPT_BYTES, Lines, shown_tail
 from devices.errors import MeasurementError, TargetError
 from devices.host import check_interruption, end, start, temporary_folder
 
@@ -120,8 +120,8 @@ def _lines(
     assert process.stdout is not None
     stream = process.stdout.fileno()
     deadline = time.monotonic() + timeout_s
-    silent_from = time.monotonic()
-    rest = b""
+    found: list[str] = []
+    lines = Lines(found.append)
     with selectors.DefaultSelector() as selector:
         selector.register(stream, selectors.EVENT_READ)
         while stop is None or not stop.is_set():
@@ -130,17 +130,16 @@ def _lines(
                 chunk = os.read(stream, 1 << 16)
                 if not chunk:
                     break
-                *lines, rest = (rest + chunk).split(b"\n")
-                for line in lines:
-                    silent_from = time.monotonic()
-                    yield line.decode("utf-8", errors="replace")
+                lines.add(chunk)
+                yield from found
+                found.clear()
             elif ended:
                 break
             now = time.monotonic()
-            if now > deadline or (silence_s is not None and now - silent_from > silence_s):
+            if now > deadline or (silence_s is not None and now - lines.last > silence_s):
                 raise TimeoutError
-    if rest:
-        yield rest.decode("utf-8", errors="replace")
+    lines.finish()
+    yield from found
     while not _has_ended(process) and not (stop is not None and stop.is_set()):
         if time.monotonic() > deadline:
             raise TimeoutError

@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 STDERR_TAIL_BYTES = 2_000
 """Of what a command wrote on standard error, so much is shown."""
+MOST_LINE_BYTES = 64 << 20
+"""What of a line comes beyond that is left out, so that output without an end needs no memory."""
 KEPT_BYTES = 2 * STDERR_TAIL_BYTES
 """And so much is kept, since what a terminal would act on is not shown."""
 
@@ -36,6 +38,7 @@ class Lines:
     def __init__(self, on_line: Callable[[str], None] | None) -> None:
         self._on_line = on_line
         self._rest = bytearray()
+        self._too_long = False
         self.last = time.monotonic()
 
     def add(self, data: bytes) -> None:
@@ -44,11 +47,18 @@ class Lines:
         if b"\n" in data:
             *lines, self._rest = self._rest.split(b"\n")
             for line in lines:
-                self._hand_over(line)
+                if not self._too_long:
+                    self._hand_over(line)
+                self._too_long = False
+        if len(self._rest) > MOST_LINE_BYTES:
+            if not self._too_long:
+                self._hand_over(self._rest)
+            self._too_long = True
+            self._rest.clear()
 
     def finish(self) -> None:
         """The output has ended; what follows the last line end is a line too."""
-        if self._rest:
+        if self._rest and not self._too_long:
             self._hand_over(self._rest)
 
     def _hand_over(self, line: bytearray) -> None:

@@ -275,6 +275,7 @@ PASSING_CODES = (
     "truncated-output",
     "out-of-memory",
     "device-lost",
+    "malformed-answer",
     "not-measured",
     # Signals that others send: a user, the system that shuts down, the kernel that needs memory.
     "crashed-signal-1",

@@ -15,7 +15,8 @@ from devices.measurement.conditions import Usage, conditions_from_json
 from devices.measurement.measurement import Launch, Placed, Placement, Reason, Summary
 from devices.measurement.protocol import MeasuringProtocol
 from devices.measurement.statistics import quantile
-from devices.runtimes.base import Event, Measure, Reply, Runtime, describe_end
+from devices.runtimes.answers import MALFORMED, malformed
+from devices.runtimes.base import Event, Measure, Reply, Runtime
 from devices.target import Target
 
 MAX_FRUITLESS = 3
@@ -140,22 +141,27 @@ class Launcher:
         level = self.protocol.headline_quantile
         canaries = [round(quantile(event["samples_ns"], level)) for event in reply.all("canary")]
         canary_ns = tuple(canary for canary in canaries if canary > 0)
-        begun: set[Job] = set()
+        begun: list[Job] = []
         process_start_ns: int | None = None
+        ended = Reason(*reply.end)
         for event in reply.events:
+            job = begun[-1] if begun else None
+            done = job is None or job in tally.timed or job in tally.failed
             if event["event"] == "ready":
                 process_start_ns = event["process_start_ns"]
             elif event["event"] == "started":
-                begun.add(order[event["job"]])
-            elif event["event"] == "result":
-                launch = _launch_from_json(event, process_start_ns, canary_ns)
-                if launch.quantile_ns(level) > 0:
-                    tally.timed[order[event["job"]]] = launch
-                else:
-                    tally.failed[order[event["job"]]] = Reason("too-fast", _TOO_FAST)
-            elif event["event"] == "failed":
-                tally.failed[order[event["job"]]] = Reason(event["code"], event["detail"])
-        ended = Reason(*describe_end(reply.ended))
+                if event["job"] >= len(order) or order[event["job"]] in begun:
+                    ended = _unexpected(event, "no such job can begin")
+                    break
+                begun.append(order[event["job"]])
+            elif event["event"] in ("result", "failed"):
+                if job is None or done or event.get("job") != order.index(job):
+                    ended = _unexpected(event, "this job was not begun, or has ended")
+                    break
+                self._take(tally, job, event, process_start_ns, canary_ns)
+        if begun and begun[-1] in tally.timed and ended.code.startswith("crashed-signal-"):
+            # What a process says that then crashes is not to be believed.
+            del tally.timed[begun[-1]]
         if reply.ended.lost:
             tally.lost = ended
             return tally
@@ -165,6 +171,33 @@ class Launcher:
             elif job not in tally.timed and job not in tally.failed:
                 tally.failed[job] = ended
         return tally
+
+    def _take(
+        self,
+        tally: Tally,
+        job: Job,
+        event: Event,
+        process_start_ns: int | None,
+        canary_ns: tuple[int, ...],
+    ) -> None:
+        """What became of a job."""
+        if event["event"] == "failed":
+            tally.failed[job] = Reason(event["code"], event["detail"])
+            return
+        launch = _launch_from_json(event, process_start_ns, canary_ns)
+        try:
+            sound = launch.quantile_ns(self.protocol.headline_quantile) > 0
+        except ValueError as error:
+            tally.failed[job] = _unexpected(event, str(error))
+            return
+        if sound:
+            tally.timed[job] = launch
+        else:
+            tally.failed[job] = Reason("too-fast", _TOO_FAST)
+
+
+def _unexpected(event: Event, why: str) -> Reason:
+    return Reason(MALFORMED, malformed(repr(dict(event)), why)["detail"])
 
 
 def _launch_from_json(result: Event, process_start_ns: int | None, canary_ns: tuple[int, ...]) -> Launch:

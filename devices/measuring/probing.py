@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 
 from devices.connections import Connection
-from devices.errors import MeasurementError
 from devices.inventory.devices import call_to, connected, find_device, runtime_of
 from devices.measurement.measurement import DeviceIdentity, RuntimeIdentity
 from devices.measurement.protocol import MeasuringProtocol
@@ -43,18 +42,15 @@ def identify(target: Target, connection: Connection) -> tuple[RuntimeIdentity, D
     reply = runtime.exchange(call_to(target, connection, timeout_s=PROBE_TIMEOUT_S), Identify())
     identity = reply.only("identity")
     device = dict(identity["device"])
-    device["emulated"] = bool(device.get("emulated")) or find_device(target.device).emulated
-    try:
-        return (
-            RuntimeIdentity(
-                name=runtime.name,
-                version=str(identity["runtime"]["version"]),
-                binary_digest=str(identity["runtime"]["binary_digest"]),
-                precision=target.precision,
-                threads=target.threads,
-                options=target.options,
-            ),
-            DeviceIdentity(**device),
-        )
-    except (KeyError, TypeError) as error:
-        raise MeasurementError(f"'{target}' gave an identity that cannot be read", why=repr(error)) from error
+    device["emulated"] = device.get("emulated", False) or find_device(target.device).emulated
+    return (
+        RuntimeIdentity(
+            name=runtime.name,
+            version=identity["runtime"]["version"],
+            binary_digest=identity["runtime"]["binary_digest"],
+            precision=target.precision,
+            threads=target.threads,
+            options=target.options,
+        ),
+        DeviceIdentity(**device),
+    )

@@ -14,7 +14,7 @@ from devices.inventory.devices import HOST, call_to, connected, runtime_of
 from devices.locking.lock import device_lock
 from devices.measuring.probing import probe
 from devices.runtimes import known_runtimes
-from devices.runtimes.base import Predict, describe_end
+from devices.runtimes.base import Predict
 from devices.target import Target
 from devices.untrusted import array_from
 from devices.words import cause_of
@@ -105,10 +105,10 @@ def predict(
         for failure in reply.all("failed"):
             raise MeasurementError(
                 f"{artifact.name!r} could not be run on '{target}' ({failure['code']})",
-                why=str(failure["detail"]),
+                why=failure["detail"],
             )
         if not reply.all("outputs"):
-            code, detail = describe_end(reply.ended)
+            code, detail = reply.end
             raise MeasurementError(f"{artifact.name!r} could not be run on '{target}' ({code})", why=detail)
         return _outputs(outputs, len(inputs), artifact, target)
 

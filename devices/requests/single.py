@@ -14,7 +14,7 @@ from devices.locking.lock import device_lock
 from devices.measurement.measurement import DeviceIdentity, Reason, RuntimeIdentity
 from devices.measurement.protocol import MeasuringProtocol
 from devices.measuring.probing import identify
-from devices.runtimes.base import Event, ProfileOperations, Reply, Sustain, describe_end
+from devices.runtimes.base import Event, ProfileOperations, Reply, Sustain
 from devices.target import Target
 from devices.words import listed
 
@@ -83,5 +83,5 @@ def ask(
 def reason_of(reply: Reply) -> Reason:
     """Why an exchange ended without its answer."""
     for event in reply.all("failed"):
-        return Reason(str(event.get("code", "failed")), str(event.get("detail", "")))
-    return Reason(*describe_end(reply.ended))
+        return Reason(event["code"], event["detail"])
+    return Reason(*reply.end)

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from devices.errors import TargetError
 from devices.installing import how_to_install
+from devices.runtimes.answers import event_of
 from devices.runtimes.base import (
     Call,
     Event,
@@ -105,7 +106,7 @@ class AgentRuntime(Runtime):
         events: list[Event] = []
 
         def read(line: str) -> None:
-            event = _event(line)
+            event = event_of(line)
             if event is not None:
                 events.append(event)
                 if call.on_event is not None:
@@ -190,12 +191,3 @@ class AgentRuntime(Runtime):
                     "inputs": push(inputs),
                     "outputs": remote_outputs,
                 }
-
-
-def _event(line: str) -> Event | None:
-    """An event, or nothing where a line was cut or is not ours."""
-    try:
-        value = json.loads(line)
-    except ValueError:
-        return None
-    return value if isinstance(value, dict) and isinstance(value.get("event"), str) else None

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from devices.connections import Completed, Connection
 from devices.errors import MeasurementError, TargetError
 from devices.measurement.protocol import MeasuringProtocol
+from devices.runtimes.answers import MALFORMED, checked
 from devices.runtimes.capabilities import Capabilities
 from devices.target import Target
 
@@ -102,10 +103,16 @@ class Call:
 
 @dataclass(frozen=True)
 class Reply:
-    """The events of one exchange, each an object with its kind in ``event``, and how its process ended."""
+    """The events of one exchange, each an object with its kind in ``event``, and how its process ended.
+
+    Whoever makes one, events are those that ``devices.runtimes.answers`` admits.
+    """
 
     events: tuple[Event, ...]
     ended: Completed
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "events", checked(self.events))
 
     def all(self, kind: str) -> list[Event]:
         """The events of one kind, in order."""
@@ -119,9 +126,16 @@ class Reply:
         """
         found = self.all(kind)
         if len(found) != 1:
-            code, detail = describe_end(self.ended)
+            code, detail = self.end
             raise MeasurementError(f"the device gave no {kind} ({code})", why=detail)
         return found[0]
+
+    @property
+    def end(self) -> tuple[str, str]:
+        """Why there are no more events: code and detail."""
+        for event in self.all(MALFORMED):
+            return MALFORMED, event["detail"]
+        return describe_end(self.ended)
 
 
 def describe_end(ended: Completed) -> tuple[str, str]:

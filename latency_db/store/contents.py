@@ -112,7 +112,7 @@ def _outcomes(connection: Connection) -> dict[str, dict[str, int]]:
 
 def _emulated_targets(connection: Connection) -> tuple[str, ...]:
     kinds = connection.execute(select(devices.c.digest, devices.c.content))
-    emulated = [digest for digest, content in kinds if content.get("emulated")]
+    emulated = [digest for digest, content in kinds if isinstance(content, dict) and content.get("emulated")]
     if not emulated:
         return ()
     targets = select(measurements.c.target).where(measurements.c.device.in_(emulated)).distinct()

@@ -8,7 +8,6 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from json import JSONDecodeError
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -16,6 +15,7 @@ from urllib.parse import quote
 from sqlalchemy import URL, Connection, Engine, RowMapping, Select, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
+from devices.untrusted import json_from
 from latency_db.errors import StoreError
 
 T = TypeVar("T")
@@ -97,12 +97,6 @@ def explained_errors(url: URL) -> Iterator[None]:
     """
     try:
         yield
-    except JSONDecodeError as error:
-        raise StoreError(
-            f"the latency database {shown(url)} holds a row that cannot be read",
-            why=f"its JSON is damaged: {error}",
-            fix=f"see which with `lathe db check`; restore it from a copy, or {CHOOSE}",
-        ) from error
     except DBAPIError as error:
         if url.get_backend_name() != "sqlite" and _is_passing(error, url):
             raise StoreError(
@@ -177,19 +171,31 @@ def engine_of(url: URL) -> Engine:
     if url.drivername in ("postgresql", "postgres"):
         url = url.set(drivername="postgresql+psycopg")
     if url.get_backend_name() == "postgresql":
-        return create_engine(url, connect_args={"connect_timeout": _CONNECT_TIMEOUT_S})
+        return create_engine(
+            url, json_deserializer=_json, connect_args={"connect_timeout": _CONNECT_TIMEOUT_S}
+        )
     if url.get_backend_name() != "sqlite":
-        return create_engine(url)
+        return create_engine(url, json_deserializer=_json)
     file = sqlite_file(url)
     if file is not None and _can_only_be_read(file):
         location = f"file:{quote(str(file.absolute()))}?immutable=1"
         engine = create_engine(
-            url, creator=lambda: sqlite3.connect(location, uri=True, check_same_thread=False)
+            url,
+            json_deserializer=_json,
+            creator=lambda: sqlite3.connect(location, uri=True, check_same_thread=False),
         )
     else:
-        engine = create_engine(url, connect_args={"timeout": _BUSY_TIMEOUT_S})
+        engine = create_engine(url, json_deserializer=_json, connect_args={"timeout": _BUSY_TIMEOUT_S})
     event.listen(engine, "connect", _set_up_sqlite)
     return engine
+
+
+def _json(text: Any) -> Any:
+    """What a column holds; ``None`` where that is damaged, so that no row keeps others from being read."""
+    try:
+        return json_from(text)
+    except (ValueError, TypeError):
+        return None
 
 
 def _can_only_be_read(file: Path) -> bool:
@@ -204,6 +210,8 @@ def _can_only_be_read(file: Path) -> bool:
 
 
 def _set_up_sqlite(connection: Any, _record: object) -> None:
+    # The driver would end a query at a text that is damaged.
+    connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
     connection.execute("PRAGMA foreign_keys = ON")
     # Without it, INSERT OR REPLACE would remove rows past the triggers that keep them.
     connection.execute("PRAGMA recursive_triggers = ON")

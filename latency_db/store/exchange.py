@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from devices.digests import canonical_json, value_digest
+from devices.digests import canonical_json
 from devices.measurement import Verdict
 from devices.untrusted import json_from
 from devices.words import cause_of
@@ -24,7 +24,7 @@ from latency_db.errors import StoreError
 from latency_db.store.published import published_rows
 from latency_db.store.reading import BATCH, Filter, Record, records
 from latency_db.store.row_files import Columns, read_rows, write_rows
-from latency_db.store.rows import FAILED, packed, unpacked
+from latency_db.store.rows import FAILED, damage_of_part, packed, unpacked
 from latency_db.store.schema import PARTS
 from latency_db.store.store import Store
 
@@ -46,6 +46,7 @@ COLUMNS: Columns = {
     "artifact_digest": "text",
     "digest": "text",
     **dict.fromkeys(PARTS, "text"),
+    "workload_digest": "text",
     **{f"{name}_json": "text" for name in (*PARTS, *_JSON)},
     "launches_json": "text",
 }
@@ -75,16 +76,32 @@ class Imported:
     added: int
 
 
-def export_file(store: Store, path: Path, wanted: Filter | None = None) -> int:
+@dataclass(frozen=True)
+class Exported:
+    """What an export did: rows in the file, and how many were left out because they are damaged."""
+
+    rows: int
+    damaged: int
+
+
+def export_file(store: Store, path: Path, wanted: Filter | None = None) -> Exported:
     """Write outcomes to a file whose suffix says the format, ``.parquet``, ``.csv`` or ``.json``.
 
-    The file appears when it is complete. Returns the number of its rows.
+    The file appears when it is complete. Damaged rows are left out and counted.
 
     Raises:
         StoreError: the database cannot be read, the file cannot be written, or the format is unknown.
     """
-    found = records(store, wanted or Filter())
-    return write_rows(path, COLUMNS, ([_flat(each) for each in batch] for batch in found))
+    damaged = 0
+
+    def batches() -> Iterator[list[dict[str, Any]]]:
+        nonlocal damaged
+        for batch in records(store, wanted or Filter()):
+            sound = [_flat(record) for record in batch if record.damage is None]
+            damaged += len(batch) - len(sound)
+            yield sound
+
+    return Exported(write_rows(path, COLUMNS, batches()), damaged)
 
 
 def export_published(
@@ -148,19 +165,23 @@ def _problem(row: Mapping[str, Any]) -> str | None:
     try:
         record = _record(row)
         for part in PARTS:
-            # A workload's identity is a digest of its content, of which only the description is kept.
-            if part != "workload" and value_digest(record.parts[part]) != record.columns[part]:
+            digest = record.columns[part]
+            if damage_of_part(part, digest, record.parts[part], record.workload_digest) is not None:
                 return f"its {part} does not fit its digest"
-        if not record.digest_fits():
-            return "it was changed: its digest does not fit"
-        found = record.latency_ns
-        return _misleading(row, found)
+        if record.damage is not None:
+            return f"it was changed: {record.damage}"
+        return _misleading(row, record)
     except (StoreError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         return " ".join(str(error).split())[:200] or type(error).__name__
 
 
-def _misleading(row: Mapping[str, Any], found: tuple[float, float, float] | None) -> str | None:
-    """Which column of the summary says other than the launches."""
+def _misleading(row: Mapping[str, Any], record: Record) -> str | None:
+    """Which column of the summary says other than the rest."""
+    if row["workload_description"] != record.parts["workload"]["description"]:
+        return "workload_description says other than workload_json"
+    if str(row["emulated"]).lower() != str(record.emulated).lower():
+        return "emulated says other than device_json"
+    found = record.latency_ns
     for name, value in zip(
         ("latency_low_ns", "latency_ns", "latency_high_ns"), found or (None,) * 3, strict=True
     ):
@@ -189,6 +210,7 @@ def _flat(record: Record) -> dict[str, Any]:
         "latency_ns": value,
         "latency_high_ns": high,
         "emulated": record.emulated,
+        "workload_digest": record.workload_digest,
         **{f"{part}_json": canonical_json(content) for part, content in record.parts.items()},
         **{f"{name}_json": canonical_json(columns[name]) for name in _JSON},
         "launches_json": None if launches is None else unpacked(launches).decode(),
@@ -215,6 +237,7 @@ def _record(row: Mapping[str, Any]) -> Record:
             "launches": None if launches is None else packed(launches.encode()),
         },
         {part: json_from(row[f"{part}_json"]) for part in PARTS},
+        row["workload_digest"],
     )
 
 

@@ -110,7 +110,7 @@ class _Contents:
         if (part, digest) not in self._known:
             table = PARTS[part]
             content = self._connection.scalar(select(table.c.content).where(table.c.digest == digest))
-            self._known[part, digest] = _UNKNOWN if content is None else content
+            self._known[part, digest] = content if isinstance(content, dict) else _UNKNOWN
         return self._known[part, digest]
 
 

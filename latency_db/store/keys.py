@@ -10,6 +10,8 @@ from typing import Any, Literal
 from devices.digests import value_digest
 from devices.measurement import DeviceIdentity, MeasuringProtocol, RuntimeIdentity
 
+WORKLOAD_KINDS = ("block", "network")
+
 
 @dataclass(frozen=True)
 class Workload:

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from sqlalchemy import Connection, delete, exists, func, select, text
 
-from devices.digests import value_digest
 from devices.host import temporary_folder
 from latency_db.errors import StoreError
 from latency_db.store.database import fetch, sqlite_file, sqlite_path, transact
 from latency_db.store.opening import backups_of, read_version
 from latency_db.store.published import published_pages, put_published, sources
 from latency_db.store.reading import Record, records
+from latency_db.store.rows import damage_of_part
 from latency_db.store.schema import (
     KEPT_FOR_EVER,
     PARTS,
@@ -104,17 +104,10 @@ def _structure_problems(connection: Connection) -> Iterator[str]:
 def _part_problems(store: Store) -> Iterator[str]:
     for part, table in PARTS.items():
         for digest in [row["digest"] for row in fetch(store.engine, select(table.c.digest))]:
-            query = select(table.c.content).where(table.c.digest == digest)
-            try:
-                content = fetch(store.engine, query)[0]["content"]
-            except StoreError as error:
-                yield f"{part} {digest}: {error.why}"
-                continue
-            if part == "workload":
-                if not isinstance(content, dict) or content.keys() != {"kind", "description"}:
-                    yield f"workload {digest}: its content is not one of a workload"
-            elif value_digest(content) != digest:
-                yield f"{part} {digest}: its content does not fit its digest"
+            [row] = fetch(store.engine, select(table).where(table.c.digest == digest))
+            damage = damage_of_part(part, digest, row["content"], row.get("content_digest"))
+            if damage is not None:
+                yield f"{part} {digest}: {damage}"
 
 
 def _row_problems(store: Store) -> Iterator[str | None]:
@@ -129,13 +122,7 @@ def _row_problems(store: Store) -> Iterator[str | None]:
 
 
 def _row_problem(record: Record) -> str | None:
-    if not record.digest_fits():
-        return f"measurement {record.id}: it is not as it was written, its digest does not fit"
-    try:
-        _ = record.outcome
-    except StoreError as error:
-        return f"measurement {record.id}: {error.why}"
-    return None
+    return None if record.damage is None else f"measurement {record.id}: {record.damage}"
 
 
 @dataclass(frozen=True)
@@ -152,7 +139,8 @@ class Merged:
 def merge(store: Store, location: str) -> Merged:
     """Add everything of another database that this one lacks; the other is not changed.
 
-    Merging again adds nothing. Rows that do not fit their digest are damaged, and are counted and left out.
+    Merging again adds nothing. Rows that do not fit their digests are damaged, and are counted and left out.
+    A sound row takes the place of a damaged one here.
 
     Raises:
         StoreError: one of the databases cannot be read or written.
@@ -160,7 +148,7 @@ def merge(store: Store, location: str) -> Merged:
     rows = added = damaged = published_seen = published_added = 0
     with _opened(location) as other:
         for batch in records(other):
-            sound = [record for record in batch if record.digest_fits()]
+            sound = [record for record in batch if record.damage is None]
             rows += len(batch)
             damaged += len(batch) - len(sound)
             parts = {key: content for record in sound for key, content in record.keyed_parts().items()}

@@ -10,8 +10,9 @@ from typing import Any
 from sqlalchemy import RowMapping, Select, select
 
 from devices.measurement import Measurement, Outcome
+from latency_db.errors import StoreError
 from latency_db.store.database import fetch
-from latency_db.store.rows import COLUMNS, digest_of, outcome_of
+from latency_db.store.rows import COLUMNS, damage_of, damage_of_part, outcome_of
 from latency_db.store.schema import PARTS, measurements, workloads
 from latency_db.store.store import Store
 
@@ -51,11 +52,34 @@ class Filter:
 
 @dataclass(frozen=True)
 class Record:
-    """One stored row: its columns as they are in the database, and the content of each part of its key."""
+    """One stored row: its columns as they are in the database, and the content of each part of its key.
+
+    Attributes:
+        id: of the row.
+        columns: all but the id; JSON that is damaged is ``None``.
+        parts: content by part; ``None`` where it is damaged or missing.
+        workload_digest: of the content of the workload, as stored.
+    """
 
     id: int
     columns: Mapping[str, Any]
     parts: Mapping[str, Mapping[str, Any]]
+    workload_digest: str | None = None
+
+    @cached_property
+    def damage(self) -> str | None:
+        """What is wrong with the row; ``None`` if all of it is as it was written, and can be understood."""
+        if (damage := damage_of(self.columns)) is not None:
+            return damage
+        for part, content in self.parts.items():
+            damage = damage_of_part(part, self.columns[part], content, self.workload_digest)
+            if damage is not None:
+                return f"{part} {self.columns[part]}: {damage}"
+        try:
+            _ = self.outcome
+        except StoreError as error:
+            return error.why
+        return None
 
     @cached_property
     def outcome(self) -> Outcome:
@@ -90,16 +114,11 @@ class Record:
         """The parts as ``Store.put`` takes them."""
         return {(part, self.columns[part]): content for part, content in self.parts.items()}
 
-    def digest_fits(self) -> bool:
-        """The row is as it was written."""
-        try:
-            return bool(digest_of(self.columns) == self.columns["digest"])
-        except ValueError:
-            return False
-
 
 def records(store: Store, wanted: Filter = Filter(), *, after: int = 0) -> Iterator[list[Record]]:
     """Rows in the order they were added, in batches; rows added meanwhile may be among them.
+
+    Damaged rows are among them too, see ``Record.damage``.
 
     Args:
         store: where to read.
@@ -110,9 +129,9 @@ def records(store: Store, wanted: Filter = Filter(), *, after: int = 0) -> Itera
         StoreError: the database cannot be read.
     """
     contents = [table.c.content.label(f"{part}_content") for part, table in PARTS.items()]
-    query = select(measurements, *contents)
+    query = select(measurements, *contents, workloads.c.content_digest)
     for part, table in PARTS.items():
-        query = query.join(table, measurements.c[part] == table.c.digest)
+        query = query.outerjoin(table, measurements.c[part] == table.c.digest)
     query = wanted.apply(query).order_by(measurements.c.id).limit(BATCH)
     while True:
         rows = fetch(store.engine, query.where(measurements.c.id > after))
@@ -127,4 +146,5 @@ def _record(row: RowMapping) -> Record:
         row["id"],
         {name: row[name] for name in COLUMNS},
         {part: row[f"{part}_content"] for part in PARTS},
+        row["content_digest"],
     )

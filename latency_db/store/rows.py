@@ -32,13 +32,16 @@ from devices.measurement import (
     Verdict,
 )
 from latency_db.errors import StoreError
-from latency_db.store.keys import Key
+from latency_db.store.keys import WORKLOAD_KINDS, Key
 from latency_db.store.schema import SCHEMA_VERSION, measurements
 
 FAILED = "failed"
 """The verdict column of a failure."""
 
 COLUMNS = tuple(column.name for column in measurements.columns if column.name != "id")
+
+MOST_BYTES = 2 << 30
+"""Of the JSON of a row's launches: an hour of a model of 50 us takes about a quarter of it."""
 
 _FASTEST = 1  # Level 6 of zlib takes six times as long and saves a tenth.
 
@@ -94,9 +97,13 @@ def unpacked(launches: bytes) -> bytes:
         ValueError: they are damaged.
     """
     try:
-        return zlib.decompress(launches)
-    except zlib.error as error:
+        unpacking = zlib.decompressobj()
+        content = unpacking.decompress(launches, MOST_BYTES)
+    except (zlib.error, TypeError) as error:
         raise ValueError(f"its launches cannot be unpacked: {error}") from error
+    if not unpacking.eof or unpacking.unused_data:
+        raise ValueError(f"its launches are cut, or have more than {MOST_BYTES:,} bytes")
+    return content
 
 
 def digest_of(row: Mapping[str, Any]) -> str:
@@ -106,6 +113,39 @@ def digest_of(row: Mapping[str, Any]) -> str:
         ValueError: its launches are damaged.
     """
     return _digest(row, None if row["launches"] is None else unpacked(row["launches"]))
+
+
+def damage_of(row: Mapping[str, Any]) -> str | None:
+    """What is wrong with the columns of a row; ``None`` if it is as it was written."""
+    if row["reasons"] is None or row["provenance"] is None:
+        return "its JSON is damaged"
+    try:
+        fits = digest_of(row) == row["digest"]
+    except (ValueError, TypeError):
+        fits = False
+    return None if fits else "it is not as it was written, its digest does not fit"
+
+
+def damage_of_part(part: str, digest: str, content: Any, content_digest: str | None) -> str | None:
+    """What is wrong with the content of a part of a key; ``None`` if it is as it was written.
+
+    Args:
+        part: which.
+        digest: by which rows refer to it.
+        content: as stored.
+        content_digest: of a workload, what is stored as the digest of its content.
+    """
+    if content is None:
+        return "its JSON is damaged, or it is not there"
+    if part == "workload":
+        known = isinstance(content, dict) and content.keys() == {"kind", "description"}
+        if not known or content["kind"] not in WORKLOAD_KINDS or not isinstance(content["description"], str):
+            return "its content is not one of a workload"
+        digest = content_digest or ""
+    try:
+        return None if value_digest(content) == digest else "its content does not fit its digest"
+    except (ValueError, TypeError) as error:
+        return str(error)
 
 
 def _digest(row: Mapping[str, Any], launches_json: bytes | None) -> str:

@@ -5,6 +5,10 @@ Measurements and published latencies are only ever added. Estimates have no tabl
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 from sqlalchemy import (
     JSON,
     CheckConstraint,
@@ -26,9 +30,10 @@ from sqlalchemy import (
 
 from latency_db.errors import StoreError
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """1: measurements. 2: a digest of every row, so that merged databases hold each once; published
-latencies. 3: these by series, in a third of the space. 4: under that name; they were called evidence."""
+latencies. 3: these by series, in a third of the space. 4: under that name; they were called evidence.
+5: a digest of what is kept of a workload, whose identity is that of a content which is not kept."""
 
 # Named constraints can be altered by later migrations on every database.
 metadata = MetaData(
@@ -48,14 +53,13 @@ lathe_schema = Table(
 )
 
 
-def _part_table(name: str) -> Table:
+def _part_table(name: str, *further: Column[Any]) -> Table:
     """Contents of one part of the key as JSON, once per digest."""
-    return Table(
-        name, metadata, Column("digest", String, primary_key=True), Column("content", JSON, nullable=False)
-    )
+    key, content = Column("digest", String, primary_key=True), Column("content", JSON, nullable=False)
+    return Table(name, metadata, key, content, *further)
 
 
-workloads = _part_table("workloads")
+workloads = _part_table("workloads", Column("content_digest", String))  # none where content is damaged
 runtimes = _part_table("runtimes")
 devices = _part_table("devices")
 protocols = _part_table("protocols")
@@ -177,19 +181,36 @@ def create(connection: Connection) -> None:
     connection.execute(insert(lathe_schema).values(version=SCHEMA_VERSION))
 
 
+@contextmanager
+def changeable(connection: Connection, table: Table) -> Iterator[None]:
+    """Let rows be changed meanwhile, to put a sound one in the place of a damaged one."""
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS {table.name}_keep_on_UPDATE")
+        yield
+        _refuse(connection, table.name, "UPDATE")
+    else:
+        connection.exec_driver_sql(f"ALTER TABLE {table.name} DISABLE TRIGGER {table.name}_keep")
+        yield
+        connection.exec_driver_sql(f"ALTER TABLE {table.name} ENABLE TRIGGER {table.name}_keep")
+
+
+def _refuse(connection: Connection, table: str, event: str) -> None:
+    connection.exec_driver_sql(
+        f"CREATE TRIGGER {table}_keep_on_{event} BEFORE {event} ON {table}\n"
+        f"BEGIN SELECT RAISE(ABORT, '{table} are kept for ever'); END"
+    )
+
+
 def keep_for_ever(connection: Connection, table: str) -> None:
     """Let the database itself refuse to change or remove rows of a table."""
-    refusal = f"{table} are kept for ever"
     if connection.dialect.name == "sqlite":
         for event in ("UPDATE", "DELETE"):
-            connection.exec_driver_sql(
-                f"CREATE TRIGGER {table}_keep_on_{event} BEFORE {event} ON {table}\n"
-                f"BEGIN SELECT RAISE(ABORT, '{refusal}'); END"
-            )
+            _refuse(connection, table, event)
     elif connection.dialect.name == "postgresql":
         connection.exec_driver_sql(
             f"CREATE FUNCTION {table}_keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
-            f" RAISE EXCEPTION '{refusal}' USING ERRCODE = 'integrity_constraint_violation'; END $$"
+            f" RAISE EXCEPTION '{table} are kept for ever'"
+            " USING ERRCODE = 'integrity_constraint_violation'; END $$"
         )
         connection.exec_driver_sql(
             f"CREATE TRIGGER {table}_keep BEFORE UPDATE OR DELETE OR TRUNCATE ON {table}"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from sqlalchemy import ColumnElement, Connection, Engine, func, not_, select
+from sqlalchemy import ColumnElement, Connection, Engine, func, not_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
+from devices.digests import value_digest
 from devices.measurement import (
     PASSING_CODES,
     DeviceIdentity,
@@ -24,8 +26,10 @@ from latency_db.store.database import fetch, sqlite_file, transact
 from latency_db.store.explain_miss import explanation
 from latency_db.store.keys import Key, Workload
 from latency_db.store.opening import default_url, open_engine
-from latency_db.store.rows import FAILED, outcome_of, row_of
-from latency_db.store.schema import PARTS, measurements
+from latency_db.store.rows import FAILED, damage_of, damage_of_part, outcome_of, row_of
+from latency_db.store.schema import PARTS, changeable, measurements
+
+_log = logging.getLogger(__name__)
 
 IDENTITIES = ("runtime", "device", "protocol")
 """The parts of a key that an outcome holds."""
@@ -159,18 +163,27 @@ class Store:
         return min(ran, key=lambda each: each.latency.relative_width, default=None)
 
     def _outcomes(self, key: Key, wanted: ColumnElement[bool], *, limit: int) -> Iterator[Outcome]:
-        """The newest outcomes under a key, by when they were measured."""
+        """The newest sound outcomes under a key, by when they were measured."""
         contents = [PARTS[part].c.content.label(f"{part}_content") for part in IDENTITIES]
         query = select(measurements, *contents)
         for part in IDENTITIES:
-            query = query.join(PARTS[part], measurements.c[part] == PARTS[part].c.digest)
+            query = query.outerjoin(PARTS[part], measurements.c[part] == PARTS[part].c.digest)
         query = (
             query.where(*(measurements.c[part] == getattr(key, part) for part in PARTS), wanted)
             .order_by(measurements.c.started_at.desc(), measurements.c.id.desc())
             .limit(limit)
         )
-        for row in fetch(self.engine, query):
-            yield outcome_of(dict(row), {part: row[f"{part}_content"] for part in IDENTITIES})
+        found = seen = 0
+        while found < limit and (rows := fetch(self.engine, query.offset(seen))):
+            seen += len(rows)
+            for row in rows:
+                parts = {part: row[f"{part}_content"] for part in IDENTITIES}
+                damage = damage_of(dict(row)) or next(filter(None, _damages(key, parts)), None)
+                if damage is not None:
+                    _log.warning("measurement %d is passed over: %s; see lathe db check", row["id"], damage)
+                    continue
+                found += 1
+                yield outcome_of(dict(row), parts)
 
     def explain_miss(self, key: Key) -> str:
         """Why ``find(key)`` gives nothing: which parts of the key differ from the nearest row, and how."""
@@ -194,24 +207,57 @@ def _identity(file: Path | None) -> tuple[int, int] | None:
     return None if state is None else (state.st_dev, state.st_ino)
 
 
+def _damages(key: Key, parts: Mapping[str, Any]) -> Iterator[str | None]:
+    for part, content in parts.items():
+        yield damage_of_part(part, getattr(key, part), content, None)
+
+
 def _insert(
     connection: Connection,
     parts: Mapping[tuple[str, str], Mapping[str, Any]],
     rows: Sequence[Mapping[str, Any]],
 ) -> int:
-    """Insert what is not there yet; the number of new rows.
+    """Insert what is not there yet, and put it in the place of what is there and damaged; the number of both.
 
     Parts go in a fixed order, so that writers on a server do not wait for one another in a circle.
     """
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     for part, table in PARTS.items():
-        contents = [
+        contents: list[dict[str, Any]] = [
             {"digest": digest, "content": content}
             for (name, digest), content in sorted(parts.items(), key=lambda item: item[0])
             if name == part
         ]
+        if part == "workload":
+            contents = [{**each, "content_digest": value_digest(each["content"])} for each in contents]
         if contents:
             connection.execute(insert(table).on_conflict_do_nothing(index_elements=["digest"]), contents)
+            _mend_parts(connection, part, contents)
     statement = insert(measurements).on_conflict_do_nothing(index_elements=["digest"])
     counted = {"preserve_rowcount": True}
-    return connection.execute(statement, list(rows), execution_options=counted).rowcount
+    added = connection.execute(statement, list(rows), execution_options=counted).rowcount
+    return added if added == len(rows) else added + _mend_rows(connection, rows)
+
+
+def _mend_parts(connection: Connection, part: str, contents: Sequence[Mapping[str, Any]]) -> None:
+    table = PARTS[part]
+    given = {each["digest"]: each for each in contents}
+    query = select(table).where(table.c.digest.in_(given))
+    for there in connection.execute(query).mappings().all():
+        digest = there["digest"]
+        if damage_of_part(part, digest, there["content"], there.get("content_digest")) is not None:
+            connection.execute(update(table).where(table.c.digest == digest).values(given[digest]))
+
+
+def _mend_rows(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> int:
+    given = {row["digest"]: row for row in rows}
+    query = select(measurements).where(measurements.c.digest.in_(given))
+    damaged = [
+        row for row in map(dict, connection.execute(query).mappings().all()) if damage_of(row) is not None
+    ]
+    if damaged:
+        with changeable(connection, measurements):
+            for row in damaged:
+                changed = update(measurements).where(measurements.c.id == row["id"])
+                connection.execute(changed.values(given[row["digest"]]))
+    return len(damaged)

@@ -57,11 +57,7 @@ def training_step(module: nn.Module, input_shape: tuple[int, int, int], batch_si
 
 
 def measuring(store: Store, target: str, protocol: MeasuringProtocol) -> Duration:
-    """One workload, in all launches: as earlier ones on the target, else as the protocol asks at least.
-
-    Raises:
-        StoreError: a row is damaged.
-    """
+    """One workload, in all launches: as earlier ones on the target, else as the protocol asks at least."""
     taken = list(islice(_launch_seconds(records(store, Filter(target=target))), _LOOKED_AT))
     if taken:
         return Duration(
@@ -84,7 +80,7 @@ def exporting(fmt: Format, count: int) -> Duration:
 
 def _launch_seconds(batches: Iterable[Sequence[Record]]) -> Iterator[float]:
     for row in chain.from_iterable(batches):
-        outcome = row.outcome
+        outcome = row.outcome if row.damage is None else None
         if isinstance(outcome, Measurement):
             yield statistics.median(map(_seconds, outcome.launches)) + outcome.protocol.warmup_ns / 1e9
 

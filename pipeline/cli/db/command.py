@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from itertools import islice
+from itertools import chain, islice
 from math import ceil
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from latency_db.errors import StoreError
 from latency_db.published import import_table
 from latency_db.store import (
     Filter,
+    Record,
     Store,
     check,
     clear,
@@ -80,28 +82,41 @@ def show_info(db: str | None, *, as_json: bool) -> None:
 
 def list_rows(filters: Filters, limit: int, db: str | None, *, as_json: bool) -> None:
     """``lathe db query``."""
-    wanted, published = filters.checked(), filters.published
+    wanted, published, damaged = filters.checked(), filters.published, list[Record]()
     with open_store(db, must_exist=True) as store:
         if published:
             batches = published_rows(store, device=filters.device, workload=filters.workload)
             rows = list(islice((row for batch in batches for row in batch), limit + 1))
         else:
-            found = (row_json(record) for batch in records(store, wanted) for record in batch)
-            rows = list(islice(found, limit + 1))
+            rows = list(islice(map(row_json, _sound(records(store, wanted), damaged)), limit + 1))
         measured_on = () if rows or published or wanted.target is None else info(store).outcomes
     cut = len(rows) > limit
     rows = rows[:limit]
     if as_json:
-        print_json({"published" if published else "rows": rows, "more": cut})
+        print_json(
+            {"published" if published else "rows": rows, "more": cut}
+            | ({} if published else {"damaged": len(damaged)})
+        )
         return
     for row in rows:
         typer.echo(published_text(row) if published else row_text(row))
     if cut:
         sys.stderr.write(f"there are more than these {limit}; see --limit\n")
+    if damaged:
+        sys.stderr.write(f"left out: {count_of(len(damaged), 'damaged row')}; see lathe db check\n")
     if not rows:
         sys.stderr.write(f"no {'published latency' if published else 'stored outcome'} is like that\n")
     if measured_on and wanted.target not in measured_on:
         sys.stderr.write(f"nothing was measured on {wanted.target}, but on {listed(measured_on)}\n")
+
+
+def _sound(batches: Iterable[Sequence[Record]], damaged: list[Record]) -> Iterator[Record]:
+    """The rows that can be shown; the others are put aside."""
+    for record in chain.from_iterable(batches):
+        if record.damage is None:
+            yield record
+        else:
+            damaged.append(record)
 
 
 def _require_file(path: str) -> None:
@@ -133,17 +148,22 @@ def merge_database(other: str, db: str | None, *, as_json: bool) -> None:
 
 
 def export_rows(filters: Filters, file: str, db: str | None, *, as_json: bool) -> None:
-    """``lathe db export``."""
-    wanted, published = filters.checked(), filters.published
+    """``lathe db export``; ends with 8 when rows were damaged."""
+    wanted, published, damaged = filters.checked(), filters.published, 0
     with open_store(db, must_exist=True) as store:
         if published:
             rows = export_published(store, Path(file), device=filters.device, workload=filters.workload)
         else:
-            rows = export_file(store, Path(file), wanted)
+            exported = export_file(store, Path(file), wanted)
+            rows, damaged = exported.rows, exported.damaged
     if as_json:
-        print_json({"file": file, "rows": rows})
+        print_json({"file": file, "rows": rows} | ({} if published else {"damaged": damaged}))
     else:
         typer.echo(f"{rows} {'published latencies' if published else 'outcomes'} are in {file}")
+        if damaged:
+            typer.echo(f"{count_of(damaged, 'damaged row')} left out; see lathe db check")
+    if damaged:
+        raise typer.Exit(StoreError.exit_code)
 
 
 def import_rows(

@@ -323,3 +323,56 @@ def test_probe_says_what_is_known_when_a_target_is_not(target, word):
     with pytest.raises(TargetError) as caught:
         probe(target)
     assert word in str(caught.value)
+
+
+class Rewriting(LocalConnection):
+    """A device whose agent's lines are changed on their way, or that says it ended otherwise."""
+
+    def __init__(self, rewrite, **ending):
+        super().__init__()
+        self.rewrite, self.ending = rewrite, ending
+
+    def run(self, argv, *, on_line=None, **options):
+        def rewritten(line):
+            for each in self.rewrite(line):
+                on_line(each)
+
+        return replace(super().run(argv, on_line=on_line and rewritten, **options), **self.ending)
+
+
+def results_only(change):
+    return lambda line: [change(line) if line.startswith('{"event": "result"') else line]
+
+
+@pytest.mark.parametrize(
+    "rewrite",
+    [
+        results_only(lambda line: line.replace('"samples_ns": [', '"samples_ns": [-1, ')),
+        results_only(lambda line: line.replace('"job": 0', '"job": 7')),
+        results_only(lambda line: line.replace('"peak_memory_bytes": ', '"peak_memory_bytes": 1e308')),
+        results_only(lambda line: line[: len(line) // 2]),
+        lambda line: [line, line] if '"result"' in line or '"started"' in line else [line],
+        lambda line: [line] if '"started"' not in line else ['{"event": "started", "job": -1}'],
+    ],
+)
+def test_measure_fails_with_the_beginning_of_a_line_that_cannot_be(hostile, script, rewrite):
+    connection = Rewriting(rewrite)
+    try:
+        outcomes = measure([script("a", "run")], hostile, QUICK, connection=connection)
+    except MeasurementError as error:
+        code, detail = error.what, error.why
+    else:
+        (outcome,) = outcomes.values()
+        assert isinstance(outcome, MeasurementFailure)
+        code, detail = outcome.reason.code, outcome.reason.detail
+    assert "malformed-answer" in code
+    assert "it begins" in detail
+
+
+def test_measure_does_not_believe_a_process_that_crashes_after_its_result(hostile, script):
+    outcomes = measure(
+        [script("a", "run")], hostile, QUICK, connection=Rewriting(lambda line: [line], returncode=-11)
+    )
+    (outcome,) = outcomes.values()
+    assert isinstance(outcome, MeasurementFailure)
+    assert outcome.reason.code == "crashed-signal-11"

@@ -62,7 +62,7 @@ def exported(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
 
         def export(suffix: str) -> Path:
             path = tmp_path / f"rows{suffix}"
-            assert export_file(store, path) == 4
+            assert export_file(store, path).rows == 4
             return path
 
         yield export
@@ -75,7 +75,7 @@ def test_import_brings_back_exactly_what_was_exported_and_adds_nothing_twice(
     path = tmp_path / f"rows{suffix}"
     with open_store(new_location()) as store, open_store(new_location()) as other:
         fill(store)
-        assert export_file(store, path) == 4
+        assert export_file(store, path).rows == 4
         assert import_file(other, path) == Imported(4, 4)
         assert rows(other) == rows(store)
         assert other.find(key_of(block("a"))) == measurement(1000)
@@ -96,7 +96,7 @@ def test_any_measurement_survives_export_and_import(
     ):
         store.add_all([(each, m.runtime, m.device, m.protocol, m) for each, m in entries])
         path = Path(folder) / f"rows{suffix}"
-        assert export_file(store, path) == len(entries)
+        assert export_file(store, path).rows == len(entries)
         assert import_file(other, path) == Imported(len(entries), len(entries))
         assert rows(other) == rows(store)
 
@@ -124,7 +124,7 @@ def test_export_writes_only_what_the_filter_lets_through(tmp_path: Path) -> None
             (Filter(verdict="valid", since="2025-01-01"), 2),
             (Filter(verdict="valid", since="2025-01-02"), 0),
         ):
-            assert export_file(store, tmp_path / "rows.json", wanted) == count, wanted
+            assert export_file(store, tmp_path / "rows.json", wanted).rows == count, wanted
 
 
 def changed(path: Path, change: Callable[[list[dict[str, str]]], Any]) -> Path:
@@ -160,6 +160,13 @@ def slower(content: list[dict[str, str]]) -> None:
         (set_first(launches_json=""), "launches_json has no value"),
         (set_first(runtime_json='{"name": "another"}'), "its runtime does not fit its digest"),
         (set_first(reasons_json="{"), "row 1:"),
+        (set_first(reasons_json="[" * 3000), "row 1:"),
+        (set_first(workload_json="null"), "its workload does not fit"),
+        (set_first(workload_json='{"kind": "network", "description": "a"}'), "its workload does not fit"),
+        (set_first(workload_json='{"kind": "block", "description": "b"}'), "its workload does not fit"),
+        (set_first(workload_digest="0"), "its workload does not fit"),
+        (set_first(workload_description="another"), "says other than workload_json"),
+        (set_first(emulated="true"), "says other than device_json"),
         (lambda content: [*content, content[1]], "row 5: it is there twice"),
         (lambda content: [{k.replace("latency_ns", "latency_ms"): v for k, v in r.items()} for r in content],
          "missing: latency_ns; unknown: latency_ms"),

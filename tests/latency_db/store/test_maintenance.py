@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -12,6 +13,8 @@ from sqlalchemy import text
 
 from devices.digests import value_digest
 from latency_db.errors import StoreError
+from latency_db.store.database import transact
+from latency_db.store.exchange import export_file, import_file
 from latency_db.store.maintenance import Merged, check, clear, merge
 from latency_db.store.opening import backups_of
 from latency_db.store.published import (
@@ -33,6 +36,7 @@ from tests.latency_db.measurement_samples import (
     key_of,
     measurement,
 )
+from tests.latency_db.postgresql_server import PostgresqlServer
 
 OLD = Path(__file__).with_name("data") / "schema_1.db"
 TARGET = "host/onnxruntime:fp32@1"
@@ -129,6 +133,65 @@ def test_merge_leaves_damaged_rows_out_and_counts_them(tmp_path: Path) -> None:
         assert check(store).problems == ()
 
 
+DAMAGES = (
+    "UPDATE measurements SET launches = x'00' WHERE id = 2",
+    "UPDATE measurements SET target = CAST(x'ff' AS TEXT) WHERE id = 2",
+    "UPDATE measurements SET reasons = '{' WHERE id = 2",
+    """UPDATE workloads SET content = '{"kind": "network", "description": "x"}'""",
+    "UPDATE workloads SET content = 'null'",
+    "UPDATE workloads SET content_digest = NULL",
+    "UPDATE runtimes SET content = '{'",
+    "UPDATE devices SET content = '[]'",
+    "DELETE FROM protocols",
+)
+
+
+@pytest.mark.parametrize("statement", DAMAGES)
+def test_merge_puts_sound_rows_in_the_place_of_damaged_ones(tmp_path: Path, statement: str) -> None:
+    with open_store(str(tmp_path / "sound.db")) as sound:
+        fill(sound, 0, 3)
+    shutil.copy(tmp_path / "sound.db", tmp_path / "damaged.db")
+    with open_store(str(tmp_path / "damaged.db")) as store:
+        damage(store, statement)
+        assert check(store).count
+        merge(store, str(tmp_path / "sound.db"))
+        assert check(store).problems == ()
+        assert store.count() == 3
+        with pytest.raises(StoreError, match="kept for ever"):
+            transact(store.engine, lambda connection: connection.execute(text("DELETE FROM measurements")))
+        with pytest.raises(StoreError, match="kept for ever"):
+            transact(store.engine, lambda each: each.execute(text("UPDATE measurements SET target = 'x'")))
+
+
+@pytest.mark.parametrize("statement", DAMAGES)
+def test_a_damaged_row_keeps_no_other_from_being_exported(tmp_path: Path, statement: str) -> None:
+    with open_store(str(tmp_path / "damaged.db")) as store, open_store("sqlite://") as other:
+        fill(store, 0, 3)
+        damage(store, statement)
+        exported = export_file(store, tmp_path / "rows.json")
+        assert exported.rows + exported.damaged == 3
+        assert exported.damaged
+        if exported.rows:
+            assert import_file(other, tmp_path / "rows.json").added == exported.rows
+
+
+def test_a_server_takes_sound_rows_in_the_place_of_damaged_ones(
+    server: PostgresqlServer, tmp_path: Path
+) -> None:
+    with open_store(str(tmp_path / "sound.db")) as sound:
+        fill(sound, 0, 3)
+    with open_store(server.new_database()) as store:
+        merge(store, str(tmp_path / "sound.db"))
+        with store.engine.begin() as connection:
+            connection.execute(text("ALTER TABLE measurements DISABLE TRIGGER measurements_keep"))
+            connection.execute(text("UPDATE measurements SET target = 'faster' WHERE id = 2"))
+            connection.execute(text("ALTER TABLE measurements ENABLE TRIGGER measurements_keep"))
+            connection.execute(text("UPDATE workloads SET content = 'null'"))
+        assert check(store).count
+        merge(store, str(tmp_path / "sound.db"))
+        assert check(store).problems == ()
+
+
 @pytest.mark.parametrize("name", ["missing.db", "empty.db", "folder"])
 def test_merge_refuses_what_is_no_database_and_does_not_create_it(tmp_path: Path, name: str) -> None:
     (tmp_path / "empty.db").touch()
@@ -175,6 +238,12 @@ def test_check_is_content_with_a_sound_database(store: Store) -> None:
         ("UPDATE measurements SET reasons = '{' WHERE id = 2", "its JSON is damaged"),
         ("UPDATE devices SET content = '{}'", "its content does not fit its digest"),
         ("UPDATE workloads SET content = '[]'", "its content is not one of a workload"),
+        (
+            """UPDATE workloads SET content = '{"kind": "network", "description": "0"}'""",
+            "its content does not fit its digest",
+        ),
+        ("UPDATE workloads SET content_digest = NULL", "its content does not fit its digest"),
+        ("UPDATE measurements SET target = CAST(x'ff' AS TEXT)", "it is not as it was written"),
         ("UPDATE runtimes SET content = '{'", "its JSON is damaged"),
         ("DELETE FROM runtimes", "refers to nothing in runtimes"),
         ("DROP TRIGGER measurements_keep_on_DELETE", "measurements_keep_on_DELETE, which keeps rows"),
@@ -205,8 +274,9 @@ def test_clear_removes_copies_and_unused_parts_but_no_measurement(tmp_path: Path
         assert backup.exists()
         with store.engine.begin() as connection:
             connection.exec_driver_sql("DELETE FROM devices WHERE digest = 'unused'")
+            content = {"kind": "block", "description": "d"}
             connection.exec_driver_sql(
-                'INSERT INTO workloads VALUES (\'unused\', \'{"kind": "block", "description": "d"}\')'
+                "INSERT INTO workloads VALUES ('unused', ?, ?)", (json.dumps(content), value_digest(content))
             )
         rehearsed = clear(store, rehearse=True)
         assert (rehearsed.backups, rehearsed.parts) == ((backup.name,), 1)

@@ -193,14 +193,27 @@ def test_rows_cannot_be_changed_or_removed_when_they_are_stored(
         assert connection.execute(select(published_latencies.c.workload)).one() == ("w",)
 
 
-def test_find_explains_when_a_row_is_damaged(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE measurements SET launches = x'00' WHERE id = 2",
+        "UPDATE measurements SET reasons = '{' WHERE id = 2",
+        "UPDATE measurements SET provenance = printf('%.*c', 9999, '[') WHERE id = 2",
+        "UPDATE measurements SET instance = CAST(x'ff' AS TEXT) WHERE id = 2",
+        "UPDATE measurements SET started_at = '9999' WHERE id = 2",
+    ],
+)
+def test_find_passes_over_a_damaged_row(
+    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
     with open_store(str(tmp_path / "latency.db")) as store:
-        key = add(store, block("a"), measurement())
+        key = add(store, block("a"), measurement(1000))
+        add(store, block("a"), measurement(2000))
         with store.engine.begin() as connection:
             connection.execute(text("DROP TRIGGER measurements_keep_on_UPDATE"))
-            connection.execute(text("UPDATE measurements SET launches = x'00'"))
-        with pytest.raises(StoreError, match="measurement 1 of the latency database cannot be read"):
-            store.find(key)
+            connection.exec_driver_sql(damage)
+        assert store.find(key) == measurement(1000)
+    assert "measurement 2 is passed over" in caplog.text
 
 
 def test_explain_miss_says_so_when_nothing_is_stored(store: Store) -> None:

@@ -153,7 +153,7 @@ def test_query_refuses_options_that_mean_nothing(options: list[str]) -> None:
 
 def test_export_import_and_merge_carry_everything_to_another_database(database: Path, tmp_path: Path) -> None:
     fill(database)
-    assert answer("export", "rows.csv", "--target", TARGET) == {"file": "rows.csv", "rows": 2}
+    assert answer("export", "rows.csv", "--target", TARGET) == {"file": "rows.csv", "rows": 2, "damaged": 0}
     other = tmp_path / "other.db"
     assert answer("import", "rows.csv", "--db", other) == {"rows": 2, "added": 2}
     assert lathe("import", "rows.csv", "--db", other).stdout == "0 of 2 outcomes were new\n"
