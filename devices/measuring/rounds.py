@@ -17,6 +17,7 @@ from statistics import NormalDist
 
 from devices.connections import Connection
 from devices.digests import file_digest
+from devices.errors import TargetError
 from devices.inventory.devices import runtime_of
 from devices.locking.lock import device_lock
 from devices.measurement.headline import launch_interval
@@ -81,13 +82,15 @@ def measure_round(
         on_timed: called whenever a file was timed.
         job_timeout_s: how long one file may take, loading included.
 
+    A target that cannot be had, such as one of cores that are not offered, stops no other.
+
     Raises:
-        TargetError: device or runtime unknown, runtime not installed, precision or option unsupported, the
-            device cannot be reached, or is in use for too long.
+        TargetError: the device cannot be reached, or is in use for too long, or no target can be had.
         MeasurementError: no process on the device gets as far as a model.
     """
     launches: dict[str, Launch] = {}
     failed: dict[str, Reason] = {}
+    refused: dict[Target, TargetError] = {}
     targets: dict[Target, list[Entrant]] = {}
     for entrant in entrants:
         targets.setdefault(entrant.target, []).append(entrant)
@@ -102,11 +105,19 @@ def measure_round(
             launcher = Launcher(connection, target, runtime, adapted, job_timeout_s, lock.ensure, on_timed)
             jobs = [Job(each.name, each.artifact) for each in targets[target]]
             shuffling.shuffle(jobs)
-            tally = launcher.launch(jobs)
+            try:
+                tally = launcher.launch(jobs)
+            except TargetError as error:
+                refused[target] = error
+                reason = Reason("bad-target", f"{error.what}: {error.why}")
+                failed |= {job.name: reason for job in jobs}
+                continue
             launches |= {job.name: launch for job, launch in tally.timed.items()}
             failed |= {job.name: reason for job, reason in tally.failed.items()}
             if tally.lost is not None:
                 return Round(launches, failed, tally.lost)
+    if len(refused) == len(order):
+        raise refused[order[0]]
     return Round(launches, failed)
 
 

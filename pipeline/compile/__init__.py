@@ -7,7 +7,15 @@ from pathlib import Path
 from devices.target import Target
 from pipeline.compile.artifact import Artifact
 from pipeline.compile.choice import Rules
-from pipeline.compile.compiling import CompiledModel, Wish, compile_model, operations_of
+from pipeline.compile.compiling import (
+    CompiledModel,
+    Wish,
+    compile_model,
+    held_out_of,
+    operations_of,
+    outputs_of_choice,
+)
+from pipeline.compile.model import TensorSpec, specs_of
 from pipeline.compile.place import Place
 from pipeline.compile.result import Fate, Objective, Raced, Row
 from pipeline.compile.samples import Feeding
@@ -35,13 +43,17 @@ __all__ = [
     "Raced",
     "Row",
     "Rules",
+    "TensorSpec",
     "Wish",
     "compile_artifact",
     "compile_model",
     "deciding_packages",
     "find_variant",
+    "held_out_of",
     "known_variants",
     "operations_of",
+    "outputs_of_choice",
+    "specs_of",
 ]
 
 

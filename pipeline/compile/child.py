@@ -6,21 +6,18 @@ none of that reaches the caller. The process is given its arguments as JSON, and
 
 from __future__ import annotations
 
-import importlib
 import json
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 from devices.host import temporary_folder
+from pipeline.compile.steps import runner
 from pipeline.errors import ExportError, PassingExportError
 from pipeline.export.process import run_quietly
-from pipeline.export.worker import first_line, lacks_memory, tells_of_memory
+from pipeline.export.worker import tells_of_memory
 
 TIMEOUT_S = 1800.0
-_PROGRAM = "import sys; from pipeline.compile.child import main; main(*sys.argv[1:])"
-_ANSWER = "answer.json"
 _ENVIRONMENT = {"PYTHONHASHSEED": "0", "TF_CPP_MIN_LOG_LEVEL": "3"}
 
 
@@ -40,14 +37,15 @@ def call(step: str, *, what: str, fix: str = "", **arguments: Any) -> Any:
         Interrupted: this process was told to end.
     """
     with temporary_folder("compile") as folder:
-        command = (sys.executable, "-P", "-c", _PROGRAM, str(folder), step, json.dumps(arguments))
+        # By path and with -P: nothing in the working directory can take the place of a package.
+        command = (sys.executable, "-P", runner.__file__, str(folder), step, json.dumps(arguments))
         try:
             ended = run_quietly(command, folder, _ENVIRONMENT, TIMEOUT_S)
         except subprocess.TimeoutExpired:
             raise PassingExportError(
                 "timeout", what, why=f"it did not end within {TIMEOUT_S:.0f} s"
             ) from None
-        answer = folder / _ANSWER
+        answer = folder / runner.ANSWER
         if answer.exists():
             document = json.loads(answer.read_text("utf-8"))
             if "result" in document:
@@ -60,14 +58,3 @@ def call(step: str, *, what: str, fix: str = "", **arguments: Any) -> Any:
         if tells_of_memory(why):
             raise PassingExportError("out-of-memory", what, why=why)
         raise ExportError(what, why=why, fix=fix)
-
-
-def main(folder: str, step: str, arguments: str) -> None:
-    """What the process does: call, and leave the result or the reason in a file."""
-    module, _, function = step.partition(":")
-    try:
-        found = getattr(importlib.import_module(f"pipeline.compile.steps.{module}"), function)
-        document = {"result": found(**json.loads(arguments))}
-    except Exception as error:
-        document = {"error": first_line(error), "memory": lacks_memory(error)}
-    (Path(folder) / _ANSWER).write_text(json.dumps(document), "utf-8")

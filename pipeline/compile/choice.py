@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from devices.measurement import Ratio, Verdict
 from devices.measuring import PRACTICAL, Rounds
+from devices.target import Target
 from pipeline.compile.result import Fate, Objective, Raced, Row, front_of
 
 
@@ -30,7 +31,7 @@ def choose(rows: tuple[Row, ...], baseline: str, rules: Rules, table: Rounds) ->
     """The choice among measured rows.
 
     For latency: of those that are slower than the fastest by ``PRACTICAL`` at most, the one that loses least
-    accuracy, then the smallest. For size: the smallest that keeps the budget.
+    accuracy, then the smallest, then that without options. For size: the smallest that keeps the budget.
 
     Args:
         rows: all of them.
@@ -50,10 +51,22 @@ def choose(rows: tuple[Row, ...], baseline: str, rules: Rules, table: Rounds) ->
     else:
         fastest = min(keeping, key=lambda row: _ratio(table, row, baseline))
         alike = [row for row in keeping if row is fastest or not _slower(table, row, fastest)]
-        chosen = min(alike, key=lambda row: (round(row.drop, 6), row.size_bytes or 0, row is not fastest))
+        chosen = min(alike, key=_preference)
     reason = _reason(chosen, baseline, rules, table, rows)
     kept = None if rules.budget_ms is None else True
     return Raced("", rows, baseline, chosen.name, reason, front, kept)
+
+
+def _preference(row: Row) -> tuple[float, int, int, int, float]:
+    """Among rows that are alike in latency: accurate, small, plain, and with few threads."""
+    target = Target.parse(row.target)
+    return (
+        round(row.drop, 6),
+        row.size_bytes or 0,
+        len(target.options),
+        target.threads,
+        row.latency_ms or 0.0,
+    )
 
 
 def _keeps(row: Row, rules: Rules) -> bool:

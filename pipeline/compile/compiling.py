@@ -8,6 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from devices.errors import LatheError
 from devices.measurement import MeasuringProtocol
 from devices.measuring import LAUNCHES
@@ -17,11 +20,12 @@ from pipeline.compile.choice import Rules
 from pipeline.compile.model import Factory, GivenModel, ModelInput, format_of_file, open_model
 from pipeline.compile.operations import OperationsInput, time_operations
 from pipeline.compile.place import Place
+from pipeline.compile.quality import outputs_input, take_outputs
 from pipeline.compile.race import RaceInput, race
 from pipeline.compile.result import Raced
-from pipeline.compile.samples import Feeding, Samples, SamplesInput, prepare_samples
+from pipeline.compile.samples import Feeding, Samples, SamplesInput, open_samples, prepare_samples
 from pipeline.compile.services import CompileServices
-from pipeline.compile.variants import ModelFormat
+from pipeline.compile.variants import ModelFormat, find_variant
 from pipeline.errors import ExportError
 from pipeline.progress import Reporter
 from pipeline.work.canonical import OutsideFile
@@ -181,3 +185,28 @@ def operations_of(
         except LatheError as error:
             profiles[place] = error
     return profiles
+
+
+def held_out_of(found: CompiledModel, work: WorkFolder) -> dict[str, NDArray[Any]]:
+    """The samples that variants were compared on, with labels and images where there are any."""
+    return open_samples(found.samples, work.find(found.samples.arrays))
+
+
+def outputs_of_choice(
+    raced: Raced, found: CompiledModel, work: WorkFolder, reporter: Reporter
+) -> tuple[NDArray[np.float32], Target]:
+    """The outputs of the variant that was chosen, and the target on which they were taken.
+
+    Raises:
+        MeasurementError, TargetError: they have to be taken again, and cannot be.
+    """
+    assert raced.chosen is not None
+    row = raced.row(raced.chosen)
+    assert row.file is not None
+    variant = find_variant(row.variant)
+    # However many threads were chosen: this is how it was compared with the model.
+    target = Place.parse(raced.place).target(variant.runtime, variant.precision)
+    asked = outputs_input(row.file, variant.takes, target, found.model, found.samples)
+    outputs = work.run(take_outputs, asked, CompileServices(reporter, work))
+    values: NDArray[np.float32] = np.load(work.find(outputs.array), allow_pickle=False)
+    return values, asked.target

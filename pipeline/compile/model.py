@@ -292,6 +292,34 @@ def _fix_shapes(path: Path, entry: Any, wanted: tuple[int, ...] | None) -> tuple
     return (f"open dimensions of the input were set: {'x'.join(map(str, fixed))}",)
 
 
+def specs_of(path: Path, model: GivenModel) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """Inputs and outputs of a compiled file; those of the model where its format does not tell."""
+    if path.suffix == ".onnx":
+        import onnx
+
+        graph = onnx.load(path).graph
+        weights = {each.name for each in graph.initializer}
+        inputs = tuple(_onnx_spec(each) for each in graph.input if each.name not in weights)
+        outputs = tuple(_onnx_spec(each) for each in graph.output)
+        return inputs, tuple(_known(each, model) for each in outputs)
+    if path.suffix == ".tflite":
+        from pipeline.export import flatbuffer
+
+        graph = flatbuffer.read(path.read_bytes()).subgraphs[0]
+        inputs, outputs = (
+            tuple(_litert_spec(graph, each) for each in tensors) for tensors in (graph.inputs, graph.outputs)
+        )
+        return inputs, outputs
+    return (model.input,), model.outputs
+
+
+def _known(spec: TensorSpec, model: GivenModel) -> TensorSpec:
+    """An output with the shape that it has in the model, where an optimiser left that out."""
+    shapes = {each.name: each.shape for each in model.outputs}
+    known = spec.shape and all(spec.shape)
+    return spec if known else TensorSpec(spec.name, shapes.get(spec.name, model.outputs[0].shape), spec.dtype)
+
+
 def _onnx_spec(entry: Any) -> TensorSpec:
     import onnx
 

@@ -8,8 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from devices.measurement import DeviceIdentity, RuntimeIdentity
-from devices.requests import predict
+from devices.measuring import probe
+from devices.requests import outputs_target, predict
 from devices.target import Target
+from pipeline.compile.model import GivenModel
 from pipeline.compile.samples import Samples, open_samples
 from pipeline.compile.services import CompileServices
 from pipeline.compile.variants import ModelFormat
@@ -101,6 +103,26 @@ class Quality:
         if self.accuracy is not None and self.reference_accuracy is not None:
             return 100 * (self.reference_accuracy - self.accuracy)
         return None if self.agreement is None else 100 * (1 - self.agreement)
+
+
+def outputs_input(
+    file: StoredFile, takes: ModelFormat, target: Target, model: GivenModel, samples: Samples
+) -> OutputsInput:
+    """The input of ``take_outputs``, with the place where the outputs of a file are taken.
+
+    Args:
+        file: that runs.
+        takes: format of the model that it was made of.
+        target: where it runs.
+        model: that it was made of.
+        samples: on which.
+
+    Raises:
+        TargetError: the outputs can be taken nowhere.
+    """
+    where = outputs_target(target, file.suffix)
+    runtime, device = probe(where)
+    return OutputsInput(file, where, runtime, device, model.turned(takes), samples)
 
 
 def quality_of(

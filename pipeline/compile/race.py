@@ -8,10 +8,9 @@ further launches. The leader, the baseline and what cannot be told from the lead
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,6 @@ from devices.errors import LatheError, MeasurementError, TargetError
 from devices.inventory import connected, runtime_of
 from devices.measurement import Measurement, MeasurementFailure, MeasuringProtocol, Verdict
 from devices.measuring import LAUNCHES, Entrant, Round, Rounds, measure_round, probe
-from devices.requests import outputs_target
 from devices.target import Target
 from devices.words import count_of
 from pipeline.compile.choice import Rules, choose
@@ -30,8 +28,8 @@ from pipeline.compile.model import GivenModel
 from pipeline.compile.place import Place, is_as_it_comes
 from pipeline.compile.quality import (
     Outputs,
-    OutputsInput,
     Quality,
+    outputs_input,
     quality_of,
     reference_target,
     take_outputs,
@@ -43,6 +41,7 @@ from pipeline.compile.traps import traps_of, traps_of_all
 from pipeline.compile.variants import CompileVariant, ModelFormat
 from pipeline.errors import ExportError
 from pipeline.work.canonical import StoredFile
+from pipeline.work.disk import write_atomically
 from pipeline.work.stage import StageFolder, stage
 
 MARGIN = 1.03
@@ -120,7 +119,7 @@ class _Race:
             variant.name: variant for variant, _ in given.place.variants() if variant.name in given.variants
         }
         baseline = self._make_all()
-        self._cores = probe(self._runners[baseline].target)[1].cores
+        self._cores = self._cores_of(self._runners[baseline].target)
         started_at = datetime.now(UTC).isoformat(timespec="seconds")
         past = self._past()
         with (
@@ -142,7 +141,8 @@ class _Race:
                     past = past[:number]
                     entrants = [self._entrant(self._runners[name]) for name in due]
                     found = measure_round(entrants, given.protocol, number, connection, on_timed=timed)
-                    self._note(found, past)
+                    if found.lost is None:
+                        self._note(found)
                 self._take(found, baseline)
                 leader = self._judge(baseline)
                 if leader and not self._due(baseline) and not self._threads_tried:
@@ -150,6 +150,9 @@ class _Race:
                     self._try_threads(leader)
             self._measure_memory(baseline, connection)
         return self._result(baseline, started_at)
+
+    def _cores_of(self, target: Target) -> int:
+        return probe(target)[1].cores
 
     def _make_all(self) -> str:
         """Make the variants that start; the name of the baseline."""
@@ -337,9 +340,7 @@ class _Race:
             return Quality(0.0, 0.0, None, None, None, 0)
         assert runner.made.file is not None
         try:
-            actual = self._outputs(
-                runner.made.file, runner.variant.takes, runner.variant.suffix, runner.target
-            )
+            actual = self._outputs(runner.made.file, runner.variant.takes, runner.target)
         except LatheError as error:
             runner.why = f"its outputs cannot be taken: {error.what} {error.why}".strip()
             return None
@@ -352,17 +353,11 @@ class _Race:
             fmt = ModelFormat.LITERT if self._given.model.format is ModelFormat.LITERT else ModelFormat.ONNX
             files = self._given.model.files
             fmt = fmt if fmt in files else next(iter(files))
-            self._expected = self._outputs(files[fmt], fmt, fmt.suffix, reference_target(fmt))
+            self._expected = self._outputs(files[fmt], fmt, reference_target(fmt))
         return self._expected
 
-    def _outputs(
-        self, file: StoredFile, takes: ModelFormat, suffix: str, target: Target
-    ) -> np.ndarray[Any, Any]:
-        where = outputs_target(target, suffix)
-        runtime, device = probe(where)
-        asked = OutputsInput(
-            file, where, runtime, device, self._given.model.turned(takes), self._given.samples
-        )
+    def _outputs(self, file: StoredFile, takes: ModelFormat, target: Target) -> np.ndarray[Any, Any]:
+        asked = outputs_input(file, takes, target, self._given.model, self._given.samples)
         outputs: Outputs = self._services.work.run(take_outputs, asked, self._services)
         return np.asarray(np.load(self._folder.find(outputs.array), allow_pickle=False))
 
@@ -410,10 +405,9 @@ class _Race:
                 break
         return found
 
-    def _note(self, found: Round, past: Sequence[Round]) -> None:
-        path = self._folder / _JOURNAL
-        lines = [_ROUND.dump_json(each).decode() for each in (*past[: len(self._rounds)], found)]
-        _write_lines(path, lines)
+    def _note(self, found: Round) -> None:
+        lines = [_ROUND.dump_json(each).decode() for each in (*self._rounds, found)]
+        write_atomically(self._folder / _JOURNAL, ("\n".join(lines) + "\n").encode())
 
     def _result(self, baseline: str, started_at: str) -> Raced:
         for name in self._alive:
@@ -464,9 +458,3 @@ class _Race:
             runner.peak_memory_bytes,
             traps_of(path, self._given.model, outcome) if path is not None else (),
         )
-
-
-def _write_lines(path: Path, lines: Sequence[str]) -> None:
-    from pipeline.work.disk import write_atomically
-
-    write_atomically(path, ("\n".join(lines) + "\n").encode())

@@ -49,8 +49,21 @@ class Feeding:
 
     def __call__(self, images: NDArray[np.uint8], channels: int) -> NDArray[np.float32]:
         """``(N, H, W, C)`` bytes to float32."""
+        return Preprocessing(*self.for_channels(channels))(images)
+
+    def for_channels(self, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation, one for each channel.
+
+        Raises:
+            DataError: there is another number of them.
+        """
         mean, std = (values * channels if len(values) == 1 else values for values in (self.mean, self.std))
-        return Preprocessing(mean, std)(images)
+        if not len(mean) == len(std) == channels:
+            raise DataError(
+                f"--mean and --std are of {max(len(mean), len(std))} channels, the images have {channels}",
+                fix="give one number, or one for each channel",
+            )
+        return mean, std
 
 
 @dataclass(frozen=True)
@@ -81,10 +94,13 @@ class Samples:
 
     Attributes:
         digest: over all of them.
-        arrays: ``calibration``, ``held_out`` and, if there are labels, ``labels`` of what is held out.
+        arrays: ``calibration``, ``held_out`` and, if there are labels, ``labels`` of what is held out; of
+            images with labels also ``images``, the bytes of what is held out.
         counts: inputs to calibrate with, and held out.
         labelled: there are labels.
         random: there are no data.
+        image_shape: height, width and channels of ``images``; ``None`` if there are none.
+        classes: names of the labels, in their order; empty where they have none.
         notes: what there is to say of them.
     """
 
@@ -93,17 +109,21 @@ class Samples:
     counts: tuple[int, int]
     labelled: bool
     random: bool
+    image_shape: tuple[int, int, int] | None = None
+    classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
-class Read:
+class _Read:
     """What was read: inputs of two parts, and labels of either if there are any."""
 
     calibration: NDArray[np.float32]
     held_out: NDArray[np.float32]
     calibration_labels: NDArray[np.int64] | None = None
     labels: NDArray[np.int64] | None = None
+    images: NDArray[np.uint8] | None = None
+    classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -126,11 +146,15 @@ def prepare_samples(given: SamplesInput, folder: StageFolder, services: CompileS
     arrays = {"calibration": read.calibration, "held_out": read.held_out}
     if read.labels is not None:
         arrays["labels"] = read.labels  # type: ignore[assignment]
+    if read.labels is not None and read.images is not None:
+        arrays["images"] = read.images  # type: ignore[assignment]
     save_file({name: np.ascontiguousarray(each) for name, each in arrays.items()}, folder / _ARRAYS)
     stored = folder.stored(_ARRAYS)
     counts = len(read.calibration), len(read.held_out)
     random = given.source is None
-    return Samples(stored.digest, stored, counts, read.labels is not None, random, read.notes)
+    shape = arrays["images"].shape[1:] if "images" in arrays else None
+    labelled = read.labels is not None
+    return Samples(stored.digest, stored, counts, labelled, random, shape, read.classes, read.notes)
 
 
 def open_samples(samples: Samples, path: Path) -> dict[str, NDArray[Any]]:
@@ -141,13 +165,13 @@ def open_samples(samples: Samples, path: Path) -> dict[str, NDArray[Any]]:
     return arrays
 
 
-def _random(model: GivenModel) -> Read:
+def _random(model: GivenModel) -> _Read:
     generator = np.random.default_rng(0)
     values = generator.standard_normal((2 * RANDOM, *model.input.shape[1:]), dtype=np.float32)
-    return Read(values[:RANDOM], values[RANDOM:])
+    return _Read(values[:RANDOM], values[RANDOM:])
 
 
-def _read(path: Path, feeding: Feeding, model: GivenModel) -> Read:
+def _read(path: Path, feeding: Feeding, model: GivenModel) -> _Read:
     if not path.exists():
         raise DataError(f"there are no data at '{path}'", fix="check the path")
     if path.suffix in (".npy", ".npz"):
@@ -175,11 +199,14 @@ def _read(path: Path, feeding: Feeding, model: GivenModel) -> Read:
     dataset = load(config, seed=0)
     train, test = dataset.train, dataset.test
     order = np.random.default_rng(0).permutation(len(train))[:CALIBRATION]
-    return Read(
+    images = _as_taken(test.images, model)
+    return _Read(
         _fed(train.images[order], feeding, model),
-        _fed(test.images, feeding, model),
+        _fed(images, feeding, model),
         train.labels[order],
         test.labels,
+        images,
+        dataset.classes,
         dataset.notes,
     )
 
@@ -212,7 +239,7 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]]:
         ) from error
 
 
-def _of_arrays(path: Path, arrays: dict[str, NDArray[Any]], feeding: Feeding, model: GivenModel) -> Read:
+def _of_arrays(path: Path, arrays: dict[str, NDArray[Any]], feeding: Feeding, model: GivenModel) -> _Read:
     values = arrays.get("x", arrays.get(model.input.name))
     if values is None or values.ndim < 2 or len(values) < 2:
         raise DataError(
@@ -229,16 +256,16 @@ def _of_arrays(path: Path, arrays: dict[str, NDArray[Any]], feeding: Feeding, mo
         )
     order = np.random.default_rng(0).permutation(len(values))
     first, second = _parts(order)
-    fed = _fed(values, feeding, model, chosen=np.concatenate([first, second]))
-    return Read(
-        fed[: len(first)],
-        fed[len(first) :],
+    return _Read(
+        _fed(values[first], feeding, model),
+        _fed(values[second], feeding, model),
         None if labels is None else labels[first].astype(np.int64),
         None if labels is None else labels[second].astype(np.int64),
+        _as_taken(values[second], model) if values.dtype == np.uint8 else None,
     )
 
 
-def _of_images(path: Path, feeding: Feeding, model: GivenModel) -> Read:
+def _of_images(path: Path, feeding: Feeding, model: GivenModel) -> _Read:
     files = sorted(each for each in path.iterdir() if each.suffix.lower() in IMAGE_SUFFIXES)
     order = np.random.default_rng(0).permutation(len(files))
     first, second = _parts(order)
@@ -251,7 +278,7 @@ def _of_images(path: Path, feeding: Feeding, model: GivenModel) -> Read:
     notes = (f"left out {len(decoded.broken)} images that cannot be decoded",) if decoded.broken else ()
     fed = _fed(decoded.pixels, feeding, model)
     count = max(1, int((decoded.rows < len(first)).sum()))
-    return Read(fed[:count], fed[count:], notes=notes)
+    return _Read(fed[:count], fed[count:], notes=notes)
 
 
 def _parts(order: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -276,28 +303,33 @@ def _image_size(model: GivenModel) -> tuple[int, int, int] | None:
     return (shape[2], shape[3], shape[1]) if shape[1] in (1, 3) else None
 
 
-def _fed(
-    values: NDArray[Any],
-    feeding: Feeding,
-    model: GivenModel,
-    chosen: NDArray[np.int64] | slice = slice(None),
-) -> NDArray[np.float32]:
+def _fed(values: NDArray[Any], feeding: Feeding, model: GivenModel) -> NDArray[np.float32]:
     """Inputs as the model takes them.
 
     Raises:
         DataError: they have another shape or type.
     """
     wanted = model.input.shape[1:]
-    if values.dtype != np.uint8:
-        if values.shape[1:] != wanted or values.dtype.kind != "f":
-            raise _misfit(values, model, "floating point numbers are given to the model as they are")
-        found: NDArray[np.float32] = values[chosen].astype(np.float32)
-        if not np.isfinite(found).all():
-            raise DataError("the data hold NaN or infinity", fix="leave these inputs out")
-        return found
+    if values.dtype == np.uint8:
+        images = _as_taken(values, model)
+        fed = feeding(images, images.shape[3])
+        return fed if wanted == images.shape[1:] else np.ascontiguousarray(fed.transpose(0, 3, 1, 2))
+    if values.shape[1:] != wanted or values.dtype.kind != "f":
+        raise _misfit(values, model, "floating point numbers are given to the model as they are")
+    found: NDArray[np.float32] = values.astype(np.float32)
+    if not np.isfinite(found).all():
+        raise DataError("the data hold NaN or infinity", fix="leave these inputs out")
+    return found
+
+
+def _as_taken(values: NDArray[np.uint8], model: GivenModel) -> NDArray[np.uint8]:
+    """Images ``(N, H, W, C)`` in the size and with the channels that the model takes.
+
+    Raises:
+        DataError: they cannot be brought to that.
+    """
     size = _image_size(model)
-    images = values[chosen]
-    images = images[..., None] if images.ndim == 3 else images
+    images = values[..., None] if values.ndim == 3 else values
     if size is None or images.ndim != 4 or images.shape[3] not in (1, 3):
         raise _misfit(values, model, "bytes are images (N, height, width, channels) with 1 or 3 channels")
     height, width, channels = size
@@ -306,8 +338,7 @@ def _fed(
     images = with_channels(images, channels)
     if images.shape[1:] != size:
         raise _misfit(values, model, f"images of {height}x{width} with {channels} channels are needed")
-    fed = feeding(images, channels)
-    return fed if wanted == size else np.ascontiguousarray(fed.transpose(0, 3, 1, 2))
+    return images
 
 
 def _misfit(values: NDArray[Any], model: GivenModel, why: str) -> DataError:
@@ -319,7 +350,7 @@ def _misfit(values: NDArray[Any], model: GivenModel, why: str) -> DataError:
     )
 
 
-def _check(read: Read, path: Path, model: GivenModel) -> None:
+def _check(read: _Read, path: Path, model: GivenModel) -> None:
     if not len(read.held_out):
         raise DataError(
             f"there is one input in '{path}'",

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from devices.measurement import Measurement
+from devices.measuring import PRACTICAL
 from pipeline.compile.model import GivenModel
 from pipeline.compile.result import Fate, Raced
 
@@ -38,7 +39,11 @@ def traps_of_all(raced: Raced, model: GivenModel) -> tuple[str, ...]:
     """What to mind of the whole."""
     found = []
     for row in raced.rows:
-        slow = row.ratio is not None and row.ratio.value > 1 and row.fate in (Fate.MEASURED, Fate.STOPPED)
+        slow = (
+            row.ratio is not None
+            and row.ratio.value > 1 + PRACTICAL
+            and row.fate in (Fate.MEASURED, Fate.STOPPED)
+        )
         if slow and ":int8" in row.variant and row.variant.partition(":")[0] in raced.baseline:
             assert row.ratio is not None
             signs = ", as signed and unsigned types are not equally fast on a processor"

@@ -132,6 +132,10 @@ def compile_(
         bool,
         typer.Option("--ops", help="Also time each operation, before and after."),
     ] = False,
+    out: Annotated[
+        str | None,
+        typer.Option("--out", metavar="BUNDLE", help="Write a bundle of what was chosen to this folder."),
+    ] = None,
     work: Annotated[
         str, typer.Option("--work", metavar="DIR", help="Folder that keeps everything that was made.")
     ] = "lathe-work",
@@ -146,4 +150,4 @@ def compile_(
     """
     from pipeline.cli.compile.command import compile_for
 
-    compile_for(model, targets, given, rules, ops=ops, work=work, as_json=json_output)
+    compile_for(model, targets, given, rules, ops=ops, out=out, work=work, as_json=json_output)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import sys
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from devices.errors import LatheError
-from devices.requests import OperationProfile
 from pipeline.cli.compile.arguments import ChoiceOptions, ModelOptions
 from pipeline.cli.compile.documents import compiled_json
 from pipeline.cli.compile.text import show
@@ -29,6 +27,7 @@ from pipeline.compile import (
 )
 from pipeline.errors import UsageError, VerificationError
 from pipeline.progress import ConsoleReporter
+from pipeline.stages.delivery.compiled_bundle import CompiledBundle
 from pipeline.work.folder import WorkFolder
 
 
@@ -39,6 +38,7 @@ def compile_for(
     rules: ChoiceOptions,
     *,
     ops: bool,
+    out: str | None,
     work: str,
     as_json: bool,
 ) -> None:
@@ -50,20 +50,29 @@ def compile_for(
     with ConsoleReporter() as reporter, folder.opened():
         found = compile_model(wish, folder, reporter)
         profiles = operations_of(found, folder, reporter) if ops else {}
-    _tell(found, profiles, folder, as_json=as_json)
-
-
-def _tell(
-    found: CompiledModel,
-    profiles: Mapping[str, tuple[OperationProfile, OperationProfile] | LatheError],
-    folder: WorkFolder,
-    *,
-    as_json: bool,
-) -> None:
+        document = compiled_json(found, profiles, folder)
+        chosen = not found.errors and all(raced.chosen is not None for raced in found.raced.values())
+        if out is not None and chosen:
+            bundle = CompiledBundle(found, wish, folder, reporter)
+            document["bundle"] = str(bundle.write(_portable(document), Path(out)))
     if as_json:
-        print_json(compiled_json(found, profiles, folder))
+        print_json(document)
     else:
-        show(found, profiles, folder)
+        show(found, profiles, folder, document.get("bundle"))
+    _end(found)
+
+
+def _portable(document: dict[str, Any]) -> dict[str, Any]:
+    """What was tried without what differs between machines and calls: the same inputs give the same bytes."""
+    targets = [
+        {**target, "variants": [{**row, "file": None} for row in target["variants"]]}
+        for target in document["targets"]
+    ]
+    return {**{name: document[name] for name in ("model", "samples")}, "targets": targets}
+
+
+def _end(found: CompiledModel) -> None:
+    """Tell of what failed, and end with its code."""
     for place, error in found.errors.items():
         sys.stderr.write(f"on {place}: ")
         write_error(error)

@@ -22,7 +22,7 @@ _SHOWN = 3
 Profiles = Mapping[str, tuple[OperationProfile, OperationProfile] | LatheError]
 
 
-def show(found: CompiledModel, profiles: Profiles, folder: WorkFolder) -> None:
+def show(found: CompiledModel, profiles: Profiles, folder: WorkFolder, bundle: str | None = None) -> None:
     """A table for each target, the choice, and what to mind."""
     console = Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 200)
     model, samples = found.model, found.samples
@@ -39,6 +39,8 @@ def show(found: CompiledModel, profiles: Profiles, folder: WorkFolder) -> None:
             console.print(f"operations   {profile.what} ({profile.why})", soft_wrap=True)
         elif profile is not None:
             _show_operations(console, raced, *profile)
+    if bundle is not None:
+        console.print(f"bundle       {bundle}", soft_wrap=True)
     if found.cached:
         console.print(f"\nnothing was new: found in {folder.path}", soft_wrap=True)
     else:
@@ -67,9 +69,8 @@ def _show_raced(console: Console, raced: Raced, folder: WorkFolder) -> None:
         console.print(f"not tried    {shown}: {why}", soft_wrap=True)
     for warning in raced.warnings:
         console.print(f"mind         {warning}", soft_wrap=True)
-    for row in raced.rows:
-        for warning in row.warnings if row.name in (raced.chosen, *raced.front) else ():
-            console.print(f"mind         {row.name}: {warning}", soft_wrap=True)
+    for warning in raced.row(raced.chosen).warnings if raced.chosen is not None else ():
+        console.print(f"mind         {raced.chosen}: {warning}", soft_wrap=True)
     console.print(f"front        {', '.join(raced.front)}", soft_wrap=True)
     console.print(f"choice       {raced.reason}", soft_wrap=True)
     if raced.chosen is not None and (file := raced.row(raced.chosen).file) is not None:

@@ -1,0 +1,37 @@
+"""What the process of ``pipeline.compile.child`` does: run as a script, without the rest of Lathe.
+
+``python runner.py FOLDER MODULE:FUNCTION ARGUMENTS`` calls a function of a module beside this file, and
+leaves its result, or why it failed, in ``FOLDER/answer.json``. To import all of Lathe would take as long as
+many steps do.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+from pipeline.export.worker import first_line, lacks_memory
+
+ANSWER = "answer.json"
+
+
+def main(folder: str, step: str, arguments: str) -> None:
+    """Call, and leave the answer."""
+    module, _, function = step.partition(":")
+    try:
+        path = Path(__file__).with_name(f"{module}.py")
+        spec = importlib.util.spec_from_file_location(f"lathe_step_{module}", path)
+        assert spec is not None
+        assert spec.loader is not None
+        loaded = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(loaded)
+        document = {"result": getattr(loaded, function)(**json.loads(arguments))}
+    except Exception as error:
+        document = {"error": first_line(error), "memory": lacks_memory(error)}
+    (Path(folder) / ANSWER).write_text(json.dumps(document), "utf-8")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

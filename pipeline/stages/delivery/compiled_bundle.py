@@ -1,0 +1,172 @@
+"""From what ``lathe compile`` chose to the bundle that ships."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from devices.target import Target
+from pipeline.budget import Budget
+from pipeline.bundle import (
+    BundleContent,
+    ClassifierContent,
+    CompileContent,
+    TargetContent,
+    TensorDescription,
+    write_bundle,
+)
+from pipeline.compile import (
+    CompiledModel,
+    Raced,
+    Row,
+    TensorSpec,
+    Wish,
+    find_variant,
+    held_out_of,
+    outputs_of_choice,
+    specs_of,
+)
+from pipeline.data import Preprocessing, Split
+from pipeline.errors import VerificationError
+from pipeline.progress import Reporter
+from pipeline.target_verdict import Accuracy, ClassCount, TargetVerdict, judge
+from pipeline.work.folder import WorkFolder
+from pipeline.work.stage import installed
+
+_WHITE = (255, 255, 255)
+_PACKAGES = ("lathe-deploy", "onnxruntime", "onnx", "ai-edge-litert", "ai-edge-quantizer", "torch", "numpy")
+
+
+@dataclass(frozen=True)
+class CompiledBundle:
+    """A bundle of the variants that were chosen, one for each target.
+
+    Attributes:
+        found: what was chosen.
+        wish: what was asked for.
+        work: in which the files lie.
+        reporter: where to tell of progress.
+    """
+
+    found: CompiledModel
+    wish: Wish
+    work: WorkFolder
+    reporter: Reporter
+
+    def write(self, variants: Mapping[str, Any], out: Path) -> Path:
+        """Write it to a folder.
+
+        Args:
+            variants: everything that was tried, as JSON.
+            out: where to.
+
+        Raises:
+            VerificationError: on some target nothing was chosen.
+            TargetError: there is no inference script for a runtime that was chosen.
+            WorkFolderError: ``out`` is there and no bundle, or cannot be written.
+        """
+        raced = self.found.raced.values()
+        for each in raced:
+            if each.chosen is None:
+                raise VerificationError(
+                    f"there is no bundle for {each.place}",
+                    why=each.reason,
+                    fix="allow more, or choose another target",
+                )
+        model = self.work.find(next(iter(self.found.model.files.values())))
+        classifier = self._classifier()
+        content = BundleContent(
+            name=self.found.model.name,
+            origin=CompileContent(model, "; ".join(each.reason for each in raced), variants, None),
+            targets=tuple(self._target(each, classifier) for each in raced),
+            classifier=classifier,
+            versions=installed(_PACKAGES),
+        )
+        return write_bundle(content, out)
+
+    def _classifier(self) -> ClassifierContent | None:
+        """What the artifacts take, where the data are labelled images."""
+        shape, classes = self.found.samples.image_shape, self.found.model.classes
+        if shape is None or classes is None:
+            return None
+        arrays = held_out_of(self.found, self.work)
+        preprocessing = Preprocessing(*self.wish.feeding.for_channels(shape[2]))
+        names = self.found.samples.classes
+        labels = names if len(names) == classes else tuple(str(number) for number in range(classes))
+        test = Split(arrays["images"], arrays["labels"])
+        return ClassifierContent(shape, preprocessing, _WHITE, labels, test)
+
+    def _target(self, raced: Raced, classifier: ClassifierContent | None) -> TargetContent:
+        assert raced.chosen is not None
+        row, baseline = raced.row(raced.chosen), raced.row(raced.baseline)
+        assert row.file is not None
+        target = Target.parse(row.target)
+        artifact = self.work.find(row.file)
+        source = self.work.find(self.found.model.files[find_variant(row.variant).takes])
+        runs_on = row.notes.get("cpu", "any")
+        # A ratio can be measured again only where the same target runs both files.
+        like = (
+            baseline if replace(Target.parse(baseline.target), precision=target.precision) == target else None
+        )
+        inputs, outputs = specs_of(artifact, self.found.model)
+        return TargetContent(
+            artifact=artifact,
+            runs_on=runs_on,
+            portable=artifact if runs_on == "any" else source,
+            reference=None if like is None or like.file is None else self.work.find(like.file),
+            inputs=tuple(_described(each, _layout(each.shape, classifier)) for each in inputs),
+            outputs=tuple(_described(each, None) for each in outputs),
+            predicted=None,
+            verdict=self._verdict(row, like, None if classifier is None else self._accuracy(raced)),
+        )
+
+    def _verdict(self, row: Row, like: Row | None, accuracy: Accuracy | None) -> TargetVerdict:
+        assert row.file is not None
+        assert row.measurement is not None
+        budget_ms = self.wish.rules.budget_ms
+        budget = None if budget_ms is None else Budget(limit_ms=budget_ms)
+        reference = None if like is None else like.measurement
+        ratio = None if like is None else row.ratio
+        feasible, why = judge(budget, row.measurement, reference, ratio)
+        return TargetVerdict(
+            row.target,
+            row.file.digest,
+            accuracy,
+            row.measurement,
+            reference,
+            ratio,
+            budget,
+            feasible,
+            why,
+        )
+
+    def _accuracy(self, raced: Raced) -> Accuracy:
+        """Class by class, from the outputs that were taken when the variant was compared with the model."""
+        outputs, place = outputs_of_choice(raced, self.found, self.work, self.reporter)
+        labels = held_out_of(self.found, self.work)["labels"]
+        right = outputs.argmax(axis=1) == labels
+        by_class = tuple(
+            ClassCount(int((right & (labels == number)).sum()), int((labels == number).sum()))
+            for number in range(self.found.model.classes or 0)
+        )
+        where = str(place)
+        assert raced.chosen is not None
+        itself = Target.parse(raced.row(raced.chosen).target)
+        same = replace(place, threads=1, options=()) == replace(itself, threads=1, options=())
+        return Accuracy(int(np.count_nonzero(right)), len(labels), by_class, None if same else where)
+
+
+def _described(spec: TensorSpec, layout: Literal["NCHW", "NHWC"] | None) -> TensorDescription:
+    return TensorDescription.model_validate(
+        {"name": spec.name, "shape": spec.shape, "layout": layout, "dtype": spec.dtype}
+    )
+
+
+def _layout(shape: tuple[int, ...], classifier: ClassifierContent | None) -> Literal["NCHW", "NHWC"] | None:
+    if classifier is None or len(shape) != 4:
+        return None
+    return "NHWC" if shape[1:] == classifier.image_shape else "NCHW"

@@ -1,0 +1,273 @@
+"""A finished model is compiled by measurement: made and compared for real, with times that are made up."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from devices.errors import LatheError, MeasurementError, TargetError
+from devices.measurement.measurement import Reason
+from devices.measuring import LAUNCHES, Round
+from pipeline.compile import (
+    CompiledModel,
+    CompileVariant,
+    Fate,
+    Objective,
+    Place,
+    Raced,
+    Rules,
+    Wish,
+    compile_model,
+    find_variant,
+    race,
+)
+from pipeline.errors import ExportError
+from pipeline.progress import SilentReporter
+from pipeline.work.folder import WorkFolder
+from tests.pipeline.compile.finished_models import made_up_rounds, save_classifier
+
+pytestmark = pytest.mark.slow
+
+RUNTIME = "onnxruntime:"
+BASE, OPTIMISED, CLEANED = (f"{RUNTIME}fp32{how}" for how in ("", "-optimised", "-cleaned"))
+INT8 = f"{RUNTIME}int8-u8s8-minmax"
+FEW = (BASE, OPTIMISED, INT8, f"{RUNTIME}int8-u8s8-percentile", f"{RUNTIME}int8-u8s8-mixed10")
+
+
+@pytest.fixture(autouse=True)
+def _few_variants(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each takes a second to make."""
+    known = tuple(find_variant(name) for name in FEW)
+    monkeypatch.setattr("pipeline.compile.place.known_variants", lambda: known)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return save_classifier(tmp_path / "net.onnx")
+
+
+@pytest.fixture
+def data(tmp_path: Path, model: Path) -> Path:
+    """Inputs with the labels that the model itself gives."""
+    values = np.random.default_rng(1).standard_normal((200, 3, 8, 8), dtype=np.float32)
+    session = onnxruntime.InferenceSession(model)
+    labels = np.array([session.run(None, {"image": row[None]})[0].argmax() for row in values])
+    path = tmp_path / "data.npz"
+    np.savez(path, x=values, y=labels)
+    return path
+
+
+def compiled(model: Path, tmp_path: Path, data: Path | None = None, **more: Any) -> CompiledModel:
+    wish = Wish(str(model), more.pop("places", (Place.parse("host/onnxruntime@1"),)), data, **more)
+    work = WorkFolder(tmp_path / "work")
+    with work.opened():
+        return compile_model(wish, work, SilentReporter())
+
+
+def only(found: CompiledModel) -> Raced:
+    (raced,) = found.raced.values()
+    return raced
+
+
+def timed(monkeypatch: pytest.MonkeyPatch, **times_us: float) -> list[list[str]]:
+    """Made-up times by the part of the name behind the runtime, ``_`` for ``-``; who ran in which round."""
+    told: list[list[str]] = []
+    names = {f"{RUNTIME}{name.replace('_', '-')}": value for name, value in times_us.items()}
+    monkeypatch.setattr("pipeline.compile.race.measure_round", made_up_rounds(names, told=told))
+    return told
+
+
+def test_without_data_only_lossless_variants_are_tried_and_that_is_said(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed(monkeypatch, fp32=100, fp32_optimised=90)
+    raced = only(compiled(model, tmp_path))
+    assert raced.chosen == OPTIMISED
+    assert raced.row(INT8).fate is Fate.LEFT_OUT
+    assert "no data" in raced.row(INT8).why
+    assert "--force" in raced.row(INT8).why
+    assert "0.90x" in raced.reason
+    assert "same outputs" in raced.reason
+
+
+def test_forced_without_data_lossy_variants_are_calibrated_with_random_inputs(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed(monkeypatch, fp32=100, int8_u8s8_minmax=30)
+    found = compiled(model, tmp_path, rules=Rules(forced=True))
+    assert found.samples.random
+    assert only(found).chosen == INT8
+
+
+def test_the_fastest_that_keeps_the_accuracy_is_chosen_and_losers_are_stopped(
+    model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = timed(monkeypatch, fp32=100, fp32_optimised=95, int8_u8s8_minmax=30)
+    raced = only(compiled(model, tmp_path, data, rules=Rules(max_drop=100)))
+    chosen, stopped, baseline = (raced.row(name) for name in (INT8, OPTIMISED, BASE))
+    assert raced.chosen == INT8
+    assert raced.rows[0] is baseline
+    assert chosen.fate is baseline.fate is Fate.MEASURED
+    assert chosen.ratio is not None
+    assert chosen.ratio.value == pytest.approx(0.3, abs=0.001)
+    assert chosen.rounds == baseline.rounds == LAUNCHES
+    assert (stopped.fate, stopped.rounds) == (Fate.STOPPED, 2)
+    assert f"3.17x {INT8}" in stopped.why
+    assert set(told[1]) == {BASE, OPTIMISED, INT8}
+    assert set(told[2]) == {BASE, INT8}
+    assert chosen.quality is not None
+    assert chosen.quality.accuracy is not None
+    assert chosen.quality.reference_accuracy == 1
+    assert chosen.quality.samples == 100
+    assert raced.row(f"{RUNTIME}int8-u8s8-percentile").why.startswith(f"tried only if {INT8}")
+    assert chosen.size_bytes is not None
+
+
+class _Spoilt:
+    """What a variant does, and then the file is another model's, which gives other classes."""
+
+    def __init__(self, variant: CompileVariant, other: Path) -> None:
+        self._make, self._other = variant.make, other
+
+    def __call__(self, task: Any, path: Path) -> Any:
+        return self._make(replace(task, model=self._other, shared=None), path)
+
+
+def spoilt(monkeypatch: pytest.MonkeyPatch, other: Path, *names: str) -> None:
+    """Make these variants lose accuracy."""
+    changed = {
+        name: replace(find_variant(name), make=_Spoilt(find_variant(name), other)) if name in names else None
+        for name in FEW
+    }
+    known = tuple(changed[name] or find_variant(name) for name in FEW)
+    monkeypatch.setattr("pipeline.compile.place.known_variants", lambda: known)
+    monkeypatch.setattr("pipeline.compile.making.find_variant", {each.name: each for each in known}.get)
+
+
+def test_a_variant_that_loses_too_much_is_rejected_and_others_stand_in_for_it(
+    model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed(monkeypatch, fp32=100, fp32_optimised=95, int8_u8s8_minmax=20, int8_u8s8_mixed10=40)
+    other = save_classifier(tmp_path / "other.onnx", seed=5)
+    spoilt(monkeypatch, other, INT8, f"{RUNTIME}int8-u8s8-percentile")
+    raced = only(compiled(model, tmp_path, data, rules=Rules(max_drop=15)))
+    rejected, sibling = raced.row(INT8), raced.row(f"{RUNTIME}int8-u8s8-percentile")
+    assert (rejected.fate, sibling.fate) == (Fate.REJECTED, Fate.REJECTED)
+    assert "points of accuracy, more than 15" in rejected.why
+    mixed = raced.row(f"{RUNTIME}int8-u8s8-mixed10")
+    assert mixed.fate is Fate.MEASURED
+    assert mixed.notes["in_float"] in ("Conv_0", "MatMul_4", "MatMul_3", "Gemm_4")
+    assert raced.chosen == mixed.name
+
+
+def test_the_same_call_again_finds_everything_and_measures_nothing(
+    model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = timed(monkeypatch, fp32=100, fp32_optimised=50)
+    rules = Rules(max_drop=100)
+    first = compiled(model, tmp_path, data, rules=rules)
+    told.clear()
+    again = compiled(model, tmp_path, data, rules=rules)
+    assert again.cached
+    assert not first.cached
+    assert told == []
+    assert again.raced == first.raced
+
+
+def test_a_killed_call_goes_on_from_its_last_round(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = timed(monkeypatch, fp32=100, fp32_optimised=99)
+    measured = race.measure_round
+
+    def killed(*args: Any, **more: Any) -> Round:
+        if len(told) == 4:
+            raise KeyboardInterrupt
+        return measured(*args, **more)
+
+    monkeypatch.setattr("pipeline.compile.race.measure_round", killed)
+    with pytest.raises(KeyboardInterrupt):
+        compiled(model, tmp_path)
+    told = timed(monkeypatch, fp32=100, fp32_optimised=99)
+    raced = only(compiled(model, tmp_path))
+    assert raced.row(BASE).rounds == LAUNCHES
+    # Two more are of one file alone, for its memory.
+    assert len(told) == LAUNCHES - 4 + 2
+
+
+def test_a_device_that_goes_away_leaves_what_was_measured_for_the_next_call(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = timed(monkeypatch, fp32=100)
+    measured = race.measure_round
+
+    def lost(*args: Any, **more: Any) -> Round:
+        found = measured(*args, **more)
+        return replace(found, lost=Reason("device-lost", "no route")) if len(told) == 3 else found
+
+    monkeypatch.setattr("pipeline.compile.race.measure_round", lost)
+    with pytest.raises(TargetError, match="went away while variants were measured") as caught:
+        compiled(model, tmp_path)
+    assert "goes on" in caught.value.fix
+    told = timed(monkeypatch, fp32=100)
+    assert only(compiled(model, tmp_path)).row(BASE).rounds == LAUNCHES
+    assert len(told) < LAUNCHES + 2
+
+
+def test_an_operator_that_the_runtime_lacks_is_named(tmp_path: Path) -> None:
+    model = save_classifier(tmp_path / "net.onnx", odd_operator="Sparkle")
+    with pytest.raises(LatheError) as caught:
+        compiled(model, tmp_path)
+    assert "Sparkle" in str(caught.value)
+    assert isinstance(caught.value, ExportError | MeasurementError)
+
+
+def test_a_budget_that_nothing_keeps_leaves_nothing_chosen(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed(monkeypatch, fp32=100, fp32_optimised=90)
+    raced = only(compiled(model, tmp_path, rules=Rules(budget_ms=0.05)))
+    assert raced.chosen is None
+    assert raced.keeps_budget is False
+    assert "no variant keeps 0.05 ms: the fastest, onnxruntime:fp32-optimised, takes 0.09" in raced.reason
+    kept = only(compiled(model, tmp_path, rules=Rules(budget_ms=0.095)))
+    assert kept.chosen == OPTIMISED
+    assert kept.keeps_budget
+
+
+def test_the_smallest_is_chosen_where_size_is_wanted(
+    model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed(monkeypatch, fp32=100, fp32_optimised=50, int8_u8s8_minmax=300)
+    raced = only(compiled(model, tmp_path, data, rules=Rules(Objective.SIZE, max_drop=100)))
+    sizes = {row.name: row.size_bytes for row in raced.rows if row.size_bytes}
+    assert raced.chosen == min(sizes, key=lambda name: sizes[name] or 0)
+    assert "smallest" in raced.reason
+
+
+def test_more_threads_are_tried_where_they_are_open(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(race._Race, "_cores_of", lambda self, target: 2)
+    timed(monkeypatch, **{"fp32": 100, "fp32_optimised": 80, "fp32_optimised@2": 40})
+    raced = only(compiled(model, tmp_path, places=(Place.parse("host/onnxruntime"),)))
+    assert raced.chosen == f"{OPTIMISED}@2"
+    assert raced.row(raced.chosen).target == "host/onnxruntime:fp32@2"
+    pinned = raced.row(f"{OPTIMISED}+cores=0")
+    assert pinned.target == "host/onnxruntime:fp32+cores=0@1"
+    assert pinned.fate is Fate.STOPPED
+
+
+def test_a_place_that_fails_keeps_no_other_from_being_tried(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed(monkeypatch, fp32=100)
+    places = (Place.parse("host/litert@1"), Place.parse("host/onnxruntime@1"))
+    found = compiled(model, tmp_path, places=places)
+    assert list(found.raced) == ["host/onnxruntime@1"]
+    assert isinstance(found.errors["host/litert@1"], ExportError)

@@ -1,0 +1,159 @@
+"""Finished models are read as they are, and refused clearly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from pipeline.compile.model import Factory, GivenModel, ModelInput, open_model
+from pipeline.compile.services import CompileServices
+from pipeline.compile.variants import ModelFormat
+from pipeline.errors import ExportError, TeacherError
+from pipeline.progress import SilentReporter
+from pipeline.work.canonical import OutsideFile
+from pipeline.work.folder import WorkFolder
+from tests.pipeline.compile.finished_models import save, save_classifier
+from tests.places import ROOT
+
+
+def opened(path: Path, tmp_path: Path, shape: tuple[int, ...] | None = None) -> GivenModel:
+    source = OutsideFile.of(path)
+    assert source is not None
+    return asked(ModelInput(source, shape, (ModelFormat.ONNX,)), tmp_path)
+
+
+def asked(given: ModelInput, tmp_path: Path) -> GivenModel:
+    work = WorkFolder(tmp_path / "work")
+    with work.opened():
+        return work.run(open_model, given, CompileServices(SilentReporter(), work))
+
+
+def test_an_onnx_file_says_its_input_outputs_and_operators(tmp_path: Path) -> None:
+    model = opened(save_classifier(tmp_path / "model.onnx"), tmp_path)
+    assert (model.name, model.format) == ("model", ModelFormat.ONNX)
+    assert (model.input.name, model.input.shape, model.input.dtype) == ("image", (1, 3, 8, 8), "float32")
+    assert model.outputs[0].shape == (1, 4)
+    assert model.classes == 4
+    assert model.operators == {"Conv": 1, "Flatten": 1, "GlobalAveragePool": 1, "MatMul": 1, "Relu": 1}
+    assert not model.quantised
+    assert model.notes == ()
+
+
+def test_an_open_batch_is_set_to_one_and_that_is_said(tmp_path: Path) -> None:
+    model = opened(save_classifier(tmp_path / "model.onnx", ("batch", 3, 8, 8)), tmp_path)
+    assert model.input.shape == (1, 3, 8, 8)
+    assert model.outputs[0].shape == (1, 4)
+    assert "1x3x8x8" in model.notes[0]
+
+
+def test_open_height_and_width_are_refused_until_a_shape_is_given(tmp_path: Path) -> None:
+    path = save_classifier(tmp_path / "model.onnx", ("batch", 3, "height", "width"))
+    with pytest.raises(ExportError, match="open dimensions: batch x 3 x height x width") as caught:
+        opened(path, tmp_path)
+    assert "--input-shape" in caught.value.fix
+    assert opened(path, tmp_path, (3, 12, 12)).input.shape == (1, 3, 12, 12)
+
+
+def test_a_shape_that_is_not_the_models_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="does not take inputs of shape 3x9x9"):
+        opened(save_classifier(tmp_path / "model.onnx"), tmp_path, (3, 9, 9))
+
+
+def test_a_model_for_batches_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="takes batches of 8"):
+        opened(save_classifier(tmp_path / "model.onnx", (8, 3, 8, 8)), tmp_path)
+
+
+def test_several_inputs_are_refused_by_their_names(tmp_path: Path) -> None:
+    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in ("left", "right")]
+    output = helper.make_tensor_value_info("sum", TensorProto.FLOAT, [1, 4])
+    node = helper.make_node("Add", ["left", "right"], ["sum"])
+    with pytest.raises(ExportError, match="has 2 inputs: left, right"):
+        opened(save(tmp_path / "model.onnx", [node], inputs, [output], {}), tmp_path)
+
+
+def test_several_outputs_are_taken_and_the_first_is_compared(tmp_path: Path) -> None:
+    entry = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4])
+    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in ("a", "b")]
+    nodes = [helper.make_node("Relu", ["x"], ["a"]), helper.make_node("Abs", ["x"], ["b"])]
+    model = opened(save(tmp_path / "model.onnx", nodes, [entry], outputs, {}), tmp_path)
+    assert [each.name for each in model.outputs] == ["a", "b"]
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.tflite"])
+@pytest.mark.parametrize("content", [b"", b"no model at all", b"\x1c\x00\x00\x00TFL3"])
+def test_a_file_that_is_no_model_is_refused(name: str, content: bytes, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ExportError):
+        opened(tmp_path / name, tmp_path)
+
+
+def test_a_file_of_another_kind_and_one_that_is_missing_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "model.h5").write_bytes(b"x")
+    with pytest.raises(ExportError, match="no model that can be compiled") as caught:
+        opened(tmp_path / "model.h5", tmp_path)
+    assert ".onnx" in caught.value.why
+    with pytest.raises(ExportError, match="there is no file"):
+        opened(tmp_path / "nothing.onnx", tmp_path)
+
+
+def test_a_quantised_model_is_known_as_such(tmp_path: Path) -> None:
+    entry = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4])
+    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4])
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s"], ["y"]),
+    ]
+    path = save(tmp_path / "model.onnx", nodes, [entry], [output], {"s": np.float32([0.1])[0:1].reshape(())})
+    assert opened(path, tmp_path).quantised
+
+
+def test_a_litert_file_says_what_it_has(tmp_path: Path) -> None:
+    pytest.importorskip("ai_edge_litert")
+    model = opened(ROOT / "devices" / "canary" / "canary.tflite", tmp_path)
+    assert model.format is ModelFormat.LITERT
+    assert model.input.dtype == "float32"
+    assert sum(model.operators.values()) > 0
+    assert not model.turned(ModelFormat.LITERT)
+
+
+FACTORY = "pipeline.teachers.resnet:resnet_cifar"
+
+
+def test_a_factory_without_a_shape_is_refused(tmp_path: Path) -> None:
+    given = ModelInput(Factory.of(FACTORY, {"depth": 8}, None), None, (ModelFormat.ONNX,))
+    with pytest.raises(ExportError, match="shape of the input of resnet_cifar is not known") as caught:
+        asked(given, tmp_path)
+    assert "--input-shape" in caught.value.fix
+
+
+def test_a_factory_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    given = ModelInput(Factory.of("nowhere.at_all:net", {}, None), (3, 8, 8), (ModelFormat.ONNX,))
+    with pytest.raises(TeacherError, match="cannot be imported"):
+        asked(given, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("exporters_here")
+def test_a_network_of_torch_is_exported_to_what_is_wanted(tmp_path: Path) -> None:
+    wanted = (ModelFormat.ONNX, ModelFormat.TORCH)
+    model = asked(ModelInput(Factory.of(FACTORY, {"depth": 8}, None), (3, 16, 16), wanted), tmp_path)
+    assert set(model.files) == set(wanted)
+    assert model.input.shape == (1, 3, 16, 16)
+    assert model.classes == 10
+    assert model.turned(ModelFormat.LITERT)
+    assert not model.turned(ModelFormat.ONNX)
+    work = WorkFolder(tmp_path / "work")
+    assert onnx.load(work.find(model.files[ModelFormat.ONNX])).graph.node
+    saved = work.find(model.files[ModelFormat.TORCH])
+    again = opened_pt2(saved, tmp_path)
+    assert again.input.shape == (1, 3, 16, 16)
+
+
+def opened_pt2(path: Path, tmp_path: Path) -> GivenModel:
+    """Its shape is known from the file."""
+    return opened(path, tmp_path / "again")

@@ -1,0 +1,162 @@
+"""Data for a finished model: split, fed as the model takes them, or refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.compile.model import GivenModel, TensorSpec
+from pipeline.compile.samples import (
+    CALIBRATION,
+    Feeding,
+    Samples,
+    SamplesInput,
+    open_samples,
+    prepare_samples,
+)
+from pipeline.compile.services import CompileServices
+from pipeline.compile.variants import ModelFormat
+from pipeline.errors import DataError
+from pipeline.progress import SilentReporter
+from pipeline.work.folder import WorkFolder
+
+COUNT = 40
+
+
+def model(shape: tuple[int, ...] = (1, 3, 8, 8), output: tuple[int, ...] = (1, 4)) -> GivenModel:
+    entry, scores = TensorSpec("image", shape, "float32"), TensorSpec("scores", output, "float32")
+    return GivenModel("net", ModelFormat.ONNX, {}, entry, (scores,))
+
+
+def prepared(
+    path: Path | None, tmp_path: Path, given: GivenModel | None = None, feeding: Feeding | None = None
+) -> tuple[Samples, dict[str, np.ndarray]]:
+    work = WorkFolder(tmp_path / "work")
+    with work.opened():
+        asked = SamplesInput.of(path, feeding or Feeding(), given or model())
+        samples = work.run(prepare_samples, asked, CompileServices(SilentReporter(), work))
+        return samples, open_samples(samples, work.find(samples.arrays))
+
+
+def pixels(count: int = COUNT, size: int = 8) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, size, size, 3), np.uint8)
+
+
+def saved(path: Path, **arrays: np.ndarray) -> Path:
+    np.savez(path, **arrays)
+    return path
+
+
+def test_without_data_inputs_are_random_and_have_no_labels(tmp_path: Path) -> None:
+    samples, arrays = prepared(None, tmp_path)
+    assert samples.random
+    assert not samples.labelled
+    assert arrays["held_out"].shape[1:] == (3, 8, 8)
+    assert not np.isin(arrays["held_out"], arrays["calibration"]).any()
+
+
+def test_images_are_fed_in_the_models_layout_and_labels_stay_with_them(tmp_path: Path) -> None:
+    images, labels = pixels(), np.arange(COUNT) % 4
+    path = saved(tmp_path / "data.npz", x=images, y=labels)
+    samples, arrays = prepared(path, tmp_path, feeding=Feeding((0.5,), (0.25,)))
+    assert samples.labelled
+    assert samples.counts == (COUNT // 2, COUNT // 2)
+    assert samples.image_shape == (8, 8, 3)
+    fed = ((arrays["images"] / np.float32(255) - np.float32(0.5)) / np.float32(0.25)).transpose(0, 3, 1, 2)
+    np.testing.assert_allclose(arrays["held_out"], fed, rtol=1e-6)
+    rows = [next(n for n in range(COUNT) if (images[n] == image).all()) for image in arrays["images"]]
+    assert (labels[rows] == arrays["labels"]).all()
+
+
+def test_what_is_calibrated_with_is_not_held_out(tmp_path: Path) -> None:
+    values = np.arange(2 * 300, dtype=np.float32).reshape(300, 2)
+    path = tmp_path / "data.npy"
+    np.save(path, values)
+    samples, arrays = prepared(path, tmp_path, model((1, 2)))
+    assert samples.counts == (CALIBRATION, 300 - CALIBRATION)
+    assert not set(arrays["calibration"][:, 0]) & set(arrays["held_out"][:, 0])
+
+
+def test_floating_point_inputs_are_given_as_they_are(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).standard_normal((6, 3, 8, 8), dtype=np.float32)
+    samples, arrays = prepared(saved(tmp_path / "data.npz", x=values), tmp_path)
+    assert samples.image_shape is None
+    assert np.isin(arrays["held_out"], values).all()
+
+
+def test_images_of_another_size_are_resized(tmp_path: Path) -> None:
+    _, arrays = prepared(saved(tmp_path / "data.npz", x=pixels(size=16)), tmp_path)
+    assert arrays["held_out"].shape[1:] == (3, 8, 8)
+
+
+def test_a_folder_of_images_without_classes_is_enough(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number, image in enumerate(pixels(6)):
+        Image.fromarray(image).save(folder / f"{number}.png")
+    (folder / "6.png").write_bytes(b"no image")
+    samples, arrays = prepared(folder, tmp_path)
+    assert sum(samples.counts) == 6
+    assert not samples.labelled
+    assert "1 images" in samples.notes[0]
+    assert arrays["held_out"].max() <= 1
+
+
+def test_a_folder_by_class_gives_labels(tmp_path: Path) -> None:
+    for number, image in enumerate(pixels(40)):
+        folder = tmp_path / "images" / f"class{number % 4}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / f"{number}.png")
+    samples, arrays = prepared(tmp_path / "images", tmp_path)
+    assert samples.labelled
+    assert samples.classes == ("class0", "class1", "class2", "class3")
+    assert set(arrays["labels"]) == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        ({"x": np.zeros((9, 3, 9, 9), np.float32)}, "do not fit net"),
+        ({"x": np.zeros((9, 3, 8, 8), np.int32)}, "do not fit net"),
+        ({"x": np.zeros((9, 5), np.uint8)}, "do not fit net"),
+        ({"z": np.zeros((9, 3, 8, 8), np.float32)}, "has no inputs of net"),
+        ({"x": np.full((9, 3, 8, 8), np.nan, np.float32)}, "NaN"),
+        ({"x": pixels(9), "y": np.zeros(9, np.int64)}, "are of class 0"),
+        ({"x": pixels(9), "y": np.arange(9)}, "knows 4 classes"),
+        ({"x": pixels(9), "y": np.arange(5)}, "do not fit"),
+        ({"x": pixels(9), "y": np.zeros(9, np.float32)}, "do not fit"),
+    ],
+)
+def test_data_that_do_not_fit_are_refused(arrays: dict[str, np.ndarray], said: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=said):
+        prepared(saved(tmp_path / "data.npz", **arrays), tmp_path)
+
+
+def test_labels_are_refused_where_the_model_scores_no_classes(tmp_path: Path) -> None:
+    path = saved(tmp_path / "data.npz", x=pixels(8), y=np.arange(8) % 2)
+    with pytest.raises(DataError, match="gives no scores of classes"):
+        prepared(path, tmp_path, model(output=(1, 8, 8, 3)))
+
+
+def test_a_path_that_is_not_there_and_a_file_of_another_kind_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="there are no data"):
+        prepared(tmp_path / "nothing", tmp_path)
+    (tmp_path / "data.csv").write_text("1,2")
+    with pytest.raises(DataError, match="no data that can be read"):
+        prepared(tmp_path / "data.csv", tmp_path)
+
+
+def test_means_of_another_number_of_channels_are_refused(tmp_path: Path) -> None:
+    path = saved(tmp_path / "data.npz", x=pixels(8))
+    with pytest.raises(DataError, match="are of 2 channels, the images have 3"):
+        prepared(path, tmp_path, feeding=Feeding((0.5, 0.5), (1.0, 1.0)))
+
+
+def test_an_object_array_is_never_unpickled(tmp_path: Path) -> None:
+    path = tmp_path / "data.npz"
+    np.savez(path, x=np.array([object()], dtype=object), allow_pickle=True)
+    with pytest.raises(DataError, match="cannot be read"):
+        prepared(path, tmp_path)
