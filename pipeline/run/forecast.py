@@ -14,14 +14,17 @@ from pipeline.distill.settings import TrainingSettings
 from pipeline.errors import TeacherError
 from pipeline.export.base import Format, block_workload
 from pipeline.export.cache import ExportCache
+from pipeline.methods.subgraph.settings import SubgraphSettings
 from pipeline.progress import SilentReporter, duration
 from pipeline.run import durations
 from pipeline.run.context import Context
+from pipeline.run.durations import Duration
 from pipeline.run.finalists import make_winner
 from pipeline.run.missed_budgets import search_and_try
 from pipeline.run.preparation import check_budgets, dna_plan, measure_blocks_of, prepare_task
 from pipeline.run.searching import search_round
-from pipeline.run.supernets import cut_teacher_of, scoring
+from pipeline.run.subgraphs import space_of_teacher, teacher_as_layers
+from pipeline.run.supernets import FORWARD_SHARE, cut_teacher_of, scoring
 from pipeline.search.evaluators.registry import SHARED_WEIGHTS
 from pipeline.spaces.dna.space import DnaSpace
 from pipeline.stages.delivery.bundle import BundleInput, make_bundle
@@ -32,6 +35,8 @@ from pipeline.stages.services import Services
 from pipeline.work.stage import Stage, StageFolder
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from pipeline.methods.dna.cutting import CutTeacher
 
 I = TypeVar("I")  # noqa: E741
@@ -229,6 +234,8 @@ class _Left:
     def table(self) -> OpenStage:
         """Blocks that are neither measured nor exported, and the networks of the calibration."""
         plan = self._plan()
+        if plan is None and self._recipe.method == "subgraph":
+            return self._most_blocks()
         if plan is None:
             return OpenStage("table", "the blocks of the space", None, self._why_not_cut)
         context, networks = self._context, self._recipe.measure.calibration_networks
@@ -259,10 +266,26 @@ class _Left:
         )
         return OpenStage("table", work, seconds, "; ".join(dict.fromkeys(bases)))
 
+    def _most_blocks(self) -> OpenStage:
+        """As many blocks as a teacher may have, before it is known what can be removed from it."""
+        context, most = self._context, self._recipe.subgraph.most_blocks
+        count = most + self._recipe.measure.calibration_networks
+        each = [durations.measuring(context.store, bound.name, context.protocol) for bound in context.targets]
+        each = [Duration(count * one.seconds, one.basis) for one in each]
+        each += [durations.exporting(fmt, count) for fmt in {bound.format for bound in context.targets}]
+        return OpenStage(
+            "table",
+            f"at most {most} blocks of the teacher to export and to measure on {_targets(context)}",
+            sum(one.seconds for one in each),
+            "; ".join(dict.fromkeys(one.basis for one in each)),
+        )
+
     def search(self) -> OpenStage:
-        """Candidates that are trained for a short time, or blocks of a supernet."""
+        """Candidates that are trained for a short time, blocks of a supernet, or gates of the teacher."""
         if self._recipe.method == "dna":
             return self._supernets()
+        if self._recipe.method == "subgraph":
+            return self._selection()
         settings = self._recipe.search
         if settings.evaluator == SHARED_WEIGHTS:
             return self._shared()
@@ -276,6 +299,17 @@ class _Left:
             + (", and those that tie with the best again" if again == "ties" else "")
         )
         return OpenStage("search", work, None if took is None else count * took, basis)
+
+    def _selection(self) -> OpenStage:
+        """Training steps of the teacher with its gates, and its answers: once, or in each epoch."""
+        settings = self._recipe.subgraph.selection
+        took, basis = self._student(settings, self._images)
+        members = sum(each.members for each in self._recipe.teacher)
+        answers = 1 if settings.augment == "none" else settings.epochs
+        if took is not None:
+            took += took / settings.epochs * FORWARD_SHARE * answers * members
+        work = f"{count_of(settings.epochs, 'epoch')} of {self._images} images, with gates on the teacher"
+        return OpenStage("search", work, took, basis)
 
     def _shared(self) -> OpenStage:
         """Training of shared weights; candidates are evaluated by them in no time."""
@@ -294,15 +328,12 @@ class _Left:
         work = f"{count} of at most {tries}, up to {epochs} each"
         for loss in settings.searched:
             work += f", after {count_of(loss.search.epochs, 'epoch')} of search for each size of feature maps"
-            if took is not None:
-                took += took / settings.epochs * loss.search.epochs * self._sizes()
+            plan = self._plan()
+            if plan is None:
+                took, basis = None, self._why_not_cut
+            elif took is not None:
+                took += took / settings.epochs * loss.search.epochs * _sizes(plan)
         return OpenStage("distil", work, None if took is None else count * took, basis)
-
-    def _sizes(self) -> int:
-        """Sizes of the maps that the blocks of a student give. Both halves make up one epoch of steps."""
-        plan = self._plan()
-        assert plan is not None
-        return len({block.input_shape[1:] for block in plan.space.blocks(plan.space.reference())[1:]})
 
     def verify(self) -> OpenStage:
         """Export, compilation, accuracy and latency of one candidate."""
@@ -329,7 +360,7 @@ class _Left:
     def _plan(self) -> SpacePlan | None:
         match self._recipe.method:
             case "subgraph":
-                return None
+                return space_of_teacher(self._context, self._data)
             case "oracle":
                 return SpacePlan.add_on(self._recipe.oracle.space, self._data)
             case "dna":
@@ -347,7 +378,15 @@ class _Left:
             self._why_not_cut = error.what
             return None
 
-    def _student(self, settings: TrainingSettings, images: int) -> tuple[float | None, str]:
+    def _student(
+        self, settings: TrainingSettings | SubgraphSettings, images: int
+    ) -> tuple[float | None, str]:
+        if self._recipe.method == "subgraph":
+            try:
+                took, basis = self._training(teacher_as_layers(self._context, self._data), settings, images)
+            except TeacherError as error:
+                return None, error.what
+            return took, f"{basis}, of the whole teacher"
         plan = self._plan()
         if plan is None:
             return None, self._why_not_cut
@@ -356,10 +395,17 @@ class _Left:
         with torch.random.fork_rng(devices=[]):
             return self._training(plan.space.build(plan.space.reference()), settings, images)
 
-    def _training(self, module: Any, settings: TrainingSettings, images: int) -> tuple[float, str]:
+    def _training(
+        self, module: nn.Module, settings: TrainingSettings | SubgraphSettings, images: int
+    ) -> tuple[float, str]:
         step = durations.training_step(module, self._data.input_shape, min(settings.batch_size, images))
         steps = settings.epochs * math.ceil(images / settings.batch_size)
         return steps * step.seconds, step.basis
+
+
+def _sizes(plan: SpacePlan) -> int:
+    """Sizes of the maps that the blocks of a student give. Both halves make up one epoch of steps."""
+    return len({block.input_shape[1:] for block in plan.space.blocks(plan.space.reference())[1:]})
 
 
 def _targets(context: Context) -> str:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pipeline.methods.dna.supernet import Supernet
 
 _TIMED_STEPS = 2
-_FORWARD_SHARE = 1 / 3
+FORWARD_SHARE = 1 / 3
 """Of a training step; the way back takes twice as long."""
 
 
@@ -77,7 +77,7 @@ def _block(given: BlockScoresInput, cells: list[Supernet]) -> float:
     settings, (train, held) = given.settings, given.training.slices(given.settings.score_images)
     steps = settings.epochs * math.ceil(len(train) / settings.batch_size)
     images = len(held) + min(len(train), settings.calibration_images)
-    path_s = step_s * _FORWARD_SHARE / len(cells) * images / min(settings.batch_size, len(train))
+    path_s = step_s * FORWARD_SHARE / len(cells) * images / min(settings.batch_size, len(train))
     return steps * step_s + sum(path_s * _layers(cell) / len(cell.choices) for cell in cells)
 
 

@@ -21,6 +21,7 @@ from pipeline.recipe.loading import parse_recipe
 from pipeline.run import durations, foresee
 from pipeline.run.context import Context
 from pipeline.run.forecast import PART_OF, Forecast, OpenStage
+from pipeline.run.preparation import prepare_task
 from pipeline.stages.inputs.space import SpacePlan
 from pipeline.work.folder import WorkFolder
 from pipeline.work.stage import Stage
@@ -30,7 +31,7 @@ FOUND = Forecast(
     ("data", "teacher"),
     (OpenStage("table", "5 blocks", 90.0, "the protocol"), OpenStage("search", "unknown", None, "no cut")),
 )
-DOCUMENT = {
+DOCUMENT: dict[str, Any] = {
     "name": "made-up",
     "data": {"kind": "digits", "train_limit": 200},
     "teacher": [{"kind": "train", "width": 4, "depth": 1, "training": {"epochs": 7}}],
@@ -155,6 +156,55 @@ def test_supernets_of_a_teacher_that_cannot_be_cut_are_not_estimated(tmp_path: P
     left = {each.name: each for each in found.left}
     assert left["search"].seconds is None
     assert "no module nowhere, elsewhere" in left["search"].basis
+
+
+SUBGRAPH = DOCUMENT | {
+    "method": "subgraph",
+    "allow_chance": True,
+    "teacher": [{"kind": "train", "width": 4, "depth": 1, "training": {"epochs": 1}}],
+    "subgraph": {"most_blocks": 12, "selection": {"epochs": 3}},
+}
+SUBGRAPH.pop("space")
+
+
+def test_the_selection_of_a_subgraph_is_estimated_from_steps_of_the_teacher(tmp_path: Path) -> None:
+    work, db = WorkFolder(tmp_path / "work"), str(tmp_path / "latency.db")
+
+    def left_of(**selection: Any) -> dict[str, OpenStage]:
+        document = SUBGRAPH | {"subgraph": {"most_blocks": 12, "selection": selection}}
+        found = foresee(parse_recipe(document, Path()), "", work, db, SilentReporter())
+        assert found.is_whole
+        return {each.name: each for each in found.left}
+
+    left = left_of(epochs=3)
+    assert left["search"].work == "3 epochs of 170 images, with gates on the teacher"
+    assert "training steps timed now, of the whole teacher" in left["search"].basis
+    assert left["table"].work.startswith("at most 12 blocks of the teacher")
+    longer = left_of(epochs=300)["search"].seconds
+    assert left["search"].seconds is not None
+    assert longer is not None
+    assert longer > left["search"].seconds > 0
+    assert [path.name.partition("-")[0] for path in work.stages.iterdir()] == ["data"]
+
+
+def test_the_blocks_of_a_teacher_are_counted_once_they_are_known(tmp_path: Path) -> None:
+    recipe, work = parse_recipe(SUBGRAPH, Path()), WorkFolder(tmp_path / "work")
+    with open_store(str(tmp_path / "latency.db")) as store:
+        plan = prepare_task(Context(recipe, "", work, store, SilentReporter())).plan
+    found = foresee(recipe, "", work, str(tmp_path / "latency.db"), SilentReporter())
+    assert {"teacher", "structures", "space"} <= set(found.done)
+    assert found.left[0].work.startswith(f"{len(plan.space.distinct_blocks())} blocks to measure")
+    assert found.is_whole
+
+
+def test_mixtures_for_a_subgraph_are_not_estimated_before_the_teacher_is_looked_at(tmp_path: Path) -> None:
+    distil = {"epochs": 9, "loss": [{"kind": "feature_aggregation", "search": {"epochs": 4}}]}
+    recipe, db = parse_recipe(SUBGRAPH | {"distil": distil}, Path()), str(tmp_path / "latency.db")
+    found = foresee(recipe, "", WorkFolder(tmp_path / "work"), db, SilentReporter())
+    left = {each.name: each for each in found.left}
+    assert left["distil"].seconds is None
+    assert left["distil"].basis == "the teacher is not looked at yet"
+    assert left["search"].seconds is not None
 
 
 def test_what_the_database_has_is_not_counted_as_left(tmp_path: Path) -> None:
