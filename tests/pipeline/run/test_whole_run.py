@@ -173,6 +173,20 @@ def test_a_subgraph_of_the_teacher_is_cut_distilled_and_verified_on_both_runtime
     assert "What is left of the teacher" in (bundle / "report.html").read_text()
 
 
+def test_mixtures_of_the_teachers_maps_are_searched_for_the_winner_and_end_in_a_bundle(
+    finished: Finished,
+) -> None:
+    recipe, folder, _ = finished
+    search = "{ epochs = 1, warmup_epochs = 0 }"
+    loss = f'[{{ kind = "soft_targets" }}, {{ kind = "feature_aggregation", search = {search} }}]'
+    document = run_recipe(recipe, folder, [f"distil.loss={loss}"])
+    made = [stage["name"] for stage in document["stages"] if not stage["cached"]]
+    assert made == ["mixtures", "distil", "export", "compile", "verify", "report", "bundle"]
+    bundle = Path(document["bundle"])
+    read_bundle(bundle)
+    assert "feature_aggregation" in (bundle / "recipe.toml").read_text()
+
+
 def test_run_makes_only_what_changed_again_when_a_setting_changes(finished: Finished) -> None:
     recipe, folder, _ = finished
     changed = run_recipe(recipe, folder, ["distil.epochs=2"])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from pipeline.distill.settings import TrainingSettings
 from pipeline.distill.training import TrainingDiverged
 from pipeline.errors import DataError, TeacherError
 from pipeline.teachers.convnet import ConvNet
+from tests.killed_process import run_until_killed
 
 SEARCH = MixtureSearchSettings(epochs=3, warmup_epochs=1, mixture_learning_rate=0.1)
 TRAINING = TrainingSettings(batch_size=8, augment="crop")
@@ -52,6 +54,15 @@ def _search(settings: MixtureSearchSettings = SEARCH, **changes: Any) -> tuple[F
     )
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """What is found in another process is compared to the last bit."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module", name="found")
 def _found() -> tuple[FoundMixture, ...]:
     return _search()
@@ -80,16 +91,14 @@ def test_a_seed_repeats_a_search_and_another_does_not(found: tuple[FoundMixture,
 def test_a_killed_search_resumed_equals_one_that_was_not(
     found: tuple[FoundMixture, ...], tmp_path: Path, stop_after: int
 ) -> None:
-    def kill(done: int, total: int) -> None:
-        assert total == 9
-        if done == stop_after:
-            raise KeyboardInterrupt
-
     checkpoint, done = tmp_path / "checkpoint.pt", []
-    with pytest.raises(KeyboardInterrupt):
-        _search(checkpoint=checkpoint, on_epoch=kill)
-    resumed = _search(checkpoint=checkpoint, on_epoch=lambda number, total: done.append(number))
-    assert done == list(range(stop_after + 1, 10))
+
+    def until(die: Callable[[], None]) -> None:
+        _search(checkpoint=checkpoint, on_epoch=lambda number, total: number == stop_after and die())
+
+    run_until_killed(until)
+    resumed = _search(checkpoint=checkpoint, on_epoch=lambda number, total: done.append((number, total)))
+    assert done == [(number, 9) for number in range(stop_after + 1, 10)]
     assert resumed == found
 
 

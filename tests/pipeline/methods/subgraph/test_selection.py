@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from pipeline.methods.subgraph.settings import SubgraphSettings
 from pipeline.methods.subgraph.structures import find_structures
 from pipeline.methods.subgraph.units import OpenTeacherSpace, describe_teacher
 from pipeline.spaces.base import Architecture
+from tests.killed_process import run_until_killed
 from tests.pipeline.methods.subgraph.networks import SHAPE, images, resnet
 
 SETTINGS = SubgraphSettings(epochs=4, batch_size=16)
@@ -34,6 +36,15 @@ class Says:
 
     def network(self) -> nn.Module:
         return self._network
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """What is selected in another process is compared to the last bit."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module", name="space")
@@ -108,18 +119,26 @@ def test_equal_seeds_select_equally_and_a_killed_selection_goes_on(
     whole = selected(space, 0.5)
     checkpoint = tmp_path / "checkpoint.pt"
 
-    def stop(done: int, total: int) -> None:
-        if done == total // 2 + 1:
-            raise KeyboardInterrupt
+    def until(die: Callable[[], None]) -> Selection:
+        return selected(
+            space, 0.5, checkpoint=checkpoint, on_step=lambda done, total: done > total // 2 and die()
+        )
 
-    with pytest.raises(KeyboardInterrupt):
-        selected(space, 0.5, checkpoint=checkpoint, on_step=stop)
-    steps = []
-    resumed = selected(space, 0.5, checkpoint=checkpoint, on_step=lambda done, total: steps.append(done))
+    run_until_killed(until)
+    steps, told = [], []
+    resumed = selected(
+        space,
+        0.5,
+        checkpoint=checkpoint,
+        on_step=lambda done, total: steps.append(done),
+        tell=told.append,
+    )
     assert steps[0] > 1
+    assert "the selection of a subgraph" in told[0]
     assert resumed.kept == whole.kept
+    assert resumed.history == whole.history
     for name, value in whole.network.state_dict().items():
-        torch.testing.assert_close(resumed.network.state_dict()[name], value)
+        assert torch.equal(resumed.network.state_dict()[name], value)
 
 
 def test_a_budget_below_the_smallest_subgraph_is_refused(space: OpenTeacherSpace) -> None:
