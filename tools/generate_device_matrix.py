@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,8 @@ from devices.errors import LatheError
 from devices.inventory import HOST
 from devices.runtimes import RUNTIMES, Runtime
 from devices.target import PRECISIONS, Target
-from pipeline.export.base import student_format
+from pipeline.compile import default_variant
+from pipeline.export.base import format_of
 
 TARGET = Path(__file__).resolve().parent.parent / "docs" / "devices" / "matrix.md"
 
@@ -76,14 +78,15 @@ def _target(runtime: Runtime, option: str) -> Target:
 
 
 def _students(target: Target) -> str:
-    """Whether a run makes students for such a target, in any precision."""
+    """The precisions in which a run makes students for such a target."""
+    found = []
     for precision in PRECISIONS:
-        try:
-            student_format(Target(target.device, target.runtime, precision, options=target.options))
-        except LatheError:
-            continue
-        return precision
-    return "no"
+        in_it = Target(target.device, target.runtime, precision, options=target.options)
+        with contextlib.suppress(LatheError):
+            format_of(in_it)
+            default_variant(in_it)
+            found.append(precision)
+    return ", ".join(found) or "no"
 
 
 def _driver(runtime: Runtime) -> str:

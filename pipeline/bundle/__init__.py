@@ -7,8 +7,8 @@ from pipeline.bundle.manifest import (
     RunOrigin,
     TargetEntry,
     TensorDescription,
+    comparable_name,
     manifest_schema,
-    portable_name,
 )
 from pipeline.bundle.publishing import publish
 from pipeline.bundle.reading import read_bundle
@@ -45,8 +45,8 @@ __all__ = [
     "TargetVerification",
     "TensorDescription",
     "check_signature",
+    "comparable_name",
     "manifest_schema",
-    "portable_name",
     "publish",
     "read_bundle",
     "read_test",

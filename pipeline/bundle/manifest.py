@@ -305,6 +305,18 @@ def portable_name(target: Target, suffix: str) -> str:
     return f"portable/{target_slug(target)}/model{suffix}"
 
 
+def artifact_name(target: Target, suffix: str) -> str:
+    """Where a bundle has the target's artifact."""
+    return f"artifacts/{target_slug(target)}/model{suffix}"
+
+
+def comparable_name(target: Target, suffix: str) -> str:
+    """Where a bundle has a file that computes as the target's artifact does and runs on any processor: in
+    int8 the artifact itself."""
+    name = artifact_name if target.precision == "int8" else portable_name
+    return name(target, suffix)
+
+
 def target_slug(target: Target) -> str:
     """A folder name for a target; distinct targets get distinct names."""
     text = str(target)

@@ -39,6 +39,7 @@ from pipeline.bundle.manifest import (
     TargetEntry,
     TeacherEntry,
     TensorDescription,
+    artifact_name,
     manifest_bytes,
     manifest_digest,
     portable_name,
@@ -292,7 +293,7 @@ def _add_target(content: TargetContent, bundle: BundleContent, folder: Path) -> 
     verdict = content.verdict
     target = Target.parse(verdict.target)
     slug = target_slug(target)
-    artifact = f"artifacts/{slug}/model{content.artifact.suffix}"
+    artifact = artifact_name(target, content.artifact.suffix)
     reference = f"reference/{slug}/model{content.reference.suffix}" if content.reference else None
     portable = portable_name(target, content.portable.suffix)
     script = f"infer_{target.runtime}.py"

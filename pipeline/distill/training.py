@@ -50,6 +50,7 @@ def fit(
     on_epoch: OnEpoch | None = None,
     what: str = "the training",
     tell: Tell = lambda line: None,
+    goal: float | None = None,
 ) -> TrainingResult:
     """Train ``model`` in place; it ends on the CPU, in eval mode, with the weights of its best epoch.
 
@@ -67,6 +68,7 @@ def fit(
         on_epoch: called with epochs done, epochs at most, and the record.
         what: what is trained, in words.
         tell: called with a line when the last process that trained this died in the middle.
+        goal: accuracy on the validation slice at which it ends before its last epoch.
 
     Raises:
         TrainingDiverged: the loss is not finite.
@@ -86,7 +88,14 @@ def fit(
         stack.enter_context(sampled_before_convolution(model))
         stack.enter_context(objective.watching(model, example, seed=seed))
         progress = _train(
-            model, objective, dataset, settings, seed=seed, checkpoint=checkpoint, on_epoch=on_epoch
+            model,
+            objective,
+            dataset,
+            settings,
+            seed=seed,
+            checkpoint=checkpoint,
+            on_epoch=on_epoch,
+            goal=goal,
         )
     model.load_state_dict(progress.best_state)
     model.to("cpu", memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
@@ -102,6 +111,7 @@ def _train(
     seed: int,
     checkpoint: Path | None,
     on_epoch: OnEpoch | None,
+    goal: float | None,
 ) -> _Progress:
     device = training_device()
     labels = torch.from_numpy(dataset.train.labels)
@@ -118,7 +128,7 @@ def _train(
     # A batch of one would break BatchNorm, so a last batch of one is left out.
     batches = max(1, math.ceil((len(labels) - 1) / settings.batch_size))
     steps = settings.epochs * batches
-    while not progress.finished(settings):
+    while not progress.finished(settings, goal):
         epoch = len(progress.history)
         generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
         order = torch.randperm(len(labels), generator=generator)
@@ -196,9 +206,11 @@ class _Progress:
             self.best_state = _copy_of_state(model)
         self.history.append(record)
 
-    def finished(self, settings: TrainingSettings) -> bool:
+    def finished(self, settings: TrainingSettings, goal: float | None) -> bool:
         if not self.history:
             return False
+        if goal is not None and self._best().validation_accuracy >= goal:
+            return True
         stale = len(self.history) - 1 - self._best().epoch
         return len(self.history) >= settings.epochs or stale >= settings.patience
 

@@ -58,6 +58,11 @@ class Format(StrEnum):
         return ".onnx" if self.runtime == "onnxruntime" else ".tflite"
 
     @property
+    def in_float(self) -> Format:
+        """What the same runtime loads in fp32: so a student is exported, and compiled from that."""
+        return next(each for each in Format if each.runtime == self.runtime and each.precision == "fp32")
+
+    @property
     def layout(self) -> Layout:
         """Order of the axes of four-dimensional inputs and outputs: ``NCHW`` or ``NHWC``."""
         return "NCHW" if self.runtime == "onnxruntime" else "NHWC"
@@ -94,23 +99,6 @@ def format_of(target: Target) -> Format:
             fix=f"write {target.device}/{target.runtime}:fp32@{target.threads}",
         )
     return of_runtime[target.precision]
-
-
-def student_format(target: Target) -> Format:
-    """The format in which a run exports and compiles students for the target, which is in fp32.
-
-    Raises:
-        TargetError: nothing is exported for this runtime, or no student is made in this precision.
-    """
-    fmt = format_of(target)
-    if fmt.precision != "fp32":
-        raise TargetError(
-            f"no student can be made for target '{target}'",
-            why=f"students are trained, exported and compiled in fp32, not in {fmt.precision}",
-            fix=f"write {target.device}/{target.runtime}:fp32@{target.threads} in the recipe; "
-            f"'lathe table' and 'lathe profile' measure in {fmt.precision}",
-        )
-    return fmt
 
 
 def exporter_versions(fmt: Format) -> dict[str, str]:

@@ -17,6 +17,7 @@ from pipeline.distill.settings import DistillationSettings
 from pipeline.errors import RecipeError
 from pipeline.recipe.explaining import explain, model_of_kind, models_in
 from pipeline.recipe.sections import (
+    CompileConfig,
     DnaConfig,
     ExportConfig,
     MeasureConfig,
@@ -77,6 +78,7 @@ class Recipe(Section):
     oracle: OracleConfig = OracleConfig()
     distil: DistillationSettings = DistillationSettings()
     export: ExportConfig = ExportConfig()
+    compile: CompileConfig = CompileConfig()
     verify: VerifyConfig = VerifyConfig()
 
     @model_validator(mode="before")

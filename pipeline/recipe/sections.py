@@ -108,6 +108,18 @@ class ExportConfig(Section):
     samples: int = Field(default=32, ge=1, le=1_000_000)
 
 
+class CompileConfig(Section):
+    """How students are compiled for targets in int8.
+
+    ``max_drop`` is in points of accuracy on the validation slice: where the quantised student loses more, it
+    is fine-tuned for at most ``fine_tuning_epochs``. ``calibration_images`` are of the train split.
+    """
+
+    max_drop: float = Field(default=0.5, ge=0, le=100)
+    calibration_images: int = Field(default=128, ge=1, le=1_000_000)
+    fine_tuning_epochs: int = Field(default=5, ge=0, le=100_000)
+
+
 class VerifyConfig(Section):
     """Verification on the target: how many candidates may be tried, and launches per measurement.
 

@@ -59,6 +59,7 @@ class TargetReport:
         limit_ns: the budget in nanoseconds; for a relative budget by the measured reference network.
         candidates: all evaluated architectures.
         size_bytes: of the artifact.
+        int8: accuracies on the validation slice in float and in int8, in words; empty for a target in float.
         runs_on: the processor that the artifact was compiled for; ``any`` if it is not for one alone.
         teacher: its latency there, if it could be measured.
         comparisons: whole networks predicted and measured.
@@ -72,6 +73,7 @@ class TargetReport:
     size_bytes: int
     runs_on: str
     teacher: Interval | None = None
+    int8: str = ""
     comparisons: tuple[ComparedNetwork, ...] = ()
     blocks: tuple[BlockLatencies, ...] = ()
 

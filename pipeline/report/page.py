@@ -121,6 +121,8 @@ def _figures(report: ReportData, target: TargetReport) -> list[tuple[str, str]]:
         ("Multiply-accumulates", f"{report.student_macs:,}"),
         ("Size of the artifact", f"{target.size_bytes / 1000:,.0f} kB <small>{_runs_on(target)}</small>"),
     ]
+    if target.int8:
+        rows.append(("On the validation slice", target.int8))
     if verdict.accuracy is not None and verdict.accuracy.by_class:
         rows.append(("Accuracy by class", _by_class(report, verdict.accuracy)))
     return rows

@@ -10,7 +10,7 @@ from devices.measurement import MeasuringProtocol
 from devices.target import Target
 from latency_db.store import Store
 from pipeline.budget import Budget
-from pipeline.export.base import student_format
+from pipeline.export.base import format_of
 from pipeline.progress import Reporter
 from pipeline.recipe.loading import Recipe
 from pipeline.search.evaluated_before import EvaluatedBefore
@@ -62,7 +62,7 @@ class Context:
             TargetError, MeasurementError: one of them cannot be served to the end, see ``BoundTarget.bind``.
         """
         for config in self.recipe.target:
-            student_format(config.target())
+            format_of(config.target())
         return tuple(BoundTarget.bind(target) for target in self._budgets)
 
     @property

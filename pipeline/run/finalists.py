@@ -14,23 +14,50 @@ from pipeline.spaces.base import Architecture, Cost
 from pipeline.stages.inputs.space import SpacePlan
 from pipeline.stages.latency.targets import BoundTarget, outputs_of
 from pipeline.stages.searching.candidates import Searched
-from pipeline.stages.student.compile import Compiled, CompileInput, compile_student
+from pipeline.stages.student.compile import Calibration, Compiled, CompileInput, compile_student
 from pipeline.stages.student.distil import DistilInput, Distilled, distil_student
 from pipeline.stages.student.export import Exported, ExportInput, export_student
 from pipeline.stages.student.mixtures import Mixtures, MixturesInput, find_mixtures
+from pipeline.stages.student.quantise import Quantised, QuantiseInput, quantise_student
 from pipeline.stages.student.verify import Verified, VerifyInput, verify_student
 from pipeline.stages.student.winner import Failure, Winner
 from pipeline.work.canonical import StoredFile
+
+FINE_TUNING_RATE = 0.1
+"""Of the learning rate of the distillation, for fine-tuning in int8."""
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """A candidate trained in full, and in int8 too where a target wants it so."""
+
+    student: Distilled
+    exported: Exported
+    quantised: Quantised | None
+    in_float: bool
+
+    @property
+    def validation_accuracy(self) -> float:
+        """The lowest of all that would ship."""
+        if self.quantised is None:
+            return self.student.validation_accuracy
+        if self.in_float:
+            return min(self.student.validation_accuracy, self.quantised.accuracy)
+        return self.quantised.accuracy
 
 
 @dataclass(frozen=True)
 class _Made:
     """A candidate made real and looked at on its targets."""
 
-    student: Distilled
-    exported: Exported
+    trained: _Trained
     compiled: Mapping[str, Compiled]
     verified: Verified
+
+    @property
+    def student(self) -> Distilled:
+        """As it was distilled."""
+        return self.trained.student
 
 
 def make_winner(
@@ -38,9 +65,9 @@ def make_winner(
 ) -> tuple[Winner | None, tuple[Failure, ...]]:
     """Train as many candidates as are finalists, verify the best of them first; then the next ones.
 
-    Finalists are compared on the validation slice: the test split is for the report alone. A candidate whose
-    measurement is invalid has not failed: it is measured again after the others, and no worse one takes its
-    place unless the recipe says so.
+    Finalists are compared on the validation slice, in int8 where a target wants that: the test split is for
+    the report alone. A candidate whose measurement is invalid has not failed: it is measured again after the
+    others, and no worse one takes its place unless the recipe says so.
 
     Returns:
         The winner, if a candidate keeps every budget, and the candidates that were tried before.
@@ -51,10 +78,10 @@ def make_winner(
         NotMeasuredError: a candidate could not be measured that would be preferred to all that were.
     """
     failures, unmeasured, winner = list[Failure](), list[_Made](), None
-    for student in _trained(context, task, searched):
-        exported = _exported(context, task, student, reference)
-        compiled = {each.name: _compiled(context, exported, each) for each in context.targets}
-        made = _Made(student, exported, compiled, _verified(context, task, student, compiled))
+    for trained in _trained(context, task, searched, reference):
+        student = trained.student
+        compiled = {each.name: _compiled(context, task, trained, each) for each in context.targets}
+        made = _Made(trained, compiled, _verified(context, task, student, compiled))
         if made.verified.acceptable:
             winner = made
             break
@@ -85,7 +112,8 @@ def make_winner(
         return None, tuple(failures)
     return Winner(
         winner.student,
-        winner.exported,
+        winner.trained.exported,
+        winner.trained.quantised,
         winner.compiled,
         winner.verified,
         _size(task.plan, winner.student.architecture),
@@ -94,7 +122,9 @@ def make_winner(
     ), tuple(failures)
 
 
-def _trained(context: Context, task: LearningTask, searched: Searched) -> Iterator[Distilled]:
+def _trained(
+    context: Context, task: LearningTask, searched: Searched, reference: Architecture
+) -> Iterator[_Trained]:
     """Finalists trained, the best of them first; then the next ones, when they are asked for."""
     waiting = searched.order[: context.tries]
     while waiting:
@@ -103,7 +133,13 @@ def _trained(context: Context, task: LearningTask, searched: Searched) -> Iterat
         students = [_distilled(context, task, searched, each) for each in finalists]
         if not context.recipe.allow_chance:
             require_useful_student(max(map(_validation_accuracy, students)), task.teacher, task.data)
-        yield from sorted(students, key=_validation_accuracy, reverse=True)
+        if not any(each.is_int8 for each in context.targets):
+            students.sort(key=_validation_accuracy, reverse=True)
+            for student in students:
+                yield _Trained(student, _exported(context, task, student, reference), None, in_float=True)
+            continue
+        trained = [_quantised(context, task, student, reference) for student in students]
+        yield from sorted(trained, key=lambda each: each.validation_accuracy, reverse=True)
 
 
 def _not_measured(passed_over: Sequence[_Made], winner: _Made | None) -> NotMeasuredError:
@@ -177,11 +213,51 @@ def _exported(context: Context, task: LearningTask, student: Distilled, referenc
     )
 
 
-def _compiled(context: Context, exported: Exported, target: BoundTarget) -> Compiled:
-    fmt, references = target.format, exported.references
+def _quantised(context: Context, task: LearningTask, student: Distilled, reference: Architecture) -> _Trained:
+    """In int8 for every target that wants it."""
+    recipe, where = context.recipe, context.where
+    exported = _exported(context, task, student, reference)
+    targets = tuple(each for each in context.targets if each.is_int8)
+    epochs = recipe.compile.fine_tuning_epochs
+    training = recipe.distil.with_mixtures([each.shares for each in student.mixtures]).model_copy(
+        update={
+            "epochs": epochs,
+            "patience": epochs,
+            "learning_rate": FINE_TUNING_RATE * recipe.distil.learning_rate,
+        }
+    )
+    given = QuantiseInput(
+        task.plan,
+        student.architecture,
+        student.weights,
+        {fmt: exported.students[fmt] for fmt in {each.format.in_float for each in targets}},
+        targets,
+        {each.name: where.exporters[each.name] for each in targets},
+        outputs_of(targets),
+        _calibration(context, task),
+        training if epochs else None,
+        recipe.compile.max_drop,
+        recipe.seed,
+        task.teacher if recipe.distil.needs_teacher else None,
+    )
+    quantised = context.do(quantise_student, given)
+    return _Trained(student, exported, quantised, in_float=len(targets) < len(context.targets))
+
+
+def _calibration(context: Context, task: LearningTask) -> Calibration:
+    return Calibration(context.recipe.compile.calibration_images, task.data)
+
+
+def _compiled(context: Context, task: LearningTask, trained: _Trained, target: BoundTarget) -> Compiled:
+    fmt, exported = target.format.in_float, trained.exported
+    references = exported.references
     if _refers_to_teacher(context.budgets[target.name]):
         references = exported.teachers
-    return context.do(compile_student, CompileInput(exported.students[fmt], references[fmt], target))
+    students, calibration = exported.students, None
+    if target.is_int8:
+        assert trained.quantised is not None
+        students, calibration = trained.quantised.models, _calibration(context, task)
+    return context.do(compile_student, CompileInput(students[fmt], references[fmt], target, calibration))
 
 
 def _refers_to_teacher(budget: Budget) -> bool:

@@ -150,6 +150,7 @@ PART_OF = {
     "mixtures": "distil",
     "distil": "distil",
     "export": "verify",
+    "quantise": "verify",
     "compile": "verify",
     "verify": "verify",
     "report": "verify",

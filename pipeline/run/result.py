@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from devices.target import Target
-from pipeline.bundle import portable_name
+from pipeline.bundle import comparable_name
 from pipeline.distill.aggregation.result import FoundMixture
 from pipeline.export.base import Format, format_of
 from pipeline.recipe.loading import Recipe
@@ -19,6 +19,7 @@ from pipeline.stages.inputs.teacher import TeacherSummary
 from pipeline.stages.latency.feasibility import Feasible
 from pipeline.stages.latency.table import Tables
 from pipeline.stages.searching.candidates import EvaluatedCandidate, Searched
+from pipeline.stages.student.quantise import Quantised
 from pipeline.stages.student.winner import Failure, Winner
 from pipeline.target_verdict import Accuracy
 from pipeline.teachers.ensemble import EnsembleFigures
@@ -65,7 +66,7 @@ class RunResult:
         fmt = format_of(Target.parse(target))
         if fmt not in self.teacher_models:
             return None
-        models = (self.teacher_models[fmt], self.bundle / portable_name(Target.parse(target), fmt.suffix))
+        models = (self.teacher_models[fmt], self.bundle / comparable_name(Target.parse(target), fmt.suffix))
         return shlex.join(["lathe", "compare", *map(str, models), "--target", target])
 
     def to_json(self) -> dict[str, Any]:
@@ -132,6 +133,7 @@ class RunResult:
                         "size_bytes": self.winner.compiled[name].student.size_bytes,
                         "by_class": _by_class(self.data.classes, verdict.accuracy),
                         "artifact_digest": verdict.artifact_digest,
+                        "int8": _int8(self.winner.quantised, name),
                         "parity_max_abs": self.winner.exported.parity[name].max_abs,
                     }
                     for name, verdict in verified.verdicts.items()
@@ -206,6 +208,21 @@ def _mixture(group: FoundMixture) -> dict[str, Any]:
         "size": list(group.size),
         "student_layer": group.student_layer,
         "shares": dict(zip(group.teacher_layers, group.shares, strict=True)),
+    }
+
+
+def _int8(quantised: Quantised | None, target: str) -> dict[str, Any] | None:
+    """Accuracies on the validation slice of a target in int8."""
+    if quantised is None or target not in quantised.figures:
+        return None
+    fine_tuned = quantised.fine_tuned.get(target)
+    return {
+        "float_accuracy": quantised.float_accuracy,
+        "post_training_accuracy": quantised.post_training[target].accuracy,
+        "fine_tuned_accuracy": fine_tuned.accuracy if fine_tuned else None,
+        "fine_tuning_epochs": len(quantised.history),
+        "ships_fine_tuned": quantised.ships_fine_tuned,
+        "agreement_with_float": quantised.figures[target].agreement,
     }
 
 

@@ -30,6 +30,8 @@ def result_text(result: RunResult) -> str:
             f"  teacher   {_beside_teacher(whole, verdict.measurement.latency)}",
             f"  accuracy  {verdict.accuracy_words}, teacher {verified.teacher_accuracy:.2%}",
         ]
+        if quantised := result.winner.quantised_words(name):
+            lines.append(f"  int8      {quantised}, on the validation slice")
         comparison = result.comparison(name)
         lines += [] if comparison is None else [f"  compare   {comparison}"]
     size = result.size

@@ -9,6 +9,7 @@ from devices.target import Target
 from pipeline.compile.variants import litert, onnxruntime
 from pipeline.compile.variants.base import CompileTask, CompileVariant, ModelFormat
 from pipeline.errors import ExportError
+from pipeline.export.worker import ONNX_SIGNS
 
 __all__ = [
     "VARIANTS",
@@ -23,6 +24,8 @@ __all__ = [
 ]
 
 VARIANTS: tuple[CompileVariant, ...] = (*onnxruntime.VARIANTS, *litert.VARIANTS)
+
+_INT8_OF_TABLES = {"onnxruntime": f"{''.join(ONNX_SIGNS)}-minmax", "litert": "static"}
 
 ENTRY_POINTS = "lathe.compile_variants"
 """Group of entry points by which other distributions add variants; each names a ``CompileVariant``."""
@@ -64,18 +67,22 @@ def variant_owner(variant: CompileVariant) -> dict[str, str]:
 
 
 def default_variant(target: Target) -> CompileVariant:
-    """The variant that compiles for a target where nothing is measured: it changes no output.
+    """The variant that compiles for a target where nothing is measured.
+
+    In float it changes no output. In int8 it is the static one of which tables have the blocks.
 
     Raises:
         ExportError: there is none for the target's runtime and precision.
     """
+    of_tables = f"{target.runtime}:int8-{_INT8_OF_TABLES.get(target.runtime)}"
     for variant in known_variants():
         of_target = variant.runtime == target.runtime and variant.precision == target.precision
-        if of_target and variant.lossless and not variant.unfit(target):
+        if of_target and (variant.lossless or variant.name == of_tables) and not variant.unfit(target):
             return variant
     raise ExportError(
         f"nothing is compiled for target '{target}' without a measurement",
-        why=f"no variant of {target.runtime} in {target.precision} leaves the outputs as they are",
+        why=f"no variant of {target.runtime} in {target.precision} leaves the outputs as they are or has the "
+        "operators of int8 tables",
         fix="see 'lathe compile --help'",
     )
 

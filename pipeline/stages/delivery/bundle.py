@@ -57,7 +57,7 @@ def make_bundle(given: BundleInput, folder: StageFolder, services: Services) -> 
             TargetContent(
                 artifact=folder.find(compiled.student.file),
                 runs_on=compiled.student.notes.get("cpu", "any"),
-                portable=folder.find(winner.exported.students[target.format]),
+                portable=folder.find(winner.portable(target)),
                 reference=folder.find(compiled.reference.file),
                 inputs=(TensorDescription(name=INPUT_NAME, shape=axes[layout], layout=layout),),
                 outputs=(logits,),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from devices.measurement import Interval
 from devices.words import count_of
 from latency_db.estimate import Estimate
-from pipeline.bundle import portable_name
+from pipeline.bundle import comparable_name
 from pipeline.distill.settings import EpochRecord
 from pipeline.report import (
     BlockLatencies,
@@ -121,7 +121,7 @@ def _report(given: ReportInput) -> ReportData:
         labels=teacher.data.classes,
         targets=targets,
         ensemble=tuple(ensemble_lines(teacher)),
-        curves=(*curves, _curve("student", winner.distilled.history)),
+        curves=(*curves, _curve("student", winner.distilled.history), *_fine_tuning(winner)),
         provenance=tuple(_provenance(findings).items()),
         recipe=given.recipe_text,
         mixtures=tuple(
@@ -172,6 +172,7 @@ def _target(findings: Findings, target: BoundTarget) -> TargetReport:
         predicted=findings.predicted(name),
         limit_ns=feasible.limits_ns[name],
         size_bytes=winner.compiled[name].student.size_bytes,
+        int8=_int8(winner, name),
         runs_on=winner.compiled[name].student.notes.get("cpu", "any"),
         teacher=findings.tables.teacher[name].whole,
         candidates=tuple(
@@ -223,10 +224,28 @@ def _curve(name: str, history: tuple[EpochRecord, ...]) -> TrainingCurve:
     )
 
 
+def _fine_tuning(winner: Winner) -> tuple[TrainingCurve, ...]:
+    quantised = winner.quantised
+    if quantised is None or not quantised.history:
+        return ()
+    return (_curve("student, fine-tuned for int8", quantised.history),)
+
+
+def _int8(winner: Winner, target: str) -> str:
+    """Accuracy in float and in int8, in words; empty for a target in float."""
+    words = winner.quantised_words(target)
+    if not words or winner.quantised is None:
+        return ""
+    agreement = winner.quantised.figures[target].agreement
+    return f"{words}; the same class as in float for {agreement:.2%} of the images"
+
+
 def _provenance(findings: Findings) -> dict[str, str]:
     winner, teacher = findings.winner, findings.teacher
     rows = {"teacher": f"{teacher.name}, digest {teacher.digest}"}
     rows["student weights"] = winner.distilled.weights.digest
+    if winner.quantised is not None and winner.quantised.ships_fine_tuned:
+        rows["student weights, fine-tuned for int8"] = winner.quantised.weights.digest
     for target in findings.targets:
         name, runtime, device = target.name, target.runtime, target.device
         rows[f"{name}: artifact"] = winner.compiled[name].student.file.digest
@@ -241,11 +260,12 @@ def _provenance(findings: Findings) -> dict[str, str]:
         if model is not None:
             rows[f"{name}: the teacher to compare with"] = (
                 f"{model.path} in the work folder, digest {model.digest}: lathe compare {model.path} "
-                f"{portable_name(target.target, target.format.suffix)} --target {name}"
+                f"{comparable_name(target.target, target.format.suffix)} --target {name}"
             )
         parity, accuracy = winner.exported.parity[name], winner.verified.verdicts[name].accuracy
         rows[f"{name}: parity with torch"] = (
-            f"largest difference {parity.max_abs:.2e}, relative {parity.max_rel:.2e}, "
+            ("before it was quantised: " if target.is_int8 else "")
+            + f"largest difference {parity.max_abs:.2e}, relative {parity.max_rel:.2e}, "
             + count_of(parity.samples, "image")
             + (accuracy.note if accuracy else "")
         )

@@ -8,7 +8,8 @@ from typing import Any
 
 from devices.measurement import DeviceIdentity, RuntimeIdentity
 from devices.target import Target
-from pipeline.export.base import Format, exporter_identity, format_of, student_format
+from pipeline.compile import default_variant
+from pipeline.export.base import Format, exporter_identity, format_of
 from pipeline.work.canonical import without_influence
 
 
@@ -43,15 +44,17 @@ class BoundTarget:
         now and not after hours of training.
 
         Raises:
-            TargetError: it is unknown, its runtime is not installed, no student is made in its precision, or
+            TargetError: it is unknown, its runtime is not installed, nothing is exported in its precision, or
                 its outputs can be taken nowhere.
+            ExportError: nothing is compiled for it.
             MeasurementError: its accelerator runs no model.
         """
         from devices.check import try_accelerator
         from devices.measuring import probe
         from devices.requests import outputs_target
 
-        suffix = student_format(target).suffix
+        suffix = format_of(target).suffix
+        default_variant(target)
         runtime, device = probe(target)
         place = outputs_target(target, suffix)
         try_accelerator(target)
@@ -66,6 +69,16 @@ class BoundTarget:
     def format(self) -> Format:
         """What its runtime loads."""
         return format_of(self.target)
+
+    @property
+    def is_int8(self) -> bool:
+        """Whether students are quantised for it."""
+        return self.target.precision == "int8"
+
+
+def outputs_place(target: BoundTarget, outputs: Mapping[str, OutputsPlace]) -> Target:
+    """Where the outputs of a target's artifacts are taken."""
+    return outputs[target.name].target if target.name in outputs else target.target
 
 
 def outputs_of(targets: tuple[BoundTarget, ...]) -> Mapping[str, OutputsPlace]:

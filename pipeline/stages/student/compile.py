@@ -6,21 +6,44 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pipeline.compile import compile_artifact, deciding_packages
-from pipeline.export.base import Format
+from pipeline.export.base import Format, Layout
+from pipeline.stages.inputs.data import DataSummary, open_data
 from pipeline.stages.latency.targets import BoundTarget
 from pipeline.stages.services import Services
-from pipeline.work.canonical import StoredFile
+from pipeline.target_verdict import in_layout
+from pipeline.work.canonical import StoredFile, by_digest
 from pipeline.work.stage import StageFolder, stage
 
 
 @dataclass(frozen=True)
+class Calibration:
+    """Train images over which the ranges of activations are found."""
+
+    images: int
+    data: DataSummary = by_digest()
+
+    def inputs(self, folder: StageFolder, layout: Layout) -> NDArray[np.float32]:
+        """Preprocessed images in a layout, of all classes alike: a random choice of a fixed seed."""
+        train = open_data(self.data, folder).train
+        chosen = np.random.default_rng(0).permutation(len(train))[: self.images]
+        return in_layout(self.data.preprocessing(train.images[chosen]), layout)
+
+
+@dataclass(frozen=True)
 class CompileInput:
-    """The exported student and what its budget refers to, and the target to compile them for."""
+    """The exported student and what its budget refers to, and the target to compile them for.
+
+    ``calibration`` is for a target in int8.
+    """
 
     student: StoredFile
     reference: StoredFile
     target: BoundTarget
+    calibration: Calibration | None = None
 
 
 @dataclass(frozen=True)
@@ -60,7 +83,9 @@ def compile_student(given: CompileInput, folder: StageFolder, services: Services
 
 
 def _compiled(given: CompileInput, source: StoredFile, name: str, folder: StageFolder) -> CompiledFile:
-    target = given.target.target
-    artifact = compile_artifact(folder.find(source), target, folder / name)
+    target, inputs = given.target.target, None
+    if given.calibration is not None:
+        inputs = given.calibration.inputs(folder, given.target.format.layout)
+    artifact = compile_artifact(folder.find(source), target, folder / name, calibration=inputs)
     file = folder.stored(artifact.path.relative_to(folder.path).as_posix())
     return CompiledFile(file, given.target.format, artifact.notes, artifact.path.stat().st_size)

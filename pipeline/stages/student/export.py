@@ -1,10 +1,10 @@
-"""Stage ``export``: the student in the format of every target, compared with torch there."""
+"""Stage ``export``: the student in float, for the runtime of every target, compared with torch there."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from devices.words import count_of
@@ -15,7 +15,7 @@ from pipeline.spaces.base import Architecture
 from pipeline.stages.inputs.data import DataSummary, open_data
 from pipeline.stages.inputs.space import SpacePlan
 from pipeline.stages.inputs.teacher import TeacherSummary, open_teacher
-from pipeline.stages.latency.targets import BoundTarget, OutputsPlace
+from pipeline.stages.latency.targets import BoundTarget, OutputsPlace, outputs_place
 from pipeline.stages.services import Services
 from pipeline.stages.student.distil import open_student
 from pipeline.work.canonical import StoredFile, by_digest
@@ -77,7 +77,7 @@ def export_student(given: ExportInput, folder: StageFolder, services: Services) 
 
     from pipeline.export.network import export_networks
 
-    formats = sorted({each.format for each in given.targets})
+    formats = sorted({each.format.in_float for each in given.targets})
     student = open_student(given.plan, given.architecture, given.weights, folder)
     torch.manual_seed(0)
     networks = {_student: student, _reference: given.plan.open(folder).build(given.reference)}
@@ -103,11 +103,10 @@ def _parity(given: ExportInput, target: BoundTarget, student: nn.Module, folder:
     from pipeline.data.tensors import to_tensor
     from pipeline.export.parity import check_parity
 
-    fmt, settings = target.format, given.settings
+    fmt, settings = target.format.in_float, given.settings
     images = open_data(given.data, folder).validation.images[: settings.samples]
     inputs = to_tensor(images, given.data.preprocessing).numpy()
-    place = given.outputs.get(target.name)
-    where = target.target if place is None else place.target
+    where = replace(outputs_place(target, given.outputs), precision="fp32")
     return check_parity(student, folder / _student(fmt), fmt, inputs, where, tolerance=settings.tolerance)
 
 

@@ -11,7 +11,7 @@ from pipeline.spaces.base import Architecture
 from pipeline.stages.inputs.data import DataSummary, open_data
 from pipeline.stages.inputs.space import SpacePlan
 from pipeline.stages.inputs.teacher import TeacherSummary, open_teacher
-from pipeline.stages.latency.targets import BoundTarget, OutputsPlace
+from pipeline.stages.latency.targets import BoundTarget, OutputsPlace, outputs_place
 from pipeline.stages.services import Services
 from pipeline.stages.student.compile import Compiled
 from pipeline.stages.student.distil import open_student
@@ -99,7 +99,7 @@ def verify_student(given: VerifyInput, folder: StageFolder, services: Services) 
     with services.reporter.task("verifying on the targets", "targets") as advance:
         for done, target in enumerate(given.targets):
             advance(done, len(given.targets))
-            compiled, place = given.compiled[target.name], given.outputs.get(target.name)
+            compiled = given.compiled[target.name]
             verdicts[target.name] = verify_artifact(
                 folder.find(compiled.student.file),
                 LabelledImages(dataset.test, dataset.preprocessing, compiled.student.format.layout),
@@ -107,7 +107,7 @@ def verify_student(given: VerifyInput, folder: StageFolder, services: Services) 
                 budget=given.budgets[target.name],
                 reference=folder.find(compiled.reference.file),
                 protocol=given.protocol,
-                outputs=target.target if place is None else place.target,
+                outputs=outputs_place(target, given.outputs),
             )
     student = open_student(given.plan, given.architecture, given.weights, folder)
     teacher = open_teacher(given.teacher, folder).module

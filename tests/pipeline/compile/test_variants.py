@@ -76,6 +76,8 @@ def documented(monkeypatch: pytest.MonkeyPatch) -> CompileVariant:
     ("target", "name"),
     [
         (Target("host", "onnxruntime"), "onnxruntime:fp32-optimised"),
+        (Target("host", "onnxruntime", "int8"), "onnxruntime:int8-u8s8-minmax"),
+        (Target("host", "litert", "int8"), "litert:int8-static"),
         (Target("host", "onnxruntime", options=("cores=0",)), "onnxruntime:fp32-optimised"),
         (Target("host", "onnxruntime", options=("native",)), "onnxruntime:fp32-optimised"),
         (Target("host", "onnxruntime", options=("cuda",)), "onnxruntime:fp32-optimised"),
@@ -104,7 +106,14 @@ def test_a_graph_is_optimised_as_far_as_its_target_runs_it(target: Target, level
     assert variants.onnxruntime._level(target) == level
 
 
-@pytest.mark.parametrize("target", [Target("host", "tensorrt"), Target("host", "litert", "int8")])
+@pytest.mark.parametrize(
+    "target",
+    [
+        Target("host", "tensorrt"),
+        Target("host", "litert", "fp16"),
+        Target("host", "onnxruntime", "int8", 1, ("cuda",)),
+    ],
+)
 def test_a_target_without_lossless_variants_has_no_default(target: Target) -> None:
     with pytest.raises((TargetError, ExportError)):
         default_variant(target)

@@ -22,7 +22,6 @@ from pipeline.export.base import (
     format_of,
     installed_version,
     network_workload,
-    student_format,
 )
 from pipeline.spaces.base import Architecture, Block
 
@@ -85,12 +84,9 @@ def test_format_of_names_the_precisions_that_are_exported_when_it_is_another(pre
     assert "lathe profile" in caught.value.why
 
 
-def test_students_are_made_in_fp32_alone_and_the_error_says_what_measures_in_int8():
-    assert student_format(Target("host", "litert")) is Format.LITERT
-    with pytest.raises(TargetError, match="int8") as caught:
-        student_format(Target("host", "litert", "int8"))
-    assert "host/litert:fp32@1" in caught.value.fix
-    assert "'lathe table' and 'lathe profile'" in caught.value.fix
+@given(formats)
+def test_every_format_has_one_of_its_runtime_in_float(fmt):
+    assert (fmt.in_float.runtime, fmt.in_float.precision) == (fmt.runtime, "fp32")
 
 
 def test_format_of_names_the_known_runtimes_when_the_runtime_is_another():

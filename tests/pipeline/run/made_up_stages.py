@@ -52,6 +52,7 @@ from pipeline.stages.student.compile import Compiled, CompiledFile, compile_stud
 from pipeline.stages.student.distil import Distilled, distil_student
 from pipeline.stages.student.export import Exported, export_student
 from pipeline.stages.student.mixtures import Mixtures, find_mixtures
+from pipeline.stages.student.quantise import Int8Figures, Quantised, quantise_student
 from pipeline.stages.student.verify import Verified, verify_student
 from pipeline.target_verdict import Accuracy, TargetVerdict
 from pipeline.work.canonical import StoredFile, canonical
@@ -149,10 +150,12 @@ def feasibility(given: Any, folder: StageFolder, services: Any) -> Feasible:
 
 @dataclass
 class Fates:
-    """How many candidates a search puts in order, and what verifications say of each, time by time."""
+    """How many candidates a search puts in order, how good they are in int8, and what verifications say of
+    each, time by time."""
 
     candidates: int = 1
     verdicts: dict[Architecture, list[str]] = field(default_factory=dict)
+    in_int8: dict[Architecture, float] = field(default_factory=dict)
 
 
 FATES = Fates()
@@ -180,7 +183,7 @@ def mixtures(given: Any, folder: StageFolder, services: Any) -> Mixtures:
 
 def export(given: Any, folder: StageFolder, services: Any) -> Exported:
     """The files do not depend on what they are compared with, and where."""
-    formats = {each.format for each in given.targets}
+    formats = {each.format.in_float for each in given.targets}
     of_student = given.plan, given.architecture, given.weights, given.exporters
     of_reference = given.plan, given.reference, given.exporters
     return Exported(
@@ -191,9 +194,18 @@ def export(given: Any, folder: StageFolder, services: Any) -> Exported:
     )
 
 
+def quantise(given: Any, folder: StageFolder, services: Any) -> Quantised:
+    """In int8 as good as FATES say, else without loss; never fine-tuned."""
+    stored(folder, "figures", given)
+    accuracy = FATES.in_int8.get(given.architecture, 0.8)
+    figures = {each.name: Int8Figures(accuracy, 1.0) for each in given.targets}
+    return Quantised(given.weights, given.exported, 0.8, figures, {}, False)
+
+
 def compile_(given: Any, folder: StageFolder, services: Any) -> Compiled:
     def compiled(name: str, source: StoredFile) -> CompiledFile:
-        return CompiledFile(stored(folder, name, given.target, source), given.target.format, {}, 1)
+        file = stored(folder, name, given.target, source, given.calibration)
+        return CompiledFile(file, given.target.format, {}, 1)
 
     return Compiled(compiled("student", given.student), compiled("reference", given.reference))
 
@@ -265,6 +277,7 @@ FUNCTIONS = (
     (find_mixtures, mixtures),
     (distil_student, distil),
     (export_student, export),
+    (quantise_student, quantise),
     (compile_student, compile_),
     (verify_student, verify),
     (write_report, report),
@@ -277,7 +290,7 @@ STAGES = tuple(stage.name for stage, _ in FUNCTIONS)
 def made_up_functions() -> Iterator[None]:
     """Put the functions in the place of the real ones for a while."""
     real = [(stage, stage.function) for stage, _ in FUNCTIONS]
-    FATES.candidates, FATES.verdicts = 1, {}
+    FATES.candidates, FATES.verdicts, FATES.in_int8 = 1, {}, {}
     try:
         for stage, function in FUNCTIONS:
             object.__setattr__(stage, "function", function)

@@ -107,6 +107,30 @@ def test_the_first_that_keeps_its_budget_when_measured_again_wins(
     assert lathe.run(RECIPE).winner.distilled.architecture == of[1]
 
 
+IN_INT8 = {"target": [{"name": "board/litert:int8@1", "budget_ms": 1000}]}
+MIXED = {"target": [*IN_INT8["target"], *DOCUMENT["target"]]}
+
+
+@pytest.mark.parametrize("targets", [IN_INT8, MIXED])
+def test_finalists_are_ordered_by_their_accuracy_in_int8_where_a_target_wants_it(
+    lathe: Lathe, of: list[Architecture], targets: dict[str, Any]
+) -> None:
+    FATES.in_int8 = dict(zip(of, (0.5, 0.7, 0.6), strict=True))
+    found = lathe.run(RECIPE | targets | {"search": {"rounds": 1, "finalists": 3}})
+    assert found.winner.distilled.architecture == of[1]
+    in_int8 = {each["target"]: each["int8"] for each in found.to_json()["winner"]["targets"]}
+    assert in_int8.pop("board/litert:int8@1") == {
+        "float_accuracy": 0.8,
+        "post_training_accuracy": 0.7,
+        "fine_tuned_accuracy": None,
+        "fine_tuning_epochs": 0,
+        "ships_fine_tuned": False,
+        "agreement_with_float": 1.0,
+    }
+    assert set(in_int8.values()) <= {None}
+    assert "80.00% in float, 70.00% in int8, on the validation slice" in result_text(found)
+
+
 def test_the_teacher_is_left_as_a_file_with_the_command_that_compares_it(
     lathe: Lathe, of: list[Architecture]
 ) -> None:

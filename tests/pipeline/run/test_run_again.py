@@ -60,6 +60,7 @@ FIELDS: dict[str, set[str]] = {
     "oracle": set(),
     "distil": {"distil", *SHIPPED},
     "export": EXPORTED,
+    "compile": set(),
     "verify.candidates": SEARCHED,
     "verify.launches": VERIFIED,
     "verify.unmeasured": set(),
@@ -105,6 +106,7 @@ FIELDS_OF_SUBGRAPH: dict[str, set[str]] = FIELDS | {
     "subgraph.weights": {"distil", *SHIPPED},
     "verify.candidates": RESELECTED,
 }
+OF_INT8 = {"quantise"}
 OF_ORACLE = {"shared"}
 SHARED = {*OF_ORACLE, *SEARCHED}
 FIELDS_OF_ORACLE: dict[str, set[str]] = FIELDS | {
@@ -238,12 +240,12 @@ def expected(table: dict[str, set[str]], path: str) -> set[str]:
 
 
 # Of every method its table, and the stages that it does not have.
-NOT_IN_SEARCH = SEARCHED_FIRST | OF_DNA | OF_SUBGRAPH | OF_ORACLE
+NOT_IN_SEARCH = SEARCHED_FIRST | OF_INT8 | OF_DNA | OF_SUBGRAPH | OF_ORACLE
 OF_METHOD = {
     "search": (FIELDS, NOT_IN_SEARCH),
-    "dna": (FIELDS_OF_DNA, SEARCHED_FIRST | OF_SUBGRAPH | OF_ORACLE | {"known"}),
-    "subgraph": (FIELDS_OF_SUBGRAPH, SEARCHED_FIRST | OF_DNA | OF_ORACLE | {"known"}),
-    "oracle": (FIELDS_OF_ORACLE, SEARCHED_FIRST | OF_DNA | OF_SUBGRAPH),
+    "dna": (FIELDS_OF_DNA, SEARCHED_FIRST | OF_INT8 | OF_SUBGRAPH | OF_ORACLE | {"known"}),
+    "subgraph": (FIELDS_OF_SUBGRAPH, SEARCHED_FIRST | OF_INT8 | OF_DNA | OF_ORACLE | {"known"}),
+    "oracle": (FIELDS_OF_ORACLE, SEARCHED_FIRST | OF_INT8 | OF_DNA | OF_SUBGRAPH),
 }
 
 
@@ -264,6 +266,20 @@ def test_a_changed_field_of_a_recipe_makes_exactly_its_stages_run_again(lathe: L
         if found != wanted:
             wrong[path] = found ^ wanted
     assert not wrong
+
+
+def test_a_target_in_int8_is_quantised_again_for_what_decides_it(lathe: Lathe) -> None:
+    def document(**settings: Any) -> dict[str, Any]:
+        targets = [{"name": f"board/onnxruntime:{each}@1", "budget_ms": 1000} for each in ("fp32", "int8")]
+        return DOCUMENT | {"target": targets, "compile": settings}
+
+    assert "quantise" in lathe.again(document())
+    assert lathe.again(document(max_drop=1.0)) == {"quantise"}
+    assert lathe.again(document(fine_tuning_epochs=1)) == {"quantise"}
+    assert lathe.again(document(calibration_images=5)) == {"quantise", "compile", *VERIFIED}
+    # Only the target in int8 was compiled again.
+    compiled = [each for each in lathe.run(document(calibration_images=6)).stages if each.name == "compile"]
+    assert [each.cached for each in compiled] == [True, False]
 
 
 def test_mixtures_are_searched_again_for_what_decides_them(lathe: Lathe) -> None:
