@@ -28,8 +28,6 @@ from pipeline.distill.training import OnEpoch, fit
 from pipeline.errors import VerificationError
 
 _BATCH = 64
-_AVERAGING = 0.01
-"""Share of a batch in a moving range, as in torch's ``MovingAverageMinMaxObserver``."""
 _SMALLEST_RANGE = 0.01
 """As the quantisers of ``pipeline.compile`` have it."""
 _LOW, _HIGH = "int8_low", "int8_high"
@@ -105,11 +103,12 @@ def fine_tune_in_int8(
 def fake_quantised(network: nn.Module, calibration: Tensor) -> Iterator[None]:
     """While the block runs, the network rounds as its int8 form will; its parameters stay what they are.
 
-    In training mode the ranges of activations follow those of the batches.
+    The ranges of activations are those over the calibration images, as a quantiser will find them; when it is
+    evaluated after training, they are found anew.
 
     Args:
         network: any that makes the same calls for every batch; left in evaluation mode.
-        calibration: ``(N, C, H, W)`` float32, by which the first ranges are found.
+        calibration: ``(N, C, H, W)`` float32.
 
     Raises:
         VerificationError: later, when the network makes other calls in training than in evaluation.
@@ -117,7 +116,7 @@ def fake_quantised(network: nn.Module, calibration: Tensor) -> Iterator[None]:
     network.eval()
     for name, values in zip((_LOW, _HIGH), _ranges_over(network, calibration), strict=True):
         network.register_buffer(name, values)
-    rounded = _Rounded()
+    rounded = _Rounded(calibration)
     handles = (
         network.register_forward_pre_hook(rounded.begin),
         network.register_forward_hook(rounded.end, always_call=True),
@@ -132,10 +131,13 @@ def fake_quantised(network: nn.Module, calibration: Tensor) -> Iterator[None]:
 
 
 def _ranges_over(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Smallest and largest value at every place where an activation is rounded, in the order of the calls."""
+    """Smallest and largest value at every place where an activation is rounded, in the order of the calls.
+
+    The network runs without its own hooks, in float.
+    """
     lows, highs = list[Tensor](), list[Tensor]()
     with torch.no_grad():
-        for batch in torch.split(images, _BATCH):
+        for batch in torch.split(images.to(_device(network)), _BATCH):
             seen = list[Tensor]()
 
             def note(place: int, values: Tensor, seen: list[Tensor] = seen) -> Tensor:
@@ -143,7 +145,7 @@ def _ranges_over(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
                 return values
 
             with _Rounding(note) as mode:
-                logits = network(batch)
+                logits = network.forward(batch)
             mode.activation(logits)
             low, high = torch.stack(seen).unbind(1)
             lows.append(low)
@@ -154,11 +156,16 @@ def _ranges_over(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
 class _Rounded:
     """The hooks by which a network rounds while it runs."""
 
-    def __init__(self) -> None:
+    def __init__(self, calibration: Tensor) -> None:
+        self._calibration, self._trained = calibration, False
         self._running: list[tuple[_Rounding, ExitStack]] = []
 
     def begin(self, network: nn.Module, inputs: Any) -> None:
         """From here on calls are rounded."""
+        if self._trained and not network.training:
+            for name, values in zip((_LOW, _HIGH), _ranges_over(network, self._calibration), strict=True):
+                network.get_buffer(name).copy_(values)
+        self._trained = network.training
         mode = _Rounding(partial(_rounded_activation, network), weights=True)
         stack = ExitStack()
         stack.enter_context(mode)
@@ -177,15 +184,14 @@ class _Rounded:
         return rounded
 
 
+def _device(network: nn.Module) -> torch.device:
+    return next((each.device for each in network.parameters()), torch.device("cpu"))
+
+
 def _rounded_activation(network: nn.Module, place: int, values: Tensor) -> Tensor:
     lows, highs = network.get_buffer(_LOW), network.get_buffer(_HIGH)
     if place >= len(lows):
         raise _other_calls()
-    if network.training:
-        with torch.no_grad():
-            low, high = torch.aminmax(values.detach())
-            lows[place].lerp_(low, _AVERAGING)
-            highs[place].lerp_(high, _AVERAGING)
     # 0 must be a value of its own: paddings are 0.
     low = lows[place].clamp(max=0.0)
     high = torch.maximum(highs[place].clamp(min=0.0), low + _SMALLEST_RANGE)
