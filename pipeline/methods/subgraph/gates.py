@@ -25,7 +25,8 @@ class Gates:
     """The gates of a network while it is trained; attached when made, gone after ``fold``.
 
     Attributes:
-        values: one factor per part, by name of the structure, shape ``(count,)``, each with its gradient.
+        values: one factor per part, by name of the structure, shape ``(count,)``, each with its gradient, on
+            the device of its layers.
 
     Args:
         network: changed in place: its layers multiply what they give.
@@ -40,7 +41,8 @@ class Gates:
         gates_of: dict[nn.Module, list[Tensor]] = {}
         for structure in structures:
             layers = [network.get_submodule(name) for name in structure.gated]
-            value = torch.ones(structure.count, requires_grad=True)
+            device = next(layers[0].parameters()).device
+            value = torch.ones(structure.count, requires_grad=True, device=device)
             self.values[structure.name] = value
             self._momentum[structure.name] = torch.zeros_like(value)
             for layer in layers:

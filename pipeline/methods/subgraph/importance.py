@@ -30,16 +30,18 @@ def importances(network: nn.Module, gates: Gates, dataset: Dataset, *, seed: int
         By name of the structure, shape ``(count,)``.
     """
     network.eval()
+    device = next(network.parameters()).device
     found = {name: torch.zeros_like(gate) for name, gate in gates.values.items()}
     generator = torch.Generator().manual_seed(seed)
     images = dataset.train.images[: _BATCHES * _SIZE]
     size = min(_SIZE, len(images))
     batches = [images[start : start + size] for start in range(0, len(images) - size + 1, size)]
     for batch in batches:
-        inputs = to_tensor(batch, dataset.preprocessing).contiguous(memory_format=torch.channels_last)
+        inputs = to_tensor(batch, dataset.preprocessing).to(device, memory_format=torch.channels_last)
         logits = network(inputs)
-        drawn = torch.multinomial(logits.detach().softmax(dim=1), 1, generator=generator).squeeze(1)
-        loss = nn.functional.cross_entropy(logits, drawn)
+        # Drawn on the CPU, so that a seed draws the same everywhere.
+        drawn = torch.multinomial(logits.detach().softmax(dim=1).cpu(), 1, generator=generator).squeeze(1)
+        loss = nn.functional.cross_entropy(logits, drawn.to(device))
         gradients = torch.autograd.grad(loss, list(gates.values.values()), allow_unused=True)
         for name, gradient in zip(gates.values, gradients, strict=True):
             if gradient is not None:

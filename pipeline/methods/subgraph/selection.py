@@ -20,7 +20,7 @@ from pipeline.distill.losses.settings import LabelsSettings, LossSettings, SoftT
 from pipeline.distill.objective import Objective
 from pipeline.distill.onednn_workaround import sampled_before_convolution
 from pipeline.distill.targets import SoftTargets
-from pipeline.distill.training import TrainingDiverged, save_atomically
+from pipeline.distill.training import TrainingDiverged, save_atomically, training_device
 from pipeline.errors import BudgetError
 from pipeline.methods.subgraph.costs import Costs, Counts, least_counts
 from pipeline.methods.subgraph.gates import Gates
@@ -84,7 +84,7 @@ def select(
     on_step: Callable[[int, int], None] | None = None,
     tell: Tell = lambda line: None,
 ) -> Selection:
-    """Select the parts of a network that are worth their latency.
+    """Select the parts of a network that are worth their latency; on a GPU where there is one.
 
     The data term is ``T^2 KL(teacher || student)``, batch mean; labels have no part in it. The penalty is
     ``lambda sum_j alpha_j / s_j |g_j|``: alpha what the part adds to the price, s its importance before any
@@ -156,10 +156,9 @@ def _descend(
         order = torch.randperm(len(labels), generator=generator)
         for index in torch.split(order, settings.batch_size)[:batches]:
             images = to_tensor(dataset.train.images[index.numpy()], dataset.preprocessing)
-            images = augment(images, settings.augment, generator).contiguous(
-                memory_format=torch.channels_last
-            )
-            run.train_step(images, index, labels[index], total)
+            images = augment(images, settings.augment, generator)
+            images = images.to(run.device, memory_format=torch.channels_last)
+            run.train_step(images, index, labels[index].to(run.device), total)
             if on_step is not None:
                 on_step(run.step, total)
         if checkpoint is not None:
@@ -185,7 +184,8 @@ class _Run:
         self.history: list[SelectionStep] = []
         self._network, self._structures, self._settings, self._costs = network, structures, settings, costs
         network.requires_grad_(True)
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.device = training_device()
+        network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.gates = Gates(network, structures)
         self._matter: dict[str, Tensor] = {}
         self._least = least_counts(costs.space)
@@ -266,7 +266,7 @@ class _Run:
             self._snap({name: len(parts) for name, parts in self.gates.kept().items()})
         self.gates.fold()
         kept = {name: tuple(parts) for name, parts in self.gates.kept().items()}
-        network = self._network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        network = self._network.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         smaller = removed(network, input_shape, self._structures, kept)
         counts = {name: len(parts) for name, parts in kept.items()}
         return Selection(counts, kept, smaller, self.snapped, tuple(self.history))
@@ -288,7 +288,7 @@ class _Run:
         self._network.load_state_dict(state["network"])
         self._optimizer.load_state_dict(state["optimizer"])
         self.gates.restore(state["gates"])
-        self._matter = state["matter"]
+        self._matter = {name: value.to(self.device) for name, value in state["matter"].items()}
         self.step, self.penalty = state["step"], state["penalty"]
         self.snapped, self.settled = state["snapped"], state["settled"]
         self.history = [SelectionStep(**record) for record in state["history"]]

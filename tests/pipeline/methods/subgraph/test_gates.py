@@ -117,3 +117,17 @@ def test_a_state_is_restored_exactly() -> None:
     other.restore(gates.state())
     for name, value in gates.values.items():
         assert torch.equal(other.values[name], value)
+
+
+@pytest.mark.parametrize("network", [bottlenecks, fused])
+def test_gates_lie_where_their_layers_do(network: Callable[[], nn.Module]) -> None:
+    """Operations refuse tensors of two devices; one that computes nothing stands for a GPU."""
+    structures = find_structures(network(), SHAPE)
+    student = network().to("meta")
+    gates = Gates(student, structures)
+    student(images().to("meta")).sum().backward()
+    gates.proximal_step(0.1, penalties(gates, 1.0), dict.fromkeys(gates.values, 1))
+    student(images().to("meta")).sum().backward()
+    gates.fold()
+    assert {value.device.type for value in gates.values.values()} == {"meta"}
+    assert {parameter.device.type for parameter in student.parameters()} == {"meta"}
