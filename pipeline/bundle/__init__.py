@@ -1,5 +1,6 @@
 """Bundles: the folder that the edge team ships, written at once and refused after any change."""
 
+from pipeline.bundle.callers import write_callers
 from pipeline.bundle.manifest import (
     MANIFEST_NAME,
     CompileOrigin,
@@ -54,4 +55,5 @@ __all__ = [
     "sign_bundle",
     "verify_bundle",
     "write_bundle",
+    "write_callers",
 ]

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from devices.host import remove_abandoned
+from pipeline.cli.callers.arguments import callers
 from pipeline.cli.compile.arguments import compile_
 from pipeline.cli.db.arguments import db_app
 from pipeline.cli.devices.arguments import devices_app
@@ -66,6 +67,7 @@ app.add(
     "lathe gate new-bundle --against old-bundle",
     "lathe gate bundle --max-latency-ms 2.5 --min-accuracy 91% --max-size 300kB --junit gate.xml",
 )(gate)
+app.add("callers", "lathe callers lathe-work/bundles/quickstart examples --c-header")(callers)
 app.add("recipes", "lathe recipes quickstart > mine.toml")(recipes)
 app.add(
     "profile",

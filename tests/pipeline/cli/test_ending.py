@@ -35,6 +35,7 @@ IMPOSSIBLE = {
     ("verify",): ".",
     ("gate",): ". --max-size 1",
     ("sign",): ". --key bad",
+    ("callers",): ". examples",
     ("profile",): "bad --target host/onnxruntime:fp32@1",
     ("compare",): "bad bad --target host/onnxruntime:fp32@1",
     ("devices", "list"): "",

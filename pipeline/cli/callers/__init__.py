@@ -1,0 +1,1 @@
+"""``lathe callers``."""
