@@ -13,6 +13,7 @@ from devices.words import count_of
 
 __all__ = ["PRECISIONS", "Target"]
 
+MOST_THREADS = 1024
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
@@ -68,8 +69,10 @@ class Target:
                 fix=f"write {match['device']}/{match['runtime']}:fp32@1",
             )
         threads = int(match["threads"] or 1)
-        if threads < 1:
-            raise TargetError(f"target '{text}' asks for {threads} threads", fix="write @1 or more")
+        if not 1 <= threads <= MOST_THREADS:
+            raise TargetError(
+                f"target '{text}' asks for {threads} threads", fix=f"write @1 to @{MOST_THREADS}"
+            )
         options = tuple(match["options"].split("+")[1:])
         return cls(match["device"], match["runtime"], precision, threads, options)
 

@@ -16,6 +16,7 @@ RelativeTo = Literal["reference", "teacher"]
 
 NAMES: Mapping[RelativeTo, str] = {"reference": "reference network", "teacher": "teacher"}
 
+_MOST = 1e9
 _PATTERN = re.compile(
     r"(?P<number>[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?) ?"
     r"(?:ms|x(?: (?P<to>reference|teacher))?)(?P<soft> soft)?"
@@ -33,7 +34,7 @@ class Budget:
         relative_to: what ``relative`` refers to.
 
     Raises:
-        RecipeError: neither or both are given, or the number is not finite and above zero.
+        RecipeError: neither or both are given, or the number is out of its range.
     """
 
     relative: float | None = None
@@ -49,10 +50,10 @@ class Budget:
                 why="it is either relative to a reference or in milliseconds",
                 fix='write budget = "0.6x" or budget_ms = 1.5',
             )
-        if not math.isfinite(given[0]) or given[0] <= 0:
+        if not 0 < given[0] <= _MOST:
             raise RecipeError(
                 f"a budget of {given[0]} cannot be kept",
-                why="a budget is a finite number above zero",
+                why=f"a budget is a number above zero, and at most {_MOST:g}",
                 fix='write for example budget = "0.6x" or budget_ms = 1.5',
             )
 
@@ -61,7 +62,7 @@ class Budget:
         """Read ``0.6x`` (of the reference network), ``0.25x teacher`` or ``1.5ms``, perhaps with ``soft``.
 
         Raises:
-            RecipeError: the text has another form, or the number is not finite and above zero.
+            RecipeError: the text has another form, or the number is out of its range.
         """
         match = _PATTERN.fullmatch(text.strip())
         if match is None:

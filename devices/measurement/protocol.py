@@ -8,6 +8,22 @@ from devices.measurement.headline import HEADLINE_QUANTILE
 
 __all__ = ["MeasuringProtocol"]
 
+_WEEK_NS = 7 * 24 * 3600 * 10**9
+_RANGES = {
+    "version": (1, 1000),
+    "launches": (1, 100_000),
+    "max_launches": (0, 300_000),
+    "warmup_count": (0, 10**9),
+    "warmup_ns": (0, _WEEK_NS),
+    "min_count": (0, 10**9),
+    "min_ns": (0, _WEEK_NS),
+    "max_count": (1, 10**9),
+    "max_ns": (0, _WEEK_NS),
+    "headline_quantile": (0, 1),
+    "input_seed": (0, 2**63 - 1),
+    "drift": (0, 1),
+}
+
 
 @dataclass(frozen=True)
 class MeasuringProtocol:
@@ -33,3 +49,14 @@ class MeasuringProtocol:
     headline_quantile: float = HEADLINE_QUANTILE
     input_seed: int = 0
     drift: float = 0.0015
+
+    def __post_init__(self) -> None:
+        """Check the ranges, since a protocol may come with a file.
+
+        Raises:
+            ValueError: naming the number that is out of its range.
+        """
+        for name, (least, most) in _RANGES.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+                raise ValueError(f"{name} is {value!r}; it must be from {least} to {most}")

@@ -16,7 +16,7 @@ targets = st.builds(
     names,
     words,
     st.sampled_from(PRECISIONS),
-    st.integers(1, 4096),
+    st.integers(1, 1024),
     st.dictionaries(words, values, max_size=3).map(
         lambda options: tuple(name + value for name, value in options.items())
     ),

@@ -94,6 +94,7 @@ class ChoiceOptions:
             "--budget-ms",
             metavar="MS",
             min=0.000001,
+            max=1e9,
             help="Latency that must be kept; else the exit code is 11.",
             rich_help_panel=CHOICE,
         ),

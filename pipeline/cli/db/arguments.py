@@ -80,7 +80,9 @@ def query(
     since: Since = None,
     published: Published = False,
     device: DeviceName = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, metavar="N", help="List at most N rows.")] = 1000,
+    limit: Annotated[
+        int, typer.Option("--limit", min=1, max=10_000_000, metavar="N", help="List at most N rows.")
+    ] = 1000,
     db: Database = None,
     json_output: Json = False,
 ) -> None:

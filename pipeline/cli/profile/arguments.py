@@ -38,6 +38,7 @@ Timeout = Annotated[
         "--timeout",
         metavar="SECONDS",
         min=1,
+        max=1_000_000,
         help="Time a model may take in one launch, including building an engine on the device.",
         rich_help_panel=MEASURING,
     ),

@@ -19,7 +19,9 @@ SpaceName = Annotated[
 Input = Annotated[
     str, typer.Option("--input", metavar="HxW", help="Size of an input image, e.g. 32x32 or 1x28x28.")
 ]
-Classes = Annotated[int, typer.Option("--classes", min=1, metavar="N", help="Number of classes.")]
+Classes = Annotated[
+    int, typer.Option("--classes", min=1, max=1_000_000, metavar="N", help="Number of classes.")
+]
 Targets = Annotated[
     list[str], typer.Option("--target", metavar="T", help="Target, e.g. host/litert:fp32@1; may be repeated.")
 ]
@@ -31,12 +33,13 @@ TableName = Annotated[
     ),
 ]
 Networks = Annotated[
-    int, typer.Option("--networks", metavar="N", min=6, help="Whole networks to measure for the model.")
+    int,
+    typer.Option("--networks", metavar="N", min=6, max=1000, help="Whole networks to measure for the model."),
 ]
 Launches = Annotated[
     int,
     typer.Option(
-        "--launches", metavar="N", min=3, help="Fresh processes in which each workload is measured."
+        "--launches", metavar="N", min=3, max=1000, help="Fresh processes in which each workload is measured."
     ),
 ]
 Inputs = Annotated[
@@ -92,7 +95,11 @@ def build(
     budget_time: Annotated[
         float | None,
         typer.Option(
-            "--budget-time", metavar="MINUTES", min=0, help="Begin no measurement after so many minutes."
+            "--budget-time",
+            metavar="MINUTES",
+            min=0,
+            max=1_000_000,
+            help="Begin no measurement after so many minutes.",
         ),
     ] = None,
     bench_options: BenchOptions,
@@ -145,10 +152,13 @@ def verify(
     *,
     space_options: SpaceOptions,
     count: Annotated[
-        int, typer.Option("--count", metavar="N", min=3, help="Networks to measure, twice each.")
+        int, typer.Option("--count", metavar="N", min=3, max=1000, help="Networks to measure, twice each.")
     ] = 20,
     seed: Annotated[
-        int, typer.Option("--seed", metavar="N", min=0, help="Seed of the networks that are drawn.")
+        int,
+        typer.Option(
+            "--seed", metavar="N", min=0, max=2**31 - 1, help="Seed of the networks that are drawn."
+        ),
     ] = 1,
     bench_options: BenchOptions,
     json_output: Json = False,
@@ -262,10 +272,16 @@ def predict(
         ),
     ] = None,
     count: Annotated[
-        int | None, typer.Option("--count", metavar="N", min=1, help="Also predict so many random networks.")
+        int | None,
+        typer.Option(
+            "--count", metavar="N", min=1, max=1_000_000, help="Also predict so many random networks."
+        ),
     ] = None,
     seed: Annotated[
-        int, typer.Option("--seed", metavar="N", min=0, help="Seed of the networks that are drawn.")
+        int,
+        typer.Option(
+            "--seed", metavar="N", min=0, max=2**31 - 1, help="Seed of the networks that are drawn."
+        ),
     ] = 1,
     wanted: Annotated[
         str | None,
@@ -310,11 +326,18 @@ def transfer(
     check: Annotated[
         int | None,
         typer.Option(
-            "--check", metavar="N", min=3, help="Then measure so many other networks twice, and compare."
+            "--check",
+            metavar="N",
+            min=3,
+            max=1000,
+            help="Then measure so many other networks twice, and compare.",
         ),
     ] = None,
     seed: Annotated[
-        int, typer.Option("--seed", metavar="N", min=0, help="Seed of the networks that are compared.")
+        int,
+        typer.Option(
+            "--seed", metavar="N", min=0, max=2**31 - 1, help="Seed of the networks that are compared."
+        ),
     ] = 1,
     bench_options: BenchOptions,
     json_output: Json = False,

@@ -24,10 +24,10 @@ def _distinct(values: tuple[T, ...]) -> tuple[T, ...]:
 
 
 Positive = Annotated[int, Field(ge=1, le=65_536)]
-Counts = Annotated[tuple[Positive, ...], Field(min_length=1), AfterValidator(_distinct)]
+Counts = Annotated[tuple[Positive, ...], Field(min_length=1, max_length=100), AfterValidator(_distinct)]
 Kernels = Annotated[tuple[Literal[3, 5, 7], ...], Field(min_length=1), AfterValidator(_distinct)]
 Ratio = Annotated[float, Field(ge=0, le=1)]
-Ratios = Annotated[tuple[Ratio, ...], Field(min_length=1), AfterValidator(_distinct)]
+Ratios = Annotated[tuple[Ratio, ...], Field(min_length=1, max_length=100), AfterValidator(_distinct)]
 Operation = Literal["inverted", "separable", "regular"]
 Operations = Annotated[tuple[Operation, ...], Field(min_length=1), AfterValidator(_distinct)]
 Skip = Literal["identity", "pool", "none"]
@@ -77,7 +77,7 @@ class StageConfig(BaseModel):
         }
 
 
-Stages = Annotated[tuple[StageConfig, ...], Field(min_length=1)]
+Stages = Annotated[tuple[StageConfig, ...], Field(min_length=1, max_length=100)]
 _USUAL = {name: StageConfig.model_fields[name].default for name in ("operations", "skips")}
 
 

@@ -1,0 +1,94 @@
+"""The short form of the attack finds nothing."""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tools.attack import __main__ as attack
+from tools.attack.fuzzing import damaged, fuzz, judged
+from tools.attack.kills import kills
+from tools.attack.limits import limits
+
+Found = dict[str, Any]
+
+
+def quiet(_: str) -> None:
+    """Nothing is said."""
+
+
+@pytest.mark.slow
+def test_files_without_limits_are_refused_at_once() -> None:
+    found = limits(quiet)
+    assert found["faults"] == {}
+    assert found["bombs"] > 50
+
+
+@pytest.mark.slow
+def test_damaged_files_of_every_format_are_read_or_refused() -> None:
+    found = fuzz(attack.SHORT["inputs"] // 3, 0, quiet)
+    assert found["faults"] == {}
+    assert found["inputs"] == attack.SHORT["inputs"] // 3
+    assert found["formats"] > 30
+
+
+@pytest.mark.slow
+def test_killed_commands_lose_nothing_and_leave_nothing() -> None:
+    found = kills(attack.SHORT["kills"], 0, attack.SHORT["scenarios"], quiet)
+    assert found.keys() == set(attack.SHORT["scenarios"])
+    for tally in found.values():
+        assert (tally["lost"], tally["differ"], tally["orphans"], tally["left_behind"]) == (0, 0, 0, 0)
+        assert tally["failed"] == []
+
+
+def test_the_attack_sees_what_it_looks_for(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("content")
+
+    def crash(_: Path) -> str:
+        import os
+        import signal
+
+        os.kill(os.getpid(), signal.SIGSEGV)
+        return ""
+
+    def fail(_: Path) -> str:
+        raise ZeroDivisionError
+
+    assert judged(lambda path: path.read_text(), path)[:2] == ("read", "content")
+    assert judged(crash, path)[0] == "crash"
+    assert judged(fail, path)[0] == "traceback"
+    tally = {"lost": 1, "differ": 0, "orphans": 0, "left_behind": 0, "failed": []}
+    sound: Found = {"kills": {}, "limits": {"faults": {}}, "fuzzing": {"faults": {}}}
+    assert attack.is_sound(sound)
+    assert not attack.is_sound({**sound, "kills": {"import": tally}})
+    assert not attack.is_sound({**sound, "limits": {"faults": {"a": "hang"}}})
+
+
+def test_damage_is_the_same_for_the_same_seed() -> None:
+    content = bytes(range(200))
+    assert [damaged(content, random.Random(7)) for _ in range(3)] == [damaged(content, random.Random(7))] * 3
+    assert damaged(content, random.Random(7)) != content
+    assert isinstance(damaged(b"", random.Random(1)), bytes)
+
+
+def test_the_command_line_writes_the_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found: Found = {"kills": {}, "limits": {"faults": {}}, "fuzzing": {"faults": {}}, "sound": True}
+    monkeypatch.setattr(attack, "attack", lambda form, seed: {**found, "form": form["inputs"], "seed": seed})
+    for name in ("LATHE_STATE_DIR", "LATHE_CACHE", "XDG_CONFIG_HOME", "LATHE_DEVICES"):
+        monkeypatch.setenv(name, str(tmp_path))
+    argv = ["attack", "long", "--seed", "3", "--inputs", "5", "--json", str(tmp_path / "found.json")]
+    monkeypatch.setattr(sys, "argv", argv)
+    with pytest.raises(SystemExit) as ended:
+        attack.main()
+    assert ended.value.code == 0
+    written = json.loads((tmp_path / "found.json").read_text())
+    assert (written["form"], written["seed"]) == (5, 3)
+    assert json.loads(capsys.readouterr().out) == written

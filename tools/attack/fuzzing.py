@@ -1,0 +1,182 @@
+"""Files of every format, damaged at random, each read in a process of its own.
+
+Each must be read, or be refused by a clear error; where a file carries digests, no damage may be accepted.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import random
+import resource
+import shutil
+import signal
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from devices.errors import LatheError
+from tools.attack.samples import Format, formats
+
+HANG_S = 20
+"""Generous, since other work may take the processor; processor time is held against ``MOST_CPU_S``."""
+MOST_CPU_S = 5.0
+MOST_BYTES = 1 << 30
+
+_NUMBERS = (
+    b"0",
+    b"-1",
+    b"9" * 5000,
+    b"1e308",
+    b"1e999",
+    b"NaN",
+    b"null",
+    b"{}",
+    b"[" * 2000,
+    b'"x"',
+    b"\xff\xff\xff\xff",
+)
+
+
+@dataclass
+class Found:
+    """What became of the inputs of one format; faults with what shows them again."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    faults: list[str] = field(default_factory=list)
+    most_bytes: int = 0
+
+
+def damaged(content: bytes, random: random.Random) -> bytes:
+    """The content after one to four changes."""
+    result = bytearray(content)
+    for _ in range(random.choice((1, 1, 1, 2, 4))):
+        place = random.randrange(len(result) + 1) if result else 0
+        length = min(len(result) - place, random.choice((1, 1, 2, 4, 16, 256)))
+        match random.randrange(7):
+            case 0 if place < len(result):
+                result[place] ^= 1 << random.randrange(8)
+            case 1:
+                result[place : place + length] = random.randbytes(length)
+            case 2:
+                del result[place : place + length]
+            case 3:
+                del result[place:]
+            case 4:
+                result[place:place] = result[place : place + length] * random.choice((1, 3, 50))
+            case 5:
+                result[place : place + random.choice((0, length))] = random.choice(_NUMBERS)
+            case _:
+                result[place:place] = random.randbytes(random.choice((1, 4, 8)))
+    return bytes(result)
+
+
+def fuzz(count: int, seed: int, on_progress: Callable[[str], None]) -> dict[str, Any]:
+    """So many damaged inputs over all formats; counts by outcome, and every fault."""
+    found: dict[str, Found] = {}
+    wanted = list(formats())
+    with tempfile.TemporaryDirectory(prefix="attack-") as place:
+        for number, fmt in enumerate(wanted):
+            folder = Path(place) / str(number)
+            folder.mkdir()
+            path = fmt.write(folder)
+            share = count // len(wanted) + (number < count % len(wanted))
+            found[fmt.name] = _fuzz_one(fmt, path, share, random.Random(f"{seed} {fmt.name}"))
+            on_progress(f"{fmt.name}: {dict(found[fmt.name].outcomes)}")
+    total: Counter[str] = sum((each.outcomes for each in found.values()), Counter())
+    return {
+        "inputs": total.total(),
+        "formats": len(wanted),
+        "outcomes": dict(total),
+        "most_bytes_more": max(each.most_bytes for each in found.values()),
+        "faults": {name: each.faults for name, each in found.items() if each.faults},
+    }
+
+
+def _fuzz_one(fmt: Format, path: Path, count: int, random: random.Random) -> Found:
+    found, sound = Found(), path.read_bytes()
+    clean = path.parent / ".clean"
+    outcome, told, _ = judged(fmt.read, path)
+    assert outcome == "read", (fmt.name, outcome, told)
+    shutil.copyfile(path, clean)
+    for _ in range(count):
+        content = damaged(sound, random)
+        path.write_bytes(content)
+        outcome, answer, size = judged(fmt.read, path)
+        if outcome == "read" and fmt.digested and not _is_part(answer, told):
+            outcome = "damage accepted"
+        found.outcomes[outcome] += 1
+        found.most_bytes = max(found.most_bytes, size)
+        if outcome not in ("read", "refused"):
+            kept = (
+                Path(tempfile.gettempdir())
+                / f"attack-fault-{os.getpid()}-{fmt.name.replace(' ', '-')}-{len(found.faults)}"
+            )
+            kept.write_bytes(content)
+            found.faults.append(f"{outcome}: {answer[-1500:]} ({kept})")
+    path.write_bytes(sound)
+    return found
+
+
+def _is_part(answer: str, told: str) -> bool:
+    """Every row that was read is one that was written: others may be missing, none may be another."""
+    import json
+
+    return {tuple(row) for row in json.loads(answer)} <= {tuple(row) for row in json.loads(told)}
+
+
+def judged(read: Callable[[Path], str], path: Path) -> tuple[str, str, int]:
+    """What became of one input: outcome, what was read or said, and by how many bytes memory grew."""
+    answer = path.parent / ".answer"
+    answer.unlink(missing_ok=True)
+    before = time.monotonic()
+    child = os.fork()
+    if child == 0:
+        _read_and_die(read, path, answer)
+    while True:
+        ended, status, usage = os.wait4(child, os.WNOHANG)
+        if ended:
+            break
+        if time.monotonic() - before > HANG_S:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return "hang", f"no end after {HANG_S} s", 0
+        time.sleep(0.002)
+    code = os.waitstatus_to_exitcode(status)
+    said = answer.read_text(errors="replace") if answer.exists() else ""
+    grown = max(0, usage.ru_maxrss * 1024 - _own_bytes())
+    if code < 0:
+        return "crash", f"signal {-code}", grown
+    outcome = {0: "read", 1: "refused", 2: "traceback"}.get(code, "crash")
+    if usage.ru_utime + usage.ru_stime > MOST_CPU_S:
+        return "hang", f"{usage.ru_utime:.1f} s of the processor; {outcome}", grown
+    if grown > MOST_BYTES:
+        return "memory", f"{grown >> 20} MB", grown
+    return outcome, said, grown
+
+
+def _own_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _read_and_die(read: Callable[[Path], str], path: Path, answer: Path) -> None:
+    faulthandler.disable()
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.dup2(null, 2)
+    code = 2
+    try:
+        answer.write_text(read(path), errors="replace")
+        code = 0
+    except LatheError as error:
+        answer.write_text(str(error), errors="replace")
+        code = 1 if error.exit_code != 1 else 2
+    except BaseException:
+        answer.write_text(traceback.format_exc(), errors="replace")
+    finally:
+        os._exit(code)
