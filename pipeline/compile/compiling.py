@@ -104,7 +104,7 @@ def compile_model(wish: Wish, work: WorkFolder, reporter: Reporter) -> CompiledM
     errors: dict[str, LatheError] = {}
     for place in wish.places:
         try:
-            asked = _race_input(model, samples, place, wish.rules)
+            asked = race_input(model, samples, place, wish.rules)
             raced[str(place)] = work.run(race, asked, services)
         except LatheError as error:
             if len(wish.places) == 1:
@@ -138,7 +138,12 @@ def _formats(fmt: ModelFormat, places: Sequence[Place]) -> tuple[ModelFormat, ..
     return tuple(each for each in ModelFormat if each in taken)
 
 
-def _race_input(model: GivenModel, samples: Samples, place: Place, rules: Rules) -> RaceInput:
+def race_input(model: GivenModel, samples: Samples, place: Place, rules: Rules) -> RaceInput:
+    """The input of the stage ``race``, with what stands behind a place now.
+
+    Raises:
+        ExportError: no variant fits.
+    """
     fitting: dict[str, dict[str, str]] = {}
     unfit: dict[str, str] = {}
     runtimes: set[str] = set()

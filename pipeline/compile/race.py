@@ -40,8 +40,10 @@ from pipeline.compile.services import CompileServices
 from pipeline.compile.traps import traps_of, traps_of_all
 from pipeline.compile.variants import CompileVariant, ModelFormat
 from pipeline.errors import ExportError
+from pipeline.progress import Reporter
 from pipeline.work.canonical import StoredFile
 from pipeline.work.disk import write_atomically
+from pipeline.work.folder import WorkFolder
 from pipeline.work.stage import StageFolder, stage
 
 MARGIN = 1.03
@@ -88,6 +90,14 @@ def race(given: RaceInput, folder: StageFolder, services: CompileServices) -> Ra
     return _Race(given, folder, services).run()
 
 
+@dataclass(frozen=True)
+class Candidate:
+    """A variant that can be measured, and whether it keeps the accuracy."""
+
+    entrant: Entrant
+    keeps: bool
+
+
 @dataclass
 class _Runner:
     """One variant on one target, as far as is known."""
@@ -115,9 +125,7 @@ class _Race:
 
     def run(self) -> Raced:
         given = self._given
-        self._variants = {
-            variant.name: variant for variant, _ in given.place.variants() if variant.name in given.variants
-        }
+        self._ready()
         baseline = self._make_all()
         self._cores = self._cores_of(self._runners[baseline].target)
         started_at = datetime.now(UTC).isoformat(timespec="seconds")
@@ -150,6 +158,26 @@ class _Race:
                     self._try_threads(leader)
             self._measure_memory(baseline, connection)
         return self._result(baseline, started_at)
+
+    def everything(self) -> dict[str, Candidate]:
+        """All that can be made, and whether it keeps the accuracy."""
+        found = {}
+        for variant in self._ready():
+            if self._not_allowed(variant):
+                continue
+            other = self._variants.get(variant.instead_of, variant)
+            runner = self._enter(variant, self._sensitive(variant, other) if variant.from_sensitivity else ())
+            if runner.made.file is not None:
+                keeps = not self._why_rejected(runner)
+                found[runner.name] = Candidate(self._entrant(runner), keeps)
+        return found
+
+    def _ready(self) -> list[CompileVariant]:
+        given = self._given
+        self._variants = {
+            variant.name: variant for variant, _ in given.place.variants() if variant.name in given.variants
+        }
+        return list(self._variants.values())
 
     def _cores_of(self, target: Target) -> int:
         return probe(target)[1].cores
@@ -319,19 +347,22 @@ class _Race:
         for variant in self._variants.values():
             if variant.instead_of != rejected.name or self._not_allowed(variant):
                 continue
-            sensitive: tuple[str, ...] = ()
-            if variant.from_sensitivity:
-                target = self._given.place.target(variant.runtime, variant.precision)
-                making = MakeInput.of(self._given.model, variant, target, self._given.samples)
-                found = self._services.work.run(
-                    measure_sensitivity, replace(making, variant=rejected.name), self._services
-                )
-                sensitive = tuple(layer.name for layer in found.layers)
-            runner = self._enter(variant, sensitive)
+            runner = self._enter(
+                variant, self._sensitive(variant, rejected) if variant.from_sensitivity else ()
+            )
             if runner.fate is Fate.MEASURED and not (why := self._why_rejected(runner)):
                 return
             if runner.fate is Fate.MEASURED:
                 self._end(variant.name, Fate.REJECTED, why)
+
+    def _sensitive(self, variant: CompileVariant, other: CompileVariant) -> tuple[str, ...]:
+        """Operators, the most sensitive first, as measured in another variant."""
+        target = self._given.place.target(variant.runtime, variant.precision)
+        making = MakeInput.of(self._given.model, variant, target, self._given.samples)
+        found = self._services.work.run(
+            measure_sensitivity, replace(making, variant=other.name), self._services
+        )
+        return tuple(layer.name for layer in found.layers)
 
     def _quality(self, runner: _Runner) -> Quality | None:
         """Outputs beside the model's own; ``None`` if it cannot be run, which ends it."""
@@ -458,3 +489,18 @@ class _Race:
             runner.peak_memory_bytes,
             traps_of(path, self._given.model, outcome) if path is not None else (),
         )
+
+
+def everything(given: RaceInput, work: WorkFolder, reporter: Reporter) -> dict[str, Candidate]:
+    """Every variant made and compared with the model, also those that a race would not try.
+
+    Args:
+        given: as of a race.
+        work: an opened folder.
+        reporter: where to tell of progress.
+
+    Returns:
+        By name, those that can be made and run.
+    """
+    folder = StageFolder(work.stages / "everything")
+    return _Race(given, folder, CompileServices(reporter, work)).everything()

@@ -109,12 +109,17 @@ class ExportConfig(Section):
 
 
 class CompileConfig(Section):
-    """How students are compiled for targets in int8.
+    """How students are compiled.
 
-    ``max_drop`` is in points of accuracy on the validation slice: where the quantised student loses more, it
-    is fine-tuned for at most ``fine_tuning_epochs``. ``calibration_images`` are of the train split.
+    ``choose``, for targets in float: ``default`` takes the variant that fits the target best as far as can be
+    said beforehand; ``measured`` makes all that leave the outputs as they are, and takes the fastest.
+
+    For targets in int8, ``max_drop`` is in points of accuracy on the validation slice: where the quantised
+    student loses more, it is fine-tuned for at most ``fine_tuning_epochs``. ``calibration_images`` are of the
+    train split.
     """
 
+    choose: Literal["default", "measured"] = "default"
     max_drop: float = Field(default=0.5, ge=0, le=100)
     calibration_images: int = Field(default=128, ge=1, le=1_000_000)
     fine_tuning_epochs: int = Field(default=5, ge=0, le=100_000)

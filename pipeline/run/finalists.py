@@ -253,11 +253,14 @@ def _compiled(context: Context, task: LearningTask, trained: _Trained, target: B
     references = exported.references
     if _refers_to_teacher(context.budgets[target.name]):
         references = exported.teachers
-    students, calibration = exported.students, None
+    students, calibration, measured = exported.students, None, None
     if target.is_int8:
         assert trained.quantised is not None
         students, calibration = trained.quantised.models, _calibration(context, task)
-    return context.do(compile_student, CompileInput(students[fmt], references[fmt], target, calibration))
+    elif context.recipe.compile.choose == "measured":
+        measured = context.verification_protocol
+    given = CompileInput(students[fmt], references[fmt], target, calibration, measured)
+    return context.do(compile_student, given)
 
 
 def _refers_to_teacher(budget: Budget) -> bool:

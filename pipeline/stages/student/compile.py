@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.compile import compile_artifact, deciding_packages
+from devices.measurement import MeasuringProtocol
+from pipeline.compile import CompileVariant, compile_artifact, deciding_packages, fastest_variant
 from pipeline.export.base import Format, Layout
 from pipeline.stages.inputs.data import DataSummary, open_data
 from pipeline.stages.latency.targets import BoundTarget
@@ -38,12 +39,14 @@ class CompileInput:
     """The exported student and what its budget refers to, and the target to compile them for.
 
     ``calibration`` is for a target in int8.
+    With ``measured`` the variant is chosen by measurement, by this protocol.
     """
 
     student: StoredFile
     reference: StoredFile
     target: BoundTarget
     calibration: Calibration | None = None
+    measured: MeasuringProtocol | None = None
 
 
 @dataclass(frozen=True)
@@ -71,21 +74,29 @@ def _told(given: CompileInput, value: Compiled) -> Sequence[str]:
 
 @stage("compile", packages=deciding_packages(), tell=_told)
 def compile_student(given: CompileInput, folder: StageFolder, services: Services) -> Compiled:
-    """Compile both for the target.
+    """Compile both for the target, by the same variant.
 
     Raises:
         ExportError: the compiler is not installed, or does not take the file.
+        MeasurementError, TargetError: variants are to be measured, and the target does not run them.
     """
+    variant = None
+    if given.measured is not None:
+        target, exported = given.target.target, folder.find(given.student)
+        with services.reporter.task(f"choosing how to compile for {given.target.name}", ""):
+            variant = fastest_variant(exported, target, folder / "tried", given.measured)
     return Compiled(
-        _compiled(given, given.student, "student", folder),
-        _compiled(given, given.reference, "reference", folder),
+        _compiled(given, given.student, "student", variant, folder),
+        _compiled(given, given.reference, "reference", variant, folder),
     )
 
 
-def _compiled(given: CompileInput, source: StoredFile, name: str, folder: StageFolder) -> CompiledFile:
+def _compiled(
+    given: CompileInput, source: StoredFile, name: str, variant: CompileVariant | None, folder: StageFolder
+) -> CompiledFile:
     target, inputs = given.target.target, None
     if given.calibration is not None:
         inputs = given.calibration.inputs(folder, given.target.format.layout)
-    artifact = compile_artifact(folder.find(source), target, folder / name, calibration=inputs)
+    artifact = compile_artifact(folder.find(source), target, folder / name, variant, inputs)
     file = folder.stored(artifact.path.relative_to(folder.path).as_posix())
     return CompiledFile(file, given.target.format, artifact.notes, artifact.path.stat().st_size)

@@ -61,6 +61,7 @@ FIELDS: dict[str, set[str]] = {
     "distil": {"distil", *SHIPPED},
     "export": EXPORTED,
     "compile": set(),
+    "compile.choose": {"compile"},  # and what follows, where another file comes out
     "verify.candidates": SEARCHED,
     "verify.launches": VERIFIED,
     "verify.unmeasured": set(),
