@@ -59,11 +59,11 @@ class TargetReport:
         limit_ns: the budget in nanoseconds; for a relative budget by the measured reference network.
         candidates: all evaluated architectures.
         size_bytes: of the artifact.
-        int8: accuracies on the validation slice in float and in int8, in words; empty for a target in float.
         runs_on: the processor that the artifact was compiled for; ``any`` if it is not for one alone.
         teacher: its latency there, if it could be measured.
         comparisons: whole networks predicted and measured.
         blocks: the winner first, then teacher and reference network as far as they were measured.
+        int8: accuracies on the validation slice in float and in int8, in words; empty for a target in float.
     """
 
     verdict: TargetVerdict
@@ -73,9 +73,9 @@ class TargetReport:
     size_bytes: int
     runs_on: str
     teacher: Interval | None = None
-    int8: str = ""
     comparisons: tuple[ComparedNetwork, ...] = ()
     blocks: tuple[BlockLatencies, ...] = ()
+    int8: str = ""
 
 
 @dataclass(frozen=True)
