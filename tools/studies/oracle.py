@@ -4,7 +4,8 @@ python tools/studies/oracle.py [--scale smoke|small] [--work FOLDER] [--state FI
 
 One network is trained by labels alone, by the average of an ensemble, and by the members that are right
 (1911.13019), from the same weights and with the same order of images and augmentation for each seed. The
-members are networks of the same kind, stopped early, so that they differ on many train images.
+members are networks of the same kind, stopped early, so that they differ on many train images. The part that
+searches is oracle_search.py.
 
 Reads $LATHE_SHARED_DATA/cifar10_jpeg. FILE keeps every result, FOLDER the members: a study that was ended
 goes on, and --seconds ends it between two trainings. PAGE, docs/results/oracle.md, gets what there is.
@@ -15,11 +16,15 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from akd_setup import SHARED
+from oracle_search import Searches, SearchScale, section
 from scipy.stats import t
 from units import Units
 
@@ -64,6 +69,7 @@ class Scale:
     student_epochs: int
     seeds: int
     depth: int = 8
+    search: SearchScale = field(default_factory=lambda: SearchScale(16, 100, 3, 3))
 
     @property
     def member(self) -> TeacherConfig:
@@ -87,7 +93,7 @@ class Scale:
 
 
 SCALES = {
-    "smoke": Scale(400, 200, 16, 2, 1, 1, 2),
+    "smoke": Scale(400, 200, 16, 2, 1, 1, 2, search=SearchScale(1, 4, 1, 1)),
     "small": Scale(8000, 5000, 16, 3, 12, 16, 5),
 }
 
@@ -103,8 +109,6 @@ class Study:
         self.name, self.scale = name, SCALES[name]
         self._folder, self._units = folder / name, Units(state)
         self._until = time.monotonic() + seconds
-        self._dataset: Dataset | None = None
-        self._teacher: Teacher | None = None
 
     def run(self) -> None:
         """What is not done yet: all arms of a seed before the next seed, so that pairs are whole."""
@@ -116,18 +120,24 @@ class Study:
             return figures[name]
 
         for each in FIGURES:
-            self._unit(f"ensemble {each}", lambda each=each: figure(each))  # type: ignore[misc]
-        self._unit("ensemble accuracy", lambda: self._tested(self.teacher.module))
+            self.unit(f"ensemble {each}", lambda each=each: figure(each))  # type: ignore[misc]
+        self.unit("ensemble accuracy", lambda: self.tested(self.teacher.module))
         for place in range(self.scale.members):
-            self._unit(
+            self.unit(
                 f"member {place} accuracy",
-                lambda place=place: self._tested(self.teacher.members[place].network),  # type: ignore[misc]
+                lambda place=place: self.tested(self.teacher.members[place].network),  # type: ignore[misc]
             )
         for seed in range(self.scale.seeds):
             for arm in ARMS:
-                self._unit(f"{arm} {seed}", lambda arm=arm, seed=seed: self._trained(arm, seed))  # type: ignore[misc]
+                self.unit(f"{arm} {seed}", lambda arm=arm, seed=seed: self._trained(arm, seed))  # type: ignore[misc]
+        self.searches.run()
 
-    def known(self, unit: str) -> float | None:
+    @cached_property
+    def searches(self) -> Searches:
+        """Of additions to a backbone."""
+        return Searches(self, self.scale.search, ARMS, self.scale.training, self._folder)
+
+    def known(self, unit: str) -> Any:
         """A result, if there is one."""
         return self._units.known(f"{self.name} {unit}")
 
@@ -135,35 +145,36 @@ class Study:
         """Test accuracy in %, by seed."""
         return [self.known(f"{arm} {seed}") for seed in range(self.scale.seeds)]
 
-    @property
+    @cached_property
     def dataset(self) -> Dataset:
         """CIFAR-10 (JPEG q75), made smaller."""
-        if self._dataset is None:
-            path = SHARED / "cifar10_jpeg" / "cifar10_jpeg_bytes.npz"
-            config = DataConfig(
-                kind="npz",
-                path=path,
-                validation=0.15,
-                train_limit=self.scale.train_limit,
-                test_limit=self.scale.test_limit,
-                image_size=self.scale.image_size,
-            )
-            self._dataset = load(config, seed=0)
-        return self._dataset
+        path = SHARED / "cifar10_jpeg" / "cifar10_jpeg_bytes.npz"
+        config = DataConfig(
+            kind="npz",
+            path=path,
+            validation=0.15,
+            train_limit=self.scale.train_limit,
+            test_limit=self.scale.test_limit,
+            image_size=self.scale.image_size,
+        )
+        return load(config, seed=0)
 
-    @property
+    @cached_property
     def teacher(self) -> Teacher:
         """The ensemble, trained where it was not."""
-        if self._teacher is None:
-            self._teacher = load_teacher(
-                [self.scale.member], self.dataset, folder=self._folder, seed=1000, progress=lambda *_: None
-            )
-        return self._teacher
+        return load_teacher(
+            [self.scale.member], self.dataset, folder=self._folder, seed=1000, progress=lambda *_: None
+        )
 
-    def _unit(self, unit: str, compute: object) -> None:
-        if time.monotonic() > self._until:
+    def unit(self, unit: str, compute: Callable[[], Any]) -> Any:
+        """A piece of work, done once.
+
+        Raises:
+            OutOfTime: the seconds are spent, and it is not done yet.
+        """
+        if self.known(unit) is None and time.monotonic() > self._until:
             raise OutOfTime
-        self._units.get(f"{self.name} {unit}", compute)  # type: ignore[arg-type]
+        return self._units.get(f"{self.name} {unit}", compute)
 
     def _trained(self, arm: str, seed: int) -> float:
         torch.manual_seed(seed)
@@ -171,9 +182,10 @@ class Study:
         settings = self.scale.training(ARMS[arm])
         targets = targets_for(self.teacher, self.dataset, settings)
         fit(student, self.dataset, settings, seed=seed, targets=targets)
-        return self._tested(student)
+        return self.tested(student)
 
-    def _tested(self, network: torch.nn.Module) -> float:
+    def tested(self, network: torch.nn.Module) -> float:
+        """Test accuracy in %."""
         return 100 * accuracy(network, self.dataset.test, self.dataset.preprocessing)
 
 
@@ -244,9 +256,9 @@ Differences between results of the same seed, in points.
 
 An interval that holds 0 is a null: this study cannot tell such an effect from chance.
 
-Not part of this study yet: the loss of the search against that of the final training, and searched additions
-against random ones and a wider backbone.
-"""
+## Searches
+
+{section(study.searches, WORDS, interval)}"""
 
 
 def main() -> None:
