@@ -16,8 +16,8 @@ from PIL import Image
 from devices.requests.prediction import predict
 from devices.target import Target
 from pipeline.bundle import BundleContent, read_bundle, write_bundle
-from pipeline.target_verdict import in_layout
-from tests.pipeline.tiny_bundles import make_split
+from pipeline.target_verdict import LabelledImages, in_layout, verify_artifact
+from tests.pipeline.tiny_bundles import PREPROCESSING, PROTOCOL, make_split, save_onnx, weights
 
 
 def infer(
@@ -90,6 +90,49 @@ def test_infer_finds_exactly_the_accuracy_of_the_manifest_again(
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout)
     assert seen == {"correct": stated.correct, "total": stated.total, "accuracy": stated.share}
+
+
+def save_for_torch(path: Path) -> Path:
+    """The tiny classifier as an exported program, or as a program of ExecuTorch."""
+    import torch
+
+    class Tiny(torch.nn.Module):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return image.flatten(1) @ torch.from_numpy(weights())
+
+    program = torch.export.export(Tiny().eval(), (torch.zeros(1, 1, 4, 4),))
+    if path.suffix == ".pt2":
+        torch.export.save(program, path)
+    else:
+        from executorch.exir import to_edge
+
+        path.write_bytes(to_edge(program).to_executorch().buffer)
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("runtime", "name"), [("openvino", "a.onnx"), ("executorch", "a.pte"), ("torch", "a.pt2")]
+)
+def test_infer_finds_the_accuracy_again_by_every_other_runtime(
+    bundle_content: BundleContent, tmp_path: Path, quiet_machine: None, runtime: str, name: str
+) -> None:
+    artifact = tmp_path / name
+    (save_onnx if artifact.suffix == ".onnx" else save_for_torch)(artifact)
+    (given,) = bundle_content.targets
+    test = LabelledImages(make_split(), PREPROCESSING, "NCHW")
+    verdict = verify_artifact(
+        artifact, test, Target("host", runtime), budget=None, reference=None, protocol=PROTOCOL
+    )
+    target = replace(given, artifact=artifact, portable=artifact, reference=None, verdict=verdict)
+    bundle = write_bundle(replace(bundle_content, targets=(target,)), tmp_path / "bundle")
+    stated = read_bundle(bundle).targets[0].accuracy
+    assert stated is not None
+    done = infer(bundle, runtime, "--test")
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout)
+    assert seen == {"correct": stated.correct, "total": stated.total, "accuracy": stated.share}
+    assert seen["correct"] == 11
 
 
 def test_infer_runs_a_model_that_is_no_classifier(compiled_content: BundleContent, tmp_path: Path) -> None:

@@ -165,7 +165,13 @@ def test_write_bundle_names_the_folder_that_cannot_be_written(
 
 
 def test_inference_script_imports_only_numpy_the_runtime_the_standard_library_and_pillow() -> None:
-    for runtime, package in (("onnxruntime", "onnxruntime"), ("litert", "ai_edge_litert")):
+    for runtime, packages in (
+        ("onnxruntime", {"onnxruntime"}),
+        ("litert", {"ai_edge_litert"}),
+        ("openvino", {"openvino"}),
+        ("executorch", {"executorch", "torch"}),
+        ("torch", {"torch"}),
+    ):
         source = inference_script(runtime)
         compile(source, runtime, "exec")
         imported = {
@@ -173,7 +179,7 @@ def test_inference_script_imports_only_numpy_the_runtime_the_standard_library_an
             for line in map(str.strip, source.splitlines())
             if line.startswith(("import ", "from "))
         }
-        assert imported - set(sys.stdlib_module_names) == {"numpy", package, "PIL"}
+        assert imported - set(sys.stdlib_module_names) == {"numpy", *packages, "PIL"}
 
 
 def test_inference_script_refuses_a_runtime_without_a_script() -> None:
