@@ -1,0 +1,103 @@
+"""``lathe compile``: made and compared for real, with times that are made up."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from devices.target import Target
+from pipeline.bundle import CompileOrigin, read_bundle, read_test
+from pipeline.compile import find_variant
+from pipeline.target_verdict import count_correct
+from tests.pipeline.cli.conftest import Lathe
+from tests.pipeline.compile.finished_models import made_up_rounds, save_classifier
+
+BASE, INT8 = "onnxruntime:fp32", "onnxruntime:int8-u8s8-minmax"
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = tuple(find_variant(name) for name in (BASE, INT8))
+    monkeypatch.setattr("pipeline.compile.place.known_variants", lambda: known)
+    rounds = made_up_rounds({BASE: 200, INT8: 50})
+    monkeypatch.setattr("pipeline.compile.race.measure_round", rounds)
+
+
+@pytest.fixture
+def given(tmp_path: Path) -> list[str]:
+    """Arguments: a model, and images with the labels that it gives."""
+    model = save_classifier(tmp_path / "net.onnx")
+    images = np.random.default_rng(1).integers(0, 256, (120, 8, 8, 3), np.uint8)
+    session = onnxruntime.InferenceSession(model)
+    inputs = (images / np.float32(255) - np.float32(0.5)).transpose(0, 3, 1, 2).astype(np.float32)
+    labels = [int(session.run(None, {"image": row[None]})[0].argmax()) for row in inputs]
+    np.savez(tmp_path / "data.npz", x=images, y=np.array(labels))
+    return ["net.onnx", "--target", "host/onnxruntime@1", "--data", "data.npz", "--mean", "0.5"]
+
+
+@pytest.mark.slow
+def test_the_choice_becomes_a_bundle_whose_accuracy_is_that_of_the_artifact(
+    lathe: Lathe, given: list[str], tmp_path: Path
+) -> None:
+    code, output, _ = lathe("compile", *given, "--max-drop", "50", "--out", "bundle", "--json")
+    document = json.loads(output)
+    assert code == 0
+    (target,) = document["targets"]
+    assert target["chosen"] == INT8
+    rows = {row["name"]: row for row in target["variants"]}
+    assert rows[INT8]["ratio"]["value"] == pytest.approx(0.25, abs=0.01)
+    assert Path(rows[INT8]["file"]).is_file()
+
+    manifest = read_bundle(tmp_path / "bundle")
+    assert isinstance(manifest.origin, CompileOrigin)
+    assert manifest.origin.choice == target["reason"]
+    (entry,) = manifest.targets
+    assert entry.target == "host/onnxruntime:int8@1"
+    assert entry.artifact_digest == rows[INT8]["digest"]
+    assert entry.accuracy is not None
+    assert entry.accuracy.share == rows[INT8]["quality"]["accuracy"]
+    images = read_test(tmp_path / "bundle", manifest, entry)
+    assert images is not None
+    counted = count_correct(tmp_path / "bundle" / entry.artifact, images, Target.parse(entry.target))
+    assert sum(each.correct for each in counted) == entry.accuracy.correct
+
+    code, output, _ = lathe("compile", *given, "--max-drop", "50", "--json")
+    assert (code, json.loads(output)["cached"]) == (0, True)
+    code, output, _ = lathe("compile", *given, "--max-drop", "50")
+    assert code == 0
+    assert f"choice       {target['reason']}" in output
+    assert "nothing was new" in output
+
+
+@pytest.mark.slow
+def test_a_budget_that_nothing_keeps_ends_with_its_code_and_shows_the_table(
+    lathe: Lathe, given: list[str]
+) -> None:
+    code, output, _ = lathe("compile", *given[:3], "--budget-ms", "0.01")
+    assert code == 11
+    assert "no variant keeps 0.01 ms" in output
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "said"),
+    [
+        (["--mean", "a,b"], 2, "no list of numbers"),
+        (["--std", "0"], 2, "do not fit together"),
+        (["--mean", "0,0,0", "--std", "1,1"], 2, "do not fit together"),
+        (["--input-shape", "3x-1"], 2, "no shape"),
+        (["--argument", "depth"], 2, "cannot be understood"),
+        (["--weights", "weights.pt"], 10, "takes no weights"),
+        (["--data", "nowhere"], 3, "there are no data"),
+        (["--target", "nowhere"], 6, "no device"),
+    ],
+)
+def test_what_cannot_be_understood_ends_with_its_code(
+    more: list[str], code: int, said: str, lathe: Lathe, tmp_path: Path
+) -> None:
+    save_classifier(tmp_path / "net.onnx")
+    found, _, messages = lathe("compile", "net.onnx", "--target", "host/onnxruntime@1", *more)
+    assert (found, said in messages) == (code, True), messages
