@@ -1,4 +1,4 @@
-"""What this machine's processor is called, and whether it has instructions for products of 8-bit integers."""
+"""What this machine's processor is called, and for which products it has instructions."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import platform
 from pathlib import Path
 
 _CPUINFO = Path("/proc/cpuinfo")
+_FLOATS = {"fp16": {"avx512_fp16", "amx_fp16", "asimdhp"}, "bf16": {"avx512_bf16", "amx_bf16", "bf16"}}
 _DOT_PRODUCTS = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"}
 
 
@@ -20,6 +21,11 @@ def has_dot_products() -> bool:
     Where the system does not tell, it is taken not to.
     """
     return bool(_DOT_PRODUCTS & set(f"{_field('flags')} {_field('Features')}".split()))
+
+
+def computes_in(precision: str) -> bool:
+    """Whether it has instructions for products in ``fp16`` or ``bf16``; taken not to where nothing tells."""
+    return bool(_FLOATS[precision] & set(f"{_field('flags')} {_field('Features')}".split()))
 
 
 def _field(name: str) -> str:

@@ -63,7 +63,7 @@ Save = Annotated[
 def profile(
     models: Annotated[
         list[str],
-        typer.Argument(metavar="MODEL...", help="Files: .onnx, .ort, .tflite, .pt2, .engine."),
+        typer.Argument(metavar="MODEL...", help="Files: .onnx, .ort, .tflite, .pt2, .pte, .engine."),
     ],
     *,
     targets: Targets,

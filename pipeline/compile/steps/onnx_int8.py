@@ -68,6 +68,7 @@ def quantise_static(
     reduce_range: bool,
     in_float: Sequence[str],
     only: Sequence[str] = (),
+    biases_in_float: bool = False,
 ) -> None:
     """Save a model with QuantizeLinear and DequantizeLinear around its operators, weights per channel.
 
@@ -82,6 +83,7 @@ def quantise_static(
         reduce_range: weights of 7 bits, for processors whose 8-bit products saturate.
         in_float: operators that stay as they are, by name.
         only: operators that are quantised, by name; all if empty.
+        biases_in_float: biases stay as they are, as against 32-bit integers.
     """
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantType, quantize_static
@@ -103,6 +105,7 @@ def quantise_static(
             "ActivationSymmetric": symmetric,
             "WeightSymmetric": weights == "QInt8",
             "MinimumRealRange": SMALLEST_RANGE,
+            "QuantizeBias": not biases_in_float,
         },
     )
     quantised = with_names_by_position(onnx.load(path))

@@ -6,7 +6,7 @@ import functools
 from importlib.metadata import EntryPoint, entry_points
 
 from devices.target import Target
-from pipeline.compile.variants import litert, onnxruntime
+from pipeline.compile.variants import litert, onnxruntime, openvino, tensorrt, torch_programs
 from pipeline.compile.variants.base import CompileTask, CompileVariant, ModelFormat
 from pipeline.errors import ExportError
 from pipeline.export.worker import ONNX_SIGNS
@@ -23,7 +23,13 @@ __all__ = [
     "variant_owner",
 ]
 
-VARIANTS: tuple[CompileVariant, ...] = (*onnxruntime.VARIANTS, *litert.VARIANTS)
+VARIANTS: tuple[CompileVariant, ...] = (
+    *onnxruntime.VARIANTS,
+    *openvino.VARIANTS,
+    *litert.VARIANTS,
+    *torch_programs.VARIANTS,
+    *tensorrt.VARIANTS,
+)
 
 _INT8_OF_TABLES = {"onnxruntime": f"{''.join(ONNX_SIGNS)}-minmax", "litert": "static"}
 

@@ -70,7 +70,12 @@ def _cleaned(task: CompileTask, path: Path) -> Mapping[str, str]:
     return {"onnxslim": metadata.version("onnxslim"), "cpu": "any"}
 
 
-def _half(task: CompileTask, path: Path) -> Mapping[str, str]:
+def half(task: CompileTask, path: Path) -> Mapping[str, str]:
+    """Write the model in fp16, with inputs and outputs in fp32.
+
+    Raises:
+        ExportError: the model cannot be converted, or a package is missing.
+    """
     _run("onnx_graphs:to_half", task, path)
     return {"weights": "fp16", "cpu": "any"}
 
@@ -86,6 +91,7 @@ class StaticInt8:
         symmetric: the ranges of activations are made symmetric.
         reduce_range: weights of 7 bits, for processors whose 8-bit products saturate.
         share_in_float: of the operators, the most sensitive ones, that stay in fp32.
+        biases_in_float: biases stay in fp32, as against 32-bit integers.
     """
 
     activations: Integer
@@ -94,6 +100,7 @@ class StaticInt8:
     symmetric: bool = False
     reduce_range: bool = False
     share_in_float: float = 0.0
+    biases_in_float: bool = False
 
     def __call__(self, task: CompileTask, path: Path) -> Mapping[str, str]:
         """Write the quantised model."""
@@ -111,6 +118,7 @@ class StaticInt8:
                 symmetric=self.symmetric,
                 reduce_range=self.reduce_range,
                 in_float=in_float,
+                biases_in_float=self.biases_in_float,
             )
         rows = min(len(each) for each in task.calibration.values())
         notes = {
@@ -290,7 +298,7 @@ VARIANTS = (
     ),
     _variant("int8", "dynamic", _dynamic, unfit=not_on_accelerators),
     _variant("int8", "weights", _weights_only, unfit=not_on_accelerators),
-    _variant("fp16", "", _half, unfit=_needs_half),
+    _variant("fp16", "", half, unfit=_needs_half),
 )
 
 

@@ -26,10 +26,12 @@ NAMES = [
     "onnxruntime:int8-u8s8-mixed10",
     "onnxruntime:int8-dynamic",
     "onnxruntime:int8-weights",
+    "openvino:int8-mixed10",
     "litert:fp32-tidied",
     "litert:int8-static",
     "litert:int8-dynamic",
     "litert:fp16-weights",
+    "executorch:int8-static",
 ]
 
 
@@ -48,9 +50,14 @@ def images() -> np.ndarray:
 @pytest.fixture(scope="module")
 def models(tmp_path_factory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("models")
+    program = torch.export.export(network(), (torch.zeros(1, 3, 16, 16),))
+    torch.export.save(program, folder / "model.pt2")
     return {
-        fmt.value: export_network(network(), (3, 16, 16), fmt, folder / f"model{fmt.suffix}")
-        for fmt in (Format.ONNX, Format.LITERT)
+        "torch": folder / "model.pt2",
+        **{
+            fmt.value: export_network(network(), (3, 16, 16), fmt, folder / f"model{fmt.suffix}")
+            for fmt in (Format.ONNX, Format.LITERT)
+        },
     }
 
 
@@ -62,7 +69,7 @@ class TestOwnVariants(CompileVariantContract):
 
     @pytest.fixture
     def task(self, variant, models, tmp_path_factory) -> CompileTask:
-        values = images() if variant.takes == "onnx" else images().transpose(0, 2, 3, 1)
+        values = images().transpose(0, 2, 3, 1) if variant.takes == "litert" else images()
         return CompileTask(
             models[variant.takes.value],
             Target("host", variant.runtime, variant.precision),

@@ -109,7 +109,7 @@ def test_a_graph_is_optimised_as_far_as_its_target_runs_it(target: Target, level
 @pytest.mark.parametrize(
     "target",
     [
-        Target("host", "tensorrt"),
+        Target("host", "tensorrt", "fp16"),
         Target("host", "litert", "fp16"),
         Target("host", "onnxruntime", "int8", 1, ("cuda",)),
     ],
