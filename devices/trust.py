@@ -80,7 +80,8 @@ def require_trusted(models: Iterable[Path], *, trusting: bool = False) -> None:
             raise MeasurementError(
                 f"{str(path)!r} is a program, and you have not said that you trust it",
                 why=f"a {path.suffix} file can run any code when its runtime loads it",
-                fix="where you know who made it, give --trust once; it is remembered for this content",
+                fix="where you know who made it, run it once by 'lathe profile' with --trust, which is kept "
+                f"for this content, or name it in the environment variable {ENVIRONMENT}",
             )
         trust(path, digest)
 

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 
 from devices.inventory import ignore_project_file_in
 from devices.target import Target
+from devices.trust import require_trusted
 from devices.untrusted import arrays_from, file_bytes, json_from
 from devices.words import cause_of
 from pipeline.bundle.manifest import Manifest, TargetEntry
@@ -82,12 +83,14 @@ def verify_bundle(
         VerificationError: the bundle was changed; see ``read_bundle``.
         UnsignedError, SignatureError, UsageError: see ``check_signature``.
         TargetError: a target cannot be reached, or its runtime is not installed.
-        MeasurementError: an artifact does not run on its target.
+        MeasurementError: an artifact does not run on its target, or is a program that nobody signed and that
+            you do not trust.
     """
     ignore_project_file_in(folder)
     manifest = read_bundle(folder)
     if key is not None:
         check_signature(folder, key)
+    require_trusted([folder / entry.artifact for entry in manifest.targets], trusting=key is not None)
     done = []
     for number, entry in enumerate(manifest.targets):
         on_progress(number, len(manifest.targets))

@@ -10,7 +10,6 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from pipeline.errors import TeacherError
@@ -50,17 +49,23 @@ def read_weights(path: Path, key: str | None = None) -> dict[str, Tensor]:
                 fix="save the state dict with safetensors.torch.save_file",
             )
         loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except TeacherError:
+        raise
     except pickle.UnpicklingError as error:
         raise TeacherError(
             f"'{path}' holds more than weights, and is not loaded because it could run code",
-            why=str(error).splitlines()[0],
+            why=_first_line(error),
             fix="where you trust it, load it yourself and save model.state_dict() with safetensors",
         ) from error
-    except (OSError, EOFError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # torch's reader of damaged files raises nearly anything
         raise TeacherError(
-            f"the weights '{path}' cannot be read", why=str(error).splitlines()[0], fix="save them again"
+            f"the weights '{path}' cannot be read", why=_first_line(error), fix="save them again"
         ) from error
     return _chosen(dict(_state_dicts(loaded)), key, path)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def fit_weights(network: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:

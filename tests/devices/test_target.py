@@ -46,6 +46,7 @@ def test_parse_gives_a_target_or_a_target_error_whatever_the_text(text):
         "host/litert:fp32@0",
         "host/litert:fp32@-1",
         "host/litert:fp32@" + "9" * 5000,
+        "host/litert:fp32@9999",
         "host/litert:fp32@1\nx",
         "../x/litert:fp32",
         "-rf/litert:fp32",

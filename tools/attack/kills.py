@@ -22,6 +22,7 @@ from devices.host.folders import PREFIX
 from tools.attack.samples import digests, fill
 
 MARK = "LATHE_ATTACK"
+_LATHE = "from pipeline.cli.main import main; main()"
 _GRACE_S = 3.0
 _MOST_TRIES = 500
 
@@ -97,6 +98,7 @@ def _round(scenario: Scenario, chosen: random.Random, tally: Tally) -> None:
             tally.rounds += 1
             return
         wanted = scenario.result(clean)
+        assert wanted, f"{scenario.name} keeps nothing"
         scenario.prepare(folder)
         kept: set[str] = set()
         for _ in range(_MOST_TRIES):
@@ -118,7 +120,7 @@ def _round(scenario: Scenario, chosen: random.Random, tally: Tally) -> None:
 
 def _run(scenario: Scenario, folder: Path, temporary: Path, kill_after_s: float | None) -> tuple[int, str]:
     environment = {**os.environ, "TMPDIR": str(temporary), MARK: str(folder.parent)}
-    command = [sys.executable, "-m", "pipeline.cli.main", *scenario.arguments]
+    command = [sys.executable, "-c", _LATHE, *scenario.arguments]
     with (folder.parent / "said").open("wb") as said:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=said, stderr=said)
         try:

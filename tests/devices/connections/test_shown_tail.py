@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from devices.connections import LocalConnection
-from devices.connections.output import KEPT_BYTES, STDERR_TAIL_BYTES, shown_tail
+from devices.connections.output import KEPT_BYTES, STDERR_TAIL_BYTES, Lines, shown_tail
 from tests.devices.local_shell import ShellConnection
 
 
@@ -43,3 +43,15 @@ def test_the_last_errors_of_a_coloured_library_are_shown_as_text(connection):
     assert "\x1b" not in ended.stderr_tail
     assert ended.stderr_tail.endswith("red line\nlast")
     assert set(ended.stderr_tail.splitlines()[1:-1]) == {"red line"}
+
+
+def test_a_line_without_an_end_needs_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("devices.connections.output.MOST_LINE_BYTES", 100)
+    found: list[str] = []
+    lines = Lines(found.append)
+    for _ in range(1000):
+        lines.add(b"x" * 10)
+    lines.add(b"the end of it\nanother\n")
+    lines.finish()
+    assert len(found[0]) <= 110
+    assert found[1:] == ["another"]

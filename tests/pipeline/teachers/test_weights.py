@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -157,3 +158,26 @@ def test_weights_of_a_network_with_one_compiled_module_fit(tmp_path: Path) -> No
         other = network(1)
         fit_weights(other, read_weights(tmp_path / name), name)
         assert same(other, network())
+
+
+@pytest.mark.parametrize(
+    ("member", "change"),
+    [
+        ("byteorder", lambda content: b"\xf2"),
+        ("data.pkl", lambda content: content[:-1] + b"h\xce."),
+        ("data.pkl", lambda content: b""),
+    ],
+)
+def test_read_weights_refuses_a_file_in_whose_archive_something_is_damaged(
+    tmp_path: Path, member: str, change: Any
+) -> None:
+    torch.save(network().state_dict(), tmp_path / "sound.pt")
+    with (
+        zipfile.ZipFile(tmp_path / "sound.pt") as sound,
+        zipfile.ZipFile(tmp_path / "damaged.pt", "w") as damaged,
+    ):
+        for name in sound.namelist():
+            content = sound.read(name)
+            damaged.writestr(name, change(content) if name.endswith(f"/{member}") else content)
+    with pytest.raises(TeacherError):
+        read_weights(tmp_path / "damaged.pt", None)
