@@ -6,8 +6,8 @@ Stage ``samples``. What may be given:
   CIFAR and MNIST as their sites ship them, saved Hugging Face data sets. Calibration is from the train split,
   the rest from the test split;
 - a folder of images without classes;
-- ``.npz`` with ``x`` and, if there are labels, ``y``, or ``.npy``. Bytes are images; floating point numbers
-  are given to the model as they are.
+- ``.npz`` with ``x`` and, if there are labels, ``y``, or ``images`` and ``labels`` as bundles have them; or
+  ``.npy``. Bytes are images; floating point numbers are given to the model as they are.
 """
 
 from __future__ import annotations
@@ -240,18 +240,19 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def _of_arrays(path: Path, arrays: dict[str, NDArray[Any]], feeding: Feeding, model: GivenModel) -> _Read:
-    values = arrays.get("x", arrays.get(model.input.name))
+    names = ("x", "images", model.input.name)
+    values = next((arrays[name] for name in names if name in arrays), None)
     if values is None or values.ndim < 2 or len(values) < 2:
         raise DataError(
             f"'{path}' has no inputs of {model.name}",
             why=f"it holds {', '.join(f'{name} {each.shape}' for name, each in arrays.items()) or 'nothing'}",
             fix=f"store them as 'x' or '{model.input.name}', a row for each, and labels as 'y'",
         )
-    labels = arrays.get("y")
+    labels = arrays.get("y", arrays.get("labels"))
     if labels is not None and (labels.shape != (len(values),) or labels.dtype.kind not in "iu"):
         raise DataError(
-            f"the labels 'y' in '{path}' do not fit",
-            why=f"there are {len(values)} inputs, and 'y' is {labels.dtype} of shape {labels.shape}",
+            f"the labels in '{path}' do not fit",
+            why=f"there are {len(values)} inputs, and the labels are {labels.dtype} of shape {labels.shape}",
             fix="store one whole number for each input, counted from 0",
         )
     order = np.random.default_rng(0).permutation(len(values))

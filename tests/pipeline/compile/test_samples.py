@@ -58,9 +58,12 @@ def test_without_data_inputs_are_random_and_have_no_labels(tmp_path: Path) -> No
     assert not np.isin(arrays["held_out"], arrays["calibration"]).any()
 
 
-def test_images_are_fed_in_the_models_layout_and_labels_stay_with_them(tmp_path: Path) -> None:
+@pytest.mark.parametrize("names", [("x", "y"), ("images", "labels")])
+def test_images_are_fed_in_the_models_layout_and_labels_stay_with_them(
+    names: tuple[str, str], tmp_path: Path
+) -> None:
     images, labels = pixels(), np.arange(COUNT) % 4
-    path = saved(tmp_path / "data.npz", x=images, y=labels)
+    path = saved(tmp_path / "data.npz", **dict(zip(names, (images, labels), strict=True)))
     samples, arrays = prepared(path, tmp_path, feeding=Feeding((0.5,), (0.25,)))
     assert samples.labelled
     assert samples.counts == (COUNT // 2, COUNT // 2)
