@@ -43,7 +43,8 @@ def lower(model: str, path: str, inputs: str | None = None, *, dynamic: bool = F
 def compile_ahead(model: str, folder: str, frozen: bool) -> str:
     """Compile a package by AOTInductor, and give its path.
 
-    The bytes of a package depend on where it is made: the same ``folder``, empty, gives the same.
+    The bytes of a package depend on where it is made, so ``folder`` is always the same and empty; still they
+    are not the same in every case.
 
     Args:
         model: a program.

@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import nn
 
-from devices.digests import file_digest
 from devices.installing import how_to_install
 from devices.requests import predict
 from devices.target import Target
@@ -36,20 +35,15 @@ def program(network, tmp_path_factory) -> Path:
 
 
 @pytest.mark.slow
-def test_a_package_runs_on_its_target_computes_what_the_program_does_and_has_the_same_bytes_again(
-    program, network, tmp_path
-):
-    task = CompileTask(program, Target("host", "torch"))
-    paths = [tmp_path / name for name in ("once.pt2", "again.pt2")]
-    notes = [find_variant(AHEAD).make(task, path) for path in paths]
-    assert "native code" in notes[0]["code"]
-    assert notes[0] == notes[1]
-    assert file_digest(paths[0]) == file_digest(paths[1])
+def test_a_package_runs_on_its_target_and_computes_what_the_program_does(program, network, tmp_path):
+    path = tmp_path / "made.pt2"
+    notes = find_variant(AHEAD).make(CompileTask(program, Target("host", "torch")), path)
+    assert "native code" in notes["code"]
     images = np.random.default_rng(0).standard_normal((4, 3, 16, 16), dtype=np.float32)
     with torch.no_grad():
         expected = network(torch.from_numpy(images)).numpy()
     for threads in (1, 2):
-        outputs = predict(paths[0], images, Target("host", "torch", threads=threads))
+        outputs = predict(path, images, Target("host", "torch", threads=threads))
         np.testing.assert_allclose(outputs, expected, atol=1e-5)
 
 
