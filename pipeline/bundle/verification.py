@@ -90,7 +90,8 @@ def verify_bundle(
     manifest = read_bundle(folder)
     if key is not None:
         check_signature(folder, key)
-    require_trusted([folder / entry.artifact for entry in manifest.targets], trusting=key is not None)
+    run = {name for entry in manifest.targets for name in (entry.artifact, entry.reference) if name}
+    require_trusted([folder / name for name in sorted(run)], trusting=key is not None)
     done = []
     for number, entry in enumerate(manifest.targets):
         on_progress(number, len(manifest.targets))

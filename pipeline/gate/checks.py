@@ -1,4 +1,7 @@
-"""The single checks of a gate, each with a finding and the figures behind it."""
+"""The single checks of a gate, each with a finding and the figures behind it.
+
+Those that run an artifact raise ``MeasurementError`` where it is a program that you do not trust.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from devices.measurement import MeasuringProtocol
 from devices.measuring import AgainstLimit, LimitFinding, latency_against_limit, ratio_against_limit
 from devices.requests import outputs_target
 from devices.target import Target
+from devices.trust import require_trusted
 from devices.words import count_of
 from pipeline.progress import Task
 from pipeline.target_verdict import LabelledImages, count_correct
@@ -76,6 +80,7 @@ def check_accuracy(artifact: Path, test: LabelledImages | None, target: Target, 
     """The accuracy on the bundle's test images, taken on the target as far as it gives outputs."""
     if test is None:
         return not_measured(target, "accuracy", "the bundle has no labelled test images")
+    require_trusted([artifact])
     place = outputs_target(target, artifact.suffix)
     correct, total = sum(each.correct for each in count_correct(artifact, test, place)), len(test.split)
     finding = CheckFinding.PASSED if correct >= limit * total else CheckFinding.FAILED
@@ -88,6 +93,7 @@ def check_latency(
     artifact: Path, target: Target, limit_ms: float, *, protocol: MeasuringProtocol, task: Task
 ) -> Check:
     """The latency on the target, against a limit in milliseconds."""
+    require_trusted([artifact])
     found = latency_against_limit(
         artifact, 1e6 * limit_ms, target, protocol, on_progress=task, on_state=task.say
     )
@@ -101,6 +107,7 @@ def check_regression(
     if file_digest(old) == file_digest(new):
         same = "both bundles have the same file"
         return Check(str(target), "regression", CheckFinding.PASSED, same, limit=1 + limit, unit="ratio")
+    require_trusted([old, new])
     found = ratio_against_limit(old, new, 1 + limit, target, protocol, on_progress=task, on_state=task.say)
     return _against(found, target, "regression", "ratio", 1.0)
 

@@ -13,6 +13,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from devices.digests import file_digest
 from devices.measurement.protocol import MeasuringProtocol
 from devices.target import Target
 from latency_db.estimate import Estimate
@@ -168,6 +169,19 @@ def written_bundle(bundle_content: BundleContent, tmp_path_factory: pytest.TempP
 def own_bundle(written_bundle: Path, tmp_path: Path) -> Path:
     """A copy that the test may change."""
     return Path(shutil.copytree(written_bundle, tmp_path / "bundle"))
+
+
+def with_program(content: BundleContent, folder: Path, *, as_reference: bool = False) -> BundleContent:
+    """The same for PyTorch, with a program as the artifact, or as what it is compared with."""
+    (target,) = content.targets
+    program = folder / "model.pt2"
+    program.write_bytes(b"a program")
+    artifact = target.artifact if as_reference else program
+    digest = file_digest(artifact)
+    verdict = dataclasses.replace(target.verdict, target="host/torch:fp32@1", artifact_digest=digest)
+    reference = program if as_reference else None
+    other = dataclasses.replace(target, artifact=artifact, reference=reference, verdict=verdict)
+    return dataclasses.replace(content, targets=(other,))
 
 
 @pytest.fixture

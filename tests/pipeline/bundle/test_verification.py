@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from devices.digests import file_digest
+from devices.errors import MeasurementError
 from devices.inventory.devices import HOST, known_devices
 from devices.inventory.devices_file import trust_project_file
 from pipeline.budget import Budget
@@ -20,6 +21,7 @@ from pipeline.bundle import BundleContent, verify_bundle, write_bundle
 from pipeline.bundle.manifest import manifest_bytes, manifest_digest
 from pipeline.errors import VerificationError
 from pipeline.target_verdict import Accuracy
+from tests.pipeline.tiny_bundles import with_program
 
 
 def state(folder: Path) -> list[tuple[str, int, int]]:
@@ -92,6 +94,15 @@ def test_verify_bundle_reads_no_devices_of_the_folder_that_it_verifies(
     with pytest.raises(VerificationError):
         verify_bundle(bundle, ignore)
     assert known_devices() == (HOST,)
+
+
+@pytest.mark.parametrize("as_reference", [False, True])
+def test_verify_bundle_runs_no_program_that_nobody_trusts(
+    as_reference: bool, bundle_content: BundleContent, tmp_path: Path
+) -> None:
+    content = with_program(bundle_content, tmp_path, as_reference=as_reference)
+    with pytest.raises(MeasurementError, match="is a program, and you have not said that you trust it"):
+        verify_bundle(write_bundle(content, tmp_path / "bundle"), ignore)
 
 
 def with_test(bundle: Path, content: bytes) -> Path:

@@ -16,7 +16,7 @@ from pipeline.errors import UsageError, VerificationError
 from pipeline.gate import CheckFinding, GateResult, Limits, checks, gate_bundle
 from pipeline.progress import SilentReporter
 from pipeline.target_verdict import verify_artifact
-from tests.pipeline.tiny_bundles import PROTOCOL, save_onnx
+from tests.pipeline.tiny_bundles import PROTOCOL, save_onnx, with_program
 
 HOST = Target.parse("host/onnxruntime:fp32@1")
 
@@ -98,6 +98,15 @@ def test_what_cannot_be_measured_is_not_called_failed(
         "latency": "the device does not answer: it is switched off",
     }
     assert not result.passed
+
+
+def test_a_program_that_nobody_trusts_is_not_run(bundle_content: BundleContent, tmp_path: Path) -> None:
+    bundle = write_bundle(with_program(bundle_content, tmp_path), tmp_path / "bundle")
+    result = gate(bundle, Limits(max_latency_ms=1e6, min_accuracy=0.0, max_size_bytes=10**6))
+    assert findings(result)["size"] is CheckFinding.PASSED
+    unknown = result.of(CheckFinding.NOT_MEASURED)
+    assert [check.name for check in unknown] == ["accuracy", "latency"]
+    assert all("is a program, and you have not said that you trust it" in check.why for check in unknown)
 
 
 def test_an_older_bundle_without_the_target_cannot_be_compared_with(
