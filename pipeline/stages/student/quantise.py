@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -159,12 +160,14 @@ def quantise_student(given: QuantiseInput, folder: StageFolder, services: Servic
     allowed = in_float - given.max_drop / 100
     if given.training is None or unchanged.accuracy >= allowed:
         return unchanged
-    history = _fine_tuned(given, student, allowed, folder, services)
+    checkpoint = folder / "checkpoint.pt"
+    history = _fine_tuned(given, student, folder, services, goal=allowed, checkpoint=checkpoint)
     save_file(student.state_dict(), folder / _WEIGHTS)
     for fmt in given.exported:
         export_networks({folder / _model(fmt): student}, given.plan.input_shape, fmt)
     models = {fmt: folder.stored(_model(fmt)) for fmt in given.exported}
     after = _figures(given, models, classes, dataset, folder)
+    checkpoint.unlink(missing_ok=True)
     if _lowest(after) <= unchanged.accuracy:
         return Quantised(given.weights, given.exported, in_float, before, after, False, history)
     return Quantised(folder.stored(_WEIGHTS), models, in_float, before, after, True, history)
@@ -204,9 +207,11 @@ def _figures(
 def _fine_tuned(
     given: QuantiseInput,
     student: nn.Module,
-    goal: float,
     folder: StageFolder,
     services: Services,
+    *,
+    goal: float,
+    checkpoint: Path,
 ) -> tuple[EpochRecord, ...]:
     import torch
 
@@ -218,7 +223,6 @@ def _fine_tuned(
     soft = None
     if given.teacher is not None:
         soft = soft_targets(given.teacher, folder, dataset, given.training)
-    checkpoint = folder / "checkpoint.pt"
     try:
         with services.reporter.task("fine-tuning the student for int8", "epochs") as advance:
             result = fine_tune_in_int8(
@@ -239,7 +243,6 @@ def _fine_tuned(
             why=str(error),
             fix="lower distil.learning_rate, or set compile.fine_tuning_epochs = 0",
         ) from error
-    checkpoint.unlink(missing_ok=True)
     return result.history
 
 
