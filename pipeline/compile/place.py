@@ -17,7 +17,7 @@ from pipeline.compile.variants import CompileVariant, known_variants
 
 _PATTERN = re.compile(
     r"(?P<device>[^/:+@]+)(?:/(?P<runtime>[^/:+@]+)(?::(?P<precision>[^/:+@]+))?)?"
-    r"(?P<options>(?:\+[^+@]+)*)(?:@(?P<threads>[0-9]{1,4}))?"
+    r"(?P<options>(?:\+[^+@]+)*)(?:@(?P<threads>[1-9][0-9]{0,3}))?"
 )
 
 

@@ -13,7 +13,6 @@ Stage ``samples``. What may be given:
 from __future__ import annotations
 
 import math
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from devices.untrusted import array_from, arrays_from
+from devices.words import cause_of
 from pipeline.compile.model import GivenModel
 from pipeline.compile.services import CompileServices
 from pipeline.data.base import Preprocessing
@@ -228,14 +229,10 @@ def _kind(path: Path) -> Any:
 
 def _arrays(path: Path) -> dict[str, NDArray[Any]]:
     try:
-        with path.open("rb") as stream:
-            found = np.load(stream, allow_pickle=False)
-            if isinstance(found, np.ndarray):
-                return {"x": found}
-            return {name: found[name] for name in found.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        return arrays_from(path) if path.suffix == ".npz" else {"x": array_from(path)}
+    except (OSError, ValueError) as error:
         raise DataError(
-            f"'{path}' cannot be read", why=str(error), fix="write it with numpy.savez or numpy.save"
+            f"'{path}' cannot be read", why=cause_of(error), fix="write it with numpy.savez or numpy.save"
         ) from error
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import sys
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import typer
 
+from devices.untrusted import toml_from
 from pipeline.cli.compile.arguments import ChoiceOptions, ModelOptions
 from pipeline.cli.compile.documents import compiled_json
 from pipeline.cli.compile.text import show
@@ -84,10 +85,14 @@ def _end(found: CompiledModel) -> None:
 
 def _wish(model: str, targets: Sequence[str], given: ModelOptions, rules: ChoiceOptions) -> Wish:
     mean, std = _numbers("--mean", given.mean, (0.0,)), _numbers("--std", given.std, (1.0,))
-    if min(std) <= 0 or 1 < min(len(mean), len(std)) != max(len(mean), len(std)):
+    if (
+        not all(map(math.isfinite, mean + std))
+        or min(std) <= 0
+        or 1 < min(len(mean), len(std)) != max(len(mean), len(std))
+    ):
         raise UsageError(
             "--mean and --std do not fit together",
-            why="each takes one number, or one for each channel, and --std only numbers above 0",
+            why="each takes one finite number, or one for each channel, and --std only numbers above 0",
         )
     return Wish(
         model,
@@ -112,15 +117,15 @@ def _shape(text: str | None) -> tuple[int, ...] | None:
     if text is None:
         return None
     sizes = text.lower().split("x")
-    if not all(each.isdigit() and 0 < int(each) < 100_000 for each in sizes):
+    if not all(each.isdecimal() and 0 < int(each) < 100_000 for each in sizes):
         raise UsageError(f"--input-shape {text!r} is no shape", fix="write 3x224x224")
     return tuple(int(each) for each in sizes)
 
 
 def _arguments(texts: Sequence[str]) -> dict[str, Any]:
     try:
-        return tomllib.loads("\n".join(texts))
-    except tomllib.TOMLDecodeError as error:
+        return toml_from("\n".join(texts))
+    except ValueError as error:
         raise UsageError(
             f"--argument {' '.join(texts)} cannot be understood",
             why=str(error),

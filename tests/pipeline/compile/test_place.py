@@ -33,7 +33,16 @@ def test_what_is_left_out_is_open() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "host/", "nowhere", "host/nothing", "host/onnxruntime:int4", "host+cores=0", "host/litert:bf16+x@1"],
+    [
+        "",
+        "host/",
+        "nowhere",
+        "host/nothing",
+        "host/onnxruntime:int4",
+        "host+cores=0",
+        "host/litert:bf16+x@1",
+        "host@0",
+    ],
 )
 def test_what_is_no_place_is_refused(text: str) -> None:
     with pytest.raises(TargetError):

@@ -163,3 +163,24 @@ def test_an_object_array_is_never_unpickled(tmp_path: Path) -> None:
     np.savez(path, x=np.array([object()], dtype=object), allow_pickle=True)
     with pytest.raises(DataError, match="cannot be read"):
         prepared(path, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["data.npz", "data.npy"])
+def test_a_damaged_file_of_arrays_is_refused(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    if name.endswith("z"):
+        np.savez_compressed(path, x=pixels(8))
+    else:
+        np.save(path, pixels(8))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2 : -200] = b"\xff" * len(content[len(content) // 2 : -200])
+    path.write_bytes(content if name.endswith("z") else content[:-1])
+    with pytest.raises(DataError, match="cannot be read"):
+        prepared(path, tmp_path)
+
+
+def test_a_file_that_unpacks_to_much_more_than_it_has_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "data.npz"
+    np.savez_compressed(path, x=np.zeros((30_000, 64, 64, 1), np.uint8))
+    with pytest.raises(DataError, match="suspiciously small"):
+        prepared(path, tmp_path)
