@@ -17,6 +17,7 @@ from devices.measuring import LAUNCHES
 from devices.requests import OperationProfile
 from devices.target import Target
 from pipeline.compile.choice import Rules
+from pipeline.compile.making import versions_of
 from pipeline.compile.model import Factory, GivenModel, ModelInput, format_of_file, open_model
 from pipeline.compile.operations import OperationsInput, time_operations
 from pipeline.compile.place import Place
@@ -30,7 +31,6 @@ from pipeline.errors import ExportError
 from pipeline.progress import Reporter
 from pipeline.work.canonical import OutsideFile
 from pipeline.work.folder import WorkFolder
-from pipeline.work.stage import installed
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def race_input(model: GivenModel, samples: Samples, place: Place, rules: Rules) 
         elif why:
             unfit[variant.name] = why
         else:
-            fitting[variant.name] = installed(variant.packages)
+            fitting[variant.name] = versions_of(variant)
             runtimes.add(variant.runtime)
     if not fitting:
         raise ExportError(

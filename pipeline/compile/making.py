@@ -62,7 +62,7 @@ class MakeInput:
         return cls(
             model.files[variant.takes],
             variant.name,
-            {**installed(variant.packages), **variant_owner(variant)},
+            versions_of(variant),
             target,
             processor_name() if target.device == HOST.name else "",
             model.turned(variant.takes),
@@ -70,6 +70,11 @@ class MakeInput:
             samples if variant.calibrates else None,
             sensitive if variant.from_sensitivity else (),
         )
+
+
+def versions_of(variant: CompileVariant) -> dict[str, str]:
+    """Of the packages that decide a variant's bytes, and of the distribution that brings it."""
+    return {**installed(variant.packages), **variant_owner(variant)}
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -14,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from devices.errors import TargetError
 from devices.target import Target
 from pipeline.compile import CompileVariant, compile_artifact, find_variant, variants
+from pipeline.compile.making import versions_of
 from pipeline.compile.variants import VARIANTS, deciding_packages, default_variant, known_variants
 from pipeline.errors import ExportError
 from pipeline.stages.student.compile import compile_student
@@ -47,11 +49,14 @@ def exported(tmp_path: Path) -> Path:
     return path
 
 
-def adding(monkeypatch: pytest.MonkeyPatch, added: object) -> None:
+def adding(monkeypatch: pytest.MonkeyPatch, added: object, dist: object = None) -> None:
     """As if another distribution named a variant."""
 
     class Entry:
-        name, dist = "theirs", None
+        name = "theirs"
+
+        def __init__(self) -> None:
+            self.dist = dist
 
         def load(self) -> object:
             return added
@@ -117,6 +122,14 @@ def test_a_graph_is_optimised_as_far_as_its_target_runs_it(target: Target, level
 def test_a_target_without_lossless_variants_has_no_default(target: Target) -> None:
     with pytest.raises((TargetError, ExportError)):
         default_variant(target)
+
+
+def test_the_versions_of_a_variant_name_the_distribution_that_brings_it(
+    monkeypatch: pytest.MonkeyPatch, documented: CompileVariant
+) -> None:
+    adding(monkeypatch, documented, SimpleNamespace(name="theirs", version="1.2"))
+    assert versions_of(documented)["theirs"] == "1.2"
+    assert "theirs" not in versions_of(find_variant("onnxruntime:fp32"))
 
 
 def test_names_differ_and_the_page_lists_them() -> None:
