@@ -42,6 +42,8 @@ def choose(rows: tuple[Row, ...], baseline: str, rules: Rules, table: Rounds) ->
     measured = [row for row in rows if row.fate is Fate.MEASURED and row.measurement is not None]
     front = front_of(rows)
     keeping = [row for row in measured if _keeps(row, rules)]
+    if not measured:
+        return Raced("", rows, baseline, None, "no variant runs and keeps the accuracy", front)
     if not keeping:
         fastest = min(measured, key=lambda row: row.latency_ms or 0.0)
         reason = f"no variant keeps {rules.budget_ms:g} ms: the fastest, {fastest.name}, takes {_ms(fastest)}"

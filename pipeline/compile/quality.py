@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from devices.inventory import HOST
 from devices.measurement import DeviceIdentity, RuntimeIdentity
 from devices.measuring import probe
 from devices.requests import outputs_target, predict
@@ -162,4 +163,5 @@ def quality_of(
 
 def reference_target(fmt: ModelFormat) -> Target:
     """Where the model as it came is run to know its own outputs: on this machine."""
-    return Target("host", "litert" if fmt is ModelFormat.LITERT else "onnxruntime")
+    runtime = {ModelFormat.ONNX: "onnxruntime", ModelFormat.LITERT: "litert", ModelFormat.TORCH: "torch"}[fmt]
+    return Target(HOST.name, runtime)

@@ -85,7 +85,7 @@ def race(given: RaceInput, folder: StageFolder, services: CompileServices) -> Ra
     Raises:
         TargetError: the device cannot be reached, or went away.
         MeasurementError: the model itself does not run there.
-        ExportError: the model itself cannot be made for any runtime.
+        ExportError: the model itself cannot be made for any runtime, or gives inf or NaN.
     """
     return _Race(given, folder, services).run()
 
@@ -347,9 +347,12 @@ class _Race:
         for variant in self._variants.values():
             if variant.instead_of != rejected.name or self._not_allowed(variant):
                 continue
-            runner = self._enter(
-                variant, self._sensitive(variant, rejected) if variant.from_sensitivity else ()
-            )
+            try:
+                sensitive = self._sensitive(variant, rejected) if variant.from_sensitivity else ()
+            except ExportError as error:
+                self._left_out[variant.name] = f"{error.what}: {error.why}" if error.why else error.what
+                continue
+            runner = self._enter(variant, sensitive)
             if runner.fate is Fate.MEASURED and not (why := self._why_rejected(runner)):
                 return
             if runner.fate is Fate.MEASURED:
@@ -384,7 +387,14 @@ class _Race:
             fmt = ModelFormat.LITERT if self._given.model.format is ModelFormat.LITERT else ModelFormat.ONNX
             files = self._given.model.files
             fmt = fmt if fmt in files else next(iter(files))
-            self._expected = self._outputs(files[fmt], fmt, reference_target(fmt))
+            expected = self._outputs(files[fmt], fmt, reference_target(fmt))
+            if not np.isfinite(expected).all():
+                raise ExportError(
+                    f"{self._given.model.name} itself gives inf or NaN",
+                    why="nothing can be compared with such outputs",
+                    fix="give inputs as the model takes them, with --data, --mean and --std, or repair it",
+                )
+            self._expected = expected
         return self._expected
 
     def _outputs(self, file: StoredFile, takes: ModelFormat, target: Target) -> np.ndarray[Any, Any]:

@@ -121,3 +121,10 @@ def test_outputs_that_are_no_numbers_are_never_good() -> None:
     assert not found.finite
     assert found.accuracy == 0.75
     assert not quality_of(EXPECTED, np.full_like(EXPECTED, np.inf), None, None).finite
+
+
+def test_nothing_is_chosen_where_nothing_runs_and_keeps_the_accuracy() -> None:
+    rejected = replace(row(BASE, 100), fate=Fate.REJECTED, why="its outputs cannot be taken")
+    found = choose((rejected,), BASE, Rules(), table(rejected))
+    assert (found.chosen, found.front, found.keeps_budget) == (None, (), None)
+    assert found.reason == "no variant runs and keeps the accuracy"

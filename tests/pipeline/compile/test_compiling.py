@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
+import torch
+from onnx import TensorProto, helper
+from torch import nn
 
 from devices.errors import LatheError, MeasurementError, TargetError
 from devices.measurement.measurement import Reason
@@ -29,7 +32,7 @@ from pipeline.compile import (
 from pipeline.errors import ExportError
 from pipeline.progress import SilentReporter
 from pipeline.work.folder import WorkFolder
-from tests.pipeline.compile.finished_models import made_up_rounds, save_classifier
+from tests.pipeline.compile.finished_models import made_up_rounds, save, save_classifier
 
 pytestmark = pytest.mark.slow
 
@@ -67,6 +70,12 @@ def compiled(model: Path, tmp_path: Path, data: Path | None = None, **more: Any)
     work = WorkFolder(tmp_path / "work")
     with work.opened():
         return compile_model(wish, work, SilentReporter())
+
+
+def save_pt2(path: Path) -> Path:
+    layers = (nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))
+    torch.export.save(torch.export.export(nn.Sequential(*layers).eval(), (torch.zeros(1, 3, 8, 8),)), path)
+    return path
 
 
 def only(found: CompiledModel) -> Raced:
@@ -271,3 +280,43 @@ def test_a_place_that_fails_keeps_no_other_from_being_tried(
     found = compiled(model, tmp_path, places=places)
     assert list(found.raced) == ["host/onnxruntime@1"]
     assert isinstance(found.errors["host/litert@1"], ExportError)
+
+
+def test_a_program_is_compared_with_itself_where_no_other_format_of_it_is_wanted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variant = find_variant("torch:fp32")
+    monkeypatch.setattr("pipeline.compile.place.known_variants", lambda: (variant,))
+    monkeypatch.setattr("pipeline.compile.race.measure_round", made_up_rounds({variant.name: 100}))
+    raced = only(compiled(save_pt2(tmp_path / "net.pt2"), tmp_path, places=(Place.parse("host/torch@1"),)))
+    assert raced.chosen == variant.name
+    quality = raced.row(variant.name).quality
+    assert quality is not None
+    assert quality.max_abs == 0
+
+
+def test_a_model_that_itself_gives_no_numbers_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed(monkeypatch, fp32=100)
+    entry, result = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in "xy")
+    logarithm = save(tmp_path / "log.onnx", [helper.make_node("Log", ["x"], ["y"])], [entry], [result], {})
+    with pytest.raises(ExportError, match="itself gives inf or NaN"):
+        compiled(logarithm, tmp_path)
+
+
+def test_a_sensitivity_that_cannot_be_measured_leaves_out_only_what_needs_it(
+    model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_long(task: object) -> None:
+        raise ExportError("it cannot be quantised", why="it did not end")
+
+    monkeypatch.setattr("pipeline.compile.making.find_sensitive", too_long)
+    timed(monkeypatch, fp32=100, fp32_optimised=90, int8_u8s8_minmax=20)
+    other = save_classifier(tmp_path / "other.onnx", seed=5)
+    spoilt(monkeypatch, other, INT8, f"{RUNTIME}int8-u8s8-percentile")
+    raced = only(compiled(model, tmp_path, data, rules=Rules(max_drop=15)))
+    assert raced.row(INT8).fate is Fate.REJECTED
+    mixed = raced.row(f"{RUNTIME}int8-u8s8-mixed10")
+    assert (mixed.fate, mixed.why) == (Fate.LEFT_OUT, "it cannot be quantised: it did not end")
+    assert raced.chosen == OPTIMISED
