@@ -18,7 +18,14 @@ from devices.requests import OperationProfile
 from devices.target import Target
 from pipeline.compile.choice import Rules
 from pipeline.compile.making import versions_of
-from pipeline.compile.model import Factory, GivenModel, ModelInput, format_of_file, open_model
+from pipeline.compile.model import (
+    Factory,
+    GivenModel,
+    ModelInput,
+    external_data_of,
+    format_of_file,
+    open_model,
+)
 from pipeline.compile.operations import OperationsInput, time_operations
 from pipeline.compile.place import Place
 from pipeline.compile.quality import outputs_input, take_outputs
@@ -97,7 +104,8 @@ def compile_model(wish: Wish, work: WorkFolder, reporter: Reporter) -> CompiledM
     source = _source(wish)
     fmt = ModelFormat.TORCH if isinstance(source, Factory) else format_of_file(source.path)
     wanted = _formats(fmt, wish.places)
-    model = work.run(open_model, ModelInput(source, wish.input_shape, wanted), services)
+    external = external_data_of(source.path) if isinstance(source, OutsideFile) else ()
+    model = work.run(open_model, ModelInput(source, wish.input_shape, wanted, external), services)
     given = SamplesInput.of(wish.data, wish.feeding, model)
     samples = work.run(prepare_samples, given, services)
     raced: dict[str, Raced] = {}

@@ -60,11 +60,13 @@ class ModelInput:
         source: a file, or a factory.
         input_shape: of one input, without the batch; ``None`` where the file says it.
         formats: in which it is wanted, as far as it can be had.
+        external: files beside an ONNX file that hold its weights.
     """
 
     source: OutsideFile | Factory
     input_shape: tuple[int, ...] | None
     formats: tuple[ModelFormat, ...]
+    external: tuple[OutsideFile, ...] = ()
 
     @property
     def name(self) -> str:
@@ -138,12 +140,32 @@ def format_of_file(path: Path) -> ModelFormat:
     return fmt
 
 
+def external_data_of(path: Path) -> tuple[OutsideFile, ...]:
+    """The files beside an ONNX file that hold its weights, as they are now; none for another format.
+
+    Of a file that cannot be read there are none: whoever opens it says why.
+    """
+    if path.suffix.lower() != ModelFormat.ONNX.suffix:
+        return ()
+    try:
+        import onnx
+
+        tensors = onnx.load(path, load_external_data=False).graph.initializer
+    except Exception:  # as in _read_onnx
+        return ()
+    entries = (entry for tensor in tensors for entry in tensor.external_data if entry.key == "location")
+    folder = path.absolute().parent
+    files = sorted({(folder / entry.value).resolve() for entry in entries})
+    found = (OutsideFile.of(each) for each in files if each.is_relative_to(folder.resolve()))
+    return tuple(each for each in found if each is not None)
+
+
 @stage("model", packages=("torch", "onnx", "litert-torch"))
 def open_model(given: ModelInput, folder: StageFolder, services: CompileServices) -> GivenModel:
     """Read the model, fix its shapes, and export it where it is torch's.
 
     Raises:
-        ExportError: it cannot be read or exported, has several inputs, or open dimensions.
+        ExportError: it cannot be read or exported, has several inputs, open dimensions, or another input.
         TeacherError: a factory fails, or its weights do not fit.
         ParityError: an export does not compute what torch does.
     """
@@ -191,8 +213,21 @@ def _exported(
         )
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(_PARITY_INPUTS, *shape, generator=generator)
-    with torch.inference_mode():
-        outputs = network(inputs)
+    try:
+        with torch.inference_mode():
+            outputs = network(inputs)
+    except Exception as error:  # the network is the person's own, and may raise anything
+        raise ExportError(
+            f"{given.name} does not take inputs of shape {'x'.join(map(str, shape))}",
+            why=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
+            fix="give the shape that it takes with --input-shape",
+        ) from error
+    if not isinstance(outputs, torch.Tensor):
+        raise ExportError(
+            f"{given.name} cannot be exported",
+            why=f"it gives a {type(outputs).__name__}, not one tensor",
+            fix="wrap it in a module that gives the tensor that is wanted",
+        )
     tolerance = _PARITY_TOLERANCE * float(outputs.abs().max())
     files = {}
     for fmt in given.formats:

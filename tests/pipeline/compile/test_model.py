@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from pipeline.compile.model import Factory, GivenModel, ModelInput, open_model
+from pipeline.compile.model import Factory, GivenModel, ModelInput, external_data_of, open_model
 from pipeline.compile.services import CompileServices
 from pipeline.compile.variants import ModelFormat
 from pipeline.errors import ExportError, TeacherError
@@ -84,6 +84,29 @@ def test_several_outputs_are_taken_and_the_first_is_compared(tmp_path: Path) -> 
     assert [each.name for each in model.outputs] == ["a", "b"]
 
 
+def test_other_weights_beside_an_onnx_file_make_it_another_model(tmp_path: Path) -> None:
+    path = save_classifier(tmp_path / "model.onnx")
+    onnx.save(onnx.load(path), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    source = OutsideFile.of(path)
+    assert source is not None
+
+    def key() -> str:
+        external = external_data_of(path)
+        assert [each.path.name for each in external] == ["weights.bin"]
+        return open_model.key(ModelInput(source, None, (ModelFormat.ONNX,), external))
+
+    before = key()
+    assert key() == before
+    (tmp_path / "weights.bin").write_bytes((tmp_path / "weights.bin").read_bytes()[::-1])
+    assert key() != before
+
+
+def test_weights_are_beside_no_file_that_has_them_itself_or_cannot_be_read(tmp_path: Path) -> None:
+    assert external_data_of(save_classifier(tmp_path / "model.onnx")) == ()
+    (tmp_path / "broken.onnx").write_bytes(b"no model")
+    assert external_data_of(tmp_path / "broken.onnx") == ()
+
+
 @pytest.mark.parametrize("name", ["model.onnx", "model.tflite"])
 @pytest.mark.parametrize("content", [b"", b"no model at all", b"\x1c\x00\x00\x00TFL3"])
 def test_a_file_that_is_no_model_is_refused(name: str, content: bytes, tmp_path: Path) -> None:
@@ -129,6 +152,19 @@ def test_a_factory_without_a_shape_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="shape of the input of resnet_cifar is not known") as caught:
         asked(given, tmp_path)
     assert "--input-shape" in caught.value.fix
+
+
+def test_a_network_that_does_not_take_the_shape_is_refused(tmp_path: Path) -> None:
+    given = ModelInput(Factory.of(FACTORY, {"depth": 8}, None), (1, 16, 16), (ModelFormat.TORCH,))
+    with pytest.raises(ExportError, match="does not take inputs of shape 1x16x16"):
+        asked(given, tmp_path)
+
+
+def test_a_network_that_gives_more_than_one_tensor_is_refused(tmp_path: Path) -> None:
+    pair = Factory("torch.nn:MaxPool2d", {"kernel_size": 2, "return_indices": True})
+    with pytest.raises(ExportError, match="cannot be exported") as caught:
+        asked(ModelInput(pair, (3, 8, 8), (ModelFormat.TORCH,)), tmp_path)
+    assert "gives a tuple" in caught.value.why
 
 
 def test_a_factory_that_is_not_there_is_refused(tmp_path: Path) -> None:
