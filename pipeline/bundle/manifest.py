@@ -231,8 +231,9 @@ class RunOrigin(_Model):
 class CompileOrigin(_Model):
     """``lathe compile`` made the bundle: a finished model, compiled in the way that measured best.
 
-    ``model`` is the name of the file that was given. ``variants`` is a JSON file of everything that was
-    tried, with its figures; ``choice`` says in a sentence why the artifacts are what they are.
+    ``model`` is the name of the file or the factory that was given, ``model_digest`` the digest of the model
+    as it was read. ``variants`` is a JSON file of everything that was tried, with its figures; ``choice``
+    says in a sentence why the artifacts are what they are.
     """
 
     kind: Literal["compile"] = "compile"

@@ -123,12 +123,14 @@ class CompileContent:
     """What ``lathe compile`` adds.
 
     Attributes:
-        model: the file that was given.
+        name: of the file or the factory that was given.
+        model: the model as it was read, in a file.
         choice: one sentence that says why the artifacts are what they are.
         variants: all that was tried, with its figures, as a JSON document.
         report: a finished HTML file, if there is one.
     """
 
+    name: str
     model: Path
     choice: str
     variants: Mapping[str, Any]
@@ -280,7 +282,7 @@ def _add_origin(origin: RunContent | CompileContent, folder: Path) -> RunOrigin 
         )
     _write(folder / "variants.json", _json_bytes(origin.variants))
     return CompileOrigin(
-        model=origin.model.name,
+        model=origin.name,
         model_digest=file_digest(origin.model),
         choice=origin.choice,
         variants="variants.json",

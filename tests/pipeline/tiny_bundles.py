@@ -155,7 +155,9 @@ def compiled_content(tmp_path_factory: pytest.TempPathFactory) -> BundleContent:
         predicted=None,
         verdict=verify_artifact(model, None, target, budget=None, reference=model, protocol=PROTOCOL),
     )
-    origin = CompileContent(model, "it is the only variant", {"variants": [{"name": "fp32"}]}, None)
+    origin = CompileContent(
+        "two.onnx", model, "it is the only variant", {"variants": [{"name": "fp32"}]}, None
+    )
     return BundleContent("two", origin, (content,), None, {"onnxruntime": "1"})
 
 

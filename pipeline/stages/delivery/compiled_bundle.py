@@ -79,12 +79,16 @@ class CompiledBundle:
                 )
         model = self.work.find(next(iter(self.found.model.files.values())))
         classifier = self._classifier()
+        rows = [each.row(each.chosen) for each in raced if each.chosen is not None]
+        chosen = {package for row in rows for package in find_variant(row.variant).packages}
         content = BundleContent(
             name=self.found.model.name,
-            origin=CompileContent(model, "; ".join(each.reason for each in raced), variants, None),
+            origin=CompileContent(
+                Path(self.wish.model).name, model, "; ".join(each.reason for each in raced), variants, None
+            ),
             targets=tuple(self._target(each, classifier) for each in raced),
             classifier=classifier,
-            versions=installed(_PACKAGES),
+            versions=installed(sorted({*_PACKAGES, *chosen})),
         )
         return write_bundle(content, out)
 

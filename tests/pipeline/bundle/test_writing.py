@@ -73,6 +73,7 @@ def test_write_bundle_of_a_compiled_model_needs_no_teacher_recipe_or_images(
     (entry,), origin = manifest.targets, manifest.origin
     assert isinstance(origin, CompileOrigin)
     assert isinstance(compiled_content.origin, CompileContent)
+    assert origin.model == "two.onnx"
     assert origin.model_digest == file_digest(compiled_content.origin.model)
     assert json.loads((folder / origin.variants).read_text()) == {"variants": [{"name": "fp32"}]}
     assert (manifest.classifier, manifest.test, entry.budget, entry.accuracy) == (None, None, None, None)

@@ -55,6 +55,7 @@ def test_the_choice_becomes_a_bundle_whose_accuracy_is_that_of_the_artifact(
     manifest = read_bundle(tmp_path / "bundle")
     assert isinstance(manifest.origin, CompileOrigin)
     assert manifest.origin.choice == target["reason"]
+    assert manifest.origin.model == "net.onnx"
     (entry,) = manifest.targets
     assert entry.target == "host/onnxruntime:int8@1"
     assert entry.artifact_digest == rows[INT8]["digest"]
