@@ -111,7 +111,9 @@ def gate_bundle(
         ignore_project_file_in(each)
     new = OpenedBundle.read(folder)
     old = OpenedBundle.read(against) if against is not None else None
-    chosen = tuple(targets) or tuple(Target.parse(each.target) for each in new.manifest.targets)
+    chosen = tuple(dict.fromkeys(targets)) or tuple(
+        Target.parse(each.target) for each in new.manifest.targets
+    )
     for target in chosen:
         if new.entry(target) is None:
             has = ", ".join(each.target for each in new.manifest.targets)

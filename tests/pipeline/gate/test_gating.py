@@ -100,6 +100,11 @@ def test_what_cannot_be_measured_is_not_called_failed(
     assert not result.passed
 
 
+def test_a_target_that_is_named_twice_is_checked_once(written_bundle: Path) -> None:
+    result = gate(written_bundle, Limits(max_size_bytes=10**6), None, HOST, HOST)
+    assert [check.name for check in result.checks] == ["integrity", "size"]
+
+
 def test_a_program_that_nobody_trusts_is_not_run(bundle_content: BundleContent, tmp_path: Path) -> None:
     bundle = write_bundle(with_program(bundle_content, tmp_path), tmp_path / "bundle")
     result = gate(bundle, Limits(max_latency_ms=1e6, min_accuracy=0.0, max_size_bytes=10**6))
