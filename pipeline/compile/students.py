@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from devices.errors import MeasurementError
+from devices.errors import MeasurementError, TargetError
 from devices.inventory import connected
 from devices.measurement import MeasuringProtocol
-from devices.measuring import PRACTICAL, Entrant, Rounds, measure_round, probe
+from devices.measuring import PRACTICAL, Entrant, Round, Rounds, measure_round, probe
 from devices.target import Target
 from pipeline.compile.artifact import Artifact
 from pipeline.compile.variants import CompileTask, CompileVariant, default_variant, known_variants
@@ -64,7 +64,7 @@ def fastest_variant(
         protocol: gives the number of rounds.
 
     Raises:
-        TargetError: the target cannot be reached.
+        TargetError: the target cannot be reached, or went away.
         MeasurementError: the default variant does not run there.
         ExportError: as ``compile_artifact``.
     """
@@ -81,17 +81,21 @@ def fastest_variant(
                 raise
             continue
         entrants[variant.name] = variant, Entrant(variant.name, made.path, target)
+    measured: list[Round] = []
     with connected(target.device) as connection:
-        measured = tuple(
-            measure_round([each for _, each in entrants.values()], protocol, number, connection)
-            for number in range(protocol.launches)
-        )
-    table = Rounds(measured, protocol, probe(target)[1].cores)
-    if (reason := table.failure(default.name)) is not None or not table.count(default.name):
-        raise MeasurementError(
-            f"{exported.name} does not run on {target}",
-            why=reason.detail if reason else "the device went away",
-        )
+        for number in range(protocol.launches):
+            measured.append(
+                measure_round([each for _, each in entrants.values()], protocol, number, connection)
+            )
+            if (lost := measured[-1].lost) is not None:
+                raise TargetError(
+                    f"'{target.device}' went away while variants were measured",
+                    why=lost.detail,
+                    fix="run the same command again when it is back",
+                )
+    table = Rounds(tuple(measured), protocol, probe(target)[1].cores)
+    if (reason := table.failure(default.name)) is not None:
+        raise MeasurementError(f"{exported.name} does not run on {target}", why=reason.detail)
     ratios = {
         name: ratio.value
         for name in entrants

@@ -209,6 +209,19 @@ def test_a_killed_call_goes_on_from_its_last_round(
     assert len(told) == LAUNCHES - 4 + 2
 
 
+def test_a_model_that_did_not_run_is_tried_again_by_the_next_call(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: Any, **__: Any) -> Round:
+        return Round({}, {BASE: Reason("oom-killed", "no memory"), OPTIMISED: Reason("oom-killed", "none")})
+
+    monkeypatch.setattr("pipeline.compile.race.measure_round", killed)
+    with pytest.raises(MeasurementError, match="itself does not run"):
+        compiled(model, tmp_path)
+    timed(monkeypatch, fp32=100, fp32_optimised=90)
+    assert only(compiled(model, tmp_path)).chosen == OPTIMISED
+
+
 def test_a_device_that_goes_away_leaves_what_was_measured_for_the_next_call(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

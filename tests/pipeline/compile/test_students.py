@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from devices.errors import MeasurementError
+from devices.errors import MeasurementError, TargetError
 from devices.measurement import MeasuringProtocol
 from devices.measurement.measurement import Reason
 from devices.measuring import Round
@@ -73,6 +73,21 @@ def test_a_variant_that_does_not_run_is_passed_over_and_the_default_must(
     with pytest.raises(MeasurementError, match="does not run") as caught:
         fastest(tmp_path)
     assert caught.value.why == "no such operator"
+
+
+def test_nothing_is_chosen_from_a_device_that_went_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[list[str]] = []
+    timed = made_up_rounds({CLEANED: 10}, told=told)
+
+    def measure(entrants, protocol, number, connection):
+        return replace(timed(entrants, protocol, number, connection), lost=Reason("device-lost", "no route"))
+
+    monkeypatch.setattr("pipeline.compile.students.measure_round", measure)
+    with pytest.raises(TargetError, match="went away") as caught:
+        fastest(tmp_path)
+    assert (caught.value.why, len(told)) == ("no route", 1)
 
 
 def test_a_variant_that_cannot_be_made_is_passed_over(
