@@ -78,9 +78,15 @@ class RaceInput:
     protocol: MeasuringProtocol
 
 
-@stage("race")
+def _is_final(raced: Raced) -> bool:
+    return not any(row.passing for row in raced.rows)
+
+
+@stage("race", final=_is_final)
 def race(given: RaceInput, folder: StageFolder, services: CompileServices) -> Raced:
     """Make, compare and measure variants; after a kill it goes on from its last round.
+
+    A variant that took too long to make, or lacked memory, is tried again by the next call.
 
     Raises:
         TargetError: the device cannot be reached, or went away.
@@ -499,6 +505,7 @@ class _Race:
             table.count(runner.name),
             runner.peak_memory_bytes,
             traps_of(path, self._given.model, outcome) if path is not None else (),
+            made.passing,
         )
 
 

@@ -53,6 +53,7 @@ class Row:
         rounds: in which it ran.
         peak_memory_bytes: of a process that runs it alone; ``None`` where it was not measured.
         warnings: known traps.
+        passing: it could not be made for a reason that may be gone another time.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Row:
     rounds: int = 0
     peak_memory_bytes: int | None = None
     warnings: tuple[str, ...] = ()
+    passing: bool = False
 
     @property
     def latency_ms(self) -> float | None:

@@ -29,7 +29,7 @@ from pipeline.compile import (
     find_variant,
     race,
 )
-from pipeline.errors import ExportError
+from pipeline.errors import ExportError, PassingExportError
 from pipeline.progress import SilentReporter
 from pipeline.work.folder import WorkFolder
 from tests.pipeline.compile.finished_models import made_up_rounds, save, save_classifier
@@ -207,6 +207,26 @@ def test_a_killed_call_goes_on_from_its_last_round(
     assert raced.row(BASE).rounds == LAUNCHES
     # Two more are of one file alone, for its memory.
     assert len(told) == LAUNCHES - 4 + 2
+
+
+def test_a_variant_that_took_too_long_to_make_is_tried_again_by_the_next_call(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_long(task: object, path: Path) -> dict[str, str]:
+        raise PassingExportError("timeout", "it cannot be made", why="it did not end")
+
+    timed(monkeypatch, fp32=100, fp32_optimised=90)
+    slow = {OPTIMISED: replace(find_variant(OPTIMISED), make=too_long)}
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "pipeline.compile.making.find_variant", lambda name: slow.get(name) or find_variant(name)
+        )
+        row = only(compiled(model, tmp_path)).row(OPTIMISED)
+    assert (row.fate, row.why, row.passing) == (Fate.FAILED, "it cannot be made: it did not end", True)
+    found = compiled(model, tmp_path)
+    assert only(found).chosen == OPTIMISED
+    assert not found.cached
+    assert compiled(model, tmp_path).cached
 
 
 def test_a_model_that_did_not_run_is_tried_again_by_the_next_call(
