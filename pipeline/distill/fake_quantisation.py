@@ -230,11 +230,14 @@ class _Rounding(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         """Run the call on rounded values."""
-        name, kwargs = getattr(func, "__name__", "").partition(".")[0], kwargs or {}
-        if name in _WEIGHTED and len(args) > 1:
-            given, weight, *rest = args
+        name, kwargs = getattr(func, "__name__", "").partition(".")[0], dict(kwargs or {})
+        if name in _WEIGHTED:
+            given, weight = (
+                args[place] if place < len(args) else kwargs.pop(key)
+                for place, key in enumerate(("input", "weight"))
+            )
             weight = _rounded_weight(weight, _WEIGHTED[name]) if self._weights else weight
-            return func(self.activation(given), weight, *rest, **kwargs)
+            return func(self.activation(given), weight, *args[2:], **kwargs)
         in_place = name.endswith("_") and not name.endswith("__")
         if name.removesuffix("_") not in _OTHERS:
             return func(*args, **kwargs)

@@ -77,6 +77,21 @@ def test_inputs_weights_and_logits_are_rounded_as_defined() -> None:
     assert 0 < float((found - exact).abs().max()) < 0.1
 
 
+class _ByName(nn.Conv2d):
+    """Hands what it computes with to the operator by name."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return nn.functional.conv2d(input=input, weight=self.weight, bias=self.bias)
+
+
+def test_arguments_are_rounded_by_whatever_way_they_come() -> None:
+    torch.manual_seed(0)
+    plain, by_name, images = nn.Conv2d(1, 4, 3), _ByName(1, 4, 3), torch.randn(8, 1, 6, 6)
+    by_name.load_state_dict(plain.state_dict())
+    with fake_quantised(plain, images), fake_quantised(by_name, images):
+        assert torch.equal(plain(images), by_name(images))
+
+
 def test_a_network_is_what_it_was_afterwards_and_near_it_meanwhile() -> None:
     torch.manual_seed(0)
     network, images = _Residual().eval(), torch.randn(80, 1, 8, 8)
