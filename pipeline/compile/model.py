@@ -368,6 +368,8 @@ def _read_litert(given: ModelInput, path: Path, folder: StageFolder) -> GivenMod
 
     content = path.read_bytes()
     model = flatbuffer.read(content)
+    if not model.subgraphs:
+        raise ExportError(f"{path.name} cannot be compiled", why="it has no graph", fix="export it again")
     graph = model.subgraphs[0]
     _require_one(path, [str(graph.tensors[n].name) for n in graph.inputs])
     names = flatbuffer.operator_names(model)
@@ -397,7 +399,8 @@ def _litert_spec(graph: Any, index: int) -> TensorSpec:
     tensor = graph.tensors[index]
     name = tensor.name.decode() if isinstance(tensor.name, bytes) else str(tensor.name)
     dtype = {0: "float32", 1: "float16", 2: "int32", 3: "uint8", 9: "int8"}.get(tensor.type, "unknown")
-    return TensorSpec(name, tuple(int(each) for each in tensor.shape), dtype)
+    sizes = () if tensor.shape is None else tensor.shape
+    return TensorSpec(name, tuple(int(each) for each in sizes), dtype)
 
 
 def _require_one(path: Path, inputs: Sequence[str]) -> None:

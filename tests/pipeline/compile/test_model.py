@@ -13,6 +13,7 @@ from pipeline.compile.model import Factory, GivenModel, ModelInput, external_dat
 from pipeline.compile.services import CompileServices
 from pipeline.compile.variants import ModelFormat
 from pipeline.errors import ExportError, TeacherError
+from pipeline.export import flatbuffer
 from pipeline.progress import SilentReporter
 from pipeline.work.canonical import OutsideFile
 from pipeline.work.folder import WorkFolder
@@ -142,6 +143,16 @@ def test_a_litert_file_says_what_it_has(tmp_path: Path) -> None:
     assert model.input.dtype == "float32"
     assert sum(model.operators.values()) > 0
     assert not model.turned(ModelFormat.LITERT)
+
+
+def test_a_litert_file_without_a_graph_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("ai_edge_litert")
+    content = flatbuffer.read((ROOT / "devices" / "canary" / "canary.tflite").read_bytes())
+    content.subgraphs = []
+    (tmp_path / "model.tflite").write_bytes(flatbuffer.write(content))
+    with pytest.raises(ExportError, match="cannot be compiled") as caught:
+        opened(tmp_path / "model.tflite", tmp_path)
+    assert caught.value.why == "it has no graph"
 
 
 FACTORY = "pipeline.teachers.resnet:resnet_cifar"
