@@ -11,7 +11,6 @@ and profiles written by ONNX Runtime 1.31.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -28,6 +27,7 @@ from devices.runtimes.capabilities import STARTS_KERNELS, Capabilities
 from devices.runtimes.native.base import CORES, Fields, Tool, ToolFailed, ToolSession, tail
 from devices.runtimes.native.pushed import PushedTool
 from devices.target import Target
+from devices.untrusted import json_from
 
 NS_PER_S = 1_000_000_000
 PROVIDERS = {name: ALL_PROVIDERS[name] for name in ("acl", "cuda", "nnapi", "tensorrt", "webgpu", "xnnpack")}
@@ -196,7 +196,7 @@ def parse_profile(text: str) -> Iterator[ProfiledRun]:
         ToolFailed: it is not a whole profile.
     """
     try:
-        events: list[dict[str, Any]] = sorted(json.loads(text), key=lambda event: int(event["ts"]))
+        events: list[dict[str, Any]] = sorted(json_from(text), key=lambda event: int(event["ts"]))
         runs = [event for event in events if event["name"] == "model_run"]
         for run in runs:
             end = run["ts"] + run["dur"]
@@ -208,7 +208,7 @@ def parse_profile(text: str) -> Iterator[ProfiledRun]:
                         node = (name, str(event["args"]["op_name"]), str(event["args"]["provider"]))
                         nodes[node] = nodes.get(node, 0) + 1_000 * int(event["dur"])
             yield ProfiledRun(nodes, 1_000 * int(run["dur"]))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ToolFailed("truncated-output", f"the profile cannot be read: {error!r}") from error
 
 

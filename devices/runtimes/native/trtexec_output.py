@@ -6,12 +6,13 @@ to 11.1. Warnings and errors go to standard error, all other messages to standar
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from devices.untrusted import json_from
 
 _BANNER = re.compile(r"&&&& [A-Z_]+ TensorRT\.trtexec \[TensorRT v(\d+)\](?: \[b(\d+)\])?")
 _ERROR = re.compile(r"\[[EF]\] (?:\[TRT\] )?(.*)")
@@ -100,7 +101,7 @@ def layers(text: str) -> list[Mapping[str, Any]]:
     Raises:
         ValueError: it is not that.
     """
-    report = json.loads(text)
+    report = json_from(text)
     found = report.get("Layers") if isinstance(report, dict) else None
     if not isinstance(found, list):
         raise ValueError("no layers were exported")
@@ -129,7 +130,7 @@ def failure(errors: str) -> tuple[str, str] | None:
 
 
 def _objects(text: str) -> list[Mapping[str, Any]]:
-    rows = json.loads(text)
+    rows = json_from(text)
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
         raise ValueError("not a list of objects")
     return rows

@@ -111,7 +111,11 @@ def test_perf_test_reads_a_profile_that_onnxruntime_wrote(tiny_onnx, tmp_path):
         assert 0 <= sum(run.nodes.values()) <= run.total_ns
 
 
-@pytest.mark.parametrize("text", ["", "[]x", "{}", '[{"name": "model_run"}]', "[1]"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]x", "{}", '[{"name": "model_run"}]', "[1]", "[" * 100_000, '[{"ts": Infinity}]'],
+    ids=range(7),
+)
 def test_perf_test_refuses_what_is_no_profile(text):
     with pytest.raises(ToolFailed):
         list(parse_profile(text) if text != "{}" else parse_profile('{"a": 1}'))
