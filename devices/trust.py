@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from filelock import FileLock
 from platformdirs import user_config_path
 
 from devices.digests import file_digest
@@ -54,9 +55,19 @@ def trust(path: Path, digest: str) -> None:
     Raises:
         TargetError: the list of trusted files cannot be read or written.
     """
-    where = str(path.absolute())
-    entries = [entry for entry in _listed() if entry[0] != where]
-    _write([*entries, [where, digest]])
+    where, final = str(path.absolute()), list_file()
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        # Or of two processes that add to the list at once, one would undo what the other did.
+        with FileLock(final.with_name(f".{final.name}.lock")):
+            entries = [entry for entry in _listed() if entry[0] != where]
+            _write(final, [*entries, [where, digest]])
+    except OSError as error:
+        raise TargetError(
+            f"the list of trusted files {final} cannot be written",
+            why=error.strerror or str(error),
+            fix=f"make its folder writable, or name what you trust in the environment variable {ENVIRONMENT}",
+        ) from error
 
 
 def require_trusted(models: Iterable[Path], *, trusting: bool = False) -> None:
@@ -106,24 +117,15 @@ def _listed() -> list[list[str]]:
         ) from error
 
 
-def _write(entries: list[list[str]]) -> None:
+def _write(final: Path, entries: list[list[str]]) -> None:
     document = {"trusted": [{"path": path, "digest": digest} for path, digest in entries]}
-    final = list_file()
+    descriptor, partial = tempfile.mkstemp(prefix=f".{final.name}.", dir=final.parent)
     try:
-        final.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, partial = tempfile.mkstemp(prefix=f".{final.name}.", dir=final.parent)
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-                stream.write(json.dumps(document, indent=1) + "\n")
-                stream.flush()
-                os.fsync(descriptor)
-            Path(partial).replace(final)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                Path(partial).unlink()
-    except OSError as error:
-        raise TargetError(
-            f"the list of trusted files {final} cannot be written",
-            why=error.strerror or str(error),
-            fix=f"make its folder writable, or name what you trust in the environment variable {ENVIRONMENT}",
-        ) from error
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(json.dumps(document, indent=1) + "\n")
+            stream.flush()
+            os.fsync(descriptor)
+        Path(partial).replace(final)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            Path(partial).unlink()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -66,3 +67,12 @@ def test_a_list_that_cannot_be_read_trusts_nothing(program: Path, content: str) 
     trust.list_file().write_text(content)
     with pytest.raises(TargetError, match="list of trusted files"):
         trust.require_trusted([program])
+
+
+def test_what_several_say_at_once_is_all_kept(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.pt2" for number in range(16)]
+    for path in paths:
+        path.write_bytes(path.name.encode())
+    with ThreadPoolExecutor(len(paths)) as pool:
+        list(pool.map(lambda path: trust.trust(path, file_digest(path)), paths))
+    trust.require_trusted(paths)
