@@ -163,7 +163,7 @@ class _Race:
                 if leader and not self._due(baseline) and not self._threads_tried:
                     self._threads_tried = True
                     self._try_threads(leader)
-            self._measure_memory(baseline, connection)
+            self._measure_memory(connection)
         return self._result(baseline, started_at)
 
     def everything(self) -> dict[str, Candidate]:
@@ -410,26 +410,25 @@ class _Race:
         return np.asarray(np.load(self._folder.find(outputs.array), allow_pickle=False))
 
     def _try_threads(self, leader: str) -> None:
-        """Where threads are open, the leader and its nearest rival also run with more of them."""
+        """Where threads are open, the leader also runs with more of them, and on the first and last core."""
         given = self._given
         if given.place.threads is not None or self._cores < 2:
             return
         counts = sorted({2**power for power in range(1, 8) if 2**power <= self._cores} | {self._cores})
-        for name in [leader]:
-            runner = self._runners[name]
-            for threads in counts:
-                self._again(runner, replace(runner.target, threads=threads), f"@{threads}")
-            free = not {"cores"} & set(runner.target.settings)
-            if "cores" in runtime_of(runner.target).options and free:
-                for core in (0, self._cores - 1):
-                    options = (*runner.target.options, f"cores={core}")
-                    self._again(runner, replace(runner.target, options=options), f"+cores={core}")
+        runner = self._runners[leader]
+        for threads in counts:
+            self._again(runner, replace(runner.target, threads=threads), f"@{threads}")
+        free = not {"cores"} & set(runner.target.settings)
+        if "cores" in runtime_of(runner.target).options and free:
+            for core in (0, self._cores - 1):
+                options = (*runner.target.options, f"cores={core}")
+                self._again(runner, replace(runner.target, options=options), f"+cores={core}")
 
     def _again(self, runner: _Runner, target: Target, suffix: str) -> None:
         name = f"{runner.name}{suffix}"
         self._runners[name] = _Runner(name, runner.variant, target, runner.made, quality=runner.quality)
 
-    def _measure_memory(self, baseline: str, connection: Any) -> None:
+    def _measure_memory(self, connection: Any) -> None:
         """The peak memory of a process of its own, for those that were measured to the end."""
         for name in self._alive:
             runner = self._runners[name]
