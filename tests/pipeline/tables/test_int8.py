@@ -113,17 +113,6 @@ def test_package_of_int8_models_is_refused_for_a_target_in_fp32(tmp_path):
     assert "it was made for onnxruntime:int8" in ended.stderr
 
 
-@pytest.mark.parametrize("target", TARGETS)
-def test_run_with_an_int8_target_is_refused_before_any_work_and_told_what_measures_in_int8(target, tmp_path):
-    lathe = Lathe(tmp_path)
-    work = tmp_path / "work"
-    options = ["--set", f"target.0.name={target}", "--work", str(work), *lathe.db]
-    ended = lathe("run", str(tmp_path / "tiny.toml"), *options, code=6)
-    assert "trained, exported and compiled in fp32" in ended.stderr
-    assert "lathe table" in ended.stderr
-    assert not list(work.glob("stages/*"))
-
-
 @pytest.mark.parametrize("target", ["host/onnxruntime:fp16@1", "host/litert:fp16@1"])
 def test_table_in_a_precision_that_is_not_exported_is_refused(target, tmp_path):
     lathe = Lathe(tmp_path)
