@@ -90,6 +90,8 @@ def test_a_budget_that_nothing_keeps_ends_with_its_code_and_shows_the_table(
         (["--std", "0"], 2, "do not fit together"),
         (["--mean", "0,0,0", "--std", "1,1"], 2, "do not fit together"),
         (["--std", "nan"], 2, "do not fit together"),
+        (["--max-drop", "nan"], 2, "Invalid value"),
+        (["--budget-ms", "nan"], 2, "Invalid value"),
         (["--input-shape", "3x-1"], 2, "no shape"),
         (["--input-shape", "3x²"], 2, "no shape"),
         (["--argument", "depth"], 2, "cannot be understood"),
