@@ -15,6 +15,7 @@ from devices.words import cause_of
 from pipeline.data.config import DataConfig
 from pipeline.distill.settings import DistillationSettings
 from pipeline.errors import RecipeError
+from pipeline.methods.subgraph.settings import PROPOSALS
 from pipeline.recipe.explaining import explain, model_of_kind, models_in
 from pipeline.recipe.sections import (
     CompileConfig,
@@ -37,6 +38,13 @@ Method = Literal["search", "akd", "dna", "subgraph", "oracle"]
 _ORACLE_LOSS = [{"kind": "labels", "weight": 0.1}, {"kind": "oracle", "weight": 0.9}]
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "akd": {"search": {"strategy": "policy", "reevaluated": 5, "finalists": 3}},
+    "subgraph": {
+        "search": {
+            "evaluations": len(PROPOSALS),
+            "population": len(PROPOSALS),
+            "training": {"epochs": 1, "patience": 1, "learning_rate": 0.02},
+        },
+    },
     "oracle": {
         "search": {
             "strategy": "policy",

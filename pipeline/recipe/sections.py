@@ -10,7 +10,7 @@ from devices.target import Target
 from pipeline.budget import Budget
 from pipeline.distill.settings import DistillationSettings
 from pipeline.methods.dna.settings import DnaSettings
-from pipeline.methods.subgraph.settings import SubgraphSettings
+from pipeline.methods.subgraph.settings import PROPOSALS, Proposal, SubgraphSettings
 from pipeline.search.evaluators.registry import SHORT_TRAINING, find_evaluator
 from pipeline.search.evaluators.workers import parse_pool
 from pipeline.spaces.add_on.config import AddOnSpaceConfig
@@ -146,12 +146,14 @@ class DnaConfig(Section):
 
 
 class SubgraphConfig(Section):
-    """Method ``subgraph``: how many distinct blocks of the teacher are measured at most, and the selection.
+    """Method ``subgraph``: how many distinct blocks are measured at most, and where the search begins.
 
-    ``weights``: whether the student begins with the teacher's weights, or from scratch as in the paper.
+    ``proposals``: which subgraphs are tried first; ``selection`` is how ``gates`` are trained. ``weights``:
+    whether students begin with the teacher's weights, or from scratch as in the paper.
     """
 
     most_blocks: int = Field(default=300, ge=2, le=100_000)
+    proposals: tuple[Proposal, ...] = Field(default=PROPOSALS, min_length=1)
     selection: SubgraphSettings = SubgraphSettings()
     weights: Literal["inherited", "fresh"] = "inherited"
 

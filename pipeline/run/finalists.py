@@ -21,7 +21,6 @@ from pipeline.stages.student.mixtures import Mixtures, MixturesInput, find_mixtu
 from pipeline.stages.student.quantise import Quantised, QuantiseInput, quantise_student
 from pipeline.stages.student.verify import Verified, VerifyInput, verify_student
 from pipeline.stages.student.winner import Failure, Winner
-from pipeline.work.canonical import StoredFile
 
 FINE_TUNING_RATE = 0.1
 """Of the learning rate of the distillation, for fine-tuning in int8."""
@@ -130,7 +129,7 @@ def _trained(
     while waiting:
         finalists = waiting[: context.recipe.search.finalists]
         waiting = waiting[len(finalists) :]
-        students = [_distilled(context, task, searched, each) for each in finalists]
+        students = [_distilled(context, task, each) for each in finalists]
         if not context.recipe.allow_chance:
             require_useful_student(max(map(_validation_accuracy, students)), task.teacher, task.data)
         if not any(each.is_int8 for each in context.targets):
@@ -156,23 +155,15 @@ def _not_measured(passed_over: Sequence[_Made], winner: _Made | None) -> NotMeas
     )
 
 
-def _distilled(
-    context: Context, task: LearningTask, searched: Searched, architecture: Architecture
-) -> Distilled:
-    recipe, initial = context.recipe, None
-    if recipe.subgraph.weights == "inherited":
-        initial = searched.weights.get(architecture.identity)
+def _distilled(context: Context, task: LearningTask, architecture: Architecture) -> Distilled:
+    recipe = context.recipe
     teacher = task.teacher if recipe.distil.needs_teacher else None
-    mixtures = _mixtures(context, task, architecture, initial)
-    given = DistilInput(
-        task.plan, architecture, recipe.distil, recipe.seed, task.data, teacher, mixtures, initial
-    )
+    mixtures = _mixtures(context, task, architecture)
+    given = DistilInput(task.plan, architecture, recipe.distil, recipe.seed, task.data, teacher, mixtures)
     return context.do(distil_student, given)
 
 
-def _mixtures(
-    context: Context, task: LearningTask, architecture: Architecture, initial: StoredFile | None
-) -> tuple[Mixtures, ...]:
+def _mixtures(context: Context, task: LearningTask, architecture: Architecture) -> tuple[Mixtures, ...]:
     """What the losses mix that search for it, in their order."""
     recipe = context.recipe
     training = recipe.distil.without_schedule()
@@ -187,7 +178,6 @@ def _mixtures(
                 recipe.seed,
                 task.data,
                 task.teacher,
-                initial,
             ),
         )
         for loss in recipe.distil.searched

@@ -140,11 +140,13 @@ PART_OF = {
     "teacher": "teacher",
     "cut": "teacher",
     "structures": "teacher",
+    "importance": "teacher",
     "space": "table",
     "table": "table",
     "feasibility": "table",
     "scores": "search",
     "shared": "search",
+    "proposals": "search",
     "known": "search",
     "search": "search",
     "mixtures": "distil",
@@ -285,8 +287,6 @@ class _Left:
         """Candidates that are trained for a short time, blocks of a supernet, or gates of the teacher."""
         if self._recipe.method == "dna":
             return self._supernets()
-        if self._recipe.method == "subgraph":
-            return self._selection()
         settings = self._recipe.search
         if settings.evaluator == SHARED_WEIGHTS:
             return self._shared()
@@ -299,18 +299,24 @@ class _Left:
             f"of {images} images each"
             + (", and those that tie with the best again" if again == "ties" else "")
         )
-        return OpenStage("search", work, None if took is None else count * took, basis)
+        if took is not None:
+            took *= count
+        if self._recipe.method == "subgraph" and "gates" in self._recipe.subgraph.proposals:
+            gates, selecting = self._selection()
+            work = f"{selecting}; {work}"
+            took = None if took is None or gates is None else took + gates
+        return OpenStage("search", work, took, basis)
 
-    def _selection(self) -> OpenStage:
+    def _selection(self) -> tuple[float | None, str]:
         """Training steps of the teacher with its gates, and its answers: once, or in each epoch."""
         settings = self._recipe.subgraph.selection
-        took, basis = self._student(settings, self._images)
+        took, _ = self._student(settings, self._images)
         members = sum(each.members for each in self._recipe.teacher)
         answers = 1 if settings.augment == "none" else settings.epochs
         if took is not None:
             took += took / settings.epochs * FORWARD_SHARE * answers * members
-        work = f"{count_of(settings.epochs, 'epoch')} of {self._images} images, with gates on the teacher"
-        return OpenStage("search", work, took, basis)
+        work = f"{count_of(settings.epochs, 'epoch')} of {self._images} images with gates on the teacher"
+        return took, work
 
     def _shared(self) -> OpenStage:
         """Training of shared weights; candidates are evaluated by them in no time."""

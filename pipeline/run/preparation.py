@@ -15,6 +15,7 @@ from pipeline.spaces.cost import network_cost
 from pipeline.spaces.dna.config import DnaSpaceConfig, Shape
 from pipeline.stages.inputs.cut import CutInput, cut_into_blocks
 from pipeline.stages.inputs.data import DataInput, DataSummary, prepare_data
+from pipeline.stages.inputs.importance import ImportanceInput, measure_importance
 from pipeline.stages.inputs.space import SpacePlan, describe_space
 from pipeline.stages.inputs.structures import StructuresInput, find_teacher_structures
 from pipeline.stages.inputs.teacher import TeacherInput, TeacherSource, TeacherSummary, prepare_teacher
@@ -22,6 +23,7 @@ from pipeline.stages.latency.feasibility import FeasibilityInput, Feasible, chec
 from pipeline.stages.latency.predictors import LatencyPredictors
 from pipeline.stages.latency.table import TableInput, Tables, build_tables
 from pipeline.stages.searching.shared import SharedInput
+from pipeline.work.canonical import StoredFile
 
 _ONE_MEMBER = (
     "             the teacher is one network: the oracle loss distils it where it is right, and learns the "
@@ -36,6 +38,7 @@ class LearningTask:
     Attributes:
         cut: of method ``dna``.
         shared: of method ``oracle``, where candidates are evaluated by shared weights.
+        importance: of the teacher's parts, with method ``subgraph``.
     """
 
     data: DataSummary
@@ -43,6 +46,7 @@ class LearningTask:
     plan: SpacePlan
     cut: CutInput | None = None
     shared: SharedInput | None = None
+    importance: StoredFile | None = None
 
 
 def prepare_task(context: Context) -> LearningTask:
@@ -72,7 +76,10 @@ def prepare_task(context: Context) -> LearningTask:
     elif recipe.method == "subgraph":
         given = StructuresInput(data.input_shape, recipe.subgraph.most_blocks, teacher)
         config = context.do(find_teacher_structures, given)
-        task = LearningTask(data, teacher, SpacePlan(config, data.input_shape, len(data.classes), teacher))
+        importance = context.do(measure_importance, ImportanceInput(config, recipe.seed, data, teacher))
+        inherited = importance if recipe.subgraph.weights == "inherited" else None
+        plan = SpacePlan(config, data.input_shape, len(data.classes), teacher, inherited)
+        task = LearningTask(data, teacher, plan, importance=importance)
     elif recipe.method == "oracle":
         plan = SpacePlan.add_on(recipe.oracle.space, data)
         task = LearningTask(data, teacher, plan, shared=_shared(recipe, plan, data, teacher))

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from pipeline.run.context import Context
 from pipeline.run.preparation import LearningTask
+from pipeline.spaces.base import Architecture
 from pipeline.stages.searching.candidates import Round, Searched
 from pipeline.stages.searching.evaluation import Evaluation
 from pipeline.stages.searching.known import KnownBefore, KnownInput, known_before
+from pipeline.stages.searching.proposals import ProposalsInput, propose_subgraphs
 from pipeline.stages.searching.scores import ScoresInput, score_blocks
 from pipeline.stages.searching.search import SearchInput, search_candidates
 from pipeline.stages.searching.selection import SelectionInput, select_candidates
 from pipeline.stages.searching.shared import train_shared
 from pipeline.stages.searching.strategy import StrategySettings
-from pipeline.stages.searching.subgraph import SubgraphInput, select_subgraph
 
 
 def search_round(context: Context, task: LearningTask, this: Round) -> Searched:
-    """One round: candidates evaluated one by one, networks selected by their blocks' scores, or a subgraph.
+    """One round: candidates evaluated one by one, or networks selected by their blocks' scores.
 
     Raises:
         BudgetError: no member of the space can keep the budgets, as they are tightened in this round.
@@ -29,15 +30,28 @@ def search_round(context: Context, task: LearningTask, this: Round) -> Searched:
         return context.do(
             select_candidates, SelectionInput(this, scores, recipe.search.evaluations, context.where)
         )
-    if recipe.method == "subgraph":
-        settings = recipe.subgraph.selection
-        return context.do(
-            select_subgraph,
-            SubgraphInput(this, settings, recipe.seed, context.where, task.data, task.teacher),
-        )
     shared = None if task.shared is None else context.do(train_shared, task.shared)
     evaluation = Evaluation.of(recipe, task.plan, task.data, task.teacher, shared)
-    return search_by_evaluation(context, this, evaluation, StrategySettings.of(recipe))
+    strategy = StrategySettings.of(recipe, _proposed(context, task, this))
+    return search_by_evaluation(context, this, evaluation, strategy)
+
+
+def _proposed(context: Context, task: LearningTask, this: Round) -> tuple[Architecture, ...]:
+    """Candidates to begin with, where the method has some."""
+    if task.importance is None:
+        return ()
+    recipe = context.recipe
+    subgraph = recipe.subgraph
+    given = ProposalsInput(
+        this.predictors,
+        subgraph.proposals,
+        subgraph.selection,
+        task.importance,
+        recipe.seed,
+        task.data,
+        task.teacher,
+    )
+    return tuple(each.architecture for each in context.do(propose_subgraphs, given).found)
 
 
 def search_by_evaluation(

@@ -7,9 +7,9 @@ subgraph keeps --share of the teacher's latency as predicted on all targets, and
 widths allow. All begin with the teacher's weights (of a layer the most important channels), unless
 their name ends in "fresh", and get the same distillation. At the end all are measured whole.
 
-- found: by the selection; found-labels: with labels in place of the teacher; found-macs and found-uniform:
-  with multiply-accumulates, or nothing, in place of latency as the price of a part.
-- narrower: the same share of every layer; shallower: fewer blocks, spread evenly; mixed: half of both.
+- found: by gates; found-labels: with labels in place of the teacher; found-macs and found-uniform: with
+  multiply-accumulates, or nothing, in place of latency as the price of a part.
+- importance, least-blocks, shallower, mixed, narrower: the other proposals of the method.
 - random-0 to random-4: drawn from the space, near the limit.
 - found-fresh: as found, from new weights.
 
@@ -20,10 +20,10 @@ on. summary.json gets means and paired differences to "found" with a bootstrap i
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,20 +36,20 @@ from pipeline.distill.settings import DistillationSettings
 from pipeline.distill.targets import targets_for
 from pipeline.distill.training import accuracy, fit
 from pipeline.methods.subgraph.costs import Costs
-from pipeline.methods.subgraph.gates import Gates
-from pipeline.methods.subgraph.importance import importances
+from pipeline.methods.subgraph.proposals import proposal
 from pipeline.methods.subgraph.selection import select
-from pipeline.methods.subgraph.settings import SubgraphSettings
-from pipeline.methods.subgraph.structures import removed
+from pipeline.methods.subgraph.settings import PROPOSALS, SubgraphSettings
 from pipeline.progress import ConsoleReporter
 from pipeline.recipe.loading import load_recipe
 from pipeline.run.context import Context
 from pipeline.run.preparation import check_budgets, measure_blocks_of, prepare_task
 from pipeline.spaces.teacher.space import TeacherSpace
 from pipeline.stages.inputs.data import open_data
+from pipeline.stages.inputs.importance import open_importance
+from pipeline.stages.inputs.structures import open_network
 from pipeline.stages.inputs.teacher import open_teacher
 from pipeline.stages.latency.predictors import LatencyPredictors
-from pipeline.stages.searching.subgraph import costs_of
+from pipeline.stages.searching.proposals import costs_of
 from pipeline.tables.building.networks import measure_networks
 from pipeline.work.folder import WorkFolder
 from pipeline.work.stage import StageFolder
@@ -63,40 +63,6 @@ SEARCHED = {
 }
 RANDOM, NEAR = 5, 0.97
 """How many are drawn, and which share of the limit they take at least."""
-
-
-def narrower(space: TeacherSpace, share: float) -> Counts:
-    """The same share of the channels of every layer."""
-    whole = {each.name: each.count for each in space.config.structures}
-    return {
-        name: min(space.config.widths[name], key=lambda width, n=count: abs(width - share * n))  # type: ignore[misc]
-        if name in space.config.widths
-        else count
-        for name, count in whole.items()
-    }
-
-
-def shallower(space: TeacherSpace, share: float) -> Counts:
-    """This share of the blocks that can be removed, spread evenly, whole layers."""
-    blocks = [each.name for each in space.config.structures if each.kind == "block"]
-    count = round(share * len(blocks))
-    kept = {blocks[int((index + 0.5) * len(blocks) / count)] for index in range(count)}
-    return {
-        each.name: int(each.name in kept) if each.kind == "block" else each.count
-        for each in space.config.structures
-    }
-
-
-def mixed(space: TeacherSpace, share: float) -> Counts:
-    """Blocks and channels by the root of the share each."""
-    fewer = shallower(space, share**0.5)
-    return {name: min(count, fewer[name]) for name, count in narrower(space, share**0.5).items()}
-
-
-def largest(costs: Costs, family: Callable[[TeacherSpace, float], Counts]) -> Counts | None:
-    """The largest member of a family that keeps the limits, if one does."""
-    fitting = [family(costs.space, step / 200) for step in range(200, 0, -1)]
-    return next((each for each in fitting if costs.excess(each) <= 1), None)
 
 
 def drawn(costs: Costs, seed: int) -> Counts | None:
@@ -125,7 +91,12 @@ class Study:
         _, predictors = check_budgets(context, self.task, tables)
         self.predictors: LatencyPredictors = predictors
         self.place = StageFolder(context.work.find(self.task.data.arrays).parent)
-        self.space = self.task.plan.open(self.place)
+        assert self.task.importance is not None
+        importance = open_importance(self.task.importance, self.place)
+        self.matter = {
+            name: value.sort(descending=True).values.tolist() for name, value in importance.items()
+        }
+        self.space = replace(self.task.plan, importance=self.task.importance).open(self.place)
         assert isinstance(self.space, TeacherSpace)
         self.costs = costs_of(self.space, predictors, "latency")
         self.dataset: Dataset = open_data(self.task.data, self.place)
@@ -138,16 +109,16 @@ class Study:
         for name, changes in SEARCHED.items():
             if self.due(name, seed):
                 yield name, *self._selected(name, changes, seed)
-        for family in (narrower, shallower, mixed):
-            if self.due(family.__name__, seed):
-                counts = largest(self.costs, family)
+        for kind in PROPOSALS:
+            if kind != "gates" and self.due(kind, seed):
+                counts = proposal(kind, self.costs, self.matter)
                 if counts is not None:
-                    yield family.__name__, counts, self._most_important(counts)
+                    yield kind, counts, self._inherited(counts)
         for number in range(RANDOM):
             if self.due(f"random-{number}", seed):
                 counts = drawn(self.costs, number)
                 if counts is not None:
-                    yield f"random-{number}", counts, self._most_important(counts)
+                    yield f"random-{number}", counts, self._inherited(counts)
 
     def due(self, name: str, seed: int) -> bool:
         arms = self._arguments.arms
@@ -182,6 +153,12 @@ class Study:
             stream.write(json.dumps(row) + "\n")
         checkpoint.unlink(missing_ok=True)
         print(f"{name:>14} seed {seed}: {row['accuracy']:.2%}", flush=True)
+
+    def fresh(self, counts: Counts) -> nn.Module:
+        """A network with weights that are drawn."""
+        space = replace(self.task.plan, importance=None).open(self.place)
+        assert isinstance(space, TeacherSpace)
+        return space.build(space.architecture(counts))
 
     def summary(self) -> dict:
         """Accuracy, measured latency and difference to ``found`` of every arm."""
@@ -227,7 +204,7 @@ class Study:
         targets = targets_for(self.teacher, self.dataset, DistillationSettings(augment=settings.augment))
         assert targets is not None
         found = select(
-            copy.deepcopy(self.teacher.members[0].network),
+            open_network(self.task.teacher, self.task.data.input_shape, self.place),
             self.task.data.input_shape,
             self.space.config.structures,
             teacher=targets,
@@ -239,16 +216,8 @@ class Study:
         )
         return dict(found.counts), found.network
 
-    def _most_important(self, counts: Counts) -> nn.Module:
-        network = copy.deepcopy(self.teacher.members[0].network)
-        gates = Gates(network.requires_grad_(True), self.space.config.structures)
-        matter = importances(network, gates, self.dataset, seed=0)
-        gates.fold()
-        kept = {
-            name: sorted(matter[name].argsort(descending=True, stable=True)[:count].tolist())
-            for name, count in counts.items()
-        }
-        return removed(network, self.task.data.input_shape, self.space.config.structures, kept)
+    def _inherited(self, counts: Counts) -> nn.Module:
+        return self.space.build(self.space.architecture(counts))
 
 
 def main() -> None:
@@ -272,7 +241,7 @@ def main() -> None:
             if study.due("found-fresh", seed):
                 counts = next(r["counts"] for r in study.rows if (r["arm"], r["seed"]) == ("found", seed))
                 torch.manual_seed(seed)
-                study.train("found-fresh", seed, counts, study.space.build(study.space.architecture(counts)))
+                study.train("found-fresh", seed, counts, study.fresh(counts))
         document = study.summary()
     path = Path(arguments.work) / "summary.json"
     path.write_text(json.dumps(document, indent=1))

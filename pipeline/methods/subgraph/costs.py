@@ -85,19 +85,20 @@ class Costs:
         return left
 
     def grown(self, counts: Counts, gains: Mapping[str, Sequence[float]]) -> dict[str, int]:
-        """Larger numbers of parts that keep the budgets as well: layers are widened, whatever gains most for
-        what it adds first. A runtime computes channels in groups, so some of them cost nothing.
+        """Larger numbers of parts that keep the budgets as well: layers are widened and blocks come back,
+        whatever gains most for what it adds first. A runtime computes channels in groups, so some of them
+        cost nothing.
 
         Args:
-            counts: widths of the space that keep the budgets. Blocks that are gone stay so.
+            counts: widths of the space that keep the budgets.
             gains: what is gained with each part, those first that are there already.
         """
         left = dict(counts)
         while True:
             excess = self.excess(left)
             best: tuple[float, dict[str, int]] | None = None
-            for name, widths in self.space.config.widths.items():
-                for wider in widths:
+            for name in left:
+                for wider in self.space.config.widths.get(name, (1,)):
                     gained = math.fsum(gains[name][left[name] : wider])
                     if gained <= 0 or self._is_gone(name, left):
                         continue

@@ -12,6 +12,12 @@ from pipeline.methods.subgraph.gates import Gates
 _BATCHES, _SIZE = 24, 64
 
 
+def most_important(importance: torch.Tensor, count: int) -> list[int]:
+    """The ``count`` parts of a structure that matter most, ascending."""
+    order: list[int] = importance.argsort(descending=True, stable=True)[:count].tolist()
+    return sorted(order)
+
+
 def importances(network: nn.Module, gates: Gates, dataset: Dataset, *, seed: int) -> dict[str, torch.Tensor]:
     """Fisher information of every gate: twice the divergence that its removal causes, to second order.
 

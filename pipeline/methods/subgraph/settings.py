@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from pipeline.distill.settings import Augmentation
 
 Price = Literal["latency", "macs", "parameters", "uniform"]
+Proposal = Literal["gates", "importance", "least-blocks", "shallower", "mixed", "narrower"]
+PROPOSALS: tuple[Proposal, ...] = ("gates", "importance", "least-blocks", "shallower", "mixed", "narrower")
 
 
 class SubgraphSettings(BaseModel):

@@ -21,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from devices.digests import value_digest
 from pipeline.errors import TeacherError
+from pipeline.methods.subgraph.importance import most_important
 from pipeline.methods.subgraph.structures import NORMS, example_images, narrowed_one_by_one, removed
 from pipeline.spaces.base import Architecture, Block, Cost
 from pipeline.spaces.teacher.config import Shape, Structure, TeacherSpaceConfig, Unit, UnitSize
@@ -32,13 +33,16 @@ _WIDTHS = (8, 6, 4, 3, 2)
 
 @dataclass(frozen=True)
 class OpenTeacherSpace(TeacherSpace):
-    """A teacher's space that can build its networks and units, with fresh weights.
+    """A teacher's space that can build its networks and units.
 
     Args:
         load: gives the teacher's network, which is not changed; called when the first network is built.
+        importance: of the parts by name of the structure, shape ``(count,)``. With it, networks begin with
+            the teacher's weights, of each layer the most important parts; without, with fresh ones.
     """
 
     load: Callable[[], nn.Module]
+    importance: Mapping[str, Tensor] | None = None
 
     @cached_property
     def network(self) -> nn.Module:
@@ -46,8 +50,13 @@ class OpenTeacherSpace(TeacherSpace):
         return self.load()
 
     def build(self, architecture: Architecture) -> nn.Module:
-        """A fresh network, as narrow as the architecture says."""
-        return _fresh(self._narrowed(self.counts(architecture)))
+        """A network as narrow as the architecture says."""
+        counts = self.counts(architecture)
+        if self.importance is None:
+            return _fresh(self._narrowed(counts))
+        kept = {name: most_important(self.importance[name], count) for name, count in counts.items()}
+        network = removed(self.network, self.input_shape, self.config.structures, kept)
+        return network.requires_grad_(True)
 
     def build_block(self, block: Block) -> nn.Module:
         """A fresh unit.

@@ -7,7 +7,7 @@ import math
 import random
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from devices.digests import value_digest
@@ -34,6 +34,7 @@ class ConstrainedStrategy(ABC):
         constraints.certificate.require_reachable()
         self.constraints = constraints
         self.generator = random.Random(seed)
+        self._first: tuple[Architecture, ...] = ()
         self._asked: dict[Architecture, None] = {}
         self._unanswered: deque[Architecture] = deque()
 
@@ -51,13 +52,21 @@ class ConstrainedStrategy(ABC):
     def relearn(self, learned: dict[str, Any]) -> None:  # noqa: B027 (a hook, not a duty)
         """Continue from what ``learned`` returned."""
 
+    def begin_with(self, architectures: Iterable[Architecture]) -> None:
+        """Ask for these before any proposals, as far as they are within the budgets.
+
+        They are no part of the state: a strategy that is restored is told them again.
+        """
+        self._first = tuple(architectures)
+
     def ask(self) -> Architecture:
         """The next architecture to evaluate, within every budget and never asked before.
 
         Raises:
             SearchExhausted: nothing new is left.
         """
-        tried = itertools.islice(self.proposals(), TRIES)
+        first = filter(self.constraints.feasible, self._first)
+        tried = itertools.chain(first, itertools.islice(self.proposals(), TRIES))
         architecture = next((proposal for proposal in tried if proposal not in self._asked), None)
         if architecture is None:
             architecture = self._any_left()

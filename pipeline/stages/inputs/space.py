@@ -18,6 +18,7 @@ from pipeline.spaces.mobile.space import MobileSpace
 from pipeline.spaces.teacher.config import TeacherSpaceConfig
 from pipeline.spaces.teacher.space import TeacherSpace
 from pipeline.stages.inputs.data import DataSummary
+from pipeline.stages.inputs.importance import open_importance
 from pipeline.stages.inputs.structures import open_network
 from pipeline.stages.inputs.teacher import TeacherSummary
 from pipeline.stages.services import Services
@@ -39,12 +40,15 @@ class SpacePlan:
         input_shape: channels, height and width of the images.
         classes: of the data.
         teacher: whose subgraphs they are, in a teacher's space.
+        importance: of the teacher's parts, if its subgraphs begin with the weights of the most important
+            ones; else all weights are drawn.
     """
 
     config: MobileSpaceConfig | DnaSpaceConfig | TeacherSpaceConfig | AddOnSpaceConfig
     input_shape: tuple[int, int, int]
     classes: int
     teacher: TeacherSummary | None = by_digest(None)
+    importance: StoredFile | None = None
 
     @classmethod
     def mobile(cls, config: SpaceConfig | None, data: DataSummary) -> SpacePlan:
@@ -77,25 +81,21 @@ class SpacePlan:
         assert isinstance(self.config, TeacherSpaceConfig)
         from pipeline.methods.subgraph.units import OpenTeacherSpace
 
+        importance = None if self.importance is None else open_importance(self.importance, folder)
         return OpenTeacherSpace(
             self.config,
             self.input_shape,
             self.classes,
             lambda: open_network(teacher, self.input_shape, folder),
+            importance,
         )
 
-    def begin(
-        self, architecture: Architecture, initial: StoredFile | None, seed: int, folder: StageFolder
-    ) -> nn.Module:
-        """A student before its training: with the weights of a file, else with some that ``seed`` draws."""
+    def begin(self, architecture: Architecture, seed: int, folder: StageFolder) -> nn.Module:
+        """A student before its training; ``seed`` draws the weights that it does not inherit."""
         import torch
-        from safetensors.torch import load_file
 
         torch.manual_seed(seed)
-        student = self.open(folder).build(architecture)
-        if initial is not None:
-            student.load_state_dict(load_file(folder.find(initial)))
-        return student
+        return self.open(folder).build(architecture)
 
 
 @dataclass(frozen=True)

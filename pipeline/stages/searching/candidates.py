@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from latency_db.estimate import Estimate
@@ -14,7 +14,6 @@ from pipeline.spaces.base import Architecture
 from pipeline.stages.latency.predictors import LatencyPredictors
 from pipeline.stages.searching.learning import Learning
 from pipeline.tables.building.networks import MeasuredNetwork
-from pipeline.work.canonical import StoredFile
 
 _SHORTLIST_ROUND = 4
 """Candidates measured whole at a time, best evaluated first, until enough keep their budgets."""
@@ -84,14 +83,12 @@ class Searched:
         order: architectures to train in full, best first; none measured over a budget.
         evaluated_by: what a score is: accuracy on the validation slice, the loss of the blocks with a minus,
             or a number that only ranks.
-        weights: to begin the training with, by identity of the architecture, where the method has some.
     """
 
     candidates: tuple[EvaluatedCandidate, ...]
     measured: tuple[MeasuredNetwork, ...]
     order: tuple[Architecture, ...]
     evaluated_by: Literal["accuracy", "loss", "number"] = "accuracy"
-    weights: Mapping[str, StoredFile] = field(default_factory=dict)
 
     def tied_with(self, architecture: Architecture) -> tuple[EvaluatedCandidate, ...]:
         """Others to try whose scores differ by less than the noise: nothing but chance prefers one of them.

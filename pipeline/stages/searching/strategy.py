@@ -23,6 +23,7 @@ class StrategySettings:
         ahead: candidates that are evaluated before the first of them is told.
         rewards_latency: on every target, as AKD does; else on those whose budget is soft.
         seed: of the first round.
+        first: candidates to begin with.
     """
 
     strategy: str
@@ -35,10 +36,11 @@ class StrategySettings:
     rewards_latency: bool
     measure_every: int
     seed: int
+    first: tuple[Architecture, ...] = ()
 
     @classmethod
-    def of(cls, recipe: Recipe) -> StrategySettings:
-        """Of a recipe."""
+    def of(cls, recipe: Recipe, first: tuple[Architecture, ...] = ()) -> StrategySettings:
+        """Of a recipe, and what its method proposes."""
         search = recipe.search
         return cls(
             search.strategy,
@@ -51,6 +53,7 @@ class StrategySettings:
             recipe.method == "akd",
             search.measure_every,
             recipe.seed,
+            first,
         )
 
 
@@ -76,6 +79,14 @@ def strategy_of(
     Raises:
         BudgetError: no member of the space is known to keep the limits.
     """
+    strategy = _strategy_of(settings, predictors, number)
+    strategy.begin_with(settings.first)
+    return strategy
+
+
+def _strategy_of(
+    settings: StrategySettings, predictors: LatencyPredictors, number: int
+) -> ConstrainedStrategy:
     constraints, seed = predictors.constraints, settings.seed + number - 1
     reward = predictors.reward(settings.exponent, everywhere=settings.rewards_latency) or hard_reward
     match settings.strategy:

@@ -28,8 +28,7 @@ _WEIGHTS = "student.safetensors"
 class DistilInput:
     """Which student is trained, on what, and how; labels alone are learned without a teacher.
 
-    ``mixtures`` are of the losses whose mixtures are searched, in their order. ``initial`` are weights to
-    begin with; without them they are drawn.
+    ``mixtures`` are of the losses whose mixtures are searched, in their order.
     """
 
     plan: SpacePlan
@@ -39,7 +38,6 @@ class DistilInput:
     data: DataSummary = by_digest()
     teacher: TeacherSummary | None = by_digest()
     mixtures: tuple[Mixtures, ...] = ()
-    initial: StoredFile | None = None
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ def distil_student(given: DistilInput, folder: StageFolder, services: Services) 
     from pipeline.distill.training import TrainingDiverged, fit
 
     settings = given.settings.with_mixtures([each.shares for each in given.mixtures])
-    student = given.plan.begin(given.architecture, given.initial, given.seed, folder)
+    student = given.plan.begin(given.architecture, given.seed, folder)
     dataset = open_data(given.data, folder)
     soft = None
     if given.teacher is not None:

@@ -14,16 +14,13 @@ from pipeline.stages.inputs.data import DataSummary, open_data
 from pipeline.stages.inputs.space import SpacePlan
 from pipeline.stages.inputs.teacher import TeacherSummary, open_teacher
 from pipeline.stages.services import Services
-from pipeline.work.canonical import StoredFile, by_digest
+from pipeline.work.canonical import by_digest
 from pipeline.work.stage import StageFolder, stage
 
 
 @dataclass(frozen=True)
 class MixturesInput:
-    """For which student, and how; of the final training, what ``without_schedule`` leaves.
-
-    ``initial`` are the weights that the training begins with, if they are not drawn.
-    """
+    """For which student, and how; of the final training, what ``without_schedule`` leaves."""
 
     plan: SpacePlan
     architecture: Architecture
@@ -32,7 +29,6 @@ class MixturesInput:
     seed: int
     data: DataSummary = by_digest()
     teacher: TeacherSummary = by_digest()
-    initial: StoredFile | None = None
 
 
 @dataclass(frozen=True)
@@ -73,7 +69,7 @@ def find_mixtures(given: MixturesInput, folder: StageFolder, services: Services)
     from pipeline.distill.aggregation.search import search_mixtures
     from pipeline.distill.training import TrainingDiverged
 
-    student = given.plan.begin(given.architecture, given.initial, given.seed, folder)
+    student = given.plan.begin(given.architecture, given.seed, folder)
     dataset = open_data(given.data, folder)
     checkpoint = folder / "checkpoint.pt"
     try:

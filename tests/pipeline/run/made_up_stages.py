@@ -35,6 +35,7 @@ from pipeline.stages.delivery.bundle import BundleMade, make_bundle
 from pipeline.stages.delivery.report import ReportFile, write_report
 from pipeline.stages.inputs.cut import Cut, cut_into_blocks
 from pipeline.stages.inputs.data import DataSummary, prepare_data
+from pipeline.stages.inputs.importance import measure_importance
 from pipeline.stages.inputs.space import SpaceSummary, describe_space
 from pipeline.stages.inputs.structures import find_teacher_structures
 from pipeline.stages.inputs.teacher import MemberSummary, TeacherSummary, prepare_teacher
@@ -43,11 +44,11 @@ from pipeline.stages.latency.table import Tables, build_tables
 from pipeline.stages.latency.teacher_parts import TeacherLatency
 from pipeline.stages.searching.candidates import EvaluatedCandidate, Searched
 from pipeline.stages.searching.known import KnownBefore, known_before
+from pipeline.stages.searching.proposals import Proposals, Proposed, propose_subgraphs
 from pipeline.stages.searching.scores import Scores, score_blocks
 from pipeline.stages.searching.search import search_candidates
 from pipeline.stages.searching.selection import select_candidates
 from pipeline.stages.searching.shared import Shared, train_shared
-from pipeline.stages.searching.subgraph import select_subgraph
 from pipeline.stages.student.compile import Compiled, CompiledFile, compile_student
 from pipeline.stages.student.distil import Distilled, distil_student
 from pipeline.stages.student.export import Exported, export_student
@@ -100,17 +101,22 @@ def cut(given: Any, folder: StageFolder, services: Any) -> Cut:
 
 
 def structures(given: Any, folder: StageFolder, services: Any) -> TeacherSpaceConfig:
-    layer = Structure("layer", "channels", 4, ("norm",))
+    layer = Structure("layer", "channels", 64, ("norm",))
     unit = Unit("layer", digest(given), (8, 8, 8), ("layer",), (0,))
-    config = TeacherSpaceConfig((layer,), {"layer": (2, 4)}, {}, (unit,), {})
+    config = TeacherSpaceConfig((layer,), {"layer": tuple(range(1, 65))}, {}, (unit,), {})
     blocks = TeacherSpace(config, (8, 8, 8), 2).distinct_blocks()
     return replace(config, sizes={block.identity: UnitSize(Cost(1, 1), 1) for block in blocks})
 
 
-def subgraph(given: Any, folder: StageFolder, services: Any) -> Searched:
-    found = search(given, folder, services)
-    weights = {each.identity: stored(folder, "weights", given) for each in found.order}
-    return replace(found, weights=weights)
+def importance(given: Any, folder: StageFolder, services: Any) -> StoredFile:
+    return stored(folder, "importance", given)
+
+
+def proposals(given: Any, folder: StageFolder, services: Any) -> Proposals:
+    """All that was asked for decides which ones."""
+    space, name = given.predictors.space, digest(given)
+    widths = [1 + int(name[start : start + 4], 16) % 64 for start in (0, 4, 8)]
+    return Proposals(tuple(Proposed("gates", space.architecture({"layer": width}), 1.0) for width in widths))
 
 
 def scores(given: Any, folder: StageFolder, services: Any) -> Scores:
@@ -264,6 +270,7 @@ FUNCTIONS = (
     (describe_space, space),
     (cut_into_blocks, cut),
     (find_teacher_structures, structures),
+    (measure_importance, importance),
     (score_blocks, scores),
     (train_block, block_training),
     (score_block, block_scores),
@@ -273,7 +280,7 @@ FUNCTIONS = (
     (known_before, known),
     (search_candidates, search),
     (select_candidates, search),
-    (select_subgraph, subgraph),
+    (propose_subgraphs, proposals),
     (find_mixtures, mixtures),
     (distil_student, distil),
     (export_student, export),

@@ -170,20 +170,21 @@ SUBGRAPH.pop("space")
 def test_the_selection_of_a_subgraph_is_estimated_from_steps_of_the_teacher(tmp_path: Path) -> None:
     work, db = WorkFolder(tmp_path / "work"), str(tmp_path / "latency.db")
 
-    def left_of(**selection: Any) -> dict[str, OpenStage]:
-        document = SUBGRAPH | {"subgraph": {"most_blocks": 12, "selection": selection}}
+    def left_of(**subgraph: Any) -> dict[str, OpenStage]:
+        document = SUBGRAPH | {"subgraph": {"most_blocks": 12} | subgraph}
         found = foresee(parse_recipe(document, Path()), "", work, db, SilentReporter())
         assert found.is_whole
         return {each.name: each for each in found.left}
 
-    left = left_of(epochs=3)
-    assert left["search"].work == "3 epochs of 170 images, with gates on the teacher"
+    left = left_of(selection={"epochs": 3})
+    assert left["search"].work.startswith("3 epochs of 170 images with gates on the teacher; ")
     assert "training steps timed now, of the whole teacher" in left["search"].basis
     assert left["table"].work.startswith("at most 12 blocks of the teacher")
-    longer = left_of(epochs=300)["search"].seconds
+    longer = left_of(selection={"epochs": 300})["search"].seconds
     assert left["search"].seconds is not None
     assert longer is not None
     assert longer > left["search"].seconds > 0
+    assert "gates" not in left_of(proposals=["importance"])["search"].work
     assert [path.name.partition("-")[0] for path in work.stages.iterdir()] == ["data"]
 
 
@@ -192,7 +193,7 @@ def test_the_blocks_of_a_teacher_are_counted_once_they_are_known(tmp_path: Path)
     with open_store(str(tmp_path / "latency.db")) as store:
         plan = prepare_task(Context(recipe, "", work, store, SilentReporter())).plan
     found = foresee(recipe, "", work, str(tmp_path / "latency.db"), SilentReporter())
-    assert {"teacher", "structures", "space"} <= set(found.done)
+    assert {"teacher", "structures", "importance", "space"} <= set(found.done)
     assert found.left[0].work.startswith(f"{len(plan.space.distinct_blocks())} blocks to measure")
     assert found.is_whole
 

@@ -87,25 +87,23 @@ FIELDS_OF_DNA: dict[str, set[str]] = FIELDS | {
     "dna.training.calibration_images": {"block-scores", *SELECTED},
     "dna.workers": set(),
 }
-OF_SUBGRAPH = {"structures"}
-RESELECTED = {"search", "distil", *SHIPPED}
-CUT_ANEW = {"structures", "space", "feasibility", "table", *RESELECTED}
+OF_SUBGRAPH = {"structures", "importance", "proposals"}
+PROPOSED = {"proposals", *SEARCHED}
+CUT_ANEW = {*OF_SUBGRAPH, "space", "distil", *MEASURED, *SHIPPED}
 FIELDS_OF_SUBGRAPH: dict[str, set[str]] = FIELDS | {
     "seed": {"data", "teacher", *CUT_ANEW},
     "data": {"data", "teacher", *CUT_ANEW},
     "teacher": {"teacher", *CUT_ANEW},
     "space": set(),
-    "target.name": MEASURED | RESELECTED,
-    "target.budget": {"feasibility", *RESELECTED},
-    "target.budget_ms": {"feasibility", *RESELECTED},
-    "measure.launches": MEASURED | RESELECTED,
-    "measure.calibration_networks": {"feasibility", *RESELECTED},
-    "search": set(),
-    "search.reevaluated": set(),
+    "target.name": {"proposals", *MEASURED, *SHIPPED},
+    "target.budget": {"feasibility", *PROPOSED, *VERIFIED},
+    "target.budget_ms": {"feasibility", *PROPOSED, *VERIFIED},
+    "measure.launches": {"proposals", *MEASURED},
+    "measure.calibration_networks": {"feasibility", *PROPOSED},
     "subgraph.most_blocks": CUT_ANEW,
-    "subgraph.selection": RESELECTED,
-    "subgraph.weights": {"distil", *SHIPPED},
-    "verify.candidates": RESELECTED,
+    "subgraph.proposals": PROPOSED,
+    "subgraph.selection": PROPOSED,
+    "subgraph.weights": {"space", "distil", "proposals", *MEASURED, *SHIPPED},
 }
 OF_INT8 = {"quantise"}
 OF_ORACLE = {"shared"}
@@ -162,6 +160,7 @@ OTHER_VALUES: dict[str, Any] = {
     "search.training.threads": 2,
     "distil.threads": 2,
     "subgraph.selection.threads": 2,
+    "subgraph.proposals": ("importance",),
     "search.training.loss": [{"kind": "labels"}],
     "distil.loss": [{"kind": "soft_targets", "temperature": 2.0}],
 }
@@ -245,7 +244,7 @@ NOT_IN_SEARCH = SEARCHED_FIRST | OF_INT8 | OF_DNA | OF_SUBGRAPH | OF_ORACLE
 OF_METHOD = {
     "search": (FIELDS, NOT_IN_SEARCH),
     "dna": (FIELDS_OF_DNA, SEARCHED_FIRST | OF_INT8 | OF_SUBGRAPH | OF_ORACLE | {"known"}),
-    "subgraph": (FIELDS_OF_SUBGRAPH, SEARCHED_FIRST | OF_INT8 | OF_DNA | OF_ORACLE | {"known"}),
+    "subgraph": (FIELDS_OF_SUBGRAPH, SEARCHED_FIRST | OF_INT8 | OF_DNA | OF_ORACLE),
     "oracle": (FIELDS_OF_ORACLE, SEARCHED_FIRST | OF_INT8 | OF_DNA | OF_SUBGRAPH),
 }
 

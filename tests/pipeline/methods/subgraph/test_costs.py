@@ -93,15 +93,22 @@ def test_what_a_budget_leaves_room_for_comes_back_the_most_worthy_first(space: O
     assert costs.excess(grown) <= 1
     assert all(grown[name] >= count for name, count in counts.items())
     assert grown["layer3.0.conv1"] == 32
-    assert grown["layer1.0"] == 0
-    assert grown["layer1.0.conv1"] == counts["layer1.0.conv1"]
     wider = [
         grown | {name: width}
-        for name, widths in space.config.widths.items()
-        for width in widths
-        if width > grown[name] and name != "layer1.0.conv1"
+        for name in grown
+        for width in space.config.widths.get(name, (1,))
+        if width > grown[name] and (grown["layer1.0"] or name != "layer1.0.conv1")
     ]
+    assert wider
     assert all(costs.excess(each) > 1 for each in wider)
+
+
+def test_a_block_comes_back_where_there_is_room_for_it(space: OpenTeacherSpace) -> None:
+    full = whole(space)
+    macs = sum(space.cost(block).macs for block in space.blocks(space.reference()))
+    gains = {name: [1.0] * count for name, count in full.items()}
+    assert by_macs(space, macs).grown(full | {"layer1.0": 0}, gains) == full
+    assert by_macs(space, 0.9 * macs).grown(full | {"layer1.0": 0}, gains)["layer1.0"] == 0
 
 
 def test_channels_that_cost_nothing_come_back(space: OpenTeacherSpace) -> None:

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from pipeline.data.tensors import to_tensor
 from pipeline.methods.subgraph.gates import Gates
-from pipeline.methods.subgraph.importance import importances
+from pipeline.methods.subgraph.importance import importances, most_important
 from pipeline.methods.subgraph.structures import find_structures
 from tests.pipeline.methods.subgraph.networks import SHAPE, plain
 from tests.pipeline.methods.subgraph.test_selection import dataset
@@ -50,3 +50,8 @@ def test_the_same_seed_gives_the_same_importances_and_few_images_suffice() -> No
     once, twice = (importances(network, gates, dataset(5), seed=3) for _ in range(2))
     for name, value in once.items():
         assert torch.equal(value, twice[name])
+
+
+def test_the_most_important_parts_are_told_in_their_order() -> None:
+    assert most_important(torch.tensor([1.0, 5.0, 3.0, 5.0]), 3) == [1, 2, 3]
+    assert most_important(torch.tensor([1.0, 5.0]), 0) == []

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import TeacherError
 from pipeline.methods.subgraph.structures import find_structures
-from pipeline.methods.subgraph.units import describe_teacher
+from pipeline.methods.subgraph.units import OpenTeacherSpace, describe_teacher
 from pipeline.spaces.teacher.config import TeacherSpaceConfig
 from pipeline.teachers.resnet import resnet_cifar
 from tests.pipeline.methods.subgraph.networks import SHAPE, head, inverted, plain, projected, trained
@@ -98,3 +98,21 @@ def test_the_network_is_left_as_it_was() -> None:
     before = {name: value.clone() for name, value in network.state_dict().items()}
     described(network, 60)
     torch.testing.assert_close(network.state_dict(), before)
+
+
+def test_networks_begin_with_the_most_important_parts_of_the_teacher_where_importance_is_known() -> None:
+    network = plain()
+    config = described(network)
+    importance = {each.name: torch.arange(each.count).float() for each in config.structures}
+    inherited = OpenTeacherSpace(config, SHAPE, 5, lambda: network, importance)
+    fresh = OpenTeacherSpace(config, SHAPE, 5, lambda: network)
+    counts = {each.name: each.count for each in config.structures} | {"0": 2}
+    architecture = inherited.architecture(counts)
+    student = inherited.build(architecture)
+    weight = network.get_parameter("0.weight")
+    torch.testing.assert_close(student.get_parameter("0.weight"), weight[-2:])
+    assert all(parameter.requires_grad for parameter in student.parameters())
+    assert not torch.equal(fresh.build(architecture).get_parameter("0.weight"), weight[-2:])
+    whole = inherited.build(inherited.reference()).eval()
+    images = torch.randn(2, *SHAPE)
+    torch.testing.assert_close(whole(images), network.eval()(images))

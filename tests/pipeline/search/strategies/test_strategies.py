@@ -78,6 +78,19 @@ def test_evolution_refuses_an_empty_population():
         EvolutionStrategy(budgeted(), 0, population_size=0)
 
 
+def test_a_search_begins_with_what_it_is_given_as_far_as_that_keeps_the_budgets():
+    constraints = budgeted(stages=3, share=0.6)
+    slowest = constraints.certificate.ranges[0].slowest
+    first = [RandomStrategy(constraints, seed).ask() for seed in range(3)]
+    assert not constraints.feasible(slowest)
+    strategy = EvolutionStrategy(constraints, 0, population_size=3, sample_size=3)
+    strategy.begin_with([first[0], slowest, *first])
+    asked = [strategy.ask() for _ in range(4)]
+    assert asked[:3] == first
+    assert asked[3] not in first
+    assert asked[3] != slowest
+
+
 def test_strategy_refuses_an_unreachable_budget_at_once():
     with pytest.raises(BudgetError):
         RandomStrategy(budgeted(share=-0.1), 0)

@@ -1,76 +1,117 @@
-"""Stage ``search`` of method ``subgraph``: the parts of the teacher that are worth their latency."""
+"""Stage ``proposals`` of method ``subgraph``: the candidates with which its search begins."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.distill.settings import DistillationSettings
-from pipeline.errors import VerificationError
+from pipeline.errors import BudgetError, VerificationError
 from pipeline.methods.subgraph.costs import Costs, least_counts
-from pipeline.methods.subgraph.settings import Price, SubgraphSettings
-from pipeline.search.base import Score
-from pipeline.search.journal import Candidate
+from pipeline.methods.subgraph.settings import Price, Proposal, SubgraphSettings
 from pipeline.spaces.base import Architecture, Block
 from pipeline.spaces.teacher.space import TeacherSpace
 from pipeline.stages.inputs.data import DataSummary, open_data
+from pipeline.stages.inputs.importance import open_importance
 from pipeline.stages.inputs.structures import open_network
 from pipeline.stages.inputs.teacher import TeacherSummary, soft_targets
 from pipeline.stages.latency.predictors import LatencyPredictors
-from pipeline.stages.searching.candidates import EvaluatedCandidate, Round, Searched, shortlist
-from pipeline.stages.searching.learning import Learning, MeasuredOn
 from pipeline.stages.services import Services
-from pipeline.work.canonical import by_digest
+from pipeline.work.canonical import StoredFile, by_digest
 from pipeline.work.stage import StageFolder, stage
-
-_WEIGHTS = "subgraph.safetensors"
 
 
 @dataclass(frozen=True)
-class SubgraphInput:
-    """One round of a selection from the teacher, and where its result is measured."""
+class ProposalsInput:
+    """Which subgraphs are proposed, within which limits, and how gates are trained."""
 
-    this: Round
+    predictors: LatencyPredictors
+    kinds: tuple[Proposal, ...]
     settings: SubgraphSettings
+    importance: StoredFile
     seed: int
-    where: MeasuredOn
     data: DataSummary = by_digest()
     teacher: TeacherSummary = by_digest()
 
 
-def _told(given: SubgraphInput, value: Searched) -> Sequence[str]:
-    found = value.candidates[0]
-    return [
-        f"search       a subgraph of {found.score or 0.0:.2%} on the validation slice before it is distilled"
-    ]
+@dataclass(frozen=True)
+class Proposed:
+    """A subgraph, and the share of the tightest budget that it takes as predicted."""
+
+    kind: Proposal
+    architecture: Architecture
+    share: float
 
 
-@stage("search", packages=("torch", "torch-pruning"), resumes=True, tell=_told)
-def select_subgraph(given: SubgraphInput, folder: StageFolder, services: Services) -> Searched:
-    """Select a subgraph within the limits, and measure it; after a kill it goes on from its last epoch.
+@dataclass(frozen=True)
+class Proposals:
+    """Different subgraphs, in the order of the kinds that were asked for."""
+
+    found: tuple[Proposed, ...]
+
+
+def _told(given: ProposalsInput, value: Proposals) -> Sequence[str]:
+    found = ", ".join(f"{each.kind} ({each.share:.0%})" for each in value.found)
+    lines = [f"proposals    subgraphs, with the share of the budgets that they take: {found}"]
+    if missing := [kind for kind in given.kinds if kind not in {each.kind for each in value.found}]:
+        lines.append(f"             none within the budgets, or equal to one of these: {', '.join(missing)}")
+    return lines
+
+
+@stage("proposals", packages=("torch", "torch-pruning"), resumes=True, tell=_told)
+def propose_subgraphs(given: ProposalsInput, folder: StageFolder, services: Services) -> Proposals:
+    """Cut the teacher in each of the ways; equal subgraphs are proposed once.
 
     Raises:
         BudgetError: the smallest subgraph is above a limit.
-        VerificationError: the selection diverges.
+        VerificationError: the training of gates diverges.
     """
-    import torch
-    from safetensors.torch import save_file
+    from pipeline.methods.subgraph.proposals import proposal
 
-    from pipeline.distill.training import TrainingDiverged, accuracy
+    space = given.predictors.space
+    assert isinstance(space, TeacherSpace)
+    costs = costs_of(space, given.predictors, given.settings.cost)
+    smallest = costs.excess(least_counts(space))
+    if smallest > 1:
+        raise BudgetError(
+            f"no subgraph of the teacher keeps the budgets: the smallest takes {smallest:.2f} times a limit",
+            why="what cannot be removed is slower than the budget",
+            fix="loosen the budget, or use a method with a space of its own",
+        )
+    matter = {
+        name: value.sort(descending=True).values.tolist()
+        for name, value in open_importance(given.importance, folder).items()
+    }
+    found: dict[Architecture, Proposed] = {}
+    for kind in given.kinds:
+        counts = (
+            _by_gates(given, space, costs, folder, services)
+            if kind == "gates"
+            else proposal(kind, costs, matter)
+        )
+        if counts is not None:
+            architecture = space.architecture(counts)
+            found.setdefault(architecture, Proposed(kind, architecture, costs.excess(counts)))
+    return Proposals(tuple(found.values()))
+
+
+def _by_gates(
+    given: ProposalsInput, space: TeacherSpace, costs: Costs, folder: StageFolder, services: Services
+) -> Mapping[str, int]:
+    """What gates leave that are driven to zero; after a kill they go on from their last epoch."""
+    import torch
+
+    from pipeline.distill.training import TrainingDiverged
     from pipeline.methods.subgraph.selection import select
 
     torch.manual_seed(given.seed)
-    predictors, dataset = given.this.predictors, open_data(given.data, folder)
-    space = predictors.space
-    assert isinstance(space, TeacherSpace)
-    targets = soft_targets(
-        given.teacher, folder, dataset, DistillationSettings(augment=given.settings.augment)
-    )
+    dataset = open_data(given.data, folder)
+    settings = DistillationSettings(augment=given.settings.augment)
+    targets = soft_targets(given.teacher, folder, dataset, settings)
     assert targets is not None
     checkpoint = folder / "checkpoint.pt"
     try:
-        with services.reporter.task("selecting a subgraph", "steps") as advance:
+        with services.reporter.task("selecting a subgraph by gates", "steps") as advance:
             found = select(
                 open_network(given.teacher, given.data.input_shape, folder),
                 given.data.input_shape,
@@ -78,7 +119,7 @@ def select_subgraph(given: SubgraphInput, folder: StageFolder, services: Service
                 teacher=targets,
                 dataset=dataset,
                 settings=given.settings,
-                costs=costs_of(space, predictors, given.settings.cost),
+                costs=costs,
                 seed=given.seed,
                 checkpoint=checkpoint,
                 on_step=advance,
@@ -88,26 +129,14 @@ def select_subgraph(given: SubgraphInput, folder: StageFolder, services: Service
         raise VerificationError(
             "the selection of a subgraph diverged",
             why=str(error),
-            fix="lower subgraph.selection.learning_rate",
+            fix="lower subgraph.selection.learning_rate, or leave gates out of subgraph.proposals",
         ) from error
     if found.snapped:
         services.reporter.note(
             f"             {found.snapped} parts were cut though their gates were not zero: to reach a width "
             "that was measured, or for want of steps (subgraph.selection.epochs)"
         )
-    save_file(found.network.state_dict(), folder / _WEIGHTS)
-    checkpoint.unlink(missing_ok=True)
-    share = accuracy(found.network, dataset.validation, dataset.preprocessing)
-    spread = math.sqrt(share * (1 - share) / len(dataset.validation))
-    candidate = Candidate(space.architecture(found.counts), Score(share, spread))
-    learning = Learning(services, given.where, predictors, folder)
-    order = shortlist(learning, [candidate], given.this)
-    return Searched(
-        (EvaluatedCandidate.of(candidate, None, learning.predictors),),
-        tuple(learning.measured.values()),
-        tuple(order),
-        weights={candidate.architecture.identity: folder.stored(_WEIGHTS)},
-    )
+    return found.counts
 
 
 def costs_of(space: TeacherSpace, predictors: LatencyPredictors, price: Price) -> Costs:
