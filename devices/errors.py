@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-__all__ = ["LatheError", "MeasurementError", "TargetError", "TemporaryFolderError"]
+__all__ = ["LatheError", "MeasurementError", "PassingMeasurementError", "TargetError", "TemporaryFolderError"]
 
 
 class LatheError(Exception):
@@ -43,6 +43,10 @@ class MeasurementError(LatheError):
     """A model that could not be run or timed on its target."""
 
     exit_code = 7
+
+
+class PassingMeasurementError(MeasurementError):
+    """A model that may run another time: its device was too busy, too full, or somebody ended it."""
 
 
 class TemporaryFolderError(LatheError):

@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from devices.connections import Connection
-from devices.errors import LatheError, MeasurementError, TargetError
+from devices.errors import LatheError, MeasurementError, PassingMeasurementError, TargetError
 from devices.host import temporary_folder
 from devices.inventory.devices import HOST, call_to, connected, runtime_of
 from devices.locking.lock import device_lock
+from devices.measurement import PASSING_CODES
 from devices.measuring.probing import probe
 from devices.runtimes import known_runtimes
 from devices.runtimes.base import Predict
@@ -80,9 +81,9 @@ def predict(
 
     Raises:
         TargetError: device or runtime unknown, runtime not installed, precision or option unsupported.
+        PassingMeasurementError: it took too long, lacked memory, or its device went away.
         MeasurementError: the target gives no outputs (see ``outputs_target``), or the artifact cannot be
-        loaded
-            or run, takes other inputs, or took too long.
+            loaded or run, or takes other inputs.
     """
     runtime = runtime_of(target)
     if not (support := runtime.capabilities(target).outputs):
@@ -103,14 +104,15 @@ def predict(
         call = call_to(target, device, timeout_s=timeout_s)
         reply = runtime.exchange(call, Predict(artifact, rows, outputs))
         for failure in reply.all("failed"):
-            raise MeasurementError(
-                f"{artifact.name!r} could not be run on '{target}' ({failure['code']})",
-                why=failure["detail"],
-            )
+            raise _failure(artifact, target, failure["code"], failure["detail"])
         if not reply.all("outputs"):
-            code, detail = reply.end
-            raise MeasurementError(f"{artifact.name!r} could not be run on '{target}' ({code})", why=detail)
+            raise _failure(artifact, target, *reply.end)
         return _outputs(outputs, len(inputs), artifact, target)
+
+
+def _failure(artifact: Path, target: Target, code: str, detail: str) -> MeasurementError:
+    kind = PassingMeasurementError if code in PASSING_CODES else MeasurementError
+    return kind(f"{artifact.name!r} could not be run on '{target}' ({code})", why=detail)
 
 
 def _outputs(path: Path, rows: int, artifact: Path, target: Target) -> NDArray[np.float32]:

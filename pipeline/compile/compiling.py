@@ -29,8 +29,9 @@ from pipeline.compile.model import (
 from pipeline.compile.operations import OperationsInput, time_operations
 from pipeline.compile.place import Place
 from pipeline.compile.quality import outputs_input, take_outputs
-from pipeline.compile.race import RaceInput, race
+from pipeline.compile.race import race
 from pipeline.compile.result import Raced
+from pipeline.compile.runners import RaceInput
 from pipeline.compile.samples import Feeding, Samples, SamplesInput, open_samples, prepare_samples
 from pipeline.compile.services import CompileServices
 from pipeline.compile.variants import ModelFormat, find_variant

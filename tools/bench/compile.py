@@ -45,6 +45,14 @@ def wishes(shared: Path, target: str) -> dict[str, tuple[Wish, list[str]]]:
         "mlperf-tiny-resnet8": Wish(
             str(teachers / "mlperf_tiny_resnet8_float.tflite"), place, images, Feeding((0.0,), (1 / 255,))
         ),
+        "mlperf-tiny-resnet8-torch": Wish(
+            "finished_networks:mlperf_tiny_resnet_8",
+            place,
+            images,
+            Feeding((0.0,), (1 / 255,)),
+            weights=teachers / "mlperf_tiny_resnet8.safetensors",
+            input_shape=(3, 32, 32),
+        ),
         "resnet56": Wish(
             "pipeline.teachers.resnet:resnet_cifar",
             place,

@@ -8,8 +8,15 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 _MOBILENET_V2 = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2))
+_RESNET_8 = (
+    *((3, 16, 3, 1), (16, 16, 3, 1), (16, 16, 3, 1)),
+    *((16, 32, 3, 2), (32, 32, 3, 1), (16, 32, 1, 2)),
+    *((32, 64, 3, 2), (64, 64, 3, 1), (32, 64, 1, 2)),
+)
+"""Channels in and out, size and stride of each convolution."""
 _RESNET_18 = ((64, 1), (128, 2), (256, 2), (512, 2))
 
 
@@ -65,3 +72,43 @@ def resnet_18(classes: int = 1000) -> nn.Module:
             layers.append(Residual(nn.Sequential(*body), shortcut, activate=True))
             channels = outputs
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, classes)).eval()
+
+
+class ResNet8(nn.Module):
+    """MLPerf Tiny's, with the names of its Keras model: RGB images of 32x32 in 0 to 255."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        normalised = 0
+        for number, (inputs, outputs, size, stride) in enumerate(_RESNET_8):
+            self.add_module(_name("conv2d", number), nn.Conv2d(inputs, outputs, size, stride))
+            if size == 3:
+                self.add_module(_name("batch_normalization", normalised), nn.BatchNorm2d(outputs, eps=1e-3))
+                normalised += 1
+        self.dense = nn.Linear(64, 10)
+
+    def _normalised(self, features: Tensor, convolution: int, normalisation: int) -> Tensor:
+        # As TensorFlow pads: where the stride is 2, only behind.
+        before = 1 if _RESNET_8[convolution][3] == 1 else 0
+        features = functional.pad(features, (before, 1, before, 1))
+        features = self.get_submodule(_name("conv2d", convolution))(features)
+        return self.get_submodule(_name("batch_normalization", normalisation))(features)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = torch.relu(self._normalised(images, 0, 0))
+        for convolution, normalisation in ((1, 1), (3, 3), (6, 5)):
+            body = torch.relu(self._normalised(features, convolution, normalisation))
+            body = self._normalised(body, convolution + 1, normalisation + 1)
+            if convolution > 1:
+                features = self.get_submodule(_name("conv2d", convolution + 2))(features)
+            features = torch.relu(features + body)
+        logits: Tensor = self.dense(features.mean(dim=(2, 3)))
+        return logits
+
+
+def _name(kind: str, number: int) -> str:
+    return f"{kind}_{number}" if number else kind
+
+
+def mlperf_tiny_resnet_8() -> nn.Module:
+    return ResNet8().eval()

@@ -13,7 +13,7 @@ import torch
 from onnx import TensorProto, helper
 from torch import nn
 
-from devices.errors import LatheError, MeasurementError, TargetError
+from devices.errors import LatheError, MeasurementError, PassingMeasurementError, TargetError
 from devices.measurement.measurement import Reason
 from devices.measuring import LAUNCHES, Round
 from pipeline.compile import (
@@ -28,6 +28,7 @@ from pipeline.compile import (
     compile_model,
     find_variant,
     race,
+    runners,
 )
 from pipeline.errors import ExportError, PassingExportError
 from pipeline.progress import SilentReporter
@@ -353,3 +354,63 @@ def test_a_sensitivity_that_cannot_be_measured_leaves_out_only_what_needs_it(
     mixed = raced.row(f"{RUNTIME}int8-u8s8-mixed10")
     assert (mixed.fate, mixed.why) == (Fate.LEFT_OUT, "it cannot be quantised: it did not end")
     assert raced.chosen == OPTIMISED
+
+
+def test_a_variant_that_was_killed_while_it_ran_is_tried_again_by_the_next_call(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = timed(monkeypatch, fp32=100, fp32_optimised=90)
+    measured = race.measure_round
+
+    def killed(entrants: Any, protocol: object, number: int, *rest: Any, **more: Any) -> Round:
+        found = measured(entrants, protocol, number, *rest, **more)
+        if number != 3 or OPTIMISED not in found.launches:
+            return found
+        launches = {name: each for name, each in found.launches.items() if name != OPTIMISED}
+        return Round(launches, {OPTIMISED: Reason("crashed-signal-9", "it was killed")})
+
+    monkeypatch.setattr("pipeline.compile.race.measure_round", killed)
+    found = compiled(model, tmp_path)
+    row = only(found).row(OPTIMISED)
+    assert (row.fate, row.why, row.passing) == (Fate.FAILED, "crashed-signal-9: it was killed", True)
+    told = timed(monkeypatch, fp32=100, fp32_optimised=90)
+    again = compiled(model, tmp_path)
+    assert not again.cached
+    assert only(again).chosen == OPTIMISED
+    # The three rounds before it failed were kept; two more are for memory.
+    assert len(told) == LAUNCHES - 3 + 2
+    assert compiled(model, tmp_path).cached
+
+
+def test_a_variant_that_crashed_of_itself_is_not_tried_again(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crashed(entrants: Any, *rest: Any, **more: Any) -> Round:
+        kept = [each for each in entrants if each.name != OPTIMISED]
+        found = made_up_rounds({})(kept, *rest, **more)
+        return replace(found, failed={OPTIMISED: Reason("crashed-signal-11", "segmentation fault")})
+
+    monkeypatch.setattr("pipeline.compile.race.measure_round", crashed)
+    row = only(compiled(model, tmp_path)).row(OPTIMISED)
+    assert (row.fate, row.passing) == (Fate.FAILED, False)
+    assert compiled(model, tmp_path).cached
+
+
+@pytest.mark.parametrize(("kind", "kept"), [(MeasurementError, True), (PassingMeasurementError, False)])
+def test_a_variant_whose_outputs_cannot_be_taken_failed_but_the_baseline_is_only_not_compared(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[MeasurementError], kept: bool
+) -> None:
+    timed(monkeypatch, fp32=100, fp32_optimised=50)
+
+    def outputs(self: Any, asked: Any) -> Any:
+        raise kind("the file could not be run", why="no reason")
+
+    monkeypatch.setattr(runners.Runners, "_outputs", outputs)
+    found = compiled(model, tmp_path)
+    raced = only(found)
+    assert raced.chosen == BASE
+    assert raced.row(BASE).fate is Fate.MEASURED
+    assert raced.row(OPTIMISED).fate is Fate.FAILED
+    assert "its outputs cannot be taken: the file could not be run no reason" in raced.row(OPTIMISED).why
+    assert any(each.startswith(f"{BASE} was not compared with the model") for each in raced.warnings)
+    assert compiled(model, tmp_path).cached is kept

@@ -1,0 +1,297 @@
+"""Who takes part in a race: variants made, compared with the model, and what may stand in for one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from devices.errors import LatheError, MeasurementError, PassingMeasurementError
+from devices.measurement import MeasuringProtocol
+from devices.measuring import Entrant
+from devices.target import Target
+from pipeline.compile.choice import Rules
+from pipeline.compile.making import Made, MakeInput, make_variant, measure_sensitivity
+from pipeline.compile.model import GivenModel
+from pipeline.compile.place import Place, is_as_it_comes
+from pipeline.compile.quality import (
+    Outputs,
+    OutputsInput,
+    Quality,
+    outputs_input,
+    quality_of,
+    reference_target,
+    take_outputs,
+)
+from pipeline.compile.result import Fate
+from pipeline.compile.samples import Samples, open_samples
+from pipeline.compile.services import CompileServices
+from pipeline.compile.variants import CompileVariant, ModelFormat
+from pipeline.errors import ExportError
+from pipeline.work.canonical import StoredFile
+from pipeline.work.stage import StageFolder
+
+
+@dataclass(frozen=True)
+class RaceInput:
+    """Who races where, by which rules.
+
+    Attributes:
+        model: that is compiled.
+        samples: to calibrate and compare with.
+        place: where.
+        identity: what stands behind the place now.
+        variants: names of those that may be made there, with the versions that decide them.
+        unfit: names of those that may not, with the reason.
+        rules: of the choice.
+        protocol: of the measurement.
+    """
+
+    model: GivenModel
+    samples: Samples
+    place: Place
+    identity: Any
+    variants: Mapping[str, Mapping[str, str]]
+    unfit: Mapping[str, str]
+    rules: Rules
+    protocol: MeasuringProtocol
+
+
+@dataclass
+class Runner:
+    """One variant on one target, as far as is known.
+
+    Attributes:
+        name: of the variant, with threads and cores where these were tried.
+        variant: what it is.
+        target: where it runs.
+        made: what became of the making.
+        fate: what is known of it so far.
+        why: for every fate but ``measured``.
+        quality: beside the model itself; ``None`` where it was not asked for, or cannot be known.
+        unknown: why its outputs cannot be taken, if they cannot.
+        passing: what ended it may be gone another time.
+        peak_memory_bytes: of a process that runs it alone.
+    """
+
+    name: str
+    variant: CompileVariant
+    target: Target
+    made: Made
+    fate: Fate = Fate.MEASURED
+    why: str = ""
+    quality: Quality | None = None
+    unknown: str = ""
+    passing: bool = False
+    peak_memory_bytes: int | None = None
+
+    def end(self, fate: Fate, why: str, *, passing: bool = False) -> None:
+        """No further launches."""
+        self.fate, self.why, self.passing = fate, why, passing
+
+
+class Runners:
+    """All that take part, by name.
+
+    Args:
+        given: of the race.
+        folder: of its stage.
+        services: where to report, and the work folder.
+    """
+
+    def __init__(self, given: RaceInput, folder: StageFolder, services: CompileServices) -> None:
+        self._given, self._folder, self._services = given, folder, services
+        self._variants = {
+            variant.name: variant for variant, _ in given.place.variants() if variant.name in given.variants
+        }
+        self._expected: np.ndarray[Any, Any] | None = None
+        self.all: dict[str, Runner] = {}
+        self.left_out: dict[str, str] = dict(given.unfit)
+        self.baseline = ""
+
+    def __getitem__(self, name: str) -> Runner:
+        return self.all[name]
+
+    @property
+    def alive(self) -> list[str]:
+        """Those that nothing ended so far."""
+        return [name for name, each in self.all.items() if each.fate is Fate.MEASURED]
+
+    def start(self) -> None:
+        """Make the variants that start, and find the baseline: the model as it comes.
+
+        Raises:
+            ExportError: the model itself cannot be made for any runtime.
+        """
+        starters = []
+        for variant in self._variants.values():
+            if variant.instead_of:
+                self.left_out[variant.name] = f"tried only if {variant.instead_of} loses too much accuracy"
+            elif why := self._not_allowed(variant):
+                self.left_out[variant.name] = why
+            else:
+                starters.append(variant)
+        with self._services.reporter.task("making variants", "variants") as task:
+            for done, variant in enumerate(starters):
+                task(done, len(starters))
+                self._enter(variant)
+        order = sorted(
+            (name for name, each in self.all.items() if is_as_it_comes(each.variant)),
+            key=lambda name: self.all[name].variant.runtime != "onnxruntime",
+        )
+        self.baseline = next((name for name in order if self.all[name].fate is Fate.MEASURED), "")
+        if not self.baseline:
+            whys = [f"{name}: {each.why}" for name, each in self.all.items()]
+            raise ExportError(
+                f"{self._given.model.name} cannot be compiled for {self._given.place}",
+                why="; ".join(whys) or "no runtime there takes models of its format",
+                fix="install a runtime that takes it; see docs/devices/runtimes.md",
+            )
+
+    def enter_all(self) -> None:
+        """Make everything that may be made, also what a race would try only in another's place."""
+        for variant in self._variants.values():
+            if not self._not_allowed(variant):
+                other = self._variants.get(variant.instead_of, variant)
+                self._enter(variant, self._sensitive(variant, other) if variant.from_sensitivity else ())
+
+    def enter_others(self, rejected: CompileVariant) -> None:
+        """Make what may stand in a variant's place until one keeps the accuracy; that one races."""
+        for variant in self._variants.values():
+            if variant.instead_of != rejected.name or self._not_allowed(variant):
+                continue
+            try:
+                sensitive = self._sensitive(variant, rejected) if variant.from_sensitivity else ()
+            except ExportError as error:
+                self.left_out[variant.name] = f"{error.what}: {error.why}" if error.why else error.what
+                continue
+            runner = self._enter(variant, sensitive)
+            if runner.fate is Fate.MEASURED and self.keeps(runner):
+                return
+
+    def again(self, runner: Runner, target: Target, suffix: str) -> None:
+        """The same file on another target also takes part."""
+        name = f"{runner.name}{suffix}"
+        self.all[name] = Runner(name, runner.variant, target, runner.made, quality=runner.quality)
+
+    def entrant(self, runner: Runner) -> Entrant:
+        """What is measured of a runner."""
+        assert runner.made.file is not None
+        return Entrant(runner.name, self._folder.find(runner.made.file), runner.target)
+
+    def keeps(self, runner: Runner) -> bool:
+        """Whether a variant keeps the accuracy; if it does not, that ends it.
+
+        A baseline whose outputs cannot be taken is only not compared.
+        """
+        self._compare(runner)
+        if runner.quality is None:
+            if runner.variant.name == self.baseline:
+                return True
+            runner.end(Fate.FAILED, runner.unknown, passing=runner.passing)
+            return False
+        if why := self._loss(runner, runner.quality):
+            runner.end(Fate.REJECTED, why)
+        return not why
+
+    def _loss(self, runner: Runner, quality: Quality) -> str:
+        """Why what a variant loses is too much; empty where it is not."""
+        rules, drop = self._given.rules, quality.drop
+        if not quality.finite:
+            return "its outputs are inf or NaN" + (
+                ", as fp16 overflows at 65504" if runner.variant.precision == "fp16" else ""
+            )
+        if rules.forced or runner.variant.lossless or drop is None or drop <= rules.max_drop:
+            return ""
+        if quality.accuracy is None:
+            return f"{drop:.2f} % of the classes change, more than {rules.max_drop:g}"
+        return f"loses {drop:.2f} points of accuracy, more than {rules.max_drop:g}"
+
+    def _not_allowed(self, variant: CompileVariant) -> str:
+        """Why a variant that changes outputs is not tried; empty where it is."""
+        model, samples, rules = self._given.model, self._given.samples, self._given.rules
+        if variant.lossless:
+            return ""
+        if model.quantised:
+            return "the model is quantised already"
+        if model.input.dtype != "float32":
+            return f"the model's input is {model.input.dtype}"
+        why = ""
+        if samples.random:
+            why = "there are no data to tell what it does to the accuracy; give --data, or --force"
+        elif model.classes is None:
+            why = "the model's output is no row of class scores, so no loss can be told; see --force"
+        return "" if rules.forced else why
+
+    def _enter(self, variant: CompileVariant, sensitive: tuple[str, ...] = ()) -> Runner:
+        given = self._given
+        self.left_out.pop(variant.name, None)
+        target = given.place.target(variant.runtime, variant.precision)
+        making = MakeInput.of(given.model, variant, target, given.samples, sensitive)
+        made = self._services.work.run(make_variant, making, self._services)
+        runner = Runner(variant.name, variant, target, made)
+        if made.file is None:
+            runner.end(Fate.FAILED, made.why_not, passing=made.passing)
+        self.all[runner.name] = runner
+        return runner
+
+    def _sensitive(self, variant: CompileVariant, other: CompileVariant) -> tuple[str, ...]:
+        """Operators, the most sensitive first, as measured in another variant."""
+        target = self._given.place.target(variant.runtime, variant.precision)
+        making = MakeInput.of(self._given.model, variant, target, self._given.samples)
+        found = self._services.work.run(
+            measure_sensitivity, replace(making, variant=other.name), self._services
+        )
+        return tuple(layer.name for layer in found.layers)
+
+    def _compare(self, runner: Runner) -> None:
+        """Take the outputs beside the model's own, or say why they cannot be taken."""
+        given = self._given
+        if runner.quality is not None or runner.unknown:
+            return
+        if given.model.input.dtype != "float32":
+            runner.quality = Quality(0.0, 0.0, None, None, None, 0)
+            return
+        assert runner.made.file is not None
+        try:
+            asked = self._asked(runner.made.file, runner.variant.takes, runner.target)
+        except LatheError as error:
+            runner.unknown = _untaken(error)
+            return
+        try:
+            actual = self._outputs(asked)
+        except MeasurementError as error:
+            runner.unknown = _untaken(error)
+            runner.passing = isinstance(error, PassingMeasurementError)
+            return
+        arrays = open_samples(given.samples, self._folder.find(given.samples.arrays))
+        runner.quality = quality_of(self._reference(), actual, arrays.get("labels"), given.model.classes)
+
+    def _reference(self) -> np.ndarray[Any, Any]:
+        """The model's own outputs, on this machine."""
+        if self._expected is None:
+            fmt = ModelFormat.LITERT if self._given.model.format is ModelFormat.LITERT else ModelFormat.ONNX
+            files = self._given.model.files
+            fmt = fmt if fmt in files else next(iter(files))
+            expected = self._outputs(self._asked(files[fmt], fmt, reference_target(fmt)))
+            if not np.isfinite(expected).all():
+                raise ExportError(
+                    f"{self._given.model.name} itself gives inf or NaN",
+                    why="nothing can be compared with such outputs",
+                    fix="give inputs as the model takes them, with --data, --mean and --std, or repair it",
+                )
+            self._expected = expected
+        return self._expected
+
+    def _asked(self, file: StoredFile, takes: ModelFormat, target: Target) -> OutputsInput:
+        return outputs_input(file, takes, target, self._given.model, self._given.samples)
+
+    def _outputs(self, asked: OutputsInput) -> np.ndarray[Any, Any]:
+        outputs: Outputs = self._services.work.run(take_outputs, asked, self._services)
+        return np.asarray(np.load(self._folder.find(outputs.array), allow_pickle=False))
+
+
+def _untaken(error: LatheError) -> str:
+    return f"its outputs cannot be taken: {error.what} {error.why}".strip()
