@@ -350,24 +350,26 @@ def timed(run: Callable[[], None]) -> int:
 
 
 def predict(engine: Any, machine: Any, request: dict[str, Any]) -> Answers:
-    """Run every row of the input file as a batch of one; write the first output, flattened, per row."""
+    """Run every row of the input files as a batch of one; write all outputs, flattened, per row."""
     import numpy
 
     model = load_model(engine, request["artifact"], request["settings"])
     try:
-        rows = numpy.load(request["inputs"], allow_pickle=False)
+        inputs = [numpy.load(path, allow_pickle=False) for path in request["inputs"]]
         expected = [shape for shape, _ in model.inputs]
-        if expected != [(1, *rows.shape[1:])]:
-            raise ValueError(f"the model takes {expected}, the data has rows of shape {rows.shape[1:]}")
-        outputs = []
-        for index in range(len(rows)):
-            model.set_inputs([numpy.ascontiguousarray(rows[index : index + 1])])
+        given = [(1, *rows.shape[1:]) for rows in inputs]
+        if expected != given:
+            raise ValueError(f"the model takes {expected}, the data has rows of {given}")
+        written = []
+        for index in range(len(inputs[0])):
+            model.set_inputs([numpy.ascontiguousarray(rows[index : index + 1]) for rows in inputs])
             model.run()
-            outputs.append(numpy.array(model.outputs()[0], dtype=numpy.float32).reshape(-1))
-        numpy.save(request["outputs"], numpy.stack(outputs), allow_pickle=False)
+            outputs = [numpy.array(each, dtype=numpy.float32).reshape(-1) for each in model.outputs()]
+            written.append(numpy.concatenate(outputs))
+        numpy.save(request["outputs"], numpy.stack(written), allow_pickle=False)
     except Exception as error:
         raise JobFailed("run-failed", error) from error
-    yield "outputs", {"rows": len(outputs)}
+    yield "outputs", {"rows": len(written), "sizes": [len(each) for each in outputs]}
 
 
 def identify(engine: Any, machine: Any, request: dict[str, Any]) -> Answers:

@@ -1,7 +1,7 @@
 """Single questions about one file: its outputs, the time of its operations, its behaviour under heat."""
 
 from devices.requests.operations import OperationProfile, profile_operations
-from devices.requests.prediction import outputs_target, predict
+from devices.requests.prediction import outputs_target, predict, predict_all
 from devices.requests.sustained import SustainedRun, Window, sustain
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "Window",
     "outputs_target",
     "predict",
+    "predict_all",
     "profile_operations",
     "sustain",
 ]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,17 +69,38 @@ def predict(
     timeout_s: float = DEFAULT_TIMEOUT_S,
     connection: Connection | None = None,
 ) -> NDArray[np.float32]:
+    """The first output of an artifact with one input, ``(N, values)`` float32; else as ``predict_all``.
+
+    Args:
+        artifact: a file that the target's runtime loads.
+        inputs: ``(N, ...)`` float32, preprocessed and in the artifact's own layout.
+        target: where to run.
+        timeout_s: the longest that all inputs together may take.
+        connection: an open connection to use instead of a new one to the target's device; it stays open.
+    """
+    rows = np.asarray(inputs, np.float32)
+    return predict_all(artifact, [rows], target, timeout_s=timeout_s, connection=connection)[0]
+
+
+def predict_all(
+    artifact: Path,
+    inputs: Sequence[NDArray[Any]],
+    target: Target,
+    *,
+    timeout_s: float = DEFAULT_TIMEOUT_S,
+    connection: Connection | None = None,
+) -> tuple[NDArray[np.float32], ...]:
     """Outputs of the artifact for every input, run one by one (batch 1) in a fresh process on the target.
 
     Args:
-        artifact: a file that the target's runtime loads, with one input.
-        inputs: ``(N, ...)`` float32, preprocessed and in the artifact's own layout.
+        artifact: a file that the target's runtime loads.
+        inputs: ``(N, ...)`` for each input of the artifact, in its order, layout and type.
         target: where to run.
         timeout_s: the longest that all inputs together may take.
         connection: an open connection to use instead of a new one to the target's device; it stays open.
 
     Returns:
-        ``(N, outputs)`` float32: the first output of the artifact, flattened per input.
+        ``(N, values)`` float32 for each output of the artifact, flattened per input.
 
     Raises:
         TargetError: device or runtime unknown, runtime not installed, precision or option unsupported.
@@ -92,22 +115,25 @@ def predict(
             why=support.note,
             fix="take the outputs on a target with Python, without +native",
         )
-    if len(inputs) == 0:
+    count = min((len(each) for each in inputs), default=0)
+    if not count:
         raise MeasurementError(f"there are no inputs to run {artifact.name!r} on")
     with (
         connected(target.device, connection) as device,
         device_lock(target.device, device),
         temporary_folder("predict") as folder,
     ):
-        rows, outputs = folder / "inputs.npy", folder / "outputs.npy"
-        np.save(rows, np.ascontiguousarray(inputs, np.float32), allow_pickle=False)
+        rows = tuple(folder / f"inputs-{number}.npy" for number in range(len(inputs)))
+        for path, values in zip(rows, inputs, strict=True):
+            np.save(path, np.ascontiguousarray(values), allow_pickle=False)
+        outputs = folder / "outputs.npy"
         call = call_to(target, device, timeout_s=timeout_s)
         reply = runtime.exchange(call, Predict(artifact, rows, outputs))
         for failure in reply.all("failed"):
             raise _failure(artifact, target, failure["code"], failure["detail"])
-        if not reply.all("outputs"):
-            raise _failure(artifact, target, *reply.end)
-        return _outputs(outputs, len(inputs), artifact, target)
+        for answer in reply.all("outputs"):
+            return _outputs(outputs, count, answer["sizes"], f"{artifact.name!r} on '{target}'")
+        raise _failure(artifact, target, *reply.end)
 
 
 def _failure(artifact: Path, target: Target, code: str, detail: str) -> MeasurementError:
@@ -115,17 +141,15 @@ def _failure(artifact: Path, target: Target, code: str, detail: str) -> Measurem
     return kind(f"{artifact.name!r} could not be run on '{target}' ({code})", why=detail)
 
 
-def _outputs(path: Path, rows: int, artifact: Path, target: Target) -> NDArray[np.float32]:
-    """What the device says it computed: a row of numbers for each row of inputs."""
+def _outputs(path: Path, rows: int, sizes: Sequence[int], what: str) -> tuple[NDArray[np.float32], ...]:
+    """What the device says it computed: a row of numbers for each row of inputs, of all outputs."""
     try:
         values = array_from(path)
     except (OSError, ValueError) as error:
+        raise MeasurementError(f"the outputs of {what} cannot be read", why=cause_of(error)) from error
+    if values.dtype != np.float32 or values.shape != (rows, sum(sizes)) or not sizes:
         raise MeasurementError(
-            f"the outputs of {artifact.name!r} on '{target}' cannot be read", why=cause_of(error)
-        ) from error
-    if values.dtype != np.float32 or values.ndim != 2 or len(values) != rows:
-        raise MeasurementError(
-            f"the outputs of {artifact.name!r} on '{target}' are not those of {rows} inputs",
+            f"the outputs of {what} are not those of {rows} inputs",
             why=f"they have type {values.dtype} and shape {values.shape}",
         )
-    return values
+    return tuple(np.split(values, np.cumsum(sizes)[:-1], axis=1))

@@ -188,6 +188,6 @@ class AgentRuntime(Runtime):
                 return {
                     "command": "predict",
                     "artifact": push(artifact),
-                    "inputs": push(inputs),
+                    "inputs": [push(path) for path in inputs],
                     "outputs": remote_outputs,
                 }

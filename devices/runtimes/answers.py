@@ -175,6 +175,7 @@ class _Finished(_Part):
 class _Outputs(_Part):
     event: Literal["outputs"]
     rows: Count
+    sizes: list[Count]
 
 
 _Event = (

@@ -66,14 +66,14 @@ class Sustain:
 
 @dataclass(frozen=True)
 class Predict:
-    """Asks to run every row of ``inputs``, an .npy file, as a batch of one.
+    """Asks to run every row of ``inputs``, an .npy file for each input of the model, as a batch of one.
 
-    The first output of the model, flattened per row, is written to ``outputs`` on the host, also as .npy.
-    Answered by ``outputs`` (rows) or ``failed``.
+    All outputs of the model, flattened and one behind the other, are written to ``outputs`` on the host, a
+    row for each, also as .npy. Answered by ``outputs`` (rows, and the values of each output) or ``failed``.
     """
 
     artifact: Path
-    inputs: Path
+    inputs: tuple[Path, ...]
     outputs: Path
 
 

@@ -12,10 +12,11 @@ from pipeline.compile.compiling import (
     operations_of,
     outputs_of_choice,
 )
-from pipeline.compile.model import TensorSpec, specs_of
+from pipeline.compile.feeding import Feeding
+from pipeline.compile.model import TensorSpec
+from pipeline.compile.model_files import specs_of
 from pipeline.compile.place import Place
 from pipeline.compile.result import Fate, Objective, Raced, Row
-from pipeline.compile.samples import Feeding
 from pipeline.compile.students import compile_artifact, fastest_variant
 from pipeline.compile.variants import (
     CompileTask,

@@ -17,22 +17,23 @@ from devices.measuring import LAUNCHES
 from devices.requests import OperationProfile
 from devices.target import Target
 from pipeline.compile.choice import Rules
+from pipeline.compile.feeding import Feeding
 from pipeline.compile.making import versions_of
 from pipeline.compile.model import (
     Factory,
     GivenModel,
     ModelInput,
-    external_data_of,
     format_of_file,
-    open_model,
 )
+from pipeline.compile.model_files import external_data_of
+from pipeline.compile.opening import open_model
 from pipeline.compile.operations import OperationsInput, time_operations
 from pipeline.compile.place import Place
-from pipeline.compile.quality import outputs_input, take_outputs
+from pipeline.compile.quality import outputs_in, outputs_input, take_outputs
 from pipeline.compile.race import race
 from pipeline.compile.result import Raced
 from pipeline.compile.runners import RaceInput
-from pipeline.compile.samples import Feeding, Samples, SamplesInput, open_samples, prepare_samples
+from pipeline.compile.samples import Samples, SamplesInput, open_samples, prepare_samples
 from pipeline.compile.services import CompileServices
 from pipeline.compile.variants import ModelFormat, find_variant
 from pipeline.errors import ExportError
@@ -209,7 +210,7 @@ def held_out_of(found: CompiledModel, work: WorkFolder) -> dict[str, NDArray[Any
 def outputs_of_choice(
     raced: Raced, found: CompiledModel, work: WorkFolder, reporter: Reporter
 ) -> tuple[NDArray[np.float32], Target]:
-    """The outputs of the variant that was chosen, and the target on which they were taken.
+    """The first output of the variant that was chosen, and the target on which they were taken.
 
     Raises:
         MeasurementError, TargetError: they have to be taken again, and cannot be.
@@ -222,5 +223,4 @@ def outputs_of_choice(
     target = Place.parse(raced.place).target(variant.runtime, variant.precision)
     asked = outputs_input(row.file, variant.takes, target, found.model, found.samples)
     outputs = work.run(take_outputs, asked, CompileServices(reporter, work))
-    values: NDArray[np.float32] = np.load(work.find(outputs.array), allow_pickle=False)
-    return values, asked.target
+    return outputs_in(outputs, work.find(outputs.array))[0], asked.target

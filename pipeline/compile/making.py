@@ -14,7 +14,7 @@ from devices.target import Target
 from pipeline.compile.model import GivenModel
 from pipeline.compile.processors import processor_name
 from pipeline.compile.quality import turned
-from pipeline.compile.samples import Samples, open_samples
+from pipeline.compile.samples import Samples, inputs_in, open_samples
 from pipeline.compile.services import CompileServices
 from pipeline.compile.variants import CompileTask, CompileVariant, find_variant, variant_owner
 from pipeline.compile.variants.onnxruntime import find_sensitive
@@ -34,7 +34,7 @@ class MakeInput:
         target: where it runs.
         processor: of this machine, where the target is on it.
         turned: the file takes channels last where the samples have them first.
-        input_name: of the model.
+        input_names: of the model, in its order.
         samples: to calibrate with; ``None`` for a variant that needs none.
         sensitive: operators by how much they lose in int8, for a variant that asks for them.
     """
@@ -45,7 +45,7 @@ class MakeInput:
     target: Target
     processor: str
     turned: bool
-    input_name: str
+    input_names: tuple[str, ...]
     samples: Samples | None = by_digest()
     sensitive: tuple[str, ...] = ()
 
@@ -66,7 +66,7 @@ class MakeInput:
             target,
             processor_name() if target.device == HOST.name else "",
             model.turned(variant.takes),
-            model.input.name,
+            tuple(each.name for each in model.inputs),
             samples if variant.calibrates else None,
             sensitive if variant.from_sensitivity else (),
         )
@@ -151,7 +151,9 @@ def _task(given: MakeInput, folder: StageFolder) -> CompileTask:
     calibration: dict[str, NDArray[Any]] = {}
     shared: Path | None = None
     if given.samples is not None:
-        values = open_samples(given.samples, folder.find(given.samples.arrays))["calibration"]
-        calibration = {given.input_name: turned(values) if given.turned else values}
+        arrays = open_samples(given.samples, folder.find(given.samples.arrays))
+        inputs = inputs_in(arrays, "calibration")
+        inputs = tuple(map(turned, inputs)) if given.turned else inputs
+        calibration = dict(zip(given.input_names, inputs, strict=True))
         shared = folder.path.parent / given.samples.arrays.stage / "shared" / given.model.digest[:16]
     return CompileTask(folder.find(given.model), given.target, calibration, given.sensitive, shared)

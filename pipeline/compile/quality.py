@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,10 +12,10 @@ from numpy.typing import NDArray
 from devices.inventory import HOST
 from devices.measurement import DeviceIdentity, RuntimeIdentity
 from devices.measuring import probe
-from devices.requests import outputs_target, predict
+from devices.requests import outputs_target, predict_all
 from devices.target import Target
 from pipeline.compile.model import GivenModel
-from pipeline.compile.samples import Samples, open_samples
+from pipeline.compile.samples import Samples, inputs_in, open_samples
 from pipeline.compile.services import CompileServices
 from pipeline.compile.variants import ModelFormat
 from pipeline.work.canonical import StoredFile, by_digest
@@ -45,9 +47,15 @@ class OutputsInput:
 
 @dataclass(frozen=True)
 class Outputs:
-    """The first output for every held-out sample, flattened, in a file."""
+    """All outputs for every held-out sample, flattened and one behind the other, in a file.
+
+    Attributes:
+        array: ``(N, sum of sizes)`` float32.
+        sizes: values of each output.
+    """
 
     array: StoredFile
+    sizes: tuple[int, ...]
 
 
 @stage("outputs", packages=("numpy",))
@@ -59,10 +67,17 @@ def take_outputs(given: OutputsInput, folder: StageFolder, services: CompileServ
         TargetError: the target cannot be reached.
     """
     arrays = open_samples(given.samples, folder.find(given.samples.arrays))
-    inputs = arrays["held_out"]
-    values = predict(folder.find(given.artifact), turned(inputs) if given.turned else inputs, given.target)
-    np.save(folder / _OUTPUTS, values, allow_pickle=False)
-    return Outputs(folder.stored(_OUTPUTS))
+    inputs = inputs_in(arrays, "held_out")
+    inputs = tuple(map(turned, inputs)) if given.turned else inputs
+    outputs = predict_all(folder.find(given.artifact), inputs, given.target)
+    np.save(folder / _OUTPUTS, np.concatenate(outputs, axis=1), allow_pickle=False)
+    return Outputs(folder.stored(_OUTPUTS), tuple(each.shape[1] for each in outputs))
+
+
+def outputs_in(outputs: Outputs, path: Path) -> tuple[NDArray[np.float32], ...]:
+    """The outputs ``(N, size)`` of a file that ``take_outputs`` wrote."""
+    values = np.load(path, allow_pickle=False)
+    return tuple(np.split(values, np.cumsum(outputs.sizes)[:-1], axis=1))
 
 
 def turned(inputs: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -76,8 +91,10 @@ class Quality:
 
     Attributes:
         max_abs: largest absolute difference of an output; infinite where one is no number.
-        max_rel: the largest over samples of (largest difference / largest absolute output of the model).
-        agreement: share of the samples to which both give the same class; ``None`` without classes.
+        max_rel: the largest over samples and outputs of (largest difference / largest absolute value of that
+            output of the model).
+        agreement: share of the samples to which the first output of both gives the same class; ``None``
+            without classes.
         accuracy: share of the samples that get their label; ``None`` without labels.
         reference_accuracy: likewise of the model itself.
         samples: how many were compared.
@@ -127,33 +144,41 @@ def outputs_input(
 
 
 def quality_of(
-    expected: NDArray[np.float32],
-    actual: NDArray[np.float32],
+    expected: Sequence[NDArray[np.float32]],
+    actual: Sequence[NDArray[np.float32]],
     labels: NDArray[np.int64] | None,
     classes: int | None,
 ) -> Quality:
-    """Compare outputs ``(N, ...)`` flattened per sample.
+    """Compare outputs ``(N, size)``, flattened per sample.
 
     Args:
         expected: of the model.
         actual: of the variant.
         labels: of the samples.
-        classes: how many the model scores; ``None`` where its outputs are no scores.
+        classes: how many the model's first output scores; ``None`` where it is no row of scores.
     """
-    count = len(expected)
-    finite = bool(np.isfinite(actual).all()) and actual.shape == expected.shape
-    difference = np.abs(expected.astype(np.float64) - actual).max(axis=1) if finite else None
-    scale = np.maximum(np.abs(expected).max(axis=1), np.finfo(np.float32).tiny)
+    count = len(expected[0])
+    finite = [each.shape for each in expected] == [each.shape for each in actual]
+    finite = finite and all(np.isfinite(each).all() for each in actual)
+    absolute = relative = None
+    if finite:
+        differences = [
+            np.abs(theirs.astype(np.float64) - mine).max(axis=1)
+            for theirs, mine in zip(expected, actual, strict=True)
+        ]
+        scales = [np.maximum(np.abs(each).max(axis=1), np.finfo(np.float32).tiny) for each in expected]
+        absolute = max(float(each.max()) for each in differences)
+        relative = max(float((each / s).max()) for each, s in zip(differences, scales, strict=True))
     agreement = accuracy = reference = None
     if classes is not None:
-        theirs = expected.argmax(axis=1)
-        mine = np.where(np.isfinite(actual).all(axis=1), actual.argmax(axis=1), -1)
+        theirs = expected[0].argmax(axis=1)
+        mine = np.where(np.isfinite(actual[0]).all(axis=1), actual[0].argmax(axis=1), -1)
         agreement = float((mine == theirs).mean())
         if labels is not None:
             accuracy, reference = float((mine == labels).mean()), float((theirs == labels).mean())
     return Quality(
-        None if difference is None else float(difference.max()),
-        None if difference is None else float((difference / scale).max()),
+        absolute,
+        relative,
         agreement,
         accuracy,
         reference,

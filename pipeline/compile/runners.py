@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from devices.errors import LatheError, MeasurementError, PassingMeasurementError
 from devices.measurement import MeasuringProtocol
@@ -20,6 +21,7 @@ from pipeline.compile.quality import (
     Outputs,
     OutputsInput,
     Quality,
+    outputs_in,
     outputs_input,
     quality_of,
     reference_target,
@@ -106,7 +108,7 @@ class Runners:
         self._variants = {
             variant.name: variant for variant, _ in given.place.variants() if variant.name in given.variants
         }
-        self._expected: np.ndarray[Any, Any] | None = None
+        self._expected: tuple[NDArray[np.float32], ...] | None = None
         self.all: dict[str, Runner] = {}
         self.left_out: dict[str, str] = dict(given.unfit)
         self.baseline = ""
@@ -216,8 +218,6 @@ class Runners:
             return ""
         if model.quantised:
             return "the model is quantised already"
-        if model.input.dtype != "float32":
-            return f"the model's input is {model.input.dtype}"
         why = ""
         if samples.random:
             why = "there are no data to tell what it does to the accuracy; give --data, or --force"
@@ -251,9 +251,6 @@ class Runners:
         given = self._given
         if runner.quality is not None or runner.unknown:
             return
-        if given.model.input.dtype != "float32":
-            runner.quality = Quality(0.0, 0.0, None, None, None, 0)
-            return
         assert runner.made.file is not None
         try:
             asked = self._asked(runner.made.file, runner.variant.takes, runner.target)
@@ -269,14 +266,14 @@ class Runners:
         arrays = open_samples(given.samples, self._folder.find(given.samples.arrays))
         runner.quality = quality_of(self._reference(), actual, arrays.get("labels"), given.model.classes)
 
-    def _reference(self) -> np.ndarray[Any, Any]:
+    def _reference(self) -> tuple[NDArray[np.float32], ...]:
         """The model's own outputs, on this machine."""
         if self._expected is None:
             fmt = ModelFormat.LITERT if self._given.model.format is ModelFormat.LITERT else ModelFormat.ONNX
             files = self._given.model.files
             fmt = fmt if fmt in files else next(iter(files))
             expected = self._outputs(self._asked(files[fmt], fmt, reference_target(fmt)))
-            if not np.isfinite(expected).all():
+            if not all(np.isfinite(each).all() for each in expected):
                 raise ExportError(
                     f"{self._given.model.name} itself gives inf or NaN",
                     why="nothing can be compared with such outputs",
@@ -288,9 +285,9 @@ class Runners:
     def _asked(self, file: StoredFile, takes: ModelFormat, target: Target) -> OutputsInput:
         return outputs_input(file, takes, target, self._given.model, self._given.samples)
 
-    def _outputs(self, asked: OutputsInput) -> np.ndarray[Any, Any]:
+    def _outputs(self, asked: OutputsInput) -> tuple[NDArray[np.float32], ...]:
         outputs: Outputs = self._services.work.run(take_outputs, asked, self._services)
-        return np.asarray(np.load(self._folder.find(outputs.array), allow_pickle=False))
+        return outputs_in(outputs, self._folder.find(outputs.array))
 
 
 def _untaken(error: LatheError) -> str:

@@ -7,7 +7,8 @@ Stage ``samples``. What may be given:
   the rest from the test split;
 - a folder of images without classes;
 - ``.npz`` with ``x`` and, if there are labels, ``y``, or ``images`` and ``labels`` as bundles have them; or
-  ``.npy``. Bytes are images; floating point numbers are given to the model as they are.
+  ``.npy``. Bytes are images; other numbers are given to the model as they are;
+- for a model of several inputs ``.npz`` with an array for each, by its name, and ``y`` if there are labels.
 """
 
 from __future__ import annotations
@@ -15,19 +16,19 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from devices.untrusted import array_from, arrays_from
 from devices.words import cause_of
-from pipeline.compile.model import GivenModel
+from pipeline.compile.feeding import Feeding, fed, images_of, square_side
+from pipeline.compile.model import GivenModel, TensorSpec
 from pipeline.compile.services import CompileServices
-from pipeline.data.base import Preprocessing
 from pipeline.data.config import DataConfig
 from pipeline.data.fingerprint import fingerprint
-from pipeline.data.images import IMAGE_SUFFIXES, decode_all, resize_all, with_channels
+from pipeline.data.images import IMAGE_SUFFIXES, decode_all
 from pipeline.data.loading import load
 from pipeline.errors import DataError
 from pipeline.work.canonical import OutsideFile, StoredFile
@@ -39,32 +40,6 @@ HELD_OUT = 2000
 """Inputs at most for the accuracy: half a point is then ten of them."""
 RANDOM = 16
 _ARRAYS = "samples.safetensors"
-
-
-@dataclass(frozen=True)
-class Feeding:
-    """How images become inputs: ``(image / 255 - mean) / std`` per channel."""
-
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[float, ...] = (1.0,)
-
-    def __call__(self, images: NDArray[np.uint8], channels: int) -> NDArray[np.float32]:
-        """``(N, H, W, C)`` bytes to float32."""
-        return Preprocessing(*self.for_channels(channels))(images)
-
-    def for_channels(self, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and standard deviation, one for each channel.
-
-        Raises:
-            DataError: there is another number of them.
-        """
-        mean, std = (values * channels if len(values) == 1 else values for values in (self.mean, self.std))
-        if not len(mean) == len(std) == channels:
-            raise DataError(
-                f"--mean and --std are of {max(len(mean), len(std))} channels, the images have {channels}",
-                fix="give one number, or one for each channel",
-            )
-        return mean, std
 
 
 @dataclass(frozen=True)
@@ -95,8 +70,9 @@ class Samples:
 
     Attributes:
         digest: over all of them.
-        arrays: ``calibration``, ``held_out`` and, if there are labels, ``labels`` of what is held out; of
-            images with labels also ``images``, the bytes of what is held out.
+        arrays: ``calibration.N`` and ``held_out.N`` for each input N of the model; if there are labels,
+            ``labels`` of what is held out; of images with labels also ``images``, the bytes of what is held
+            out.
         counts: inputs to calibrate with, and held out.
         labelled: there are labels.
         random: there are no data.
@@ -117,10 +93,10 @@ class Samples:
 
 @dataclass(frozen=True, eq=False)
 class _Read:
-    """What was read: inputs of two parts, and labels of either if there are any."""
+    """What was read: an array for each input of the model, in two parts, and labels of either if any."""
 
-    calibration: NDArray[np.float32]
-    held_out: NDArray[np.float32]
+    calibration: tuple[NDArray[Any], ...]
+    held_out: tuple[NDArray[Any], ...]
     calibration_labels: NDArray[np.int64] | None = None
     labels: NDArray[np.int64] | None = None
     images: NDArray[np.uint8] | None = None
@@ -144,14 +120,18 @@ def prepare_samples(given: SamplesInput, folder: StageFolder, services: CompileS
         with services.reporter.task("reading the data", ""):
             read = _read(given.source.path, given.feeding, model)
         _check(read, given.source.path, model)
-    arrays = {"calibration": read.calibration, "held_out": read.held_out}
+    arrays: dict[str, NDArray[Any]] = {
+        f"{part}.{number}": values
+        for part, inputs in (("calibration", read.calibration), ("held_out", read.held_out))
+        for number, values in enumerate(inputs)
+    }
     if read.labels is not None:
-        arrays["labels"] = read.labels  # type: ignore[assignment]
+        arrays["labels"] = read.labels
     if read.labels is not None and read.images is not None:
-        arrays["images"] = read.images  # type: ignore[assignment]
+        arrays["images"] = read.images
     save_file({name: np.ascontiguousarray(each) for name, each in arrays.items()}, folder / _ARRAYS)
     stored = folder.stored(_ARRAYS)
-    counts = len(read.calibration), len(read.held_out)
+    counts = len(read.calibration[0]), len(read.held_out[0])
     random = given.source is None
     shape = arrays["images"].shape[1:] if "images" in arrays else None
     labelled = read.labels is not None
@@ -166,25 +146,48 @@ def open_samples(samples: Samples, path: Path) -> dict[str, NDArray[Any]]:
     return arrays
 
 
+def inputs_in(
+    arrays: dict[str, NDArray[Any]], part: Literal["calibration", "held_out"]
+) -> tuple[NDArray[Any], ...]:
+    """Of what ``open_samples`` gave, the arrays of one part, in the order of the model's inputs."""
+    count = sum(name.startswith(part) for name in arrays)
+    return tuple(arrays[f"{part}.{number}"] for number in range(count))
+
+
 def _random(model: GivenModel) -> _Read:
+    """Standard normal values, and zeros and ones where a model takes whole numbers."""
     generator = np.random.default_rng(0)
-    values = generator.standard_normal((2 * RANDOM, *model.input.shape[1:]), dtype=np.float32)
-    return _Read(values[:RANDOM], values[RANDOM:])
+
+    def values(spec: TensorSpec) -> NDArray[Any]:
+        shape = (2 * RANDOM, *spec.shape[1:])
+        if spec.is_float:
+            return generator.standard_normal(shape, dtype=np.float32).astype(spec.dtype)
+        return generator.integers(0, 2, shape).astype(spec.dtype)
+
+    made = [values(spec) for spec in model.inputs]
+    return _Read(tuple(each[:RANDOM] for each in made), tuple(each[RANDOM:] for each in made))
 
 
 def _read(path: Path, feeding: Feeding, model: GivenModel) -> _Read:
     if not path.exists():
         raise DataError(f"there are no data at '{path}'", fix="check the path")
-    if path.suffix in (".npy", ".npz"):
+    if path.is_file() and path.suffix.lower() in (".npy", ".npz"):
         arrays = _arrays(path)
-        if not {"train_x", "train_bytes"} & set(arrays):
+        if len(model.inputs) > 1 or not {"train_x", "train_bytes"} & set(arrays):
             return _of_arrays(path, arrays, feeding, model)
-    elif path.is_file() and not path.name.endswith(".tar.gz"):
+    elif path.is_file() and not path.name.lower().endswith((".tar.gz", ".tgz")):
         raise DataError(
             f"'{path}' is no data that can be read",
             why="data are .npz or .npy files, or folders",
             fix="see docs/guides/compile-a-model.md",
         )
+    if len(model.inputs) > 1:
+        raise DataError(
+            f"'{path}' has one input, {model.name} takes {len(model.inputs)}",
+            why=f"they are {', '.join(each.name for each in model.inputs)}",
+            fix="give an .npz file with an array for each, by its name",
+        )
+    (entry,) = model.inputs
     kind = _kind(path)
     if kind is None:
         return _of_images(path, feeding, model)
@@ -195,18 +198,18 @@ def _read(path: Path, feeding: Feeding, model: GivenModel) -> _Read:
         test_limit=HELD_OUT,
         duplicates="keep",
         broken="skip",
-        image_size=_square(model),
+        image_size=square_side(entry),
     )
     dataset = load(config, seed=0)
     train, test = dataset.train, dataset.test
     order = np.random.default_rng(0).permutation(len(train))[:CALIBRATION]
-    images = _as_taken(test.images, model)
+    images = images_of(test.images, model, entry)
     return _Read(
-        _fed(train.images[order], feeding, model),
-        _fed(images, feeding, model),
+        (fed(train.images[order], feeding, model, entry),),
+        (fed(images, feeding, model, entry),),
         train.labels[order],
         test.labels,
-        images,
+        images if entry.is_float else None,
         dataset.classes,
         dataset.notes,
     )
@@ -215,7 +218,7 @@ def _read(path: Path, feeding: Feeding, model: GivenModel) -> _Read:
 def _kind(path: Path) -> Any:
     """The ``kind`` of a recipe's data that lies there; ``None`` for a folder of images without classes."""
     if path.is_file():
-        return "npz" if path.suffix == ".npz" else "cifar"
+        return "npz" if path.suffix.lower() == ".npz" else "cifar"
     names = {each.name for each in path.iterdir()}
     if names & {"dataset_dict.json", "dataset_info.json", "state.json"}:
         return "huggingface"
@@ -229,7 +232,7 @@ def _kind(path: Path) -> Any:
 
 def _arrays(path: Path) -> dict[str, NDArray[Any]]:
     try:
-        return arrays_from(path) if path.suffix == ".npz" else {"x": array_from(path)}
+        return arrays_from(path) if path.suffix.lower() == ".npz" else {"x": array_from(path)}
     except (OSError, ValueError) as error:
         raise DataError(
             f"'{path}' cannot be read", why=cause_of(error), fix="write it with numpy.savez or numpy.save"
@@ -237,30 +240,53 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def _of_arrays(path: Path, arrays: dict[str, NDArray[Any]], feeding: Feeding, model: GivenModel) -> _Read:
-    names = ("x", "images", model.input.name)
-    values = next((arrays[name] for name in names if name in arrays), None)
-    if values is None or values.ndim < 2 or len(values) < 2:
+    given = [_array_of(each, path, arrays, model) for each in model.inputs]
+    count = len(given[0])
+    if any(len(each) != count for each in given):
         raise DataError(
-            f"'{path}' has no inputs of {model.name}",
-            why=f"it holds {', '.join(f'{name} {each.shape}' for name, each in arrays.items()) or 'nothing'}",
-            fix=f"store them as 'x' or '{model.input.name}', a row for each, and labels as 'y'",
+            f"'{path}' does not hold as many rows for every input",
+            why=", ".join(f"{s.name}: {len(each)}" for s, each in zip(model.inputs, given, strict=True)),
+            fix="store a row of each array for each inference",
         )
-    labels = arrays.get("y", arrays.get("labels"))
-    if labels is not None and (labels.shape != (len(values),) or labels.dtype.kind not in "iu"):
+    others = {name: each for name, each in arrays.items() if name not in [spec.name for spec in model.inputs]}
+    labels = others.get("y", others.get("labels"))
+    if labels is not None and (labels.shape != (count,) or labels.dtype.kind not in "iu"):
         raise DataError(
             f"the labels in '{path}' do not fit",
-            why=f"there are {len(values)} inputs, and the labels are {labels.dtype} of shape {labels.shape}",
+            why=f"there are {count} inputs, and the labels are {labels.dtype} of shape {labels.shape}",
             fix="store one whole number for each input, counted from 0",
         )
-    order = np.random.default_rng(0).permutation(len(values))
-    first, second = _parts(order)
+    first, second = _parts(np.random.default_rng(0).permutation(count))
+
+    def fed_rows(rows: NDArray[np.int64]) -> tuple[NDArray[Any], ...]:
+        parts = zip(model.inputs, given, strict=True)
+        return tuple(fed(values[rows], feeding, model, spec) for spec, values in parts)
+
+    entry = model.inputs[0]
+    images = len(given) == 1 and given[0].dtype == np.uint8 and entry.is_float
     return _Read(
-        _fed(values[first], feeding, model),
-        _fed(values[second], feeding, model),
+        fed_rows(first),
+        fed_rows(second),
         None if labels is None else labels[first].astype(np.int64),
         None if labels is None else labels[second].astype(np.int64),
-        _as_taken(values[second], model) if values.dtype == np.uint8 else None,
+        images_of(given[0][second], model, entry) if images else None,
     )
+
+
+def _array_of(
+    spec: TensorSpec, path: Path, arrays: dict[str, NDArray[Any]], model: GivenModel
+) -> NDArray[Any]:
+    """The array of one input, by its name; of a model's only input also under other names."""
+    names = (spec.name,) if len(model.inputs) > 1 else ("x", "images", spec.name)
+    values = next((arrays[name] for name in names if name in arrays), None)
+    if values is None or values.ndim < min(2, len(spec.shape)) or len(values) < 2:
+        holds = ", ".join(f"{name} {each.shape}" for name, each in arrays.items())
+        raise DataError(
+            f"'{path}' has no inputs of {model.name}",
+            why=f"it holds {holds or 'nothing'}",
+            fix=f"store them as {' or '.join(map(repr, names))}, a row for each, and labels as 'y'",
+        )
+    return values
 
 
 def _of_images(path: Path, feeding: Feeding, model: GivenModel) -> _Read:
@@ -268,15 +294,15 @@ def _of_images(path: Path, feeding: Feeding, model: GivenModel) -> _Read:
     order = np.random.default_rng(0).permutation(len(files))
     first, second = _parts(order)
     chosen = [files[n] for n in (*first, *second)]
-    decoded = decode_all(chosen, [each.name for each in chosen], _square(model))
+    decoded = decode_all(chosen, [each.name for each in chosen], square_side(model.inputs[0]))
     if len(decoded.pixels) < 2:
         raise DataError(
             f"there are not enough images in '{path}'", why=", ".join(decoded.broken[:5]), fix="give more"
         )
     notes = (f"left out {len(decoded.broken)} images that cannot be decoded",) if decoded.broken else ()
-    fed = _fed(decoded.pixels, feeding, model)
+    values = fed(decoded.pixels, feeding, model, model.inputs[0])
     count = max(1, int((decoded.rows < len(first)).sum()))
-    return _Read(fed[:count], fed[count:], notes=notes)
+    return _Read((values[:count],), (values[count:],), notes=notes)
 
 
 def _parts(order: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -285,71 +311,8 @@ def _parts(order: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int6
     return order[:count], order[count : count + HELD_OUT]
 
 
-def _square(model: GivenModel) -> int | None:
-    """Side of the images that the model takes, if they are square."""
-    size = _image_size(model)
-    return size[0] if size is not None and size[0] == size[1] else None
-
-
-def _image_size(model: GivenModel) -> tuple[int, int, int] | None:
-    """Height, width and channels of the images that the model takes, if it takes images."""
-    shape = model.input.shape
-    if len(shape) != 4:
-        return None
-    if shape[3] in (1, 3) and shape[1] not in (1, 3):
-        return shape[1], shape[2], shape[3]
-    return (shape[2], shape[3], shape[1]) if shape[1] in (1, 3) else None
-
-
-def _fed(values: NDArray[Any], feeding: Feeding, model: GivenModel) -> NDArray[np.float32]:
-    """Inputs as the model takes them.
-
-    Raises:
-        DataError: they have another shape or type.
-    """
-    wanted = model.input.shape[1:]
-    if values.dtype == np.uint8:
-        images = _as_taken(values, model)
-        fed = feeding(images, images.shape[3])
-        return fed if wanted == images.shape[1:] else np.ascontiguousarray(fed.transpose(0, 3, 1, 2))
-    if values.shape[1:] != wanted or values.dtype.kind != "f":
-        raise _misfit(values, model, "floating point numbers are given to the model as they are")
-    found: NDArray[np.float32] = values.astype(np.float32)
-    if not np.isfinite(found).all():
-        raise DataError("the data hold NaN or infinity", fix="leave these inputs out")
-    return found
-
-
-def _as_taken(values: NDArray[np.uint8], model: GivenModel) -> NDArray[np.uint8]:
-    """Images ``(N, H, W, C)`` in the size and with the channels that the model takes.
-
-    Raises:
-        DataError: they cannot be brought to that.
-    """
-    size = _image_size(model)
-    images = values[..., None] if values.ndim == 3 else values
-    if size is None or images.ndim != 4 or images.shape[3] not in (1, 3):
-        raise _misfit(values, model, "bytes are images (N, height, width, channels) with 1 or 3 channels")
-    height, width, channels = size
-    if images.shape[1:3] != (height, width) and height == width:
-        images = resize_all(images, height)
-    images = with_channels(images, channels)
-    if images.shape[1:] != size:
-        raise _misfit(values, model, f"images of {height}x{width} with {channels} channels are needed")
-    return images
-
-
-def _misfit(values: NDArray[Any], model: GivenModel, why: str) -> DataError:
-    return DataError(
-        f"the data do not fit {model.name}",
-        why=f"its input is {' x '.join(map(str, model.input.shape[1:]))}, the data are rows of "
-        f"{' x '.join(map(str, values.shape[1:]))} {values.dtype}; {why}",
-        fix="give data of that shape",
-    )
-
-
 def _check(read: _Read, path: Path, model: GivenModel) -> None:
-    if not len(read.held_out):
+    if not len(read.held_out[0]):
         raise DataError(
             f"there is one input in '{path}'",
             why="some are calibrated with, others compared",

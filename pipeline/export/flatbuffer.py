@@ -48,7 +48,7 @@ def split(joint: bytes, count: int, output_name: str) -> list[bytes]:
     inputs = {entry.name.decode(): entry.tensorIndex for entry in signature.inputs}
     outputs = {entry.name.decode(): entry.tensorIndex for entry in signature.outputs}
     return [
-        write(cut(model, inputs[f"args_{index}"], outputs[f"output_{index}"], output_name))
+        write(cut(model, {inputs[f"args_{index}"]: "input"}, {outputs[f"output_{index}"]: output_name}))
         for index in range(count)
     ]
 
@@ -61,14 +61,19 @@ def tidied(content: bytes, output_name: str) -> bytes:
     """
     model = read(content)
     graph = model.subgraphs[0]
-    return write(cut(model, graph.inputs[0], graph.outputs[0], output_name))
+    return write(cut(model, {graph.inputs[0]: "input"}, {graph.outputs[0]: output_name}))
 
 
-def cut(model: Any, input_tensor: int, output_tensor: int, output_name: str) -> Any:
-    """The part of a model from one input to one output, as a model of its own.
+def cut(model: Any, inputs: dict[int, str], outputs: dict[int, str]) -> Any:
+    """The part of a model from some tensors to others, as a model of its own.
 
     Operators keep their order; tensors, buffers and operator codes come in the order of their first use.
-    Metadata is left out. The signature is ``serving_default``, from ``input`` to ``output_name``.
+    Metadata is left out. The signature is ``serving_default``.
+
+    Args:
+        model: as read.
+        inputs: names by tensor, in their order.
+        outputs: likewise.
 
     Raises:
         ExportError: the model has several subgraphs.
@@ -76,8 +81,8 @@ def cut(model: Any, input_tensor: int, output_tensor: int, output_name: str) -> 
     if len(model.subgraphs) != 1:
         raise ExportError("the LiteRT model cannot be cut", why="it has several subgraphs (control flow)")
     schema, graph = _schema(), model.subgraphs[0]
-    operators = _operators_before(graph, output_tensor)
-    tensors = _Renumbered([input_tensor])
+    operators = _operators_before(graph, outputs)
+    tensors = _Renumbered(inputs)
     buffers, codes = _Renumbered([0]), _Renumbered()
     piece = copy.copy(model)
     part = copy.copy(graph)
@@ -89,8 +94,8 @@ def cut(model: Any, input_tensor: int, output_tensor: int, output_name: str) -> 
         moved.inputs = [tensors.number(index) for index in operator.inputs]
         moved.outputs = [tensors.number(index) for index in operator.outputs]
         part.operators.append(moved)
-    part.inputs = [tensors.number(input_tensor)]
-    part.outputs = [tensors.number(output_tensor)]
+    part.inputs = [tensors.number(index) for index in inputs]
+    part.outputs = [tensors.number(index) for index in outputs]
     part.tensors = []
     for new, old in enumerate(tensors.order):
         tensor = copy.copy(graph.tensors[old])
@@ -99,14 +104,14 @@ def cut(model: Any, input_tensor: int, output_tensor: int, output_name: str) -> 
         constant = model.buffers[tensor.buffer].data is not None
         tensor.buffer = buffers.number(tensor.buffer) if constant else 0
         part.tensors.append(tensor)
-    part.tensors[part.inputs[0]].name = "input"
-    part.tensors[part.outputs[0]].name = output_name
+    for index, name in (inputs | outputs).items():
+        part.tensors[tensors.number(index)].name = name
     piece.subgraphs = [part]
     piece.buffers = [schema.BufferT(), *(model.buffers[old] for old in buffers.order[1:])]
     piece.operatorCodes = [model.operatorCodes[old] for old in codes.order]
     piece.description = "lathe"
     piece.metadata = piece.metadataBuffer = None
-    piece.signatureDefs = [_signature(schema, part, output_name)]
+    piece.signatureDefs = [_signature(schema, part)]
     return piece
 
 
@@ -156,10 +161,10 @@ class _Renumbered:
         return list(self._new)
 
 
-def _operators_before(graph: Any, output_tensor: int) -> list[Any]:
-    """The operators that the output needs, in their order."""
+def _operators_before(graph: Any, outputs: Iterable[int]) -> list[Any]:
+    """The operators that the outputs need, in their order."""
     producer = {int(tensor): n for n, op in enumerate(graph.operators) for tensor in op.outputs}
-    needed, waiting = set[int](), [int(output_tensor)]
+    needed, waiting = set[int](), [int(each) for each in outputs]
     while waiting:
         position = producer.get(waiting.pop())
         if position is not None and position not in needed:
@@ -168,12 +173,12 @@ def _operators_before(graph: Any, output_tensor: int) -> list[Any]:
     return [graph.operators[position] for position in sorted(needed)]
 
 
-def _signature(schema: Any, graph: Any, output_name: str) -> Any:
+def _signature(schema: Any, graph: Any) -> Any:
     signature = schema.SignatureDefT()
     signature.signatureKey = "serving_default"
     signature.subgraphIndex = 0
-    signature.inputs = [schema.TensorMapT("input", graph.inputs[0])]
-    signature.outputs = [schema.TensorMapT(output_name, graph.outputs[0])]
+    signature.inputs = [schema.TensorMapT(graph.tensors[each].name, each) for each in graph.inputs]
+    signature.outputs = [schema.TensorMapT(graph.tensors[each].name, each) for each in graph.outputs]
     return signature
 
 

@@ -26,10 +26,9 @@ from typing import Any
 from devices.inventory import connected
 from devices.measurement import MeasuringProtocol
 from devices.measuring import LAUNCHES, Rounds, measure_round, probe
-from pipeline.compile import CompiledModel, Place, Rules, Wish, compile_model
+from pipeline.compile import CompiledModel, Feeding, Place, Rules, Wish, compile_model
 from pipeline.compile.compiling import race_input
 from pipeline.compile.race import everything
-from pipeline.compile.samples import Feeding
 from pipeline.progress import ConsoleReporter
 from pipeline.work.folder import WorkFolder
 

@@ -24,7 +24,7 @@ def compiled_json(found: CompiledModel, profiles: Profiles, folder: WorkFolder) 
         "model": {
             "name": model.name,
             "format": model.format.value,
-            "input": asdict(model.input),
+            "inputs": [asdict(each) for each in model.inputs],
             "outputs": [asdict(each) for each in model.outputs],
             "operators": dict(model.operators),
         },

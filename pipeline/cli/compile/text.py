@@ -26,11 +26,13 @@ def show(found: CompiledModel, profiles: Profiles, folder: WorkFolder, bundle: s
     """A table for each target, the choice, and what to mind."""
     console = Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 200)
     model, samples = found.model, found.samples
-    shape = "x".join(map(str, model.input.shape[1:]))
+    shapes = [f"{each.name} {'x'.join(map(str, each.shape[1:]))}" for each in model.inputs]
+    shape = shapes[0].partition(" ")[2] if len(shapes) == 1 else ", ".join(shapes)
+    word = "input" if len(shapes) == 1 else "inputs"
     data = "random inputs" if samples.random else f"{samples.counts[0]} to calibrate"
     labels = "with labels" if samples.labelled else "without labels"
     held_out = "" if samples.random else f", {samples.counts[1]} held out {labels}"
-    console.print(f"{model.name}, {model.format}, input {shape}; {data}{held_out}", soft_wrap=True)
+    console.print(f"{model.name}, {model.format}, {word} {shape}; {data}{held_out}", soft_wrap=True)
     for place, raced in found.raced.items():
         console.print()
         _show_raced(console, raced, folder)

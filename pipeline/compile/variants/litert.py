@@ -5,7 +5,7 @@ A model with channel-last input is already in the form that the runtime loads.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from pipeline.compile.child import call
 from pipeline.compile.variants.base import CompileTask, CompileVariant, ModelFormat
 from pipeline.errors import ExportError
 from pipeline.export import flatbuffer
-from pipeline.export.base import OUTPUT_NAME
+from pipeline.export.base import INPUT_NAME, OUTPUT_NAME
 from pipeline.work.disk import write_atomically
 
 # TensorType.FLOAT32 of the schema.
@@ -40,23 +40,32 @@ def _tidied(task: CompileTask, path: Path) -> Mapping[str, str]:
 def tidied(exported: Path) -> tuple[bytes, str]:
     """The graph alone, without metadata and without what no operator uses, and its schema's name.
 
+    Its only input is called ``input``, several ``input_00``, ``input_01`` and so on; outputs likewise.
+
     Raises:
-        ExportError: not a LiteRT model of one graph with one float32 input and one float32 output.
+        ExportError: not a LiteRT model of one graph with float32 inputs and outputs.
     """
     model = flatbuffer.read(exported.read_bytes())
     if len(model.subgraphs) != 1:
         raise ExportError(f"{exported.name} cannot be compiled", why="it has several subgraphs")
     graph = model.subgraphs[0]
-    for what, tensors in (("input", graph.inputs), ("output", graph.outputs)):
+    for what, tensors in (("inputs", graph.inputs), ("outputs", graph.outputs)):
         found = [([int(size) for size in graph.tensors[n].shape], graph.tensors[n].type) for n in tensors]
-        if [type_code for _, type_code in found] != [_FLOAT32]:
+        if not found or {type_code for _, type_code in found} != {_FLOAT32}:
             raise ExportError(
-                f"the {what} of {exported.name} is not one float32 tensor",
+                f"the {what} of {exported.name} are not float32 tensors",
                 why=f"found (shape, type code): {found}",
-                fix="give the model in float32, with one input and one output",
+                fix="give the model in float32",
             )
-    content = flatbuffer.write(flatbuffer.cut(model, graph.inputs[0], graph.outputs[0], OUTPUT_NAME))
-    return content, f"TFL{model.version}"
+    inputs, outputs = _named(graph.inputs, INPUT_NAME), _named(graph.outputs, OUTPUT_NAME)
+    return flatbuffer.write(flatbuffer.cut(model, inputs, outputs)), f"TFL{model.version}"
+
+
+def _named(tensors: Sequence[int], name: str) -> dict[int, str]:
+    """Names by tensor, whose alphabetical order is that of the tensors."""
+    if len(tensors) == 1:
+        return {int(tensors[0]): name}
+    return {int(each): f"{name}_{number:02}" for number, each in enumerate(tensors)}
 
 
 def _quantised(recipe: str, **notes: str) -> Callable[[CompileTask, Path], Mapping[str, str]]:
@@ -66,9 +75,9 @@ def _quantised(recipe: str, **notes: str) -> Callable[[CompileTask, Path], Mappi
             source, made, inputs = folder / "tidied.tflite", folder / "made.tflite", folder / "inputs.npz"
             source.write_bytes(tidied(task.model)[0])
             if static:
-                # A tidied model has one input, whose name is "input".
-                (values,) = task.calibration.values()
-                np.savez(inputs, input=values)
+                names = _named(range(len(task.calibration)), INPUT_NAME).values()
+                arrays = dict(zip(names, task.calibration.values(), strict=True))
+                np.savez(inputs, allow_pickle=False, **arrays)
             call(
                 "litert_models:quantise",
                 what=f"ai-edge-quantizer cannot quantise {task.model.name}",
@@ -79,7 +88,8 @@ def _quantised(recipe: str, **notes: str) -> Callable[[CompileTask, Path], Mappi
                 inputs=str(inputs) if static else None,
             )
             write_atomically(path, made.read_bytes())
-        told = {"calibration": f"minmax over {len(values)} inputs"} if static else {}
+        rows = min((len(each) for each in task.calibration.values()), default=0)
+        told = {"calibration": f"minmax over {rows} inputs"} if static else {}
         return {"layout": "NHWC", "quantiser": _quantiser(), **notes, **told}
 
     return make

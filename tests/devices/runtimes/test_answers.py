@@ -41,7 +41,7 @@ GOOD: dict[str, dict[str, Any]] = {
     },
     "window": {"start_ns": 0, "count": 1, "samples_ns": [1], "conditions": CONDITIONS},
     "finished": {},
-    "outputs": {"rows": 3},
+    "outputs": {"rows": 3, "sizes": [4, 2]},
     "fatal": {"code": "bad-option", "detail": "no"},
 }
 

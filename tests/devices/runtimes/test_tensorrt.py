@@ -280,7 +280,7 @@ class TestTrtexec:
 
     def test_predict_is_refused_with_the_way_out(self, connection, tmp_path):
         with pytest.raises(MeasurementError) as caught:
-            ask(connection, Predict(tmp_path / "a", tmp_path / "b", tmp_path / "c"))
+            ask(connection, Predict(tmp_path / "a", (tmp_path / "b",), tmp_path / "c"))
         assert "without +native" in caught.value.fix
 
     def test_reply_is_lost_when_the_device_goes_away_meanwhile(self, tool, tmp_path):

@@ -101,7 +101,7 @@ EXPECTED = np.array([[3.0, 1.0], [0.0, 2.0], [5.0, 4.0], [1.0, 6.0]], np.float32
 
 def test_quality_counts_accuracy_and_agreement() -> None:
     actual = EXPECTED + np.array([[0.5, 0], [0, 0], [0, 2], [0, 0]], np.float32)
-    found = quality_of(EXPECTED, actual, np.array([0, 1, 0, 0]), 2)
+    found = quality_of([EXPECTED], [actual], np.array([0, 1, 0, 0]), 2)
     assert (found.max_abs, found.samples) == (2.0, 4)
     assert found.max_rel == pytest.approx(0.4)
     assert (found.agreement, found.accuracy, found.reference_accuracy) == (0.75, 0.5, 0.75)
@@ -109,7 +109,7 @@ def test_quality_counts_accuracy_and_agreement() -> None:
 
 
 def test_without_labels_the_loss_is_the_share_of_classes_that_change_at_most() -> None:
-    found = quality_of(EXPECTED, EXPECTED[:, ::-1], None, 2)
+    found = quality_of([EXPECTED], [EXPECTED[:, ::-1]], None, 2)
     assert found.accuracy is None
     assert found.drop == 100
 
@@ -117,10 +117,20 @@ def test_without_labels_the_loss_is_the_share_of_classes_that_change_at_most() -
 def test_outputs_that_are_no_numbers_are_never_good() -> None:
     actual = EXPECTED.copy()
     actual[1] = np.nan
-    found = quality_of(EXPECTED, actual, np.array([0, 1, 0, 1]), 2)
+    found = quality_of([EXPECTED], [actual], np.array([0, 1, 0, 1]), 2)
     assert not found.finite
     assert found.accuracy == 0.75
-    assert not quality_of(EXPECTED, np.full_like(EXPECTED, np.inf), None, None).finite
+    assert not quality_of([EXPECTED], [np.full_like(EXPECTED, np.inf)], None, None).finite
+    assert not quality_of([EXPECTED, EXPECTED], [EXPECTED, actual], None, 2).finite
+
+
+def test_several_outputs_are_all_compared_each_by_its_own_size_and_classes_come_from_the_first() -> None:
+    small = 0.01 * EXPECTED
+    found = quality_of([EXPECTED, small], [EXPECTED, small + np.float32(0.01)], np.array([0, 1, 0, 1]), 2)
+    assert found.max_abs == pytest.approx(0.01)
+    assert found.max_rel == pytest.approx(0.5)
+    assert (found.agreement, found.accuracy) == (1, 1)
+    assert not quality_of([EXPECTED, small], [EXPECTED], None, 2).finite
 
 
 def test_nothing_is_chosen_where_nothing_runs_and_keeps_the_accuracy() -> None:

@@ -414,3 +414,55 @@ def test_a_variant_whose_outputs_cannot_be_taken_failed_but_the_baseline_is_only
     assert "its outputs cannot be taken: the file could not be run no reason" in raced.row(OPTIMISED).why
     assert any(each.startswith(f"{BASE} was not compared with the model") for each in raced.warnings)
     assert compiled(model, tmp_path).cached is kept
+
+
+def save_of_two(path: Path) -> Path:
+    """A picture and two numbers to scores and to what they are made of."""
+    entries = [
+        helper.make_tensor_value_info("zoom", TensorProto.FLOAT, [1, 2]),
+        helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, 8, 8]),
+    ]
+    results = [
+        helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, 4]),
+        helper.make_tensor_value_info("features", TensorProto.FLOAT, [1, 8]),
+    ]
+    random = np.random.default_rng(0)
+    weights = {
+        "w": random.standard_normal((6, 3, 3, 3), dtype=np.float32) / 3,
+        "v": random.standard_normal((8, 4), dtype=np.float32),
+    }
+    nodes = [
+        helper.make_node("Conv", ["image", "w"], ["c"], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["c"], ["r"]),
+        helper.make_node("GlobalAveragePool", ["r"], ["g"]),
+        helper.make_node("Flatten", ["g"], ["f"]),
+        helper.make_node("Concat", ["zoom", "f"], ["features"], axis=1),
+        helper.make_node("MatMul", ["features", "v"], ["scores"]),
+    ]
+    return save(path, nodes, entries, results, weights)
+
+
+def test_a_model_of_several_inputs_and_outputs_is_calibrated_and_compared_by_all_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, random = save_of_two(tmp_path / "net.onnx"), np.random.default_rng(1)
+    data = tmp_path / "data.npz"
+    image, zoom = (random.standard_normal((60, *shape), dtype=np.float32) for shape in ((3, 8, 8), (2,)))
+    session = onnxruntime.InferenceSession(model)
+    rows = [session.run(None, {"image": i[None], "zoom": z[None]}) for i, z in zip(image, zoom, strict=True)]
+    labels = np.array([row[0].argmax() for row in rows])
+    np.savez(data, image=image, zoom=zoom, labels=labels)
+    names = (BASE, OPTIMISED, CLEANED, INT8, f"{RUNTIME}int8-dynamic", f"{RUNTIME}int8-weights")
+    known = tuple(find_variant(name) for name in (*names, "openvino:fp32", "openvino:int8-symmetric"))
+    monkeypatch.setattr("pipeline.compile.place.known_variants", lambda: known)
+    monkeypatch.setattr("pipeline.compile.race.measure_round", made_up_rounds({}))
+    place, rules = Place.parse("host@1"), Rules(max_drop=100)
+    found = compiled(model, tmp_path, data, places=(place,), rules=rules)
+    raced = only(found)
+    assert {row.name for row in raced.rows if row.fate is Fate.MEASURED} == {each.name for each in known}
+    for row in raced.rows:
+        assert row.quality is not None
+        assert row.quality.reference_accuracy == 1
+        assert row.quality.max_rel is not None
+        assert row.quality.max_rel <= (1e-5 if row.lossless else 0.2)
+    assert raced.row(INT8).quality != raced.row(BASE).quality

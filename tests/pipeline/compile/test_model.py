@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
-from pipeline.compile.model import Factory, GivenModel, ModelInput, external_data_of, open_model
+from pipeline.compile import model_files
+from pipeline.compile.model import Factory, GivenModel, ModelInput, TensorSpec
+from pipeline.compile.model_files import external_data_of
+from pipeline.compile.opening import open_model
 from pipeline.compile.services import CompileServices
 from pipeline.compile.variants import ModelFormat
 from pipeline.errors import ExportError, TeacherError
@@ -36,7 +40,7 @@ def asked(given: ModelInput, tmp_path: Path) -> GivenModel:
 def test_an_onnx_file_says_its_input_outputs_and_operators(tmp_path: Path) -> None:
     model = opened(save_classifier(tmp_path / "model.onnx"), tmp_path)
     assert (model.name, model.format) == ("model", ModelFormat.ONNX)
-    assert (model.input.name, model.input.shape, model.input.dtype) == ("image", (1, 3, 8, 8), "float32")
+    assert model.inputs == (TensorSpec("image", (1, 3, 8, 8), "float32"),)
     assert model.outputs[0].shape == (1, 4)
     assert model.classes == 4
     assert model.operators == {"Conv": 1, "Flatten": 1, "GlobalAveragePool": 1, "MatMul": 1, "Relu": 1}
@@ -46,7 +50,7 @@ def test_an_onnx_file_says_its_input_outputs_and_operators(tmp_path: Path) -> No
 
 def test_an_open_batch_is_set_to_one_and_that_is_said(tmp_path: Path) -> None:
     model = opened(save_classifier(tmp_path / "model.onnx", ("batch", 3, 8, 8)), tmp_path)
-    assert model.input.shape == (1, 3, 8, 8)
+    assert model.inputs[0].shape == (1, 3, 8, 8)
     assert model.outputs[0].shape == (1, 4)
     assert "1x3x8x8" in model.notes[0]
 
@@ -56,7 +60,7 @@ def test_open_height_and_width_are_refused_until_a_shape_is_given(tmp_path: Path
     with pytest.raises(ExportError, match="open dimensions: batch x 3 x height x width") as caught:
         opened(path, tmp_path)
     assert "--input-shape" in caught.value.fix
-    assert opened(path, tmp_path, (3, 12, 12)).input.shape == (1, 3, 12, 12)
+    assert opened(path, tmp_path, (3, 12, 12)).inputs[0].shape == (1, 3, 12, 12)
 
 
 def test_a_shape_that_is_not_the_models_is_refused(tmp_path: Path) -> None:
@@ -69,15 +73,71 @@ def test_a_model_for_batches_is_refused(tmp_path: Path) -> None:
         opened(save_classifier(tmp_path / "model.onnx", (8, 3, 8, 8)), tmp_path)
 
 
-def test_several_inputs_are_refused_by_their_names(tmp_path: Path) -> None:
-    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in ("left", "right")]
-    output = helper.make_tensor_value_info("sum", TensorProto.FLOAT, [1, 4])
-    node = helper.make_node("Add", ["left", "right"], ["sum"])
-    with pytest.raises(ExportError, match="has 2 inputs: left, right"):
-        opened(save(tmp_path / "model.onnx", [node], inputs, [output], {}), tmp_path)
+def save_sum(path: Path, kind: int = TensorProto.FLOAT, shape: Sequence[int | str] = (1, 4)) -> Path:
+    inputs = [helper.make_tensor_value_info(name, kind, list(shape)) for name in ("left", "right")]
+    output = helper.make_tensor_value_info("sum", kind, list(shape))
+    return save(path, [helper.make_node("Add", ["left", "right"], ["sum"])], inputs, [output], {})
 
 
-def test_several_outputs_are_taken_and_the_first_is_compared(tmp_path: Path) -> None:
+def test_several_inputs_keep_their_order(tmp_path: Path) -> None:
+    model = opened(save_sum(tmp_path / "model.onnx", shape=("batch", 4)), tmp_path)
+    assert model.inputs == tuple(TensorSpec(name, (1, 4), "float32") for name in ("left", "right"))
+    assert len(model.notes) == 2
+
+
+def test_a_shape_for_one_of_several_inputs_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="has 2 inputs") as caught:
+        opened(save_sum(tmp_path / "model.onnx", shape=("batch", "n")), tmp_path, (4,))
+    assert "fixed shapes" in caught.value.fix
+
+
+def test_an_input_that_cannot_be_filled_is_refused(tmp_path: Path) -> None:
+    path = save_sum(tmp_path / "model.onnx", TensorProto.COMPLEX64)
+    with pytest.raises(ExportError) as caught:
+        opened(path, tmp_path)
+    assert "'left' takes complex64" in caught.value.why
+
+
+def test_a_model_without_outputs_is_refused(tmp_path: Path) -> None:
+    entry = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4])
+    path = save(tmp_path / "model.onnx", [helper.make_node("Relu", ["x"], ["y"])], [entry], [], {})
+    with pytest.raises(ExportError) as caught:
+        opened(path, tmp_path)
+    assert caught.value.why == "it has no output"
+
+
+def test_a_model_beyond_what_an_onnx_file_holds_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    path = save_classifier(tmp_path / "model.onnx")
+    onnx.save(onnx.load(path), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    with (tmp_path / "weights.bin").open("r+b") as stream:
+        stream.truncate(model_files.MOST_BYTES)  # a hole, which takes no disk
+    source = OutsideFile(path, "0" * 64)
+    external = (OutsideFile(tmp_path / "weights.bin", "0" * 64),)
+    with pytest.raises(ExportError, match=r"model\.onnx is too large: 2\.1 GB"):
+        asked(ModelInput(source, None, (ModelFormat.ONNX,), external), tmp_path)
+
+
+def test_weights_beside_an_operators_own_constant_count_too(tmp_path: Path) -> None:
+    constant = numpy_helper.from_array(np.ones((1, 4), np.float32), "c")
+    entry, result = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in "xy")
+    nodes = [
+        helper.make_node("Constant", [], ["c"], value=constant),
+        helper.make_node("Add", ["x", "c"], ["y"]),
+    ]
+    path = save(tmp_path / "model.onnx", nodes, [entry], [result], {})
+    onnx.save(
+        onnx.load(path),
+        path,
+        save_as_external_data=True,
+        location="weights.bin",
+        size_threshold=0,
+        convert_attribute=True,
+    )
+    assert [each.path.name for each in external_data_of(path)] == ["weights.bin"]
+    assert opened(path, tmp_path).operators == {"Add": 1, "Constant": 1}
+
+
+def test_several_outputs_keep_their_order(tmp_path: Path) -> None:
     entry = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4])
     outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in ("a", "b")]
     nodes = [helper.make_node("Relu", ["x"], ["a"]), helper.make_node("Abs", ["x"], ["b"])]
@@ -140,7 +200,7 @@ def test_a_litert_file_says_what_it_has(tmp_path: Path) -> None:
     pytest.importorskip("ai_edge_litert")
     model = opened(ROOT / "devices" / "canary" / "canary.tflite", tmp_path)
     assert model.format is ModelFormat.LITERT
-    assert model.input.dtype == "float32"
+    assert model.inputs[0].dtype == "float32"
     assert sum(model.operators.values()) > 0
     assert not model.turned(ModelFormat.LITERT)
 
@@ -190,7 +250,7 @@ def test_a_network_of_torch_is_exported_to_what_is_wanted(tmp_path: Path) -> Non
     wanted = (ModelFormat.ONNX, ModelFormat.TORCH)
     model = asked(ModelInput(Factory.of(FACTORY, {"depth": 8}, None), (3, 16, 16), wanted), tmp_path)
     assert set(model.files) == set(wanted)
-    assert model.input.shape == (1, 3, 16, 16)
+    assert model.inputs[0].shape == (1, 3, 16, 16)
     assert model.classes == 10
     assert model.turned(ModelFormat.LITERT)
     assert not model.turned(ModelFormat.ONNX)
@@ -198,7 +258,7 @@ def test_a_network_of_torch_is_exported_to_what_is_wanted(tmp_path: Path) -> Non
     assert onnx.load(work.find(model.files[ModelFormat.ONNX])).graph.node
     saved = work.find(model.files[ModelFormat.TORCH])
     again = opened_pt2(saved, tmp_path)
-    assert again.input.shape == (1, 3, 16, 16)
+    assert again.inputs[0].shape == (1, 3, 16, 16)
 
 
 def opened_pt2(path: Path, tmp_path: Path) -> GivenModel:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.compile.feeding import Feeding
 from pipeline.compile.model import GivenModel, TensorSpec
 from pipeline.compile.samples import (
     CALIBRATION,
-    Feeding,
     Samples,
     SamplesInput,
     open_samples,
@@ -28,7 +29,7 @@ COUNT = 40
 
 def model(shape: tuple[int, ...] = (1, 3, 8, 8), output: tuple[int, ...] = (1, 4)) -> GivenModel:
     entry, scores = TensorSpec("image", shape, "float32"), TensorSpec("scores", output, "float32")
-    return GivenModel("net", ModelFormat.ONNX, {}, entry, (scores,))
+    return GivenModel("net", ModelFormat.ONNX, {}, (entry,), (scores,))
 
 
 def prepared(
@@ -54,8 +55,8 @@ def test_without_data_inputs_are_random_and_have_no_labels(tmp_path: Path) -> No
     samples, arrays = prepared(None, tmp_path)
     assert samples.random
     assert not samples.labelled
-    assert arrays["held_out"].shape[1:] == (3, 8, 8)
-    assert not np.isin(arrays["held_out"], arrays["calibration"]).any()
+    assert arrays["held_out.0"].shape[1:] == (3, 8, 8)
+    assert not np.isin(arrays["held_out.0"], arrays["calibration.0"]).any()
 
 
 @pytest.mark.parametrize("names", [("x", "y"), ("images", "labels")])
@@ -69,7 +70,7 @@ def test_images_are_fed_in_the_models_layout_and_labels_stay_with_them(
     assert samples.counts == (COUNT // 2, COUNT // 2)
     assert samples.image_shape == (8, 8, 3)
     fed = ((arrays["images"] / np.float32(255) - np.float32(0.5)) / np.float32(0.25)).transpose(0, 3, 1, 2)
-    np.testing.assert_allclose(arrays["held_out"], fed, rtol=1e-6)
+    np.testing.assert_allclose(arrays["held_out.0"], fed, rtol=1e-6)
     rows = [next(n for n in range(COUNT) if (images[n] == image).all()) for image in arrays["images"]]
     assert (labels[rows] == arrays["labels"]).all()
 
@@ -80,19 +81,19 @@ def test_what_is_calibrated_with_is_not_held_out(tmp_path: Path) -> None:
     np.save(path, values)
     samples, arrays = prepared(path, tmp_path, model((1, 2)))
     assert samples.counts == (CALIBRATION, 300 - CALIBRATION)
-    assert not set(arrays["calibration"][:, 0]) & set(arrays["held_out"][:, 0])
+    assert not set(arrays["calibration.0"][:, 0]) & set(arrays["held_out.0"][:, 0])
 
 
 def test_floating_point_inputs_are_given_as_they_are(tmp_path: Path) -> None:
     values = np.random.default_rng(0).standard_normal((6, 3, 8, 8), dtype=np.float32)
     samples, arrays = prepared(saved(tmp_path / "data.npz", x=values), tmp_path)
     assert samples.image_shape is None
-    assert np.isin(arrays["held_out"], values).all()
+    assert np.isin(arrays["held_out.0"], values).all()
 
 
 def test_images_of_another_size_are_resized(tmp_path: Path) -> None:
     _, arrays = prepared(saved(tmp_path / "data.npz", x=pixels(size=16)), tmp_path)
-    assert arrays["held_out"].shape[1:] == (3, 8, 8)
+    assert arrays["held_out.0"].shape[1:] == (3, 8, 8)
 
 
 def test_a_folder_of_images_without_classes_is_enough(tmp_path: Path) -> None:
@@ -105,7 +106,7 @@ def test_a_folder_of_images_without_classes_is_enough(tmp_path: Path) -> None:
     assert sum(samples.counts) == 6
     assert not samples.labelled
     assert "1 images" in samples.notes[0]
-    assert arrays["held_out"].max() <= 1
+    assert arrays["held_out.0"].max() <= 1
 
 
 def test_a_folder_by_class_gives_labels(tmp_path: Path) -> None:
@@ -184,3 +185,72 @@ def test_a_file_that_unpacks_to_much_more_than_it_has_is_refused(tmp_path: Path)
     np.savez_compressed(path, x=np.zeros((30_000, 64, 64, 1), np.uint8))
     with pytest.raises(DataError, match="suspiciously small"):
         prepared(path, tmp_path)
+
+
+def of_two() -> GivenModel:
+    """A picture and two numbers to scores."""
+    image, numbers = TensorSpec("image", (1, 3, 8, 8), "float32"), TensorSpec("numbers", (1, 2), "int64")
+    return replace(model(), inputs=(image, numbers))
+
+
+def test_several_inputs_have_an_array_each_by_their_names(tmp_path: Path) -> None:
+    numbers, labels = np.arange(2 * COUNT).reshape(COUNT, 2), np.arange(COUNT) % 4
+    path = saved(tmp_path / "data.npz", numbers=numbers.astype(np.int32), y=labels, image=pixels())
+    samples, arrays = prepared(path, tmp_path, of_two())
+    assert samples.counts == (COUNT // 2, COUNT // 2)
+    image, rows = arrays["held_out.0"], arrays["held_out.1"]
+    assert (image.shape[1:], rows.dtype) == ((3, 8, 8), np.int64)
+    # Row by row all belong together.
+    assert (arrays["labels"] == rows[:, 0] // 2 % 4).all()
+    given = pixels()[rows[:, 0] // 2].transpose(0, 3, 1, 2)
+    np.testing.assert_allclose(image, given / np.float32(255), rtol=1e-6)
+    assert samples.image_shape is None
+
+
+def test_without_data_each_input_gets_random_numbers_of_its_type(tmp_path: Path) -> None:
+    _, arrays = prepared(None, tmp_path, of_two())
+    assert arrays["held_out.0"].dtype == np.float32
+    assert set(np.unique(arrays["held_out.1"])) == {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        ({"image": pixels()}, "no inputs of net"),
+        ({"image": pixels(), "numbers": np.zeros((COUNT - 1, 2), np.int64)}, "as many rows"),
+        ({"image": pixels(), "numbers": np.zeros((COUNT, 2), np.float32)}, "do not fit net"),
+        ({"image": pixels(), "numbers": np.full((COUNT, 2), 2**63, np.uint64)}, "do not fit net"),
+    ],
+)
+def test_arrays_that_are_not_those_of_several_inputs_are_refused(
+    arrays: dict[str, np.ndarray], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=said):
+        prepared(saved(tmp_path / "data.npz", **arrays), tmp_path, of_two())
+
+
+def test_data_of_one_input_are_refused_where_several_are_needed(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    with pytest.raises(DataError, match="takes 2") as caught:
+        prepared(tmp_path / "images", tmp_path, of_two())
+    assert "image, numbers" in caught.value.why
+
+
+def test_bytes_are_given_as_they_are_to_a_model_that_takes_bytes(tmp_path: Path) -> None:
+    given = replace(model(), inputs=(TensorSpec("image", (1, 8, 8, 3), "uint8"),))
+    samples, arrays = prepared(saved(tmp_path / "data.npz", x=pixels()), tmp_path, given)
+    assert np.isin(arrays["held_out.0"], pixels()).all()
+    assert arrays["held_out.0"].dtype == np.uint8
+    assert samples.image_shape is None
+
+
+@pytest.mark.parametrize("name", ["DATA.NPZ", "Data.Npy"])
+def test_suffixes_may_be_of_any_case(name: str, tmp_path: Path) -> None:
+    values = np.random.default_rng(0).standard_normal((6, 3, 8, 8), dtype=np.float32)
+    with (tmp_path / name).open("wb") as stream:
+        if name == "DATA.NPZ":
+            np.savez(stream, x=values)
+        else:
+            np.save(stream, values)
+    samples, _ = prepared(tmp_path / name, tmp_path)
+    assert sum(samples.counts) == 6

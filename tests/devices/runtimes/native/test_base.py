@@ -199,7 +199,7 @@ def test_check_refuses_cores_that_are_no_list(runtime, target, text):
 @BOTH
 def test_predict_is_refused_with_a_way_out(runtime, target, ask, tmp_path):
     with pytest.raises(MeasurementError) as caught:
-        ask(runtime, target, "plain", request=lambda model: Predict(model, tmp_path, tmp_path))
+        ask(runtime, target, "plain", request=lambda model: Predict(model, (tmp_path,), tmp_path))
     assert "Python" in caught.value.fix
 
 

@@ -1,0 +1,262 @@
+"""Finished models in files: an ONNX or LiteRT file stays what it is, with its open dimensions fixed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from devices.words import listed
+from pipeline.compile.model import GivenModel, ModelInput, TensorSpec
+from pipeline.compile.variants import ModelFormat
+from pipeline.errors import ExportError
+from pipeline.work.canonical import OutsideFile
+from pipeline.work.stage import StageFolder
+
+MOST_BYTES = 2**31 - 1
+"""Of an ONNX model with its weights: as many as a message of protocol buffers has, of which variants are."""
+_NUMBERS = ("float32", "float16", "uint8", "int8", "int32", "int64", "bool")
+_LITERT_TYPES = {
+    **{0: "float32", 1: "float16", 2: "int32", 3: "uint8"},
+    **{4: "int64", 6: "bool", 9: "int8"},
+}
+"""``TensorType`` of LiteRT's schema."""
+_QUANTISED = frozenset({"QuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"})
+
+
+def external_data_of(path: Path) -> tuple[OutsideFile, ...]:
+    """The files beside an ONNX file that hold its weights, as they are now; none for another format.
+
+    Of a file that cannot be read there are none: whoever opens it says why.
+    """
+    if path.suffix.lower() != ModelFormat.ONNX.suffix:
+        return ()
+    try:
+        import onnx
+
+        tensors = list(_tensors(onnx.load(path, load_external_data=False).graph))
+    except Exception:  # as in read_onnx
+        return ()
+    entries = (entry for tensor in tensors for entry in tensor.external_data if entry.key == "location")
+    folder = path.absolute().parent
+    files = sorted({(folder / entry.value).resolve() for entry in entries})
+    found = (OutsideFile.of(each) for each in files if each.is_relative_to(folder.resolve()))
+    return tuple(each for each in found if each is not None)
+
+
+def _tensors(graph: Any) -> Iterator[Any]:
+    """All constants of a graph, those of its operators and their graphs included."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield from (attribute.t, *attribute.tensors)
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _tensors(inner)
+
+
+def read_onnx(given: ModelInput, path: Path, folder: StageFolder) -> GivenModel:
+    """Read an ONNX file, and keep it with its weights in it and without open dimensions.
+
+    Raises:
+        ExportError: it cannot be read or is too large, or its inputs cannot be fixed.
+    """
+    try:
+        import onnx
+    except ImportError as error:
+        from devices.installing import how_to_install
+
+        raise ExportError(
+            "ONNX models cannot be read", why=str(error), fix=how_to_install("onnxruntime")
+        ) from error
+    _require_size(path, given.external)
+    try:
+        model = onnx.load(path)
+        onnx.checker.check_model(model)
+    except Exception as error:  # the reader of protocol buffers raises kinds of its own
+        raise ExportError(
+            f"{path.name} cannot be read as an ONNX model",
+            why=" ".join(str(error).split())[:300],
+            fix="export it again; external data must lie beside it",
+        ) from error
+    weights = {each.name for each in model.graph.initializer}
+    entries = [each for each in model.graph.input if each.name not in weights]
+    _require_edges(path, len(entries), len(model.graph.output), given.input_shape)
+    notes = tuple(note for each in entries for note in _fix_shapes(path, each, given.input_shape))
+    if notes:
+        del model.graph.value_info[:]
+        for each in model.graph.output:
+            each.type.tensor_type.ClearField("shape")
+        model = onnx.shape_inference.infer_shapes(model)
+    inputs = tuple(_onnx_spec(each) for each in entries)
+    _require_numbers(path, inputs)
+    kept = folder / "model.onnx"
+    kept.write_bytes(model.SerializeToString())
+    operators = Counter(node.op_type for node in model.graph.node)
+    return GivenModel(
+        given.name,
+        ModelFormat.ONNX,
+        {ModelFormat.ONNX: folder.stored("model.onnx")},
+        inputs,
+        tuple(_onnx_spec(each) for each in model.graph.output),
+        dict(sorted(operators.items())),
+        bool(_QUANTISED & set(operators)),
+        notes,
+    )
+
+
+def _require_numbers(path: Path, inputs: Sequence[TensorSpec]) -> None:
+    for each in inputs:
+        if each.dtype not in _NUMBERS:
+            raise ExportError(
+                f"{path.name} cannot be compiled",
+                why=f"its input '{each.name}' takes {each.dtype}, which cannot be filled",
+                fix=f"export it with inputs of {listed(_NUMBERS)}",
+            )
+
+
+def _require_size(path: Path, external: Sequence[OutsideFile]) -> None:
+    size = path.stat().st_size + sum(each.path.stat().st_size for each in external)
+    if size > MOST_BYTES:
+        raise ExportError(
+            f"{path.name} is too large: {size / 1e9:.1f} GB with its weights",
+            why=f"variants are ONNX files with the weights in them, which hold {MOST_BYTES / 1e9:.1f} GB",
+            fix="export it in smaller parts, or with weights in fp16",
+        )
+
+
+def _fix_shapes(path: Path, entry: Any, wanted: tuple[int, ...] | None) -> tuple[str, ...]:
+    """Set the open dimensions of the input; what was done, in words."""
+    sizes = entry.type.tensor_type.shape.dim
+    is_open = [not each.HasField("dim_value") or each.dim_value < 1 for each in sizes]
+    shape = (1, *wanted) if wanted is not None else (1,) + (0,) * (len(sizes) - 1)
+    fixed = [shape[n] if is_open[n] and n < len(shape) else each.dim_value for n, each in enumerate(sizes)]
+    if not fixed or any(each < 1 for each in fixed):
+        names = [
+            each.dim_param or "?" if o else str(each.dim_value)
+            for each, o in zip(sizes, is_open, strict=True)
+        ]
+        raise ExportError(
+            f"the input '{entry.name}' of {path.name} has open dimensions: {' x '.join(names) or 'all'}",
+            why="latency and calibration are of one shape; only the first dimension, the batch, is set to 1",
+            fix="give the others, for example --input-shape 3x224x224; of several inputs, export them fixed",
+        )
+    if wanted is not None and tuple(fixed[1:]) != wanted:
+        raise ExportError(
+            f"{path.name} does not take inputs of shape {'x'.join(map(str, wanted))}",
+            why=f"its input '{entry.name}' is {'x'.join(map(str, fixed[1:]))}",
+            fix="leave --input-shape out",
+        )
+    _require_batch_of_one(path, fixed[0])
+    if not any(is_open):
+        return ()
+    for each, size in zip(sizes, fixed, strict=True):
+        each.dim_value = size
+    return (f"open dimensions of the input '{entry.name}' were set: {'x'.join(map(str, fixed))}",)
+
+
+def _require_batch_of_one(path: Path, size: int) -> None:
+    if size != 1:
+        raise ExportError(
+            f"{path.name} takes batches of {size}",
+            why="models are compiled and measured for one input at a time",
+            fix="export it with batch 1, or with an open batch",
+        )
+
+
+def specs_of(path: Path, model: GivenModel) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """Inputs and outputs of a compiled file; those of the model where its format does not tell."""
+    if path.suffix == ".onnx":
+        import onnx
+
+        graph = onnx.load(path).graph
+        weights = {each.name for each in graph.initializer}
+        inputs = tuple(_onnx_spec(each) for each in graph.input if each.name not in weights)
+        outputs = tuple(_onnx_spec(each) for each in graph.output)
+        return inputs, tuple(_known(each, model) for each in outputs)
+    if path.suffix == ".tflite":
+        from pipeline.export import flatbuffer
+
+        graph = flatbuffer.read(path.read_bytes()).subgraphs[0]
+        inputs, outputs = (
+            tuple(_litert_spec(graph, each) for each in tensors) for tensors in (graph.inputs, graph.outputs)
+        )
+        return inputs, outputs
+    return model.inputs, model.outputs
+
+
+def _known(spec: TensorSpec, model: GivenModel) -> TensorSpec:
+    """An output with the shape that it has in the model, where an optimiser left that out."""
+    shapes = {each.name: each.shape for each in model.outputs}
+    known = spec.shape and all(spec.shape)
+    return spec if known else TensorSpec(spec.name, shapes.get(spec.name, model.outputs[0].shape), spec.dtype)
+
+
+def _onnx_spec(entry: Any) -> TensorSpec:
+    import onnx
+
+    tensor = entry.type.tensor_type
+    dtype = str(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)) if tensor.elem_type else "unknown"
+    return TensorSpec(entry.name, tuple(each.dim_value for each in tensor.shape.dim), dtype)
+
+
+def read_litert(given: ModelInput, path: Path, folder: StageFolder) -> GivenModel:
+    """Read a LiteRT file, and keep it as it is.
+
+    Raises:
+        ExportError: it cannot be read, or takes batches.
+    """
+    from pipeline.export import flatbuffer
+
+    content = path.read_bytes()
+    model = flatbuffer.read(content)
+    if not model.subgraphs:
+        raise ExportError(f"{path.name} cannot be compiled", why="it has no graph", fix="export it again")
+    graph = model.subgraphs[0]
+    _require_edges(path, len(graph.inputs), len(graph.outputs), None)
+    names = flatbuffer.operator_names(model)
+    (folder / "model.tflite").write_bytes(content)
+    inputs = tuple(_litert_spec(graph, each) for each in graph.inputs)
+    _require_numbers(path, inputs)
+    for each in inputs:
+        _require_batch_of_one(path, each.shape[0] if each.shape else 0)
+    signatures = [graph.tensors[number].shapeSignature for number in graph.inputs]
+    is_open = any(size < 0 for each in signatures if each is not None for size in each)
+    notes = ("open dimensions of the input are taken as 1",) if is_open else ()
+    return GivenModel(
+        given.name,
+        ModelFormat.LITERT,
+        {ModelFormat.LITERT: folder.stored("model.tflite")},
+        inputs,
+        tuple(_litert_spec(graph, each) for each in graph.outputs),
+        dict(sorted(Counter(names).items())),
+        any(
+            tensor.quantization is not None
+            and tensor.quantization.scale is not None
+            and len(tensor.quantization.scale)
+            for tensor in graph.tensors
+        ),
+        notes,
+    )
+
+
+def _litert_spec(graph: Any, index: int) -> TensorSpec:
+    tensor = graph.tensors[index]
+    name = tensor.name.decode() if isinstance(tensor.name, bytes) else str(tensor.name)
+    dtype = _LITERT_TYPES.get(tensor.type, "another type")
+    sizes = () if tensor.shape is None else tensor.shape
+    return TensorSpec(name, tuple(int(each) for each in sizes), dtype)
+
+
+def _require_edges(path: Path, inputs: int, outputs: int, wanted: tuple[int, ...] | None) -> None:
+    for count, what in ((inputs, "input"), (outputs, "output")):
+        if not count:
+            raise ExportError(
+                f"{path.name} cannot be compiled", why=f"it has no {what}", fix="export it again"
+            )
+    if wanted is not None and inputs > 1:
+        raise ExportError(
+            f"{path.name} has {inputs} inputs",
+            why="--input-shape is the shape of one",
+            fix="leave it out, and export the model with fixed shapes",
+        )
