@@ -1,8 +1,8 @@
-"""One variant of a finished model, made and kept: stages ``variant`` and ``sensitivity``."""
+"""One variant of a finished model, made and kept: stage ``variant``."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,10 @@ from devices.inventory import HOST
 from devices.target import Target
 from pipeline.compile.model import GivenModel
 from pipeline.compile.processors import processor_name
-from pipeline.compile.quality import turned
+from pipeline.compile.quality import channels_last
 from pipeline.compile.samples import Samples, inputs_in, open_samples
 from pipeline.compile.services import CompileServices
 from pipeline.compile.variants import CompileTask, CompileVariant, find_variant, variant_owner
-from pipeline.compile.variants.onnxruntime import find_sensitive
 from pipeline.errors import ExportError, PassingExportError
 from pipeline.work.canonical import StoredFile, by_digest
 from pipeline.work.stage import StageFolder, installed, stage
@@ -113,47 +112,26 @@ def make_variant(given: MakeInput, folder: StageFolder, services: CompileService
     return Made(folder.stored(name), notes, (folder / name).stat().st_size)
 
 
-@dataclass(frozen=True)
-class LayerSensitivity:
-    """One operator alone in int8: the signal-to-noise ratio of the model's outputs then, decibel."""
-
-    name: str
-    kind: str
-    ratio_db: float
-
-
-@dataclass(frozen=True)
-class Sensitivity:
-    """All operators that can be quantised, the most sensitive first."""
-
-    layers: tuple[LayerSensitivity, ...]
-
-
-@stage("sensitivity")
-def measure_sensitivity(given: MakeInput, folder: StageFolder, services: CompileServices) -> Sensitivity:
-    """Quantise one operator at a time.
+def calibration_of(
+    samples: Samples, input_names: Sequence[str], folder: StageFolder, *, turned: bool
+) -> tuple[dict[str, NDArray[Any]], Path]:
+    """Inputs to calibrate with, by name, and the folder of what is shared by all that calibrate with them.
 
     Args:
-        given: of a static int8 variant for ONNX Runtime.
-        folder: of the stage.
-        services: where to report.
-
-    Raises:
-        ExportError: the model cannot be quantised.
+        samples: of which they are.
+        input_names: of the model, in its order.
+        folder: of a stage, which finds them.
+        turned: channels go last.
     """
-    with services.reporter.task("measuring how sensitive each operator is to int8", ""):
-        found = find_sensitive(_task(given, folder))
-    layers = [LayerSensitivity(name, kind, round(ratio, 2)) for name, kind, ratio in found]
-    return Sensitivity(tuple(sorted(layers, key=lambda each: each.ratio_db)))
+    inputs = inputs_in(open_samples(samples, folder.find(samples.arrays)), "calibration")
+    inputs = tuple(map(channels_last, inputs)) if turned else inputs
+    return dict(zip(input_names, inputs, strict=True)), folder.path.parent / samples.arrays.stage / "shared"
 
 
 def _task(given: MakeInput, folder: StageFolder) -> CompileTask:
     calibration: dict[str, NDArray[Any]] = {}
     shared: Path | None = None
     if given.samples is not None:
-        arrays = open_samples(given.samples, folder.find(given.samples.arrays))
-        inputs = inputs_in(arrays, "calibration")
-        inputs = tuple(map(turned, inputs)) if given.turned else inputs
-        calibration = dict(zip(given.input_names, inputs, strict=True))
-        shared = folder.path.parent / given.samples.arrays.stage / "shared" / given.model.digest[:16]
+        calibration, shared = calibration_of(given.samples, given.input_names, folder, turned=given.turned)
+        shared /= given.model.digest[:16]
     return CompileTask(folder.find(given.model), given.target, calibration, given.sensitive, shared)

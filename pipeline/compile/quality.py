@@ -68,7 +68,7 @@ def take_outputs(given: OutputsInput, folder: StageFolder, services: CompileServ
     """
     arrays = open_samples(given.samples, folder.find(given.samples.arrays))
     inputs = inputs_in(arrays, "held_out")
-    inputs = tuple(map(turned, inputs)) if given.turned else inputs
+    inputs = tuple(map(channels_last, inputs)) if given.turned else inputs
     outputs = predict_all(folder.find(given.artifact), inputs, given.target)
     np.save(folder / _OUTPUTS, np.concatenate(outputs, axis=1), allow_pickle=False)
     return Outputs(folder.stored(_OUTPUTS), tuple(each.shape[1] for each in outputs))
@@ -80,7 +80,7 @@ def outputs_in(outputs: Outputs, path: Path) -> tuple[NDArray[np.float32], ...]:
     return tuple(np.split(values, np.cumsum(outputs.sizes)[:-1], axis=1))
 
 
-def turned(inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+def channels_last(inputs: NDArray[np.float32]) -> NDArray[np.float32]:
     """``(N, C, H, W)`` to ``(N, H, W, C)``."""
     return np.ascontiguousarray(inputs.transpose(0, 2, 3, 1))
 
@@ -188,5 +188,4 @@ def quality_of(
 
 def reference_target(fmt: ModelFormat) -> Target:
     """Where the model as it came is run to know its own outputs: on this machine."""
-    runtime = {ModelFormat.ONNX: "onnxruntime", ModelFormat.LITERT: "litert", ModelFormat.TORCH: "torch"}[fmt]
-    return Target(HOST.name, runtime)
+    return Target(HOST.name, fmt.runtime)

@@ -9,6 +9,8 @@ from enum import StrEnum
 from devices.measurement import Measurement, Ratio
 from devices.measuring import PRACTICAL
 from pipeline.compile.quality import Quality
+from pipeline.compile.sensitivity import LayerSensitivity
+from pipeline.compile.variants import ModelFormat
 from pipeline.work.canonical import StoredFile
 
 
@@ -97,6 +99,8 @@ class Raced:
         front: names of the rows that no other beats in latency, size and accuracy at once.
         keeps_budget: ``None`` without a budget.
         warnings: of the whole.
+        sensitivity: of operators to int8, the most sensitive first, by format of the model; of formats whose
+            int8 variants were chosen or lost too much.
     """
 
     place: str
@@ -107,6 +111,7 @@ class Raced:
     front: tuple[str, ...]
     keeps_budget: bool | None = None
     warnings: tuple[str, ...] = ()
+    sensitivity: Mapping[ModelFormat, tuple[LayerSensitivity, ...]] = field(default_factory=dict)
 
     def row(self, name: str) -> Row:
         """The row of a name."""

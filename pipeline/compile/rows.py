@@ -48,7 +48,8 @@ class Finished:
             *((f"{baseline} was not compared with the model: {unknown}",) if unknown else ()),
             *traps_of_all(found, given.model),
         )
-        return replace(found, place=str(given.place), warnings=warnings)
+        sensitivity = runners.sensitivity(found.chosen)
+        return replace(found, place=str(given.place), warnings=warnings, sensitivity=sensitivity)
 
     def _row(self, runner: Runner) -> Row:
         table, made, fate, why = self.table, runner.made, runner.fate, runner.why

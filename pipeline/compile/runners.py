@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from devices.measurement import MeasuringProtocol
 from devices.measuring import Entrant
 from devices.target import Target
 from pipeline.compile.choice import Rules
-from pipeline.compile.making import Made, MakeInput, make_variant, measure_sensitivity
+from pipeline.compile.making import Made, MakeInput, make_variant
 from pipeline.compile.model import GivenModel
 from pipeline.compile.place import Place, is_as_it_comes
 from pipeline.compile.quality import (
@@ -29,6 +30,7 @@ from pipeline.compile.quality import (
 )
 from pipeline.compile.result import Fate
 from pipeline.compile.samples import Samples, open_samples
+from pipeline.compile.sensitivity import FINDERS, LayerSensitivity, SensitivityInput, measure_sensitivity
 from pipeline.compile.services import CompileServices
 from pipeline.compile.variants import CompileVariant, ModelFormat
 from pipeline.errors import ExportError
@@ -156,8 +158,7 @@ class Runners:
         """Make everything that may be made, also what a race would try only in another's place."""
         for variant in self._variants.values():
             if not self._not_allowed(variant):
-                other = self._variants.get(variant.instead_of, variant)
-                self._enter(variant, self._sensitive(variant, other) if variant.from_sensitivity else ())
+                self._enter(variant, self._sensitive(variant) if variant.from_sensitivity else ())
 
     def enter_others(self, rejected: CompileVariant) -> None:
         """Make what may stand in a variant's place until one keeps the accuracy; that one races."""
@@ -165,13 +166,29 @@ class Runners:
             if variant.instead_of != rejected.name or self._not_allowed(variant):
                 continue
             try:
-                sensitive = self._sensitive(variant, rejected) if variant.from_sensitivity else ()
+                sensitive = self._sensitive(variant) if variant.from_sensitivity else ()
             except ExportError as error:
                 self.left_out[variant.name] = f"{error.what}: {error.why}" if error.why else error.what
                 continue
             runner = self._enter(variant, sensitive)
             if runner.fate is Fate.MEASURED and self.keeps(runner):
                 return
+
+    def sensitivity(self, chosen: str | None) -> dict[ModelFormat, tuple[LayerSensitivity, ...]]:
+        """What each operator loses alone in int8, by format of the model.
+
+        Of formats whose static int8 variants were chosen, or rejected; others are of no interest.
+        """
+        wanted = {
+            runner.variant.takes
+            for name, runner in self.all.items()
+            if runner.variant.calibrates and (name == chosen or runner.fate is Fate.REJECTED)
+        }
+        found = {}
+        for takes in (each for each in ModelFormat if each in wanted & FINDERS.keys()):
+            with contextlib.suppress(ExportError):  # said already by variants that need it
+                found[takes] = self._layers(takes)
+        return found
 
     def again(self, runner: Runner, target: Target, suffix: str) -> None:
         """The same file on another target also takes part."""
@@ -237,14 +254,13 @@ class Runners:
         self.all[runner.name] = runner
         return runner
 
-    def _sensitive(self, variant: CompileVariant, other: CompileVariant) -> tuple[str, ...]:
-        """Operators, the most sensitive first, as measured in another variant."""
-        target = self._given.place.target(variant.runtime, variant.precision)
-        making = MakeInput.of(self._given.model, variant, target, self._given.samples)
-        found = self._services.work.run(
-            measure_sensitivity, replace(making, variant=other.name), self._services
-        )
-        return tuple(layer.name for layer in found.layers)
+    def _sensitive(self, variant: CompileVariant) -> tuple[str, ...]:
+        """Operators of the model that a variant is made of, the most sensitive first."""
+        return tuple(layer.name for layer in self._layers(variant.takes))
+
+    def _layers(self, takes: ModelFormat) -> tuple[LayerSensitivity, ...]:
+        asked = SensitivityInput.of(self._given.model, takes, self._given.samples)
+        return self._services.work.run(measure_sensitivity, asked, self._services).layers
 
     def _compare(self, runner: Runner) -> None:
         """Take the outputs beside the model's own, or say why they cannot be taken."""

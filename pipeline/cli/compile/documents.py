@@ -52,6 +52,9 @@ def _raced(
         "front": list(raced.front),
         "keeps_budget": raced.keeps_budget,
         "warnings": list(raced.warnings),
+        "sensitivity": {
+            fmt.value: [asdict(layer) for layer in layers] for fmt, layers in raced.sensitivity.items()
+        },
         "variants": [_row(row, folder) for row in raced.rows],
     }
     if isinstance(profile, LatheError):

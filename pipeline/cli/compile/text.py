@@ -73,6 +73,13 @@ def _show_raced(console: Console, raced: Raced, folder: WorkFolder) -> None:
         console.print(f"mind         {warning}", soft_wrap=True)
     for warning in raced.row(raced.chosen).warnings if raced.chosen is not None else ():
         console.print(f"mind         {raced.chosen}: {warning}", soft_wrap=True)
+    for fmt, layers in raced.sensitivity.items():
+        worst = ", ".join(f"{each.name} {each.ratio_db:.0f} dB" for each in layers[:_SHOWN])
+        rest = f" ({len(layers) - _SHOWN} more are above)" if len(layers) > _SHOWN else ""
+        console.print(
+            f"sensitive    alone in int8, signal over noise of the outputs, {fmt}: {worst}{rest}",
+            soft_wrap=True,
+        )
     console.print(f"front        {', '.join(raced.front)}", soft_wrap=True)
     console.print(f"choice       {raced.reason}", soft_wrap=True)
     if raced.chosen is not None and (file := raced.row(raced.chosen).file) is not None:

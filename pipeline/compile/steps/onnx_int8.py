@@ -190,10 +190,12 @@ def sensitivity(model: str, ranges: str, inputs: str) -> list[tuple[str, str, fl
         inputs: ``.npz`` as there.
 
     Returns:
-        Decibel, 200 at most.
+        In decibel.
     """
     import numpy as np
     import onnx
+
+    from pipeline.export.noise import signal_to_noise_db
 
     kinds = {node.name: node.op_type for node in onnx.load(model).graph.node}
     layers = [name for name, kind in kinds.items() if kind in ("Conv", "ConvTranspose", "MatMul", "Gemm")]
@@ -213,14 +215,12 @@ def sensitivity(model: str, ranges: str, inputs: str) -> list[tuple[str, str, fl
             in_float=(),
             only=[name],
         )
-        noise = float(np.square(_run(quantised, arrays) - expected).mean())
-        power = float(np.square(expected).mean())
-        ratio_db = 200.0 if not noise else min(200.0, 10 * float(np.log10(max(power, 1e-30) / noise)))
-        found.append((name, kinds[name], ratio_db))
+        found.append((name, kinds[name], signal_to_noise_db(expected, _run(quantised, arrays))))
     return found
 
 
-def _run(model: str, arrays: dict[str, Any]) -> Any:
+def _run(model: str, arrays: dict[str, Any]) -> list[Any]:
+    """Each output ``(N, values)``."""
     import numpy as np
     import onnxruntime
 
@@ -229,4 +229,5 @@ def _run(model: str, arrays: dict[str, Any]) -> Any:
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     count = min(len(each) for each in arrays.values())
     rows = [{name: each[row : row + 1] for name, each in arrays.items()} for row in range(count)]
-    return np.stack([session.run(None, row)[0].reshape(-1).astype(np.float64) for row in rows])
+    outputs = zip(*(session.run(None, row) for row in rows), strict=True)
+    return [np.stack([each.reshape(-1) for each in output]) for output in outputs]

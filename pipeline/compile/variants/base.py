@@ -23,6 +23,11 @@ class ModelFormat(StrEnum):
     """A program of ``torch.export``."""
 
     @property
+    def runtime(self) -> str:
+        """The runtime whose own format it is."""
+        return {"onnx": "onnxruntime", "litert": "litert", "torch": "torch"}[self.value]
+
+    @property
     def suffix(self) -> str:
         """File suffix with its dot."""
         return {"onnx": ".onnx", "litert": ".tflite", "torch": ".pt2"}[self.value]
@@ -37,7 +42,8 @@ class CompileTask:
         target: where the result will run.
         calibration: ``(N, ...)`` by name of an input, in the model's own layout and type, each row an input
             of batch 1; empty where there are no data, and then only variants that need none are made.
-        sensitive: operators that lose most in int8, by name, the worst first; for variants that ask for them.
+        sensitive: operators that lose most in int8, the worst first, by the names that
+            ``pipeline.compile.sensitivity`` gives them; for variants that ask for them.
         shared: a folder for what variants of the same model and calibration need in common; ``None`` where
             there is no other variant.
     """

@@ -22,6 +22,8 @@ from pipeline.export import flatbuffer
 from pipeline.export.base import INPUT_NAME, OUTPUT_NAME
 from pipeline.work.disk import write_atomically
 
+PACKAGES = ("flatbuffers", "ai-edge-litert", "ai-edge-quantizer")
+_SENSITIVITY_INPUTS = 16
 # TensorType.FLOAT32 of the schema.
 _FLOAT32 = 0
 
@@ -68,16 +70,26 @@ def _named(tensors: Sequence[int], name: str) -> dict[int, str]:
     return {int(each): f"{name}_{number:02}" for number, each in enumerate(tensors)}
 
 
-def _quantised(recipe: str, **notes: str) -> Callable[[CompileTask, Path], Mapping[str, str]]:
+def _quantised(
+    recipe: str, *, share_in_float: float = 0.0, **notes: str
+) -> Callable[[CompileTask, Path], Mapping[str, str]]:
+    """Makes variants by a recipe of ``pipeline.compile.steps.litert_models``.
+
+    Args:
+        recipe: its name.
+        share_in_float: of the operators with weights, the most sensitive ones, that stay in fp32.
+        notes: on the result.
+    """
+
     def make(task: CompileTask, path: Path) -> Mapping[str, str]:
         static = recipe == "static"
+        count = round(share_in_float * len(task.sensitive))
+        in_float = task.sensitive[: max(1, count)] if share_in_float else ()
         with temporary_folder("compile") as folder:
             source, made, inputs = folder / "tidied.tflite", folder / "made.tflite", folder / "inputs.npz"
             source.write_bytes(tidied(task.model)[0])
             if static:
-                names = _named(range(len(task.calibration)), INPUT_NAME).values()
-                arrays = dict(zip(names, task.calibration.values(), strict=True))
-                np.savez(inputs, allow_pickle=False, **arrays)
+                _save_inputs(task, inputs)
             call(
                 "litert_models:quantise",
                 what=f"ai-edge-quantizer cannot quantise {task.model.name}",
@@ -86,13 +98,44 @@ def _quantised(recipe: str, **notes: str) -> Callable[[CompileTask, Path], Mappi
                 path=str(made),
                 recipe=recipe,
                 inputs=str(inputs) if static else None,
+                in_float=in_float,
             )
             write_atomically(path, made.read_bytes())
         rows = min((len(each) for each in task.calibration.values()), default=0)
         told = {"calibration": f"minmax over {rows} inputs"} if static else {}
+        told |= {"in_float": " ".join(in_float)} if in_float else {}
         return {"layout": "NHWC", "quantiser": _quantiser(), **notes, **told}
 
     return make
+
+
+def find_sensitive(task: CompileTask) -> list[tuple[str, str, float]]:
+    """Every operator with weights, with its kind and the ratio of signal to noise if it alone is in int8.
+
+    Its name is that of its output in the tidied model.
+
+    Raises:
+        ExportError: the model cannot be quantised.
+    """
+    with temporary_folder("compile") as folder:
+        source, inputs = folder / "tidied.tflite", folder / "inputs.npz"
+        source.write_bytes(tidied(task.model)[0])
+        _save_inputs(task, inputs)
+        found = call(
+            "litert_models:sensitivity",
+            what=f"ai-edge-quantizer cannot quantise {task.model.name}",
+            model=str(source),
+            inputs=str(inputs),
+            few=_SENSITIVITY_INPUTS,
+        )
+    return [(str(name), str(kind), float(ratio)) for name, kind, ratio in found]
+
+
+def _save_inputs(task: CompileTask, path: Path) -> None:
+    """The calibration inputs by their names in the tidied model."""
+    names = _named(range(len(task.calibration)), INPUT_NAME).values()
+    arrays = dict(zip(names, task.calibration.values(), strict=True))
+    np.savez(path, allow_pickle=False, **arrays)
 
 
 def _quantiser() -> str:
@@ -106,7 +149,7 @@ def _needs_cpu(target: Target) -> str:
 def _variant(
     precision: str, how: str, make: Callable[[CompileTask, Path], Mapping[str, str]], **more: Any
 ) -> CompileVariant:
-    more = {"packages": ("flatbuffers", "ai-edge-litert", "ai-edge-quantizer"), **more}
+    more = {"packages": PACKAGES, **more}
     return CompileVariant("litert", precision, how, ModelFormat.LITERT, ".tflite", make, **more)
 
 
@@ -121,6 +164,18 @@ VARIANTS = (
         _quantised("static", activations="s8", weights="s8 per channel"),
         calibrates=True,
         unfit=_needs_cpu,
+    ),
+    *(
+        _variant(
+            "int8",
+            f"mixed{percent}",
+            _quantised("static", share_in_float=percent / 100, activations="s8", weights="s8 per channel"),
+            calibrates=True,
+            from_sensitivity=True,
+            instead_of="litert:int8-static",
+            unfit=_needs_cpu,
+        )
+        for percent in (10, 30)
     ),
     _variant(
         "int8",
