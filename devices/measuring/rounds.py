@@ -42,6 +42,8 @@ USUAL_SPREAD = 0.05
 """How much the ratio of two files differs from round to round, as far as is known before it was seen."""
 _USUAL_ROUNDS = 4
 """How many rounds that knowledge is worth."""
+ONE_ROUND_SPREAD = 0.1
+"""Likewise where only one round was seen, so that nothing tells whether something disturbed it."""
 _CONFIDENCE = 0.99
 
 
@@ -178,17 +180,19 @@ class Rounds:
         return Ratio(interval.low_ns, interval.value_ns, interval.high_ns, interval.confidence)
 
     def at_least(self, one: str, other: str) -> float:
-        """The ratio that one's latency over the other's surely exceeds, known after two rounds already.
+        """The ratio that one's latency over the other's surely exceeds, known after one round already.
 
         The lower end of a one-sided interval of 99 % for the mean logarithm of the ratio, by a moderated t
         statistic: the variance seen is shrunk to the usual one, so that two rounds that agree by chance
-        decide nothing (Smyth 2004, "Linear models and empirical Bayes methods", section 3). 0 where fewer
-        than two rounds have both.
+        decide nothing (Smyth 2004, "Linear models and empirical Bayes methods", section 3). One round tells
+        only what is far apart, by ``ONE_ROUND_SPREAD``. 0 where no round has both.
         """
         logarithms = [math.log(ratio) for ratio in self._ratios(one, other)]
         count = len(logarithms)
-        if count < 2:
+        if not count:
             return 0.0
+        if count == 1:
+            return math.exp(logarithms[0] - _t_quantile(_CONFIDENCE, _USUAL_ROUNDS) * ONE_ROUND_SPREAD)
         mean = sum(logarithms) / count
         squares = sum((each - mean) ** 2 for each in logarithms)
         freedom = _USUAL_ROUNDS + count - 1

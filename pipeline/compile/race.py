@@ -3,7 +3,8 @@
 In a round each variant that is still of interest has one launch, all runtimes under the same conditions. The
 fastest is asked for its accuracy; if that drops too far, it is out, and variants that may stand in its place
 are tried. The fastest that passes is the leader, and whoever is surely slower than it by ``MARGIN`` gets no
-further launches. The leader, the baseline and what cannot be told from the leader run in all rounds.
+further launches. The leader, the baseline and what cannot be told from the leader run in all rounds. Variants
+that are dear to make join after the first round, where others of their precision come near the leader.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ from pipeline.work.stage import StageFolder, stage
 
 MARGIN = 1.03
 """A variant that is surely slower than the leader by more is stopped."""
+NEAR = 2.0
+"""A dear variant is made if another of its precision takes at most this many times the leader's latency."""
 MAX_ROUNDS = 2 * LAUNCHES
 _JOURNAL = "rounds.jsonl"
 _ROUND = TypeAdapter(Round)
@@ -120,6 +123,8 @@ class _Race:
                         self._note(found)
                 self._take(found)
                 leader = self._judge()
+                if number == 0:
+                    self._enter_dear(leader)
                 if leader and not self._due() and not self._threads_tried:
                     self._threads_tried = True
                     self._try_threads(leader)
@@ -180,14 +185,12 @@ class _Race:
     def _judge(self) -> str | None:
         """Find the leader, and stop whoever is surely worse."""
         table, runners = self._table, self._runners
-        if len(self._rounds) < 2:
-            return None
         ordered = self._ordered()
         leader = next((name for name in ordered if self._passes(runners[name])), None)
         if leader is None:
             return None
         for name in runners.alive:
-            if name in (leader, runners.baseline) or table.count(name) < 2:
+            if name in (leader, runners.baseline):
                 continue
             if self._given.rules.objective is Objective.SIZE:
                 more = runners[name].made.size_bytes / runners[leader].made.size_bytes
@@ -208,6 +211,26 @@ class _Race:
         if runner.fate is Fate.REJECTED:
             self._runners.enter_others(runner.variant)
         return False
+
+    def _enter_dear(self, leader: str | None) -> None:
+        """Make the dear variants that may win, and say of the others why they are not made."""
+        table, runners = self._table, self._runners
+        for variant in runners.waiting:
+            ratios = {
+                name: ratio.value
+                for name, each in runners.all.items()
+                if each.variant.precision == variant.precision
+                and leader is not None
+                and (ratio := table.ratio(name, leader)) is not None
+            }
+            best = min(ratios, key=lambda name: ratios[name], default=None)
+            if best is None or ratios[best] <= NEAR:
+                runners.enter(variant)
+            else:
+                runners.left_out[variant.name] = (
+                    f"not made, which takes long: the fastest in {variant.precision} is {best}, "
+                    f"at {ratios[best]:.2f}x {leader}"
+                )
 
     def _try_threads(self, leader: str) -> None:
         """Where threads are open, the leader also runs with more of them, and on the first and last core."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,7 @@ from pipeline.compile.quality import (
     reference_target,
     take_outputs,
 )
-from pipeline.compile.result import Fate
+from pipeline.compile.result import Fate, Objective
 from pipeline.compile.samples import Samples, open_samples
 from pipeline.compile.sensitivity import FINDERS, LayerSensitivity, SensitivityInput, measure_sensitivity
 from pipeline.compile.services import CompileServices
@@ -114,6 +114,7 @@ class Runners:
         self.all: dict[str, Runner] = {}
         self.left_out: dict[str, str] = dict(given.unfit)
         self.baseline = ""
+        self.waiting: list[CompileVariant] = []
 
     def __getitem__(self, name: str) -> Runner:
         return self.all[name]
@@ -126,26 +127,27 @@ class Runners:
     def start(self) -> None:
         """Make the variants that start, and find the baseline: the model as it comes.
 
+        Dear ones wait, unless their runtime alone was asked for, or the smallest is wanted.
+
         Raises:
             ExportError: the model itself cannot be made for any runtime.
         """
         starters = []
+        may_wait = self._given.place.runtime is None and self._given.rules.objective is Objective.LATENCY
         for variant in self._variants.values():
             if variant.instead_of:
                 self.left_out[variant.name] = f"tried only if {variant.instead_of} loses too much accuracy"
             elif why := self._not_allowed(variant):
                 self.left_out[variant.name] = why
+            elif variant.dear and may_wait:
+                self.waiting.append(variant)
             else:
                 starters.append(variant)
-        with self._services.reporter.task("making variants", "variants") as task:
-            for done, variant in enumerate(starters):
-                task(done, len(starters))
-                self._enter(variant)
-        order = sorted(
-            (name for name, each in self.all.items() if is_as_it_comes(each.variant)),
-            key=lambda name: self.all[name].variant.runtime != "onnxruntime",
-        )
-        self.baseline = next((name for name in order if self.all[name].fate is Fate.MEASURED), "")
+        self._enter_together(starters)
+        if not self._find_baseline():
+            self._enter_together(self.waiting)
+            self.waiting = []
+            self._find_baseline()
         if not self.baseline:
             whys = [f"{name}: {each.why}" for name, each in self.all.items()]
             raise ExportError(
@@ -154,11 +156,24 @@ class Runners:
                 fix="install a runtime that takes it; see docs/devices/runtimes.md",
             )
 
+    def enter(self, variant: CompileVariant, sensitive: tuple[str, ...] = ()) -> Runner:
+        """Make a variant that takes part from now on; ``sensitive`` as ``CompileTask`` has it."""
+        given = self._given
+        self.left_out.pop(variant.name, None)
+        target = given.place.target(variant.runtime, variant.precision)
+        making = MakeInput.of(given.model, variant, target, given.samples, sensitive)
+        made = self._services.work.run(make_variant, making, self._services)
+        runner = Runner(variant.name, variant, target, made)
+        if made.file is None:
+            runner.end(Fate.FAILED, made.why_not, passing=made.passing)
+        self.all[runner.name] = runner
+        return runner
+
     def enter_all(self) -> None:
         """Make everything that may be made, also what a race would try only in another's place."""
         for variant in self._variants.values():
             if not self._not_allowed(variant):
-                self._enter(variant, self._sensitive(variant) if variant.from_sensitivity else ())
+                self.enter(variant, self._sensitive(variant) if variant.from_sensitivity else ())
 
     def enter_others(self, rejected: CompileVariant) -> None:
         """Make what may stand in a variant's place until one keeps the accuracy; that one races."""
@@ -170,7 +185,7 @@ class Runners:
             except ExportError as error:
                 self.left_out[variant.name] = f"{error.what}: {error.why}" if error.why else error.what
                 continue
-            runner = self._enter(variant, sensitive)
+            runner = self.enter(variant, sensitive)
             if runner.fate is Fate.MEASURED and self.keeps(runner):
                 return
 
@@ -215,6 +230,19 @@ class Runners:
             runner.end(Fate.REJECTED, why)
         return not why
 
+    def _enter_together(self, variants: Sequence[CompileVariant]) -> None:
+        with self._services.reporter.task("making variants", "variants") as task:
+            for done, variant in enumerate(variants):
+                task(done, len(variants))
+                self.enter(variant)
+
+    def _find_baseline(self) -> bool:
+        """The model as it comes, in ONNX Runtime where that has it."""
+        names = [name for name in self.alive if is_as_it_comes(self.all[name].variant)]
+        names.sort(key=lambda name: self.all[name].variant.runtime != "onnxruntime")
+        self.baseline = names[0] if names else ""
+        return bool(names)
+
     def _loss(self, runner: Runner, quality: Quality) -> str:
         """Why what a variant loses is too much; empty where it is not."""
         rules, drop = self._given.rules, quality.drop
@@ -241,18 +269,6 @@ class Runners:
         elif model.classes is None:
             why = "the model's output is no row of class scores, so no loss can be told; see --force"
         return "" if rules.forced else why
-
-    def _enter(self, variant: CompileVariant, sensitive: tuple[str, ...] = ()) -> Runner:
-        given = self._given
-        self.left_out.pop(variant.name, None)
-        target = given.place.target(variant.runtime, variant.precision)
-        making = MakeInput.of(given.model, variant, target, given.samples, sensitive)
-        made = self._services.work.run(make_variant, making, self._services)
-        runner = Runner(variant.name, variant, target, made)
-        if made.file is None:
-            runner.end(Fate.FAILED, made.why_not, passing=made.passing)
-        self.all[runner.name] = runner
-        return runner
 
     def _sensitive(self, variant: CompileVariant) -> tuple[str, ...]:
         """Operators of the model that a variant is made of, the most sensitive first."""

@@ -72,6 +72,7 @@ class CompileVariant:
         calibrates: it needs ``calibration``.
         from_sensitivity: it needs ``sensitive``.
         instead_of: a variant in whose place it is tried where that loses too much accuracy.
+        dear: making it takes longer than measuring it, so it is made only where it may become the fastest.
         unfit: why it is not meant for a target; empty where it is.
     """
 
@@ -86,6 +87,7 @@ class CompileVariant:
     calibrates: bool = False
     from_sensitivity: bool = False
     instead_of: str = ""
+    dear: bool = False
     unfit: Callable[[Target], str] = lambda target: ""
 
     @property

@@ -142,13 +142,14 @@ def _torch(how: str, make: Any, **more: Any) -> CompileVariant:
 
 def _executorch(precision: str, how: str, make: ExecuTorch, **more: Any) -> CompileVariant:
     packages = ("executorch", "torch", "torchao")
+    more = {"dear": True, **more}
     return CompileVariant("executorch", precision, how, ModelFormat.TORCH, ".pte", make, packages, **more)
 
 
 VARIANTS = (
     _torch("", _as_it_comes),
-    _torch("aotinductor", AotInductor(frozen=False), packages=("torch",), unfit=_needs_host),
-    _torch("aotinductor-frozen", AotInductor(frozen=True), packages=("torch",), unfit=_needs_host),
+    _torch("aotinductor", AotInductor(frozen=False), packages=("torch",), dear=True, unfit=_needs_host),
+    _torch("aotinductor-frozen", AotInductor(frozen=True), packages=("torch",), dear=True, unfit=_needs_host),
     _executorch("fp32", "", ExecuTorch(), lossless=True),
     _executorch("int8", "static", ExecuTorch("static"), calibrates=True),
     _executorch("int8", "dynamic", ExecuTorch("dynamic")),

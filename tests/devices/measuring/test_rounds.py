@@ -43,8 +43,10 @@ def test_a_ratio_is_of_the_rounds_in_which_both_ran() -> None:
     assert found.ratio("one", "nobody") is None
 
 
-def test_one_round_decides_nothing_and_two_decide_what_is_far_apart() -> None:
-    assert rounds(one=[200], other=[100]).at_least("one", "other") == 0
+def test_one_round_decides_what_is_very_far_apart_and_two_what_is_far_apart() -> None:
+    assert 1.3 < rounds(one=[200], other=[100]).at_least("one", "other") < 1.5
+    assert rounds(one=[140], other=[100]).at_least("one", "other") < 1
+    assert rounds(one=[200], other=[]).at_least("one", "other") == 0
     far = rounds(one=[200, 200], other=[100, 100]).at_least("one", "other")
     assert 1.7 < far < 2
     near = rounds(one=[110, 110], other=[100, 100]).at_least("one", "other")

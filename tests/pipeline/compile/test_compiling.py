@@ -128,10 +128,10 @@ def test_the_fastest_that_keeps_the_accuracy_is_chosen_and_losers_are_stopped(
     assert chosen.ratio is not None
     assert chosen.ratio.value == pytest.approx(0.3, abs=0.001)
     assert chosen.rounds == baseline.rounds == LAUNCHES
-    assert (stopped.fate, stopped.rounds) == (Fate.STOPPED, 2)
-    assert f"3.17x {INT8}" in stopped.why
-    assert set(told[1]) == {BASE, OPTIMISED, INT8}
-    assert set(told[2]) == {BASE, INT8}
+    assert (stopped.fate, stopped.rounds) == (Fate.STOPPED, 1)
+    assert f"after 1 round at 3.17x {INT8}" in stopped.why
+    assert set(told[0]) == {BASE, OPTIMISED, INT8}
+    assert set(told[1]) == {BASE, INT8}
     assert chosen.quality is not None
     assert chosen.quality.accuracy is not None
     assert chosen.quality.reference_accuracy == 1
@@ -471,3 +471,43 @@ def test_a_model_of_several_inputs_and_outputs_is_calibrated_and_compared_by_all
         assert row.quality.accuracy is not None
         assert row.quality.accuracy >= 0.8
     assert raced.row(INT8).quality != raced.row(BASE).quality
+
+
+def test_what_is_a_little_slower_is_stopped_after_more_rounds(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = {BASE: 100, OPTIMISED: 80, CLEANED: 96}
+    known = tuple(find_variant(name) for name in times)
+    monkeypatch.setattr("pipeline.compile.place.known_variants", lambda: known)
+    monkeypatch.setattr("pipeline.compile.race.measure_round", made_up_rounds(times))
+    slower = only(compiled(model, tmp_path)).row(CLEANED)
+    assert slower.fate is Fate.STOPPED
+    assert 1 < slower.rounds < LAUNCHES
+
+
+@pytest.mark.parametrize(("int8_us", "made"), [(60, True), (30, False)])
+def test_a_dear_variant_is_made_only_where_another_of_its_precision_is_near_the_leader(
+    model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, int8_us: float, *, made: bool
+) -> None:
+    dear = replace(find_variant(CLEANED), dear=True)
+    known = (find_variant(BASE), dear, find_variant(INT8))
+    monkeypatch.setattr("pipeline.compile.place.known_variants", lambda: known)
+    told = timed(monkeypatch, fp32=100, fp32_cleaned=20, int8_u8s8_minmax=int8_us)
+    place, rules = Place.parse("host@1"), Rules(max_drop=100)
+    raced = only(compiled(model, tmp_path, data, places=(place,), rules=rules))
+    assert CLEANED not in told[0]
+    row = raced.row(CLEANED)
+    if made:
+        assert raced.chosen == CLEANED
+        assert row.rounds == LAUNCHES
+    else:
+        assert raced.chosen == INT8
+        assert row.fate is Fate.LEFT_OUT
+        assert f"the fastest in fp32 is {BASE}, at 3.33x {INT8}" in row.why
+    # Who asks for one runtime gets all of it, and so does who has no other.
+    work = tmp_path / "of-one-runtime"
+    work.mkdir()
+    assert only(compiled(model, work, data, rules=rules)).chosen == CLEANED
+    alone = replace(find_variant(BASE), dear=True)
+    monkeypatch.setattr("pipeline.compile.place.known_variants", lambda: (alone, dear))
+    assert only(compiled(model, work, places=(place,))).chosen == CLEANED
