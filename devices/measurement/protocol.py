@@ -24,6 +24,8 @@ _RANGES = {
     "drift": (0, 1),
 }
 
+_SHARES = frozenset({"headline_quantile", "drift"})
+
 
 @dataclass(frozen=True)
 class MeasuringProtocol:
@@ -58,5 +60,7 @@ class MeasuringProtocol:
         """
         for name, (least, most) in _RANGES.items():
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
-                raise ValueError(f"{name} is {value!r}; it must be from {least} to {most}")
+            kinds = (int, float) if name in _SHARES else (int,)
+            if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value <= most:
+                kind = "" if name in _SHARES else "a whole number "
+                raise ValueError(f"{name} is {value!r}; it must be {kind}from {least} to {most}")

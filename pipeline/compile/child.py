@@ -1,7 +1,7 @@
 """Calls a function of ``pipeline.compile.steps`` in a process of its own.
 
 Compilers and quantisers write to standard output and error from C, keep threads and memory, and may abort;
-none of that reaches the caller. The process is given its arguments as JSON, and it ends with this one.
+none of that reaches the caller. The process has its arguments as JSON in a file, and it ends with this one.
 """
 
 from __future__ import annotations
@@ -41,8 +41,10 @@ def call(step: str, *, what: str, fix: str = "", **arguments: Any) -> Any:
         Interrupted: this process was told to end.
     """
     with temporary_folder("compile") as folder:
+        # A command line holds little, and names of a thousand operators may be among the arguments.
+        (folder / runner.ARGUMENTS).write_text(json.dumps(arguments), "utf-8")
         # By path and with -P: nothing in the working directory can take the place of a package.
-        command = (sys.executable, "-P", runner.__file__, str(folder), step, json.dumps(arguments))
+        command = (sys.executable, "-P", runner.__file__, str(folder), step)
         try:
             ended = run_quietly(command, folder, _ENVIRONMENT, TIMEOUT_S)
         except subprocess.TimeoutExpired:

@@ -241,7 +241,12 @@ class _Rounding(TorchFunctionMode):
         in_place = name.endswith("_") and not name.endswith("__")
         if name.removesuffix("_") not in _OTHERS:
             return func(*args, **kwargs)
-        result = func(*[self._round(each) for each in args], **kwargs)
+        # A mask beside them is added where it is, and holds -inf.
+        kept = {"attn_mask": kwargs.pop("attn_mask")} if "attn_mask" in kwargs else {}
+        count = 3 if name == "scaled_dot_product_attention" else len(args)
+        rounded = [self._round(each) for each in args[:count]]
+        by_name = {key: self._round(each) for key, each in kwargs.items()}
+        result = func(*rounded, *args[count:], **by_name, **kept)
         return args[0].copy_(result) if in_place and result is not args[0] else result
 
     def _round(self, value: Any) -> Any:

@@ -93,9 +93,13 @@ def tidy(model: Any, edges: Mapping[str, str]) -> None:
     weights = {weight.name: weight for weight in graph.initializer}
     for node in graph.node:
         for name in (*node.input, *node.output):
-            kind = "weight" if name in weights else "value"
-            new = f"{kind}_{len(names)}"
-            names.setdefault(name, f"{new}_" if new in taken else new)
+            if name in names:
+                continue
+            new = f"{'weight' if name in weights else 'value'}_{len(names)}"
+            while new in taken:
+                new += "_"
+            taken.add(new)
+            names[name] = new
     for position, node in enumerate(graph.node):
         node.name = f"{node.op_type}_{position}"
         node.input[:] = [names[name] for name in node.input]

@@ -1,8 +1,8 @@
 """What the process of ``pipeline.compile.child`` does: run as a script, without the rest of Lathe.
 
-``python runner.py FOLDER MODULE:FUNCTION ARGUMENTS`` calls a function of a module beside this file, and
-leaves its result, or why it failed, in ``FOLDER/answer.json``. To import all of Lathe would take as long as
-many steps do.
+``python runner.py FOLDER MODULE:FUNCTION`` calls a function of a module beside this file with the arguments
+in ``FOLDER/arguments.json``, and leaves its result, or why it failed, in ``FOLDER/answer.json``. To import
+all of Lathe would take as long as many steps do.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from pathlib import Path
 
 from pipeline.export.worker import first_line, lacks_memory
 
-ANSWER = "answer.json"
+ARGUMENTS, ANSWER = "arguments.json", "answer.json"
 
 
-def main(folder: str, step: str, arguments: str) -> None:
+def main(folder: str, step: str) -> None:
     """Call, and leave the answer."""
     module, _, function = step.partition(":")
     try:
@@ -27,7 +27,8 @@ def main(folder: str, step: str, arguments: str) -> None:
         assert spec.loader is not None
         loaded = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(loaded)
-        document = {"result": getattr(loaded, function)(**json.loads(arguments))}
+        arguments = json.loads((Path(folder) / ARGUMENTS).read_text("utf-8"))
+        document = {"result": getattr(loaded, function)(**arguments)}
     except Exception as error:
         document = {"error": first_line(error), "memory": lacks_memory(error)}
     (Path(folder) / ANSWER).write_text(json.dumps(document), "utf-8")

@@ -19,6 +19,9 @@ from devices.measurement.protocol import MeasuringProtocol
         {"drift": float("inf")},
         {"input_seed": -1},
         {"launches": "5"},
+        {"launches": 2.5},
+        {"max_launches": 15.0},
+        {"warmup_ns": 1e7},
         {"version": True},
     ],
 )

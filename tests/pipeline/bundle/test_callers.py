@@ -1,8 +1,9 @@
 """Example programs agree with the inference script, as far as headers and libraries are at hand.
 
-The C header is always compiled and run. The C++ programs are compiled and run where ``LATHE_ORT_INCLUDE`` or
-``LATHE_LITERT_INCLUDE`` names the folder of its headers, which no package of Python has; the library
-is that of the runtime's package. Elsewhere only the constants and what the programs share are compiled.
+The C header is always compiled and run, and so is what the C++ programs share. A program itself is compiled and
+run where ``LATHE_ORT_INCLUDE`` or ``LATHE_LITERT_INCLUDE`` names the folder of its headers, which no package of
+Python has; the library is that of the runtime's package. The name of the test says which it was. Kotlin is not
+compiled.
 """
 
 from __future__ import annotations
@@ -27,6 +28,10 @@ from tests.pipeline.bundle.test_infer_scripts import infer
 from tests.pipeline.tiny_bundles import make_split
 
 COMPILER = shutil.which("g++") or ""
+HEADERS = {
+    "onnxruntime": os.environ.get("LATHE_ORT_INCLUDE"),
+    "litert": os.environ.get("LATHE_LITERT_INCLUDE"),
+}
 STRICT = ("-std=c++17", "-Wall", "-Wextra", "-Werror", "-O1")
 
 
@@ -66,8 +71,15 @@ def expected(bundle: Path, folder: Path, runtime: str) -> list[tuple[int, float,
     return [(row["index"], row["probability"], row["label"]) for row in rows]
 
 
+def how(runtime: str) -> str:
+    """What is done with a program, for the name of its test."""
+    return (
+        f"{runtime}-{'compiled and run' if HEADERS[runtime] else 'no headers, so only what programs share'}"
+    )
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("runtime", ["onnxruntime", "litert"])
+@pytest.mark.parametrize("runtime", HEADERS, ids=how)
 def test_cpp_programs_agree_with_the_inference_script(
     request: pytest.FixtureRequest, tmp_path: Path, runtime: str
 ) -> None:
@@ -79,9 +91,12 @@ def test_cpp_programs_agree_with_the_inference_script(
     (folder / "shared.cc").write_text('#include "classify.h"\nint main() { return model::kClasses != 3; }\n')
     compile_here(folder, "shared.cc", "-o", "shared")
     assert subprocess.run([folder / "shared"], check=False).returncode == 0
-    headers = os.environ.get("LATHE_LITERT_INCLUDE" if number else "LATHE_ORT_INCLUDE")
-    if headers is None:
-        return
+    if (headers := HEADERS[runtime]) is not None:
+        agrees(bundle, folder, runtime, number, headers)
+
+
+def agrees(bundle: Path, folder: Path, runtime: str, number: int, headers: str) -> None:
+    """Compile the program of a runtime, and compare what it says with the inference script."""
     shared = library(
         *(("ai_edge_litert", "libLiteRt.so") if number else ("onnxruntime", "libonnxruntime.so.*"))
     )
@@ -97,8 +112,8 @@ def test_cpp_programs_agree_with_the_inference_script(
         "-o",
         "classify",
     )
-    found = answers(bundle, tmp_path, folder / "classify", number)
-    for (index, probability, label), wanted in zip(found, expected(bundle, tmp_path, runtime), strict=True):
+    found = answers(bundle, folder, folder / "classify", number)
+    for (index, probability, label), wanted in zip(found, expected(bundle, folder, runtime), strict=True):
         assert (int(index), label) == (wanted[0], wanted[2])
         assert float(probability) == pytest.approx(wanted[1], abs=1e-5)
 

@@ -92,6 +92,33 @@ def test_arguments_are_rounded_by_whatever_way_they_come() -> None:
         assert torch.equal(plain(images), by_name(images))
 
 
+class _Joined(nn.Module):
+    """Two views of the images, joined and attended to; how arguments are handed over is left open."""
+
+    def __init__(self, *, by_name: bool) -> None:
+        super().__init__()
+        self._by_name = by_name
+
+    def forward(self, images: Tensor) -> Tensor:
+        mask = torch.full((6, 6), -torch.inf).triu(1)
+        attend = nn.functional.scaled_dot_product_attention
+        if self._by_name:
+            joined = torch.cat(tensors=[torch.add(input=images, other=images), images], dim=2)
+            return attend(query=joined, key=joined, value=joined, attn_mask=mask).mean(dim=(1, 2))
+        joined = torch.cat([torch.add(images, images), images], 2)
+        return attend(joined, joined, joined, mask).mean(dim=(1, 2))
+
+
+def test_tensors_of_operators_without_weights_are_rounded_by_name_too_but_masks_are_not() -> None:
+    images = torch.randn(8, 1, 3, 4, generator=torch.Generator().manual_seed(0))
+    exact, found = _Joined(by_name=False)(images), []
+    for network in (_Joined(by_name=False), _Joined(by_name=True)):
+        with fake_quantised(network, images):
+            found.append(network(images))
+    assert torch.equal(*found)
+    assert 0 < float((found[0] - exact).abs().max()) < 0.1
+
+
 def test_a_network_is_what_it_was_afterwards_and_near_it_meanwhile() -> None:
     torch.manual_seed(0)
     network, images = _Residual().eval(), torch.randn(80, 1, 8, 8)

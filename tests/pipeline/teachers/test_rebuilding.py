@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -131,6 +132,22 @@ def test_a_graph_that_holds_its_batch_size_is_refused_in_one_line(tmp_path: Path
         rebuilt(tmp_path / "t.pt2", multihead(), open_batch=False)
     assert "open batch size" in caught.value.fix
     assert "\n" not in caught.value.why
+
+
+def test_layers_whose_outputs_have_another_shape_are_no_such_layers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Narrower(nn.Module):
+        def forward(self, features: Tensor) -> Tensor:
+            return torch.zeros(1, 1)
+
+    linear = nn.Linear(math.prod(SHAPE), 5)
+    nn.init.zeros_(linear.weight)
+    nn.init.zeros_(linear.bias)
+    monkeypatch.setattr("pipeline.teachers.rebuilding.as_modules", lambda network: Narrower())
+    with pytest.raises(TeacherError) as caught:
+        rebuilt(tmp_path / "t.pt2", nn.Sequential(nn.Flatten(), linear))
+    assert caught.value.why == "as layers it gives other outputs"
 
 
 def test_layers_that_were_taken_apart_are_refused_in_one_line(tmp_path: Path) -> None:
