@@ -35,6 +35,7 @@ from pipeline.compile.result import Raced
 from pipeline.compile.runners import RaceInput
 from pipeline.compile.samples import Samples, SamplesInput, open_samples, prepare_samples
 from pipeline.compile.services import CompileServices
+from pipeline.compile.tuning import Tuning, why_not_tuned
 from pipeline.compile.variants import ModelFormat, find_variant
 from pipeline.errors import ExportError
 from pipeline.progress import Reporter
@@ -55,6 +56,7 @@ class Wish:
         arguments: of the factory.
         weights: of the factory's network.
         input_shape: of one input, where the model does not say it.
+        fine_tuning_epochs: at most, of a network of torch that loses too much in int8.
     """
 
     model: str
@@ -65,6 +67,7 @@ class Wish:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     weights: Path | None = None
     input_shape: tuple[int, ...] | None = None
+    fine_tuning_epochs: int = 5
 
 
 @dataclass(frozen=True)
@@ -107,14 +110,16 @@ def compile_model(wish: Wish, work: WorkFolder, reporter: Reporter) -> CompiledM
     fmt = ModelFormat.TORCH if isinstance(source, Factory) else format_of_file(source.path)
     wanted = _formats(fmt, wish.places)
     external = external_data_of(source.path) if isinstance(source, OutsideFile) else ()
-    model = work.run(open_model, ModelInput(source, wish.input_shape, wanted, external), services)
+    brought = ModelInput(source, wish.input_shape, wanted, external)
+    model = work.run(open_model, brought, services)
     given = SamplesInput.of(wish.data, wish.feeding, model)
     samples = work.run(prepare_samples, given, services)
     raced: dict[str, Raced] = {}
     errors: dict[str, LatheError] = {}
     for place in wish.places:
         try:
-            asked = race_input(model, samples, place, wish.rules)
+            tuning = Tuning(brought, given, wish.fine_tuning_epochs)
+            asked = race_input(model, samples, place, wish.rules, tuning)
             raced[str(place)] = work.run(race, asked, services)
         except LatheError as error:
             if len(wish.places) == 1:
@@ -148,8 +153,12 @@ def _formats(fmt: ModelFormat, places: Sequence[Place]) -> tuple[ModelFormat, ..
     return tuple(each for each in ModelFormat if each in taken)
 
 
-def race_input(model: GivenModel, samples: Samples, place: Place, rules: Rules) -> RaceInput:
+def race_input(
+    model: GivenModel, samples: Samples, place: Place, rules: Rules, tuning: Tuning | None = None
+) -> RaceInput:
     """The input of the stage ``race``, with what stands behind a place now.
+
+    Of ``tuning`` nothing is kept where the model cannot be fine-tuned, so that it decides nothing.
 
     Raises:
         ExportError: no variant fits.
@@ -173,7 +182,8 @@ def race_input(model: GivenModel, samples: Samples, place: Place, rules: Rules) 
         )
     protocol = replace(MeasuringProtocol(), launches=LAUNCHES)
     identity = place.identity(frozenset(runtimes))
-    return RaceInput(model, samples, place, identity, fitting, unfit, rules, protocol)
+    tuning = None if why_not_tuned(tuning, model, samples) else tuning
+    return RaceInput(model, samples, place, identity, fitting, unfit, rules, protocol, tuning)
 
 
 def operations_of(

@@ -208,7 +208,7 @@ class _Race:
         """Whether a variant keeps the accuracy; if it does not, others are entered in its place."""
         if self._runners.keeps(runner):
             return True
-        if runner.fate is Fate.REJECTED:
+        if runner.fate is Fate.REJECTED and runner.name == runner.variant.name:
             self._runners.enter_others(runner.variant)
         return False
 

@@ -40,7 +40,7 @@ class Row:
     """One variant on one target.
 
     Attributes:
-        name: of the variant, with threads and cores where these were tried.
+        name: of the variant, with what was tried with it: threads, cores, a network that was fine-tuned.
         variant: its name.
         target: as text.
         fate: what became of it.

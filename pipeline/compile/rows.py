@@ -46,6 +46,7 @@ class Finished:
             *given.model.notes,
             *given.samples.notes,
             *((f"{baseline} was not compared with the model: {unknown}",) if unknown else ()),
+            *((runners.untuned,) if runners.untuned else ()),
             *traps_of_all(found, given.model),
         )
         sensitivity = runners.sensitivity(found.chosen)

@@ -4,37 +4,25 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from devices.errors import LatheError, MeasurementError, PassingMeasurementError
 from devices.measurement import MeasuringProtocol
 from devices.measuring import Entrant
 from devices.target import Target
 from pipeline.compile.choice import Rules
+from pipeline.compile.comparing import Comparer, Untaken
 from pipeline.compile.making import Made, MakeInput, make_variant
 from pipeline.compile.model import GivenModel
 from pipeline.compile.place import Place, is_as_it_comes
-from pipeline.compile.quality import (
-    Outputs,
-    OutputsInput,
-    Quality,
-    outputs_in,
-    outputs_input,
-    quality_of,
-    reference_target,
-    take_outputs,
-)
+from pipeline.compile.quality import Quality
 from pipeline.compile.result import Fate, Objective
-from pipeline.compile.samples import Samples, open_samples
+from pipeline.compile.samples import Samples
 from pipeline.compile.sensitivity import FINDERS, LayerSensitivity, SensitivityInput, measure_sensitivity
 from pipeline.compile.services import CompileServices
+from pipeline.compile.tuning import Tuned, TuneInput, Tuning, fine_tune, why_not_tuned
 from pipeline.compile.variants import CompileVariant, ModelFormat
-from pipeline.errors import ExportError
-from pipeline.work.canonical import StoredFile
+from pipeline.errors import ExportError, ParityError, TeacherError, VerificationError
 from pipeline.work.stage import StageFolder
 
 
@@ -51,6 +39,7 @@ class RaceInput:
         unfit: names of those that may not, with the reason.
         rules: of the choice.
         protocol: of the measurement.
+        tuning: how the network can be fine-tuned for int8, where that may be tried.
     """
 
     model: GivenModel
@@ -61,6 +50,7 @@ class RaceInput:
     unfit: Mapping[str, str]
     rules: Rules
     protocol: MeasuringProtocol
+    tuning: Tuning | None = None
 
 
 @dataclass
@@ -68,7 +58,7 @@ class Runner:
     """One variant on one target, as far as is known.
 
     Attributes:
-        name: of the variant, with threads and cores where these were tried.
+        name: of the variant, with what was tried with it: threads, cores, a network that was fine-tuned.
         variant: what it is.
         target: where it runs.
         made: what became of the making.
@@ -110,11 +100,13 @@ class Runners:
         self._variants = {
             variant.name: variant for variant, _ in given.place.variants() if variant.name in given.variants
         }
-        self._expected: tuple[NDArray[np.float32], ...] | None = None
+        self._comparer = Comparer(given.model, given.samples, folder, services)
         self.all: dict[str, Runner] = {}
         self.left_out: dict[str, str] = dict(given.unfit)
         self.baseline = ""
         self.waiting: list[CompileVariant] = []
+        self._tuned: Tuned | None = None
+        self._why_not_tuned = why_not_tuned(given.tuning, given.model, given.samples)
 
     def __getitem__(self, name: str) -> Runner:
         return self.all[name]
@@ -158,12 +150,17 @@ class Runners:
 
     def enter(self, variant: CompileVariant, sensitive: tuple[str, ...] = ()) -> Runner:
         """Make a variant that takes part from now on; ``sensitive`` as ``CompileTask`` has it."""
-        given = self._given
         self.left_out.pop(variant.name, None)
+        return self._enter(variant.name, variant, self._given.model, sensitive)
+
+    def _enter(
+        self, name: str, variant: CompileVariant, model: GivenModel, sensitive: tuple[str, ...] = ()
+    ) -> Runner:
+        given = self._given
         target = given.place.target(variant.runtime, variant.precision)
-        making = MakeInput.of(given.model, variant, target, given.samples, sensitive)
+        making = MakeInput.of(model, variant, target, given.samples, sensitive)
         made = self._services.work.run(make_variant, making, self._services)
-        runner = Runner(variant.name, variant, target, made)
+        runner = Runner(name, variant, target, made)
         if made.file is None:
             runner.end(Fate.FAILED, made.why_not, passing=made.passing)
         self.all[runner.name] = runner
@@ -176,7 +173,10 @@ class Runners:
                 self.enter(variant, self._sensitive(variant) if variant.from_sensitivity else ())
 
     def enter_others(self, rejected: CompileVariant) -> None:
-        """Make what may stand in a variant's place until one keeps the accuracy; that one races."""
+        """Make what may stand in a variant's place until one keeps the accuracy; that one races.
+
+        If none does, the same variant is made of the network fine-tuned for int8, where that can be.
+        """
         for variant in self._variants.values():
             if variant.instead_of != rejected.name or self._not_allowed(variant):
                 continue
@@ -188,6 +188,37 @@ class Runners:
             runner = self.enter(variant, sensitive)
             if runner.fate is Fate.MEASURED and self.keeps(runner):
                 return
+        if rejected.calibrates and rejected.precision == "int8" and (tuned := self._tune()) is not None:
+            model = replace(self._given.model, files=tuned.files)
+            runner = self._enter(f"{rejected.name}+tuned", rejected, model)
+            if runner.fate is Fate.MEASURED:
+                runner.made = replace(runner.made, notes={**runner.made.notes, "fine_tuned": tuned.words})
+                self.keeps(runner)
+
+    def _tune(self) -> Tuned | None:
+        """The network fine-tuned, once for all; ``None`` where it cannot be, and then it is known why."""
+        given = self._given
+        if self._tuned is None and not self._why_not_tuned:
+            assert given.tuning is not None
+            asked = TuneInput(given.tuning, given.rules.max_drop, given.samples)
+            try:
+                self._tuned = self._services.work.run(fine_tune, asked, self._services)
+            except (ExportError, TeacherError, VerificationError, ParityError) as error:
+                self._why_not_tuned = f"{error.what}: {error.why}" if error.why else error.what
+        return self._tuned
+
+    @property
+    def untuned(self) -> str:
+        """What there is to say where int8 lost too much, and no network was fine-tuned; else empty."""
+        lost = any(
+            each.fate is Fate.REJECTED and each.variant.calibrates and each.variant.precision == "int8"
+            for each in self.all.values()
+        )
+        return (
+            f"int8 loses too much, and was not fine-tuned: {self._why_not_tuned}"
+            if (lost and self._why_not_tuned)
+            else ""
+        )
 
     def sensitivity(self, chosen: str | None) -> dict[ModelFormat, tuple[LayerSensitivity, ...]]:
         """What each operator loses alone in int8, by format of the model.
@@ -280,47 +311,11 @@ class Runners:
 
     def _compare(self, runner: Runner) -> None:
         """Take the outputs beside the model's own, or say why they cannot be taken."""
-        given = self._given
         if runner.quality is not None or runner.unknown:
             return
         assert runner.made.file is not None
-        try:
-            asked = self._asked(runner.made.file, runner.variant.takes, runner.target)
-        except LatheError as error:
-            runner.unknown = _untaken(error)
-            return
-        try:
-            actual = self._outputs(asked)
-        except MeasurementError as error:
-            runner.unknown = _untaken(error)
-            runner.passing = isinstance(error, PassingMeasurementError)
-            return
-        arrays = open_samples(given.samples, self._folder.find(given.samples.arrays))
-        runner.quality = quality_of(self._reference(), actual, arrays.get("labels"), given.model.classes)
-
-    def _reference(self) -> tuple[NDArray[np.float32], ...]:
-        """The model's own outputs, on this machine."""
-        if self._expected is None:
-            fmt = ModelFormat.LITERT if self._given.model.format is ModelFormat.LITERT else ModelFormat.ONNX
-            files = self._given.model.files
-            fmt = fmt if fmt in files else next(iter(files))
-            expected = self._outputs(self._asked(files[fmt], fmt, reference_target(fmt)))
-            if not all(np.isfinite(each).all() for each in expected):
-                raise ExportError(
-                    f"{self._given.model.name} itself gives inf or NaN",
-                    why="nothing can be compared with such outputs",
-                    fix="give inputs as the model takes them, with --data, --mean and --std, or repair it",
-                )
-            self._expected = expected
-        return self._expected
-
-    def _asked(self, file: StoredFile, takes: ModelFormat, target: Target) -> OutputsInput:
-        return outputs_input(file, takes, target, self._given.model, self._given.samples)
-
-    def _outputs(self, asked: OutputsInput) -> tuple[NDArray[np.float32], ...]:
-        outputs: Outputs = self._services.work.run(take_outputs, asked, self._services)
-        return outputs_in(outputs, self._folder.find(outputs.array))
-
-
-def _untaken(error: LatheError) -> str:
-    return f"its outputs cannot be taken: {error.what} {error.why}".strip()
+        found = self._comparer.compare(runner.made.file, runner.variant.takes, runner.target)
+        if isinstance(found, Untaken):
+            runner.unknown, runner.passing = found.why, found.passing
+        else:
+            runner.quality = found

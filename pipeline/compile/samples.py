@@ -26,6 +26,7 @@ from devices.words import cause_of
 from pipeline.compile.feeding import Feeding, fed, images_of, square_side
 from pipeline.compile.model import GivenModel, TensorSpec
 from pipeline.compile.services import CompileServices
+from pipeline.data.base import Dataset
 from pipeline.data.config import DataConfig
 from pipeline.data.fingerprint import fingerprint
 from pipeline.data.images import IMAGE_SUFFIXES, decode_all
@@ -172,7 +173,7 @@ def _read(path: Path, feeding: Feeding, model: GivenModel) -> _Read:
     if not path.exists():
         raise DataError(f"there are no data at '{path}'", fix="check the path")
     if path.is_file() and path.suffix.lower() in (".npy", ".npz"):
-        arrays = _arrays(path)
+        arrays = arrays_of_file(path)
         if len(model.inputs) > 1 or not {"train_x", "train_bytes"} & set(arrays):
             return _of_arrays(path, arrays, feeding, model)
     elif path.is_file() and not path.name.lower().endswith((".tar.gz", ".tgz")):
@@ -188,19 +189,10 @@ def _read(path: Path, feeding: Feeding, model: GivenModel) -> _Read:
             fix="give an .npz file with an array for each, by its name",
         )
     (entry,) = model.inputs
-    kind = _kind(path)
+    kind = kind_of_data(path)
     if kind is None:
         return _of_images(path, feeding, model)
-    config = DataConfig(
-        kind=kind,
-        path=path,
-        train_limit=4 * CALIBRATION,
-        test_limit=HELD_OUT,
-        duplicates="keep",
-        broken="skip",
-        image_size=square_side(entry),
-    )
-    dataset = load(config, seed=0)
+    dataset = dataset_at(path, kind, entry, train_limit=4 * CALIBRATION)
     train, test = dataset.train, dataset.test
     order = np.random.default_rng(0).permutation(len(train))[:CALIBRATION]
     images = images_of(test.images, model, entry)
@@ -215,7 +207,28 @@ def _read(path: Path, feeding: Feeding, model: GivenModel) -> _Read:
     )
 
 
-def _kind(path: Path) -> Any:
+def dataset_at(path: Path, kind: Any, entry: TensorSpec, *, train_limit: int) -> Dataset:
+    """Data as a recipe takes them, of which the test split is held out.
+
+    Args:
+        path: where they lie.
+        kind: as ``kind_of_data`` tells.
+        entry: the model's input.
+        train_limit: images for train and validation together, at most.
+    """
+    config = DataConfig(
+        kind=kind,
+        path=path,
+        train_limit=train_limit,
+        test_limit=HELD_OUT,
+        duplicates="keep",
+        broken="skip",
+        image_size=square_side(entry),
+    )
+    return load(config, seed=0)
+
+
+def kind_of_data(path: Path) -> Any:
     """The ``kind`` of a recipe's data that lies there; ``None`` for a folder of images without classes."""
     if path.is_file():
         return "npz" if path.suffix.lower() == ".npz" else "cifar"
@@ -230,7 +243,12 @@ def _kind(path: Path) -> Any:
     return None if has_images else "folder"
 
 
-def _arrays(path: Path) -> dict[str, NDArray[Any]]:
+def arrays_of_file(path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of an ``.npz`` file by name; that of an ``.npy`` file is called ``x``.
+
+    Raises:
+        DataError: it cannot be read.
+    """
     try:
         return arrays_from(path) if path.suffix.lower() == ".npz" else {"x": array_from(path)}
     except (OSError, ValueError) as error:
@@ -240,7 +258,7 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def _of_arrays(path: Path, arrays: dict[str, NDArray[Any]], feeding: Feeding, model: GivenModel) -> _Read:
-    given = [_array_of(each, path, arrays, model) for each in model.inputs]
+    given = [array_of_input(each, path, arrays, model) for each in model.inputs]
     count = len(given[0])
     if any(len(each) != count for each in given):
         raise DataError(
@@ -256,7 +274,7 @@ def _of_arrays(path: Path, arrays: dict[str, NDArray[Any]], feeding: Feeding, mo
             why=f"there are {count} inputs, and the labels are {labels.dtype} of shape {labels.shape}",
             fix="store one whole number for each input, counted from 0",
         )
-    first, second = _parts(np.random.default_rng(0).permutation(count))
+    first, second = parts_of(np.random.default_rng(0).permutation(count))
 
     def fed_rows(rows: NDArray[np.int64]) -> tuple[NDArray[Any], ...]:
         parts = zip(model.inputs, given, strict=True)
@@ -273,7 +291,7 @@ def _of_arrays(path: Path, arrays: dict[str, NDArray[Any]], feeding: Feeding, mo
     )
 
 
-def _array_of(
+def array_of_input(
     spec: TensorSpec, path: Path, arrays: dict[str, NDArray[Any]], model: GivenModel
 ) -> NDArray[Any]:
     """The array of one input, by its name; of a model's only input also under other names."""
@@ -292,7 +310,7 @@ def _array_of(
 def _of_images(path: Path, feeding: Feeding, model: GivenModel) -> _Read:
     files = sorted(each for each in path.iterdir() if each.suffix.lower() in IMAGE_SUFFIXES)
     order = np.random.default_rng(0).permutation(len(files))
-    first, second = _parts(order)
+    first, second = parts_of(order)
     chosen = [files[n] for n in (*first, *second)]
     decoded = decode_all(chosen, [each.name for each in chosen], square_side(model.inputs[0]))
     if len(decoded.pixels) < 2:
@@ -305,7 +323,7 @@ def _of_images(path: Path, feeding: Feeding, model: GivenModel) -> _Read:
     return _Read((values[:count],), (values[count:],), notes=notes)
 
 
-def _parts(order: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def parts_of(order: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Rows to calibrate with, at most half, and rows that are held out."""
     count = min(CALIBRATION, math.ceil(len(order) / 2))
     return order[:count], order[count : count + HELD_OUT]

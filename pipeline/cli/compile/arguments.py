@@ -88,6 +88,17 @@ class ChoiceOptions:
             rich_help_panel=CHOICE,
         ),
     ] = 0.5
+    fine_tuning_epochs: Annotated[
+        int,
+        typer.Option(
+            "--fine-tuning-epochs",
+            metavar="N",
+            min=0,
+            max=1000,
+            help="At most, of a network of torch whose int8 loses more; 0 for none. Needs labelled images.",
+            rich_help_panel=CHOICE,
+        ),
+    ] = 5
     budget_ms: Annotated[
         float | None,
         typer.Option(

@@ -103,6 +103,7 @@ def _wish(model: str, targets: Sequence[str], given: ModelOptions, rules: Choice
         _arguments(given.arguments or ()),
         Path(given.weights) if given.weights is not None else None,
         _shape(given.input_shape),
+        rules.fine_tuning_epochs,
     )
 
 

@@ -1,9 +1,9 @@
 """Example programs agree with the inference script, as far as headers and libraries are at hand.
 
 The C header is always compiled and run, and so is what the C++ programs share. A program itself is compiled
-and run where ``LATHE_ORT_INCLUDE`` or ``LATHE_LITERT_INCLUDE`` names the folder of its headers, which no package
-of Python has; the library is that of the runtime's package. The name of the test says which it was. Kotlin is
-not compiled.
+and run where ``LATHE_ORT_INCLUDE`` or ``LATHE_LITERT_INCLUDE`` names the folder of its headers, which no
+package of Python has; the library is that of the runtime's package. The name of the test says which it was.
+Kotlin is not compiled.
 """
 
 from __future__ import annotations

@@ -16,7 +16,13 @@ Shape = Sequence[int | str]
 
 
 def save_classifier(
-    path: Path, shape: Shape = (1, 3, 8, 8), classes: int = 4, *, odd_operator: str = "", seed: int = 0
+    path: Path,
+    shape: Shape = (1, 3, 8, 8),
+    classes: int = 4,
+    *,
+    odd_operator: str = "",
+    seed: int = 0,
+    input_name: str = "image",
 ) -> Path:
     """A convolution, ReLU, mean and a matrix product: an ONNX file."""
     random = np.random.default_rng(seed)
@@ -26,7 +32,7 @@ def save_classifier(
         "v": random.standard_normal((6, classes), dtype=np.float32),
     }
     nodes = [
-        helper.make_node("Conv", ["image", "w", "b"], ["c"], pads=[1, 1, 1, 1], name="first"),
+        helper.make_node("Conv", [input_name, "w", "b"], ["c"], pads=[1, 1, 1, 1], name="first"),
         helper.make_node("Relu", ["c"], ["r"]),
         helper.make_node("GlobalAveragePool", ["r"], ["g"]),
         helper.make_node("Flatten", ["g"], ["f"]),
@@ -39,7 +45,7 @@ def save_classifier(
     return save(
         path,
         nodes,
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, list(shape))],
+        [helper.make_tensor_value_info(input_name, TensorProto.FLOAT, list(shape))],
         [helper.make_tensor_value_info("scores", TensorProto.FLOAT, [shape[0], classes])],
         weights,
         domains,

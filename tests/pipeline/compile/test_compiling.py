@@ -26,10 +26,10 @@ from pipeline.compile import (
     Raced,
     Rules,
     Wish,
+    comparing,
     compile_model,
     find_variant,
     race,
-    runners,
     sensitivity,
 )
 from pipeline.errors import ExportError, PassingExportError
@@ -407,7 +407,7 @@ def test_a_variant_whose_outputs_cannot_be_taken_failed_but_the_baseline_is_only
     def outputs(self: Any, asked: Any) -> Any:
         raise kind("the file could not be run", why="no reason")
 
-    monkeypatch.setattr(runners.Runners, "_outputs", outputs)
+    monkeypatch.setattr(comparing.Comparer, "_outputs", outputs)
     found = compiled(model, tmp_path)
     raced = only(found)
     assert raced.chosen == BASE
