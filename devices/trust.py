@@ -10,8 +10,9 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from filelock import FileLock
@@ -19,9 +20,10 @@ from platformdirs import user_config_path
 
 from devices.digests import file_digest
 from devices.errors import MeasurementError, TargetError
+from devices.host import temporary_folder
 from devices.untrusted import file_bytes, json_from
 
-__all__ = ["is_trusted", "require_trusted", "trust"]
+__all__ = ["is_trusted", "trust", "trusted_files"]
 
 ENVIRONMENT = "LATHE_TRUSTED"
 """Paths of files that are trusted whatever is in them, separated as in PATH: for machines of continuous
@@ -70,8 +72,11 @@ def trust(path: Path, digest: str) -> None:
         ) from error
 
 
-def require_trusted(models: Iterable[Path], *, trusting: bool = False) -> None:
-    """Refuse models that are programs and that the user does not trust, wherever they lie.
+@contextlib.contextmanager
+def trusted_files(models: Iterable[Path], *, trusting: bool = False) -> Iterator[dict[Path, Path]]:
+    """By model, the file to run: of a program a private copy, so that what was looked at is what runs.
+
+    Programs that the user does not trust, wherever they lie, are refused.
 
     Args:
         models: files.
@@ -80,21 +85,31 @@ def require_trusted(models: Iterable[Path], *, trusting: bool = False) -> None:
     Raises:
         MeasurementError: naming the first that is not trusted.
         TargetError: the list of trusted files cannot be read or written.
+        TemporaryFolderError: there is no room for the copies.
     """
-    for path in models:
-        if path.suffix.lower() not in PROGRAMS or not path.is_file():
-            continue
-        digest = file_digest(path)
-        if str(path.absolute()) in _named() or digest in [entry[1] for entry in _listed()]:
-            continue
-        if not trusting:
-            raise MeasurementError(
-                f"{str(path)!r} is a program, and you have not said that you trust it",
-                why=f"a {path.suffix} file can run any code when its runtime loads it",
-                fix="where you know who made it, run it once by 'lathe profile' with --trust, which is kept "
-                f"for this content, or name it in the environment variable {ENVIRONMENT}",
-            )
-        trust(path, digest)
+    files = {path: path for path in models}
+    programs = [path for path in files if path.suffix.lower() in PROGRAMS and path.is_file()]
+    with contextlib.ExitStack() as opened:
+        folder = opened.enter_context(temporary_folder("trusted")) if programs else Path()
+        for number, path in enumerate(programs):
+            files[path] = folder / str(number) / path.name
+            files[path].parent.mkdir()
+            shutil.copyfile(path, files[path])
+            _require_trusted(path, file_digest(files[path]), trusting=trusting)
+        yield files
+
+
+def _require_trusted(path: Path, digest: str, *, trusting: bool) -> None:
+    if str(path.absolute()) in _named() or digest in [entry[1] for entry in _listed()]:
+        return
+    if not trusting:
+        raise MeasurementError(
+            f"{str(path)!r} is a program, and you have not said that you trust it",
+            why=f"a {path.suffix} file can run any code when its runtime loads it",
+            fix="where you know who made it, run it once by 'lathe profile' with --trust, which is kept "
+            f"for this content, or name it in the environment variable {ENVIRONMENT}",
+        )
+    trust(path, digest)
 
 
 def _named() -> list[str]:

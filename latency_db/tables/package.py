@@ -6,6 +6,7 @@ Only files that stand directly in it, under the name and with the digest that th
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -18,7 +19,7 @@ from devices.digests import file_digest
 from devices.inventory import runtime_of
 from devices.measurement import MeasuringProtocol, Outcome, Reason
 from devices.target import Target
-from devices.trust import require_trusted
+from devices.trust import trusted_files
 from devices.words import cause_of
 from latency_db.errors import StoreError
 from latency_db.store.keys import Workload
@@ -164,24 +165,26 @@ def measure_package(
             fix=f"name a target such as {target.device}/{manifest.runtime}:{manifest.precision}",
         )
     runtime, artifacts = runtime_of(target), dict[str, Path | Reason]()
-    for item in manifest.items:
-        if item.reason is not None or item.file is None:
-            artifacts[item.identity] = item.reason or Reason("export-failed", "")
-        else:
-            artifacts[item.identity] = path = _checked(folder, item.file, item.digest)
+    with contextlib.ExitStack() as opened:
+        for item in manifest.items:
+            if item.reason is not None or item.file is None:
+                artifacts[item.identity] = item.reason or Reason("export-failed", "")
+                continue
+            path = _checked(folder, item.file, item.digest)
             if not runtime.loads(path):
                 raise _unusable(folder, f"{manifest.runtime} loads no {path.suffix or 'such'} files")
-            require_trusted([path], trusting=trusting)
-    return measured(
-        [item.workload for item in manifest.items],
-        target,
-        store=store,
-        exporter=lambda batch: {workload.identity: artifacts[workload.identity] for workload in batch},
-        protocol=manifest.protocol,
-        on_progress=on_progress,
-        on_state=on_state,
-        measurer=measurer,
-    )
+            files = opened.enter_context(trusted_files([path], trusting=trusting))
+            artifacts[item.identity] = files[path]
+        return measured(
+            [item.workload for item in manifest.items],
+            target,
+            store=store,
+            exporter=lambda batch: {workload.identity: artifacts[workload.identity] for workload in batch},
+            protocol=manifest.protocol,
+            on_progress=on_progress,
+            on_state=on_state,
+            measurer=measurer,
+        )
 
 
 def _checked(folder: Path, name: str, digest: str | None) -> Path:

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 
 from devices.inventory import ignore_project_file_in
 from devices.target import Target
-from devices.trust import require_trusted
+from devices.trust import trusted_files
 from devices.untrusted import arrays_from, file_bytes, json_from
 from devices.words import cause_of
 from pipeline.bundle.manifest import Manifest, TargetEntry
@@ -91,20 +91,20 @@ def verify_bundle(
     if key is not None:
         check_signature(folder, key)
     run = {name for entry in manifest.targets for name in (entry.artifact, entry.reference) if name}
-    require_trusted([folder / name for name in sorted(run)], trusting=key is not None)
     done = []
-    for number, entry in enumerate(manifest.targets):
-        on_progress(number, len(manifest.targets))
-        earlier = read_verdict(folder, entry)
-        verdict = verify_artifact(
-            folder / entry.artifact,
-            read_test(folder, manifest, entry),
-            Target.parse(entry.target),
-            budget=entry.budget.build() if entry.budget else None,
-            reference=folder / entry.reference if entry.reference else None,
-            protocol=earlier.measurement.protocol,
-        )
-        done.append(TargetVerification(verdict, entry.accuracy.correct if entry.accuracy else None))
+    with trusted_files([folder / name for name in sorted(run)], trusting=key is not None) as files:
+        for number, entry in enumerate(manifest.targets):
+            on_progress(number, len(manifest.targets))
+            earlier = read_verdict(folder, entry)
+            verdict = verify_artifact(
+                files[folder / entry.artifact],
+                read_test(folder, manifest, entry),
+                Target.parse(entry.target),
+                budget=entry.budget.build() if entry.budget else None,
+                reference=files[folder / entry.reference] if entry.reference else None,
+                protocol=earlier.measurement.protocol,
+            )
+            done.append(TargetVerification(verdict, entry.accuracy.correct if entry.accuracy else None))
     on_progress(len(manifest.targets), len(manifest.targets))
     return BundleVerification(manifest.digest, tuple(done))
 

@@ -14,7 +14,7 @@ from devices.measurement import MeasuringProtocol
 from devices.measuring import AgainstLimit, LimitFinding, latency_against_limit, ratio_against_limit
 from devices.requests import outputs_target
 from devices.target import Target
-from devices.trust import require_trusted
+from devices.trust import trusted_files
 from devices.words import count_of
 from pipeline.progress import Task
 from pipeline.target_verdict import LabelledImages, count_correct
@@ -80,9 +80,10 @@ def check_accuracy(artifact: Path, test: LabelledImages | None, target: Target, 
     """The accuracy on the bundle's test images, taken on the target as far as it gives outputs."""
     if test is None:
         return not_measured(target, "accuracy", "the bundle has no labelled test images")
-    require_trusted([artifact])
     place = outputs_target(target, artifact.suffix)
-    correct, total = sum(each.correct for each in count_correct(artifact, test, place)), len(test.split)
+    with trusted_files([artifact]) as files:
+        counts = count_correct(files[artifact], test, place)
+    correct, total = sum(each.correct for each in counts), len(test.split)
     finding = CheckFinding.PASSED if correct >= limit * total else CheckFinding.FAILED
     where = "" if place == target else f" on {place}"
     why = f"{correct / total:.2%}, {correct} of {count_of(total, 'test image')}{where}, at least {limit:.2%}"
@@ -93,10 +94,10 @@ def check_latency(
     artifact: Path, target: Target, limit_ms: float, *, protocol: MeasuringProtocol, task: Task
 ) -> Check:
     """The latency on the target, against a limit in milliseconds."""
-    require_trusted([artifact])
-    found = latency_against_limit(
-        artifact, 1e6 * limit_ms, target, protocol, on_progress=task, on_state=task.say
-    )
+    with trusted_files([artifact]) as files:
+        found = latency_against_limit(
+            files[artifact], 1e6 * limit_ms, target, protocol, on_progress=task, on_state=task.say
+        )
     return _against(found, target, "latency", "ms", 1e-6)
 
 
@@ -107,8 +108,10 @@ def check_regression(
     if file_digest(old) == file_digest(new):
         same = "both bundles have the same file"
         return Check(str(target), "regression", CheckFinding.PASSED, same, limit=1 + limit, unit="ratio")
-    require_trusted([old, new])
-    found = ratio_against_limit(old, new, 1 + limit, target, protocol, on_progress=task, on_state=task.say)
+    with trusted_files([old, new]) as files:
+        found = ratio_against_limit(
+            files[old], files[new], 1 + limit, target, protocol, on_progress=task, on_state=task.say
+        )
     return _against(found, target, "regression", "ratio", 1.0)
 
 

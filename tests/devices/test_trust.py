@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,23 +24,44 @@ def program(tmp_path: Path) -> Path:
     return path
 
 
+def run(models: Sequence[Path], *, trusting: bool = False) -> dict[Path, bytes]:
+    """What would run of each model."""
+    with trust.trusted_files(models, trusting=trusting) as files:
+        return {path: file.read_bytes() for path, file in files.items()}
+
+
+def test_what_runs_of_a_program_is_what_was_looked_at(program: Path, tmp_path: Path) -> None:
+    data = tmp_path / "a.onnx"
+    data.write_bytes(b"data")
+    with trust.trusted_files([program, data], trusting=True) as files:
+        program.write_bytes(b"another program")
+        assert files[program].read_bytes() == b"a program"
+        assert files[program].name == program.name
+        assert files[data] == data
+        folder = files[program].parent
+        assert folder.stat().st_mode & 0o077 == 0 or folder.parent.stat().st_mode & 0o077 == 0
+    assert not folder.exists()
+    with pytest.raises(MeasurementError):
+        run([program])
+
+
 def test_a_program_is_refused_until_it_is_trusted_once_and_again_when_it_changes(program: Path) -> None:
     with pytest.raises(MeasurementError, match="is a program") as caught:
-        trust.require_trusted([program])
+        run([program])
     assert "--trust" in caught.value.fix
-    trust.require_trusted([program], trusting=True)
-    trust.require_trusted([program])
+    run([program], trusting=True)
+    run([program])
     copy = program.rename(program.with_name("copy.pt2"))
-    trust.require_trusted([copy])
+    run([copy])
     copy.write_bytes(b"another program")
     with pytest.raises(MeasurementError):
-        trust.require_trusted([copy])
+        run([copy])
 
 
 def test_models_that_are_data_need_no_trust(tmp_path: Path) -> None:
     for name in ("a.onnx", "a.tflite"):
         (tmp_path / name).write_bytes(b"data")
-        trust.require_trusted([tmp_path / name])
+        run([tmp_path / name])
     assert not trust.list_file().exists()
 
 
@@ -57,7 +79,7 @@ def test_the_environment_names_files_that_are_trusted_whatever_is_in_them(
     program: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(trust.ENVIRONMENT, f"/elsewhere:{program}")
-    trust.require_trusted([program])
+    run([program])
     assert trust.is_trusted(program, b"anything")
 
 
@@ -66,7 +88,7 @@ def test_a_list_that_cannot_be_read_trusts_nothing(program: Path, content: str) 
     trust.list_file().parent.mkdir(parents=True)
     trust.list_file().write_text(content)
     with pytest.raises(TargetError, match="list of trusted files"):
-        trust.require_trusted([program])
+        run([program])
 
 
 def test_what_several_say_at_once_is_all_kept(tmp_path: Path) -> None:
@@ -75,4 +97,4 @@ def test_what_several_say_at_once_is_all_kept(tmp_path: Path) -> None:
         path.write_bytes(path.name.encode())
     with ThreadPoolExecutor(len(paths)) as pool:
         list(pool.map(lambda path: trust.trust(path, file_digest(path)), paths))
-    trust.require_trusted(paths)
+    run(paths)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from devices.requests import profile_operations, sustain
 from devices.result_file import Entry, Result, ResultFile
 from devices.runtimes import Runtime
 from devices.target import Target
-from devices.trust import require_trusted
+from devices.trust import trusted_files
 from devices.words import listed
 from pipeline.cli.output import print_json
 from pipeline.cli.profile.documents import entry_json
@@ -114,12 +114,12 @@ def profile_models(
             why=f"it takes minutes, above 0 and up to {MAX_MINUTES}",
         )
     reporter = ConsoleReporter()
-    with _session(save) as session:
+    with _session(save) as session, ExitStack() as opened:
         usable = _targets(targets, session)
-        paths = _files(models, session, reporter, trust=wanted.trust)
-        for target, chosen in _plan(paths, usable, session).items():
+        files = _files(models, session, reporter, opened, trust=wanted.trust)
+        for target, chosen in _plan(list(files), usable, session).items():
             with session.problems_on(target):
-                _profile_on(target, chosen, wanted, session, reporter)
+                _profile_on(target, {path: files[path] for path in chosen}, wanted, session, reporter)
     if len(session.problems) == 1 and not session.entries:
         raise session.problems[0].error
     _finish(session, save, as_json)
@@ -149,13 +149,15 @@ def compare_models(
     for path in (Path(first), Path(second)):
         _require_file(path)
         _require_loaded(path, {where: runtime})
-    require_trusted([Path(first), Path(second)], trusting=trust)
     protocol = _protocol(launches or COMPARE_LAUNCHES)
     with _session(save) as session:
-        with ConsoleReporter().task(f"comparing on {where}", "launches") as task:
+        with (
+            trusted_files([Path(first), Path(second)], trusting=trust) as files,
+            ConsoleReporter().task(f"comparing on {where}", "launches") as task,
+        ):
             found = compare(
-                Path(first),
-                Path(second),
+                files[Path(first)],
+                files[Path(second)],
                 where,
                 protocol,
                 on_progress=task,
@@ -168,17 +170,25 @@ def compare_models(
 
 def _profile_on(
     target: Target,
-    paths: Sequence[Path],
+    files: Mapping[Path, Path],
     wanted: Wanted,
     session: Session,
     reporter: ConsoleReporter,
 ) -> None:
-    """Everything that is asked of one target: latencies first, since what follows heats the device."""
+    """Everything that is asked of one target: latencies first, since what follows heats the device.
+
+    Args:
+        target: where.
+        files: what runs of each model, see ``trusted_files``.
+        wanted: what is asked.
+        session: gets the results.
+        reporter: where to tell of progress.
+    """
     protocol = _protocol(wanted.launches or MeasuringProtocol().launches)
     with connected(target.device) as connection:
         with reporter.task(f"timing on {target}", "launches") as task:
             outcomes = measure(
-                [Job(str(path), path) for path in paths],
+                [Job(str(path), file) for path, file in files.items()],
                 target,
                 protocol,
                 require_full_delegation=wanted.full_delegation,
@@ -189,18 +199,20 @@ def _profile_on(
             )
         for name, outcome in outcomes.items():
             session.add([name], outcome)
-        measured = [path for path in paths if isinstance(outcomes[str(path)], Measurement)]
+        measured = [path for path in files if isinstance(outcomes[str(path)], Measurement)]
         for path in measured if wanted.operations else ():
             reporter.note(f"  profiling the operations of {printable(str(path))} on {target}")
             with session.problems_on(target):
-                session.add([str(path)], profile_operations(path, target, protocol, connection=connection))
+                profile = profile_operations(files[path], target, protocol, connection=connection)
+                session.add([str(path)], profile)
         for path in measured if wanted.minutes is not None else ():
             with (
                 session.problems_on(target),
                 reporter.task(f"running {printable(str(path))} on {target}", "windows") as advance,
             ):
                 duration_ns = max(1, math.ceil((wanted.minutes or 0) * 60e9))
-                run = sustain(path, target, protocol, duration_ns, on_progress=advance, connection=connection)
+                file = files[path]
+                run = sustain(file, target, protocol, duration_ns, on_progress=advance, connection=connection)
                 session.add([str(path)], run)
 
 
@@ -244,18 +256,22 @@ def _targets(texts: Sequence[str], session: Session) -> dict[Target, Runtime]:
     return found
 
 
-def _files(models: Sequence[str], session: Session, reporter: ConsoleReporter, *, trust: bool) -> list[Path]:
-    """The files that are there and may be loaded, each once."""
+def _files(
+    models: Sequence[str], session: Session, reporter: ConsoleReporter, opened: ExitStack, *, trust: bool
+) -> dict[Path, Path]:
+    """The files that are there and may be loaded, each once, and what runs of each until ``opened`` ends."""
     found: dict[Path, Path] = {}
+    files: dict[Path, Path] = {}
     for model in models:
         path = Path(model)
         with session.problems_on(model, is_model=True):
             _require_file(path)
-            require_trusted([path], trusting=trust)
             known = found.setdefault(path.resolve(), path)
             if known is not path:
                 reporter.note(f"{printable(str(path))} is {printable(str(known))} once more: measured once")
-    return list(found.values())
+                continue
+            files |= opened.enter_context(trusted_files([path], trusting=trust))
+    return files
 
 
 def _require_file(path: Path) -> None:

@@ -103,14 +103,18 @@ def profile(
     from devices.measuring import Job, measure
     from devices.result_file import Entry
     from devices.target import Target
+    from devices.trust import trusted_files
     from pipeline.cli.profile.documents import entry_json
 
-    path, where, protocol = _file(model, trust), Target.parse(target), MeasuringProtocol()
+    path, where, protocol = _file(model), Target.parse(target), MeasuringProtocol()
     if launches is not None:
         protocol = replace(protocol, launches=launches, max_launches=3 * launches)
-    with reporter(progress).task(f"timing on {where}", "launches") as task:
+    with (
+        trusted_files([path], trusting=trust) as files,
+        reporter(progress).task(f"timing on {where}", "launches") as task,
+    ):
         found = measure(
-            [Job(str(path), path)],
+            [Job(str(path), files[path])],
             where,
             protocol,
             on_progress=task,
@@ -139,14 +143,24 @@ def compare(
     from devices.measuring import compare as measured
     from devices.result_file import Entry
     from devices.target import Target
+    from devices.trust import trusted_files
     from pipeline.cli.profile.documents import entry_json
 
-    paths, where = (_file(first, trust), _file(second, trust)), Target.parse(target)
+    paths, where = (_file(first), _file(second)), Target.parse(target)
     count = launches or LAUNCHES
     protocol = replace(MeasuringProtocol(), launches=count, max_launches=3 * count)
-    with reporter(progress).task(f"comparing on {where}", "launches") as task:
+    with (
+        trusted_files(paths, trusting=trust) as files,
+        reporter(progress).task(f"comparing on {where}", "launches") as task,
+    ):
         found = measured(
-            *paths, where, protocol, on_progress=task, on_state=task.say, job_timeout_s=timeout_s
+            files[paths[0]],
+            files[paths[1]],
+            where,
+            protocol,
+            on_progress=task,
+            on_state=task.say,
+            job_timeout_s=timeout_s,
         )
     models = str(paths[0]), str(paths[1])
     return ModelComparison(
@@ -160,14 +174,12 @@ def compare(
     )
 
 
-def _file(model: str | PathLike[str], trust: bool) -> Path:
+def _file(model: str | PathLike[str]) -> Path:
     from devices.errors import MeasurementError
-    from devices.trust import require_trusted
 
     path = Path(model)
     if not path.is_file():
         raise MeasurementError(f"there is no file {str(path)!r}", fix="check the name")
-    require_trusted([path], trusting=trust)
     return path
 
 
