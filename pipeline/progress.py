@@ -6,6 +6,7 @@ nothing, a thread tells every few seconds what it is and how long it has taken.
 
 from __future__ import annotations
 
+import errno
 import sys
 import threading
 import time
@@ -146,7 +147,12 @@ class ConsoleReporter:
         """Print one line; text is never read as markup."""
         with self._lock:
             self._spoke_at = self._clock()
-            self._console.print(text, markup=False, soft_wrap=True)
+            try:
+                self._console.print(text, markup=False, soft_wrap=True)
+            except OSError as error:
+                # A log on a full disk is no reason to end the work.
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
 
     @contextmanager
     def task(self, what: str, unit: str) -> Iterator[Task]:

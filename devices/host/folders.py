@@ -95,7 +95,8 @@ def full(place: Path) -> TemporaryFolderError:
     return TemporaryFolderError(
         f"there is no space left in the temporary folder {place}",
         why="its disk is full",
-        fix="free some space there, or set TMPDIR to a folder with space, and run the same command again",
+        fix="free some space there, or set TMPDIR (LATHE_CACHE for exported models) to a folder with space, "
+        "and run the same command again",
     )
 
 
@@ -128,7 +129,8 @@ def _errors(place: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _DISK_FULL and is_full(place):
+        inside = error.filename is not None and Path(error.filename).is_relative_to(place)
+        if error.errno in _DISK_FULL and (inside or is_full(place)):
             raise full(place) from error
         at_place = error.filename is not None and Path(error.filename).parent == place
         if at_place and error.errno in _UNUSABLE:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import sys
@@ -42,7 +43,9 @@ def write_rows(path: Path, columns: Columns, batches: Iterable[list[dict[str, An
             fix="free some disk space, or choose another folder",
         ) from error
     finally:
-        unfinished.unlink(missing_ok=True)
+        # On a file system that is read-only there is nothing to remove, and that is an error too.
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)
     return count
 
 

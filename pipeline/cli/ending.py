@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import errno
 import sys
 import traceback
 from collections.abc import Callable
@@ -11,8 +11,8 @@ import typer
 from typer.exceptions import TyperException
 
 from devices.errors import LatheError
-from pipeline.cli.output import print_error
-from pipeline.errors import UsageError
+from pipeline.cli.output import NO_SPACE, error_json, print_json, write_error, written
+from pipeline.errors import UsageError, WorkFolderError
 
 CLOSED_PIPE = 141
 """As a shell tells of a program that SIGPIPE ended."""
@@ -29,35 +29,44 @@ def exit_code_of(command: Callable[[], None], *, as_json: bool) -> int:
         command()
         sys.stdout.flush()
     except BrokenPipeError:
-        # Who read the output has gone. Python would complain when it closes standard output at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        written(sys.stdout, lambda: None)
         return CLOSED_PIPE
     except typer.Exit as ended:
+        written(sys.stdout, lambda: None)
         return ended.exit_code
     except LatheError as error:
         return _told(error, as_json=as_json)
     except TyperException as error:
         return _told(_usage_error(error), as_json=as_json)
     except Exception as error:
-        traceback.print_exc()
-        return _told(
-            LatheError(
-                f"unexpected {type(error).__name__}: {error}",
-                why="this is a fault of Lathe, the lines above say where",
-                fix="run the same command again, it continues from there; report the fault if it comes back",
-            ),
-            as_json=as_json,
-        )
+        written(sys.stdout, lambda: None)
+        return _told(_unexplained(error), as_json=as_json)
     return 0
 
 
 def _told(error: LatheError, *, as_json: bool) -> int:
-    try:
-        print_error(error, as_json=as_json)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """Tell of an error as far as that can be written."""
+    if as_json:
+        written(sys.stdout, lambda: print_json(error_json(error)))
+    write_error(error)
     return error.exit_code
+
+
+def _unexplained(error: Exception) -> LatheError:
+    """For what no command explains itself: output in a file on a full disk, or a fault of Lathe."""
+    if isinstance(error, OSError) and error.errno in (*NO_SPACE, errno.EROFS):
+        return WorkFolderError(
+            f"{error.filename or 'the output'} cannot be written",
+            why=str(error.strerror),
+            fix="free some space or choose another place, and run the same command again: it continues from "
+            "what is finished",
+        )
+    traceback.print_exception(error)
+    return LatheError(
+        f"unexpected {type(error).__name__}: {error}",
+        why="this is a fault of Lathe, the lines above say where",
+        fix="run the same command again, it continues from there; report the fault if it comes back",
+    )
 
 
 def _usage_error(error: TyperException) -> UsageError:

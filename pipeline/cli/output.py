@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TextIO
 
 from devices.errors import LatheError
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 def print_json(document: Any) -> None:
@@ -23,7 +28,19 @@ def print_error(error: LatheError, *, as_json: bool) -> None:
 
 def write_error(error: LatheError) -> None:
     """What, why and fix on standard error."""
-    sys.stderr.write(f"error: {error}\n")
+    written(sys.stderr, lambda: sys.stderr.write(f"error: {error}\n"))
+
+
+def written(stream: TextIO, write: Callable[[], object]) -> None:
+    """Write to a stream what it takes; after a closed pipe or a full disk, it takes all and drops it."""
+    try:
+        write()
+        stream.flush()
+    except OSError as error:
+        if error.errno not in (*NO_SPACE, errno.EPIPE):
+            raise
+        # Or Python would complain when it closes the stream, and end with another code.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def error_json(error: LatheError) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 from devices.host import temporary_folder
 from pipeline.compile.steps import runner
 from pipeline.errors import ExportError, PassingExportError
-from pipeline.export.process import run_quietly
+from pipeline.export.process import no_space, run_quietly
 from pipeline.export.worker import tells_of_memory
 
 TIMEOUT_S = 1800.0
@@ -37,7 +37,8 @@ def call(step: str, *, what: str, fix: str = "", **arguments: Any) -> Any:
     Raises:
         PassingExportError: it took too long or lacked memory.
         ExportError: the function raised, or its process ended; the reason is in ``why``.
-        TemporaryFolderError: the disk is full.
+        TemporaryFolderError: the disk of temporary folders is full.
+        OSError: another disk is full.
         Interrupted: this process was told to end.
     """
     with temporary_folder("compile") as folder:
@@ -56,6 +57,8 @@ def call(step: str, *, what: str, fix: str = "", **arguments: Any) -> Any:
             document = json.loads(answer.read_text("utf-8"))
             if "result" in document:
                 return document["result"]
+            if document["space"]:
+                raise no_space(folder)
             if document["memory"]:
                 raise PassingExportError("out-of-memory", what, why=document["error"])
             raise ExportError(what, why=document["error"], fix=fix)

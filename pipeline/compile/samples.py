@@ -33,6 +33,7 @@ from pipeline.data.images import IMAGE_SUFFIXES, decode_all
 from pipeline.data.loading import load
 from pipeline.errors import DataError
 from pipeline.work.canonical import OutsideFile, StoredFile
+from pipeline.work.disk import write_atomically
 from pipeline.work.stage import StageFolder, stage
 
 CALIBRATION = 128
@@ -112,7 +113,7 @@ def prepare_samples(given: SamplesInput, folder: StageFolder, services: CompileS
     Raises:
         DataError: the data are missing, of another shape than the model's input, of one class, or too few.
     """
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     model = given.model
     if given.source is None:
@@ -130,7 +131,8 @@ def prepare_samples(given: SamplesInput, folder: StageFolder, services: CompileS
         arrays["labels"] = read.labels
     if read.labels is not None and read.images is not None:
         arrays["images"] = read.images
-    save_file({name: np.ascontiguousarray(each) for name, each in arrays.items()}, folder / _ARRAYS)
+    contiguous = {name: np.ascontiguousarray(each) for name, each in arrays.items()}
+    write_atomically(folder / _ARRAYS, save(contiguous))
     stored = folder.stored(_ARRAYS)
     counts = len(read.calibration[0]), len(read.held_out[0])
     random = given.source is None

@@ -15,7 +15,7 @@ from platformdirs import user_cache_path
 
 from devices.digests import file_digest
 from devices.errors import TemporaryFolderError
-from devices.host import temporary_folder
+from devices.host import is_full, temporary_folder
 from pipeline.errors import UsageError
 
 DEFAULT_LIMIT_BYTES = 2_000_000_000
@@ -67,7 +67,8 @@ class ExportCache:
         with contextlib.ExitStack() as opened:
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
-                folder = opened.enter_context(temporary_folder("exports", self.folder))
+                place = None if is_full(self.folder) else self.folder
+                folder = opened.enter_context(temporary_folder("exports", place))
             except (OSError, TemporaryFolderError):
                 folder = opened.enter_context(temporary_folder("exports"))
             yield folder
@@ -91,7 +92,7 @@ class ExportCache:
 
     def keep(self, identity: str, path: Path) -> None:
         """Keep a file, which must not change any more; that there is no space for it is no error."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, TemporaryFolderError):
             size = path.stat().st_size
             if size > self.limit_bytes:
                 return

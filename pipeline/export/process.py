@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import selectors
 import signal
@@ -53,7 +54,8 @@ class Worker:
         Raises:
             PassingExportError: it took too long, lacked memory, or was ended from outside.
             ExportError: the step failed, or the process ended; what it said is in ``why``.
-            TemporaryFolderError: it failed on a full disk.
+            TemporaryFolderError: it failed since the disk of its folder is full.
+            OSError: it failed on another full disk.
             Interrupted: this process was told to end.
         """
         what = "export" if step == "convert" else "quantisation"
@@ -73,14 +75,16 @@ class Worker:
             return
         # A failure that this process or a full disk made is none of the exporter.
         check_interruption()
-        if is_full(folder):
-            raise full(folder.parent)
+        if answer == "no-space" or is_full(folder):
+            raise no_space(folder)
         failed = f"the {what} for {self._runtime} failed"
         if answer:
             why = (folder / "error").read_text("utf-8")
             code = "out-of-memory" if answer == "no-memory" else None
         else:
             why, code = self._how_it_ended()
+            if worker.tells_of_space(why):
+                raise no_space(folder)
         if code is None:
             raise ExportError(failed, why=why)
         raise PassingExportError(code, failed, why=why)
@@ -161,7 +165,8 @@ def run_quietly(
 
     Raises:
         subprocess.TimeoutExpired: it took too long.
-        TemporaryFolderError: it failed on a full disk.
+        TemporaryFolderError: it failed since the disk of its folder is full.
+        OSError: it failed on another full disk.
         Interrupted: this process was told to end.
     """
     process = start(
@@ -177,9 +182,16 @@ def run_quietly(
         end(process)
     # A failure that this process or a full disk made is none of the program.
     check_interruption()
-    if process.returncode != 0 and is_full(folder):
-        raise full(folder.parent)
+    if process.returncode != 0 and (is_full(folder) or worker.tells_of_space(said.decode(errors="replace"))):
+        raise no_space(folder)
     return subprocess.CompletedProcess(command, process.returncode, said)
+
+
+def no_space(folder: Path) -> Exception:
+    """The error for a program that found a disk full: that of its temporary folder, or else another one."""
+    if is_full(folder):
+        return full(folder.parent)
+    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def how_it_ended(returncode: int, said: bytes) -> str:

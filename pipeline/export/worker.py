@@ -1,7 +1,8 @@
 """Calls exporters and quantisers; run as a script in a process of its own, without the rest of Lathe.
 
 ``python worker.py RUNTIME PARENT`` does steps for the file format of a runtime, one for each line of standard
-input, ``STEP FOLDER``, and answers with a line on standard output, ``done``, ``failed`` or ``no-memory``:
+input, ``STEP FOLDER``, and answers with a line on standard output, ``done``, ``failed``, ``no-memory`` or
+``no-space``:
 
 - ``convert`` reads ``FOLDER/program.pt2`` and writes ``FOLDER/joint``, a model with inputs and outputs in the
   program's order;
@@ -17,6 +18,7 @@ abort; here none of that reaches the caller. To import them takes longer than to
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import signal
 import sys
@@ -35,6 +37,7 @@ CALIBRATION_INPUTS, CALIBRATION_SEED = 4, 0
 ONNX_SIGNS = ("u8", "s8")
 # Untrained ReLUs may be silent; XNNPACK refuses the scale that follows from no range at all.
 SMALLEST_RANGE = 0.01
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def convert(runtime: str, folder: Path) -> None:
@@ -130,15 +133,30 @@ def calibration_inputs(shape: Any) -> Iterator[Any]:
 
 def lacks_memory(error: BaseException) -> bool:
     """Whether it, or one of its causes, says that memory ran out: of Python, or of a library below it."""
-    causes = [error]
-    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
-        causes.append(cause)
-    return any(isinstance(each, MemoryError) or tells_of_memory(str(each)) for each in causes)
+    return any(isinstance(each, MemoryError) or tells_of_memory(str(each)) for each in causes(error))
 
 
 def tells_of_memory(text: str) -> bool:
     """Whether these are words of an allocator: of C++, torch or ONNX Runtime."""
     return any(words in text.lower() for words in ("bad_alloc", "allocate memory", "out of memory"))
+
+
+def lacks_space(error: BaseException) -> bool:
+    """Whether it, or one of its causes, says that a disk is full: of Python, or of a library below it."""
+    return any(getattr(each, "errno", None) in _FULL or tells_of_space(str(each)) for each in causes(error))
+
+
+def tells_of_space(text: str) -> bool:
+    """Whether these are words of the system for a full disk."""
+    return any(os.strerror(number).lower() in text.lower() for number in _FULL)
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """It, its cause, the cause of that, and so on."""
+    found: BaseException | None = error
+    while found is not None:
+        yield found
+        found = found.__cause__ or found.__context__
 
 
 def first_line(error: BaseException) -> str:
@@ -170,8 +188,9 @@ def serve(runtime: str) -> None:
             {"convert": convert, "quantise": quantise}[step](runtime, Path(folder))
             answer = "done"
         except Exception as error:
-            (Path(folder) / "error").write_text(first_line(error), encoding="utf-8")
-            answer = "no-memory" if lacks_memory(error) else "failed"
+            answer = "no-space" if lacks_space(error) else "no-memory" if lacks_memory(error) else "failed"
+            if answer != "no-space":
+                (Path(folder) / "error").write_text(first_line(error), encoding="utf-8")
         answers.write(f"{answer}\n")
         answers.flush()
 

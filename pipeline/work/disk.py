@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Iterator
@@ -15,7 +16,11 @@ _UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def write_atomically(path: Path, content: bytes | memoryview) -> None:
-    """Write a file so that a kill or a full disk leaves the old content or the new one."""
+    """Write a file so that a kill or a full disk leaves the old content or the new one.
+
+    Raises:
+        OSError: it cannot be written; it names the file.
+    """
     partial = path.with_name(path.name + ".partial")
     try:
         with partial.open("wb") as stream:
@@ -23,9 +28,12 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         partial.replace(path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         # What does not fit must not fill the disk either.
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import json
 import sys
 from pathlib import Path
 
-from pipeline.export.worker import first_line, lacks_memory
+from pipeline.export.worker import first_line, lacks_memory, lacks_space
 
 ARGUMENTS, ANSWER = "arguments.json", "answer.json"
 
@@ -30,7 +30,7 @@ def main(folder: str, step: str) -> None:
         arguments = json.loads((Path(folder) / ARGUMENTS).read_text("utf-8"))
         document = {"result": getattr(loaded, function)(**arguments)}
     except Exception as error:
-        document = {"error": first_line(error), "memory": lacks_memory(error)}
+        document = {"error": first_line(error), "memory": lacks_memory(error), "space": lacks_space(error)}
     (Path(folder) / ANSWER).write_text(json.dumps(document), "utf-8")
 
 

@@ -12,6 +12,7 @@ from pipeline.data.config import DataConfig
 from pipeline.data.fingerprint import fingerprint
 from pipeline.stages.services import Services
 from pipeline.work.canonical import OutsideFile, StoredFile
+from pipeline.work.disk import write_atomically
 from pipeline.work.stage import StageFolder, stage
 
 _ARRAYS = "dataset.safetensors"
@@ -86,15 +87,16 @@ def prepare_data(given: DataInput, folder: StageFolder, services: Services) -> D
     Raises:
         DataError: the data is missing, unreadable or inconsistent.
     """
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     from pipeline.data.loading import load
 
     path = given.source.path if given.config.kind != "digits" else None
     dataset = load(given.config.model_copy(update={"path": path}), seed=given.seed)
     splits = dict(zip(_SPLITS, (dataset.train, dataset.validation, dataset.test), strict=True))
-    arrays = {f"{name}_x": split.images for name, split in splits.items()}
-    save_file(arrays | {f"{name}_y": split.labels for name, split in splits.items()}, folder / _ARRAYS)
+    images = {f"{name}_x": split.images for name, split in splits.items()}
+    labels = {f"{name}_y": split.labels for name, split in splits.items()}
+    write_atomically(folder / _ARRAYS, save({**images, **labels}))
     return DataSummary(
         dataset.name,
         dataset.digest,

@@ -14,6 +14,7 @@ from pipeline.stages.inputs.space import SpacePlan
 from pipeline.stages.inputs.teacher import TeacherSummary, soft_targets
 from pipeline.stages.services import Services
 from pipeline.work.canonical import StoredFile, by_digest
+from pipeline.work.disk import write_atomically
 from pipeline.work.stage import StageFolder, stage
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def train_shared(given: SharedInput, folder: StageFolder, services: Services) ->
         VerificationError: the training diverges.
     """
     import torch
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     from pipeline.distill.training import TrainingDiverged, fit
     from pipeline.methods.oracle.supernet import SharedWeights
@@ -94,7 +95,7 @@ def train_shared(given: SharedInput, folder: StageFolder, services: Services) ->
             why=str(error),
             fix="lower oracle.training.learning_rate",
         ) from error
-    save_file(network.state_dict(), folder / _WEIGHTS)
+    write_atomically(folder / _WEIGHTS, save(network.state_dict()))
     checkpoint.unlink(missing_ok=True)
     return Shared(folder.stored(_WEIGHTS), result.best_validation_accuracy, result.history)
 

@@ -16,6 +16,7 @@ from pipeline.stages.inputs.teacher import TeacherSummary, soft_targets
 from pipeline.stages.services import Services
 from pipeline.stages.student.mixtures import Mixtures
 from pipeline.work.canonical import StoredFile, by_digest
+from pipeline.work.disk import write_atomically
 from pipeline.work.stage import StageFolder, stage
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def distil_student(given: DistilInput, folder: StageFolder, services: Services) 
         TeacherError: a loss compares layers that do not belong together.
         VerificationError: the training diverges.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     from pipeline.distill.training import TrainingDiverged, fit
 
@@ -95,7 +96,7 @@ def distil_student(given: DistilInput, folder: StageFolder, services: Services) 
         raise VerificationError(
             "training the student diverged", why=str(error), fix="lower distil.learning_rate"
         ) from error
-    save_file(student.state_dict(), folder / _WEIGHTS)
+    write_atomically(folder / _WEIGHTS, save(student.state_dict()))
     checkpoint.unlink(missing_ok=True)
     return Distilled(
         given.architecture,

@@ -28,6 +28,7 @@ from pipeline.stages.student.compile import Calibration
 from pipeline.stages.student.distil import open_student
 from pipeline.target_verdict import in_layout
 from pipeline.work.canonical import StoredFile, by_digest
+from pipeline.work.disk import write_atomically
 from pipeline.work.stage import StageFolder, stage
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ def quantise_student(given: QuantiseInput, folder: StageFolder, services: Servic
         MeasurementError: it does not run on its target.
         VerificationError: the fine-tuning diverges, or the student cannot be fine-tuned.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     from pipeline.distill.training import predict_logits
     from pipeline.export.network import export_networks
@@ -162,7 +163,7 @@ def quantise_student(given: QuantiseInput, folder: StageFolder, services: Servic
         return unchanged
     checkpoint = folder / "checkpoint.pt"
     history = _fine_tuned(given, student, folder, services, goal=allowed, checkpoint=checkpoint)
-    save_file(student.state_dict(), folder / _WEIGHTS)
+    write_atomically(folder / _WEIGHTS, save(student.state_dict()))
     for fmt in given.exported:
         export_networks({folder / _model(fmt): student}, given.plan.input_shape, fmt)
     models = {fmt: folder.stored(_model(fmt)) for fmt in given.exported}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 import torch
 from hypothesis import given
@@ -13,7 +15,7 @@ from pipeline.export.base import Format
 from pipeline.export.blocks import _groups
 from pipeline.export.conversion import _fold_batch_norm, convert
 from pipeline.export.process import how_it_ended
-from pipeline.export.worker import first_line, lacks_memory
+from pipeline.export.worker import first_line, lacks_memory, lacks_space
 
 
 def test_a_signal_is_named_when_the_exporter_aborts():
@@ -97,3 +99,19 @@ def test_fold_batch_norm_keeps_the_function_and_leaves_shared_layers_alone():
     _fold_batch_norm(network)
     assert not any(isinstance(layer, nn.BatchNorm2d) for layer in network.modules())
     torch.testing.assert_close(network(inputs), expected)
+
+
+@pytest.mark.parametrize(
+    ("error", "space"),
+    [
+        (OSError(errno.ENOSPC, "anything"), True),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), True),
+        (RuntimeError("iostream error"), False),
+        (OSError(errno.EACCES, "Permission denied"), False),
+    ],
+)
+def test_a_full_disk_is_told_from_a_failure_of_the_exporter(error: Exception, space: bool) -> None:
+    """Else it would be kept for ever as a failure of the model."""
+    outer = ValueError("the exporter failed")
+    outer.__cause__ = error
+    assert lacks_space(outer) is space
