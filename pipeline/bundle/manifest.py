@@ -7,9 +7,10 @@ from dataclasses import asdict
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from devices.digests import value_digest
+from devices.errors import TargetError
 from devices.measurement import Verdict
 from devices.target import Target
 from pipeline.budget import Budget
@@ -56,13 +57,18 @@ class ImageDescription(_Model):
     dtype: Literal["uint8"] = "uint8"
     background: tuple[Level, Level, Level] = (255, 255, 255)
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width, channels."""
+        return self.height, self.width, self.channels
+
 
 class PreprocessingDescription(_Model):
     """Bytes to float32: ``(image / scale - mean) / std`` per channel."""
 
     scale: Literal[255] = 255
     mean: tuple[float, ...]
-    std: tuple[float, ...]
+    std: tuple[Annotated[float, Field(gt=0)], ...]
 
     def build(self) -> Preprocessing:
         """The preprocessing that is described."""
@@ -74,7 +80,13 @@ class ClassifierDescription(_Model):
 
     image: ImageDescription
     preprocessing: PreprocessingDescription
-    labels: tuple[str, ...]
+    labels: Annotated[tuple[str, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _every_channel_is_preprocessed(self) -> Self:
+        if {len(self.preprocessing.mean), len(self.preprocessing.std)} != {self.image.channels}:
+            raise ValueError(f"the preprocessing is not that of {self.image.channels} channels")
+        return self
 
 
 class TensorDescription(_Model):
@@ -198,6 +210,28 @@ class TargetEntry(_Model):
     feasible: bool
     why: str
 
+    @field_validator("target")
+    @classmethod
+    def _is_a_target(cls, text: str) -> str:
+        try:
+            if str(Target.parse(text)) == text:
+                return text
+        except TargetError as error:
+            raise ValueError(error.what) from error
+        raise ValueError(f"{text!r} is not the name of a target")
+
+    @property
+    def image_layout(self) -> Literal["NCHW", "NHWC"]:
+        """The layout in which it takes images.
+
+        Raises:
+            ValueError: it says none.
+        """
+        layout = self.inputs[0].layout
+        if layout not in ("NCHW", "NHWC"):
+            raise ValueError(f"{self.artifact} has no layout of images")
+        return layout
+
 
 class TeacherEntry(_Model):
     """The teacher: digest of its configuration and weights, and its accuracy on the test split."""
@@ -273,6 +307,23 @@ class Manifest(_Model):
             raise ValueError("there are test images, and no description of the classifier that takes them")
         if self.test is None and any(entry.accuracy is not None for entry in self.targets):
             raise ValueError("there is an accuracy, and there are no test images to repeat it on")
+        return self
+
+    @model_validator(mode="after")
+    def _classifiers_take_their_images(self) -> Self:
+        if self.classifier is None or self.test is None:
+            return self
+        image, (height, width, channels) = self.classifier.image, self.classifier.image.shape
+        for entry in self.targets:
+            shape = (height, width, channels) if entry.image_layout == "NHWC" else (channels, height, width)
+            if entry.inputs[0].shape[1:] != shape:
+                raise ValueError(f"{entry.artifact} takes no images of {image.height}x{image.width}")
+        return self
+
+    @model_validator(mode="after")
+    def _targets_are_different(self) -> Self:
+        if len({entry.target for entry in self.targets}) != len(self.targets):
+            raise ValueError("a target is there twice")
         return self
 
     @property

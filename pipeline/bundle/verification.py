@@ -15,6 +15,7 @@ from devices.target import Target
 from devices.trust import trusted_files
 from devices.untrusted import arrays_from, file_bytes, json_from
 from devices.words import cause_of
+from pipeline.bundle.claims import check_claims, not_repeated
 from pipeline.bundle.manifest import Manifest, TargetEntry
 from pipeline.bundle.reading import MOST_JSON_BYTES, read_bundle, refused
 from pipeline.bundle.signing import check_signature
@@ -24,6 +25,9 @@ from pipeline.target_verdict import LabelledImages, TargetVerdict, verify_artifa
 CHANGED_SHARE = 0.002
 """Share of predictions (at least one image) by which a repeated count of correct images may differ: another
 processor adds in another order, and an image on the border between two classes may fall to the other side."""
+
+MOST_LAUNCHES, MOST_NS = 3_000, 60 * 10**9
+"""Launches, and time of each, that a bundle may ask for: as many as any recipe can have."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +55,17 @@ class TargetVerification:
 
 @dataclass(frozen=True)
 class BundleVerification:
-    """An unchanged bundle verified again on its targets."""
+    """An unchanged bundle verified again on its targets.
+
+    Attributes:
+        bundle_digest: of its manifest.
+        targets: what was found out again.
+        not_repeated: what it says that cannot be found out again, in words.
+    """
 
     bundle_digest: str
     targets: tuple[TargetVerification, ...]
+    not_repeated: tuple[str, ...]
 
     @property
     def holds(self) -> bool:
@@ -80,7 +91,8 @@ def verify_bundle(
         key: public key of whoever must have signed the bundle; nothing of it runs unless they did.
 
     Raises:
-        VerificationError: the bundle was changed; see ``read_bundle``.
+        VerificationError: the bundle was changed, see ``read_bundle``; or its manifest says other than its
+            measurements, see ``check_claims``.
         UnsignedError, SignatureError, UsageError: see ``check_signature``.
         TargetError: a target cannot be reached, or its runtime is not installed.
         MeasurementError: an artifact does not run on its target, or is a program that nobody signed and that
@@ -93,32 +105,45 @@ def verify_bundle(
     run = {name for entry in manifest.targets for name in (entry.artifact, entry.reference) if name}
     done = []
     with trusted_files([folder / name for name in sorted(run)], trusting=key is not None) as files:
+        earlier = [read_verdict(folder, entry) for entry in manifest.targets]
+        tests = [read_test(folder, manifest, entry) for entry in manifest.targets]
+        for entry, verdict in zip(manifest.targets, earlier, strict=True):
+            check_claims(folder, manifest, entry, verdict)
         for number, entry in enumerate(manifest.targets):
             on_progress(number, len(manifest.targets))
-            earlier = read_verdict(folder, entry)
             verdict = verify_artifact(
                 files[folder / entry.artifact],
-                read_test(folder, manifest, entry),
+                tests[number],
                 Target.parse(entry.target),
                 budget=entry.budget.build() if entry.budget else None,
                 reference=files[folder / entry.reference] if entry.reference else None,
-                protocol=earlier.measurement.protocol,
+                protocol=earlier[number].measurement.protocol,
             )
             done.append(TargetVerification(verdict, entry.accuracy.correct if entry.accuracy else None))
     on_progress(len(manifest.targets), len(manifest.targets))
-    return BundleVerification(manifest.digest, tuple(done))
+    return BundleVerification(manifest.digest, tuple(done), not_repeated(folder, manifest))
 
 
 def read_verdict(folder: Path, entry: TargetEntry) -> TargetVerdict:
     """What was seen of an artifact when the bundle was written, raw samples included.
 
     Raises:
-        VerificationError: the file holds something else.
+        VerificationError: the file holds something else, or measurements that nobody can repeat.
     """
     try:
         content = file_bytes(folder / entry.measurements, MOST_JSON_BYTES)
-        return TargetVerdict.from_json(json_from(content))
-    except ValueError as error:
+        verdict = TargetVerdict.from_json(json_from(content))
+        # These can be computed of whole measurements only.
+        _ = [each.latency for each in (verdict.measurement, verdict.reference) if each is not None]
+        _ = verdict.accuracy and verdict.accuracy.share
+        protocol = verdict.measurement.protocol
+        if (
+            max(protocol.launches, protocol.max_launches) > MOST_LAUNCHES
+            or max(protocol.warmup_ns, protocol.min_ns) > MOST_NS
+        ):
+            raise ValueError(f"{protocol.launches} launches of {protocol.min_ns / 1e9:g} s are too much")
+        return verdict
+    except (OSError, ValueError, LookupError, TypeError, ArithmeticError, AttributeError) as error:
         raise refused(folder, entry.measurements, f"cannot be read: {cause_of(error)}") from error
 
 
@@ -128,9 +153,9 @@ def read_test(folder: Path, manifest: Manifest, entry: TargetEntry) -> LabelledI
     Raises:
         VerificationError: the file holds something else.
     """
-    layout = entry.inputs[0].layout
-    if manifest.test is None or manifest.classifier is None or layout not in ("NCHW", "NHWC"):
+    if manifest.test is None or manifest.classifier is None:
         return None
+    layout = entry.image_layout
     try:
         arrays = arrays_from(folder / manifest.test, ("images", "labels"))
         split = Split(arrays["images"], arrays["labels"])

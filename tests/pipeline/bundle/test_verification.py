@@ -5,9 +5,12 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import re
 import tracemalloc
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,10 +20,11 @@ from devices.errors import MeasurementError
 from devices.inventory.devices import HOST, known_devices
 from devices.inventory.devices_file import trust_project_file
 from pipeline.budget import Budget
-from pipeline.bundle import BundleContent, verify_bundle, write_bundle
+from pipeline.bundle import BundleContent, read_bundle, verify_bundle, write_bundle
+from pipeline.bundle.claims import not_repeated
 from pipeline.bundle.manifest import manifest_bytes, manifest_digest
 from pipeline.errors import VerificationError
-from pipeline.target_verdict import Accuracy
+from pipeline.target_verdict import Accuracy, judge
 from tests.pipeline.tiny_bundles import with_program
 
 
@@ -60,9 +64,12 @@ def test_verify_bundle_repeats_accuracy_and_latency_and_writes_nothing(
 def test_verify_bundle_does_not_hold_when_accuracy_or_budget_was_claimed_too_high(
     bundle_content: BundleContent, tmp_path: Path
 ) -> None:
+    """Though the measurements beside the manifest claim the same."""
     (target,) = bundle_content.targets
+    budget, given = Budget.parse("0.000001x"), target.verdict
+    feasible, why = judge(budget, given.measurement, given.reference, given.ratio)
     verdict = dataclasses.replace(
-        target.verdict, accuracy=Accuracy(9, 12, ()), budget=Budget.parse("0.000001x"), feasible=True
+        given, accuracy=Accuracy(9, 12, ()), budget=budget, feasible=feasible, why=why
     )
     boasting = dataclasses.replace(target, verdict=verdict)
     folder = write_bundle(dataclasses.replace(bundle_content, targets=(boasting,)), tmp_path / "bundle")
@@ -70,6 +77,135 @@ def test_verify_bundle_does_not_hold_when_accuracy_or_budget_was_claimed_too_hig
     assert not result.targets[0].accuracy_holds
     assert not result.targets[0].verdict.feasible
     assert not result.holds
+
+
+def entry(**change: Any) -> Callable[[dict[str, Any]], None]:
+    """Changes of the first target of a manifest; a key may go deeper, as ``measured__value_ns``."""
+
+    def apply(manifest: dict[str, Any]) -> None:
+        for key, value in change.items():
+            *parents, last = key.split("__")
+            place = manifest["targets"][0]
+            for each in parents:
+                place = place[each]
+            place[last] = value
+
+    return apply
+
+
+def forged(bundle: Path, change: Callable[[dict[str, Any]], None], name: str = "manifest.json") -> Path:
+    """The bundle after a change of one of its JSON files, with every digest computed again."""
+    path = bundle / name
+    document = json.loads(path.read_bytes())
+    change(document)
+    if name != "manifest.json":
+        path.write_text(json.dumps(document))
+        manifest = json.loads((bundle / "manifest.json").read_bytes())
+        manifest["files"][name] = file_digest(path)
+        document, path = manifest, bundle / "manifest.json"
+    document["digest"] = manifest_digest(document)
+    path.write_bytes(manifest_bytes(document))
+    return bundle
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (entry(measured__value_ns=1.0), "the latency's value_ns is 1"),
+        (entry(measured__low_ns=1.0), "the latency's low_ns is 1"),
+        (entry(measured__reasons=["quiet"]), "the measurement is called"),
+        (entry(ratio__value=0.5), "the ratio's value is 0.5"),
+        (entry(ratio=None), "the ratio to the reference is there on one side only"),
+        (entry(accuracy__correct=12), "12 of 12 images are correct, and 11 of 12 were"),
+        (entry(accuracy__share=1.0), "the accuracy of 11 of 12 images is called 100.00%"),
+        (entry(accuracy__by_class=[]), ""),
+        (entry(accuracy=None), "the accuracy is there on one side only"),
+        (entry(budget=None), "the budget is another one"),
+        (entry(budget__words="10 ms"), "the budget is another one"),
+        (entry(feasible=False), "the budget is kept by what was measured"),
+        (entry(why="it is the best"), "it gives another reason"),
+        (entry(target="host/onnxruntime:fp32@2"), "it was measured on host/onnxruntime:fp32@1"),
+        (entry(reference=None), "the reference is not what was measured"),
+    ],
+)
+def test_verify_bundle_refuses_claims_that_do_not_follow_from_its_measurements(
+    own_bundle: Path, change: Callable[[dict[str, Any]], None], what: str
+) -> None:
+    forged(own_bundle, change)
+    if not what:
+        read_bundle(own_bundle)
+        return
+    with pytest.raises(VerificationError, match=re.escape(what)):
+        verify_bundle(own_bundle, ignore)
+
+
+def test_verify_bundle_refuses_an_artifact_that_is_not_what_was_measured(own_bundle: Path) -> None:
+    def exchange(manifest: dict[str, Any]) -> None:
+        (target,) = manifest["targets"]
+        target["artifact"], target["artifact_digest"] = (
+            target["reference"],
+            manifest["files"][target["reference"]],
+        )
+
+    with pytest.raises(VerificationError, match=r"the artifact has the digest .*, measured was"):
+        verify_bundle(forged(own_bundle, exchange), ignore)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        entry(inputs=[{"name": "input", "shape": [1, 1, 4, 4], "layout": None, "dtype": "float32"}]),
+        entry(inputs=[{"name": "input", "shape": [1, 1, 4, 4], "layout": "NK", "dtype": "float32"}]),
+        entry(inputs=[{"name": "input", "shape": [1, 1, 5, 4], "layout": "NCHW", "dtype": "float32"}]),
+        entry(inputs=[]),
+        entry(target="host"),
+        entry(target="host/onnxruntime:fp99@1"),
+        lambda manifest: manifest.update(targets=[]),
+        lambda manifest: manifest.update(targets=manifest["targets"] * 2),
+        lambda manifest: manifest["classifier"].update(labels=[]),
+        lambda manifest: manifest["classifier"]["preprocessing"].update(mean=[0.5, 0.5], std=[1.0, 1.0]),
+        lambda manifest: manifest["classifier"]["preprocessing"].update(std=[0.0]),
+    ],
+)
+def test_verify_bundle_refuses_a_manifest_that_describes_nothing_that_runs(
+    own_bundle: Path, change: Callable[[dict[str, Any]], None]
+) -> None:
+    with pytest.raises(VerificationError, match=r"manifest\.json is not valid at"):
+        verify_bundle(forged(own_bundle, change), ignore)
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (lambda found: found.update(measurement=None), "cannot be read"),
+        (lambda found: found["measurement"].update(launches=[]), "cannot be read"),
+        (lambda found: found["accuracy"].update(total=0), "cannot be read"),
+        (lambda found: found["measurement"]["protocol"].update(launches=99_999), "are too much"),
+        (lambda found: found["measurement"]["protocol"].update(min_ns=10**13), "are too much"),
+        (lambda found: found["reference"].update(artifact_digest="0" * 64), "the reference has the digest"),
+    ],
+)
+def test_verify_bundle_refuses_measurements_that_are_none(
+    own_bundle: Path, change: Callable[[dict[str, Any]], None], what: str
+) -> None:
+    (name,) = (path.relative_to(own_bundle).as_posix() for path in own_bundle.glob("measurements/*.json"))
+    with pytest.raises(VerificationError, match=what):
+        verify_bundle(forged(own_bundle, change, name), ignore)
+
+
+def test_verify_bundle_says_what_it_cannot_find_out(
+    own_bundle: Path, compiled_content: BundleContent
+) -> None:
+    manifest = read_bundle(own_bundle)
+    assert "accuracies of the teacher" in not_repeated(own_bundle, manifest)[0]
+    assert not any("scripts" in each for each in not_repeated(own_bundle, manifest))
+    with (own_bundle / "infer_onnxruntime.py").open("a") as script:
+        script.write("print('mine')\n")
+    assert any("scripts" in each for each in not_repeated(own_bundle, manifest))
+    compiled = write_bundle(compiled_content, own_bundle.parent / "compiled")
+    said = not_repeated(compiled, read_bundle(compiled))
+    assert any("no test images" in each for each in said)
+    assert not any("teacher" in each for each in said)
 
 
 def test_verify_bundle_checks_integrity_first(own_bundle: Path) -> None:
