@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
+from latency_db.errors import StoreError
 from tools.attack import __main__ as attack
 from tools.attack.fuzzing import damaged, fuzz, judged
 from tools.attack.kills import kills
 from tools.attack.limits import limits
+from tools.attack.writers import writers
 
 Found = dict[str, Any]
 
@@ -35,6 +37,14 @@ def test_damaged_files_of_every_format_are_read_or_refused() -> None:
     assert found["faults"] == {}
     assert found["inputs"] == attack.SHORT["inputs"] // 3
     assert found["formats"] > 30
+
+
+@pytest.mark.slow
+def test_writers_of_which_some_are_killed_lose_nothing(tmp_path: Path) -> None:
+    found = writers(str(tmp_path / "rows.db"), attack.WRITERS, 12.0, 0, quiet)
+    assert (found["lost"], found["twice"], found["problems"]) == (0, 0, [])
+    assert found["stored"] > 0
+    assert found["kills"] > 0
 
 
 @pytest.mark.slow
@@ -62,11 +72,19 @@ def test_the_attack_sees_what_it_looks_for(tmp_path: Path) -> None:
 
     assert judged(lambda path: path.read_text(), path)[:2] == ("read", "content")
     assert judged(crash, path)[0] == "crash"
+
+    def refuse(_: Path) -> str:
+        raise StoreError("damaged")
+
     assert judged(fail, path)[0] == "traceback"
+    assert judged(refuse, path, (8,))[:2] == ("refused", "damaged")
+    assert judged(refuse, path, (11,))[0] == "exit code 8"
     tally = {"lost": 1, "differ": 0, "orphans": 0, "left_behind": 0, "failed": []}
-    sound: Found = {"kills": {}, "limits": {"faults": {}}, "fuzzing": {"faults": {}}}
+    sound: Found = {"kills": {}, "writers": [], "limits": {"faults": {}}, "fuzzing": {"faults": {}}}
     assert attack.is_sound(sound)
     assert not attack.is_sound({**sound, "kills": {"import": tally}})
+    lost = {"lost": 1, "twice": 0, "problems": []}
+    assert not attack.is_sound({**sound, "writers": [lost]})
     assert not attack.is_sound({**sound, "limits": {"faults": {"a": "hang"}}})
 
 
@@ -81,7 +99,9 @@ def test_the_command_line_writes_the_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found: Found = {"kills": {}, "limits": {"faults": {}}, "fuzzing": {"faults": {}}, "sound": True}
-    monkeypatch.setattr(attack, "attack", lambda form, seed: {**found, "form": form["inputs"], "seed": seed})
+    monkeypatch.setattr(
+        attack, "attack", lambda form, seed, place: {**found, "form": form["inputs"], "seed": seed}
+    )
     for name in ("LATHE_STATE_DIR", "LATHE_CACHE", "XDG_CONFIG_HOME", "LATHE_DEVICES"):
         monkeypatch.setenv(name, str(tmp_path))
     argv = ["attack", "long", "--seed", "3", "--inputs", "5", "--json", str(tmp_path / "found.json")]

@@ -9,24 +9,26 @@ import faulthandler
 import os
 import random
 import resource
-import shutil
 import signal
 import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from devices.errors import LatheError
+from tools.attack.bundles import bundle_formats
 from tools.attack.samples import Format, formats
 
 HANG_S = 20
 """Generous, since other work may take the processor; processor time is held against ``MOST_CPU_S``."""
 MOST_CPU_S = 5.0
 MOST_BYTES = 1 << 30
+_TRACEBACK, _REFUSED = 2, 100
+"""How the process of one input ends; after a refusal its exit code is added."""
 
 _NUMBERS = (
     b"0",
@@ -79,7 +81,7 @@ def damaged(content: bytes, random: random.Random) -> bytes:
 def fuzz(count: int, seed: int, on_progress: Callable[[str], None]) -> dict[str, Any]:
     """So many damaged inputs over all formats; counts by outcome, and every fault."""
     found: dict[str, Found] = {}
-    wanted = list(formats())
+    wanted = [*formats(), *bundle_formats()]
     with tempfile.TemporaryDirectory(prefix="attack-") as place:
         for number, fmt in enumerate(wanted):
             folder = Path(place) / str(number)
@@ -100,14 +102,12 @@ def fuzz(count: int, seed: int, on_progress: Callable[[str], None]) -> dict[str,
 
 def _fuzz_one(fmt: Format, path: Path, count: int, random: random.Random) -> Found:
     found, sound = Found(), path.read_bytes()
-    clean = path.parent / ".clean"
     outcome, told, _ = judged(fmt.read, path)
     assert outcome == "read", (fmt.name, outcome, told)
-    shutil.copyfile(path, clean)
     for _ in range(count):
         content = damaged(sound, random)
         path.write_bytes(content)
-        outcome, answer, size = judged(fmt.read, path)
+        outcome, answer, size = judged(fmt.read, path, fmt.codes)
         if outcome == "read" and fmt.digested and not _is_part(answer, told):
             outcome = "damage accepted"
         found.outcomes[outcome] += 1
@@ -130,9 +130,18 @@ def _is_part(answer: str, told: str) -> bool:
     return {tuple(row) for row in json.loads(answer)} <= {tuple(row) for row in json.loads(told)}
 
 
-def judged(read: Callable[[Path], str], path: Path) -> tuple[str, str, int]:
-    """What became of one input: outcome, what was read or said, and by how many bytes memory grew."""
-    answer = path.parent / ".answer"
+def judged(
+    read: Callable[[Path], str], path: Path, codes: Container[int] = range(2, 100)
+) -> tuple[str, str, int]:
+    """What became of one input: outcome, what was read or said, and by how many bytes memory grew.
+
+    Args:
+        read: what reads it.
+        path: of the input.
+        codes: exit codes that are documented for what is wrong with it.
+    """
+    # Not beside the file: a bundle has nothing in it that is not listed.
+    answer = Path(tempfile.gettempdir()) / f"attack-answer-{os.getpid()}"
     answer.unlink(missing_ok=True)
     before = time.monotonic()
     child = os.fork()
@@ -149,10 +158,14 @@ def judged(read: Callable[[Path], str], path: Path) -> tuple[str, str, int]:
         time.sleep(0.002)
     code = os.waitstatus_to_exitcode(status)
     said = answer.read_text(errors="replace") if answer.exists() else ""
+    answer.unlink(missing_ok=True)
     grown = max(0, usage.ru_maxrss * 1024 - _own_bytes())
     if code < 0:
         return "crash", f"signal {-code}", grown
-    outcome = {0: "read", 1: "refused", 2: "traceback"}.get(code, "crash")
+    if code >= _REFUSED:
+        outcome = "refused" if code - _REFUSED in codes else f"exit code {code - _REFUSED}"
+    else:
+        outcome = {0: "read", _TRACEBACK: "traceback"}.get(code, "crash")
     if usage.ru_utime + usage.ru_stime > MOST_CPU_S:
         return "hang", f"{usage.ru_utime:.1f} s of the processor; {outcome}", grown
     if grown > MOST_BYTES:
@@ -169,13 +182,13 @@ def _read_and_die(read: Callable[[Path], str], path: Path, answer: Path) -> None
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     os.dup2(null, 2)
-    code = 2
+    code = _TRACEBACK
     try:
         answer.write_text(read(path), errors="replace")
         code = 0
     except LatheError as error:
         answer.write_text(str(error), errors="replace")
-        code = 1 if error.exit_code != 1 else 2
+        code = _REFUSED + error.exit_code if error.exit_code != 1 else _TRACEBACK
     except BaseException:
         answer.write_text(traceback.format_exc(), errors="replace")
     finally:

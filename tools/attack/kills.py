@@ -48,14 +48,14 @@ class Scenario:
         prepare: makes what it needs in a folder.
         arguments: of ``lathe``, run in that folder.
         result: what it made there, to compare; what it has after a kill is part of it.
-        longest_s: after which a kill comes at the latest.
+        again: done between a kill and the next try.
     """
 
     name: str
     prepare: Callable[[Path], None]
     arguments: tuple[str, ...]
     result: Callable[[Path], set[str]]
-    longest_s: float
+    again: Callable[[Path], None] = lambda folder: None
 
 
 def kills(
@@ -67,7 +67,7 @@ def kills(
         tally = tallies[scenario.name] = Tally()
         chosen = random.Random(f"{seed} {scenario.name}")
         while tally.kills < count and tally.rounds < count:
-            _round(scenario, chosen, tally)
+            _round(scenario, chosen, tally, count)
             on_progress(f"{scenario.name}: {tally}")
     return {name: vars(tally) for name, tally in tallies.items()}
 
@@ -75,24 +75,30 @@ def kills(
 def scenarios() -> Iterator[Scenario]:
     """Every command that keeps something."""
     rows = {"--db", "here.db"}
-    yield Scenario("import", _rows, ("db", "import", "rows.csv", *sorted(rows)), _stored, 4.0)
-    yield Scenario("merge", _rows, ("db", "merge", "there.db", *sorted(rows)), _stored, 4.0)
+    yield Scenario("import", _rows, ("db", "import", "rows.csv", *sorted(rows)), _stored)
+    yield Scenario("merge", _rows, ("db", "merge", "there.db", *sorted(rows)), _stored)
     published = ("db", "import", "--published", "table.csv", "--device", "d", *sorted(rows))
-    yield Scenario("published", _table, published, _cells, 5.0)
+    yield Scenario("published", _table, published, _cells)
     measure = ("table", "measure", "package", "--target", "host/onnxruntime:fp32@1", *sorted(rows))
-    yield Scenario("measure", _package, measure, _measured, 12.0)
-    yield Scenario("run", _recipe, ("run", "tiny.toml", "--work", "work", *sorted(rows)), _bundle, 45.0)
+    yield Scenario("measure", _package, measure, _measured)
+    target = ("--target", "host/onnxruntime:fp32@1", "--launches", "3")
+    yield Scenario("profile", _models, ("profile", *_MODELS, *target, "--save", "r.json"), _saved, _put_aside)
+    space = ("--space", "tiny.toml", "--input", "8x8", "--networks", "6")
+    yield Scenario("build", _recipe, ("table", "build", *space, *target, *sorted(rows)), _measured)
+    yield Scenario("run", _recipe, ("run", "tiny.toml", "--work", "work", *sorted(rows)), _bundle)
 
 
-def _round(scenario: Scenario, chosen: random.Random, tally: Tally) -> None:
-    """One command, killed and given again until it comes through."""
+def _round(scenario: Scenario, chosen: random.Random, tally: Tally, count: int) -> None:
+    """One command, killed at any moment of its length and given again until it comes through."""
     with tempfile.TemporaryDirectory(prefix="attack-kill-") as place:
         folder, temporary = Path(place) / "folder", Path(place) / "tmp"
         clean = Path(place) / "clean"
         for each in (folder, temporary, clean):
             each.mkdir()
         scenario.prepare(clean)
+        began = time.monotonic()
         code, said = _run(scenario, clean, temporary, None)
+        took_s = time.monotonic() - began
         if code != 0:
             tally.failed.append(f"unkilled: {code} {said[-300:]}")
             tally.rounds += 1
@@ -102,13 +108,16 @@ def _round(scenario: Scenario, chosen: random.Random, tally: Tally) -> None:
         scenario.prepare(folder)
         kept: set[str] = set()
         for _ in range(_MOST_TRIES):
-            code, said = _run(scenario, folder, temporary, chosen.uniform(0.05, scenario.longest_s))
+            code, said = _run(
+                scenario, folder, temporary, chosen.uniform(0.05, took_s) if tally.kills < count else None
+            )
             if code == -signal.SIGKILL:
                 tally.kills += 1
                 tally.orphans += _orphans(place)
                 now = scenario.result(folder)
                 tally.lost += len(kept - now)
                 kept = now
+                scenario.again(folder)
                 continue
             if code != 0:
                 tally.failed.append(f"{code} {said[-300:]}")
@@ -232,7 +241,7 @@ training = { epochs = 3 }
 [space]
 stem_width = 8
 head_width = 16
-stages = [{ widths = [8, 12], depths = [1], kernels = [3], expansions = [2, 3], squeeze_excite = [0.0] }]
+stages = [{ widths = [8, 12], depths = [1, 2], kernels = [3], expansions = [2, 3], squeeze_excite = [0.0] }]
 [[target]]
 name = "host/onnxruntime:fp32@1"
 budget_ms = 1000
@@ -248,6 +257,28 @@ epochs = 2
 launches = 6
 unmeasured = "pass-over"
 """
+
+
+_MODELS = tuple(f"model{number}.onnx" for number in range(4))
+
+
+def _models(folder: Path) -> None:
+    canary = Path(__file__).parents[2] / "devices" / "canary" / "canary.onnx"
+    for name in _MODELS:
+        (folder / name).write_bytes(canary.read_bytes())
+
+
+def _saved(folder: Path) -> set[str]:
+    """Which models have a result, in all files together: a result file is never written over."""
+    from devices.result_file import read_results
+
+    files = [*folder.glob("r.json"), *folder.glob("kept-*.json")]
+    return {f"{entry.models}" for file in files for entry in read_results(file).entries}
+
+
+def _put_aside(folder: Path) -> None:
+    if (folder / "r.json").exists():
+        (folder / "r.json").rename(folder / f"kept-{time.time_ns()}.json")
 
 
 def _recipe(folder: Path) -> None:

@@ -42,12 +42,14 @@ class Format:
     Attributes:
         write: makes a sound file in a folder, and returns it; other files may lie beside it.
         read: reads it, and returns what was understood, as text.
+        codes: exit codes that are documented for a damaged one.
         digested: whatever is understood must be what was written, since the file carries digests.
     """
 
     name: str
     write: Callable[[Path], Path]
     read: Callable[[Path], str]
+    codes: tuple[int, ...]
     digested: bool = False
 
 
@@ -278,22 +280,24 @@ def _read_answers(path: Path) -> str:
 def formats() -> Iterator[Format]:
     """Every format."""
     for name in EMBEDDED:
-        yield Format(f"recipe {name}", partial(_recipe, name=name), lambda path: str(load_recipe(str(path))))
-    yield Format("devices.toml", _devices, lambda path: str(sorted(read_file(path))))
-    yield Format("result file", _results, lambda path: str(read_results(path)))
+        yield Format(
+            f"recipe {name}", partial(_recipe, name=name), lambda path: str(load_recipe(str(path))), (2, 6)
+        )
+    yield Format("devices.toml", _devices, lambda path: str(sorted(read_file(path))), (6,))
+    yield Format("result file", _results, lambda path: str(read_results(path)), (7,))
     for suffix in (".csv", ".json", ".parquet"):
-        yield Format(f"rows{suffix}", partial(_rows, suffix=suffix), _read_rows, digested=True)
-    yield Format("database", _database, _read_database, digested=True)
+        yield Format(f"rows{suffix}", partial(_rows, suffix=suffix), _read_rows, (8,), digested=True)
+    yield Format("database", _database, _read_database, (8,), digested=True)
     for suffix in (".csv", ".csv.gz", ".yaml", ".npz"):
-        yield Format(f"published{suffix}", partial(_published, suffix=suffix), _read_published)
-    yield Format("work package", _package, lambda path: str(read_manifest(path.parent)))
-    yield Format("data npz", _npz, _data("npz"))
-    yield Format("data mnist", partial(_mnist, suffix=""), _data("mnist"))
-    yield Format("data mnist.gz", partial(_mnist, suffix=".gz"), _data("mnist"))
-    yield Format("data cifar", _cifar, _data("cifar"))
+        yield Format(f"published{suffix}", partial(_published, suffix=suffix), _read_published, (8,))
+    yield Format("work package", _package, lambda path: str(read_manifest(path.parent)), (8,))
+    yield Format("data npz", _npz, _data("npz"), (3,))
+    yield Format("data mnist", partial(_mnist, suffix=""), _data("mnist"), (3,))
+    yield Format("data mnist.gz", partial(_mnist, suffix=".gz"), _data("mnist"), (3,))
+    yield Format("data cifar", _cifar, _data("cifar"), (3,))
     for suffix in (".png", ".jpg", ".bmp", ".gif", ".webp", ".tiff"):
-        yield Format(f"data image{suffix}", partial(_image_folder, suffix=suffix), _data("folder", 2))
+        yield Format(f"data image{suffix}", partial(_image_folder, suffix=suffix), _data("folder", 2), (3,))
     for suffix in (".safetensors", ".pt"):
-        yield Format(f"weights{suffix}", partial(_weights, suffix=suffix), _read_weights)
-    yield Format("teacher.pt2", _exported, _read_exported)
-    yield Format("answers of a device", _answers, _read_answers)
+        yield Format(f"weights{suffix}", partial(_weights, suffix=suffix), _read_weights, (4,))
+    yield Format("teacher.pt2", _exported, _read_exported, (4,))
+    yield Format("answers of a device", _answers, _read_answers, (7,))
