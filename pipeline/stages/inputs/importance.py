@@ -11,6 +11,7 @@ from pipeline.stages.inputs.structures import open_network
 from pipeline.stages.inputs.teacher import TeacherSummary
 from pipeline.stages.services import Services
 from pipeline.work.canonical import StoredFile, by_digest
+from pipeline.work.disk import write_atomically
 from pipeline.work.stage import StageFolder, stage
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class ImportanceInput:
 @stage("importance", packages=("torch",))
 def measure_importance(given: ImportanceInput, folder: StageFolder, services: Services) -> StoredFile:
     """The importance of every part, see ``methods.subgraph.importance``."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     from pipeline.distill.training import training_device
     from pipeline.methods.subgraph.gates import Gates
@@ -43,7 +44,8 @@ def measure_importance(given: ImportanceInput, folder: StageFolder, services: Se
         network.requires_grad_(True).to(training_device())
         gates = Gates(network, given.config.structures)
         found = importances(network, gates, open_data(given.data, folder), seed=given.seed)
-    save_file({name: value.cpu().contiguous() for name, value in found.items()}, folder / _FILE)
+    content = save({name: value.cpu().contiguous() for name, value in found.items()})
+    write_atomically(folder / _FILE, content)
     return folder.stored(_FILE)
 
 
