@@ -7,7 +7,7 @@ History of the format:
   memory and conditions; or a failure.
 - 2: ``written_at``, and instead of outcomes ``entries`` of ``models`` and ``result``. A result, told by its
   ``kind``, is also an operation profile, a sustained run or a comparison. A launch may have processor usage,
-  canary, placement, copies and a summary, and may be void; conditions know phones and GPUs.
+  canary, placement, copies, inputs and a summary, and may be void; conditions know phones and GPUs.
 """
 
 from __future__ import annotations

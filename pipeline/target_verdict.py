@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
-from devices.digests import file_digest
+from devices.artifacts import artifact_digest
 from devices.errors import MeasurementError
 from devices.measurement import (
     Measurement,
@@ -187,7 +187,7 @@ def verify_artifact(
             why=f"a relative budget needs the {budget.reference_name}, and none was given",
             fix=f"give the artifact of the {budget.reference_name}, or a budget in milliseconds",
         )
-    digest = file_digest(artifact)
+    digest = artifact_digest(artifact)
     accuracy = None
     if test is not None:
         place = outputs or outputs_target(target, artifact.suffix)

@@ -23,7 +23,7 @@ import sys
 import time
 import types
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Iterator, Sequence
 
 PACKAGE = "lathe_agent"
 """What the pushed files are modules of, so that they import each other as ``from .machine import read``."""
@@ -33,11 +33,14 @@ COPIES = 20
 
 
 class JobFailed(Exception):
-    """A job that cannot go on, with a machine-readable code."""
+    """A job that cannot go on, with a machine-readable code, and the inputs that it had, as far as known."""
 
-    def __init__(self, code: str, error: BaseException) -> None:
-        super().__init__(f"{type(error).__name__}: {error}"[:2000])
-        self.code = "out-of-memory" if isinstance(error, MemoryError) else code
+    def __init__(self, code: str, error: BaseException, inputs: Sequence[dict[str, Any]] = ()) -> None:
+        bad_input = type(error).__name__ == "BadInputError"
+        super().__init__(str(error) if bad_input else f"{type(error).__name__}: {error}"[:2000])
+        memory = isinstance(error, MemoryError)
+        self.code = "bad-input" if bad_input else "out-of-memory" if memory else code
+        self.inputs = list(inputs)
 
 
 def main() -> int:
@@ -55,9 +58,9 @@ def main() -> int:
     try:
         choose_cores(request["settings"]["options"].get("cores"))
         modules = load(request["files"])
-        engine, machine = modules["engine"], modules["machine"]
-        if hasattr(engine, "check"):
-            engine.check(request["settings"])
+        on = types.SimpleNamespace(**modules)
+        if hasattr(on.engine, "check"):
+            on.engine.check(request["settings"])
     except (ImportError, OSError) as error:
         emit("fatal", code="runtime-missing", detail=f"{type(error).__name__}: {error}")
         return 3
@@ -66,13 +69,13 @@ def main() -> int:
         return 3
     gc.freeze()  # what was imported stays, so that a collection before each timing costs nothing
     spawned_ns = request["spawned_ns"]
-    started_ns = machine.process_age_ns() if spawned_ns is None else time.monotonic_ns() - spawned_ns
+    started_ns = on.machine.process_age_ns() if spawned_ns is None else time.monotonic_ns() - spawned_ns
     emit("ready", process_start_ns=started_ns)
     try:
-        for event, fields in ANSWERS[request["command"]](engine, machine, request):
+        for event, fields in ANSWERS[request["command"]](on, request):
             emit(event, **fields)
     except JobFailed as failure:
-        emit("failed", code=failure.code, detail=str(failure))
+        emit("failed", code=failure.code, detail=str(failure), inputs=failure.inputs)
     return 0
 
 
@@ -150,10 +153,10 @@ def load(files: dict[str, str]) -> dict[str, Any]:
 Answers = Iterator["tuple[str, dict[str, Any]]"]
 
 
-def measure(engine: Any, machine: Any, request: dict[str, Any]) -> Answers:
+def measure(on: Any, request: dict[str, Any]) -> Answers:
     """Time each file in turn, and the canary before, between and after them."""
-    paths, protocol = request["artifacts"], request["protocol"]
-    canary = load_canary(engine, request)
+    jobs, protocol = request["jobs"], request["protocol"]
+    canary = load_canary(on, request)
 
     def time_canary() -> Answers:
         if canary is not None:
@@ -161,27 +164,28 @@ def measure(engine: Any, machine: Any, request: dict[str, Any]) -> Answers:
             yield "canary", {"samples_ns": time_steadily(canary.run, protocol)}
 
     yield from time_canary()
-    for index, path in enumerate(paths):
+    for index, job in enumerate(jobs):
         yield "started", {"job": index}
         try:
-            yield "result", {"job": index, **measure_one(engine, machine, path, request)}
+            yield "result", {"job": index, **measure_one(on, job, request)}
         except JobFailed as failure:
-            yield "failed", {"job": index, "code": failure.code, "detail": str(failure)}
-        if index + 1 == len(paths) // 2:
+            told = {"code": failure.code, "detail": str(failure), "inputs": failure.inputs}
+            yield "failed", {"job": index, **told}
+        if index + 1 == len(jobs) // 2:
             yield from time_canary()
     yield from time_canary()
 
 
-def load_canary(engine: Any, request: dict[str, Any]) -> Any:
+def load_canary(on: Any, request: dict[str, Any]) -> Any:
     """The canary with its inputs set, or None where the runtime has none, or cannot run it."""
     try:
         if request["canary"] is not None:
-            canary = engine.Model(request["canary"], request["settings"])
-        elif hasattr(engine, "canary"):
-            canary = engine.canary(request["settings"])
+            canary = on.engine.Model(request["canary"], request["settings"])
+        elif hasattr(on.engine, "canary"):
+            canary = on.engine.canary(request["settings"])
         else:
             return None
-        canary.set_inputs(random_inputs(canary.inputs, request["protocol"]["input_seed"]))
+        canary.set_inputs(on.inputs.fill(canary, request["settings"], request["protocol"]["input_seed"])[0])
         canary.run()
     except Exception as error:
         print(f"the canary does not run: {error}", file=sys.stderr)
@@ -189,20 +193,22 @@ def load_canary(engine: Any, request: dict[str, Any]) -> Any:
     return canary
 
 
-def measure_one(engine: Any, machine: Any, path: str, request: dict[str, Any]) -> dict[str, Any]:
+def settings_of(job: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]:
+    """The settings of the request with the inputs that its job is given."""
+    return {**request["settings"], **job["given"]}
+
+
+def measure_one(on: Any, job: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]:
     """Load, run once, warm up and time one model; all times in nanoseconds."""
-    settings, protocol = request["settings"], request["protocol"]
-    machine.reset_peak_memory()
-    before, usage = conditions(engine, machine, settings), machine.UsageMeter()
+    settings, protocol = settings_of(job, request), request["protocol"]
+    on.machine.reset_peak_memory()
+    before, usage = conditions(on, settings), on.machine.UsageMeter()
     clock = time.perf_counter_ns
     start = clock()
-    model = load_model(engine, path, settings)
+    model = load_model(on, job["artifact"], settings)
     load_ns = clock() - start
+    _, told, first_inference_ns = first_run(on, model, settings, protocol["input_seed"])
     try:
-        model.set_inputs(random_inputs(model.inputs, protocol["input_seed"]))
-        start = clock()
-        model.run()
-        first_inference_ns = clock() - start
         warm_up(model.run, protocol)
         samples_ns = time_steadily(model.run, protocol)
         used = usage.until_now()
@@ -211,11 +217,11 @@ def measure_one(engine: Any, machine: Any, path: str, request: dict[str, Any]) -
             for name in ("copy_in", "copy_out")
         )
         # before the placement, for which some runtimes load the model once more
-        peak_bytes = machine.peak_memory_bytes()
+        peak_bytes = on.machine.peak_memory_bytes()
         parts = model.placement()
         warnings = model.warnings() if hasattr(model, "warnings") else []
     except Exception as error:
-        raise JobFailed("run-failed", error) from error
+        raise JobFailed("run-failed", error, told) from error
     del model
     gc.collect()
     return {
@@ -224,41 +230,64 @@ def measure_one(engine: Any, machine: Any, path: str, request: dict[str, Any]) -
         "samples_ns": samples_ns,
         "peak_memory_bytes": peak_bytes,
         "before": before,
-        "after": conditions(engine, machine, settings),
+        "after": conditions(on, settings),
         "usage": used,
         "placement": None if parts is None else {"delegate": settings["delegate"], "parts": parts},
         "to_device_ns": to_device_ns,
         "from_device_ns": from_device_ns,
         "warnings": warnings,
+        "inputs": told,
     }
 
 
-def conditions(engine: Any, machine: Any, settings: dict[str, Any]) -> dict[str, Any]:
+def conditions(on: Any, settings: dict[str, Any]) -> dict[str, Any]:
     """The conditions now, with those of the accelerator."""
-    found: dict[str, Any] = machine.conditions()
-    if hasattr(engine, "accelerator_conditions"):
-        found.update(engine.accelerator_conditions(settings))
+    found: dict[str, Any] = on.machine.conditions()
+    if hasattr(on.engine, "accelerator_conditions"):
+        found.update(on.engine.accelerator_conditions(settings))
     return found
 
 
-def load_model(engine: Any, path: str, settings: dict[str, Any]) -> Any:
+def load_model(on: Any, path: str, settings: dict[str, Any]) -> Any:
     """A loaded model, or JobFailed."""
     try:
-        return engine.Model(path, settings)
+        return on.engine.Model(path, settings)
     except Exception as error:
         raise JobFailed("load-failed", error) from error
 
 
-def operations(engine: Any, machine: Any, request: dict[str, Any]) -> Answers:
-    """The time of each operation, by the runtime's own profiler."""
-    settings, protocol = request["settings"], request["protocol"]
-    if not hasattr(engine, "operations"):
-        raise JobFailed("not-supported", NotImplementedError("this runtime has no profiler of operations"))
-    model = load_model(engine, request["artifact"], settings)
-    arrays = random_inputs(model.inputs, protocol["input_seed"])
-    del model
+def first_run(
+    on: Any, model: Any, settings: dict[str, Any], seed: int
+) -> tuple[list[Any], list[dict[str, Any]], int]:
+    """Fill the inputs of a model and run it once: arrays, what is told of them, and the time; or JobFailed.
+
+    Token ids that a model refuses are replaced by those that every model takes.
+    """
+    told: list[dict[str, Any]] = []
     try:
-        found, total_ns = engine.operations(request["artifact"], settings, arrays, protocol["min_count"])
+        arrays, told = on.inputs.fill(model, settings, seed)
+        model.set_inputs(arrays)
+        start = time.perf_counter_ns()
+        model.run()
+        return arrays, told, time.perf_counter_ns() - start
+    except Exception as error:
+        tamer = on.inputs.tamer(settings, told)
+        if tamer is None:
+            raise JobFailed("run-failed", error, told) from error
+        return first_run(on, model, tamer, seed)
+
+
+def operations(on: Any, request: dict[str, Any]) -> Answers:
+    """The time of each operation, by the runtime's own profiler."""
+    if not hasattr(on.engine, "operations"):
+        raise JobFailed("not-supported", NotImplementedError("this runtime has no profiler of operations"))
+    settings, protocol = settings_of(request["job"], request), request["protocol"]
+    model = load_model(on, request["job"]["artifact"], settings)
+    arrays, _, _ = first_run(on, model, settings, protocol["input_seed"])
+    del model
+    count = protocol["min_count"]
+    try:
+        found, total_ns = on.engine.operations(request["job"]["artifact"], settings, arrays, count)
     except NotImplementedError as error:
         raise JobFailed("not-supported", error) from error
     except Exception as error:
@@ -266,13 +295,13 @@ def operations(engine: Any, machine: Any, request: dict[str, Any]) -> Answers:
     yield "operations", {"operations": found, "total_ns": total_ns}
 
 
-def sustain(engine: Any, machine: Any, request: dict[str, Any]) -> Answers:
+def sustain(on: Any, request: dict[str, Any]) -> Answers:
     """Run one model without pause, and tell of each window of time."""
-    settings, protocol = request["settings"], request["protocol"]
-    model = load_model(engine, request["artifact"], settings)
+    settings, protocol = settings_of(request["job"], request), request["protocol"]
+    model = load_model(on, request["job"]["artifact"], settings)
+    first_run(on, model, settings, protocol["input_seed"])
     clock = time.perf_counter_ns
     try:
-        model.set_inputs(random_inputs(model.inputs, protocol["input_seed"]))
         begin = clock()
         while True:
             window_ns = min(request["window_ns"], request["duration_ns"] - (clock() - begin))
@@ -285,24 +314,10 @@ def sustain(engine: Any, machine: Any, request: dict[str, Any]) -> Answers:
             )
             step = -(-len(samples_ns) // protocol["max_count"])
             told = {"start_ns": start_ns, "count": len(samples_ns), "samples_ns": samples_ns[::step]}
-            yield "window", {**told, "conditions": conditions(engine, machine, settings)}
+            yield "window", {**told, "conditions": conditions(on, settings)}
     except Exception as error:
         raise JobFailed("run-failed", error) from error
     yield "finished", {}
-
-
-def random_inputs(inputs: list[tuple[tuple[int, ...], str]], seed: int) -> list[Any]:
-    """Standard normal values for float inputs, zeros and ones for all others."""
-    import numpy
-
-    generator = numpy.random.default_rng(seed)
-    arrays = []
-    for shape, dtype in inputs:
-        if dtype.startswith("float"):
-            arrays.append(generator.standard_normal(shape, dtype=numpy.float32).astype(dtype))
-        else:
-            arrays.append(generator.integers(0, 2, shape).astype(dtype))
-    return arrays
 
 
 def warm_up(run: Callable[[], None], protocol: dict[str, Any]) -> None:
@@ -349,11 +364,11 @@ def timed(run: Callable[[], None]) -> int:
     return time.perf_counter_ns() - start
 
 
-def predict(engine: Any, machine: Any, request: dict[str, Any]) -> Answers:
+def predict(on: Any, request: dict[str, Any]) -> Answers:
     """Run every row of the input files as a batch of one; write all outputs, flattened, per row."""
     import numpy
 
-    model = load_model(engine, request["artifact"], request["settings"])
+    model = load_model(on, request["artifact"], request["settings"])
     try:
         inputs = [numpy.load(path, allow_pickle=False) for path in request["inputs"]]
         expected = [shape for shape, _ in model.inputs]
@@ -372,12 +387,12 @@ def predict(engine: Any, machine: Any, request: dict[str, Any]) -> Answers:
     yield "outputs", {"rows": len(written), "sizes": [len(each) for each in outputs]}
 
 
-def identify(engine: Any, machine: Any, request: dict[str, Any]) -> Answers:
+def identify(on: Any, request: dict[str, Any]) -> Answers:
     """Who runs here, and on what."""
-    device = machine.identity()
-    if hasattr(engine, "accelerator"):
-        device["accelerator"] = engine.accelerator(request["settings"])
-    yield "identity", {"runtime": identify_runtime(engine), "device": device}
+    device = on.machine.identity()
+    if hasattr(on.engine, "accelerator"):
+        device["accelerator"] = on.engine.accelerator(request["settings"])
+    yield "identity", {"runtime": identify_runtime(on.engine), "device": device}
 
 
 def identify_runtime(engine: Any) -> dict[str, str]:

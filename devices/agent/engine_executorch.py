@@ -23,6 +23,8 @@ from typing import Any, Iterator
 import torch
 from executorch.extension.pybindings import _C as runtime  # portable_lib beside it imports all exporters
 
+from .inputs import shapes_of
+
 METHOD = "forward"
 
 DTYPES = {
@@ -78,6 +80,8 @@ class Model:
             (tuple(int(size) for size in info.sizes()), str(DTYPES[info.dtype()])[len("torch.") :])
             for info in infos
         ]
+        self.described = [(f"input_{index}", shape) for index, (shape, _) in enumerate(self.inputs)]
+        shapes_of(self.described, settings)
         self._tensors: list[Any] = []
 
     def set_inputs(self, arrays: list[Any]) -> None:

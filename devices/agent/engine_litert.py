@@ -15,7 +15,8 @@ import ai_edge_litert
 import numpy
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-from .interpreter import OnCpu
+from .inputs import shapes_of
+from .interpreter import OnCpu, chosen_signature
 
 
 def version() -> str:
@@ -48,7 +49,7 @@ def Model(path: str, settings: dict[str, Any]) -> Any:
     """
     if settings["delegate"] == "gpu":
         return OnGpu(path, settings)
-    return OnCpu(Interpreter(model_path=path, num_threads=settings["threads"]))
+    return OnCpu(Interpreter(model_path=path, num_threads=settings["threads"]), settings)
 
 
 class OnGpu:
@@ -78,16 +79,21 @@ class OnGpu:
         if not self._model.is_fully_accelerated():
             raise RuntimeError("LiteRT's GPU accelerator does not take every operation of this model")
         self._path = path
-        key, names = next(iter(self._model.get_signature_list().items()))
+        signatures = self._model.get_signature_list()
+        graphs = {key: index for index, key in enumerate(signatures)}
+        key, self._index = chosen_signature(graphs, settings.get("signature", ""))
+        names = signatures[key]
         inputs = self._model.get_input_tensor_details(key)
         outputs = self._model.get_output_tensor_details(key)
         self.inputs = [
             (tuple(int(size) for size in inputs[name]["shape"]), numpy.dtype(inputs[name]["dtype"]).name)
             for name in names["inputs"]
         ]
+        self.described = [(name, shape) for name, (shape, _) in zip(names["inputs"], self.inputs)]
+        shapes_of(self.described, settings)
         self._details = [outputs[name] for name in names["outputs"]]
-        self._in = self._model.create_input_buffers(0)
-        self._out = self._model.create_output_buffers(0)
+        self._in = self._model.create_input_buffers(self._index)
+        self._out = self._model.create_output_buffers(self._index)
         self._arrays: list[Any] = []
 
     def set_inputs(self, arrays: list[Any]) -> None:
@@ -97,7 +103,7 @@ class OnGpu:
 
     def run(self) -> None:
         """One inference on the inputs that were set."""
-        self._model.run_by_index(0, self._in, self._out)
+        self._model.run_by_index(self._index, self._in, self._out)
 
     def outputs(self) -> list[Any]:
         """Copies of the last outputs."""
@@ -147,6 +153,18 @@ class ProfiledEvent(ctypes.Structure):
     ]
 
 
+class Layout(ctypes.Structure):
+    """``LiteRtLayout`` of ``litert_layout.h``."""
+
+    _fields_ = [("rank", ctypes.c_uint32), ("sizes", ctypes.c_int32 * 8), ("strides", ctypes.c_uint32 * 8)]
+
+
+class RankedType(ctypes.Structure):
+    """``LiteRtRankedTensorType`` of ``litert_model_types.h``."""
+
+    _fields_ = [("element", ctypes.c_int), ("layout", Layout)]
+
+
 def operations(
     path: str, settings: dict[str, Any], arrays: list[Any], count: int
 ) -> tuple[list[dict[str, Any]], list[int]]:
@@ -165,8 +183,8 @@ def operations(
             "operations can be profiled with LiteRT 2.3 on the CPU, or by LiteRT's own tool with '+native'; "
             f"this is LiteRT {version()}" + (" on the GPU" if on_gpu else "")
         )
-    names = Model(path, settings).names
-    profiled = Profiled(path, settings["threads"], dict(zip(names, arrays)))
+    model = Model(path, settings)
+    profiled = Profiled(path, settings["threads"], model.signature, dict(zip(model.names, arrays)))
     profiled.run()
     found: list[dict[str, Any]] = []
     total_ns = []
@@ -188,7 +206,7 @@ def operations(
 class Profiled:
     """A compiled model with its profiler, by LiteRT's C interface; it lasts as long as the process."""
 
-    def __init__(self, path: str, threads: int, arrays: dict[str, Any]) -> None:
+    def __init__(self, path: str, threads: int, signature: str, arrays: dict[str, Any]) -> None:
         self._library = ctypes.CDLL(str(Path(ai_edge_litert.__file__).parent / "libLiteRt.so"))
         self._environment = self._made("CreateEnvironment", 0, None)
         model = self._made("CreateModelFromFile", self._environment, path.encode())
@@ -198,14 +216,15 @@ class Profiled:
         self._add(options, b"xnnpack", b"num_threads = %d\n" % threads)
         self._model = self._made("CreateCompiledModel", self._environment, model, options)
         self._profiler = self._made("CompiledModelGetProfiler", self._model)
-        signature = self._made("GetModelSignature", model, ctypes.c_size_t(0))
-        inputs, outputs = self._tensors(signature, "Input"), self._tensors(signature, "Output")
-        self._inputs = [self._buffer("Input", index, tensor) for index, tensor in enumerate(inputs)]
-        self._outputs = [self._buffer("Output", index, tensor) for index, tensor in enumerate(outputs)]
-        for tensor, buffer in zip(inputs, self._inputs):
-            name = ctypes.c_char_p()
-            self._call("GetTensorName", tensor, ctypes.byref(name))
-            self._write(buffer, arrays[(name.value or b"").decode()].tobytes())
+        self._index, chosen = self._signature(model, signature)
+        inputs, outputs = self._tensors(chosen, "Input"), self._tensors(chosen, "Output")
+        values = [arrays[self._text("GetTensorName", tensor)] for tensor in inputs]
+        in_types, out_types = ([self._type(tensor) for tensor in tensors] for tensors in (inputs, outputs))
+        self._resize(in_types, out_types, [array.shape for array in values])
+        self._inputs = [self._buffer("Input", *each) for each in enumerate(in_types)]
+        self._outputs = [self._buffer("Output", *each) for each in enumerate(out_types)]
+        for array, buffer in zip(values, self._inputs):
+            self._write(buffer, array.tobytes())
 
     def run(self) -> tuple[int, list[tuple[str, str, int]]]:
         """One inference: its time, and kind, place and time of each operation in order; nanoseconds."""
@@ -214,7 +233,7 @@ class Profiled:
         inputs, outputs = self._array(self._inputs), self._array(self._outputs)
         sizes = ctypes.c_size_t(len(self._inputs)), ctypes.c_size_t(len(self._outputs))
         start = time.perf_counter_ns()
-        self._call("RunCompiledModel", self._model, ctypes.c_size_t(0), sizes[0], inputs, sizes[1], outputs)
+        self._call("RunCompiledModel", self._model, self._index, sizes[0], inputs, sizes[1], outputs)
         elapsed_ns = time.perf_counter_ns() - start
         count = ctypes.c_int()
         self._call("GetNumProfilerEvents", self._profiler, ctypes.byref(count))
@@ -245,6 +264,22 @@ class Profiled:
             "AddOpaqueOptions", options, self._made("CreateOpaqueOptions", identifier, owned, standard.free)
         )
 
+    def _signature(self, model: ctypes.c_void_p, wanted: str) -> tuple[ctypes.c_size_t, ctypes.c_void_p]:
+        """Number and handle of the signature with a key; the first where the file has none."""
+        count = ctypes.c_size_t()
+        self._call("GetNumModelSignatures", model, ctypes.byref(count))
+        for index in range(count.value):
+            signature = self._made("GetModelSignature", model, ctypes.c_size_t(index))
+            if not wanted or self._text("GetSignatureKey", signature) == wanted:
+                return ctypes.c_size_t(index), signature
+        raise RuntimeError(f"LiteRT finds no signature '{wanted}' in the file")
+
+    def _text(self, name: str, handle: ctypes.c_void_p) -> str:
+        """What a function calls something."""
+        found = ctypes.c_char_p()
+        self._call(name, handle, ctypes.byref(found))
+        return (found.value or b"").decode()
+
     def _tensors(self, signature: ctypes.c_void_p, kind: str) -> list[ctypes.c_void_p]:
         count = ctypes.c_size_t()
         self._call(f"GetNumSignature{kind}s", signature, ctypes.byref(count))
@@ -253,17 +288,42 @@ class Profiled:
             for index in range(count.value)
         ]
 
-    def _buffer(self, kind: str, index: int, tensor: ctypes.c_void_p) -> ctypes.c_void_p:
-        ranked_type = (ctypes.c_ubyte * 256)()  # LiteRtRankedTensorType, which is smaller
-        self._call("GetRankedTensorType", tensor, ranked_type)
+    def _type(self, tensor: ctypes.c_void_p) -> RankedType:
+        ranked_type = RankedType()
+        self._call("GetRankedTensorType", tensor, ctypes.byref(ranked_type))
+        return ranked_type
+
+    def _resize(self, inputs: list[RankedType], outputs: list[RankedType], shapes: list[Any]) -> None:
+        """Bring types of inputs and outputs to other shapes of the inputs, where those differ."""
+        changed = False
+        for index, (each, shape) in enumerate(zip(inputs, shapes)):
+            if list(shape) != each.layout.sizes[: len(shape)]:
+                changed = True
+                each.layout.sizes[: len(shape)] = shape
+                sizes, rank = (ctypes.c_int * len(shape))(*shape), ctypes.c_size_t(len(shape))
+                place = self._model, self._index, ctypes.c_size_t(index)
+                self._call("CompiledModelResizeInputTensorNonStrict", *place, sizes, rank)
+        if changed:
+            layouts, count = (Layout * len(outputs))(), ctypes.c_size_t(len(outputs))
+            update = ctypes.c_bool(True)
+            self._call(
+                "GetCompiledModelOutputTensorLayouts", self._model, self._index, count, layouts, update
+            )
+            for each, layout in zip(outputs, layouts):
+                each.layout = layout
+
+    def _buffer(self, kind: str, index: int, ranked_type: RankedType) -> ctypes.c_void_p:
         requirements = self._made(
             f"GetCompiledModel{kind}BufferRequirements",
             self._model,
-            ctypes.c_size_t(0),
+            self._index,
             ctypes.c_size_t(index),
         )
         return self._made(
-            "CreateManagedTensorBufferFromRequirements", self._environment, ranked_type, requirements
+            "CreateManagedTensorBufferFromRequirements",
+            self._environment,
+            ctypes.byref(ranked_type),
+            requirements,
         )
 
     def _write(self, buffer: ctypes.c_void_p, data: bytes) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import tempfile
 import time
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Any
 import onnxruntime
 
 from . import nvidia
+from .inputs import shapes_of
 from .providers import ASYNCHRONOUS, NVIDIA, PACKAGES
 
 CONTROL_FLOW = ("If", "Loop", "Scan", "SequenceMap")
@@ -37,7 +39,27 @@ DTYPES = {
     "tensor(int64)": "int64",
     "tensor(uint64)": "uint64",
     "tensor(bool)": "bool",
+    "tensor(bfloat16)": "bfloat16",
+    "tensor(int4)": "int4",
+    "tensor(uint4)": "uint4",
+    "tensor(float8e4m3fn)": "float8e4m3fn",
+    "tensor(float8e4m3fnuz)": "float8e4m3fnuz",
+    "tensor(float8e5m2)": "float8e5m2",
+    "tensor(float8e5m2fnuz)": "float8e5m2fnuz",
 }
+
+ELEMENTS = {
+    "bfloat16": 16,
+    "float8e4m3fn": 17,
+    "float8e4m3fnuz": 18,
+    "float8e5m2": 19,
+    "float8e5m2fnuz": 20,
+    "uint4": 21,
+    "int4": 22,
+}
+"""The numbers of ONNX for types that numpy lacks."""
+PACKED = ("uint4", "int4")
+"""Types of half a byte, whose buffers are left as they are: numpy cannot write them."""
 
 
 def version() -> str:
@@ -66,10 +88,11 @@ def check(settings: dict[str, Any]) -> None:
 
 
 class Model:
-    """A session with one thread pool, in sequential mode; inputs with open dimensions are taken as 1.
+    """A session with one thread pool, in sequential mode.
 
     Raises:
-        ValueError: the provider is not in this build, or an input is not a tensor of numbers.
+        ValueError: the provider is not in this build, an input is not a tensor of numbers, or a shape that is
+            given does not fit.
         RuntimeError: the provider is there, but could not be started.
     """
 
@@ -82,12 +105,17 @@ class Model:
         nodes = self._session.get_inputs()
         for node in nodes:
             if node.type not in DTYPES:
-                raise ValueError(f"input '{node.name}' is a {node.type}, which cannot be filled")
+                raise ValueError(
+                    f"input '{node.name}' is a {node.type}, which is not measurable: only tensors of numbers "
+                    "can be filled; cut the model behind that input"
+                )
         self._names = [node.name for node in nodes]
-        self.inputs = [
-            (tuple(size if isinstance(size, int) else 1 for size in node.shape), DTYPES[node.type])
+        self.described = [
+            (node.name, tuple(size if isinstance(size, int) else size or "?" for size in node.shape))
             for node in nodes
         ]
+        dtypes = [DTYPES[node.type] for node in nodes]
+        self.inputs = list(zip(shapes_of(self.described, settings), dtypes))
         for node in self._session.get_outputs():
             self._binding.bind_output(node.name, self._where)
         self._arrays: list[Any] = []
@@ -98,10 +126,7 @@ class Model:
     def set_inputs(self, arrays: list[Any]) -> None:
         """Copy the arrays into the runtime's input buffers."""
         self._arrays = arrays
-        self._values = [
-            onnxruntime.OrtValue.ortvalue_from_shape_and_type(array.shape, array.dtype.type, self._where, 0)
-            for array in arrays
-        ]
+        self._values = _values(arrays, self.inputs, self._where)
         self._copy_in()
         for name, value in zip(self._names, self._values):
             self._binding.bind_ortvalue_input(name, value)
@@ -115,7 +140,9 @@ class Model:
         return list(self._binding.copy_outputs_to_cpu())
 
     def placement(self) -> list[dict[str, Any]] | None:
-        """Which provider took how many operations of the graph; None before ONNX Runtime 1.24.
+        """Which provider took how many operations of the graph.
+
+        None before ONNX Runtime 1.24, and for ``.ort`` files, of which it does not tell.
 
         Operations are counted after ONNX Runtime's basic optimisations and before it fuses any. Where several
         providers share them, a partition is a stretch in order of execution; one more inference, in a
@@ -126,6 +153,8 @@ class Model:
         nodes: dict[str, int] = {}
         for subgraph in self._session.get_provider_graph_assignment_info():
             nodes[subgraph.ep_name] = nodes.get(subgraph.ep_name, 0) + len(subgraph.get_nodes())
+        if not nodes:
+            return None
         partitions = dict.fromkeys(nodes, 1)
         if len(nodes) > 1:
             _, runs = _profile(self._path, self._settings, self._arrays, 1)
@@ -137,8 +166,7 @@ class Model:
         ]
 
     def _copy_in(self) -> None:
-        for value, array in zip(self._values, self._arrays):
-            value.update_inplace(array)
+        _write(self._values, self._arrays, self.inputs)
 
     def _copy_out(self) -> None:
         for value in self._binding.get_outputs():
@@ -212,12 +240,39 @@ def _provider_options(settings: dict[str, Any]) -> dict[str, str]:
     }.get(settings["delegate"], {})
 
 
+def _values(arrays: list[Any], inputs: list[Any], where: str) -> list[Any]:
+    """Buffers of the runtime for some inputs, each a shape and a type."""
+    return [
+        onnxruntime.OrtValue.ortvalue_from_shape_and_type(
+            shape, ELEMENTS.get(dtype, array.dtype.type), where, 0
+        )
+        for array, (shape, dtype) in zip(arrays, inputs)
+    ]
+
+
+def _write(values: list[Any], arrays: list[Any], inputs: list[Any]) -> None:
+    """Copy arrays into buffers of the runtime."""
+    for value, array, (_, dtype) in zip(values, arrays, inputs):
+        if dtype not in PACKED:
+            value.update_inplace(array)
+
+
+def _said(error: Exception) -> str:
+    """What ONNX Runtime says of a model that it refuses, without the places in its own code."""
+    return " ".join(
+        re.sub(r"^.*? failed:(/\S+:\d+ .*\) (?=[A-Z]))?", "", str(error), flags=re.DOTALL).split()
+    )
+
+
 def _session(path: str, settings: dict[str, Any], options: Any) -> Any:
     """A session that has the provider; ONNX Runtime itself would go on without one that fails to start."""
     provider = settings["delegate"]
-    session = onnxruntime.InferenceSession(
-        path, options, providers=[(provider, _provider_options(settings))], enable_fallback=0
-    )
+    try:
+        session = onnxruntime.InferenceSession(
+            path, options, providers=[(provider, _provider_options(settings))], enable_fallback=0
+        )
+    except Exception as error:
+        raise RuntimeError(_said(error)) from error
     if provider not in session.get_providers():
         raise RuntimeError(
             f"{provider} is in this ONNX Runtime but could not be started, often because a library or driver "
@@ -235,11 +290,18 @@ def _profile(
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "profile")
         session = _session(path, settings, options)
-        feeds = {node.name: array for node, array in zip(session.get_inputs(), arrays)}
+        binding, nodes = session.io_binding(), session.get_inputs()
+        inputs = [(array.shape, DTYPES[node.type]) for node, array in zip(nodes, arrays)]
+        values = _values(arrays, inputs, "cpu")
+        _write(values, arrays, inputs)
+        for node, value in zip(nodes, values):
+            binding.bind_ortvalue_input(node.name, value)
+        for node in session.get_outputs():
+            binding.bind_output(node.name, "cpu")
         total_ns = []
         for _ in range(1 + count):
             start = time.perf_counter_ns()
-            session.run(None, feeds)
+            session.run_with_iobinding(binding)
             total_ns.append(time.perf_counter_ns() - start)
         events = json.loads(Path(session.end_profiling()).read_text())
     runs: list[list[dict[str, Any]]] = [[]]

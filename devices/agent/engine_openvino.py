@@ -19,6 +19,8 @@ from typing import Any
 import numpy
 import openvino
 
+from .inputs import refused_shapes, shapes_of
+
 DEVICE = "CPU"
 
 HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32"}
@@ -73,16 +75,17 @@ def check(settings: dict[str, Any]) -> None:
 
 
 class Model:
-    """A compiled model with one request; inputs with open dimensions are taken as 1.
+    """A compiled model with one request.
 
     Raises:
-        ValueError: an input is not a tensor of numbers, or OpenVINO would use another number of threads.
+        ValueError: an input is not a tensor of numbers, a shape that is given does not fit, or OpenVINO would
+            use another number of threads.
         RuntimeError: OpenVINO cannot read or compile the file; it names the operation that it lacks.
     """
 
     def __init__(self, path: str, settings: dict[str, Any]) -> None:
         self._precision = settings["precision"]
-        self._compiled = _compile(path, settings)
+        self._compiled, self.described = _compile(path, settings)
         self._request = self._compiled.create_infer_request()
         self._tensors = [self._request.get_input_tensor(i) for i in range(len(self._compiled.inputs))]
         self.inputs = [
@@ -132,7 +135,7 @@ def operations(
     The counters have the mean over all inferences in whole microseconds; the first inference, which warms up,
     is taken out of it. An operation's kind tells by which kernel it ran, and so in which precision.
     """
-    compiled = _compile(path, settings, PERF_COUNT=True)
+    compiled, _ = _compile(path, settings, PERF_COUNT=True)
     request = compiled.create_infer_request()
     for index, array in enumerate(arrays):
         request.get_input_tensor(index).data[...] = array
@@ -158,40 +161,45 @@ def operations(
     return found, total_ns
 
 
-def _compile(path: str, settings: dict[str, Any], **options: Any) -> Any:
-    """A model compiled for the CPU as the target asks."""
+def _compile(path: str, settings: dict[str, Any], **options: Any) -> tuple[Any, Any]:
+    """A model compiled for the CPU as the target asks, and its inputs as the file describes them."""
     core, threads = openvino.Core(), settings["threads"]
     model = core.read_model(path)
     for parameter in model.inputs:
         kind = parameter.element_type.get_type_name()
         if kind not in DTYPES:
-            raise ValueError(f"input '{parameter.any_name}' is a {kind}, which cannot be filled")
-    if model.is_dynamic():
-        model.reshape(
+            raise ValueError(
+                f"input '{parameter.any_name}' is a {kind}, which is not measurable: it cannot be filled"
+            )
+    described = [
+        (each.any_name, tuple(size.get_length() if size.is_static else "?" for size in each.partial_shape))
+        for each in model.inputs
+    ]
+    shapes = shapes_of(described, settings)
+    try:
+        if model.is_dynamic():
+            model.reshape({parameter: list(shape) for parameter, shape in zip(model.inputs, shapes)})
+        compiled = core.compile_model(
+            model,
+            DEVICE,
             {
-                parameter: [size.get_length() if size.is_static else 1 for size in parameter.partial_shape]
-                for parameter in model.inputs
-            }
+                "PERFORMANCE_HINT": "LATENCY",
+                "NUM_STREAMS": 1,
+                "INFERENCE_NUM_THREADS": threads,
+                "ENABLE_CPU_PINNING": False,
+                "INFERENCE_PRECISION_HINT": HINTS[settings["precision"]],
+                **options,
+            },
         )
-    compiled = core.compile_model(
-        model,
-        DEVICE,
-        {
-            "PERFORMANCE_HINT": "LATENCY",
-            "NUM_STREAMS": 1,
-            "INFERENCE_NUM_THREADS": threads,
-            "ENABLE_CPU_PINNING": False,
-            "INFERENCE_PRECISION_HINT": HINTS[settings["precision"]],
-            **options,
-        },
-    )
+    except RuntimeError as error:
+        raise refused_shapes(error, described, settings) from error
     used = int(compiled.get_property("INFERENCE_NUM_THREADS"))
     if used != threads:
         raise ValueError(
             f"OpenVINO uses {used} threads here when asked for {threads}: it takes no more than there are "
             f"cores for the process; write @{used}"
         )
-    return compiled
+    return compiled, described
 
 
 def _facts(node: Any) -> dict[str, str]:

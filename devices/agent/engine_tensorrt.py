@@ -24,6 +24,7 @@ import numpy
 import tensorrt
 
 from . import cuda, nvidia
+from .inputs import shapes_of
 from .tensorrt_engines import PRECISION_FLAGS, has_external_weights, lacks_precision
 
 
@@ -60,12 +61,14 @@ def key(parts: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def engine_key(data: bytes, flags: list[str], tf32: bool, gpu: dict[str, str]) -> str | None:
+def engine_key(
+    data: bytes, flags: list[str], tf32: bool, shapes: dict[str, Any], gpu: dict[str, str]
+) -> str | None:
     """The name of the engine of an ONNX file; None where its weights are in a file of their own."""
     if has_external_weights(data):
         return None
-    digest = hashlib.sha256(data).hexdigest()
-    return key({"model": digest, "flags": flags, "tf32": tf32, "version": version(), "gpu": gpu})
+    parts = {"model": hashlib.sha256(data).hexdigest(), "flags": flags, "tf32": tf32, "version": version()}
+    return key({**parts, "gpu": gpu, **({"shapes": shapes} if shapes else {})})
 
 
 def builder_flags(precision: str, known: set[str]) -> list[str]:
@@ -113,7 +116,7 @@ def make_logger() -> Any:
 
 
 def build(path: str, settings: dict[str, Any], logger: Any) -> bytes:
-    """The serialised engine of an ONNX file, with open dimensions taken as 1."""
+    """The serialised engine of an ONNX file, for the shapes that are given."""
     builder = tensorrt.Builder(logger)
     kinds = tensorrt.NetworkDefinitionCreationFlag
     explicit = int(version().split(".")[0]) < 10
@@ -130,8 +133,8 @@ def build(path: str, settings: dict[str, Any], logger: Any) -> bytes:
         config.clear_flag(tensorrt.BuilderFlag.TF32)
     profile = builder.create_optimization_profile()
     tensors = [network.get_input(index) for index in range(network.num_inputs)]
-    for tensor in tensors:
-        shape = closed(tensor.shape)
+    described = [(tensor.name, declared(tensor.shape)) for tensor in tensors]
+    for tensor, shape in zip(tensors, shapes_of(described, settings)):
         profile.set_shape(tensor.name, shape, shape, shape)
     if any(-1 in tuple(tensor.shape) for tensor in tensors):
         config.add_optimization_profile(profile)
@@ -157,9 +160,9 @@ def use_timings(config: Any, path: Path) -> None:
             path.unlink()
 
 
-def closed(shape: Any) -> tuple[int, ...]:
-    """A shape with open dimensions taken as 1."""
-    return tuple(1 if size < 0 else int(size) for size in shape)
+def declared(shape: Any) -> tuple[int | str, ...]:
+    """A shape with ``?`` for open dimensions."""
+    return tuple("?" if size < 0 else int(size) for size in shape)
 
 
 class Model:
@@ -180,7 +183,7 @@ class Model:
         if self.context is None:
             raise self._logger.error("TensorRT cannot create an execution context")
         cuda.driver("cuStreamCreate", ctypes.byref(self._stream), 1)
-        self._bind()
+        self._bind(settings)
         self._synchronise = cuda.DRIVER.cuStreamSynchronize
         self._handle = self._stream.value
 
@@ -189,7 +192,8 @@ class Model:
             return self._deserialise(Path(path).read_bytes())
         flags = builder_flags(settings["precision"], set(tensorrt.BuilderFlag.__members__))
         tf32 = "tf32" in settings["options"]
-        name = engine_key(Path(path).read_bytes(), flags, tf32, cuda.gpu_identity())
+        shapes = settings.get("shapes", {})
+        name = engine_key(Path(path).read_bytes(), flags, tf32, shapes, cuda.gpu_identity())
         cached = None if name is None else cache_folder() / f"{name}.engine"
         if cached is not None and cached.is_file():
             with contextlib.suppress(RuntimeError):  # damaged: it is built again
@@ -207,12 +211,14 @@ class Model:
             raise self._logger.error("the engine cannot be loaded by this TensorRT on this GPU")
         return engine
 
-    def _bind(self) -> None:
+    def _bind(self, settings: dict[str, Any]) -> None:
         names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
         is_input = {name: self._engine.get_tensor_mode(name) == tensorrt.TensorIOMode.INPUT for name in names}
-        for name in names:
-            shape = closed(self._engine.get_tensor_shape(name))
-            if is_input[name] and not self.context.set_input_shape(name, shape):
+        self.described = [
+            (name, declared(self._engine.get_tensor_shape(name))) for name in names if is_input[name]
+        ]
+        for (name, _), shape in zip(self.described, shapes_of(self.described, settings)):
+            if not self.context.set_input_shape(name, shape):
                 raise ValueError(f"input '{name}' of the engine cannot have the shape {shape}")
         self._inputs: list[cuda.Buffer] = []
         self._outputs: list[cuda.Buffer] = []

@@ -31,4 +31,4 @@ def Model(path: str, settings: dict[str, Any]) -> OnCpu:
         ValueError: the file is no model.
         RuntimeError: the model needs operations or types that tflite-runtime lacks; they are named.
     """
-    return OnCpu(Interpreter(model_path=path, num_threads=settings["threads"]))
+    return OnCpu(Interpreter(model_path=path, num_threads=settings["threads"]), settings)

@@ -28,6 +28,7 @@ os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"  # torch.export.load asks for 
 import torch
 
 from . import nvidia
+from .inputs import shapes_of
 
 COMPILED = "data/aotinductor/"
 PICKLED = ("data/constants/custom_obj_", "data/constants/opaque_obj_")
@@ -60,12 +61,15 @@ def check(settings: dict[str, Any]) -> None:
         raise ValueError(f"this PyTorch {version()} {why}")
 
 
+Inputs = List[Tuple[str, Tuple[Any, ...], Tuple[int, ...], Any]]
+
+
 class Network:
     """Something callable with its inputs on the device.
 
     Args:
         call: takes the inputs, one tensor each, and returns a tensor or a nest of tensors.
-        inputs: shape and dtype of each.
+        inputs: name, declared sizes, smallest sizes and dtype of each.
         parts: see ``placement``.
         settings: of the target.
     """
@@ -73,15 +77,17 @@ class Network:
     def __init__(
         self,
         call: Callable[[list[Any]], Any],
-        inputs: list[tuple[tuple[int, ...], Any]],
+        inputs: Inputs,
         parts: list[dict[str, Any]],
         settings: dict[str, Any],
     ) -> None:
         self._call = call
-        self._dtypes = [dtype for _, dtype in inputs]
+        self._dtypes = [dtype for _, _, _, dtype in inputs]
         self._parts = parts
         self._device = settings["delegate"]
-        self.inputs = [(shape, _numpy_name(dtype)) for shape, dtype in inputs]
+        self.described = [(name, declared) for name, declared, _, _ in inputs]
+        shapes = shapes_of(self.described, settings, [least for _, _, least, _ in inputs])
+        self.inputs = list(zip(shapes, map(_numpy_name, self._dtypes)))
         self._sources: list[Any] = []
         self._tensors: list[Any] = []
         self._result: Any = None
@@ -215,7 +221,8 @@ def canary(settings: dict[str, Any]) -> Network:
     layers = [torch.nn.Conv2d(16, 16, 3, padding=1) for _ in range(3)]
     module = torch.nn.Sequential(*layers).eval().to(settings["delegate"])
     parts = [{"where": settings["delegate"], "nodes": len(layers), "partitions": 1}]
-    return Network(lambda tensors: module(*tensors), [((1, 16, 32, 32), torch.float32)], parts, settings)
+    inputs: Inputs = [("x", (1, 16, 32, 32), (1, 16, 32, 32), torch.float32)]
+    return Network(lambda tensors: module(*tensors), inputs, parts, settings)
 
 
 def accelerator(settings: dict[str, Any]) -> str:
@@ -231,7 +238,7 @@ def accelerator_conditions(settings: dict[str, Any]) -> dict[str, Any]:
     return nvidia.conditions(_gpu()) if settings["delegate"] == "cuda" else {}
 
 
-Loaded = Tuple[Callable[[List[Any]], Any], List[Tuple[Tuple[int, ...], Any]], List[Dict[str, Any]]]
+Loaded = Tuple[Callable[[List[Any]], Any], Inputs, List[Dict[str, Any]]]
 
 
 def _load_program(path: str, settings: dict[str, Any]) -> Loaded:
@@ -248,9 +255,10 @@ def _load_program(path: str, settings: dict[str, Any]) -> Loaded:
         if node.op == "placeholder" and node.name in names:
             value = node.meta["val"]
             if not isinstance(value, torch.Tensor):
-                raise ValueError(f"input '{node.name}' is {value!r}, not a tensor")
-            shape = tuple(_smallest(size, program.range_constraints) for size in value.shape)
-            inputs.append((shape, value.dtype))
+                raise ValueError(f"input '{node.name}' is {value!r}, not a tensor, which is not measurable")
+            least = tuple(_smallest(size, program.range_constraints) for size in value.shape)
+            declared = tuple(size if isinstance(size, int) else str(size) for size in value.shape)
+            inputs.append((node.name, declared, least, value.dtype))
     spec = program.call_spec.in_spec
 
     def call(tensors: list[Any]) -> Any:
@@ -317,11 +325,11 @@ def _load_package(path: str, settings: dict[str, Any]) -> Loaded:
             'inductor_configs={"cpp.dynamic_threads": True}'
         )
     inputs = []
-    for shape, name in json.loads(metadata[INPUTS_KEY]):
+    for index, (shape, name) in enumerate(json.loads(metadata[INPUTS_KEY])):
         dtype = getattr(torch, name, None)
         if not isinstance(dtype, torch.dtype):
             raise ValueError(f"the package names '{name}' for the type of an input")
-        inputs.append((tuple(shape), dtype))
+        inputs.append((f"input_{index}", tuple(shape), tuple(shape), dtype))
     return package.loader.run, inputs, [{"where": device, "nodes": 1, "partitions": 1}]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -75,6 +75,19 @@ class Connection(ABC):
         Raises:
             MeasurementError: there is no such file.
             TargetError: the device cannot be reached, has no folder that can be written, or no space left.
+        """
+
+    @abstractmethod
+    def push_together(self, path: Path, beside: Mapping[str, Path]) -> str:
+        """Push a file and others that it looks for in its own folder; the path of the first there.
+
+        Args:
+            path: the file.
+            beside: the others by the names under which it looks for them, which may begin with folders; none
+                leads out of the folder.
+
+        Raises:
+            MeasurementError, TargetError: as ``push``.
         """
 
     @abstractmethod

@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, ClassVar
 
@@ -81,6 +81,12 @@ class LocalConnection(Connection):
         if not path.is_file():
             raise MeasurementError(f"there is no file {str(path)!r}")
         return str(path.resolve())
+
+    def push_together(self, path: Path, beside: Mapping[str, Path]) -> str:
+        """The files are already here; a link is not followed, since the others are beside it."""
+        for each in (path, *beside.values()):
+            self.push(each)
+        return str(path.absolute())
 
     def pull(self, remote: str, path: Path) -> None:
         """Copy the file."""

@@ -17,14 +17,25 @@ import threading
 import time
 import uuid
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol, TypeVar
 
 from devices.connections.base import Completed, Connection
 from devices.connections.output import Lines, Tail
-from devices.connections.scripts import HAS, OPEN, PUBLISH, REMOVE, RUN, SHOW, STORE, shell_command
+from devices.connections.scripts import (
+    HAS,
+    OPEN,
+    PUBLISH,
+    REMOVE,
+    RUN,
+    SHOW,
+    STORE,
+    TOGETHER,
+    shell_command,
+)
+from devices.digests import value_digest
 from devices.errors import MeasurementError, TargetError
 from devices.words import cause_of
 
@@ -39,6 +50,7 @@ PIECE_BYTES = 1 << 18
 _LOST_STATUS = 255  # as of ssh
 _CANNOT_START = (126, 127)
 _NOT_STORED = "standard input could not be stored"
+_MODEL = "lathe-model"
 _LARGEST_SLEEP_S = 10_000_000
 
 
@@ -212,6 +224,16 @@ class RemoteConnection(Connection):
             remote = self._again(lambda: self._place(source, size, digest + suffix))
         self._pushed[digest, suffix] = remote
         return remote
+
+    def push_together(self, path: Path, beside: Mapping[str, Path]) -> str:
+        """Send the files unless they are there, and give them a folder of their own; see the base class."""
+        pushed = {name: self.push(each) for name, each in {_MODEL + path.suffix: path, **beside}.items()}
+        folder = f"{self.scratch()}/{value_digest(pushed)}"
+        parts = [part for name, remote in pushed.items() for part in (remote, name)]
+        status, errors = self._again(lambda: self._script(TOGETHER, folder, *parts))
+        if status != 0:
+            raise self._unwritable(errors)
+        return f"{folder}/{_MODEL}{path.suffix}"
 
     def pull(self, remote: str, path: Path) -> None:
         """Copy a file of the device; see the base class."""

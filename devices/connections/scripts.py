@@ -62,6 +62,18 @@ HAS = '[ -f "$2" ] && [ "$(wc -c < "$2")" -eq "$1" ] && touch -c "$2"'
 STORE = 'umask 077; head -c "$1" > "$2"'
 # Executable, since tools are pushed too. Arguments: size in bytes, temporary path, path.
 PUBLISH = '[ "$(wc -c < "$2")" -eq "$1" ] && chmod 700 "$2" && mv -f "$2" "$3"'
+# Files of a model under the names by which it looks for them. Phones forbid hard links, and a runtime may
+# refuse links of the other kind. Arguments: folder, then for each file where it is and its name there.
+TOGETHER = """
+umask 077
+folder=$1; shift
+while [ "$#" -gt 1 ]; do
+  place=$folder/$2
+  mkdir -p "${place%/*}" || exit 1
+  [ -e "$place" ] || ln "$1" "$place" 2> /dev/null || cp "$1" "$place" || exit 1
+  shift 2
+done
+"""
 REMOVE = 'rm -rf -- "$1"'
 SHOW = 'cat < "$1"'
 

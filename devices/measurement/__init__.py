@@ -2,6 +2,7 @@
 
 from devices.measurement.conditions import Conditions
 from devices.measurement.headline import launch_interval
+from devices.measurement.inputs import InputUse, sizes
 from devices.measurement.measurement import (
     PASSING_CODES,
     DeviceIdentity,
@@ -26,6 +27,7 @@ __all__ = [
     "SPREAD_DEGRADED",
     "Conditions",
     "DeviceIdentity",
+    "InputUse",
     "Interval",
     "Launch",
     "Measurement",
@@ -41,4 +43,5 @@ __all__ = [
     "paired_ratio",
     "pooled_ns",
     "quantile",
+    "sizes",
 ]

@@ -10,6 +10,7 @@ from typing import Literal
 
 from devices.measurement.conditions import Conditions, Usage
 from devices.measurement.headline import launch_interval
+from devices.measurement.inputs import InputUse
 from devices.measurement.protocol import MeasuringProtocol
 from devices.measurement.statistics import Interval, quantile
 
@@ -97,6 +98,7 @@ class Launch:
         to_device_ns: copies of the inputs to an accelerator, which are in no other time.
         from_device_ns: copies of the outputs back.
         warnings: what the runtime itself found odd.
+        inputs: what the model was fed with; empty where the tool does not tell.
         void: why the launch does not count: something disturbed it. Its samples are kept all the same.
     """
 
@@ -114,6 +116,7 @@ class Launch:
     from_device_ns: tuple[int, ...] = ()
     summary: Summary | None = None
     warnings: tuple[Reason, ...] = ()
+    inputs: tuple[InputUse, ...] = ()
     void: Reason | None = None
 
     def quantile_ns(self, level: float) -> float:
@@ -236,6 +239,16 @@ class Measurement:
         return quantile(canaries, 0.5) if canaries else None
 
     @property
+    def inputs(self) -> tuple[InputUse, ...]:
+        """The shapes and values for which the latency holds; empty where the runtime does not tell."""
+        return self.launches[0].inputs
+
+    @property
+    def warnings(self) -> tuple[Reason, ...]:
+        """What the runtime found odd in any launch, each once."""
+        return tuple({warning.code: warning for each in self.launches for warning in each.warnings}.values())
+
+    @property
     def placement(self) -> Placement | None:
         """Where the operations ran; that of the first launch which fell back, if one did."""
         known = [launch.placement for launch in self.launches if launch.placement is not None]
@@ -271,6 +284,7 @@ def paired_ratio(one: Measurement, other: Measurement) -> Ratio | None:
 
 PASSING_CODES = (
     "no-file",
+    "no-weights",
     "timeout",
     "truncated-output",
     "out-of-memory",

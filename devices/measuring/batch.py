@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import zip_longest
+from pathlib import Path
 
+from devices.artifacts import artifact_digest, refuse_incomplete
 from devices.connections import Connection
-from devices.digests import file_digest
 from devices.errors import MeasurementError
 from devices.inventory.devices import connected, runtime_of
 from devices.locking.lock import device_lock
@@ -145,7 +146,7 @@ class _Batch:
         self._on_progress, self._on_outcome, self._on_state = on_progress, on_outcome, on_state
         self._launches: dict[Job, list[Launch]] = {job: [] for job in jobs}
         self._done, self._total = 0, len(jobs) * protocol.launches
-        self.digests = {job: file_digest(job.artifact) if job.artifact.is_file() else "" for job in jobs}
+        self.digests = {job: _digest(job.artifact) for job in jobs}
         self.outcomes: dict[str, Outcome] = {}
         self.lost: Reason | None = None
         self.started_at = datetime.now(UTC).isoformat(timespec="seconds")
@@ -164,6 +165,14 @@ class _Batch:
             elif not runtime.loads(job.artifact):
                 detail = f"{runtime.name} loads {listed(runtime.suffixes)} files"
                 self.fail(job, Reason("unsupported-artifact", detail))
+            elif missing := _incomplete(job.artifact):
+                self.fail(job, Reason("no-weights", missing))
+            elif job.given.signature and job.artifact.suffix.lower() != ".tflite":
+                self.fail(
+                    job, Reason("bad-input", "only .tflite files have signatures; leave --signature out")
+                )
+            elif job.given and not (inputs := runtime.capabilities(self._target).inputs):
+                self.fail(job, Reason("not-supported", f"inputs cannot be given: {inputs.note}"))
 
     def due(self, number: int, cores: int) -> list[Job]:
         """The jobs of a launch: all at first, then those that are not settled."""
@@ -212,6 +221,8 @@ class _Batch:
 
     def fail(self, job: Job, reason: Reason) -> None:
         """The job has failed for good."""
+        if job.given.shapes:
+            reason = replace(reason, detail=f"with {job.given.shapes}: {reason.detail}")
         self.finish(job, MeasurementFailure(self.digests[job], str(self._target), reason))
         self.count(max(0, self._protocol.launches - len(self._launches[job])))
 
@@ -220,6 +231,20 @@ class _Batch:
         self.outcomes[job.name] = outcome
         if self._on_outcome is not None:
             self._on_outcome(job.name, outcome)
+
+
+def _digest(artifact: Path) -> str:
+    """That of a model, or an empty text where it is not there as a whole."""
+    return "" if not artifact.is_file() or _incomplete(artifact) else artifact_digest(artifact)
+
+
+def _incomplete(artifact: Path) -> str:
+    """What is missing of a model, if anything is."""
+    try:
+        refuse_incomplete(artifact)
+    except MeasurementError as error:
+        return f"{error.what}: {error.why}; {error.fix}"
+    return ""
 
 
 def _why_again(number: int, unsettled: Sequence[Sequence[Launch]]) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from devices.connections import Connection
+from devices.inputs import NOTHING, Given
 from devices.measurement.measurement import MeasurementFailure, Outcome, Ratio, Verdict, paired_ratio
 from devices.measurement.protocol import MeasuringProtocol
 from devices.measuring.batch import JOB_TIMEOUT_S, Job, measure
@@ -99,6 +100,7 @@ def compare(
     target: Target,
     protocol: MeasuringProtocol,
     *,
+    given: Given = NOTHING,
     on_progress: Callable[[int, int], None] | None = None,
     on_state: Callable[[str], None] | None = None,
     job_timeout_s: float = JOB_TIMEOUT_S,
@@ -111,6 +113,7 @@ def compare(
         second: another, or the same one again.
         target: where.
         protocol: how often and how long; ``LAUNCHES`` launches are enough for a verdict.
+        given: inputs that both are given.
         on_progress: called with the launches of files that are done, and their total.
         on_state: called with a line whenever a further launch is made, and why.
         job_timeout_s: how long one file may take in one launch, loading included.
@@ -120,7 +123,7 @@ def compare(
         TargetError, MeasurementError: as ``devices.measuring.batch.measure``.
     """
     outcomes = measure(
-        [Job("first", first), Job("second", second)],
+        [Job("first", first, given), Job("second", second, given)],
         target,
         protocol,
         paired=True,

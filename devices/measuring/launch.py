@@ -10,14 +10,17 @@ from pathlib import Path
 
 from devices.connections import Connection
 from devices.errors import MeasurementError, TargetError
+from devices.inputs import NOTHING, Given
 from devices.inventory.devices import call_to
 from devices.measurement.conditions import Usage, conditions_from_json
+from devices.measurement.inputs import InputUse
 from devices.measurement.measurement import Launch, Placed, Placement, Reason, Summary
 from devices.measurement.protocol import MeasuringProtocol
 from devices.measurement.statistics import quantile
 from devices.runtimes.answers import MALFORMED, malformed
 from devices.runtimes.base import Event, Measure, Reply, Runtime
 from devices.target import Target
+from devices.words import listed
 
 MAX_FRUITLESS = 3
 """Processes in a row that may end before any job was begun."""
@@ -34,10 +37,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Job:
-    """A file to be timed; the name is unique within its batch."""
+    """A file to be timed, with the inputs that it is given; the name is unique within its batch."""
 
     name: str
     artifact: Path
+    given: Given = NOTHING
 
 
 @dataclass
@@ -132,7 +136,7 @@ class Launcher:
                 silence_s=self.job_timeout_s,
                 on_event=lambda event: self.on_timed() if event["event"] == "result" else None,
             ),
-            Measure(tuple(job.artifact for job in order), self.protocol),
+            Measure(tuple(job.artifact for job in order), self.protocol, tuple(job.given for job in order)),
         )
         return self._tally(order, reply)
 
@@ -182,7 +186,7 @@ class Launcher:
     ) -> None:
         """What became of a job."""
         if event["event"] == "failed":
-            tally.failed[job] = Reason(event["code"], event["detail"])
+            tally.failed[job] = reason_of_failure(event)
             return
         launch = _launch_from_json(event, process_start_ns, canary_ns)
         try:
@@ -194,6 +198,19 @@ class Launcher:
             tally.timed[job] = launch
         else:
             tally.failed[job] = Reason("too-fast", _TOO_FAST)
+
+
+def reason_of_failure(event: Event) -> Reason:
+    """Why a job failed; where sizes had been assumed, with the way to give them."""
+    inputs = [InputUse(**each) for each in event.get("inputs", ())]
+    assumed = [each for each in inputs if each.assumed]
+    if not assumed or event["code"] == "bad-input":
+        return Reason(event["code"], event["detail"])
+    given = " ".join(each.option for each in assumed)
+    taken = listed(each.assumption for each in assumed)
+    return Reason(
+        "needs-shape", f"{taken}, with which it does not run; give its size: {given} ({event['detail']})"
+    )
 
 
 def _unexpected(event: Event, why: str) -> Reason:
@@ -219,6 +236,7 @@ def _launch_from_json(result: Event, process_start_ns: int | None, canary_ns: tu
         from_device_ns=tuple(result.get("from_device_ns", ())),
         summary=None if summary is None else _summary_from_json(summary),
         warnings=tuple(Reason(**warning) for warning in result.get("warnings", ())),
+        inputs=tuple(InputUse(**each) for each in result.get("inputs", ())),
     )
 
 

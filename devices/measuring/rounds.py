@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import NormalDist
 
+from devices.artifacts import artifact_digest
 from devices.connections import Connection
-from devices.digests import file_digest
 from devices.errors import TargetError
 from devices.inventory.devices import runtime_of
 from devices.locking.lock import device_lock
@@ -156,7 +156,7 @@ class Rounds:
             entrant: the file.
             started_at: when the rounds began.
         """
-        digest, target = file_digest(entrant.artifact), str(entrant.target)
+        digest, target = artifact_digest(entrant.artifact), str(entrant.target)
         reason = self.failure(entrant.name)
         launches = tuple(self._by_round(entrant.name).values())
         if reason is not None or not launches:

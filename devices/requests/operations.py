@@ -6,6 +6,7 @@ operations' own sum, and nothing of such a run ever enters a latency.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -14,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from devices.connections import Connection
 from devices.errors import MeasurementError
+from devices.inputs import NOTHING, Given
 from devices.measurement.measurement import DeviceIdentity, RuntimeIdentity
 from devices.measurement.protocol import MeasuringProtocol
 from devices.measurement.statistics import quantile
@@ -21,6 +23,11 @@ from devices.requests.single import ask, reason_of
 from devices.runtimes.base import ProfileOperations
 from devices.target import Target
 
+MOVING = re.compile(
+    r"(?<!broad)cast|(?<!conv)transpose(?!_?conv)|reorder|reformat|quanti[sz]e(linear)?($|\W)|memcpy|copy|convert",
+    re.IGNORECASE,
+)
+"""Kinds of operations that compute nothing, in the words of all runtimes."""
 TIMEOUT_S = 300.0
 """How long a profiled run may take, loading included."""
 
@@ -42,14 +49,20 @@ class Operation:
     samples_ns: tuple[int, ...]
 
     @property
-    def median_ns(self) -> float:
-        """Median over inferences, nanoseconds; 0 where it never ran."""
-        return quantile(self.samples_ns, 0.5) if self.samples_ns else 0.0
+    def time_ns(self) -> float:
+        """Mean over inferences without the fastest and slowest tenth, nanoseconds; 0 where it never ran.
+
+        Profilers count in microseconds: a median would be 0 of all that takes less.
+        """
+        ordered = sorted(self.samples_ns)
+        left_out = len(ordered) // 10
+        kept = ordered[left_out : len(ordered) - left_out]
+        return sum(kept) / len(kept) if kept else 0.0
 
 
 @dataclass(frozen=True)
 class OperationGroup:
-    """Operations taken together: how many, the sum of their medians, and its share of all operations."""
+    """Operations taken together: how many, the sum of their times, and its share of all operations."""
 
     kind: str
     where: str
@@ -78,13 +91,27 @@ class OperationProfile:
 
     @property
     def sum_ns(self) -> float:
-        """Sum of the operations' medians, nanoseconds."""
-        return sum(operation.median_ns for operation in self.operations)
+        """Sum of the operations' times, nanoseconds."""
+        return sum(operation.time_ns for operation in self.operations)
 
     @property
     def whole_ns(self) -> float | None:
         """Median of a whole inference while profiled, nanoseconds."""
         return quantile(self.total_ns, 0.5) if self.total_ns else None
+
+    @property
+    def too_coarse(self) -> bool:
+        """The profiler counts in microseconds, and what takes less than one is most of an inference."""
+        whole = all(sample % 1000 == 0 for each in self.operations for sample in each.samples_ns)
+        return whole and self.sum_ns < 0.5 * (self.whole_ns or 0)
+
+    @property
+    def moving(self) -> OperationGroup | None:
+        """What only changes type, layout or place of data, taken together; ``None`` where nothing does."""
+        found = [each for each in self.operations if MOVING.search(each.kind)]
+        time_ns = sum(each.time_ns for each in found)
+        kinds = ", ".join(sorted({each.kind for each in found}))
+        return OperationGroup(kinds, "", len(found), time_ns, self.share(time_ns)) if found else None
 
     def share(self, time_ns: float) -> float:
         """Part of the operations' sum, 0..1."""
@@ -95,7 +122,7 @@ class OperationProfile:
         groups: dict[tuple[str, str], list[Operation]] = {}
         for operation in self.operations:
             groups.setdefault((operation.kind, operation.where), []).append(operation)
-        sums = {key: sum(operation.median_ns for operation in group) for key, group in groups.items()}
+        sums = {key: sum(operation.time_ns for operation in group) for key, group in groups.items()}
         return tuple(
             OperationGroup(kind, where, len(groups[kind, where]), time_ns, self.share(time_ns))
             for (kind, where), time_ns in sorted(sums.items(), key=lambda entry: -entry[1])
@@ -116,6 +143,7 @@ def profile_operations(
     target: Target,
     protocol: MeasuringProtocol,
     *,
+    given: Given = NOTHING,
     timeout_s: float = TIMEOUT_S,
     connection: Connection | None = None,
 ) -> OperationProfile:
@@ -125,6 +153,7 @@ def profile_operations(
         artifact: a file that the target's runtime loads.
         target: where.
         protocol: gives the number of inferences (``min_count``) and the seed of the inputs.
+        given: inputs that the file is given.
         timeout_s: the longest that all of it may take.
         connection: an open connection to use instead of a new one to the target's device; it stays open.
 
@@ -133,7 +162,7 @@ def profile_operations(
         MeasurementError: so too; or the runtime has no profiler, or the run failed.
     """
     subject, reply = ask(
-        ProfileOperations(artifact, protocol),
+        ProfileOperations(artifact, protocol, given),
         target,
         timeout_s=timeout_s,
         silence_s=timeout_s,

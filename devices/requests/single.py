@@ -6,13 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from devices.artifacts import artifact_digest
 from devices.connections import Connection
-from devices.digests import file_digest
 from devices.errors import MeasurementError
 from devices.inventory.devices import call_to, connected, runtime_of
 from devices.locking.lock import device_lock
 from devices.measurement.measurement import DeviceIdentity, Reason, RuntimeIdentity
 from devices.measurement.protocol import MeasuringProtocol
+from devices.measuring.launch import reason_of_failure
 from devices.measuring.probing import identify
 from devices.runtimes.base import Event, ProfileOperations, Reply, Sustain
 from devices.target import Target
@@ -68,7 +69,7 @@ def ask(
     with connected(target.device, connection) as device, device_lock(target.device, device):
         identity, machine = identify(target, device)
         subject = Subject(
-            file_digest(artifact),
+            artifact_digest(artifact),
             str(target),
             identity,
             machine,
@@ -83,5 +84,5 @@ def ask(
 def reason_of(reply: Reply) -> Reason:
     """Why an exchange ended without its answer."""
     for event in reply.all("failed"):
-        return Reason(event["code"], event["detail"])
+        return reason_of_failure(event)
     return Reason(*reply.end)

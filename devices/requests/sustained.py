@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from devices.connections import Connection
 from devices.errors import MeasurementError
+from devices.inputs import NOTHING, Given
 from devices.measurement.conditions import Conditions, conditions_from_json
 from devices.measurement.measurement import DeviceIdentity, Reason, RuntimeIdentity
 from devices.measurement.protocol import MeasuringProtocol
@@ -168,6 +169,7 @@ def sustain(
     protocol: MeasuringProtocol,
     duration_ns: int,
     *,
+    given: Given = NOTHING,
     on_progress: Callable[[int, int], None] | None = None,
     connection: Connection | None = None,
 ) -> SustainedRun:
@@ -180,6 +182,7 @@ def sustain(
         target: where.
         protocol: gives the seed of the inputs.
         duration_ns: for how long.
+        given: inputs that the file is given.
         on_progress: called with the windows that are done, and their total.
         connection: an open connection to use instead of a new one to the target's device; it stays open.
 
@@ -200,7 +203,7 @@ def sustain(
             on_progress(done, total)
 
     subject, reply = ask(
-        Sustain(artifact, protocol, duration_ns, window_ns),
+        Sustain(artifact, protocol, duration_ns, window_ns, given),
         target,
         timeout_s=duration_ns / 1e9 + 2 * GRACE_S,
         silence_s=window_ns / 1e9 + GRACE_S,

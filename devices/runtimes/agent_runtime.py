@@ -10,7 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from devices.artifacts import push_artifact
+from devices.connections import Connection
 from devices.errors import TargetError
+from devices.inputs import NOTHING, Given
 from devices.installing import how_to_install
 from devices.runtimes.answers import event_of
 from devices.runtimes.base import (
@@ -44,18 +47,20 @@ class AgentRuntime(Runtime):
         def binaries() -> list[str]                     # native files whose content identifies the runtime
         class Model:
             def __init__(self, path: str, settings: dict)  # load; for settings see below
-            inputs: list[tuple[tuple[int, ...], str]]      # shape and numpy dtype of each input
+            inputs: list[tuple[tuple[int, ...], str]]      # shape and dtype of each input, as used
             def set_inputs(self, arrays) -> None           # copy into buffers that the runtime owns
             def run(self) -> None                          # one inference, complete on return: this is timed
             def outputs(self) -> list                      # copies of the last outputs
             def placement(self) -> list[dict] | None       # where, nodes, partitions; asked after timing
 
-    where the settings are ``threads`` and ``precision`` of the target, its ``options`` by name, and
-    ``delegate``, where it wants the operations. ``run`` may be called many times after one ``set_inputs`` and
+    where the settings are ``threads`` and ``precision`` of the target, its ``options`` by name,
+    ``delegate``, where it wants the operations, and what the model is given, as ``devices/agent/inputs.py``
+    says. ``run`` may be called many times after one ``set_inputs`` and
     gives the same outputs each time; no copy between the caller and the runtime is in it, so that times of
     blocks add up. An engine may also provide::
 
         class Model:
+            described: list[tuple[str, tuple[int | str, ...]]]  # name and declared sizes of each input
             def copy_in(self) -> None                      # inputs to the accelerator once more, complete
             def copy_out(self) -> None                     # outputs back to the processor, complete
             def warnings(self) -> list[dict]               # code and detail; asked after timing
@@ -75,7 +80,7 @@ class AgentRuntime(Runtime):
         operations: whether the engine has a profiler of operations for a target.
         canary: the canary as a file of the runtime.
         modules: files that the engine imports as ``from .stem import ...``, in the order in which they import
-            each other; ``.machine`` is always there.
+            each other; ``.machine`` and ``.inputs`` are always there.
     """
 
     engine: Path
@@ -98,7 +103,7 @@ class AgentRuntime(Runtime):
 
     def files(self) -> dict[str, Path]:
         """What the agent imports, by the name under which it does, in order."""
-        modules = (FOLDER / "machine.py", *self.modules)
+        modules = (FOLDER / "machine.py", FOLDER / "inputs.py", *self.modules)
         return {**{path.stem: path for path in modules}, "engine": self.engine}
 
     def exchange(self, call: Call, request: Request) -> Reply:
@@ -162,24 +167,30 @@ class AgentRuntime(Runtime):
         )
         return TargetError(f"{self.name} is not installed on '{device}'", why=detail, fix=fix)
 
+    @staticmethod
+    def _job(connection: Connection, artifact: Path, given: Given) -> dict[str, Any]:
+        return {"artifact": push_artifact(connection, artifact), "given": given.message(connection.push)}
+
     def _message(self, call: Call, request: Request, remote_outputs: str) -> dict[str, Any]:
         push = call.connection.push
         match request:
             case Identify():
                 return {"command": "identify"}
-            case Measure(artifacts, protocol):
+            case Measure(artifacts, protocol, given):
+                pairs = zip(artifacts, given or [NOTHING] * len(artifacts), strict=True)
                 return {
                     "command": "measure",
-                    "artifacts": [push(path) for path in artifacts],
+                    "jobs": [self._job(call.connection, *pair) for pair in pairs],
                     "canary": None if self.canary is None else push(self.canary),
                     "protocol": asdict(protocol),
                 }
-            case ProfileOperations(artifact, protocol):
-                return {"command": "operations", "artifact": push(artifact), "protocol": asdict(protocol)}
-            case Sustain(artifact, protocol, duration_ns, window_ns):
+            case ProfileOperations(artifact, protocol, given):
+                job = self._job(call.connection, artifact, given)
+                return {"command": "operations", "job": job, "protocol": asdict(protocol)}
+            case Sustain(artifact, protocol, duration_ns, window_ns, given):
                 return {
                     "command": "sustain",
-                    "artifact": push(artifact),
+                    "job": self._job(call.connection, artifact, given),
                     "protocol": asdict(protocol),
                     "duration_ns": duration_ns,
                     "window_ns": window_ns,
@@ -187,7 +198,7 @@ class AgentRuntime(Runtime):
             case Predict(artifact, inputs, _):
                 return {
                     "command": "predict",
-                    "artifact": push(artifact),
+                    "artifact": push_artifact(call.connection, artifact),
                     "inputs": [push(path) for path in inputs],
                     "outputs": remote_outputs,
                 }

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, Strict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, Strict, TypeAdapter, ValidationError, model_validator
 
 from devices.untrusted import json_from
 
@@ -79,6 +79,25 @@ class _Warning(_Part):
     detail: Detail
 
 
+class _Input(_Part):
+    name: Text
+    dtype: Text
+    shape: Annotated[tuple[Count, ...], Field(max_length=64)]
+    declared: Annotated[tuple[Text, ...], Field(max_length=64)]
+    fill: Text
+    assumed: Annotated[tuple[Annotated[int, Strict(), Field(ge=0, le=63)], ...], Field(max_length=64)] = ()
+    given: bool = False
+
+    @model_validator(mode="after")
+    def _fit(self) -> Self:
+        if len(self.shape) != len(self.declared) or max(self.assumed, default=-1) >= len(self.shape):
+            raise ValueError("the sizes of an input do not fit each other")
+        return self
+
+
+Inputs = Annotated[tuple[_Input, ...], Field(max_length=10_000)]
+
+
 class _Runtime(_Part):
     version: Text
     binary_digest: Text
@@ -134,6 +153,7 @@ class _Result(_Part):
     from_device_ns: Samples = []
     summary: _Summary | None = None
     warnings: Annotated[list[_Warning], Field(max_length=1_000)] = []
+    inputs: Inputs = ()
 
 
 class _Failed(_Part):
@@ -141,6 +161,7 @@ class _Failed(_Part):
     job: Count | None = None
     code: Code
     detail: Detail
+    inputs: Inputs = ()
 
 
 class _Fatal(_Part):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from typing import Any, ClassVar
 
 from devices.connections import Completed, Connection
 from devices.errors import MeasurementError, TargetError
+from devices.inputs import NOTHING, Given
 from devices.measurement.protocol import MeasuringProtocol
 from devices.runtimes.answers import MALFORMED, checked
 from devices.runtimes.capabilities import Capabilities
@@ -31,10 +33,14 @@ class Measure:
     ``result`` (the fields of a Launch but process_start_ns and canary_ns) or ``failed`` (code, detail). The
     canary, a small fixed model, is timed before the first file, after the middle one and after the last, and
     reported as ``canary`` (samples_ns) each time.
+
+    Attributes:
+        given: what each file is given, in their order; empty where none is given anything.
     """
 
     artifacts: tuple[Path, ...]
     protocol: MeasuringProtocol
+    given: tuple[Given, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,7 @@ class ProfileOperations:
 
     artifact: Path
     protocol: MeasuringProtocol
+    given: Given = NOTHING
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,7 @@ class Sustain:
     protocol: MeasuringProtocol
     duration_ns: int
     window_ns: int
+    given: Given = NOTHING
 
 
 @dataclass(frozen=True)
@@ -138,6 +146,16 @@ class Reply:
         return describe_end(self.ended)
 
 
+SIGNALS: Mapping[int, str] = {
+    signal.SIGILL: "it uses an instruction that this processor lacks: install a build of the runtime for it",
+    signal.SIGABRT: "the runtime gave up",
+    signal.SIGBUS: "a file became shorter while it was read, or an address does not fit this processor",
+    signal.SIGKILL: "it was killed, often because memory ran out",
+    signal.SIGSEGV: "the runtime used memory that is not its own: a fault of it, or of the file",
+}
+"""What it means that a signal ended a process."""
+
+
 def describe_end(ended: Completed) -> tuple[str, str]:
     """A machine-readable code for how a process ended without an answer, and the tail of its errors."""
     if ended.lost:
@@ -150,7 +168,9 @@ def describe_end(ended: Completed) -> tuple[str, str]:
         code = f"crashed-exit-{ended.returncode}"
     else:
         code = "truncated-output"
-    return code, ended.stderr_tail or "nothing was written on standard error"
+    meant = "" if ended.lost or ended.timed_out else SIGNALS.get(-ended.returncode, "")
+    said = ended.stderr_tail or "nothing was written on standard error"
+    return code, f"{meant}; {said}" if meant else said
 
 
 @dataclass(frozen=True)

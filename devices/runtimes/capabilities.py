@@ -36,6 +36,7 @@ class Capabilities:
     Attributes:
         time: latencies of whole inferences.
         operations: the time of each operation.
+        inputs: shapes and values that are given, and those that were used.
         outputs: outputs for given inputs, so that accuracy is taken on the target itself.
         sustained: a run without pause, for heat to show.
         energy: energy per inference.
@@ -43,6 +44,7 @@ class Capabilities:
 
     time: Support = YES
     operations: Support = YES
+    inputs: Support = YES
     outputs: Support = YES
     sustained: Support = YES
     energy: Support = NO_ENERGY

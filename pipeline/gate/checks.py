@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from devices.digests import file_digest
+from devices.artifacts import artifact_digest
 from devices.measurement import MeasuringProtocol
 from devices.measuring import AgainstLimit, LimitFinding, latency_against_limit, ratio_against_limit
 from devices.requests import outputs_target
@@ -105,7 +105,7 @@ def check_regression(
     old: Path, new: Path, target: Target, limit: float, *, protocol: MeasuringProtocol, task: Task
 ) -> Check:
     """The latency relative to that of an older artifact, from launches in which both ran."""
-    if file_digest(old) == file_digest(new):
+    if artifact_digest(old) == artifact_digest(new):
         same = "both bundles have the same file"
         return Check(str(target), "regression", CheckFinding.PASSED, same, limit=1 + limit, unit="ratio")
     with trusted_files([old, new]) as files:

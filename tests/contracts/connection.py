@@ -192,6 +192,24 @@ class ConnectionContract:
         connection.pull(connection.push(source), tmp_path / "back")
         assert (tmp_path / "back").read_bytes() == b"two"
 
+    def test_files_that_belong_together_are_beside_each_other_by_their_names(self, connection, tmp_path):
+        names = ("model.onnx.data", "-rf $(x)", "deep/er/größe 模.bin")
+        for name in names:
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text(f"of {name}")
+        (tmp_path / "model.onnx").write_text("graph")
+        beside = {name: tmp_path / name for name in names}
+        for _ in range(2):
+            remote = connection.push_together(tmp_path / "model.onnx", beside)
+            code = (
+                "import pathlib, sys; first = pathlib.Path(sys.argv[1])\n"
+                "print(first.suffix, first.read_text())\n"
+                "for name in sys.argv[2:]: print((first.parent / name).read_text())"
+            )
+            lines, ended = self.run_python(connection, code, remote, *names)
+            assert ended.returncode == 0
+            assert lines == [".onnx graph", *(f"of {name}" for name in names)]
+
     def test_push_takes_a_file_without_content(self, connection, tmp_path):
         (tmp_path / "empty").touch()
         connection.pull(connection.push(tmp_path / "empty"), tmp_path / "back")

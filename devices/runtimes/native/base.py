@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from uuid import uuid4
 
 from devices.agent.agent import parse_cores
+from devices.artifacts import push_artifact
 from devices.connections import Completed
 from devices.errors import MeasurementError, TargetError
 from devices.measurement.measurement import Placement
@@ -225,7 +226,7 @@ class NativeRuntime(Runtime, Generic[ToolT]):
         Raises:
             ToolFailed: the file cannot be loaded.
         """
-        return session.call.connection.push(artifact)
+        return push_artifact(session.call.connection, artifact)
 
     def placement(
         self, session: ToolSession, tool: ToolT, model: str, protocol: MeasuringProtocol
@@ -270,8 +271,9 @@ class NativeRuntime(Runtime, Generic[ToolT]):
             )
 
     def capabilities(self, target: Target) -> Capabilities:
-        """Everything but outputs for given inputs."""
-        return Capabilities(operations=self.operations, outputs=Support(False, self.no_outputs))
+        """Everything but given inputs and outputs for them."""
+        without = Support(False, self.no_outputs)
+        return Capabilities(operations=self.operations, inputs=without, outputs=without)
 
     def check(self, target: Target) -> None:
         """Refuse a precision or option that the runtime does not have, and cores that are not a list."""
@@ -295,7 +297,7 @@ class NativeRuntime(Runtime, Generic[ToolT]):
                     device = self.identity(session, tool)
                     runtime = {"version": tool.version, "binary_digest": tool.digest}
                     session.emit("identity", runtime=runtime, device=device)
-                case Measure(artifacts, protocol):
+                case Measure(artifacts, protocol, _):
                     self._measure(session, tool, artifacts, protocol)
                 case ProfileOperations() | Sustain():
                     self._ask_of_one(session, tool, request)

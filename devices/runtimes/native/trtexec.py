@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
-from devices.agent.tensorrt_engines import STRONGLY_TYPED, has_external_weights, lacks_precision
-from devices.digests import file_digest, value_digest
+from devices.agent.tensorrt_engines import STRONGLY_TYPED, lacks_precision
+from devices.artifacts import artifact_digest
+from devices.digests import value_digest
 from devices.errors import TargetError
 from devices.measurement.protocol import MeasuringProtocol
 from devices.runtimes.base import Call, Reply, Request, Sustain
@@ -164,13 +165,9 @@ class Trtexec(NativeRuntime[InstalledTrtexec]):
         remote = super().load(session, tool, artifact)
         if artifact.suffix.lower() != ".onnx":
             return remote
-        if has_external_weights(artifact.read_bytes()):
-            raise ToolFailed(
-                "load-failed", "the model's weights are in a file of their own: save it as one file"
-            )
         options = _build_options(session.call.target, tool)
         builder = {"version": tool.version, "gpu": tool.gpu}
-        key = value_digest({"model": file_digest(artifact), "options": options, **builder})
+        key = value_digest({"model": artifact_digest(artifact), "options": options, **builder})
         engine = f"{tool.cache}/{key}.engine"
         if session.script(_IS_FILE, engine):
             return engine

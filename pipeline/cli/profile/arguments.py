@@ -9,6 +9,7 @@ import typer
 from pipeline.cli.options import Json
 
 MEASURING = "Measuring"
+INPUTS = "Inputs"
 
 Targets = Annotated[
     list[str],
@@ -52,6 +53,52 @@ Trust = Annotated[
         rich_help_panel=MEASURING,
     ),
 ]
+Shapes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--shape",
+        metavar="NAME=SIZES",
+        help="Sizes of an input, as in x=1,3,48,320; may be repeated. Several shapes of one input are "
+        "measured one by one.",
+        rich_help_panel=INPUTS,
+    ),
+]
+OneShape = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--shape",
+        metavar="NAME=SIZES",
+        help="Sizes of an input, as in x=1,3,48,320; may be repeated for other inputs.",
+        rich_help_panel=INPUTS,
+    ),
+]
+Fills = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--fill",
+        metavar="NAME=VALUES",
+        help="Values of an input: zeros, ones, random, range:LOW,HIGH or value:NUMBER; may be repeated.",
+        rich_help_panel=INPUTS,
+    ),
+]
+Files = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input",
+        metavar="NAME=FILE",
+        help="Values of an input from a file: .npy, .npz, .png, .jpg or .wav; may be repeated.",
+        rich_help_panel=INPUTS,
+    ),
+]
+Signature = Annotated[
+    str,
+    typer.Option(
+        "--signature",
+        metavar="NAME",
+        help="Which signature of a .tflite file; by default its first graph.",
+        rich_help_panel=INPUTS,
+    ),
+]
 Save = Annotated[
     str | None,
     typer.Option(
@@ -67,6 +114,10 @@ def profile(
     ],
     *,
     targets: Targets,
+    shapes: Shapes = None,
+    fills: Fills = None,
+    inputs: Files = None,
+    signature: Signature = "",
     ops: Annotated[
         bool,
         typer.Option(
@@ -94,13 +145,17 @@ def profile(
     You get each latency with its interval and verdict, the phases of a start, memory, and where
     operations ran. Each model is measured on every target whose runtime loads it. If a model or a target
     cannot be used, the others are measured, shown and saved all the same; the exit code tells.
+
+    A latency holds for the shapes and values of the inputs, which are told beside it. Sizes that a model
+    leaves open are taken as 1 unless you give them.
     """
-    from pipeline.cli.profile.command import Wanted, profile_models
+    from pipeline.cli.profile.command import Inputs, Wanted, profile_models
 
     profile_models(
         models,
         targets,
         Wanted(launches, ops, sustained, require_full_delegation, timeout_s, trust),
+        Inputs(tuple(shapes or ()), tuple(fills or ()), tuple(inputs or ()), signature),
         save=save,
         as_json=json_output,
     )
@@ -116,6 +171,10 @@ def compare(
             "--target", metavar="TARGET", help="Where: DEVICE/RUNTIME:PRECISION@THREADS; one, for both."
         ),
     ],
+    shapes: OneShape = None,
+    fills: Fills = None,
+    inputs: Files = None,
+    signature: Signature = "",
     launches: Annotated[int | None, Launches] = None,
     timeout_s: Timeout = 120,
     trust: Trust = False,
@@ -126,12 +185,13 @@ def compare(
 
     Both are measured in the same launches, so the ratio of their latencies has an interval of its own.
     """
-    from pipeline.cli.profile.command import compare_models
+    from pipeline.cli.profile.command import Inputs, compare_models
 
     compare_models(
         first,
         second,
         target,
+        Inputs(tuple(shapes or ()), tuple(fills or ()), tuple(inputs or ()), signature),
         launches=launches,
         timeout_s=timeout_s,
         trust=trust,

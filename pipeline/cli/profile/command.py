@@ -12,6 +12,8 @@ from pathlib import Path
 import typer
 
 from devices.errors import LatheError, MeasurementError
+from devices.host import temporary_folder
+from devices.inputs import Given, given_from
 from devices.inventory import connected, runtime_of
 from devices.measurement import Measurement, MeasurementFailure, MeasuringProtocol
 from devices.measuring import LAUNCHES as COMPARE_LAUNCHES
@@ -50,6 +52,26 @@ class Wanted:
     full_delegation: bool
     timeout_s: float
     trust: bool
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The options that give inputs, as they are written."""
+
+    shapes: tuple[str, ...] = ()
+    fills: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    signature: str = ""
+
+    @contextmanager
+    def given(self) -> Iterator[tuple[Given, ...]]:
+        """What models are given, once for each shape of a sweep; files are there until the block ends.
+
+        Raises:
+            MeasurementError: an option is badly written, or a file cannot be read.
+        """
+        with temporary_folder("inputs") as folder:
+            yield given_from(self.shapes, self.fills, self.files, self.signature, folder)
 
 
 @dataclass(frozen=True)
@@ -103,6 +125,7 @@ def profile_models(
     models: Sequence[str],
     targets: Sequence[str],
     wanted: Wanted,
+    inputs: Inputs,
     *,
     save: str | None,
     as_json: bool,
@@ -114,12 +137,17 @@ def profile_models(
             why=f"it takes minutes, above 0 and up to {MAX_MINUTES}",
         )
     reporter = ConsoleReporter()
-    with _session(save) as session, ExitStack() as opened:
+    with inputs.given() as given, _session(save) as session, ExitStack() as opened:
         usable = _targets(targets, session)
         files = _files(models, session, reporter, opened, trust=wanted.trust)
         for target, chosen in _plan(list(files), usable, session).items():
             with session.problems_on(target):
-                _profile_on(target, {path: files[path] for path in chosen}, wanted, session, reporter)
+                jobs = {
+                    Job(str(path) if len(given) == 1 else f"{path} {number}", files[path], each): path
+                    for path in chosen
+                    for number, each in enumerate(given)
+                }
+                _profile_on(target, jobs, wanted, session, reporter)
     if len(session.problems) == 1 and not session.entries:
         raise session.problems[0].error
     _finish(session, save, as_json)
@@ -129,6 +157,7 @@ def compare_models(
     first: str,
     second: str,
     targets: Sequence[str],
+    inputs: Inputs,
     *,
     launches: int | None,
     timeout_s: float,
@@ -150,7 +179,13 @@ def compare_models(
         _require_file(path)
         _require_loaded(path, {where: runtime})
     protocol = _protocol(launches or COMPARE_LAUNCHES)
-    with _session(save) as session:
+    with inputs.given() as given, _session(save) as session:
+        if len(given) > 1:
+            raise RecipeError(
+                "a comparison has one shape of each input",
+                why=f"{len(given)} shapes of one input are given",
+                fix="compare at one shape, or measure a sweep with lathe profile",
+            )
         with (
             trusted_files([Path(first), Path(second)], trusting=trust) as files,
             ConsoleReporter().task(f"comparing on {where}", "launches") as task,
@@ -160,6 +195,7 @@ def compare_models(
                 files[Path(second)],
                 where,
                 protocol,
+                given=given[0],
                 on_progress=task,
                 on_state=task.say,
                 job_timeout_s=timeout_s,
@@ -170,7 +206,7 @@ def compare_models(
 
 def _profile_on(
     target: Target,
-    files: Mapping[Path, Path],
+    jobs: Mapping[Job, Path],
     wanted: Wanted,
     session: Session,
     reporter: ConsoleReporter,
@@ -188,7 +224,7 @@ def _profile_on(
     with connected(target.device) as connection:
         with reporter.task(f"timing on {target}", "launches") as task:
             outcomes = measure(
-                [Job(str(path), file) for path, file in files.items()],
+                list(jobs),
                 target,
                 protocol,
                 require_full_delegation=wanted.full_delegation,
@@ -197,23 +233,37 @@ def _profile_on(
                 job_timeout_s=wanted.timeout_s,
                 connection=connection,
             )
-        for name, outcome in outcomes.items():
-            session.add([name], outcome)
-        measured = [path for path in files if isinstance(outcomes[str(path)], Measurement)]
-        for path in measured if wanted.operations else ():
-            reporter.note(f"  profiling the operations of {printable(str(path))} on {target}")
+        for job, path in jobs.items():
+            session.add([str(path)], outcomes[job.name])
+        measured = [job for job in jobs if isinstance(outcomes[job.name], Measurement)]
+        for job in measured if wanted.operations else ():
+            reporter.note(f"  profiling the operations of {_shown(jobs[job], job)} on {target}")
             with session.problems_on(target):
-                profile = profile_operations(files[path], target, protocol, connection=connection)
-                session.add([str(path)], profile)
-        for path in measured if wanted.minutes is not None else ():
+                profiled = profile_operations(
+                    job.artifact, target, protocol, given=job.given, connection=connection
+                )
+                session.add([str(jobs[job])], profiled)
+        for job in measured if wanted.minutes is not None else ():
             with (
                 session.problems_on(target),
-                reporter.task(f"running {printable(str(path))} on {target}", "windows") as advance,
+                reporter.task(f"running {_shown(jobs[job], job)} on {target}", "windows") as advance,
             ):
                 duration_ns = max(1, math.ceil((wanted.minutes or 0) * 60e9))
-                file = files[path]
-                run = sustain(file, target, protocol, duration_ns, on_progress=advance, connection=connection)
-                session.add([str(path)], run)
+                run = sustain(
+                    job.artifact,
+                    target,
+                    protocol,
+                    duration_ns,
+                    given=job.given,
+                    on_progress=advance,
+                    connection=connection,
+                )
+                session.add([str(jobs[job])], run)
+
+
+def _shown(path: Path, job: Job) -> str:
+    """A job for people: its file, and the shapes that it is given."""
+    return printable(f"{path} {job.given.shapes}".strip())
 
 
 @contextmanager

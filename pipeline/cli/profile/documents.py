@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
+from devices.artifacts import hints_of
 from devices.measurement import (
+    InputUse,
     Interval,
     Measurement,
     MeasurementFailure,
@@ -18,6 +21,7 @@ from devices.measurement import (
 from devices.measuring import Comparison
 from devices.requests import OperationProfile, SustainedRun
 from devices.result_file import Entry
+from devices.target import Target
 
 PHASES = ("process_start_ns", "load_ns", "first_inference_ns")
 
@@ -27,7 +31,9 @@ def entry_json(entry: Entry) -> dict[str, Any]:
     result = entry.result
     if isinstance(result, Comparison):
         return _comparison(result, *entry.models)
-    head = {"kind": result.kind, "model": entry.models[0], "target": result.target}
+    head: dict[str, Any] = {"kind": result.kind, "model": entry.models[0], "target": result.target}
+    if isinstance(result, Measurement | OperationProfile):
+        head["hints"] = _hints(entry.models[0], result.target)
     match result:
         case OperationProfile():
             return head | _operations(result)
@@ -62,6 +68,11 @@ def copies_ns(measurement: Measurement) -> dict[str, float | None]:
         pooled = [sample for launch in measurement.counted for sample in getattr(launch, name)]
         found[name] = quantile(pooled, 0.5) if pooled else None
     return found
+
+
+def assumed(measurement: Measurement) -> list[InputUse]:
+    """The inputs with open sizes for which none were given."""
+    return [each for each in measurement.inputs if each.assumed]
 
 
 def inferences(measurement: Measurement) -> int:
@@ -99,6 +110,11 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
         **copies_ns(outcome),
         "peak_memory_bytes": peak_memory_bytes(outcome),
         "placement": _placement(outcome.placement),
+        "inputs": [asdict(each) for each in outcome.inputs],
+        "open_inputs": [
+            {"name": each.name, "said": each.assumption, "option": each.option} for each in assumed(outcome)
+        ],
+        "warnings": [asdict(warning) for warning in outcome.warnings],
         "runtime": asdict(outcome.runtime),
         "device": asdict(outcome.device),
         "protocol": asdict(outcome.protocol),
@@ -109,6 +125,11 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
     }
 
 
+def _hints(path: str, target: str) -> list[dict[str, str]]:
+    """What the file shows that is worth knowing beside its times."""
+    return [asdict(hint) for hint in hints_of(Path(path), Target.parse(target))]
+
+
 def _operations(profile: OperationProfile) -> dict[str, Any]:
     return {
         "artifact_digest": profile.artifact_digest,
@@ -117,12 +138,13 @@ def _operations(profile: OperationProfile) -> dict[str, Any]:
                 "name": operation.name,
                 "kind": operation.kind,
                 "where": operation.where,
-                "median_ns": operation.median_ns,
-                "share": profile.share(operation.median_ns),
+                "time_ns": operation.time_ns,
+                "share": profile.share(operation.time_ns),
             }
             for operation in profile.operations
         ],
         "by_kind": [asdict(part) for part in profile.by_kind()],
+        "moving": None if profile.moving is None else asdict(profile.moving),
         "sum_ns": profile.sum_ns,
         "whole_ns": profile.whole_ns,
         "inferences": len(profile.total_ns),

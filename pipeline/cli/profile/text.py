@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from devices.artifacts import added, hints_of
 from devices.measurement import (
     Conditions,
     Interval,
@@ -18,13 +20,15 @@ from devices.measurement import (
     Reason,
     Verdict,
     pooled_ns,
+    sizes,
 )
 from devices.measuring import Comparison
-from devices.requests import OperationProfile, SustainedRun, Window
+from devices.requests import MOVING, OperationProfile, SustainedRun, Window
 from devices.result_file import Entry
 from devices.target import Target
 from devices.words import count_of
 from pipeline.cli.profile.documents import (
+    assumed,
     copies_ns,
     inferences,
     median_interval,
@@ -32,6 +36,17 @@ from pipeline.cli.profile.documents import (
     phases_ns,
 )
 
+SHARES_HOLD = "a profiled run is slower: shares hold, the latency is the one without a profiler"
+TOO_COARSE = (
+    "a profiled run is slower; its clock counts in microseconds, and most of these operations take less: "
+    "times and shares say little"
+)
+WORTH_A_HINT = 0.02
+"""Part of a model's time that an operation takes about which something is said."""
+MAX_OPERATIONS = 40
+"""Operations that are shown, the most expensive first."""
+MAX_INPUTS = 12
+"""Inputs of a model that are shown."""
 MAX_ROWS = 24
 """Windows of a sustained run that are shown; of a longer one every second, third and so on."""
 
@@ -63,26 +78,37 @@ def _show_entry(console: Console, entry: Entry) -> None:
     result = entry.result
     if isinstance(result, Comparison):
         console.print(f"{result.describe(*names)}, on {result.first.target}", soft_wrap=True)
-        for name, outcome in zip(names, (result.first, result.second), strict=True):
-            console.print(f"\n{name}", soft_wrap=True)
-            _print_rows(console, _outcome_rows(outcome))
+        for path, outcome in zip(entry.models, (result.first, result.second), strict=True):
+            console.print(f"\n{printable(path)}", soft_wrap=True)
+            _print_rows(console, [*_outcome_rows(outcome), *_hint_rows(path, outcome)])
         return
     console.print(f"{names[0]} on {result.target}", soft_wrap=True)
     match result:
         case OperationProfile():
-            _show_operations(console, result)
+            _show_operations(console, result, entry.models[0])
         case SustainedRun():
             console.print(_windows(result))
             _print_rows(console, _sustained_rows(result))
         case _:
-            _print_rows(console, _outcome_rows(result))
+            _print_rows(console, [*_outcome_rows(result), *_hint_rows(entry.models[0], result)])
+
+
+def _hint_rows(path: str, outcome: Measurement | MeasurementFailure) -> Rows:
+    """What the file shows beside its latency."""
+    if isinstance(outcome, MeasurementFailure):
+        return []
+    found = hints_of(Path(path), Target.parse(outcome.target))
+    return [("hint", printable(hint.detail)) for hint in found if not hint.operation]
 
 
 def _overview(entries: Sequence[Entry]) -> Table:
     table = _table("model", "target", "latency, ms", "median, ms", "p90, ms", "verdict", figures=(2, 3, 4))
-    for entry in entries:
+    files = [(entry.models, getattr(entry.result, "target", "")) for entry in entries]
+    for entry, file in zip(entries, files, strict=True):
         result = entry.result
         name = Text(printable(entry.models[0]))
+        if files.count(file) > 1 and isinstance(result, Measurement):
+            name.append("".join(f"\n{printable(each.name)} {sizes(each.shape)}" for each in result.inputs))
         if isinstance(result, Measurement):
             latency, median = result.latency, median_interval(result)
             table.add_row(
@@ -106,6 +132,7 @@ def _outcome_rows(outcome: Measurement | MeasurementFailure) -> Rows:
     certainty = f"{latency.confidence:.0%} interval over {count} launches" if count > 1 else "one launch,"
     rows = [
         ("latency", f"{_interval(latency)}, {certainty} by the {level:g} quantile of each"),
+        *_input_rows(outcome),
         ("median", _interval(median) if median is not None else "not told by the tool"),
         ("p10, p90", _percentiles(outcome)),
         ("verdict", _verdict(outcome)),
@@ -119,6 +146,8 @@ def _outcome_rows(outcome: Measurement | MeasurementFailure) -> Rows:
     if memory is not None:
         rows.append(("peak memory", f"{memory / 1e6:.1f} MB, of the whole process"))
     rows.append(("ran on", _placement(outcome)))
+    told = {reason.code for reason in outcome.reasons}
+    rows += [("warning", _sentence(each)) for each in outcome.warnings if each.code not in told]
     crowded = Target.parse(outcome.target).warning(outcome.device.cores)
     rows += [("warning", crowded)] if crowded else []
     rows += _identity_rows(outcome)
@@ -126,8 +155,24 @@ def _outcome_rows(outcome: Measurement | MeasurementFailure) -> Rows:
     return rows
 
 
+def _input_rows(measurement: Measurement) -> Rows:
+    """For which shapes and values the latency holds; for sizes that nobody gave, the way to give them."""
+    if not measurement.inputs:
+        return []
+    shown = [printable(str(each)) for each in measurement.inputs]
+    rows = [("inputs", "; ".join(shown[:MAX_INPUTS]) + (" ..." if len(shown) > MAX_INPUTS else ""))]
+    if found := assumed(measurement):
+        taken = ", ".join(each.assumption for each in found)
+        rows.append(
+            ("NOTE", printable(f"{taken}; give the sizes you use: {' '.join(each.option for each in found)}"))
+        )
+    return rows
+
+
 def _short_verdict(measurement: Measurement) -> str:
-    return f"{measurement.verdict.value}{', emulated' if measurement.device.emulated else ''}"
+    # A batch of 1 is what most people mean.
+    sized = ", sizes assumed" if any(any(each.assumed) for each in assumed(measurement)) else ""
+    return f"{measurement.verdict.value}{', emulated' if measurement.device.emulated else ''}{sized}"
 
 
 def _verdict(measurement: Measurement) -> str:
@@ -220,23 +265,27 @@ def _hottest(values: Sequence[int | None] | None) -> float | None:
     return max(known) / 1e3 if known else None
 
 
-def _show_operations(console: Console, profile: OperationProfile) -> None:
-    table = _table("", "kind", "name", "ran on", "median, ms", "share", "together", figures=(0, 4, 5, 6))
-    numbered = sorted(enumerate(profile.operations, 1), key=lambda entry: -entry[1].median_ns)
+def _show_operations(console: Console, profile: OperationProfile, path: str) -> None:
+    table = _table("", "kind", "name", "ran on", "time, ms", "share", "together", figures=(0, 4, 5, 6))
+    numbered = sorted(enumerate(profile.operations, 1), key=lambda entry: -entry[1].time_ns)
     together = 0.0
-    for number, operation in numbered:
-        share = profile.share(operation.median_ns)
+    for number, operation in numbered[:MAX_OPERATIONS]:
+        share = profile.share(operation.time_ns)
         together += share
         table.add_row(
             str(number),
             Text(printable(operation.kind)),
             Text(printable(operation.name)),
             operation.where,
-            _ms(operation.median_ns),
+            _ms(operation.time_ns),
             f"{share:.1%}",
             f"{together:.1%}",
         )
     console.print(table)
+    if len(numbered) > MAX_OPERATIONS:
+        console.print(
+            f"  and {len(numbered) - MAX_OPERATIONS:,} more with {1 - together:.1%}; --json has all"
+        )
     kinds = _table("kind", "ran on", "operations", "ms", "share", figures=(2, 3, 4))
     for part in profile.by_kind():
         kinds.add_row(
@@ -247,9 +296,35 @@ def _show_operations(console: Console, profile: OperationProfile) -> None:
     beside = "" if whole is None else f", a whole inference meanwhile {_ms(whole)} ms"
     rows = [
         ("sum", f"{_ms(profile.sum_ns)} ms{beside}"),
-        ("note", "a profiled run is slower: shares hold, the latency is the one without a profiler"),
+        *_moving_rows(profile, path),
+        *_operation_hints(profile, path),
+        ("note", TOO_COARSE if profile.too_coarse else SHARES_HOLD),
     ]
     _print_rows(console, rows)
+
+
+def _moving_rows(profile: OperationProfile, path: str) -> Rows:
+    """What casts, transposes, (de)quantisation and copies take together."""
+    moving = profile.moving
+    if moving is None:
+        return []
+    kinds = [each.kind for each in profile.operations if MOVING.search(each.kind)]
+    count = added(kinds, Path(path))
+    by_runtime = f", of which the runtime added {count}" if count else ""
+    said = (
+        f"{moving.share:.1%}, {_ms(moving.time_ns)} ms, in {count_of(moving.count, 'operation')}{by_runtime}"
+    )
+    return [("moving data", printable(f"{said}: {moving.kind}"))]
+
+
+def _operation_hints(profile: OperationProfile, path: str) -> Rows:
+    """Hints about single operations, with what these take; not of those that take nothing worth telling."""
+    shares = {each.name: profile.share(each.time_ns) for each in profile.operations}
+    return [
+        ("hint", printable(f"{hint.operation}, {shares[hint.operation]:.1%} of the time: {hint.detail}"))
+        for hint in hints_of(Path(path), Target.parse(profile.target))
+        if shares.get(hint.operation, 0) >= WORTH_A_HINT
+    ]
 
 
 def _windows(run: SustainedRun) -> Table:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from devices.measurement import Interval, Ratio
+from devices.measurement import InputUse, Interval, Ratio
 from lathe.result import Result, Rows, reporter
 
 if TYPE_CHECKING:
+    from devices.inputs import Given
     from devices.measurement import Outcome
 
 TIMEOUT_S = 600.0
@@ -27,6 +30,7 @@ class Profile(Result):
         verdict: how far the measurement may be trusted: ``valid``, ``degraded`` or ``invalid``; ``failed``
             where there is none.
         reasons: for the verdict, in words.
+        inputs: shape and values of each input, for which the latency holds.
     """
 
     model: str
@@ -34,13 +38,25 @@ class Profile(Result):
     latency: Interval | None
     verdict: str
     reasons: tuple[str, ...]
+    inputs: tuple[InputUse, ...] = ()
+
+    @property
+    def assumed(self) -> tuple[str, ...]:
+        """Sizes that the model leaves open and that nobody gave, in words."""
+        return tuple(each.assumption for each in self.inputs if each.assumed)
 
     def _title(self) -> str:
         return f"{self.model} on {self.target}"
 
     def _rows(self) -> Rows:
         latency = "not measured" if self.latency is None else f"{self.latency} measured"
-        return [("latency", latency), ("verdict", self.verdict), *(("", each) for each in self.reasons)]
+        return [
+            ("latency", latency),
+            *(("inputs", str(each)) for each in self.inputs),
+            *(("NOTE", each) for each in self.assumed),
+            ("verdict", self.verdict),
+            *(("", each) for each in self.reasons),
+        ]
 
 
 @dataclass(frozen=True, repr=False)
@@ -78,6 +94,10 @@ def profile(
     model: str | PathLike[str],
     target: str,
     *,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    fills: Mapping[str, str] | None = None,
+    inputs: Mapping[str, str | PathLike[str]] | None = None,
+    signature: str = "",
     launches: int | None = None,
     timeout_s: float = TIMEOUT_S,
     trust: bool = False,
@@ -88,6 +108,11 @@ def profile(
     Args:
         model: a file that the target's runtime loads, such as ``.onnx`` or ``.tflite``.
         target: as ``host/onnxruntime:fp32@1``.
+        shapes: sizes of inputs by name; those that the model leaves open are 1 unless given.
+        fills: values of inputs by name: ``zeros``, ``ones``, ``random``, ``range:LOW,HIGH`` or
+            ``value:NUMBER``.
+        inputs: files that values are taken from, by name of the input.
+        signature: of a ``.tflite`` file with several.
         launches: fresh processes at least; as many as the protocol has by default.
         timeout_s: seconds that the model may take in one launch.
         trust: load a file that is a program (``.pt2``, ``.engine``), now and later while its content is the
@@ -99,7 +124,7 @@ def profile(
             made.
         TargetError: the target is unknown or cannot be reached, or its runtime is not installed.
     """
-    from devices.measurement import MeasuringProtocol
+    from devices.measurement import Measurement, MeasuringProtocol
     from devices.measuring import Job, measure
     from devices.result_file import Entry
     from devices.target import Target
@@ -111,10 +136,11 @@ def profile(
         protocol = replace(protocol, launches=launches, max_launches=3 * launches)
     with (
         trusted_files([path], trusting=trust) as files,
+        _given(shapes, fills, inputs, signature) as given,
         reporter(progress).task(f"timing on {where}", "launches") as task,
     ):
         found = measure(
-            [Job(str(path), files[path])],
+            [Job(str(path), files[path], given)],
             where,
             protocol,
             on_progress=task,
@@ -124,7 +150,8 @@ def profile(
     (outcome,) = found.values()
     verdict, reasons = _verdict(outcome)
     document = entry_json(Entry((str(path),), outcome))
-    return Profile(str(path), str(where), _latency(outcome), verdict, reasons, _document=document)
+    used = outcome.inputs if isinstance(outcome, Measurement) else ()
+    return Profile(str(path), str(where), _latency(outcome), verdict, reasons, used, _document=document)
 
 
 def compare(
@@ -132,6 +159,10 @@ def compare(
     second: str | PathLike[str],
     target: str,
     *,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    fills: Mapping[str, str] | None = None,
+    inputs: Mapping[str, str | PathLike[str]] | None = None,
+    signature: str = "",
     launches: int | None = None,
     timeout_s: float = TIMEOUT_S,
     trust: bool = False,
@@ -151,6 +182,7 @@ def compare(
     protocol = replace(MeasuringProtocol(), launches=count, max_launches=3 * count)
     with (
         trusted_files(paths, trusting=trust) as files,
+        _given(shapes, fills, inputs, signature) as given,
         reporter(progress).task(f"comparing on {where}", "launches") as task,
     ):
         found = measured(
@@ -158,6 +190,7 @@ def compare(
             files[paths[1]],
             where,
             protocol,
+            given=given,
             on_progress=task,
             on_state=task.say,
             job_timeout_s=timeout_s,
@@ -172,6 +205,28 @@ def compare(
         found.obstacles,
         _document=entry_json(Entry(models, found)),
     )
+
+
+@contextmanager
+def _given(
+    shapes: Mapping[str, Sequence[int]] | None,
+    fills: Mapping[str, str] | None,
+    inputs: Mapping[str, str | PathLike[str]] | None,
+    signature: str,
+) -> Iterator[Given]:
+    """What a model is given; files are there until the block ends."""
+    from devices.host import temporary_folder
+    from devices.inputs import given_from
+
+    with temporary_folder("inputs") as folder:
+        (given,) = given_from(
+            [f"{name}={','.join(map(str, sizes))}" for name, sizes in (shapes or {}).items()],
+            [f"{name}={values}" for name, values in (fills or {}).items()],
+            [f"{name}={file}" for name, file in (inputs or {}).items()],
+            signature,
+            folder,
+        )
+        yield given
 
 
 def _file(model: str | PathLike[str]) -> Path:

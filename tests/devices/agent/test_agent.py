@@ -10,7 +10,6 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -67,6 +66,11 @@ def answers(request):
     return [json.loads(line) for line in ended.stdout.splitlines()]
 
 
+def job(path):
+    """A file that is given nothing, as the agent is asked for it."""
+    return {"artifact": str(path), "given": {}}
+
+
 @pytest.mark.parametrize("cores", ["", "x", "0-", "7-3", "0,,1", "99999"])
 def test_agent_says_fatal_when_cores_are_not_there(cores):
     (fatal,) = answers({"settings": {**SETTINGS, "options": {"cores": cores}}})
@@ -91,13 +95,13 @@ def test_agent_tells_its_process_start_when_the_clock_is_not_shared():
 
 def test_agent_says_failed_when_the_engine_has_no_profiler(tmp_path):
     (tmp_path / "a.script").write_text("run")
-    request = {"command": "operations", "artifact": str(tmp_path / "a.script"), "protocol": PROTOCOL}
+    request = {"command": "operations", "job": job(tmp_path / "a.script"), "protocol": PROTOCOL}
     assert answers(request)[-1]["code"] == "not-supported"
 
 
 def test_agent_tells_of_each_window_when_load_is_sustained(tmp_path):
     (tmp_path / "a.script").write_text("run")
-    request = {"command": "sustain", "artifact": str(tmp_path / "a.script"), "protocol": PROTOCOL}
+    request = {"command": "sustain", "job": job(tmp_path / "a.script"), "protocol": PROTOCOL}
     told = answers({**request, "duration_ns": 1_000_000_000, "window_ns": 100_000_000})
     windows = [event for event in told if event["event"] == "window"]
     assert told[-1]["event"] == "finished"
@@ -110,20 +114,10 @@ def test_agent_tells_of_each_window_when_load_is_sustained(tmp_path):
 def test_agent_times_the_canary_first_in_the_middle_and_last(tmp_path):
     for name in "abcd":
         (tmp_path / name).write_text("run")
-    artifacts = [str(tmp_path / name) for name in "abcd"]
-    request = {"command": "measure", "artifacts": artifacts, "canary": None, "protocol": PROTOCOL}
+    jobs = [job(tmp_path / name) for name in "abcd"]
+    request = {"command": "measure", "jobs": jobs, "canary": None, "protocol": PROTOCOL}
     kinds = [event["event"] for event in answers(request) if event["event"] in ("canary", "result")]
     assert kinds == ["canary", "result", "result", "canary", "result", "result", "canary"]
-
-
-def test_random_inputs_are_equal_when_the_seed_is_equal_and_differ_otherwise():
-    wanted = [((2, 3), "float32"), ((4,), "int64")]
-    first, again, other = (agent.random_inputs(wanted, seed) for seed in (1, 1, 2))
-    for array, same, (shape, dtype) in zip(first, again, wanted, strict=True):
-        assert (array.shape, array.dtype) == (shape, np.dtype(dtype))
-        np.testing.assert_array_equal(array, same)
-    assert (first[0] != other[0]).any()
-    assert set(first[1].tolist()) <= {0, 1}
 
 
 @settings(max_examples=20)

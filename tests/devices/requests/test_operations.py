@@ -74,7 +74,7 @@ def test_shares_are_of_the_sum_of_all_operations() -> None:
     profile = _profile(CONV, GEMM, OTHER_CONV, total_ns=(300, 500, 400))
     assert profile.sum_ns == 100
     assert profile.whole_ns == 400
-    assert [profile.share(operation.median_ns) for operation in profile.operations] == [0.2, 0.6, 0.2]
+    assert [profile.share(operation.time_ns) for operation in profile.operations] == [0.2, 0.6, 0.2]
 
 
 def test_kinds_are_summed_and_the_most_expensive_comes_first() -> None:
@@ -84,6 +84,24 @@ def test_kinds_are_summed_and_the_most_expensive_comes_first() -> None:
         ("Conv", "cpu", 2, 40),
     ]
     assert sum(part.share for part in parts) == pytest.approx(1)
+
+
+def test_a_time_below_the_clock_of_a_profiler_is_a_mean_of_many_and_no_zero() -> None:
+    fast = Operation("add", "Add", "cpu", (0, 0, 0, 1000, 0, 0, 1000, 0, 0, 50_000))
+    assert fast.time_ns == 250
+    assert _profile(fast, total_ns=(5000,)).too_coarse
+    assert not _profile(fast, total_ns=(400,)).too_coarse
+    assert not _profile(CONV, total_ns=(5000,)).too_coarse
+
+
+def test_what_only_moves_data_is_summed_and_convolutions_are_not() -> None:
+    kinds = ["Cast", "ReorderInput", "Transpose (ND, X32)", "DEQUANTIZE", "ConvTranspose", "TRANSPOSE_CONV"]
+    kinds += ["Broadcast", "DynamicQuantizeMatMul", "Convolution (NHWC, F32) IGEMM", "aten::_to_copy"]
+    profile = _profile(*(Operation(kind, kind, "cpu", (10,)) for kind in kinds))
+    assert profile.moving is not None
+    assert (profile.moving.count, profile.moving.time_ns, profile.moving.share) == (5, 50, 0.5)
+    assert profile.moving.kind == "Cast, DEQUANTIZE, ReorderInput, Transpose (ND, X32), aten::_to_copy"
+    assert _profile(CONV).moving is None
 
 
 def test_one_kind_in_two_places_is_kept_apart() -> None:

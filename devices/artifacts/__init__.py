@@ -1,0 +1,18 @@
+"""Model files as they lie on a disk: what belongs to one, and its digest."""
+
+from devices.artifacts.companions import artifact_digest, companions, refuse_incomplete
+from devices.artifacts.hints import Hint, added, hints_of
+from devices.artifacts.onnx_file import OnnxFile, read_onnx
+from devices.artifacts.pushing import push_artifact
+
+__all__ = [
+    "Hint",
+    "OnnxFile",
+    "added",
+    "artifact_digest",
+    "companions",
+    "hints_of",
+    "push_artifact",
+    "read_onnx",
+    "refuse_incomplete",
+]

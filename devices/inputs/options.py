@@ -1,0 +1,131 @@
+"""Inputs as they are written in a command: ``x=1,3,48,320``, ``x=value:16000``, ``x=photo.png``."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from devices.errors import MeasurementError
+from devices.inputs.given import Fill, Given, GivenInput
+from devices.inputs.reading import InputFile, read_input
+
+__all__ = ["given_from"]
+
+MOST_SIZE = 2**31 - 1
+MOST_RANK = 16
+FILLS = "zeros, ones, random, range:LOW,HIGH or value:NUMBER"
+
+
+def given_from(
+    shapes: Sequence[str],
+    fills: Sequence[str],
+    files: Sequence[str],
+    signature: str,
+    folder: Path,
+) -> tuple[Given, ...]:
+    """What models are given, once for each shape of a sweep.
+
+    Several shapes of one input are a sweep. If several inputs have several shapes, the first goes with the
+    first, and so on; an input with one shape has it throughout.
+
+    Args:
+        shapes: ``NAME=SIZE,SIZE``.
+        fills: ``NAME=RULE``.
+        files: ``NAME=FILE``.
+        signature: of ``.tflite`` files; empty for the first.
+        folder: where the files are made ready for devices.
+
+    Raises:
+        MeasurementError: one is badly written, a file cannot be read, an input has two sources of values, or
+            the numbers of shapes differ.
+    """
+    sizes: dict[str, list[tuple[int, ...]]] = {}
+    for text in shapes:
+        name, shape = _shape(text)
+        if shape not in sizes.setdefault(name, []):
+            sizes[name].append(shape)
+    values: dict[str, Fill | InputFile] = {}
+    for text in fills:
+        name, rule = _split(text, "--fill")
+        _only_once(name, values)
+        values[name] = _fill(text, rule)
+    for text in files:
+        name, path = _split(text, "--input")
+        _only_once(name, values)
+        values[name] = read_input(name, Path(path), folder)
+    counts = {len(found) for found in sizes.values()} - {1}
+    if len(counts) > 1:
+        raise MeasurementError(
+            "the shapes of a sweep do not go together",
+            why=", ".join(f"'{name}' has {len(found)}" for name, found in sizes.items()),
+            fix="give each input one shape, or as many as the others",
+        )
+    names = list(dict.fromkeys([*sizes, *values]))
+    return tuple(
+        Given(
+            tuple(
+                GivenInput(
+                    name,
+                    sizes[name][step % len(sizes[name])] if name in sizes else None,
+                    values.get(name),
+                )
+                for name in names
+            ),
+            signature,
+        )
+        for step in range(next(iter(counts), 1))
+    )
+
+
+def _split(text: str, option: str, *, at_last: bool = False) -> tuple[str, str]:
+    name, equals, value = text.rpartition("=") if at_last else text.partition("=")
+    if not equals or not name or not value:
+        raise MeasurementError(
+            f"{option} {text} gives no input", fix=f"write {option} NAME=..., with the input's name"
+        )
+    return name, value
+
+
+def _only_once(name: str, values: dict[str, Fill | InputFile]) -> None:
+    if name in values:
+        raise MeasurementError(
+            f"input '{name}' is filled twice", fix="give one --input or one --fill for each input"
+        )
+
+
+def _shape(text: str) -> tuple[str, tuple[int, ...]]:
+    name, listed = _split(text, "--shape", at_last=True) if not text.endswith("=") else (text[:-1], "")
+    words = listed.split(",") if listed else []
+    if not re.fullmatch(r"\d{1,10}(,\d{1,10})*|", listed, re.ASCII) or len(words) > MOST_RANK:
+        raise MeasurementError(
+            f"--shape {text} gives no shape",
+            why=f"a shape is at most {MOST_RANK} sizes, each a whole number and none below 0",
+            fix="write for example --shape x=1,3,48,320",
+        )
+    sizes = tuple(int(word) for word in words)
+    if any(size > MOST_SIZE for size in sizes):
+        raise MeasurementError(f"--shape {text} gives no shape", why=f"a size is {MOST_SIZE:,} at most")
+    return name, sizes
+
+
+def _fill(text: str, rule: str) -> Fill:
+    kind, _, rest = rule.partition(":")
+    numbers = [_number(word) for word in rest.split(",")] if rest else []
+    match kind, numbers:
+        case (("zeros" | "ones" | "random"), []):
+            return Fill(kind)
+        case "range", [float() as low, float() as high] if low <= high:
+            return Fill("range", low=low, high=high)
+        case "value", [float() as value]:
+            return Fill("value", value=value)
+    raise MeasurementError(f"--fill {text} says no values", why=f"values are {FILLS}")
+
+
+def _number(word: str) -> float | None:
+    try:
+        number = float(word)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
