@@ -8,7 +8,7 @@ probability of at most half of ``ERROR``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -103,9 +103,7 @@ def latency_against_limit(
     def look(launches: int) -> Observed:
         limited = _with_launches(protocol, launches)
         job = Job("the file", artifact)
-        outcomes = measure([job], target, limited, on_progress=on_progress, connection=connection)
-        measured, obstacles = _usable(outcomes)
-        return (measured[0].headlines_ns, ()) if measured else ((), obstacles)
+        return _observed(measure([job], target, limited, on_progress=on_progress, connection=connection))
 
     return _decide(look, limit_ns, protocol.drift, on_state)
 
@@ -141,13 +139,7 @@ def ratio_against_limit(
     def look(launches: int) -> Observed:
         limited = _with_launches(protocol, launches)
         pair = compare(old, new, target, limited, on_progress=on_progress, connection=connection)
-        measured, obstacles = _usable({"the old file": pair.first, "the new file": pair.second})
-        if not measured:
-            return (), obstacles
-        before, after = (each.headlines_ns for each in measured)
-        if len(before) != len(after):
-            return (), ("the two did not run in the same launches",)
-        return [mine / theirs for mine, theirs in zip(after, before, strict=True)], ()
+        return _observed({"the old file": pair.first, "the new file": pair.second})
 
     return _decide(look, limit, 0.0, on_state)
 
@@ -181,14 +173,19 @@ def _with_launches(protocol: MeasuringProtocol, launches: int) -> MeasuringProto
     return replace(protocol, launches=launches, max_launches=launches)
 
 
-def _usable(outcomes: dict[str, Outcome]) -> tuple[list[Measurement], tuple[str, ...]]:
-    """The measurements if all of them count, or else why not."""
-    obstacles = tuple(_obstacles(outcomes))
-    measured = [each for each in outcomes.values() if isinstance(each, Measurement)]
-    return ([], obstacles) if obstacles else (measured, ())
+def _observed(outcomes: Mapping[str, Outcome]) -> Observed:
+    """Latencies of one file, or of two the second's over the first's; or why they cannot be used."""
+    if obstacles := tuple(_obstacles(outcomes)):
+        return (), obstacles
+    before, *after = (each.headlines_ns for each in outcomes.values() if isinstance(each, Measurement))
+    if not after:
+        return before, ()
+    if len(before) != len(after[0]):
+        return (), ("the two did not run in the same launches",)
+    return [mine / theirs for mine, theirs in zip(after[0], before, strict=True)], ()
 
 
-def _obstacles(outcomes: dict[str, Outcome]) -> Iterator[str]:
+def _obstacles(outcomes: Mapping[str, Outcome]) -> Iterator[str]:
     for name, outcome in outcomes.items():
         if isinstance(outcome, MeasurementFailure):
             yield f"{name} did not run ({outcome.reason.code}: {outcome.reason.detail})"

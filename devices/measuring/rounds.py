@@ -173,7 +173,7 @@ class Rounds:
 
         The interval is free of any distribution, as that of a paired measurement.
         """
-        ratios = self._ratios(one, other)
+        ratios = self._ratios(self._pairs(one, other))
         if not ratios:
             return None
         interval = launch_interval(ratios)
@@ -185,11 +185,13 @@ class Rounds:
         The lower end of a one-sided interval of 99 % for the mean logarithm of the ratio, by a moderated t
         statistic: the variance seen is shrunk to the usual one, so that two rounds that agree by chance
         decide nothing (Smyth 2004, "Linear models and empirical Bayes methods", section 3). One round tells
-        only what is far apart, by ``ONE_ROUND_SPREAD``. 0 where no round has both.
+        only what is far apart, by ``ONE_ROUND_SPREAD``, and nothing if it was disturbed. 0 where no round has
+        both.
         """
-        logarithms = [math.log(ratio) for ratio in self._ratios(one, other)]
+        pairs = self._pairs(one, other)
+        logarithms = [math.log(ratio) for ratio in self._ratios(pairs)]
         count = len(logarithms)
-        if not count:
+        if not count or (count == 1 and any(each.void is not None for each in pairs[0])):
             return 0.0
         if count == 1:
             return math.exp(logarithms[0] - _t_quantile(_CONFIDENCE, _USUAL_ROUNDS) * ONE_ROUND_SPREAD)
@@ -199,14 +201,16 @@ class Rounds:
         variance = (_USUAL_ROUNDS * USUAL_SPREAD**2 + squares) / freedom
         return math.exp(mean - _t_quantile(_CONFIDENCE, freedom) * math.sqrt(variance / count))
 
-    def _ratios(self, one: str, other: str) -> list[float]:
-        """Of the rounds in which neither was disturbed, or of all where hardly any would be left."""
+    def _ratios(self, pairs: Sequence[tuple[Launch, Launch]]) -> list[float]:
         level = self.protocol.headline_quantile
+        return [a.quantile_ns(level) / b.quantile_ns(level) for a, b in pairs]
+
+    def _pairs(self, one: str, other: str) -> list[tuple[Launch, Launch]]:
+        """Launches of the rounds in which neither was disturbed, or of all where hardly any would be left."""
         mine, theirs = self._by_round(one), self._by_round(other)
         common = [(mine[number], theirs[number]) for number in mine.keys() & theirs.keys()]
         sound = [(a, b) for a, b in common if a.void is None and b.void is None]
-        chosen = sound if len(sound) >= MIN_LAUNCHES else common
-        return [a.quantile_ns(level) / b.quantile_ns(level) for a, b in chosen]
+        return sound if len(sound) >= MIN_LAUNCHES else common
 
     def _by_round(self, name: str) -> Mapping[int, Launch]:
         """A file's launches by number of the round, with the disturbed ones void."""

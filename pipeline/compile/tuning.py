@@ -235,6 +235,13 @@ def training_data(given: SamplesInput) -> Dataset:
             f"{FEWEST_IMAGES}",
             fix="give more",
         )
+    if split.labels.min() < 0 or split.labels.max() >= (model.classes or 0):
+        raise ExportError(
+            "the model cannot be fine-tuned for int8",
+            why=f"labels run from {split.labels.min()} to {split.labels.max()}, and {model.name} knows "
+            f"{model.classes} classes",
+            fix="count labels from 0, in the order of the model's outputs",
+        )
     images = images_of(split.images, model, entry)
     split = replace(split, images=images)
     order = np.random.default_rng(_SEED).permutation(len(split))

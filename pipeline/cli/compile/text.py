@@ -73,6 +73,8 @@ def _show_raced(console: Console, raced: Raced, folder: WorkFolder) -> None:
         console.print(f"mind         {warning}", soft_wrap=True)
     for warning in raced.row(raced.chosen).warnings if raced.chosen is not None else ():
         console.print(f"mind         {raced.chosen}: {warning}", soft_wrap=True)
+    for tuned in dict.fromkeys(row.notes["fine_tuned"] for row in raced.rows if "fine_tuned" in row.notes):
+        console.print(f"tuned        {tuned}", soft_wrap=True)
     for fmt, layers in raced.sensitivity.items():
         worst = ", ".join(f"{each.name} {each.ratio_db:.0f} dB" for each in layers[:_SHOWN])
         rest = f" ({len(layers) - _SHOWN} more are above)" if len(layers) > _SHOWN else ""

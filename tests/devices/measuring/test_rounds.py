@@ -85,6 +85,13 @@ def test_a_disturbed_round_does_not_count_where_there_are_enough_others() -> Non
     assert ratio.high == 2
 
 
+def test_a_single_round_that_was_disturbed_decides_nothing() -> None:
+    odd = replace(made_up_launch([900] * 20), void=Reason("preempted", "it waited"))
+    for one, other in ((odd, made_up_launch([50] * 20)), (made_up_launch([900] * 20), odd)):
+        table = Rounds((Round({"one": one, "other": other}),), PROTOCOL, cores=2)
+        assert table.at_least("one", "other") == 0
+
+
 def test_a_file_that_failed_has_its_reason_for_outcome(tmp_path: Path) -> None:
     file = tmp_path / "model.onnx"
     file.write_bytes(b"x")

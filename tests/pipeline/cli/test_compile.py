@@ -51,6 +51,13 @@ def test_the_choice_becomes_a_bundle_whose_accuracy_is_that_of_the_artifact(
     rows = {row["name"]: row for row in target["variants"]}
     assert rows[INT8]["ratio"]["value"] == pytest.approx(0.25, abs=0.01)
     assert Path(rows[INT8]["file"]).is_file()
+    # The convolution and the product, each alone in int8.
+    layers = target["sensitivity"]["onnx"]
+    assert {layer["kind"] for layer in layers} <= {"Conv", "MatMul", "Gemm"}
+    assert [layer["ratio_db"] for layer in layers] == sorted(layer["ratio_db"] for layer in layers)
+    _, text, _ = lathe("compile", *given, "--max-drop", "50")
+    worst = f"{layers[0]['name']} {layers[0]['ratio_db']:.0f} dB"
+    assert f"sensitive    alone in int8, signal over noise of the outputs, onnx: {worst}" in text
 
     manifest = read_bundle(tmp_path / "bundle")
     assert isinstance(manifest.origin, CompileOrigin)
