@@ -4,7 +4,7 @@ In a round each variant that is still of interest has one launch, all runtimes u
 fastest is asked for its accuracy; if that drops too far, it is out, and variants that may stand in its place
 are tried. The fastest that passes is the leader, and whoever is surely slower than it by ``MARGIN`` gets no
 further launches. The leader, the baseline and what cannot be told from the leader run in all rounds. Variants
-that are dear to make join after the first round, where others of their precision come near the leader.
+that are dear to make join after the first round, where others that are like them come near the leader.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from pipeline.work.stage import StageFolder, stage
 MARGIN = 1.03
 """A variant that is surely slower than the leader by more is stopped."""
 NEAR = 2.0
-"""A dear variant is made if another of its precision takes at most this many times the leader's latency."""
+"""A dear variant is made if one that is like it takes at most this many times the leader's latency."""
 MAX_ROUNDS = 2 * LAUNCHES
 _JOURNAL = "rounds.jsonl"
 _ROUND = TypeAdapter(Round)
@@ -215,22 +215,20 @@ class _Race:
     def _enter_dear(self, leader: str | None) -> None:
         """Make the dear variants that may win, and say of the others why they are not made."""
         table, runners = self._table, self._runners
+        ratios = {
+            name: ratio.value
+            for name in runners.all
+            if leader is not None and (ratio := table.ratio(name, leader)) is not None
+        }
         for variant in runners.waiting:
-            ratios = {
-                name: ratio.value
-                for name, each in runners.all.items()
-                if each.variant.precision == variant.precision
-                and leader is not None
-                and (ratio := table.ratio(name, leader)) is not None
-            }
-            best = min(ratios, key=lambda name: ratios[name], default=None)
+            alike = {name for name in ratios if runners[name].variant.precision == variant.precision}
+            best = min({variant.like} & alike or alike, key=lambda name: ratios[name], default=None)
             if best is None or ratios[best] <= NEAR:
                 runners.enter(variant)
-            else:
-                runners.left_out[variant.name] = (
-                    f"not made, which takes long: the fastest in {variant.precision} is {best}, "
-                    f"at {ratios[best]:.2f}x {leader}"
-                )
+                continue
+            what = "whose kernels it has" if best == variant.like else f"the fastest in {variant.precision}"
+            why = f"{best}, {what}, is at {ratios[best]:.2f}x {leader}"
+            runners.left_out[variant.name] = f"not made, which takes long: {why}"
 
     def _try_threads(self, leader: str) -> None:
         """Where threads are open, the leader also runs with more of them, and on the first and last core."""

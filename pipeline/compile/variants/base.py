@@ -73,6 +73,7 @@ class CompileVariant:
         from_sensitivity: it needs ``sensitive``.
         instead_of: a variant in whose place it is tried where that loses too much accuracy.
         dear: making it takes longer than measuring it, so it is made only where it may become the fastest.
+        like: of a dear one, another variant that computes with the same kernels: that tells whether it may.
         unfit: why it is not meant for a target; empty where it is.
     """
 
@@ -88,6 +89,7 @@ class CompileVariant:
     from_sensitivity: bool = False
     instead_of: str = ""
     dear: bool = False
+    like: str = ""
     unfit: Callable[[Target], str] = lambda target: ""
 
     @property

@@ -150,7 +150,8 @@ VARIANTS = (
     _torch("", _as_it_comes),
     _torch("aotinductor", AotInductor(frozen=False), packages=("torch",), dear=True, unfit=_needs_host),
     _torch("aotinductor-frozen", AotInductor(frozen=True), packages=("torch",), dear=True, unfit=_needs_host),
-    _executorch("fp32", "", ExecuTorch(), lossless=True),
-    _executorch("int8", "static", ExecuTorch("static"), calibrates=True),
-    _executorch("int8", "dynamic", ExecuTorch("dynamic")),
+    # LiteRT computes with XNNPACK too.
+    _executorch("fp32", "", ExecuTorch(), lossless=True, like="litert:fp32"),
+    _executorch("int8", "static", ExecuTorch("static"), calibrates=True, like="litert:int8-static"),
+    _executorch("int8", "dynamic", ExecuTorch("dynamic"), like="litert:int8-dynamic"),
 )

@@ -485,6 +485,19 @@ def test_what_is_a_little_slower_is_stopped_after_more_rounds(
     assert 1 < slower.rounds < LAUNCHES
 
 
+@pytest.mark.parametrize(("like_us", "made"), [(60, True), (90, False)])
+def test_a_dear_variant_is_judged_by_the_one_whose_kernels_it_has(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, like_us: float, *, made: bool
+) -> None:
+    dear = replace(find_variant(CLEANED), dear=True, like=BASE)
+    known = (find_variant(BASE), dear, find_variant(OPTIMISED))
+    monkeypatch.setattr("pipeline.compile.place.known_variants", lambda: known)
+    timed(monkeypatch, fp32=like_us, fp32_cleaned=20, fp32_optimised=40)
+    raced = only(compiled(model, tmp_path, places=(Place.parse("host@1"),)))
+    assert (raced.chosen == CLEANED) is made
+    assert made or f"{BASE}, whose kernels it has, is at 2.25x {OPTIMISED}" in raced.row(CLEANED).why
+
+
 @pytest.mark.parametrize(("int8_us", "made"), [(60, True), (30, False)])
 def test_a_dear_variant_is_made_only_where_another_of_its_precision_is_near_the_leader(
     model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, int8_us: float, *, made: bool
@@ -503,7 +516,7 @@ def test_a_dear_variant_is_made_only_where_another_of_its_precision_is_near_the_
     else:
         assert raced.chosen == INT8
         assert row.fate is Fate.LEFT_OUT
-        assert f"the fastest in fp32 is {BASE}, at 3.33x {INT8}" in row.why
+        assert f"{BASE}, the fastest in fp32, is at 3.33x {INT8}" in row.why
     # Who asks for one runtime gets all of it, and so does who has no other.
     work = tmp_path / "of-one-runtime"
     work.mkdir()
