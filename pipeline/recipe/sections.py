@@ -11,7 +11,7 @@ from pipeline.budget import Budget
 from pipeline.distill.settings import DistillationSettings
 from pipeline.methods.dna.settings import DnaSettings
 from pipeline.methods.subgraph.settings import PROPOSALS, Proposal, SubgraphSettings
-from pipeline.search.evaluators.registry import SHORT_TRAINING, find_evaluator
+from pipeline.search.evaluators.registry import SHARED_WEIGHTS, SHORT_TRAINING, find_evaluator
 from pipeline.search.evaluators.workers import parse_pool
 from pipeline.spaces.add_on.config import AddOnSpaceConfig
 from pipeline.spaces.dna.config import DnaSpaceConfig
@@ -61,6 +61,7 @@ class SearchConfig(Section):
     algorithm: Literal["ppo", "reinforce"] = "ppo"
     exponent: float = Field(default=-0.07, ge=-100, le=0)
     evaluator: str = SHORT_TRAINING
+    ratings: tuple[str, ...] = ()
     executor: str = "in-process"
     ahead: int | None = Field(default=None, ge=1, le=1000)
     reward: Literal["distilled", "labels"] = "distilled"
@@ -76,6 +77,28 @@ class SearchConfig(Section):
     def _known_evaluator(cls, evaluator: str) -> str:
         find_evaluator(evaluator)
         return evaluator
+
+    @field_validator("ratings")
+    @classmethod
+    def _known_ratings(cls, ratings: tuple[str, ...]) -> tuple[str, ...]:
+        for rating in ratings:
+            find_evaluator(rating)
+        if len(set(ratings)) < len(ratings):
+            raise ValueError(f"each rating counts once, got {', '.join(ratings)}")
+        return ratings
+
+    @model_validator(mode="after")
+    def _ratings_have_a_reader(self) -> SearchConfig:
+        if self.ratings and self.strategy != "predictor":
+            raise ValueError(
+                f"strategy '{self.strategy}' does not look at ratings: set strategy = 'predictor', "
+                "or remove them"
+            )
+        if dear := {SHORT_TRAINING, SHARED_WEIGHTS, self.evaluator} & set(self.ratings):
+            raise ValueError(
+                f"'{dear.pop()}' is no rating: ratings are asked for far more candidates than are evaluated"
+            )
+        return self
 
     @field_validator("training")
     @classmethod

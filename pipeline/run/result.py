@@ -101,6 +101,7 @@ class RunResult:
                 for found in self.feasible.certificate.ranges
             ],
             "candidates": [_candidate(candidate, self.searched) for candidate in self.searched.candidates],
+            "ratings": [asdict(each) for each in self.searched.ratings],
             "winner": {
                 "architecture": dict(self.winner.distilled.architecture.choices),
                 "tried": len(self.winner.rejected) + len(self.winner.passed_over) + 1,
@@ -160,6 +161,7 @@ class SearchResult:
             "recipe": self.recipe.model_dump(mode="json"),
             "limits_ms": {name: limit / 1e6 for name, limit in self.feasible.limits_ns.items()},
             "candidates": [_candidate(candidate, self.searched) for candidate in self.searched.candidates],
+            "ratings": [asdict(each) for each in self.searched.ratings],
             "within_budget": [dict(architecture.choices) for architecture in self.searched.order],
             "stages": _stages(self.stages),
         }
@@ -175,6 +177,7 @@ def _candidate(candidate: EvaluatedCandidate, searched: Searched) -> dict[str, A
         "reevaluation_spread": candidate.reevaluation_spread,
         "spread": candidate.spread,
         "failure": candidate.failure,
+        "ratings": dict(candidate.ratings),
         "predicted_ms": {name: e.value_ns / 1e6 for name, e in candidate.estimates.items()},
         "predicted_lower_ms": {name: e.low_ns / 1e6 for name, e in candidate.estimates.items()},
         "predicted_upper_ms": {name: e.high_ns / 1e6 for name, e in candidate.estimates.items()},

@@ -62,6 +62,8 @@ def search_by_evaluation(
     if this.number == 1:
         before = context.do(known_before, KnownInput(this, evaluation, strategy))
     reevaluated = context.recipe.search.reevaluated
+    ratings = tuple(evaluation.by(name) for name in context.recipe.search.ratings)
     return context.do(
-        search_candidates, SearchInput(this, evaluation, strategy, reevaluated, context.where, before)
+        search_candidates,
+        SearchInput(this, evaluation, strategy, reevaluated, context.where, before, ratings),
     )

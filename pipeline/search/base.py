@@ -95,3 +95,12 @@ class RankingStrategy(Strategy, Protocol):
     def ranking(self, architectures: Sequence[Architecture]) -> list[Architecture]:
         """These architectures, the one held for the best first; changes nothing."""
         ...
+
+
+@runtime_checkable
+class TrustingStrategy(Strategy, Protocol):
+    """A strategy that weighs ratings by what they were worth so far."""
+
+    def trust(self) -> list[float]:
+        """The weight of each rating, at least 0; empty before there are scores."""
+        ...

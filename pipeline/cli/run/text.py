@@ -98,6 +98,9 @@ def search_text(result: SearchResult) -> str:
     for number, candidate in enumerate(searched.candidates, start=1):
         lines += ["", f"{number:3}. {_score(candidate, searched.evaluated_by)}  {candidate.architecture}"]
         lines += _latencies(result, candidate)
+        if candidate.ratings:
+            rated = ", ".join(f"{name} {value:.4g}" for name, value in candidate.ratings.items())
+            lines.append(f"     rated {rated}")
     soft = result.feasible.soft
     which = "every budget" if not soft else "every budget that is not soft"
     if result.feasible.limits_ns.keys() == soft:

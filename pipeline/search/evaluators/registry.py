@@ -78,9 +78,37 @@ def _shared_weights(task: EvaluationTask) -> Evaluator:
     return SharedWeightsEvaluator(network, task.dataset)
 
 
+def _naswot(task: EvaluationTask) -> Evaluator:
+    from pipeline.search.evaluators.untrained.naswot import ActivationCodes
+
+    return ActivationCodes(task.space, task.dataset, task.seed)
+
+
+def _synflow(task: EvaluationTask) -> Evaluator:
+    from pipeline.search.evaluators.untrained.synflow import SynapticFlow
+
+    return SynapticFlow(task.space, task.dataset, task.seed)
+
+
+def _relation(task: EvaluationTask) -> Evaluator:
+    from pipeline.search.evaluators.untrained.relation import RelationSimilarity
+
+    return RelationSimilarity(task.space, task.dataset, task.seed, task.teacher)
+
+
+def _readout(task: EvaluationTask) -> Evaluator:
+    from pipeline.search.evaluators.untrained.readout import BlockwiseReadout
+
+    return BlockwiseReadout(task.space, task.dataset, task.seed, task.teacher)
+
+
 EVALUATORS = {
     SHORT_TRAINING: EvaluatorKind(_short_training, "accuracy"),
     SHARED_WEIGHTS: EvaluatorKind(_shared_weights, "accuracy"),
+    "naswot": EvaluatorKind(_naswot),
+    "synflow": EvaluatorKind(_synflow),
+    "relation": EvaluatorKind(_relation),
+    "readout": EvaluatorKind(_readout),
 }
 
 

@@ -26,11 +26,16 @@ class Shape(NamedTuple):
     noise: float
 
 
-INITIAL_SHAPE = Shape((2.0, 2.0), 0.08)
+_LENGTH, _NOISE = 2.0, 0.08
 _LENGTHS, _NOISES = (0.125, 64.0), (0.01, 0.64)
 _STEPS = 20
 _PRIOR = 0.05
-"""Weight of the squared distance to ``INITIAL_SHAPE`` in doublings, in units of log likelihood."""
+"""Weight of the squared distance to the initial shape in doublings, in units of log likelihood."""
+
+
+def initial_shape(groups: int) -> Shape:
+    """The shape for so many groups of features, before any score is known."""
+    return Shape((_LENGTH,) * groups, _NOISE)
 
 
 class GaussianProcess:
@@ -54,14 +59,14 @@ class GaussianProcess:
         return means, np.sqrt(np.maximum(0.0, deviations**2 - self._noise))
 
 
-def better_shape(groups: Groups, scores: Floats, start: Shape = INITIAL_SHAPE) -> Shape:
+def better_shape(groups: Groups, scores: Floats, start: Shape) -> Shape:
     """The shape of highest marginal likelihood that is found by following the gradient from ``start``.
 
-    A weak log-normal prior keeps near ``INITIAL_SHAPE`` what the scores say nothing about.
+    A weak log-normal prior keeps near ``initial_shape`` what the scores say nothing about.
     """
     process = GaussianProcessRegressor(_kernel(groups, start), optimizer=None)
     process.fit(_columns(groups, _scales(groups)), scores)
-    expected = _kernel(groups, INITIAL_SHAPE).theta
+    expected = _kernel(groups, initial_shape(len(groups))).theta
     # A kernel's length is a distance, a shape's a squared one: a doubling of it is half a doubling here.
     per_doubling = np.array([2.0] * len(groups) + [1.0]) / math.log(2)
 

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from scipy.stats import kendalltau
 
 from pipeline.search.base import Score
 from pipeline.search.budgets.constraints import Constraints
 from pipeline.search.rewards import Reward, hard_reward
 from pipeline.search.strategies.base import ConstrainedStrategy, to_pairs
 from pipeline.search.strategies.gaussian_process import (
-    INITIAL_SHAPE,
     Floats,
     GaussianProcess,
     Shape,
     better_shape,
+    initial_shape,
     normal_scores,
 )
 from pipeline.spaces.base import Architecture, architecture_of
@@ -29,17 +30,22 @@ _POOL, _DRAWS, _MUTANTS, _PARENTS = 64, 2, 8, 5
 _MEMORY = 300
 _SHAPED_EVERY = 10
 _RATIOS = (1e-9, 1e9)
+_TRUST, _TRUSTED_FOR = 0.5, 10
 
-Code = tuple[Floats, Floats]
-"""An architecture's features, and the logarithms of its latencies in limits."""
+Ratings = Callable[[Architecture], Sequence[float]]
+"""What several cheap evaluators say of an architecture; not a number where one failed."""
+
+Code = tuple[Floats, Floats, Floats]
+"""An architecture's features, the logarithms of its latencies in limits, and its ratings."""
 
 
 class PredictorStrategy(ConstrainedStrategy):
-    """Draws at first; then asks for the architecture of a pool whose score may be the highest.
+    """Draws at first; then asks for the architecture of a pool that promises most.
 
     docs/methods/predictor.md says how, and why. What an architecture promises is the mean of a Gaussian
-    process plus ``boldness`` standard deviations (GP-UCB, 0912.3995). The process is over
-    ``SearchSpace.encode`` and the latencies, and learns the normal scores of the scores.
+    process plus ``boldness`` standard deviations (GP-UCB, 0912.3995), and its ratings, each by the trust
+    that it has earned. The process is over ``SearchSpace.encode``, the latencies and the ratings, and learns
+    the normal scores of the scores.
 
     Args:
         constraints: space and budgets.
@@ -47,6 +53,7 @@ class PredictorStrategy(ConstrainedStrategy):
         reward: from an architecture and its score, and learned in its place; the score by default.
         initial: scores of draws, before the process is asked.
         boldness: how much what is uncertain is preferred.
+        ratings: of an architecture, asked once for each that joins the pool; the same number every time.
 
     Raises:
         ValueError: fewer than two initial scores, or a boldness below zero.
@@ -61,17 +68,19 @@ class PredictorStrategy(ConstrainedStrategy):
         reward: Reward = hard_reward,
         initial: int = INITIAL,
         boldness: float = 0.5,
+        ratings: Ratings = lambda architecture: (),
     ) -> None:
         if initial < 2 or not 0 <= boldness < math.inf:
             raise ValueError("a predictor needs two scores to begin with, and a boldness of at least zero")
         super().__init__(constraints, seed)
-        self._reward = reward
+        self._reward, self._ratings = reward, ratings
+        self._rated: dict[Architecture, Floats] = {}
         self._initial, self._boldness = initial, boldness
         self._evaluated: list[tuple[Architecture, float]] = []
         self._codes: list[Code] = []
         self._pool: dict[Architecture, Code] = {}
         self._process: GaussianProcess | None = None
-        self._shape = INITIAL_SHAPE
+        self._shape: Shape | None = None
 
     def proposals(self) -> Iterator[Architecture]:
         """Draws, then the pool, the most promising first, then mutants of the best, further and further."""
@@ -84,8 +93,7 @@ class PredictorStrategy(ConstrainedStrategy):
         new = {each: self._code(each) for each in dict.fromkeys(fresh) if each not in self._pool}
         pool = [pair for pair in (self._pool | new).items() if pair[0] not in self._asked]
         if pool:
-            means, deviations = self._fitted().predict(_groups([code for _, code in pool]))
-            order = np.argsort(-(means + self._boldness * deviations), kind="stable")
+            order = self._order([code for _, code in pool], self._boldness)
             self._pool = dict(pool[index] for index in order[:_POOL])
             # Budgets may have become narrower since an architecture joined the pool.
             yield from filter(self.constraints.feasible, list(self._pool))
@@ -95,14 +103,14 @@ class PredictorStrategy(ConstrainedStrategy):
             yield child
 
     def ranking(self, architectures: Sequence[Architecture]) -> list[Architecture]:
-        """By the mean of the process: scores are noisy, and the best of them flattered.
+        """By the mean of the process and the ratings: scores are noisy, and the best of them flattered.
 
         As they are given, before any score is known.
         """
         if not self._evaluated or not architectures:
             return list(architectures)
-        means, _ = self._fitted().predict(_groups(list(map(self._code, architectures))))
-        return [architectures[index] for index in np.argsort(-means, kind="stable")]
+        order = self._order(list(map(self._code, architectures)), boldness=0.0)
+        return [architectures[index] for index in order]
 
     def learn(self, architecture: Architecture, score: Score) -> None:
         """The process is fitted anew when it is asked; its shape after every tenth score.
@@ -117,14 +125,15 @@ class PredictorStrategy(ConstrainedStrategy):
         self._codes.append(self._code(architecture))
         self._process = None
         if len(self._evaluated) % _SHAPED_EVERY == 0:
-            self._shape = better_shape(*self._known(), self._shape)
+            groups, scores = self._known()
+            self._shape = better_shape(groups, scores, self._shape or initial_shape(len(groups)))
 
     def learned(self) -> dict[str, Any]:
         """Scores in the order they were told, the pool, and the shape of the kernel."""
         return {
             "evaluated": [[to_pairs(architecture), value] for architecture, value in self._evaluated],
             "pool": list(map(to_pairs, self._pool)),
-            "shape": [list(self._shape.lengths), self._shape.noise],
+            "shape": self._shape and [list(self._shape.lengths), self._shape.noise],
         }
 
     def relearn(self, learned: dict[str, Any]) -> None:
@@ -135,26 +144,75 @@ class PredictorStrategy(ConstrainedStrategy):
         pool = (architecture_of(space, pairs) for pairs in learned["pool"])
         self._pool = {architecture: self._code(architecture) for architecture in pool}
         self._process = None
-        lengths, noise = learned["shape"]
-        self._shape = Shape(tuple(lengths), noise)
+        shape = learned["shape"]
+        self._shape = shape and Shape(tuple(shape[0]), shape[1])
+
+    def trust(self) -> list[float]:
+        """What each rating counts beside the process: Kendall's tau with the scores, at least 0.
+
+        Before there are scores it is ``_TRUST``, which counts as much as ``_TRUSTED_FOR`` of them.
+        """
+        if not self._evaluated:
+            return []
+        *_, ratings = map(np.stack, zip(*self._codes, strict=True))
+        scores, count = [value for _, value in self._evaluated], len(self._evaluated)
+        return [
+            max(0.0, (count * _tau(column, scores) + _TRUSTED_FOR * _TRUST) / (count + _TRUSTED_FOR))
+            for column in ratings.T
+        ]
+
+    def _order(self, codes: Sequence[Code], boldness: float) -> list[int]:
+        """Places of what promises most first."""
+        groups = self._groups(codes)
+        means, deviations = self._fitted().predict(groups)
+        promised = means + boldness * deviations
+        for trust, column in zip(self.trust(), groups[2:], strict=True):
+            promised = promised + trust * column[:, 0]
+        order: list[int] = np.argsort(-promised, kind="stable").tolist()
+        return order
 
     def _fitted(self) -> GaussianProcess:
         if self._process is None:
-            self._process = GaussianProcess(*self._known(), self._shape)
+            groups, scores = self._known()
+            self._process = GaussianProcess(groups, scores, self._shape or initial_shape(len(groups)))
         return self._process
 
     def _known(self) -> tuple[list[Floats], Floats]:
         """Features and scores of the last ``_MEMORY`` scores."""
         scores = normal_scores([value for _, value in self._evaluated[-_MEMORY:]])
-        return _groups(self._codes[-_MEMORY:]), scores
+        return self._groups(self._codes[-_MEMORY:]), scores
 
     def _mutant(self, parent: Architecture) -> Architecture:
         return self.constraints.repair(self.constraints.space.mutate(parent, self.generator), self.generator)
 
     def _code(self, architecture: Architecture) -> Code:
+        if architecture not in self._rated:
+            self._rated[architecture] = np.array(self._ratings(architecture), np.float64)
         ratios = np.clip(self.constraints.ratios(architecture), *_RATIOS)
-        return self.constraints.space.encode(architecture).astype(np.float64), np.log(ratios)
+        encoded = self.constraints.space.encode(architecture).astype(np.float64)
+        return encoded, np.log(ratios), self._rated[architecture]
+
+    def _groups(self, codes: Sequence[Code]) -> list[Floats]:
+        """Features by group, each rating one of its own: its quantile in the pool and what was evaluated."""
+        encoded, ratios, ratings = (np.stack(features) for features in zip(*codes, strict=True))
+        seen = np.stack([each for _, _, each in (*self._codes, *self._pool.values())])
+        columns = [quantiles(seen[:, [index]], ratings[:, [index]]) for index in range(ratings.shape[1])]
+        return [encoded, ratios, *columns]
 
 
-def _groups(codes: Sequence[Code]) -> list[Floats]:
-    return [np.stack(features) for features in zip(*codes, strict=True)]
+def _tau(rating: Floats, scores: Sequence[float]) -> float:
+    """Kendall's rank correlation; 0 where one of them tells nothing apart."""
+    finite = np.isfinite(rating)
+    if finite.sum() < 2:
+        return 0.0
+    tau = float(kendalltau(rating[finite], np.array(scores)[finite]).statistic)
+    return 0.0 if math.isnan(tau) else tau
+
+
+def quantiles(seen: Floats, values: Floats) -> Floats:
+    """Normal scores of values among those that were seen, shape ``(n, 1)`` each; 0 for what is not finite."""
+    known = np.sort(seen[np.isfinite(seen)])
+    if not known.size:
+        return np.zeros_like(values)
+    levels = normal_scores(known.tolist())
+    return np.where(np.isfinite(values), np.interp(values, known, levels), 0.0)

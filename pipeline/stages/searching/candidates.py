@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Literal
 
 from latency_db.estimate import Estimate
@@ -31,6 +32,7 @@ class EvaluatedCandidate:
         estimates: latency by target, from the models at the end of the search.
         reevaluation: of the best ones, from other weights and on all images, if asked for.
         reevaluation_spread: one standard error of that, if known.
+        ratings: what cheap evaluators say of it, by name.
     """
 
     architecture: Architecture
@@ -40,10 +42,15 @@ class EvaluatedCandidate:
     estimates: Mapping[str, Estimate]
     reevaluation: float | None = None
     reevaluation_spread: float | None = None
+    ratings: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(
-        cls, candidate: Candidate, again: Candidate | None, predictors: LatencyPredictors
+        cls,
+        candidate: Candidate,
+        again: Candidate | None,
+        predictors: LatencyPredictors,
+        ratings: Mapping[str, float] = MappingProxyType({}),
     ) -> EvaluatedCandidate:
         """A candidate with what is predicted of it, and perhaps evaluated again."""
         score, reevaluation = candidate.score, again.score if again else None
@@ -55,6 +62,7 @@ class EvaluatedCandidate:
             predictors.estimates(candidate.architecture),
             reevaluation.value if reevaluation else None,
             reevaluation.spread if reevaluation else None,
+            dict(ratings),
         )
 
     @property
@@ -72,6 +80,24 @@ class EvaluatedCandidate:
 
 
 @dataclass(frozen=True)
+class RatingWorth:
+    """What a rating was worth.
+
+    Attributes:
+        name: of its evaluator.
+        rated: candidates that it was asked for.
+        failed: for how many of them it had no number, and why the first.
+        trust: what it counts beside the scores, from 0; 1 if it puts candidates in the order of their scores.
+    """
+
+    name: str
+    rated: int
+    failed: int
+    why: str
+    trust: float
+
+
+@dataclass(frozen=True)
 class Searched:
     """All candidates, best first; those of them that were measured whole; the order in which to try.
 
@@ -83,12 +109,14 @@ class Searched:
         order: architectures to train in full, best first; none measured over a budget.
         evaluated_by: what a score is: accuracy on the validation slice, the loss of the blocks with a minus,
             or a number that only ranks.
+        ratings: what cheap evaluators were worth to the strategy, where it looked at some.
     """
 
     candidates: tuple[EvaluatedCandidate, ...]
     measured: tuple[MeasuredNetwork, ...]
     order: tuple[Architecture, ...]
     evaluated_by: Literal["accuracy", "loss", "number"] = "accuracy"
+    ratings: tuple[RatingWorth, ...] = ()
 
     def tied_with(self, architecture: Architecture) -> tuple[EvaluatedCandidate, ...]:
         """Others to try whose scores differ by less than the noise: nothing but chance prefers one of them.

@@ -83,6 +83,14 @@ class Evaluation:
             None if shared is None else recipe.oracle.reward_images,
         )
 
+    def by(self, name: str) -> Evaluation:
+        """The same by another evaluator, one that does not train.
+
+        Raises:
+            RecipeError: as ``of``.
+        """
+        return replace(self, name=name, version=evaluator_version(name), shared=None)
+
     @property
     def score(self) -> Literal["accuracy", "number"]:
         """What a score is."""

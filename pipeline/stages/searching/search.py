@@ -23,6 +23,7 @@ from pipeline.stages.searching.candidates import EvaluatedCandidate, Round, Sear
 from pipeline.stages.searching.evaluation import Evaluation
 from pipeline.stages.searching.known import KnownBefore, drawer_of, evaluator_of
 from pipeline.stages.searching.learning import Learning, MeasuredOn
+from pipeline.stages.searching.ratings import Rating, Ratings
 from pipeline.stages.searching.strategy import StrategySettings, strategy_of
 from pipeline.stages.services import Services
 from pipeline.work.stage import StageFolder, stage
@@ -39,6 +40,7 @@ class SearchInput:
         this: the round.
         evaluation: how candidates are evaluated.
         strategy: who proposes them.
+        ratings: what the strategy is told of every candidate that it thinks of, by cheap evaluators.
         reevaluated: how many of the best are evaluated again, closer; or ``ties``, those that are within the
             noise of the best.
         where: the best are measured whole.
@@ -51,6 +53,7 @@ class SearchInput:
     reevaluated: int | Literal["ties"]
     where: MeasuredOn
     before: KnownBefore = field(default_factory=KnownBefore)
+    ratings: tuple[Evaluation, ...] = ()
 
     @property
     def evaluations(self) -> int:
@@ -68,10 +71,15 @@ def _told(given: SearchInput, value: Searched) -> Sequence[str]:
     past = {each.architecture for each in (*given.before.candidates, *given.this.known)}
     known = sum(candidate.architecture in past for candidate in value.candidates)
     evaluated = f"{count_of(len(value.candidates) - known, 'candidate')} evaluated, {failed} failed"
-    return [
+    lines = [
         f"search       {evaluated}{f', {known} known before' if known else ''}; best {shown}; "
         f"{len(value.order)} of those measured go on"
     ]
+    for each in value.ratings:
+        failures = f"; {each.failed} failed ({each.why})" if each.failed else ""
+        rated = count_of(each.rated, "candidate")
+        lines.append(f"             rating {each.name}: {rated}, trusted {each.trust:.2f}{failures}")
+    return lines
 
 
 @stage("search", packages=("torch", "pymoo"), resumes=True, tell=_told)
@@ -87,7 +95,8 @@ def search_candidates(given: SearchInput, folder: StageFolder, services: Service
     memory = _Memory(given, services)
     known = {each.architecture: each.score for each in this.known if each.score is not None}
     evaluator = Known(evaluator, memory.scores(0) | known)
-    strategy = strategy_of(given.strategy, learning.predictors, this.number)
+    ratings = Ratings([Rating(each, folder, services.evaluated) for each in given.ratings])
+    strategy = strategy_of(given.strategy, learning.predictors, this.number, ratings)
     fresh = list[Candidate]()
     if given.evaluations > 0:
         fresh = _searched(given, strategy, evaluator, learning, memory, folder=folder, services=services)
@@ -114,12 +123,18 @@ def search_candidates(given: SearchInput, folder: StageFolder, services: Service
     order = shortlist(learning, ranked, this)
     return Searched(
         tuple(
-            EvaluatedCandidate.of(every[each.architecture], again.get(each.architecture), learning.predictors)
+            EvaluatedCandidate.of(
+                every[each.architecture],
+                again.get(each.architecture),
+                learning.predictors,
+                ratings.known(each.architecture),
+            )
             for each in ranked
         ),
         tuple(learning.measured.values()),
         tuple(order),
         evaluated_by=given.evaluation.score,
+        ratings=ratings.worth(strategy),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pipeline.recipe.loading import Recipe
@@ -72,20 +73,32 @@ class RewardedEvolution(EvolutionStrategy):
 
 
 def strategy_of(
-    settings: StrategySettings, predictors: LatencyPredictors, number: int
+    settings: StrategySettings,
+    predictors: LatencyPredictors,
+    number: int,
+    ratings: Callable[[Architecture], Sequence[float]] = lambda architecture: (),
 ) -> ConstrainedStrategy:
     """The strategy, fresh, for a round of the search.
+
+    Args:
+        settings: of the recipe.
+        predictors: of latencies, with the limits.
+        number: of the round.
+        ratings: for a strategy that looks at them.
 
     Raises:
         BudgetError: no member of the space is known to keep the limits.
     """
-    strategy = _strategy_of(settings, predictors, number)
+    strategy = _strategy_of(settings, predictors, number, ratings)
     strategy.begin_with(settings.first)
     return strategy
 
 
 def _strategy_of(
-    settings: StrategySettings, predictors: LatencyPredictors, number: int
+    settings: StrategySettings,
+    predictors: LatencyPredictors,
+    number: int,
+    ratings: Callable[[Architecture], Sequence[float]],
 ) -> ConstrainedStrategy:
     constraints, seed = predictors.constraints, settings.seed + number - 1
     reward = predictors.reward(settings.exponent, everywhere=settings.rewards_latency) or hard_reward
@@ -109,7 +122,7 @@ def _strategy_of(
             from pipeline.search.strategies.predictor import INITIAL, PredictorStrategy
 
             initial = max(2, min(INITIAL, settings.evaluations // 3))
-            return PredictorStrategy(constraints, seed, reward=reward, initial=initial)
+            return PredictorStrategy(constraints, seed, reward=reward, initial=initial, ratings=ratings)
         case _:
             return RewardedEvolution(
                 constraints,

@@ -167,6 +167,7 @@ OTHER_VALUES: dict[str, Any] = {
 # Keys that a recipe sets together: what else changes with them.
 TOGETHER = {
     "space.preset": {"space": {"preset": "mobile"}},
+    "search.ratings": {"search": {"strategy": "predictor", "ratings": ["synflow"]}},
     "target.budget": {"target": [{"name": TARGET, "budget": "0.5x"}]},
     "teacher.kind": {"teacher": [{"kind": "train"}]},
     "teacher.width": {"teacher": [{"kind": "train", "width": 9}]},

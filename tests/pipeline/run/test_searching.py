@@ -13,10 +13,12 @@ import pytest
 import torch
 
 from latency_db.store.store import open_store
+from pipeline.errors import RecipeError
 from pipeline.recipe.loading import parse_recipe
 from pipeline.run.context import Context
 from pipeline.run.preparation import LearningTask, prepare_task
 from pipeline.run.searching import search_round
+from pipeline.search.base import Score
 from pipeline.search.evaluators.registry import EVALUATORS, EvaluatorKind
 from pipeline.search.strategies.predictor import PredictorStrategy
 from pipeline.spaces.base import Architecture
@@ -144,6 +146,63 @@ def test_strategy_with_a_ranking_decides_the_order(folder: Path, monkeypatch: py
     asked = [candidate.architecture for candidate in found.candidates]
     assert asked == sorted(asked, key=str)
     assert list(found.order) == asked[: len(found.order)]
+
+
+def test_ratings_are_asked_once_told_with_their_worth_and_survive_one_that_always_fails(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken:
+        def evaluate(self, architecture: Architecture) -> Score:
+            raise RuntimeError("no such thing")
+
+    asked: list[Architecture] = []
+
+    class Counted(ByMacs):
+        def evaluate(self, architecture: Architecture) -> Score:
+            asked.append(architecture)
+            return super().evaluate(architecture)
+
+    monkeypatch.setitem(EVALUATORS, "by-macs", EvaluatorKind(lambda task: Counted()))
+    monkeypatch.setitem(EVALUATORS, "broken", EvaluatorKind(lambda task: Broken()))
+    settings: Any = {"strategy": "predictor", "ratings": ["by-macs", "broken", "naswot"]}
+    with prepared(folder, "search", **settings) as (context, task):
+        found = search_round(context, task, first_round(context, task))
+        told = context.reporter.notes[-3:]  # type: ignore[attr-defined]
+    assert len(asked) == len(set(asked)) >= len(found.candidates)
+    macs, broken, naswot = found.ratings
+    assert (macs.rated, macs.failed) == (len(asked), 0)
+    assert broken.failed == broken.rated == naswot.rated
+    assert "no such thing" in broken.why
+    assert broken.trust > 0
+    assert all(each.ratings.keys() == {"by-macs", "naswot"} for each in found.candidates)
+    assert "rating broken" in told[1]
+    assert "no such thing" in told[1]
+    # What is rated stays rated, in other searches too.
+    before = len(asked)
+    searched(folder, "search", **settings, evaluations=4)
+    assert len(asked) == before
+
+
+@pytest.mark.parametrize(
+    ("search", "why"),
+    [
+        ({"ratings": ["naswot"]}, "does not look at ratings"),
+        ({"strategy": "predictor", "ratings": ["naswot", "naswot"]}, "counts once"),
+        ({"strategy": "predictor", "ratings": ["short-training"]}, "'short-training' is no rating"),
+        ({"strategy": "predictor", "ratings": ["nas-wot"]}, "no evaluator 'nas-wot'"),
+    ],
+)
+def test_ratings_that_mean_nothing_are_refused(search: dict[str, Any], why: str) -> None:
+    document = {
+        "name": "wrong",
+        "data": {"kind": "digits"},
+        "teacher": [{"kind": "train"}],
+        "target": [{"name": str(TARGET), "budget": "0.5x"}],
+        "search": search,
+    }
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(document, Path())
+    assert why in str(caught.value) + str(caught.value.why)
 
 
 def test_number_that_only_ranks_is_not_shown_as_an_accuracy(

@@ -50,7 +50,7 @@ def _installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     """The example as a distribution, with an evaluator that is none and one that cannot be loaded."""
     (code,) = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
     (tmp_path / "my_evaluators.py").write_text(code + "\nNOTHING = 7\n")
-    (points,) = re.findall(r"^(naswot = .*)$", PAGE, flags=re.MULTILINE)
+    (points,) = re.findall(r"^(grad-norm = .*)$", PAGE, flags=re.MULTILINE)
     points = points.replace('"', "")
     about = tmp_path / "my_evaluators-1.2.dist-info"
     about.mkdir()
@@ -75,9 +75,9 @@ def test_lathes_own_evaluator_trains_shortly(dataset: Dataset) -> None:
 
 @pytest.mark.usefixtures("installed")
 def test_example_of_the_documentation_evaluates_a_search(dataset: Dataset, tmp_path: Path) -> None:
-    kind = find_evaluator("naswot")
+    kind = find_evaluator("grad-norm")
     assert kind.score == "number"
-    assert evaluator_version("naswot") == "my-evaluators 1.2"
+    assert evaluator_version("grad-norm") == "my-evaluators 1.2"
     evaluator = kind.make(task(dataset))
     found = search(evolution(), evaluator, 4, tmp_path / "journal.jsonl")
     scores = {each.architecture: each.score for each in found}

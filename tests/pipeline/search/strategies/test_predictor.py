@@ -10,9 +10,10 @@ from pipeline.search.strategies.gaussian_process import (
     GaussianProcess,
     Shape,
     better_shape,
+    initial_shape,
     normal_scores,
 )
-from pipeline.search.strategies.predictor import PredictorStrategy
+from pipeline.search.strategies.predictor import PredictorStrategy, quantiles
 from pipeline.spaces.base import architecture_of
 from tests.contracts.strategy import StrategyContract
 from tests.pipeline.search.strategies.test_strategies import budgeted, value
@@ -25,6 +26,32 @@ class TestPredictorStrategy(StrategyContract):
 
     def make(self, constraints, seed):
         return PredictorStrategy(constraints, seed, initial=5)
+
+
+def rated(architecture):
+    """A rating that tells much, one that is always the same, and one that fails now and then."""
+    own = value(architecture)
+    return own + int(architecture.identity[:2], 16) / 256, 1.0, math.nan if own % 3 == 0 else -own
+
+
+class TestPredictorWithRatings(TestPredictorStrategy):
+    def make(self, constraints, seed):
+        return PredictorStrategy(constraints, seed, initial=5, ratings=rated)
+
+
+def test_ratings_that_tell_something_find_better_networks_with_few_scores():
+    constraints = budgeted(stages=4, share=0.3)
+    plain = [best_of(PredictorStrategy(constraints, seed), 30) for seed in range(5)]
+    told_more = [best_of(PredictorStrategy(constraints, seed, ratings=rated), 30) for seed in range(5)]
+    assert sum(told_more) > sum(plain)
+
+
+def test_a_rating_counts_by_its_quantile_and_one_that_failed_is_in_the_middle():
+    seen = np.array([[1.0], [2.0], [math.nan], [400.0]])
+    low, middle, high, failed = quantiles(seen, np.array([[1.0], [2.0], [1e9], [-math.inf]]))[:, 0]
+    assert low == pytest.approx(-high)
+    assert middle == failed == pytest.approx(0.0)
+    assert not quantiles(np.array([[math.nan]]), seen).any()
 
 
 def best_of(strategy, rounds=60):
@@ -115,7 +142,7 @@ def test_latency_tells_the_predictor_what_the_choices_do_not():
     generator = np.random.default_rng(3)
     latencies = generator.uniform(size=(60, 1))
     scores = normal_scores(np.sin(4 * latencies[:, 0]).tolist())
-    shape = better_shape([codes(60), latencies], scores)
+    shape = better_shape([codes(60), latencies], scores, initial_shape(2))
     assert shape.lengths[0] > shape.lengths[1]
 
 
@@ -180,7 +207,8 @@ def test_noise_that_is_there_is_found():
     signal = features[0][:, :4].sum(axis=1)
     noise = np.random.default_rng(1).standard_normal(120)
     clean, noisy = (normal_scores(values.tolist()) for values in (signal, signal + 2 * noise))
-    assert better_shape(features, clean).noise < better_shape(features, noisy).noise
+    start = initial_shape(2)
+    assert better_shape(features, clean, start).noise < better_shape(features, noisy, start).noise
 
 
 def test_normal_scores_keep_order_and_ties_and_are_symmetric():

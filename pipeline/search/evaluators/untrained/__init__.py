@@ -1,0 +1,1 @@
+"""Evaluators that look at untrained networks: less than a second for each, and numbers that only rank."""

@@ -1,0 +1,109 @@
+"""Block-wise linear readout: what linear maps of untrained blocks do not explain of a teacher's features."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.data.base import Dataset
+from pipeline.distill.feature_maps import feature_maps, watched
+from pipeline.errors import TeacherError
+from pipeline.search.base import Score
+from pipeline.search.evaluators.untrained.networks import drawn, images_of, without_gradients
+from pipeline.spaces.base import Architecture, Block, Space
+
+_IMAGES, _PIXELS, _RIDGE = 128, 8192, 0.01
+
+
+@dataclass(frozen=True)
+class BlockwiseReadout:
+    """The share of variance that ridge regression leaves over, summed over stages.
+
+    A stage is the blocks of the student that give maps of one size. It is fed the teacher's last map of the
+    size before; where the teacher has other channels than the student, a random orthogonal map of them. Its
+    outputs are regressed on the teacher's last map of its own size, per pixel, on one half of the pixels;
+    the residual is that of the other half, over the variance, mean over channels.
+
+    More left over was better in the spaces looked at, against expectation (docs/results/raters.md): it tells
+    how strongly a random stage mixes. So the value is a number to learn from, not a goal.
+    """
+
+    space: Space
+    dataset: Dataset
+    seed: int
+    teacher: Callable[[], nn.Module]
+
+    @cached_property
+    def _features(self) -> dict[tuple[int, int], Tensor]:
+        """The images, and the teacher's last map of every size."""
+        images = images_of(self.dataset, _IMAGES)
+        teacher = self.teacher()
+        maps = {each.size: each.name for each in feature_maps(teacher, images)}
+        with watched(teacher, list(maps.values())) as outputs, torch.no_grad():
+            teacher(images)
+            found = {size: outputs[name].clone() for size, name in maps.items()}
+        return found | {(0, 0): images}
+
+    def evaluate(self, architecture: Architecture) -> Score:
+        """The sum over all stages whose size the teacher has.
+
+        Raises:
+            TeacherError: there is none.
+        """
+        found, before = [], (0, 0)
+        with drawn(self.seed, architecture), torch.no_grad():
+            for size, blocks in _stages(self.space.blocks(architecture)):
+                if size not in self._features:
+                    continue
+                given = _as_wide(self._features[before], blocks[0].input_shape)
+                for block in blocks:
+                    given = without_gradients(self.space.build_block(block))(given)
+                found.append(left_over(given, self._features[size], self.seed))
+                before = size
+        if not found:
+            raise TeacherError("teacher and student have no feature maps of the same size")
+        return Score(sum(found))
+
+
+def _stages(blocks: Sequence[Block]) -> list[tuple[tuple[int, int], list[Block]]]:
+    """The blocks but the last, by the size of what they give; the last gives logits."""
+    sized = [(after.input_shape[1:], block) for block, after in itertools.pairwise(blocks)]
+    return [
+        (size, [block for _, block in group])
+        for size, group in itertools.groupby(sized, key=lambda each: each[0])
+    ]
+
+
+def _as_wide(features: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """The features with so many channels, and as high and wide as a block expects them."""
+    channels, height, width = shape
+    if features.shape[1] != channels:
+        wide = max(channels, features.shape[1])
+        rotation = torch.linalg.qr(torch.randn(wide, wide))[0][:channels, : features.shape[1]]
+        features = torch.einsum("oc,nchw->nohw", rotation, features)
+    if features.shape[2:] != (height, width):
+        features = nn.functional.adaptive_avg_pool2d(features, (height, width))
+    return features
+
+
+def left_over(ours: Tensor, theirs: Tensor, seed: int) -> float:
+    """Residual variance of a ridge regression from ``ours`` to ``theirs``, ``(N, channels, H, W)`` each.
+
+    The ridge is ``_RIDGE`` times the number of pixels, over features that are standardised after a ReLU.
+    """
+    inputs, targets = (each.movedim(1, -1).flatten(0, 2).double() for each in (ours.relu(), theirs))
+    chosen = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(seed))[:_PIXELS]
+    inputs, targets = inputs[chosen], targets[chosen]
+    inputs = (inputs - inputs.mean(0)) / inputs.std(0).clamp(min=1e-6)
+    inputs = torch.cat([inputs, torch.ones(len(inputs), 1, dtype=inputs.dtype)], dim=1)
+    half = len(inputs) // 2
+    known, asked = inputs[:half], inputs[half:]
+    ridge = _RIDGE * half * torch.eye(inputs.shape[1], dtype=inputs.dtype)
+    weights = torch.linalg.solve(known.T @ known + ridge, known.T @ targets[:half])
+    residual = (targets[half:] - asked @ weights).var(0)
+    return float((residual / targets[half:].var(0).clamp(min=1e-12)).mean())
