@@ -56,6 +56,7 @@ class SearchConfig(Section):
 
     strategy: Literal["random", "evolution", "nsga2", "policy", "predictor"] = "evolution"
     evaluations: int = Field(default=24, ge=1, le=1_000_000)
+    minutes: float | None = Field(default=None, gt=0, le=1_000_000)
     population: int = Field(default=8, ge=2, le=100_000)
     tournament: int = Field(default=3, ge=1, le=100_000)
     algorithm: Literal["ppo", "reinforce"] = "ppo"

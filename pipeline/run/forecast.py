@@ -301,6 +301,9 @@ class _Left:
         )
         if took is not None:
             took *= count
+        if took is not None and settings.minutes is not None:
+            took = min(took, 60 * settings.minutes)
+            work = f"{work}, for {settings.minutes:g} minutes at most"
         if self._recipe.method == "subgraph" and "gates" in self._recipe.subgraph.proposals:
             gates, selecting = self._selection()
             work = f"{selecting}; {work}"

@@ -65,5 +65,14 @@ def search_by_evaluation(
     ratings = tuple(evaluation.by(name) for name in context.recipe.search.ratings)
     return context.do(
         search_candidates,
-        SearchInput(this, evaluation, strategy, reevaluated, context.where, before, ratings),
+        SearchInput(
+            this,
+            evaluation,
+            strategy,
+            reevaluated,
+            context.where,
+            before,
+            ratings,
+            context.recipe.search.minutes,
+        ),
     )

@@ -25,6 +25,7 @@ def search(
     *,
     pool: MakePool = InProcess,
     ahead: int = 1,
+    enough: Callable[[], bool] = lambda: False,
 ) -> list[Candidate]:
     """Evaluate ``evaluations`` proposals of a fresh strategy, in the order they were asked.
 
@@ -38,11 +39,13 @@ def search(
     Args:
         strategy: fresh, with the same seed and constraints as when the journal was begun.
         evaluator: evaluates what the strategy asks.
-        evaluations: candidates in the end, those in the journal included; fewer if the strategy is exhausted.
+        evaluations: candidates in the end, those in the journal included; fewer if the strategy is exhausted
+            or there are enough.
         journal: file that is appended to, one line per candidate.
         on_progress: called with candidates done, ``evaluations``, and the candidate.
         pool: runs the evaluator, by default in this thread.
         ahead: candidates that may be evaluated at the same time.
+        enough: whether no more candidates are to be begun; asked once something is evaluated.
 
     Raises:
         WorkFolderError: the journal cannot be read or written, is damaged, or belongs to another search.
@@ -55,12 +58,14 @@ def search(
         with Journal(journal) as written:
             while True:
                 while not exhausted and len(waiting) < min(ahead, evaluations - len(candidates)):
+                    index = len(candidates) + len(waiting)
+                    if candidates and index >= len(written.past) and enough():
+                        break
                     try:
                         architecture = strategy.ask()
                     except SearchExhausted:
                         exhausted = True
                         break
-                    index = len(candidates) + len(waiting)
                     if index < len(written.past):
                         past = written.past[index]
                         _check_same_search(journal, index, past, architecture)

@@ -25,6 +25,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from cell_networks import CellNetworks, is_connected, live
+from raters_page import write_page
 from safetensors.torch import load_file
 from scipy.stats import kendalltau, rankdata
 from tabular import SHARED, Benchmark
@@ -40,6 +41,7 @@ from pipeline.search.strategies.gaussian_process import (
     initial_shape,
     normal_scores,
 )
+from pipeline.search.strategies.predictor import trust
 from pipeline.teachers.resnet import resnet_cifar
 
 RATINGS = ("naswot", "synflow", "relation", "readout")
@@ -121,16 +123,26 @@ def with_interval(statistic, *columns: np.ndarray) -> dict[str, float]:
     return {"value": round(statistic(*columns), 4), "low": round(low, 4), "high": round(high, 4)}
 
 
-def predicted(groups: list[np.ndarray], scores: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """The mean of a Gaussian process at all cells that knows the scores of some."""
+def predicted(
+    groups: list[np.ndarray], scores: np.ndarray, known: np.ndarray, ratings: int = 0
+) -> np.ndarray:
+    """What the predictor promises of all cells when it knows the scores of some.
+
+    Args:
+        groups: features of all cells, the last ``ratings`` of them ratings.
+        scores: of all cells.
+        known: places of those whose score is known.
+        ratings: how many.
+    """
     mine = [group[known] for group in groups]
     values = normal_scores(scores[known].tolist())
     shape = better_shape(mine, values, initial_shape(len(groups)))
     means, _ = GaussianProcess(mine, values, shape).predict(groups)
-    return means
+    columns = [group[:, 0] for group in groups[len(groups) - ratings :]]
+    return means + sum(trust(column[known], scores[known].tolist()) * column for column in columns)
 
 
-def summary(rows: list[dict]) -> dict:
+def summary(rows: list[dict], seed: int) -> dict:
     data, benchmark = np.load(SHARED / "nasbench201" / "nasbench201.npz"), Benchmark()
     order = np.argsort(data["arch_ops"].astype(int) @ 5 ** np.arange(6)[::-1])
     numbers = np.array([row["cell"] for row in rows])
@@ -148,8 +160,8 @@ def summary(rows: list[dict]) -> dict:
     standard = [normal_scores(values.tolist())[:, None] for values in ratings.values()]
     known = generator.permutation(len(rows))[: max(20, len(rows) // 10)]
     raters["process, decisions and cost"] = predicted([codes, cost], short, known)
-    raters["process, with ratings"] = predicted([codes, cost, *standard], short, known)
-    result = {"cells": len(rows), "known_to_the_process": len(known), "raters": {}}
+    raters["process, with ratings"] = predicted([codes, cost, *standard], short, known, len(standard))
+    result = {"cells": len(rows), "seed": seed, "known_to_the_process": len(known), "raters": {}}
     for name, values in raters.items():
         entry = {}
         for label, column in TRUTHS.items():
@@ -167,12 +179,15 @@ def main() -> None:
     parser.add_argument("--cells", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--work", type=Path, default=Path("lathe-work/raters"))
+    parser.add_argument("--page", type=Path)
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     rows = rated(arguments.cells, arguments.seed, arguments.work / "rows.jsonl")
-    text = json.dumps(summary(rows), indent=1)
+    text = json.dumps(result := summary(rows, arguments.seed), indent=1)
     (arguments.work / "summary.json").write_text(text + "\n")
     print(text)
+    if arguments.page:
+        write_page(result, arguments.page)
 
 
 if __name__ == "__main__":

@@ -148,18 +148,12 @@ class PredictorStrategy(ConstrainedStrategy):
         self._shape = shape and Shape(tuple(shape[0]), shape[1])
 
     def trust(self) -> list[float]:
-        """What each rating counts beside the process: Kendall's tau with the scores, at least 0.
-
-        Before there are scores it is ``_TRUST``, which counts as much as ``_TRUSTED_FOR`` of them.
-        """
+        """What each rating counts beside the process, see ``trust``."""
         if not self._evaluated:
             return []
         *_, ratings = map(np.stack, zip(*self._codes, strict=True))
-        scores, count = [value for _, value in self._evaluated], len(self._evaluated)
-        return [
-            max(0.0, (count * _tau(column, scores) + _TRUSTED_FOR * _TRUST) / (count + _TRUSTED_FOR))
-            for column in ratings.T
-        ]
+        scores = [value for _, value in self._evaluated]
+        return [trust(column, scores) for column in ratings.T]
 
     def _order(self, codes: Sequence[Code], boldness: float) -> list[int]:
         """Places of what promises most first."""
@@ -198,6 +192,19 @@ class PredictorStrategy(ConstrainedStrategy):
         seen = np.stack([each for _, _, each in (*self._codes, *self._pool.values())])
         columns = [quantiles(seen[:, [index]], ratings[:, [index]]) for index in range(ratings.shape[1])]
         return [encoded, ratios, *columns]
+
+
+def trust(rating: Floats, scores: Sequence[float]) -> float:
+    """How much a rating counts: Kendall's tau with the scores, at least 0.
+
+    Without scores it is ``_TRUST``, which counts as much as ``_TRUSTED_FOR`` of them.
+
+    Args:
+        rating: of architectures, shape ``(n,)``; not a number where it failed.
+        scores: of these architectures.
+    """
+    count = len(scores)
+    return max(0.0, (count * _tau(rating, scores) + _TRUSTED_FOR * _TRUST) / (count + _TRUSTED_FOR))
 
 
 def _tau(rating: Floats, scores: Sequence[float]) -> float:

@@ -20,6 +20,7 @@ from pipeline.search.strategies.base import ConstrainedStrategy
 from pipeline.spaces.base import Architecture
 from pipeline.stages.latency.predictors import LatencyPredictors
 from pipeline.stages.searching.candidates import EvaluatedCandidate, Round, Searched, shortlist, tied
+from pipeline.stages.searching.clock import Clock
 from pipeline.stages.searching.evaluation import Evaluation
 from pipeline.stages.searching.known import KnownBefore, drawer_of, evaluator_of
 from pipeline.stages.searching.learning import Learning, MeasuredOn
@@ -41,6 +42,7 @@ class SearchInput:
         evaluation: how candidates are evaluated.
         strategy: who proposes them.
         ratings: what the strategy is told of every candidate that it thinks of, by cheap evaluators.
+        minutes: after which no more candidates are begun; those of processes that were killed count.
         reevaluated: how many of the best are evaluated again, closer; or ``ties``, those that are within the
             noise of the best.
         where: the best are measured whole.
@@ -54,6 +56,7 @@ class SearchInput:
     where: MeasuredOn
     before: KnownBefore = field(default_factory=KnownBefore)
     ratings: tuple[Evaluation, ...] = ()
+    minutes: float | None = None
 
     @property
     def evaluations(self) -> int:
@@ -197,7 +200,7 @@ def _searched(
     Every ``measure_every`` candidates the models learn, and the search goes on under the new ones, as long as
     by them any network keeps the budgets: else measuring decides in the end.
     """
-    settings = given.strategy
+    settings, clock = given.strategy, Clock(folder / "seconds.json")
     found: list[Candidate] = []
     with ExitStack() as shown:
         advance = shown.enter_context(services.reporter.task("score candidates", "candidates"))
@@ -207,6 +210,7 @@ def _searched(
             advance(done, total)
             found.append(candidate)
             memory.add(candidate, 0)
+            clock.keep()
             if done % settings.measure_every == 0 and done < total:
                 shown.close()
                 learning.learn(found)
@@ -222,6 +226,7 @@ def _searched(
             on_progress=on_candidate,
             pool=services.pool,
             ahead=settings.ahead,
+            enough=lambda: given.minutes is not None and clock.seconds() >= 60 * given.minutes,
         )
 
 

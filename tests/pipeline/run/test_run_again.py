@@ -153,6 +153,7 @@ OTHER_VALUES: dict[str, Any] = {
     "oracle.training.loss": [{"kind": "labels"}],
     "oracle.max_parameters": 10**9,
     "search.ahead": 2,
+    "search.minutes": 5.0,
     "search.evaluator": "other",
     "search.executor": "processes:1",
     "search.train_limit": 5,

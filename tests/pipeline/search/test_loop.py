@@ -216,3 +216,19 @@ def test_candidate_survives_json(pairs, outcome):
 def test_candidate_refuses_both_or_neither_of_score_and_failure(arguments):
     with pytest.raises(ValueError, match="either"):
         Candidate(Architecture(()), **arguments)
+
+
+def test_search_that_has_enough_begins_no_more_but_takes_what_the_journal_has(tmp_path):
+    journal, evaluator = tmp_path / "journal.jsonl", CountingEvaluator()
+    few = search(evolution(), evaluator, 12, journal, enough=lambda: len(evaluator.evaluated) >= 4)
+    assert len(few) == len(evaluator.evaluated) == 4
+    assert search(evolution(), evaluator, 12, journal, enough=lambda: True) == few
+    assert len(search(evolution(), evaluator, 12, journal)) == 12
+    # One is always evaluated, however short the time.
+    assert len(search(evolution(), CountingEvaluator(), 12, tmp_path / "other", enough=lambda: True)) == 1
+
+
+def test_candidates_that_were_begun_are_finished_when_there_is_enough(tmp_path):
+    evaluator = CountingEvaluator()
+    found = search(evolution(), evaluator, 12, tmp_path / "journal", ahead=3, enough=lambda: True)
+    assert len(found) == len(evaluator.evaluated) == 3

@@ -1,0 +1,99 @@
+"""The page and the plot of the study of ratings, from its summary."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+import matplotlib.pyplot as plt
+
+TARGETS = {"sum of ranks, untrained": (0.74, 0.58), "process, with ratings": (0.82, 0.74)}
+
+
+def write_page(result: dict, page: Path) -> None:
+    """The page, and the plot beside the other figures."""
+    plot(result, page.parents[1] / "figures" / "raters.png")
+    page.write_text(text(result))
+
+
+def text(result: dict) -> str:
+    known = result["known_to_the_process"]
+    return f"""# Ratings on NAS-Bench-201
+
+`tools/studies/raters.py --cells {result["cells"]} --seed {result["seed"]} --page PAGE` wrote this page.
+
+{result["cells"]} connected cells of NAS-Bench-201, each a network of its own, were rated by Lathe's
+[untrained ratings](../methods/ratings.md): the benchmark's skeleton with one cell a stage, images of
+CIFAR-10 (JPEG of quality 75), and as teacher a ResNet-56 that others trained on the original images. The
+truth is the test accuracy after 200 epochs. The fusion was tuned on 250 cells of another draw.
+
+A rating is told by Kendall's tau with the truth, over all cells, and as the mean over five bands of equal
+multiply-accumulates. What costs more is more accurate in this space, so a rating that knows nothing but
+the cost has a high tau, and is of no use within a budget: the second column is what counts. Brackets are
+95 % bootstrap intervals over cells.
+
+{table(result)}
+
+"12 epochs" is the validation accuracy after 12 epochs. The process is the
+[predictor's](../methods/predictor.md): it knows that accuracy of {known} of the cells, and orders all of
+them. It is told with the features of the space and the cost alone, and with the ratings as features and by
+their trust. Seconds are those of one core for one cell.
+
+![Tau in bands of every rating](../figures/raters.png)
+
+{verdict(result)}
+
+The study has no supernets: ratings by [DNA](../methods/dna.md) are not among these.
+"""
+
+
+def table(result: dict) -> str:
+    lines = [
+        "| rating | CIFAR-10: tau | in bands | CIFAR-100: tau | in bands "
+        "| ImageNet-16: tau | in bands | seconds |",
+        "| --- |" + " --- |" * 7,
+    ]
+    for name, entry in result["raters"].items():
+        cells = [
+            _cell(entry[truth][what])
+            for truth in ("cifar10", "cifar100", "imagenet16")
+            for what in ("tau", "in_bands")
+        ]
+        seconds = f"{entry['core_seconds']:.2f}" if "core_seconds" in entry else ""
+        lines.append(f"| {name} | " + " | ".join(cells) + f" | {seconds} |")
+    return "\n".join(lines)
+
+
+def verdict(result: dict) -> str:
+    found = []
+    for name, targets in TARGETS.items():
+        entry = result["raters"][name]["cifar10"]
+        for what, target in zip(("tau", "in_bands"), targets, strict=True):
+            value = entry[what]["value"]
+            words = "tau" if what == "tau" else "tau in bands"
+            reached = "reached" if value >= target else "missed"
+            found.append(f"- {name}, {words}: {value:.2f} (target at least {target:.2f}, {reached})")
+    return "\n".join(found)
+
+
+def plot(result: dict, path: Path) -> None:
+    figure, axes = plt.subplots(figsize=(7, 4))
+    for name, entry in result["raters"].items():
+        found = entry["cifar10"]["in_bands"]
+        place = list(result["raters"]).index(name)
+        error = [[found["value"] - found["low"]], [found["high"] - found["value"]]]
+        axes.errorbar([found["value"]], [place], xerr=error, fmt="o", color="tab:blue")
+    axes.set_yticks(range(len(result["raters"])), list(result["raters"]))
+    axes.invert_yaxis()
+    axes.set_xlabel("Kendall's tau with the accuracy on CIFAR-10 after 200 epochs, in bands of equal cost")
+    axes.grid(axis="x", alpha=0.3)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110, bbox_inches="tight")
+    plt.close(figure)
+
+
+def _cell(found: dict[str, float]) -> str:
+    return f"{found['value']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
