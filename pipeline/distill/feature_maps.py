@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -165,13 +165,18 @@ def paired(
     last_ours, last_theirs = ({each.size: each for each in maps} for maps in (student, teacher))
     pairs = tuple(MapPair(ours, last_theirs[size]) for size, ours in last_ours.items() if size in last_theirs)
     if not pairs:
-        raise TeacherError(
-            "teacher and student have no feature maps of the same size",
-            why=f"the student's are {_sizes(last_ours)}; the teacher's {_sizes(last_theirs)}",
-            fix="use a loss on logits, such as soft_targets, or a teacher that takes the images at their "
-            "size; of an exported graph (kind 'pt2') no layer can be seen, use kind 'factory' with weights",
-        )
+        raise no_common_size(last_ours, last_theirs)
     return pairs
+
+
+def no_common_size(ours: Iterable[tuple[int, int]], theirs: Iterable[tuple[int, int]]) -> TeacherError:
+    """The error where maps of a student and its teacher cannot be compared; heights and widths of both."""
+    return TeacherError(
+        "teacher and student have no feature maps of the same size",
+        why=f"the student's are {_sizes(ours)}; the teacher's {_sizes(theirs)}",
+        fix="use a loss on logits, such as soft_targets, or a teacher that takes the images at their "
+        "size; of an exported graph (kind 'pt2') no layer can be seen, use kind 'factory' with weights",
+    )
 
 
 @contextmanager
@@ -207,5 +212,5 @@ def _text(each: FeatureMap) -> str:
     return f"{each.channels}x{each.height}x{each.width}"
 
 
-def _sizes(maps: Mapping[tuple[int, int], FeatureMap]) -> str:
+def _sizes(maps: Iterable[tuple[int, int]]) -> str:
     return ", ".join(f"{height}x{width}" for height, width in maps) or "none"

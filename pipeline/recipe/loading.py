@@ -38,13 +38,7 @@ Method = Literal["search", "akd", "dna", "subgraph", "oracle"]
 _ORACLE_LOSS = [{"kind": "labels", "weight": 0.1}, {"kind": "oracle", "weight": 0.9}]
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "akd": {"search": {"strategy": "policy", "reevaluated": 5, "finalists": 3}},
-    "subgraph": {
-        "search": {
-            "evaluations": len(PROPOSALS),
-            "population": len(PROPOSALS),
-            "training": {"epochs": 1, "patience": 1, "learning_rate": 0.02},
-        },
-    },
+    "subgraph": {"search": {"training": {"epochs": 1, "patience": 1, "learning_rate": 0.02}}},
     "oracle": {
         "search": {
             "strategy": "policy",
@@ -94,7 +88,12 @@ class Recipe(Section):
     def _defaults_of_the_method(cls, document: Any) -> Any:
         if not isinstance(document, Mapping):
             return document
-        return _completed(document, _DEFAULTS.get(str(document.get("method")), {}))
+        method = str(document.get("method"))
+        found = _completed(document, _DEFAULTS.get(method, {}))
+        if method == "subgraph":
+            count = _number_of_proposals(document.get("subgraph"))
+            found = _completed(found, {"search": {"evaluations": count, "population": max(2, count)}})
+        return found
 
     @model_validator(mode="after")
     def _targets_differ(self) -> Recipe:
@@ -181,6 +180,11 @@ def parse_recipe(document: Mapping[str, Any], base: Path) -> Recipe:
             why="\n     ".join(lines),
             fix="correct these values; docs/reference/recipes.md lists every key with its type",
         ) from error
+
+
+def _number_of_proposals(subgraph: Any) -> int:
+    given = subgraph.get("proposals") if isinstance(subgraph, Mapping) else None
+    return len(given) if isinstance(given, Sequence) and given else len(PROPOSALS)
 
 
 def _completed(table: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:

@@ -181,6 +181,13 @@ class SubgraphConfig(Section):
     selection: SubgraphSettings = SubgraphSettings()
     weights: Literal["inherited", "fresh"] = "inherited"
 
+    @field_validator("proposals")
+    @classmethod
+    def _different(cls, proposals: tuple[Proposal, ...]) -> tuple[Proposal, ...]:
+        if len(set(proposals)) < len(proposals):
+            raise ValueError(f"each proposal is made once, got {', '.join(proposals)}")
+        return proposals
+
 
 class OracleConfig(Section):
     """Method ``oracle``: backbone and what may be added to it, shared weights, limit on parameters, rewards.

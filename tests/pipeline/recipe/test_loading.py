@@ -7,6 +7,7 @@ import pytest
 
 from pipeline.errors import RecipeError
 from pipeline.recipe.loading import EMBEDDED, load_recipe, parse_recipe
+from pipeline.recipe.sections import SearchConfig
 
 
 def _minimal() -> dict[str, Any]:
@@ -171,6 +172,21 @@ def test_a_method_brings_defaults_that_the_recipe_may_change() -> None:
     twin = parse_recipe(_minimal() | {"method": "akd", "search": {"strategy": "random"}}, Path()).search
     assert (twin.strategy, twin.reevaluated) == ("random", 5)
     assert parse_recipe(_minimal(), Path()).search.strategy == "evolution"
+
+
+def test_a_search_from_proposals_evaluates_as_many_as_there_are() -> None:
+    def search(**tables: Any) -> SearchConfig:
+        return parse_recipe(_minimal() | {"method": "subgraph"} | tables, Path()).search
+
+    assert (search().evaluations, search().population, search().training.epochs) == (6, 6, 1)
+    two = {"subgraph": {"proposals": ["importance", "mixed"]}}
+    assert (search(**two).evaluations, search(**two).population) == (2, 2)
+    assert search(**two, search={"evaluations": 9}).evaluations == 9
+    with pytest.raises(RecipeError, match="not valid") as caught:
+        search(subgraph={"proposals": ["mixed", "mixed"]})
+    assert "each proposal" in caught.value.why
+    with pytest.raises(RecipeError, match="not valid"):
+        search(subgraph={"proposals": []})
 
 
 def test_the_oracle_brings_its_loss_and_keeps_what_the_recipe_says_beside_it() -> None:

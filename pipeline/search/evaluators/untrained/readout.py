@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.data.base import Dataset
-from pipeline.distill.feature_maps import feature_maps, watched
-from pipeline.errors import TeacherError
+from pipeline.distill.feature_maps import feature_maps, no_common_size, watched
 from pipeline.search.base import Score
 from pipeline.search.evaluators.untrained.networks import drawn, images_of, without_gradients
 from pipeline.spaces.base import Architecture, Block, Space
 
 _IMAGES, _PIXELS, _RIDGE = 128, 8192, 0.01
+_IMAGE = (0, 0)
+"""Stands for the size of the images, before any map."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,8 @@ class BlockwiseReadout:
         maps = {each.size: each.name for each in feature_maps(teacher, images)}
         with watched(teacher, list(maps.values())) as outputs, torch.no_grad():
             teacher(images)
-            found = {size: outputs[name].clone() for size, name in maps.items()}
-        return found | {(0, 0): images}
+            found = {size: outputs[name] for size, name in maps.items()}
+        return found | {_IMAGE: images}
 
     def evaluate(self, architecture: Architecture) -> Score:
         """The sum over all stages whose size the teacher has.
@@ -55,9 +56,10 @@ class BlockwiseReadout:
         Raises:
             TeacherError: there is none.
         """
-        found, before = [], (0, 0)
+        found, before = [], _IMAGE
         with drawn(self.seed, architecture), torch.no_grad():
-            for size, blocks in _stages(self.space.blocks(architecture)):
+            stages = _stages(self.space.blocks(architecture))
+            for size, blocks in stages:
                 if size not in self._features:
                     continue
                 given = _as_wide(self._features[before], blocks[0].input_shape)
@@ -66,7 +68,7 @@ class BlockwiseReadout:
                 found.append(left_over(given, self._features[size], self.seed))
                 before = size
         if not found:
-            raise TeacherError("teacher and student have no feature maps of the same size")
+            raise no_common_size([size for size, _ in stages], self._features.keys() - {_IMAGE})
         return Score(sum(found))
 
 
