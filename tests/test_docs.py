@@ -105,7 +105,9 @@ def _default(model: type[BaseModel], key: str) -> str | None:
     if field.is_required() or (key == "kind" and len(typing.get_args(field.annotation)) == 1):
         return "required"
     value = field.get_default(call_default_factory=True)
-    if isinstance(value, BaseModel) or (isinstance(value, tuple) and isinstance(value[0], BaseModel)):
+    if isinstance(value, BaseModel) or (
+        isinstance(value, tuple) and value and isinstance(value[0], BaseModel)
+    ):
         return None
     return "none" if value is None else f"`{json.dumps(value)}`"
 
