@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 
 from pipeline.data.base import Decoded
 from pipeline.errors import DataError
+from pipeline.memory import require_room
 
 Pixels = NDArray[np.uint8]
 
@@ -55,7 +56,10 @@ def decode_all(
 
     Raises:
         DataError: sizes differ.
+        RecipeError: this machine has not the memory for so many images of this size.
     """
+    if size is not None:
+        _require_room(len(encoded), size)
 
     def attempt(source: Path | bytes) -> Pixels | str:
         try:
@@ -83,13 +87,23 @@ def decode_all(
 
 
 def resize_all(images: Pixels, size: int) -> Pixels:
-    """``(N, H, W, C)`` to ``(N, size, size, C)``: shorter side resized, centre cropped."""
+    """``(N, H, W, C)`` to ``(N, size, size, C)``: shorter side resized, centre cropped.
+
+    Raises:
+        RecipeError: this machine has not the memory for so many images of this size.
+    """
     if images.shape[1:3] == (size, size):
         return images
+    _require_room(len(images), size, images.shape[3])
     squeezed = images[..., 0] if images.shape[3] == 1 else images
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         resized = pool.map(lambda image: np.asarray(_fit(Image.fromarray(image), size)), squeezed)
         return np.stack(list(resized)).reshape(len(images), size, size, images.shape[3])
+
+
+def _require_room(count: int, size: int, channels: int = 1) -> None:
+    """For the images one by one, and for the array of them."""
+    require_room(2 * count * size * size * channels, f"to hold {count} images of {size}x{size} pixels")
 
 
 def with_channels(images: Pixels, channels: int) -> Pixels:

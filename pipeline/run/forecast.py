@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,6 +14,7 @@ from pipeline.distill.settings import TrainingSettings
 from pipeline.errors import TeacherError
 from pipeline.export.base import Format, block_workload
 from pipeline.export.cache import ExportCache
+from pipeline.memory import gigabytes, machine_bytes, require_room, training_bytes
 from pipeline.methods.subgraph.settings import SubgraphSettings
 from pipeline.progress import SilentReporter, duration
 from pipeline.run import durations
@@ -45,6 +46,9 @@ R = TypeVar("R")
 _VERIFIED_S = 20.0
 """Export, compilation and parity of one candidate, besides its measurement."""
 
+_MUCH = 0.4
+"""Share of the machine's memory above which a run says what it needs at least."""
+
 
 @dataclass(frozen=True)
 class OpenStage:
@@ -55,12 +59,14 @@ class OpenStage:
         work: how much there is to do, in words.
         seconds: it may take; ``None`` where that is not known yet.
         basis: how the seconds were found, or why there are none.
+        memory_bytes: that a step of its training takes at least, as an estimate; ``None`` without one.
     """
 
     name: str
     work: str
     seconds: float | None
     basis: str
+    memory_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +96,7 @@ class Forecast:
                     "work": stage.work,
                     "estimated_seconds": None if stage.seconds is None else round(stage.seconds, 1),
                     "basis": stage.basis,
+                    "estimated_memory_bytes": stage.memory_bytes,
                 }
                 for stage in self.left
             ],
@@ -108,6 +115,12 @@ class Forecast:
         yield f"estimate     {least}{duration(self.seconds)} if nothing disturbs: {parts}"
         if self.done:
             yield f"             done before: {', '.join(self.done)}"
+        most = max(self.left, key=lambda stage: stage.memory_bytes or 0)
+        if (most.memory_bytes or 0) > machine_bytes() * _MUCH:
+            yield (
+                f"memory       estimated at least {gigabytes(most.memory_bytes or 0)} for {most.name}, "
+                f"of the {gigabytes(machine_bytes())} of this machine"
+            )
 
 
 def forecast(context: Context) -> Forecast:
@@ -116,7 +129,7 @@ def forecast(context: Context) -> Forecast:
     Data are loaded if they were not. A few steps of training are timed on noise.
 
     Raises:
-        LatheError: of the kind that says why the run could not begin: data, recipe, targets.
+        LatheError: of the kind that says why the run could not begin: data, recipe, targets, memory.
     """
     looking = _Looking(context)
     data = looking.do(prepare_data, DataInput.of(context.recipe.data, context.recipe.seed))
@@ -133,7 +146,11 @@ def forecast(context: Context) -> Forecast:
     }
     names = list(steps)
     begin = names.index(PART_OF[open_from])
-    return Forecast(tuple(looking.done), tuple(step() for step in list(steps.values())[begin:]))
+    stages = []
+    for step in list(steps.values())[begin:]:
+        left.memory_bytes = None
+        stages.append(replace(step(), memory_bytes=left.memory_bytes))
+    return Forecast(tuple(looking.done), tuple(stages))
 
 
 PART_OF = {
@@ -210,11 +227,12 @@ class _Left:
     def __init__(self, context: Context, data: DataSummary) -> None:
         self._context, self._recipe, self._data = context, context.recipe, data
         self._images = data.counts[0]
+        self.memory_bytes: int | None = None
         self._why_not_cut = "the teacher is not looked at yet"
 
     def teacher(self) -> OpenStage:
         """Members that are trained; loading the others takes seconds."""
-        from pipeline.teachers.loading import untrained
+        from pipeline.teachers.loading import network_of, untrained
 
         trained = [each for each in self._recipe.teacher if each.kind == "train" or each.training is not None]
         if not trained:
@@ -223,7 +241,10 @@ class _Left:
         seconds, epochs, basis = 0.0, 0, ""
         for config in trained:
             settings = config.training or TrainingSettings()
+            build = partial(network_of, config, dataset)
             try:
+                if config.kind == "train":
+                    self._require_room(build, settings, self._images, f"training '{config.name}'")
                 module = untrained(config, dataset, self._recipe.seed)
             except TeacherError as error:
                 return OpenStage("teacher", "cannot be built", None, error.what)
@@ -402,8 +423,24 @@ class _Left:
             return None, self._why_not_cut
         import torch
 
+        build = partial(plan.space.build, plan.space.reference())
+        self._require_room(build, settings, images, "training the largest student")
         with torch.random.fork_rng(devices=[]):
-            return self._training(plan.space.build(plan.space.reference()), settings, images)
+            return self._training(build(), settings, images)
+
+    def _require_room(
+        self,
+        build: Callable[[], nn.Module],
+        settings: TrainingSettings | SubgraphSettings,
+        images: int,
+        what: str,
+    ) -> None:
+        """Before anything is built or timed, which would take the memory."""
+        batch = min(settings.batch_size, images)
+        needed = training_bytes(build, self._data.input_shape, batch)
+        if needed is not None:
+            require_room(needed, f"{what} in batches of {batch}")
+            self.memory_bytes = max(needed, self.memory_bytes or 0)
 
     def _training(
         self, module: nn.Module, settings: TrainingSettings | SubgraphSettings, images: int

@@ -74,7 +74,7 @@ def untrained(config: TeacherConfig, dataset: Dataset, seed: int) -> AdaptedNetw
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = _network(config, dataset)
+        network = network_of(config, dataset)
     adapted = AdaptedNetwork(network, config, dataset.preprocessing)
     _check_fit(adapted, config, dataset)
     return adapted
@@ -96,7 +96,12 @@ def _member(
     return Member(config.name, adapted, digest, history)
 
 
-def _network(config: TeacherConfig, dataset: Dataset) -> nn.Module:
+def network_of(config: TeacherConfig, dataset: Dataset) -> nn.Module:
+    """The network that a teacher's table names, as it comes.
+
+    Raises:
+        TeacherError: a file or package is missing or unsafe.
+    """
     channels, classes = config.channels or dataset.input_shape[0], len(dataset.classes)
     if config.kind == "pt2" and config.path is not None:
         return load_exported(config.path)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from devices.measurement import Interval
 from devices.words import count_of, listed
+from pipeline.memory import gigabytes
 from pipeline.progress import duration
 from pipeline.run import Forecast, RunResult, SearchResult
 from pipeline.stages.inputs.teacher import ensemble_lines
@@ -87,7 +88,8 @@ def forecast_text(name: str, found: Forecast) -> str:
         lines += [f"done before: {', '.join(found.done)}", ""]
     for stage in found.left:
         time = "not estimated" if stage.seconds is None else f"about {duration(stage.seconds)}"
-        lines += [f"{stage.name:9} {time}: {stage.work}", f"{'':9} from {stage.basis}"]
+        memory = "" if stage.memory_bytes is None else f"; at least {gigabytes(stage.memory_bytes)} of memory"
+        lines += [f"{stage.name:9} {time}: {stage.work}{memory}", f"{'':9} from {stage.basis}"]
     return "\n".join([*lines, ""])
 
 

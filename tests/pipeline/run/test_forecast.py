@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from pkgutil import walk_packages
@@ -15,11 +16,13 @@ import pipeline.stages
 from devices.measurement import MeasuringProtocol
 from latency_db.store import open_store
 from pipeline.cli.run.text import forecast_text
+from pipeline.errors import RecipeError
 from pipeline.export.base import Format
 from pipeline.progress import SilentReporter
 from pipeline.recipe.loading import parse_recipe
 from pipeline.run import durations, foresee
 from pipeline.run.context import Context
+from pipeline.run.durations import Duration
 from pipeline.run.forecast import PART_OF, Forecast, OpenStage
 from pipeline.run.preparation import prepare_task
 from pipeline.stages.inputs.space import SpacePlan
@@ -51,6 +54,7 @@ def test_an_estimate_is_called_one_and_says_what_it_lacks() -> None:
         "work": "unknown",
         "estimated_seconds": None,
         "basis": "no cut",
+        "estimated_memory_bytes": None,
     }
     assert list(FOUND.lines()) == [
         "estimate     at least 1 min 30 s if nothing disturbs: table 1 min 30 s, search ?",
@@ -107,6 +111,35 @@ def test_nothing_but_data_is_done_by_an_estimate(tmp_path: Path) -> None:
     assert "up to 9 epochs" in left["distil"].work
     assert found.is_whole
     assert found.seconds > 0
+    assert [path.name.partition("-")[0] for path in (tmp_path / "work" / "stages").iterdir()] == ["data"]
+
+
+def test_a_run_that_needs_much_memory_says_so_before_it_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.run.forecast.machine_bytes", lambda: 1_000_000_000)
+    stage = OpenStage("distil", "9 epochs", 90.0, "steps", 600_000_000)
+    said = "memory       estimated at least 0.6 GB for distil, of the 1.0 GB of this machine"
+    assert list(Forecast((), (stage,)).lines())[-1] == said
+    assert "9 epochs; at least 0.6 GB of memory" in forecast_text("made-up", Forecast((), (stage,)))
+    assert said not in Forecast((), (replace(stage, memory_bytes=100_000_000),)).lines()
+
+
+@pytest.mark.parametrize(
+    ("teacher", "has_bytes", "what"),
+    [
+        ({"width": 4096}, 2_000_000_000, "training 'convnet-w4096-d1' in batches of 64"),
+        ({"width": 1, "training": {"epochs": 1, "batch_size": 2}}, 20_000, "training the largest student"),
+    ],
+)
+def test_a_run_that_cannot_fit_is_refused_before_anything_is_timed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, teacher: dict[str, Any], has_bytes: int, what: str
+) -> None:
+    monkeypatch.setattr("pipeline.memory.machine_bytes", lambda: has_bytes)
+    timed = Duration(1.0, "a step")
+    monkeypatch.setattr(durations, "training_step", lambda *given: timed if has_bytes == 20_000 else 1 / 0)
+    document = {**DOCUMENT, "teacher": [{"kind": "train", "depth": 1, **teacher}]}
+    work = WorkFolder(tmp_path / "work")
+    with pytest.raises(RecipeError, match=f"{what}.* needs at least .* of memory"):
+        foresee(parse_recipe(document, tmp_path), "", work, str(tmp_path / "latency.db"), SilentReporter())
     assert [path.name.partition("-")[0] for path in (tmp_path / "work" / "stages").iterdir()] == ["data"]
 
 
