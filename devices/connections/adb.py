@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import BinaryIO
 
 from devices.connections.remote import (
+    MOST_FILE_BYTES,
     POLL_S,
     STALL_S,
     DeviceLostError,
@@ -35,6 +36,7 @@ _ONLINE = "device"
 _TRANSIENT = ("offline", "connecting", "authorizing")
 _SLOWEST_BYTES_PER_S = 200_000
 _PIECE_BYTES = 1 << 16
+_MOST_GREETING_BYTES = 1 << 12
 _INSTALL = "install it (Debian: apt-get install adb; others: https://developer.android.com/tools/releases/platform-tools)"
 
 # The client ends with 0 or 255 when the device went away, as commands do too. So the shell there says when it
@@ -119,7 +121,14 @@ class AdbConnection(RemoteConnection):
         found = bytearray()
         status, failure = self._script('wc -c < "$1"', remote, sink=found.extend)
         if status == 0:
-            failure = self._transfer("pull", remote, f"/dev/fd/{sink.fileno()}", file=sink, size=int(found))
+            size = int(found) if found.strip().isdigit() else MOST_FILE_BYTES + 1
+            if size > MOST_FILE_BYTES:
+                told = _text(bytes(found[:40]))
+                raise MeasurementError(
+                    f"the file {remote!r} of {self.label} is not copied",
+                    why=f"its length is told as {told!r}, and may be {MOST_FILE_BYTES:,} bytes",
+                )
+            failure = self._transfer("pull", remote, f"/dev/fd/{sink.fileno()}", file=sink, size=size)
         if failure or status != 0:
             raise MeasurementError(f"there is no file {remote!r} to read on {self.label}", why=failure)
 
@@ -271,8 +280,10 @@ def _text(data: bytes) -> str:
 
 
 def _with_port(address: str) -> str:
-    """The address in the form that the client makes a serial of."""
-    return address if re.search(r":\d+$", address) else f"{address}:{_DEFAULT_PORT}"
+    """The address in the form that the client makes a serial of: an IPv6 address in brackets."""
+    if address.count(":") > 1 and not address.startswith("["):
+        address = f"[{address}]"
+    return address if re.search(r"(^[^:]+|\]):\d+$", address) else f"{address}:{_DEFAULT_PORT}"
 
 
 class _Process:
@@ -307,11 +318,12 @@ class _Process:
         with selectors.DefaultSelector() as selector:
             errors = selector.register(self._error_output, selectors.EVENT_READ)
             while beginning not in self._errors:
-                answers = selector.select(max(0.0, deadline - time.monotonic()))
+                # A shell that prints without an end never lets the wait run out.
+                answers = selector.select(left) if (left := deadline - time.monotonic()) > 0 else []
                 data = os.read(errors.fd, _PIECE_BYTES) if answers else b""
                 if not data:
                     raise self._lost(_text(self._errors))
-                self._errors += data
+                self._errors = self._errors[-_MOST_GREETING_BYTES:] + data
         _, _, self._errors = self._errors.partition(beginning)
 
     def read(self, timeout_s: float) -> Output | int | None:

@@ -47,6 +47,10 @@ STALL_S = 60.0
 KILL_S = 10.0
 """How long the device may take to kill a command and to say so."""
 PIECE_BYTES = 1 << 18
+MOST_ANSWER_BYTES = 1 << 20
+"""What a script of Lathe's own may write; a few lines are asked for."""
+MOST_FILE_BYTES = 4 << 30
+"""How long a file may be that is copied from a device."""
 _LOST_STATUS = 255  # as of ssh
 _CANNOT_START = (126, 127)
 _NOT_STORED = "standard input could not be stored"
@@ -150,7 +154,7 @@ class RemoteConnection(Connection):
             TargetError: the transfer stalled.
             DeviceLostError: the connection broke.
         """
-        status, errors = self._script(SHOW, remote, sink=sink.write)
+        status, errors = self._script(SHOW, remote, sink=sink.write, most_bytes=MOST_FILE_BYTES)
         if status != 0:
             raise MeasurementError(f"there is no file {remote!r} to read on {self.label}", why=errors)
 
@@ -347,14 +351,16 @@ class RemoteConnection(Connection):
         *arguments: str,
         source: BinaryIO | None = None,
         sink: Callable[[bytes], object] = lambda _: None,
+        most_bytes: int = MOST_ANSWER_BYTES,
     ) -> tuple[int, str]:
         """Run a short script of our own to its end; its status, and what it wrote on standard error.
 
         Raises:
-            TargetError: the device cannot be reached, or nothing moved for STALL_S.
+            TargetError: the device cannot be reached, nothing moved for STALL_S, or it writes more than
+                ``most_bytes``.
             DeviceLostError: the connection broke.
         """
-        errors = Tail()
+        errors, left = Tail(), most_bytes
         process = self._execute(shell_command(script, arguments))
         try:
             while source is not None and (piece := source.read(PIECE_BYTES)):
@@ -363,6 +369,13 @@ class RemoteConnection(Connection):
             while (got := process.read(STALL_S)) is not None:
                 if isinstance(got, int):
                     return got, str(errors)
+                left -= len(got.data)
+                if left < 0:
+                    raise TargetError(
+                        f"{self.label} sends more than it is asked for",
+                        why=f"a script of Lathe's got more than {most_bytes:,} bytes",
+                        fix="see what its shell and start-up files print, and whether it is your device",
+                    )
                 (errors.add if got.is_error else sink)(got.data)
         except TimeoutError:
             pass

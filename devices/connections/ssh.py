@@ -255,7 +255,8 @@ class _Hop:
         for text in jumps.split(","):
             user, _, place = text.strip().removeprefix("ssh://").rpartition("@")
             name, _, port = place.rpartition(":")
-            if not port.isdecimal():
+            bare_ipv6 = place.count(":") > 1 and "]" not in place
+            if bare_ipv6 or not port.isdecimal():
                 name, port = place, ""
             hops.append(cls(name.strip("[]"), user or None, int(port) if port else None))
         return hops

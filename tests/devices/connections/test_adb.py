@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -322,6 +323,29 @@ def test_run_gives_up_in_time_when_the_device_stops_answering(connect, phone):
     with pytest.raises(TargetError, match="went away"):
         connection.run(("true",), timeout_s=20)
     assert time.monotonic() - start < 40
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "exec yes",
+        "exec yes >&2",
+        "exec cat /dev/zero",
+        "eval ${2%%;*}; exec yes",
+        "eval ${2%%;*}; exec yes >&2",
+    ],
+)
+def test_a_phone_that_answers_without_an_end_is_given_up(connect, start_phone, tmp_path, answer):
+    """Its shell is not one: it prints for ever, some after the word by which a shell is known."""
+    hostile = tmp_path / "shell"
+    hostile.write_text(f"#!/bin/bash\n{answer}\n")
+    hostile.chmod(0o755)
+    phone = start_phone(shell=(str(hostile),), environment=dict(os.environ))
+    connection = connect(address=phone.address, connect_timeout_s=2)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(TargetError, match=r"sends more than it is asked for|went away"):
+        connection.scratch()
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024 < 500
 
 
 def test_connection_tells_when_nobody_listens_at_the_address(connect):
