@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -153,6 +154,49 @@ def write_wrong_type_tflite(path: Path) -> Path:
     """A cumulative sum of truth values, for which LiteRT's kernel has no code."""
     tensors = [("x", [1, 4], None), ("axis", None, np.int32([1])), ("y", [1, 4], None)]
     return _write_tflite(path, tensors, [("CUMSUM", [0, 1], [2])], dtype=np.bool_)
+
+
+def write_open_tflite(path: Path) -> Path:
+    """The tiny network with an open first dimension, which is stored as 1."""
+
+    def change(model, schema):
+        model.subgraphs[0].tensors[0].shapeSignature = np.int32([-1, INPUTS])
+
+    return _change_tflite(write_tiny_tflite(path), change)
+
+
+def write_two_signatures_tflite(path: Path) -> Path:
+    """The tiny network as ``decode``, of one row, and as ``encode``, of three."""
+
+    def change(model, schema):
+        second = copy.deepcopy(model.subgraphs[0])
+        second.tensors[0].shape, second.tensors[-1].shape = np.int32([3, INPUTS]), np.int32([3, OUTPUTS])
+        model.subgraphs.append(second)
+        model.signatureDefs = []
+        for number, key in enumerate(("decode", "encode")):
+            signature, graph = schema.SignatureDefT(), model.subgraphs[number]
+            signature.signatureKey, signature.subgraphIndex = key.encode(), number
+            signature.inputs, signature.outputs = [schema.TensorMapT()], [schema.TensorMapT()]
+            for ends, name, tensor in (
+                (signature.inputs, b"rows", graph.inputs[0]),
+                (signature.outputs, b"sums", graph.outputs[0]),
+            ):
+                ends[0].name, ends[0].tensorIndex = name, tensor
+            model.signatureDefs.append(signature)
+
+    return _change_tflite(write_tiny_tflite(path), change)
+
+
+def _change_tflite(path: Path, change) -> Path:
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(bytearray(path.read_bytes()), 0))
+    change(model, schema)
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    path.write_bytes(bytes(builder.Output()))
+    return path
 
 
 Tensors = Sequence[tuple[str, list[int] | None, np.ndarray | None]]

@@ -165,3 +165,16 @@ def test_profile_names_the_kernel_of_each_operation():
     convolutions = [entry for entry in profile.operations if entry.kind.startswith("Convolution (")]
     assert len(convolutions) == 3
     assert all(len(entry.samples_ns) == 1 and entry.samples_ns[0] > 0 for entry in convolutions)
+
+
+def test_openvino_takes_a_given_size_of_an_open_dimension(engine, tmp_path):
+    path = str(write_identity_onnx(tmp_path / "identity.onnx", "float32"))
+    wanted = {**settings(), "shapes": {"x": [5, INPUTS]}}
+    model = engine.Model(path, wanted)
+    assert model.described == [("x", ("?", INPUTS))]
+    rows = np.arange(5 * INPUTS, dtype=np.float32).reshape(5, INPUTS)
+    model.set_inputs([rows])
+    model.run()
+    np.testing.assert_array_equal(model.outputs()[0], rows)
+    with pytest.raises(ValueError, match="no input 'y'; it has 'x'"):
+        engine.Model(path, {**settings(), "shapes": {"y": [1, INPUTS]}})

@@ -27,6 +27,8 @@ from tests.devices.tiny_models import (
     write_branching_onnx,
     write_identity_onnx,
     write_mixed_tflite,
+    write_open_tflite,
+    write_two_signatures_tflite,
     write_unsupported_onnx,
     write_unsupported_tflite,
     write_wrong_type_tflite,
@@ -274,3 +276,51 @@ def test_litert_does_not_profile_by_an_interface_that_it_does_not_know(tiny_tfli
     monkeypatch.setattr(engine.ai_edge_litert, "__version__", "2.4.0")
     with pytest.raises(NotImplementedError, match=r"this is LiteRT 2\.4\.0"):
         engine.operations(str(tiny_tflite), settings_of(LITERT), [], 3)
+
+
+def given(runtime, **inputs):
+    """Settings of a job that is given something."""
+    return {**settings_of(runtime), **inputs}
+
+
+def test_litert_takes_a_given_size_of_an_open_dimension_also_for_its_operations(tmp_path):
+    path, engine = str(write_open_tflite(tmp_path / "open.tflite")), load_engine(LITERT)
+    assert engine.Model(path, settings_of(LITERT)).described == [("x", ("?", INPUTS))]
+    wanted = given(LITERT, shapes={"x": [5, INPUTS]})
+    model = engine.Model(path, wanted)
+    rows = np.random.default_rng(0).standard_normal((5, INPUTS), dtype=np.float32)
+    model.set_inputs([rows])
+    model.run()
+    np.testing.assert_allclose(model.outputs()[0], tiny_reference(rows), atol=1e-5)
+    assert sum(part["nodes"] for part in model.placement()) == 1
+    found, total_ns = engine.operations(path, wanted, [rows], 3)
+    assert "Fully Connected" in found[-1]["kind"] and len(total_ns) == 3
+
+
+@pytest.mark.parametrize(("key", "rows"), [("", 1), ("decode", 1), ("encode", 3)])
+def test_litert_measures_the_signature_that_is_chosen_and_names_the_others(tmp_path, key, rows):
+    path, engine = str(write_two_signatures_tflite(tmp_path / "two.tflite")), load_engine(LITERT)
+    wanted = given(LITERT, signature=key)
+    model = engine.Model(path, wanted)
+    assert model.described == [("rows", (rows, INPUTS))]
+    values = np.random.default_rng(0).standard_normal((rows, INPUTS), dtype=np.float32)
+    model.set_inputs([values])
+    model.run()
+    np.testing.assert_allclose(model.outputs()[0], tiny_reference(values), atol=1e-5)
+    (warning,) = model.warnings()
+    measured, other = (key or "decode"), ("decode" if key == "encode" else "encode")
+    assert f"'{measured}' was measured" in warning["detail"] and f"'{other}'" in warning["detail"]
+    found, _ = engine.operations(path, wanted, [values], 3)
+    assert "Fully Connected" in found[-1]["kind"]
+
+
+def test_litert_names_the_signatures_that_there_are(tmp_path):
+    path, engine = str(write_two_signatures_tflite(tmp_path / "two.tflite")), load_engine(LITERT)
+    with pytest.raises(ValueError, match="no signature 'train'; it has 'decode', 'encode'"):
+        engine.Model(path, given(LITERT, signature="train"))
+
+
+def test_litert_names_a_custom_operator_with_the_way_out(tmp_path):
+    path = write_unsupported_tflite(tmp_path / "custom.tflite")
+    with pytest.raises(RuntimeError, match=r"the operator 'NoSuchOperation' is its maker's own.*\+native"):
+        load_engine(LITERT).Model(str(path), settings_of(LITERT))

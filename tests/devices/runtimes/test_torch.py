@@ -117,6 +117,18 @@ def test_torch_takes_the_smallest_size_of_an_open_dimension(engine, tmp_path):
         assert model.outputs()[0].shape == (least, OUTPUTS)
 
 
+def test_torch_takes_a_given_size_of_an_open_dimension(engine, tmp_path):
+    path = str(tmp_path / "open.pt2")
+    batch = torch.export.Dim("batch", min=1, max=16)
+    program = torch.export.export(tiny_module(), (torch.zeros(5, INPUTS),), dynamic_shapes=({0: batch},))
+    torch.export.save(program, path)
+    name = engine.Model(path, settings_of(TORCH)).described[0][0]
+    model = engine.Model(path, {**settings_of(TORCH), "shapes": {name: [7, INPUTS]}})
+    model.set_inputs([np.ones((7, INPUTS), np.float32)])
+    model.run()
+    assert model.outputs()[0].shape == (7, OUTPUTS)
+
+
 def test_torch_gives_bfloat16_inputs_from_float32(engine, tmp_path):
     path = tmp_path / "bf16.pt2"
     module = tiny_module().to(torch.bfloat16)
