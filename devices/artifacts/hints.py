@@ -12,7 +12,7 @@ from devices.artifacts.onnx_file import FLOAT, FLOAT16, OnnxFile
 from devices.target import Target
 from devices.words import count_of, listed
 
-__all__ = ["Hint", "added", "hints_of"]
+__all__ = ["Hint", "added", "hints_of", "open_inputs"]
 
 VALUES_DECIDE = ("NonMaxSuppression", "NonZero", "Unique", "Loop", "If", "Scan")
 """Operations whose time, or that of what follows them, depends on the inputs' values."""
@@ -43,6 +43,16 @@ def hints_of(artifact: Path, target: Target) -> tuple[Hint, ...]:
     """What an ONNX file shows; nothing of other files, and of damaged ones."""
     found = onnx_file(artifact)
     return () if found is None else tuple(_hints(found, target))
+
+
+def open_inputs(artifact: Path) -> tuple[str, ...]:
+    """Inputs of an ONNX file with open sizes, in words: for tools that do not tell what they made of them."""
+    found = onnx_file(artifact)
+    return tuple(
+        f"{name} [{', '.join(map(str, sizes))}]"
+        for name, sizes in (found.inputs.items() if found is not None else ())
+        if any(isinstance(size, str) for size in sizes)
+    )
 
 
 def added(kinds: Iterable[str], artifact: Path) -> int | None:

@@ -26,6 +26,7 @@ GRAPH_NODES, GRAPH_INITIALIZERS, GRAPH_INPUTS, GRAPH_SPARSE = 1, 5, 11, 15
 NODE_INPUTS, NODE_NAME, NODE_OP, NODE_ATTRIBUTES, NODE_DOMAIN = 1, 3, 4, 5, 7
 ATTRIBUTE_NAME, ATTRIBUTE_INT = 1, 3
 ATTRIBUTE_TENSORS, ATTRIBUTE_GRAPHS, ATTRIBUTE_SPARSE = (5, 10), (6, 11), (22, 23)
+VALUE_TYPE, TYPE_TENSOR, TENSOR_SHAPE, SHAPE_SIZES, SIZE_VALUE, SIZE_NAME = 2, 1, 2, 1, 1, 2
 TENSOR_DIMS, TENSOR_TYPE, TENSOR_NAME, TENSOR_RAW, TENSOR_EXTERNAL, VALUE_NAME = 1, 2, 8, 9, 13, 1
 FLOAT, FLOAT16 = 1, 10
 MOST_SEARCHED = 1 << 26
@@ -54,6 +55,7 @@ class OnnxFile:
         floats: float weights that were looked at: those in the file itself, up to a length.
         subnormal: how many of these are too small for a processor's fast path.
         convolutions: the outer graph's, whose weights are in the file.
+        inputs: of the outer graph, with their sizes; an open one is its name, or ``?``.
     """
 
     external: dict[str, int]
@@ -63,6 +65,7 @@ class OnnxFile:
     floats: int
     subnormal: int
     convolutions: tuple[Convolution, ...]
+    inputs: dict[str, tuple[int | str, ...]]
 
 
 @dataclass
@@ -76,6 +79,7 @@ class _Found:
     subnormal: int = 0
     sizes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     convolutions: list[tuple[str, int, str]] = field(default_factory=list)
+    inputs: dict[str, tuple[int | str, ...]] = field(default_factory=dict)
 
     def model(self, span: Span) -> None:
         for number, value in self.walk.fields(span):
@@ -96,10 +100,15 @@ class _Found:
             elif number == GRAPH_INITIALIZERS:
                 initializers.add(self.tensor(_bytes(value)))
             elif number == GRAPH_INPUTS:
-                inputs |= {self.walk.text(_bytes(name)) for name in self.each(_bytes(value), VALUE_NAME)}
+                name, sizes = self.input(_bytes(value))
+                inputs.add(name)
+                if depth == 0:
+                    self.inputs[name] = sizes
             elif number == GRAPH_SPARSE:
                 self.sparse(_bytes(value))
         self.replaceable += len(initializers & inputs)
+        for name in initializers if depth == 0 else ():
+            self.inputs.pop(name, None)
 
     def node(self, span: Span, depth: int) -> None:
         kind, domain, name, groups = "", "", "", 1
@@ -177,6 +186,20 @@ class _Found:
         bits = np.frombuffer(self.walk.bytes((raw[0], raw[0] + 4 * count)), "<u4") & 0x7FFFFFFF
         return int(np.count_nonzero((bits > 0) & (bits < 0x00800000)))
 
+    def input(self, span: Span) -> tuple[str, tuple[int | str, ...]]:
+        """Name and sizes of an input; none of what is no tensor."""
+        name = "".join(self.walk.text(_bytes(each)) for each in self.each(span, VALUE_NAME))
+        sizes: list[int | str] = []
+        spans = [span]
+        for number in (VALUE_TYPE, TYPE_TENSOR, TENSOR_SHAPE, SHAPE_SIZES):
+            spans = [_bytes(inner) for outer in spans for inner in self.each(outer, number)]
+        for size in spans:
+            found = dict(self.walk.fields(size))
+            named = found.get(SIZE_NAME)
+            value = found.get(SIZE_VALUE)
+            sizes.append(value if isinstance(value, int) else self.walk.text(_bytes(named)) if named else "?")
+        return name, tuple(sizes)
+
     def each(self, span: Span, wanted: int) -> Iterator[int | Span]:
         return (value for number, value in self.walk.fields(span) if number == wanted)
 
@@ -213,4 +236,5 @@ def read_onnx(path: Path) -> OnnxFile:
         found.floats,
         found.subnormal,
         convolutions,
+        found.inputs,
     )

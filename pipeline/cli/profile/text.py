@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from devices.artifacts import added, hints_of
+from devices.artifacts import added, hints_of, open_inputs
 from devices.measurement import (
     Conditions,
     Interval,
@@ -26,7 +26,7 @@ from devices.measuring import Comparison
 from devices.requests import MOVING, OperationProfile, SustainedRun, Window
 from devices.result_file import Entry
 from devices.target import Target
-from devices.words import count_of
+from devices.words import count_of, listed
 from pipeline.cli.profile.documents import (
     assumed,
     copies_ns,
@@ -97,8 +97,16 @@ def _hint_rows(path: str, outcome: Measurement | MeasurementFailure) -> Rows:
     """What the file shows beside its latency."""
     if isinstance(outcome, MeasurementFailure):
         return []
-    found = hints_of(Path(path), Target.parse(outcome.target))
-    return [("hint", printable(hint.detail)) for hint in found if not hint.operation]
+    rows = [
+        ("hint", printable(hint.detail))
+        for hint in hints_of(Path(path), Target.parse(outcome.target))
+        if not hint.operation
+    ]
+    left_open = () if outcome.inputs else open_inputs(Path(path))
+    if left_open:
+        said = f"the file leaves {listed(left_open)} open; this target's tool chose sizes and does not tell"
+        rows.insert(0, ("NOTE", printable(said)))
+    return rows
 
 
 def _overview(entries: Sequence[Entry]) -> Table:

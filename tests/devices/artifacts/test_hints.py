@@ -5,7 +5,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from devices.artifacts import added, hints_of
+from devices.artifacts import added, hints_of, open_inputs
 from devices.target import Target
 from tests.devices.tiny_models import write_branching_onnx, write_quantised_onnx, write_tiny_onnx
 
@@ -86,6 +86,18 @@ def test_float16_on_a_processor_is_told(tmp_path):
         )
     onnx.save(model, tmp_path / "a.onnx")
     assert codes(tmp_path / "a.onnx") == ["fp16-on-a-processor"]
+
+
+def test_open_sizes_are_read_from_the_file(tmp_path):
+    model = onnx.load(write_tiny_onnx(tmp_path / "a.onnx"))
+    assert open_inputs(tmp_path / "a.onnx") == ()
+    sizes = model.graph.input[0].type.tensor_type.shape.dim
+    sizes[0].dim_param = "batch"
+    sizes.add()
+    model.graph.input.append(helper.make_tensor_value_info("w", TensorProto.FLOAT, ["no", 8]))
+    onnx.save(model, tmp_path / "a.onnx")
+    assert open_inputs(tmp_path / "a.onnx") == ("x [batch, 8, ?]",)
+    assert open_inputs(tmp_path / "other.tflite") == ()
 
 
 def test_operations_that_are_not_in_the_file_were_added(tmp_path):
