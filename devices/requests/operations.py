@@ -101,9 +101,11 @@ class OperationProfile:
 
     @property
     def too_coarse(self) -> bool:
-        """The profiler counts in microseconds, and what takes less than one is most of an inference."""
-        whole = all(sample % 1000 == 0 for each in self.operations for sample in each.samples_ns)
-        return whole and self.sum_ns < 0.5 * (self.whole_ns or 0)
+        """The profiler counts in microseconds, and operations that take less are most of their sum."""
+        if any(sample % 1000 for each in self.operations for sample in each.samples_ns):
+            return False
+        below_ns = sum(each.time_ns for each in self.operations if each.time_ns < 1000)
+        return 2 * below_ns >= self.sum_ns
 
     @property
     def moving(self) -> OperationGroup | None:
