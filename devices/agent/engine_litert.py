@@ -249,9 +249,9 @@ class Profiled:
         status = getattr(self._library, f"LiteRt{name}")(*arguments)
         if status:
             raise RuntimeError(
-                f"LiteRt{name} failed with status {status}; standard error tells more. LiteRT's profiler fails "
-                "with some models that its interpreter runs, above all with outputs whose sizes are not known "
-                "before; LiteRT's own tool may profile them: '+native'"
+                f"LiteRt{name} failed with status {status}; standard error tells more. LiteRT's profiler "
+                "fails with some models that its interpreter runs, above all with outputs of sizes not "
+                "known before; LiteRT's own tool may profile them: '+native'"
             )
 
     def _made(self, name: str, *arguments: Any) -> ctypes.c_void_p:

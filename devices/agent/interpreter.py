@@ -17,6 +17,8 @@ STATE = ("VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE")
 """Operations of resource variables, by which a model keeps state from one inference to the next."""
 
 
+PRECISIONS = {"fp16": {numpy.float16}, "int8": {numpy.int8, numpy.uint8}}
+"""Types of which a file with a precision has some."""
 VALUES_DECIDE = (
     "IF",
     "NON_MAX_SUPPRESSION_V4",
@@ -47,6 +49,7 @@ class OnCpu:
 
     def __init__(self, interpreter: Any, settings: dict[str, Any]) -> None:
         self._interpreter = interpreter
+        self._precision = settings["precision"]
         signatures = interpreter._get_full_signature_list()
         self.signature, self._graph = chosen_signature(
             {key: self._wrapped.GetSubgraphIndexFromSignature(key) for key in signatures},
@@ -116,6 +119,13 @@ class OnCpu:
                 f"choose another one, {others}, with --signature"
             )
             found.append({"code": "signatures", "detail": detail})
+        wanted = PRECISIONS.get(self._precision)
+        if wanted is not None and not wanted & {entry["dtype"] for entry in self._tensors()}:
+            detail = (
+                f"nothing in the file is of {self._precision}, in whose types the interpreter computes: the "
+                "latency is that of the file's own types, whatever the target says"
+            )
+            found.append({"code": "precision-is-a-label", "detail": detail})
         kinds = {entry["op_name"] for entry in self._listed() or ()} if self._graph == 0 else set()
         deciding = sorted(kinds & set(VALUES_DECIDE))
         if deciding:
@@ -125,6 +135,11 @@ class OnCpu:
             detail = "the model keeps state in variables: each inference goes on where the last one ended"
             found.append({"code": "keeps-state", "detail": detail})
         return found
+
+    def _tensors(self) -> list[dict[str, Any]]:
+        """All tensors of the graph."""
+        indices = range(self._wrapped.NumTensors(self._graph))
+        return [self._interpreter._get_tensor_details(index, self._graph) for index in indices]
 
     def _listed(self) -> list[dict[str, Any]] | None:
         """The operations of the first graph; None where the package does not list them."""

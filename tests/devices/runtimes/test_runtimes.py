@@ -324,3 +324,13 @@ def test_litert_names_a_custom_operator_with_the_way_out(tmp_path):
     path = write_unsupported_tflite(tmp_path / "custom.tflite")
     with pytest.raises(RuntimeError, match=r"the operator 'NoSuchOperation' is its maker's own.*\+native"):
         load_engine(LITERT).Model(str(path), settings_of(LITERT))
+
+
+def test_litert_says_that_a_precision_is_a_label_where_the_file_has_none_of_it(tiny_tflite):
+    engine = load_engine(LITERT)
+    codes = {
+        precision: [each["code"] for each in engine.Model(str(tiny_tflite), settings).warnings()]
+        for precision in ("fp32", "fp16", "int8")
+        if (settings := given(LITERT, precision=precision))
+    }
+    assert codes == {"fp32": [], "fp16": ["precision-is-a-label"], "int8": ["precision-is-a-label"]}
