@@ -17,7 +17,7 @@ STATE = ("VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE")
 """Operations of resource variables, by which a model keeps state from one inference to the next."""
 
 
-PRECISIONS = {"fp16": {numpy.float16}, "int8": {numpy.int8, numpy.uint8}}
+PRECISIONS: dict[str, set[Any]] = {"fp16": {numpy.float16}, "int8": {numpy.int8, numpy.uint8}}
 """Types of which a file with a precision has some."""
 VALUES_DECIDE = (
     "IF",
