@@ -11,7 +11,7 @@ import typer
 from typer.exceptions import TyperException
 
 from devices.errors import LatheError
-from pipeline.cli.output import NO_SPACE, error_json, print_json, write_error, written
+from pipeline.cli.output import NO_SPACE, print_error, written
 from pipeline.errors import UsageError, WorkFolderError
 
 CLOSED_PIPE = 141
@@ -39,16 +39,12 @@ def exit_code_of(command: Callable[[], None], *, as_json: bool) -> int:
     except TyperException as error:
         return _told(_usage_error(error), as_json=as_json)
     except Exception as error:
-        written(sys.stdout, lambda: None)
         return _told(_unexplained(error), as_json=as_json)
     return 0
 
 
 def _told(error: LatheError, *, as_json: bool) -> int:
-    """Tell of an error as far as that can be written."""
-    if as_json:
-        written(sys.stdout, lambda: print_json(error_json(error)))
-    write_error(error)
+    print_error(error, as_json=as_json)
     return error.exit_code
 
 

@@ -13,7 +13,7 @@ from types import FrameType
 
 from devices.errors import LatheError
 from devices.host import Interrupted, end_all, interrupted, remove_own
-from pipeline.cli.output import print_error
+from pipeline.cli.output import print_error, written
 
 GRACE_S = 1.2
 """How long a command may take to end by itself. What is on the disk is whole at every moment, so the process
@@ -117,10 +117,8 @@ class _Farewell:
         with self._saying, redirect_stdout(self._stdout), redirect_stderr(self._stderr):
             if not self._said:
                 self._said = True
-                self._stderr.write("\n")
+                written(self._stderr, lambda: self._stderr.write("\n"))
                 print_error(self._error, as_json=self._as_json)
-                self._stdout.flush()
-                self._stderr.flush()
         return self._error.exit_code
 
 

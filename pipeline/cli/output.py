@@ -20,10 +20,14 @@ def print_json(document: Any) -> None:
 
 
 def print_error(error: LatheError, *, as_json: bool) -> None:
-    """What, why and fix on standard error; with ``--json`` also as a document on standard output."""
+    """What, why and fix on standard error; with ``--json`` also as a document on standard output.
+
+    As far as either can be written; what standard output was given before is written too.
+    """
     if as_json:
-        print_json(error_json(error))
+        written(sys.stdout, lambda: print_json(error_json(error)))
     write_error(error)
+    written(sys.stdout, lambda: None)
 
 
 def write_error(error: LatheError) -> None:

@@ -214,6 +214,18 @@ def test_a_process_that_does_not_end_by_itself_is_ended() -> None:
     assert stderr.count("interrupted by SIGTERM") == 1
 
 
+def test_a_process_that_cannot_say_so_is_ended_all_the_same() -> None:
+    with open("/dev/full", "wb") as full:  # noqa: PTH123
+        process = subprocess.Popen(
+            [sys.executable, "-c", IGNORANT], stdout=subprocess.PIPE, stderr=full, text=True
+        )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=HANG_S)
+    assert process.returncode == 143
+
+
 @pytest.mark.parametrize(
     ("arguments", "why", "fix"),
     [
