@@ -305,9 +305,11 @@ def _between(shape: Sequence[int], dtype: str, wanted: Dict[str, Any], generator
 def _check_value(name: str, dtype: str, value: Any) -> None:
     """Refuse a value that the type of an input cannot hold."""
     if is_float(dtype):
-        return
-    limits = (0, 1) if dtype == "bool" else (numpy.iinfo(dtype).min, numpy.iinfo(dtype).max)
-    if value != int(value) or not limits[0] <= value <= limits[1]:
+        fits = abs(value) <= float(numpy.finfo(dtype).max)
+    else:
+        limits = (0, 1) if dtype == "bool" else (numpy.iinfo(dtype).min, numpy.iinfo(dtype).max)
+        fits = value == int(value) and limits[0] <= value <= limits[1]
+    if not fits:
         raise BadInputError(f"input '{name}' is of type {dtype}, which cannot hold {value}")
 
 
@@ -318,6 +320,7 @@ def _from_file(declared: Declared, about: Dict[str, Any], wanted: Dict[str, Any]
     if wanted["form"] == "picture":
         return _picture(declared, about, values)
     if wanted["form"] == "sound":
+        _sound_sizes(name, tuple(shape), values.shape)
         if not is_float(dtype) and dtype != "int16":
             raise BadInputError(f"input '{name}' is of type {dtype}, and a sound is of float or int16")
         samples = values[: shape[-1]]
@@ -338,6 +341,10 @@ def _picture(declared: Declared, about: Dict[str, Any], picture: Any) -> Any:
     """A picture (height, width, channels; 0 to 255) as an input, with the nearest pixels of another size."""
     name, shape, dtype = about["name"], about["shape"], about["dtype"]
     axis = channel_axis(name, declared)
+    if shape[axis] != picture.shape[2] or math.prod(shape[:-3]) != 1:
+        raise BadInputError(
+            f"input '{name}' has {_told(shape)}, which is no picture of {picture.shape[2]} channels"
+        )
     places = [each for each in range(len(shape))[-3:] if each != axis]
     height, width = (shape[place] for place in places)
     rows = numpy.arange(height) * picture.shape[0] // height
@@ -369,6 +376,8 @@ def said(wanted: Dict[str, Any], dtype: str) -> str:
     kind = wanted["kind"]
     if dtype in ("int4", "uint4"):
         return "whatever is in memory"
+    if dtype.startswith("float8"):
+        return "zeros"
     if kind == "range":
         return f"range:{wanted['low']:g},{wanted['high']:g}"
     if kind == "value":

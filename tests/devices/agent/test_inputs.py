@@ -73,9 +73,11 @@ def test_eight_bit_inputs_have_all_values_and_positions_count_up():
     assert arrays["position_ids"].tolist() == [[0, 1, 2, 3, 4]]
 
 
-def test_bfloat16_is_given_by_its_bits_and_int4_is_told_to_be_left_as_it_is():
+def test_bfloat16_is_given_by_its_bits_and_of_smaller_types_it_is_told_what_they_hold():
     settings = {"fills": {"x": {"kind": "value", "value": 1}}}
-    arrays, told = filled(settings, x=((1, 2), "bfloat16"), w=((1, 4), "int4"))
+    described = {"x": ((1, 2), "bfloat16"), "w": ((1, 4), "int4"), "e": ((1, 2), "float8e5m2")}
+    arrays, told = filled(settings, **described)
+    assert not arrays["e"].any() and told["e"]["fill"] == "zeros"
     assert arrays["x"].dtype == np.uint16 and arrays["x"].tolist() == [[0x3F80, 0x3F80]]
     assert told["w"]["fill"] == "whatever is in memory"
 
@@ -153,6 +155,24 @@ def test_a_sound_is_cut_to_what_the_input_takes_and_refused_where_it_is_too_shor
 
 
 @pytest.mark.parametrize(
+    ("values", "form", "shape", "says"),
+    [
+        (np.zeros((2, 4, 3), np.uint8), "picture", (2, 3, 8, 8), "[2, 3, 8, 8], which is no picture of 3"),
+        (np.zeros((2, 4, 3), np.uint8), "picture", (1, 4, 8, 8), "[1, 4, 8, 8], which is no picture of 3"),
+        (np.zeros(1000, np.int16), "sound", (1, 2000), "takes 2000 samples, and the sound has 1000"),
+        (np.zeros(1000, np.int16), "sound", (2, 500), "is [2, 500], which is no sound"),
+    ],
+)
+def test_a_picture_or_sound_that_does_not_fit_a_given_shape_is_refused(tmp_path, values, form, shape, says):
+    settings = {"fills": {"x": file(tmp_path / "a.npy", values, form)}}
+    declared = tuple(f"size_{axis}" for axis in range(len(shape)))
+    made = SimpleNamespace(described=[("x", declared)], inputs=[(shape, "float32")])
+    with pytest.raises(inputs.BadInputError) as caught:
+        inputs.fill(made, settings, 0)
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("values", "says"),
     [
         (np.zeros((1, 3), np.int64), "is of type float32, and a.npy (0123) of int64"),
@@ -172,6 +192,7 @@ def test_an_array_of_another_type_or_shape_is_refused(tmp_path, values, says):
         ("uint8", {"kind": "value", "value": 256}, "is of type uint8, which cannot hold 256"),
         ("int64", {"kind": "value", "value": 0.5}, "cannot hold 0.5"),
         ("bool", {"kind": "range", "low": 0, "high": 2}, "cannot hold 2"),
+        ("float16", {"kind": "value", "value": 70000}, "is of type float16, which cannot hold 70000"),
     ],
 )
 def test_a_value_that_the_type_cannot_hold_is_refused(dtype, values, says):
