@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from devices.artifacts import companions
 from devices.words import listed
 from pipeline.compile.model import GivenModel, ModelInput, TensorSpec
 from pipeline.compile.variants import ModelFormat
@@ -30,29 +31,10 @@ def external_data_of(path: Path) -> tuple[OutsideFile, ...]:
 
     Of a file that cannot be read there are none: whoever opens it says why.
     """
-    if path.suffix.lower() != ModelFormat.ONNX.suffix:
-        return ()
-    try:
-        import onnx
-
-        tensors = list(_tensors(onnx.load(path, load_external_data=False).graph))
-    except Exception:  # as in read_onnx
-        return ()
-    entries = (entry for tensor in tensors for entry in tensor.external_data if entry.key == "location")
-    folder = path.absolute().parent
-    files = sorted({(folder / entry.value).resolve() for entry in entries})
-    found = (OutsideFile.of(each) for each in files if each.is_relative_to(folder.resolve()))
+    folder = path.absolute().parent.resolve()
+    files = sorted({each.resolve() for each in companions(path.absolute()).values()})
+    found = (OutsideFile.of(each) for each in files if each.is_relative_to(folder))
     return tuple(each for each in found if each is not None)
-
-
-def _tensors(graph: Any) -> Iterator[Any]:
-    """All constants of a graph, those of its operators and their graphs included."""
-    yield from graph.initializer
-    for node in graph.node:
-        for attribute in node.attribute:
-            yield from (attribute.t, *attribute.tensors)
-            for inner in (attribute.g, *attribute.graphs):
-                yield from _tensors(inner)
 
 
 def read_onnx(given: ModelInput, path: Path, folder: StageFolder) -> GivenModel:

@@ -215,7 +215,7 @@ def _profile_on(
 
     Args:
         target: where.
-        files: what runs of each model, see ``trusted_files``.
+        jobs: what is timed, each with the model that it is of.
         wanted: what is asked.
         session: gets the results.
         reporter: where to tell of progress.
