@@ -250,7 +250,7 @@ def _define_other(
     try:
         factory: Callable[..., Connection] = entry.load()
         has_python = factory(**own).python is not None
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
+    except (Exception, SystemExit) as error:  # the distribution is somebody's own, and may raise anything
         raise refuse(f"connection '{entry.name}' ({entry.value}) does not take it: {error}") from error
     return Definition(
         name=name,

@@ -64,7 +64,7 @@ def _added_runtimes() -> tuple[Runtime, ...]:
     for entry in entry_points(group=ENTRY_POINTS):
         try:
             runtime = entry.load()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise _unusable(entry, f"{type(error).__name__}: {error}") from error
         if not isinstance(runtime, Runtime):
             raise _unusable(entry, f"it is a {type(runtime).__name__}, not a Runtime")

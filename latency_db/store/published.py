@@ -16,7 +16,12 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from devices.digests import value_digest
 from latency_db.store.database import fetch, transact
-from latency_db.store.schema import published_latencies, published_series, published_sources
+from latency_db.store.schema import (
+    published_latencies,
+    published_series,
+    published_sources,
+    require_known_schema,
+)
 from latency_db.store.store import Store
 
 BATCH = 20_000
@@ -107,6 +112,7 @@ def put_published(store: Store, source: dict[str, Any], batches: Iterable[Sequen
 
 
 def _insert(connection: Connection, source: dict[str, Any], pages: Sequence[Page]) -> int:
+    require_known_schema(connection)
     new = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     connection.execute(new(published_sources).on_conflict_do_nothing(index_elements=["digest"]), source)
     digest, series = source["digest"], published_series.c

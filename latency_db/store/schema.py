@@ -159,11 +159,7 @@ def version_of(connection: Connection) -> int | None:
             fix="restore the file from a copy, or choose another one with --db",
         )
     if version > SCHEMA_VERSION:
-        raise StoreError(
-            f"the latency database has schema {version}, newer than the {SCHEMA_VERSION} known here",
-            why="a later version of Lathe wrote it; nothing in it was changed",
-            fix="upgrade Lathe, or choose another file with --db",
-        )
+        raise _newer(version)
     if version == SCHEMA_VERSION and (missing := metadata.tables.keys() - tables):
         raise StoreError(
             f"the latency database lacks tables of its schema {version}",
@@ -171,6 +167,25 @@ def version_of(connection: Connection) -> int | None:
             fix="restore it from a copy, or choose another one with --db",
         )
     return version
+
+
+def require_known_schema(connection: Connection) -> None:
+    """To be called in each transaction that writes: another version of Lathe may have migrated meanwhile.
+
+    Raises:
+        StoreError: the database has a newer schema.
+    """
+    version = connection.scalar(select(lathe_schema.c.version))
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise _newer(version)
+
+
+def _newer(version: int) -> StoreError:
+    return StoreError(
+        f"the latency database has schema {version}, newer than the {SCHEMA_VERSION} known here",
+        why="a later version of Lathe wrote it; nothing in it was changed",
+        fix="upgrade Lathe, or choose another file with --db",
+    )
 
 
 def create(connection: Connection) -> None:

@@ -27,7 +27,7 @@ from latency_db.store.explain_miss import explanation
 from latency_db.store.keys import Key, Workload
 from latency_db.store.opening import default_url, open_engine
 from latency_db.store.rows import FAILED, damage_of, damage_of_part, outcome_of, row_of
-from latency_db.store.schema import PARTS, changeable, measurements
+from latency_db.store.schema import PARTS, changeable, measurements, require_known_schema
 
 _log = logging.getLogger(__name__)
 
@@ -221,6 +221,7 @@ def _insert(
 
     Parts go in a fixed order, so that writers on a server do not wait for one another in a circle.
     """
+    require_known_schema(connection)
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     for part, table in PARTS.items():
         contents: list[dict[str, Any]] = [

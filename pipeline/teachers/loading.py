@@ -129,7 +129,7 @@ def network_of_factory(factory: str, arguments: Mapping[str, Any]) -> nn.Module:
     module_name, _, function_name = factory.partition(":")
     try:
         function = getattr(importlib.import_module(module_name), function_name)
-    except Exception as error:  # the module is the person's own, and may raise anything
+    except (Exception, SystemExit) as error:  # the module is the person's own, and may raise anything
         raise TeacherError(
             f"the factory '{factory}' cannot be imported",
             why=f"{type(error).__name__}: {error}",
@@ -137,7 +137,7 @@ def network_of_factory(factory: str, arguments: Mapping[str, Any]) -> nn.Module:
         ) from error
     try:
         network = function(**arguments)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise TeacherError(
             f"the factory '{factory}' failed",
             why=f"{type(error).__name__}: {error}",

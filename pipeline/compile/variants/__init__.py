@@ -105,7 +105,7 @@ def _added_variants() -> tuple[CompileVariant, ...]:
     for entry in entry_points(group=ENTRY_POINTS):
         try:
             variant = entry.load()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise _unusable(entry, f"{type(error).__name__}: {error}") from error
         if not isinstance(variant, CompileVariant):
             raise _unusable(entry, f"it is a {type(variant).__name__}, not a CompileVariant")

@@ -143,7 +143,7 @@ def _added(name: str) -> tuple[EvaluatorKind, str]:
     owner = f"{entry.dist.name} {entry.dist.version}" if entry.dist is not None else "a distribution"
     try:
         kind = entry.load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         why = f"{type(error).__name__}: {error}"
     else:
         if isinstance(kind, EvaluatorKind):

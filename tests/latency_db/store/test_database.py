@@ -363,3 +363,16 @@ def test_open_store_says_locked_when_another_process_holds_the_database(
         other.execute("ROLLBACK")
         add(store, "1")
         assert store.count() == 2
+
+
+def test_a_store_writes_nothing_once_a_later_version_has_migrated_its_file(tmp_path: Path) -> None:
+    """Two versions of Lathe on one database: rows of the older one would lack what the newer needs."""
+    path = filled(tmp_path / "latency.db")
+    with open_store(str(path)) as store:
+        add(store, "before")
+        with sqlite3.connect(path) as connection:
+            connection.execute("UPDATE lathe_schema SET version = version + 1")
+        connection.close()
+        with pytest.raises(StoreError, match="newer than the"):
+            add(store, "after")
+        assert store.count() == 2
