@@ -27,8 +27,9 @@ number of threads change nothing in these tables.
 
 ## What a target gives
 
-"Outputs" are outputs for given inputs: accuracy is taken from them. Where a target gives none, the accuracy
-of the same file is taken on this machine by a runtime that loads it, and the report says so.
+"Inputs" are shapes and values that you give to `lathe profile`. "Outputs" are outputs for given inputs:
+accuracy is taken from them. Where a target gives none, the accuracy of the same file is taken on this machine
+by a runtime that loads it, and the report says so.
 
 """
 
