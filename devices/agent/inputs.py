@@ -152,14 +152,14 @@ def _sound_sizes(name: str, declared: Declared, sound: Sequence[int]) -> List[An
     return [*[1] * (len(declared) - 1), wanted if isinstance(wanted, int) else samples]
 
 
-def _check_memory(name: str, shape: Sequence[int]) -> None:
-    """Refuse what no memory holds before a runtime is asked for it."""
-    least_bytes = math.prod(shape)
+def _check_memory(name: str, shape: Sequence[int], value_bytes: int = 1) -> None:
+    """Refuse what the memory cannot hold, before a runtime is asked for it or an array is made."""
+    least_bytes = math.prod(shape) * value_bytes
     available = machine.conditions().get("memory_available_bytes") or MOST_BYTES
     if least_bytes > available:
         raise BadInputError(
-            f"input '{name}' of {_told(shape)} has {least_bytes:,} values, and {available:,} bytes of memory "
-            "are available on the device"
+            f"input '{name}' of {_told(shape)} takes {least_bytes:,} bytes at least, and {available:,} bytes "
+            "of memory are available on the device"
         )
 
 
@@ -272,6 +272,8 @@ def _array(declared: Declared, about: Dict[str, Any], wanted: Dict[str, Any], ge
     if dtype in ("int4", "uint4"):
         return numpy.zeros(shape, "int8")
     plain = "float32" if dtype == "bfloat16" or dtype.startswith("float8") else dtype
+    # The array here, and the runtime's buffer.
+    _check_memory(name, shape, 2 * numpy.dtype(plain).itemsize)
     for key in {"low", "high", "value"} & wanted.keys():
         _check_value(name, plain, wanted[key])
     if kind == "file":

@@ -97,7 +97,7 @@ def test_open_sizes_are_told_unless_they_are_given():
         ({"pixel": [1, 3, 8, 8]}, "the model has no input 'pixel'; the nearest is 'pixels'; it has 'pixels'"),
         ({"pixels": [3, 8, 8]}, "[batch, 3, height, width], 4 dimensions, and [3, 8, 8] has 3"),
         ({"pixels": [1, 4, 8, 8]}, "[1, 4, 8, 8] does not fit"),
-        ({"pixels": [1, 3, 2_000_000, 2_000_000]}, "12,000,000,000,000 values"),
+        ({"pixels": [1, 3, 2_000_000, 2_000_000]}, "12,000,000,000,000 bytes at least"),
     ],
 )
 def test_a_shape_that_does_not_fit_is_refused_with_what_would(shapes, says):
@@ -105,6 +105,13 @@ def test_a_shape_that_does_not_fit_is_refused_with_what_would(shapes, says):
     with pytest.raises(inputs.BadInputError) as caught:
         inputs.shapes_of(described, {"shapes": shapes})
     assert says in str(caught.value)
+
+
+def test_values_for_which_the_memory_is_too_small_are_refused_before_they_are_made(monkeypatch):
+    monkeypatch.setattr(inputs.machine, "conditions", lambda: {"memory_available_bytes": 1000})
+    with pytest.raises(inputs.BadInputError, match=r"\[1, 200\] takes 1,600 bytes at least, and 1,000 bytes"):
+        filled(x=((1, 200), "float32"))
+    assert filled(x=((1, 200), "uint8"))[0]["x"].shape == (1, 200)
 
 
 def file(path, values, form):
