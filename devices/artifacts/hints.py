@@ -81,7 +81,7 @@ def _hints(found: OnnxFile, target: Target) -> Iterator[Hint]:
         yield Hint(
             "subnormal-weights",
             f"{count_of(found.subnormal, 'weight')} below 1.2e-38 and not 0; processors compute with such "
-            "numbers up to a hundred times slower: set them to 0",
+            "numbers up to hundreds of times slower: set them to 0",
         )
     yield from _of_types(found, target)
     yield from _of_convolutions(found)
