@@ -3,7 +3,7 @@
 python tools/bench/side_by_side.py FILE=TARGET FILE=TARGET ... [--rounds 15]
 
 For example teacher.onnx=host/onnxruntime:fp32@1 student.onnx=host/openvino:bf16@1. In a round each file gets
-one launch, in random order. Prints JSON: the ratio of each file's latency to that of the first, round by round,
+one launch, in random order. Prints JSON: the ratio of each latency to that of the first, round by round,
 with its interval.
 """
 
