@@ -345,7 +345,7 @@ def _picture(declared: Declared, about: Dict[str, Any], picture: Any) -> Any:
     axis = channel_axis(name, declared)
     if shape[axis] != picture.shape[2] or math.prod(shape[:-3]) != 1:
         raise BadInputError(
-            f"input '{name}' has {_told(shape)}, which is no picture of {picture.shape[2]} channels"
+            f"input '{name}' has {_told(shape)}, which is not one picture of {picture.shape[2]} channels"
         )
     places = [each for each in range(len(shape))[-3:] if each != axis]
     height, width = (shape[place] for place in places)

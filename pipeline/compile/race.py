@@ -261,7 +261,7 @@ class _Race:
         if not path.exists():
             return []
         found = []
-        for line in path.read_text("utf-8").splitlines():
+        for line in path.read_bytes().splitlines():
             try:
                 past = _ROUND.validate_json(line)
             except ValueError:

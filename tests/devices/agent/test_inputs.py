@@ -164,8 +164,18 @@ def test_a_sound_is_cut_to_what_the_input_takes_and_refused_where_it_is_too_shor
 @pytest.mark.parametrize(
     ("values", "form", "shape", "says"),
     [
-        (np.zeros((2, 4, 3), np.uint8), "picture", (2, 3, 8, 8), "[2, 3, 8, 8], which is no picture of 3"),
-        (np.zeros((2, 4, 3), np.uint8), "picture", (1, 4, 8, 8), "[1, 4, 8, 8], which is no picture of 3"),
+        (
+            np.zeros((2, 4, 3), np.uint8),
+            "picture",
+            (2, 3, 8, 8),
+            "[2, 3, 8, 8], which is not one picture of 3",
+        ),
+        (
+            np.zeros((2, 4, 3), np.uint8),
+            "picture",
+            (1, 4, 8, 8),
+            "[1, 4, 8, 8], which is not one picture of 3",
+        ),
         (np.zeros(1000, np.int16), "sound", (1, 2000), "takes 2000 samples, and the sound has 1000"),
         (np.zeros(1000, np.int16), "sound", (2, 500), "is [2, 500], which is no sound"),
     ],

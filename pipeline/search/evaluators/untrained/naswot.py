@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -32,7 +33,10 @@ class ActivationCodes:
     seed: int
 
     def evaluate(self, architecture: Architecture) -> Score:
-        """The logarithm; minus infinity, and so a failure, where two images have equal codes."""
+        """The logarithm; minus infinity, and so a failure, where some images' codes follow from others'.
+
+        So it is of equal codes, and of networks with fewer activations than there are images.
+        """
         images = images_of(self.dataset, _IMAGES)
         kernel = torch.zeros(len(images), len(images), dtype=torch.float64)
 
@@ -45,4 +49,7 @@ class ActivationCodes:
             network = without_gradients(self.space.build(architecture))
             with Activations(add):
                 network(images)
+        # Rounding alone would decide the determinant.
+        if torch.linalg.matrix_rank(kernel, hermitian=True) < len(images):
+            return Score(-math.inf)
         return Score(float(torch.linalg.slogdet(kernel).logabsdet))
