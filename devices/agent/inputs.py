@@ -312,7 +312,7 @@ def _check_value(name: str, dtype: str, value: Any) -> None:
         limits = (0, 1) if dtype == "bool" else (numpy.iinfo(dtype).min, numpy.iinfo(dtype).max)
         fits = value == int(value) and limits[0] <= value <= limits[1]
     if not fits:
-        raise BadInputError(f"input '{name}' is of type {dtype}, which cannot hold {value}")
+        raise BadInputError(f"input '{name}' is of type {dtype}, which cannot hold {value:.15g}")
 
 
 def _from_file(declared: Declared, about: Dict[str, Any], wanted: Dict[str, Any]) -> Any:

@@ -209,7 +209,7 @@ def test_an_array_of_another_type_or_shape_is_refused(tmp_path, values, says):
         ("uint8", {"kind": "value", "value": 256}, "is of type uint8, which cannot hold 256"),
         ("int64", {"kind": "value", "value": 0.5}, "cannot hold 0.5"),
         ("bool", {"kind": "range", "low": 0, "high": 2}, "cannot hold 2"),
-        ("float16", {"kind": "value", "value": 70000}, "is of type float16, which cannot hold 70000"),
+        ("float16", {"kind": "value", "value": 70000.0}, "is of type float16, which cannot hold 70000"),
     ],
 )
 def test_a_value_that_the_type_cannot_hold_is_refused(dtype, values, says):
