@@ -171,6 +171,12 @@ def fill(model: Any, settings: Dict[str, Any], seed: int) -> Tuple[List[Any], Li
     """
     described = described_by(model)
     generator = numpy.random.default_rng(seed)
+    used = [tuple(shape) for shape, _ in model.inputs]
+    for (name, _), wanted, shape in zip(described, shapes_of(described, settings, used), used):
+        if wanted != shape:
+            raise BadInputError(
+                f"input '{name}' was to be {_told(wanted)}; this runtime takes {_told(shape)}"
+            )
     sizes = [(declared, shape) for (_, declared), (shape, _) in zip(described, model.inputs)]
     arrays, told = [], []
     for index, ((name, declared), (shape, dtype)) in enumerate(zip(described, model.inputs)):

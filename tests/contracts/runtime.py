@@ -246,7 +246,7 @@ class AgentRuntimeContract(RuntimeContract):
     def test_predict_refuses_inputs_of_another_shape(self, artifact, target, connection):
         with pytest.raises(MeasurementError) as caught:
             predict(artifact, np.zeros((2, 99), np.float32), target, timeout_s=60, connection=connection)
-        assert "(99,)" in str(caught.value)
+        assert "(1, 99)" in str(caught.value)
 
     def test_identify_tells_how_to_install_the_runtime_when_the_interpreter_lacks_it(self, runtime, target):
         bare = LocalConnection(python=(sys.executable, "-I", "-S"))

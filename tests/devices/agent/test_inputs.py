@@ -114,6 +114,17 @@ def test_values_for_which_the_memory_is_too_small_are_refused_before_they_are_ma
     assert filled(x=((1, 200), "uint8"))[0]["x"].shape == (1, 200)
 
 
+def test_a_shape_that_an_engine_did_not_take_is_refused_and_never_ignored():
+    plain = SimpleNamespace(inputs=[((1, 3), "float32")])
+    assert inputs.fill(plain, {"shapes": {"input_0": [1, 3]}}, 0)[1][0]["shape"] == [1, 3]
+    for shapes in ({"input_0": [2, 3]}, {"x": [1, 3]}):
+        with pytest.raises(inputs.BadInputError):
+            inputs.fill(plain, {"shapes": shapes}, 0)
+    engine = SimpleNamespace(described=[("x", ("batch", 3))], inputs=[((1, 3), "float32")])
+    with pytest.raises(inputs.BadInputError, match=r"was to be \[2, 3\]; this runtime takes \[1, 3\]"):
+        inputs.fill(engine, {"shapes": {"x": [2, 3]}}, 0)
+
+
 def file(path, values, form):
     np.save(path, values)
     return {"kind": "file", "path": str(path), "form": form, "said": f"{path.name} (0123)"}

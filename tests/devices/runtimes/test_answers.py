@@ -14,6 +14,15 @@ from devices.runtimes.answers import MALFORMED, MOST_EVENTS, checked, event_of
 from devices.runtimes.base import Reply
 
 CONDITIONS: dict[str, Any] = {"load_1min": 0.5, "cpu_frequency_khz": [1, 2], "charging": None, "new": "field"}
+INPUT: dict[str, Any] = {
+    "name": "x",
+    "dtype": "float32",
+    "shape": (1, 3),
+    "declared": ("batch", "3"),
+    "fill": "random",
+    "assumed": (0,),
+    "given": False,
+}
 GOOD: dict[str, dict[str, Any]] = {
     "identity": {
         "runtime": {"version": "1", "binary_digest": "00"},
@@ -32,8 +41,9 @@ GOOD: dict[str, dict[str, Any]] = {
         "usage": {"wall_ns": 1, "own_cpu_ns": 1, "clock_jump_ns": -3},
         "placement": {"delegate": "cpu", "parts": [{"where": "cpu", "nodes": 3, "partitions": None}]},
         "warnings": [{"code": "odd", "detail": "it is"}],
+        "inputs": (INPUT,),
     },
-    "failed": {"job": 0, "code": "load-failed", "detail": "no"},
+    "failed": {"job": 0, "code": "load-failed", "detail": "no", "inputs": (INPUT,)},
     "canary": {"samples_ns": [1]},
     "operations": {
         "operations": [{"name": "a", "kind": "b", "where": "c", "samples_ns": [1]}],
@@ -87,6 +97,12 @@ def test_events_that_fit_are_kept_as_they_are(kind: str) -> None:
         ("result", ("job",), "0"),
         ("result", ("usage",), []),
         ("result", ("before",), None),
+        ("result", ("inputs",), [{**INPUT, "shape": [1]}]),
+        ("result", ("inputs",), [{**INPUT, "shape": [1, -3]}]),
+        ("result", ("inputs",), [{**INPUT, "assumed": [2]}]),
+        ("result", ("inputs",), [{**INPUT, "assumed": [-1]}]),
+        ("result", ("inputs",), [{**INPUT, "name": 5}]),
+        ("failed", ("inputs",), [{**INPUT, "declared": ["1"] * 65, "shape": [1] * 65}]),
         ("identity", ("device", "cores"), 10**29),
         ("identity", ("device", "cores"), 0),
         ("identity", ("device", "machine"), ["m"]),
