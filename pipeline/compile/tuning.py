@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from devices.errors import LatheError
 from devices.words import count_of
 from pipeline.compile.feeding import images_of
 from pipeline.compile.model import GivenModel, ModelInput
@@ -160,6 +161,13 @@ def fine_tune(given: TuneInput, folder: StageFolder, services: CompileServices) 
             )
     except TrainingDiverged as error:
         raise ExportError("fine-tuning for int8 diverged", why=str(error)) from error
+    except LatheError:
+        raise
+    except Exception as error:  # the network is the person's own, and may raise anything
+        raise ExportError(
+            "the network cannot be trained, hence not be fine-tuned for int8",
+            why=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
+        ) from error
     shaped = replace(tuning.model, input_shape=tuple(calibration[0].shape[1:]))
     exported = export_to_all(shaped, network, folder, services)
     checkpoint.unlink(missing_ok=True)
@@ -194,14 +202,14 @@ class _Frozen:
 
 
 def _trainable(network: nn.Module, images: Tensor) -> nn.Module:
-    """A network whose layers can learn: a program is turned back into layers."""
+    """A network whose layers can learn: a program, which is read frozen, is turned back into layers."""
     from torch import nn
 
     from pipeline.teachers.rebuilding import rebuild_layers
 
     inside = nn.Sequential(network)
     rebuild_layers(inside, images[:2])
-    return inside
+    return inside.requires_grad_()
 
 
 def training_data(given: SamplesInput) -> Dataset:

@@ -12,13 +12,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pipeline.compile import CompiledModel, Fate, Place, Raced, Rules, Wish, compile_model, find_variant
-from pipeline.compile.model import GivenModel, TensorSpec
-from pipeline.compile.samples import Samples
-from pipeline.compile.tuning import Tuning, why_not_tuned
+from pipeline.compile.feeding import Feeding
+from pipeline.compile.model import GivenModel, ModelInput, TensorSpec
+from pipeline.compile.opening import open_model
+from pipeline.compile.samples import Samples, SamplesInput, prepare_samples
+from pipeline.compile.services import CompileServices
+from pipeline.compile.tuning import TuneInput, Tuning, fine_tune, why_not_tuned
 from pipeline.compile.variants import ModelFormat
 from pipeline.progress import SilentReporter
 from pipeline.teachers.resnet import resnet_cifar
-from pipeline.work.canonical import StoredFile
+from pipeline.work.canonical import OutsideFile, StoredFile
 from pipeline.work.folder import WorkFolder
 from tests.pipeline.compile.finished_models import made_up_rounds, save_classifier
 
@@ -144,6 +147,31 @@ def test_too_few_images_to_fine_tune_with_are_said(tmp_path: Path, network: Path
     assert raced.chosen == BASE
     (said,) = [each for each in raced.warnings if "not fine-tuned" in each]
     assert "there are 300 labelled images" in said
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("exporters_here")
+def test_a_program_is_turned_back_into_layers_and_fine_tuned(tmp_path: Path, network: Path) -> None:
+    net = resnet_cifar(**ARGUMENTS)
+    net.load_state_dict(load_file(network))
+    shapes = ({0: torch.export.Dim("batch")},)
+    program = torch.export.export(net.eval(), (torch.zeros(2, 3, 8, 8),), dynamic_shapes=shapes)
+    torch.export.save(program, tmp_path / "net.pt2")
+    source = OutsideFile.of(tmp_path / "net.pt2")
+    assert source is not None
+    brought = ModelInput(source, None, (ModelFormat.ONNX,))
+    work = WorkFolder(tmp_path / "work")
+    services = CompileServices(SilentReporter(), work)
+    with work.opened():
+        model = work.run(open_model, brought, services)
+        given = SamplesInput.of(data(tmp_path, network, 800), Feeding(), model)
+        samples = work.run(prepare_samples, given, services)
+        tuned = work.run(fine_tune, TuneInput(Tuning(brought, given, 1), 15, samples), services)
+    assert set(tuned.files) == {ModelFormat.ONNX}
+    assert tuned.files[ModelFormat.ONNX].digest != model.files[ModelFormat.ONNX].digest
+    assert tuned.epochs == 1
+    assert tuned.in_float > 0.9
+    assert tuned.after > 0.5
 
 
 def given_model(fmt: ModelFormat) -> GivenModel:
