@@ -44,7 +44,7 @@ class Row:
         variant: its name.
         target: as text.
         fate: what became of it.
-        why: for every fate but ``measured``.
+        why: for every fate but ``measured``; of that, why the measurement is invalid, if it is.
         lossless: it computes what the model does.
         file: what was made.
         notes: how it was made.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from textwrap import shorten
 
 from rich.console import Console
 from rich.table import Table
@@ -18,6 +19,8 @@ from pipeline.progress import duration
 from pipeline.work.folder import WorkFolder
 
 _SHOWN = 3
+_MOST_SAID = 160
+"""Characters about one variant."""
 
 Profiles = Mapping[str, tuple[OperationProfile, OperationProfile] | LatheError]
 
@@ -92,8 +95,6 @@ def _cells(row: Row, raced: Raced) -> tuple[Text | str, ...]:
     mark = "chosen" if row.name == raced.chosen else "front" if row.name in raced.front else ""
     if row.name == raced.baseline:
         mark = ", ".join(filter(None, ("baseline", mark)))
-    fate = row.fate.value if row.fate is not Fate.MEASURED else ""
-    said = " ".join(filter(None, (fate, *row.why.split())))[:160]
     quality, measurement = row.quality, row.measurement
     loads = [launch.load_ns for launch in measurement.counted] if measurement is not None else []
     known = [each for each in loads if each is not None]
@@ -106,8 +107,14 @@ def _cells(row: Row, raced: Raced) -> tuple[Text | str, ...]:
         "" if row.size_bytes is None else f"{row.size_bytes / 1000:.0f}",
         f"{quantile(known, 0.5) / 1e6:.1f}" if known else "",
         "" if row.peak_memory_bytes is None else f"{row.peak_memory_bytes / 1e6:.0f}",
-        Text("; ".join(filter(None, (mark, said)))),
+        Text("; ".join(filter(None, (mark, said(row))))),
     )
+
+
+def said(row: Row) -> str:
+    """What became of a variant and why, cut behind a word where it is long; ``--json`` has all of it."""
+    fate = row.fate.value if row.fate is not Fate.MEASURED else ""
+    return shorten(f"{fate} {row.why}", _MOST_SAID, placeholder=" ...")
 
 
 def _latency(row: Row) -> str:

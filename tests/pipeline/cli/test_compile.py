@@ -11,7 +11,8 @@ import pytest
 
 from devices.target import Target
 from pipeline.bundle import CompileOrigin, read_bundle, read_test
-from pipeline.compile import find_variant
+from pipeline.cli.compile.text import said
+from pipeline.compile import Fate, Row, find_variant
 from pipeline.target_verdict import count_correct
 from tests.pipeline.cli.conftest import Lathe
 from tests.pipeline.compile.finished_models import made_up_rounds, save_classifier
@@ -113,3 +114,14 @@ def test_what_cannot_be_understood_ends_with_its_code(
     save_classifier(tmp_path / "net.onnx")
     found, _, messages = lathe("compile", "net.onnx", "--target", "host/onnxruntime@1", *more)
     assert (found, said in messages) == (code, True), messages
+
+
+def test_what_became_of_a_variant_is_never_cut_within_a_word() -> None:
+    def row(fate: Fate, why: str) -> Row:
+        return Row("a", "a", "host/onnxruntime@1", fate, why)
+
+    assert said(row(Fate.FAILED, "no\n  such kernel")) == "failed no such kernel"
+    assert said(row(Fate.MEASURED, "")) == ""
+    cut = said(row(Fate.MEASURED, "disturbed " * 40))
+    assert len(cut) <= 160
+    assert set(cut.split()) == {"disturbed", "..."}
