@@ -93,13 +93,13 @@ def _synflow(task: EvaluationTask) -> Evaluator:
 def _relation(task: EvaluationTask) -> Evaluator:
     from pipeline.search.evaluators.untrained.relation import RelationSimilarity
 
-    return RelationSimilarity(task.space, task.dataset, task.seed, task.teacher)
+    return RelationSimilarity(task.space, task.dataset, task.seed, task.teacher())
 
 
 def _readout(task: EvaluationTask) -> Evaluator:
     from pipeline.search.evaluators.untrained.readout import BlockwiseReadout
 
-    return BlockwiseReadout(task.space, task.dataset, task.seed, task.teacher)
+    return BlockwiseReadout(task.space, task.dataset, task.seed, task.teacher())
 
 
 EVALUATORS = {

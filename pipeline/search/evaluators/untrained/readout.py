@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -37,13 +37,13 @@ class BlockwiseReadout:
     space: Space
     dataset: Dataset
     seed: int
-    teacher: Callable[[], nn.Module]
+    teacher: nn.Module
 
     @cached_property
     def _features(self) -> dict[tuple[int, int], Tensor]:
         """The images, and the teacher's last map of every size."""
         images = images_of(self.dataset, _IMAGES)
-        teacher = self.teacher()
+        teacher = self.teacher
         maps = {each.size: each.name for each in feature_maps(teacher, images)}
         with watched(teacher, list(maps.values())) as outputs, torch.no_grad():
             teacher(images)

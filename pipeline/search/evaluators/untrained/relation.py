@@ -4,7 +4,6 @@ teacher does.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -29,7 +28,7 @@ class RelationSimilarity:
     space: Space
     dataset: Dataset
     seed: int
-    teacher: Callable[[], nn.Module]
+    teacher: nn.Module
 
     @cached_property
     def _images(self) -> Tensor:
@@ -38,7 +37,7 @@ class RelationSimilarity:
     @cached_property
     def _theirs(self) -> tuple[tuple[FeatureMap, ...], dict[str, Tensor]]:
         """The teacher's maps, and the cosines of the last of each size by its name."""
-        teacher = self.teacher()
+        teacher = self.teacher
         maps = feature_maps(teacher, self._images[:_LOOKED_AT])
         last = {each.size: each.name for each in maps}.values()
         with watched(teacher, list(last)) as outputs, torch.no_grad():
