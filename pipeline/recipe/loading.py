@@ -108,6 +108,15 @@ class Recipe(Section):
             raise ValueError(f"the evaluator '{SHARED_WEIGHTS}' needs method = \"oracle\", which trains them")
         return self
 
+    @model_validator(mode="after")
+    def _candidates_are_evaluated(self) -> Recipe:
+        if self.method == "dna" and (self.search.minutes is not None or self.search.ratings):
+            raise ValueError(
+                'method "dna" scores blocks and evaluates no candidates: remove search.minutes and '
+                "search.ratings"
+            )
+        return self
+
 
 EMBEDDED = (
     "quickstart",

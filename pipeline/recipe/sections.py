@@ -95,10 +95,12 @@ class SearchConfig(Section):
                 f"strategy '{self.strategy}' does not look at ratings: set strategy = 'predictor', "
                 "or remove them"
             )
-        if dear := {SHORT_TRAINING, SHARED_WEIGHTS, self.evaluator} & set(self.ratings):
+        if dear := {SHORT_TRAINING, SHARED_WEIGHTS} & set(self.ratings):
             raise ValueError(
                 f"'{dear.pop()}' is no rating: ratings are asked for far more candidates than are evaluated"
             )
+        if self.evaluator in self.ratings:
+            raise ValueError(f"'{self.evaluator}' is the evaluator already: leave it out of the ratings")
         return self
 
     @field_validator("training")

@@ -205,6 +205,15 @@ def test_shared_weights_are_refused_where_no_method_trains_them() -> None:
     assert 'needs method = "oracle"' in caught.value.why
 
 
+@pytest.mark.parametrize("search", [{"minutes": 5}, {"strategy": "predictor", "ratings": ["naswot"]}])
+def test_what_only_candidates_that_are_evaluated_have_is_refused_where_none_are(
+    search: dict[str, Any],
+) -> None:
+    parse_recipe({**_minimal(), "search": search}, Path())
+    with pytest.raises(RecipeError, match="evaluates no candidates"):
+        parse_recipe({**_minimal(), "method": "dna", "search": search}, Path())
+
+
 def test_a_budget_may_be_soft() -> None:
     soft = _minimal() | {"target": [{"name": "host/litert:fp32@1", "budget": "0.6x soft"}]}
     assert parse_recipe(soft, Path()).target[0].limit().soft

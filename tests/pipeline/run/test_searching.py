@@ -189,6 +189,7 @@ def test_ratings_are_asked_once_told_with_their_worth_and_survive_one_that_alway
         ({"ratings": ["naswot"]}, "does not look at ratings"),
         ({"strategy": "predictor", "ratings": ["naswot", "naswot"]}, "counts once"),
         ({"strategy": "predictor", "ratings": ["short-training"]}, "'short-training' is no rating"),
+        ({"strategy": "predictor", "ratings": ["naswot"], "evaluator": "naswot"}, "is the evaluator already"),
         ({"strategy": "predictor", "ratings": ["nas-wot"]}, "no evaluator 'nas-wot'"),
     ],
 )
