@@ -80,6 +80,7 @@ def _not_repeated(folder: Path, manifest: Manifest) -> Iterator[str]:
     }
     if scripts:
         yield f"the scripts, which are not those of this version of Lathe ({', '.join(sorted(scripts))})"
+    yield "the names, shapes and layouts by which inputs and outputs are described"
     yield "the names and versions of what made the bundle"
 
 

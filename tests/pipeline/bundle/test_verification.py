@@ -204,6 +204,7 @@ def test_verify_bundle_says_what_it_cannot_find_out(
     assert any("scripts" in each for each in not_repeated(own_bundle, manifest))
     compiled = write_bundle(compiled_content, own_bundle.parent / "compiled")
     said = not_repeated(compiled, read_bundle(compiled))
+    assert any("inputs and outputs are described" in each for each in said)
     assert any("no test images" in each for each in said)
     assert not any("teacher" in each for each in said)
 
