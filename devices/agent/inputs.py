@@ -25,7 +25,8 @@ import numpy
 from . import machine
 
 Declared = Tuple[Union[int, str], ...]
-"""Sizes of an input as a model declares them; an open one is a text, its name in the model or ``?``."""
+"""Sizes of an input as a model declares them; an open one is a text, its name in the model or ``UNNAMED``."""
+UNNAMED = "?"
 Described = Sequence[Tuple[str, Declared]]
 """Name and declared sizes of each input."""
 
@@ -58,6 +59,8 @@ def shapes_of(
 ) -> List[Any]:
     """The shape of each input: what was given where it fits, else the declared one with 1 for open sizes.
 
+    A size that a model calls by one name in several inputs is given with the first of them.
+
     Args:
         described: the inputs of the model.
         settings: of the job.
@@ -74,14 +77,27 @@ def shapes_of(
             nearest = f"; the nearest is '{near[0]}'" if near else ""
             have = ", ".join(f"'{each}'" for each in names) or "none"
             raise BadInputError(f"the model has no input '{name}'{nearest}; it has {have}")
-    shapes = []
+    shapes, named = [], named_sizes(described, settings)
     for index, (name, declared) in enumerate(described):
-        wanted = _sizes(name, declared, given[name]) if name in given else [None] * len(declared)
+        wanted = (
+            _sizes(name, declared, given[name]) if name in given else [named.get(size) for size in declared]
+        )
         otherwise = least[index] if least else [size if isinstance(size, int) else 1 for size in declared]
         shape = tuple(int(other if size is None else size) for size, other in zip(wanted, otherwise))
         _check_memory(name, shape)
         shapes.append(shape)
     return shapes
+
+
+def named_sizes(described: Described, settings: Dict[str, Any]) -> Dict[Any, int]:
+    """Sizes that were given of open dimensions, by the model's name for them."""
+    found: Dict[Any, int] = {}
+    for name, declared in described:
+        if name in settings.get("shapes", {}):
+            for size, given in zip(declared, _sizes(name, declared, settings["shapes"][name])):
+                if isinstance(size, str) and size != UNNAMED and given is not None:
+                    found.setdefault(size, int(given))
+    return found
 
 
 def _sizes(name: str, declared: Declared, given: Any) -> List[Any]:
@@ -177,6 +193,7 @@ def fill(model: Any, settings: Dict[str, Any], seed: int) -> Tuple[List[Any], Li
             raise BadInputError(
                 f"input '{name}' was to be {_told(wanted)}; this runtime takes {_told(shape)}"
             )
+    named = named_sizes(described, settings)
     sizes = [(declared, shape) for (_, declared), (shape, _) in zip(described, model.inputs)]
     arrays, told = [], []
     for index, ((name, declared), (shape, dtype)) in enumerate(zip(described, model.inputs)):
@@ -190,7 +207,7 @@ def fill(model: Any, settings: Dict[str, Any], seed: int) -> Tuple[List[Any], Li
                 **about,
                 "declared": [str(size) for size in declared],
                 "fill": said(wanted, dtype),
-                "assumed": assumed(name, declared, settings),
+                "assumed": assumed(name, declared, settings, named),
                 "given": chosen is not None and not chosen.get("chosen", False),
             }
         )
@@ -203,17 +220,20 @@ def described_by(model: Any) -> Described:
     return found or [(f"input_{index}", tuple(shape)) for index, (shape, _) in enumerate(model.inputs)]
 
 
-def assumed(name: str, declared: Declared, settings: Dict[str, Any]) -> List[int]:
-    """Axes that the model leaves open and for which nothing was given."""
+def assumed(name: str, declared: Declared, settings: Dict[str, Any], named: Dict[Any, int]) -> List[int]:
+    """Axes that the model leaves open and for which nothing was given, nor for another of that name."""
     if name in settings.get("shapes", {}):
         return []
-    return [axis for axis, size in enumerate(declared) if not isinstance(size, int)]
+    return [axis for axis, size in enumerate(declared) if not isinstance(size, int) and size not in named]
 
 
 def refused_shapes(error: Exception, described: Described, settings: Dict[str, Any]) -> Exception:
     """The error of a runtime that could not load a model, with the open sizes that it was loaded with."""
+    named = named_sizes(described, settings)
     opened = [
-        f"{name} {_told(declared)}" for name, declared in described if assumed(name, declared, settings)
+        f"{name} {_told(declared)}"
+        for name, declared in described
+        if assumed(name, declared, settings, named)
     ]
     if not opened:
         return error

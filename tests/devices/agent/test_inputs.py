@@ -85,10 +85,10 @@ def test_bfloat16_is_given_by_its_bits_and_of_smaller_types_it_is_told_what_they
 def test_open_sizes_are_told_unless_they_are_given():
     described = [("x", ("batch", 3, "height", "width"))]
     assert inputs.shapes_of(described, {}) == [(1, 3, 1, 1)]
-    assert inputs.assumed(*described[0], {}) == [0, 2, 3]
+    assert inputs.assumed(*described[0], {}, {}) == [0, 2, 3]
     given = {"shapes": {"x": [1, 3, 48, 320]}}
     assert inputs.shapes_of(described, given) == [(1, 3, 48, 320)]
-    assert inputs.assumed(*described[0], given) == []
+    assert inputs.assumed(*described[0], given, {}) == []
 
 
 @pytest.mark.parametrize(
@@ -238,3 +238,18 @@ def test_token_ids_that_a_model_refuses_are_tamed_unless_they_were_given():
     given = {"fills": {"input_ids": {"kind": "range", "low": 0, "high": 99}}}
     _, told = filled(given, input_ids=((1, 3), "int64"))
     assert inputs.tamer(given, list(told.values())) is None
+
+
+def test_a_size_of_one_name_is_given_once_for_all_inputs_that_have_it():
+    described = [
+        ("input_ids", ("batch", "seq")),
+        ("attention_mask", ("batch", "seq")),
+        ("extra", ("?", "past")),
+    ]
+    given = {"shapes": {"input_ids": [2, 128]}}
+    assert inputs.shapes_of(described, given) == [(2, 128), (2, 128), (1, 1)]
+    named = inputs.named_sizes(described, given)
+    assert [inputs.assumed(name, declared, given, named) for name, declared in described] == [[], [], [0, 1]]
+    # What is given for an input itself comes first.
+    given["shapes"]["attention_mask"] = [2, 64]
+    assert inputs.shapes_of(described, given)[:2] == [(2, 128), (2, 64)]
