@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+import traceback
 from collections.abc import Callable
 
 _LONGEST_S = 240
@@ -23,6 +25,9 @@ def run_until_killed(work: Callable[[Callable[[], None]], object]) -> None:
             torch.set_num_threads(1)
             signal.alarm(_LONGEST_S)
             work(lambda: os.kill(os.getpid(), signal.SIGKILL))
+        except BaseException:
+            traceback.print_exc()
+            sys.stderr.flush()
         finally:
             os._exit(1)
     _, status = os.waitpid(pid, 0)

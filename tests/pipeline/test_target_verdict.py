@@ -169,7 +169,9 @@ def test_verify_artifact_runs_the_whole_split_and_both_networks(tmp_path: Path) 
     assert TargetVerdict.from_json(json.loads(json.dumps(verdict.to_json()))) == verdict
 
 
-def test_verify_artifact_without_test_images_and_budget_says_that_there_are_none(tmp_path: Path) -> None:
+def test_verify_artifact_without_test_images_and_budget_says_that_there_are_none(
+    tmp_path: Path, quiet_machine: None
+) -> None:
     artifact = save_pixel_model(tmp_path / "model.onnx")
     verdict = verify_artifact(artifact, None, HOST, budget=None, reference=None, protocol=PROTOCOL)
     assert verdict.accuracy is None

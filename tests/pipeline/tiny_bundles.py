@@ -7,6 +7,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -32,7 +33,8 @@ from pipeline.bundle import (
     write_bundle,
 )
 from pipeline.data.base import Preprocessing, Split
-from pipeline.target_verdict import LabelledImages, verify_artifact
+from pipeline.target_verdict import LabelledImages, TargetVerdict, verify_artifact
+from tests.quiet_machine import be_quiet
 
 PREPROCESSING = Preprocessing((0.4,), (0.25,))
 LABELS = ("top", "bottom", "neither, or <b>both</b>")
@@ -81,12 +83,19 @@ def make_split(count: int = 12) -> Split:
     return Split(images, labels)
 
 
+def _verified(*given: Any, **settings: Any) -> TargetVerdict:
+    """As on a machine that does nothing else: what the tests forge is what a bundle ships."""
+    with pytest.MonkeyPatch.context() as patch:
+        be_quiet(patch.setattr)
+        return verify_artifact(*given, **settings)
+
+
 @pytest.fixture(scope="session")
 def bundle_content(tmp_path_factory: pytest.TempPathFactory) -> BundleContent:
     folder = tmp_path_factory.mktemp("content")
     artifact, reference = save_onnx(folder / "student.onnx"), save_onnx(folder / "reference.onnx", 3)
     split = make_split()
-    verdict = verify_artifact(
+    verdict = _verified(
         artifact,
         LabelledImages(split, PREPROCESSING, "NCHW"),
         Target.parse("host/onnxruntime:fp32@1"),
@@ -153,7 +162,7 @@ def compiled_content(tmp_path_factory: pytest.TempPathFactory) -> BundleContent:
         inputs=(named(name="left", shape=pair), named(name="right", shape=pair)),
         outputs=(named(name="difference", shape=pair), named(name="size", shape=pair)),
         predicted=None,
-        verdict=verify_artifact(model, None, target, budget=None, reference=model, protocol=PROTOCOL),
+        verdict=_verified(model, None, target, budget=None, reference=model, protocol=PROTOCOL),
     )
     origin = CompileContent(
         "two.onnx", model, "it is the only variant", {"variants": [{"name": "fp32"}]}, None
@@ -198,7 +207,7 @@ def litert_content(bundle_content: BundleContent, tmp_path: Path) -> BundleConte
 
     artifact = tmp_path / "student.tflite"
     litert_torch.convert(Tiny().eval(), (torch.zeros(1, 4, 4, 1),)).export(str(artifact))
-    verdict = verify_artifact(
+    verdict = _verified(
         artifact,
         LabelledImages(make_split(), PREPROCESSING, "NHWC"),
         Target.parse("host/litert:fp32@1"),

@@ -43,7 +43,7 @@ def test_lists_of_commands_cut_no_sentence(
 def test_options_stand_in_their_groups_and_examples_at_the_end(lathe: Lathe) -> None:
     output = lathe("profile", "--help")[1]
     titles = [line for line in output.splitlines() if line.endswith(":") and not line.startswith("   ")]
-    assert titles == ["Arguments:", "Measuring:", "Options:", "  Examples:"]
+    assert titles == ["Arguments:", "Inputs:", "Measuring:", "Options:", "  Examples:"]
     assert output.splitlines()[-1].strip().startswith("lathe profile ")
 
 
