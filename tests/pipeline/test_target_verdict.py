@@ -33,6 +33,7 @@ from pipeline.budget import Budget
 from pipeline.data.base import Preprocessing, Split
 from pipeline.errors import VerificationError
 from pipeline.target_verdict import Accuracy, LabelledImages, TargetVerdict, in_layout, judge, verify_artifact
+from tests.quiet_machine import be_quiet
 
 HOST = Target.parse("host/onnxruntime:fp32@1")
 IDENTITY = Preprocessing((0.0,), (1.0,))
@@ -170,8 +171,9 @@ def test_verify_artifact_runs_the_whole_split_and_both_networks(tmp_path: Path) 
 
 
 def test_verify_artifact_without_test_images_and_budget_says_that_there_are_none(
-    tmp_path: Path, quiet_machine: None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    be_quiet(monkeypatch.setattr)
     artifact = save_pixel_model(tmp_path / "model.onnx")
     verdict = verify_artifact(artifact, None, HOST, budget=None, reference=None, protocol=PROTOCOL)
     assert verdict.accuracy is None
