@@ -95,6 +95,8 @@ class PredictorStrategy(ConstrainedStrategy):
         if pool:
             order = self._order([code for _, code in pool], self._boldness)
             self._pool = dict(pool[index] for index in order[:_POOL])
+            # Quantiles of ratings are those in the pool.
+            self._process = None
             # Budgets may have become narrower since an architecture joined the pool.
             yield from filter(self.constraints.feasible, list(self._pool))
         child = parents[0]

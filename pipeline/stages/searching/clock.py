@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from pathlib import Path
 
@@ -21,9 +22,10 @@ class Clock:
         self._before = 0.0
         if path.exists():
             try:
-                self._before = max(0.0, float(json.loads(path.read_bytes())["seconds"]))
+                before = float(json.loads(path.read_bytes())["seconds"])
             except (ValueError, KeyError, TypeError):
-                self._before = 0.0
+                before = 0.0
+            self._before = max(0.0, before) if math.isfinite(before) else 0.0
 
     def seconds(self) -> float:
         """Of this process and those before."""

@@ -8,7 +8,6 @@ import signal
 import socket
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -113,10 +112,9 @@ def test_a_server_that_greets_for_ever_is_given_up_in_time(tmp_path: Path) -> No
         config_file=tmp_path / "config",
         connect_timeout_s=2.0,
     )
-    began = time.monotonic()
+    # Without an end it would not come back before the suite's own timeout.
     with pytest.raises(TargetError, match="cannot be reached"):
         connection.run(("true",), timeout_s=5)
-    assert time.monotonic() - began < 60
     connection.close()
     listener.close()
 

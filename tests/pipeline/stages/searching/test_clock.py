@@ -17,7 +17,9 @@ def test_time_of_processes_before_counts(tmp_path: Path) -> None:
     assert Clock(path).seconds() >= 1000.5
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"seconds": "x"}', '{"seconds": -5}', "{}"])
+@pytest.mark.parametrize(
+    "content", ["", "[]", '{"seconds": "x"}', '{"seconds": -5}', "{}", '{"seconds": Infinity}']
+)
 def test_a_file_that_means_nothing_counts_nothing(tmp_path: Path, content: str) -> None:
     path = tmp_path / "seconds.json"
     path.write_text(content)
