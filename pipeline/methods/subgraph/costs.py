@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from pipeline.errors import BudgetError
 from pipeline.spaces.base import Architecture, Block
 from pipeline.spaces.teacher.config import Unit
 from pipeline.spaces.teacher.space import TeacherSpace
@@ -52,6 +53,21 @@ class Costs:
         if key not in self._kept:
             self._kept[key] = max(self.shares(self.space.architecture(allowed)).values())
         return self._kept[key]
+
+    def require_reachable(self) -> None:
+        """Raise if there is nothing to look for.
+
+        Raises:
+            BudgetError: the smallest subgraph is above a limit.
+        """
+        smallest = self.excess(least_counts(self.space))
+        if smallest > 1:
+            raise BudgetError(
+                "no subgraph of the teacher keeps the budgets: the smallest takes "
+                f"{smallest:.2f} times a limit",
+                why="what cannot be removed is slower than the budget",
+                fix="loosen the budget, or use a method with a space of its own",
+            )
 
     def cut(self, counts: Counts, sizes: Mapping[str, Sequence[float]]) -> dict[str, int]:
         """Numbers of parts that keep the budgets: one width after the other is given up, of whatever loses

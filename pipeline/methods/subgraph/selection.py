@@ -21,7 +21,6 @@ from pipeline.distill.objective import Objective
 from pipeline.distill.onednn_workaround import sampled_before_convolution
 from pipeline.distill.targets import SoftTargets
 from pipeline.distill.training import TrainingDiverged, save_atomically, training_device
-from pipeline.errors import BudgetError
 from pipeline.methods.subgraph.costs import Costs, Counts, least_counts
 from pipeline.methods.subgraph.gates import Gates
 from pipeline.methods.subgraph.importance import importances
@@ -115,13 +114,7 @@ def select(
         BudgetError: the smallest subgraph is above a budget.
         TrainingDiverged: the loss is not finite.
     """
-    smallest = costs.excess(least_counts(costs.space))
-    if smallest > 1:
-        raise BudgetError(
-            f"no subgraph of the teacher keeps the budgets: the smallest takes {smallest:.2f} times a limit",
-            why="what cannot be removed is slower than the budget",
-            fix="loosen the budget, or use a method with a space of its own",
-        )
+    costs.require_reachable()
     with ExitStack() as stack:
         if checkpoint is not None:
             stack.enter_context(told_next_time(checkpoint, "the selection of a subgraph", tell))

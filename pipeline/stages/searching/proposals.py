@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.distill.settings import DistillationSettings
-from pipeline.errors import BudgetError, VerificationError
+from pipeline.errors import VerificationError
 from pipeline.methods.subgraph.costs import Costs, least_counts
 from pipeline.methods.subgraph.settings import Price, Proposal, SubgraphSettings
 from pipeline.spaces.base import Architecture, Block
@@ -71,13 +71,7 @@ def propose_subgraphs(given: ProposalsInput, folder: StageFolder, services: Serv
     space = given.predictors.space
     assert isinstance(space, TeacherSpace)
     costs = costs_of(space, given.predictors, given.settings.cost)
-    smallest = costs.excess(least_counts(space))
-    if smallest > 1:
-        raise BudgetError(
-            f"no subgraph of the teacher keeps the budgets: the smallest takes {smallest:.2f} times a limit",
-            why="what cannot be removed is slower than the budget",
-            fix="loosen the budget, or use a method with a space of its own",
-        )
+    costs.require_reachable()
     matter = {
         name: value.sort(descending=True).values.tolist()
         for name, value in open_importance(given.importance, folder).items()
