@@ -26,8 +26,9 @@ def network_of(source: OutsideFile | Factory) -> nn.Module:
         TeacherError: the file cannot be read, the factory fails, or its weights do not fit.
     """
     from pipeline.teachers.exported import load_exported
+    from pipeline.teachers.fitting import fit_weights
     from pipeline.teachers.loading import network_of_factory
-    from pipeline.teachers.weights import fit_weights, read_weights
+    from pipeline.teachers.weights import read_weights
 
     if isinstance(source, OutsideFile):
         return load_exported(source.path)

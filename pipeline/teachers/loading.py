@@ -24,8 +24,9 @@ from pipeline.teachers.code import code_digest
 from pipeline.teachers.config import TeacherConfig
 from pipeline.teachers.convnet import ConvNet
 from pipeline.teachers.exported import load_exported
+from pipeline.teachers.fitting import fit_weights
 from pipeline.teachers.teacher import AdaptedNetwork, Member, Teacher
-from pipeline.teachers.weights import fit_weights, read_weights, weights_bytes
+from pipeline.teachers.weights import read_weights, weights_bytes
 from pipeline.work.disk import write_atomically
 
 _HISTORY = TypeAdapter(tuple[EpochRecord, ...])
@@ -66,7 +67,9 @@ def load_teacher(
     )
 
 
-def untrained(config: TeacherConfig, dataset: Dataset, seed: int) -> AdaptedNetwork:
+def untrained(
+    config: TeacherConfig, dataset: Dataset, seed: int, tell: Tell = lambda line: None
+) -> AdaptedNetwork:
     """The network of a teacher before it is trained here, as it takes the data's images.
 
     Raises:
@@ -74,7 +77,7 @@ def untrained(config: TeacherConfig, dataset: Dataset, seed: int) -> AdaptedNetw
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = network_of(config, dataset)
+        network = network_of(config, dataset, tell)
     adapted = AdaptedNetwork(network, config, dataset.preprocessing)
     _check_fit(adapted, config, dataset)
     return adapted
@@ -83,7 +86,7 @@ def untrained(config: TeacherConfig, dataset: Dataset, seed: int) -> AdaptedNetw
 def _member(
     config: TeacherConfig, dataset: Dataset, *, folder: Path, seed: int, progress: OnProgress, tell: Tell
 ) -> Member:
-    adapted = untrained(config, dataset, seed)
+    adapted = untrained(config, dataset, seed, tell)
     network = adapted.network
     if _gives_probabilities(adapted, dataset):
         adapted.gives_probabilities = True
@@ -96,7 +99,7 @@ def _member(
     return Member(config.name, adapted, digest, history)
 
 
-def network_of(config: TeacherConfig, dataset: Dataset) -> nn.Module:
+def network_of(config: TeacherConfig, dataset: Dataset, tell: Tell = lambda line: None) -> nn.Module:
     """The network that a teacher's table names, as it comes.
 
     Raises:
@@ -112,7 +115,8 @@ def network_of(config: TeacherConfig, dataset: Dataset) -> nn.Module:
     else:
         return ConvNet(channels, classes, width=config.width, depth=config.depth)
     if config.weights is not None:
-        fit_weights(network, read_weights(config.weights, config.weights_key), f"'{config.weights}'")
+        weights = read_weights(config.weights, config.weights_key)
+        fit_weights(network, weights, f"'{config.weights}'", tell)
     return network
 
 

@@ -1,9 +1,10 @@
-"""State dicts read from files that are not trusted, and fitted to a network strictly."""
+"""State dicts read from files that are not trusted; ``pipeline.teachers.fitting`` puts them into networks."""
 
 from __future__ import annotations
 
 import pickle
 import re
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,22 +15,23 @@ from torch import Tensor, nn
 
 from pipeline.errors import TeacherError
 
-_COMPILED = re.compile(r"(^|\.)_orig_mod\.")
 _SUFFIXES = (".pt", ".pth", ".tar", ".ckpt", ".bin")
-_PREFIXES = ("module.", "model.")
-"""Put before every name by data-parallel training and by Lightning."""
+_BLOCKED = re.compile(r"GLOBAL (\S+)")
 _DEEPEST = 3
-_SHOWN = 6
+_SHOWN = 4
+_SAVE_ALONE = "where you trust it, load it yourself and save model.state_dict() with safetensors"
 
 
 def read_weights(path: Path, key: str | None = None) -> dict[str, Tensor]:
     """Read a state dict from ``.safetensors``, or from a file of ``torch.save`` with ``weights_only=True``.
 
-    Nothing in the file is executed. A checkpoint may hold the state dict among other things.
+    Nothing in the file is executed. A checkpoint may hold the state dict among other things; objects of any
+    class, such as hyper-parameters, are replaced by empty stand-ins.
 
     Args:
         path: the file.
-        key: which of several state dicts in it; the names of nested entries are joined by dots.
+        key: which of several state dicts in it, the names of nested entries joined by dots; or a prefix
+            of names in it, such as ``ema_model``, which is dropped.
 
     Raises:
         TeacherError: the file is missing, damaged, of another type, or holds more than weights; it holds no
@@ -39,61 +41,43 @@ def read_weights(path: Path, key: str | None = None) -> dict[str, Tensor]:
         raise TeacherError(
             f"the weights '{path}' do not exist", fix="correct 'weights'; it starts at the recipe's folder"
         )
+    if path.suffix != ".safetensors" and path.suffix not in _SUFFIXES:
+        raise TeacherError(
+            f"weights of type '{path.suffix}' are not understood",
+            why=f"'{path}' is neither .safetensors nor {', '.join(_SUFFIXES)}",
+            fix="save the state dict with safetensors.torch.save_file; for a whole exported network, a .pt2 "
+            "file, use kind = 'pt2'",
+        )
     try:
         if path.suffix == ".safetensors":
             return _chosen({"": safetensors.torch.load_file(path)}, key, path)
-        if path.suffix not in _SUFFIXES:
-            raise TeacherError(
-                f"weights of type '{path.suffix}' are not understood",
-                why=f"'{path}' is neither .safetensors nor {', '.join(_SUFFIXES)}",
-                fix="save the state dict with safetensors.torch.save_file",
-            )
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        loaded, stand_ins = _load(path)
     except TeacherError:
         raise
     except pickle.UnpicklingError as error:
+        blocked = _BLOCKED.search(str(error))
         raise TeacherError(
             f"'{path}' holds more than weights, and is not loaded because it could run code",
-            why=_first_line(error),
-            fix="where you trust it, load it yourself and save model.state_dict() with safetensors",
+            why=f"it asks for {blocked[1]}" if blocked else _first_line(error),
+            fix=_SAVE_ALONE,
         ) from error
     except Exception as error:  # torch's reader of damaged files raises nearly anything
+        if "TorchScript" in str(error):
+            raise TeacherError(
+                f"'{path}' holds a program of TorchScript, and is not loaded because it could run code",
+                fix="where you trust it, save torch.jit.load(...).state_dict() with safetensors",
+            ) from error
         raise TeacherError(
             f"the weights '{path}' cannot be read", why=_first_line(error), fix="save them again"
         ) from error
-    return _chosen(dict(_state_dicts(loaded)), key, path)
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
-
-
-def fit_weights(network: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
-    """Load weights in place: every name and shape must match (BatchNorm's batch counters may be absent).
-
-    The prefixes of data-parallel training, of ``torch.compile`` and of Lightning are dropped where all names
-    have them and the network has not.
-
-    Raises:
-        TeacherError: lists missing names, unexpected names, and shapes that differ.
-    """
-    own = network.state_dict()
-    weights = _without_prefixes(weights, own)
-    missing = [name for name in own if name not in weights and not name.endswith(".num_batches_tracked")]
-    unexpected = [name for name in weights if name not in own]
-    shapes = [
-        f"{name} is {tuple(weights[name].shape)}, expected {tuple(tensor.shape)}"
-        for name, tensor in own.items()
-        if name in weights and weights[name].shape != tensor.shape
-    ]
-    problems = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
-    if any(problems.values()):
+    found = dict(_state_dicts(loaded))
+    if not found and stand_ins:
         raise TeacherError(
-            f"{source} does not fit the network",
-            why="; ".join(f"{kind}: {_listed(names)}" for kind, names in problems.items() if names),
-            fix=_remedy(weights, own),
+            f"'{path}' holds whole objects in place of weights, and they could run code",
+            why=f"it has no state dict, but objects of {_listed(stand_ins)}, which are never made",
+            fix=_SAVE_ALONE,
         )
-    network.load_state_dict({**own, **weights})
+    return _chosen(found, key, path)
 
 
 def weights_bytes(network: nn.Module) -> bytes:
@@ -102,6 +86,41 @@ def weights_bytes(network: nn.Module) -> bytes:
         name: tensor.detach().cpu().clone().contiguous() for name, tensor in network.state_dict().items()
     }
     return safetensors.torch.save(state)
+
+
+class _Nothing:
+    """Stands for a number or type of numpy in a checkpoint."""
+
+    def __new__(cls, *given: Any) -> _Nothing:
+        return super().__new__(cls)
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+class _EmptyTable:
+    """Stands for an object of any other class: the reader fills it as a dictionary, or sets attributes."""
+
+    def __new__(cls, *given: Any) -> OrderedDict[str, Any]:  # type: ignore[misc]
+        return OrderedDict()
+
+
+def _load(path: Path) -> tuple[Any, list[str]]:
+    """What a file of ``torch.save`` holds, and the names of the classes that stand-ins replaced in it.
+
+    What a checkpoint says beside its weights is of no interest, so no class of it is ever imported.
+    """
+    try:
+        names = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+    except ValueError:  # The format before torch 1.6 has no list of them, and is read without stand-ins.
+        names = []
+    stand_ins = [(_Nothing if name.startswith("numpy.") else _EmptyTable, name) for name in names]
+    with torch.serialization.safe_globals(stand_ins):  # type: ignore[arg-type]
+        return torch.load(path, map_location="cpu", weights_only=True), names
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _state_dicts(loaded: Any, name: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, Tensor]]]:
@@ -125,13 +144,16 @@ def _chosen(found: Mapping[str, dict[str, Tensor]], key: str | None, path: Path)
             fix="save model.state_dict()",
         )
     if key is not None:
-        if key not in found:
+        chosen = found.get(key) or next(iter(_below(found, key)), None)
+        if chosen is None:
             raise TeacherError(
                 f"'{path}' has no state dict '{key}'",
-                why=f"it has {names}" if names else "it is a state dict itself",
+                why=f"it has {names}, and no names that begin with '{key}.'"
+                if names
+                else f"it is a state dict itself, and no name in it begins with '{key}.'",
                 fix="correct 'weights_key'" if names else "remove 'weights_key'",
             )
-        return found[key]
+        return chosen
     if len(found) > 1:
         raise TeacherError(
             f"'{path}' holds several state dicts, and it is not clear which are the teacher's weights",
@@ -141,26 +163,15 @@ def _chosen(found: Mapping[str, dict[str, Tensor]], key: str | None, path: Path)
     return next(iter(found.values()))
 
 
-def _without_prefixes(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    if not any(_COMPILED.search(name) for name in own):
-        # torch.compile puts its name before those of whatever was compiled, the whole or a part.
-        weights = {_COMPILED.sub(r"\1", name): tensor for name, tensor in weights.items()}
-    while prefix := next((each for each in _PREFIXES if _all_begin(weights, each)), None):
-        if _all_begin(own, prefix):
-            break
-        weights = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
-    return weights
-
-
-def _remedy(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
-    prefix = next(iter(weights), "").partition(".")[0] + "."
-    if _all_begin(weights, prefix) and not _all_begin(own, prefix):
-        return f"remove '{prefix}' from the names and save the state dict again, or use the whole network"
-    return "use the network that the weights were saved from: its depth, width and number of classes"
-
-
-def _all_begin(names: Mapping[str, Tensor], prefix: str) -> bool:
-    return bool(names) and all(name.startswith(prefix) for name in names)
+def _below(found: Mapping[str, dict[str, Tensor]], key: str) -> Iterator[dict[str, Tensor]]:
+    """What lies below the prefix ``key`` of names, in each state dict that has it."""
+    for name, weights in found.items():
+        prefix = key.removeprefix(f"{name}.") + "."
+        chosen = {
+            each.removeprefix(prefix): tensor for each, tensor in weights.items() if each.startswith(prefix)
+        }
+        if chosen:
+            yield chosen
 
 
 def _listed(names: list[str]) -> str:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import argparse
 import os
 import zipfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -12,7 +14,8 @@ from torch import nn
 
 from pipeline.errors import TeacherError
 from pipeline.teachers.convnet import ConvNet
-from pipeline.teachers.weights import fit_weights, read_weights, weights_bytes
+from pipeline.teachers.fitting import fit_weights
+from pipeline.teachers.weights import read_weights, weights_bytes
 
 
 def network(seed: int = 0) -> nn.Module:
@@ -47,14 +50,6 @@ def test_read_weights_takes_the_usual_suffixes(tmp_path: Path, name: str) -> Non
     assert read_weights(tmp_path / name).keys() == network().state_dict().keys()
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_weights_of_half_precision_are_taken_as_single(dtype: torch.dtype) -> None:
-    weights = {k: v.to(dtype) if v.is_floating_point() else v for k, v in network().state_dict().items()}
-    other = network(1)
-    fit_weights(other, weights, "w")
-    assert torch.equal(other.state_dict()["head.weight"], weights["head.weight"].float())
-
-
 def test_of_several_state_dicts_one_is_asked_for(tmp_path: Path) -> None:
     plain, average = network(1).state_dict(), {"module." + k: v for k, v in network().state_dict().items()}
     torch.save({"epoch": 3, "state_dict": plain, "state_dict_ema": average}, tmp_path / "w.pth")
@@ -70,20 +65,6 @@ def test_of_several_state_dicts_one_is_asked_for(tmp_path: Path) -> None:
     assert "'state_dict_ema'" in caught.value.why
 
 
-def test_an_unknown_prefix_is_named_in_the_remedy() -> None:
-    weights = {"backbone." + name: value for name, value in network().state_dict().items()}
-    with pytest.raises(TeacherError, match="does not fit") as caught:
-        fit_weights(network(), weights, "w")
-    assert "remove 'backbone.' from the names" in caught.value.fix
-
-
-def test_a_prefix_that_the_network_has_itself_is_kept() -> None:
-    inner = nn.ModuleDict({"model": network()})
-    other = nn.ModuleDict({"model": network(1)})
-    fit_weights(other, inner.state_dict(), "w")
-    assert same(other["model"], inner["model"])
-
-
 def test_weights_survive_a_round_trip_through_safetensors(tmp_path: Path) -> None:
     (tmp_path / "w.safetensors").write_bytes(weights_bytes(network()))
     other = network(1)
@@ -92,23 +73,52 @@ def test_weights_survive_a_round_trip_through_safetensors(tmp_path: Path) -> Non
     assert weights_bytes(other) == weights_bytes(network())
 
 
-def test_fit_weights_accepts_batch_norm_without_its_counters() -> None:
-    weights = {k: v for k, v in network().state_dict().items() if "num_batches_tracked" not in k}
+class Settings(dict[str, Any]):
+    """Hyper-parameters as Lightning keeps them: a dictionary of a class of its own."""
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        argparse.Namespace(lr=0.1),
+        np.float64(0.5),
+        {"folder": PurePosixPath("data"), "accuracy": np.float32(0.9)},
+        Settings(lr=0.1),
+        [Settings(), Settings(depth=3)],
+    ],
+)
+def test_objects_beside_the_weights_are_passed_over(tmp_path: Path, beside: Any) -> None:
+    torch.save({"state_dict": network().state_dict(), "hyper_parameters": beside}, tmp_path / "w.ckpt")
     other = network(1)
-    fit_weights(other, weights, "w")
+    fit_weights(other, read_weights(tmp_path / "w.ckpt"), "w")
     assert same(other, network())
 
 
-def test_fit_weights_lists_every_name_and_shape_that_does_not_fit() -> None:
-    weights = dict(network().state_dict())
-    weights["extra.weight"] = torch.zeros(1)
-    weights["head.bias"] = torch.zeros(10)
-    del weights["head.weight"]
-    with pytest.raises(TeacherError, match="w does not fit") as caught:
-        fit_weights(network(), weights, "w")
-    assert "missing: head.weight" in caught.value.why
-    assert "unexpected: extra.weight" in caught.value.why
-    assert "head.bias is (10,), expected (3,)" in caught.value.why
+def test_weights_below_a_prefix_are_chosen_by_it(tmp_path: Path) -> None:
+    states = {"model.": network(1).state_dict(), "ema_model.": network().state_dict()}
+    both = {prefix + name: value for prefix, state in states.items() for name, value in state.items()}
+    torch.save({"state_dict": both}, tmp_path / "w.ckpt")
+    for key in ("ema_model", "state_dict.ema_model"):
+        other = network(2)
+        fit_weights(other, read_weights(tmp_path / "w.ckpt", key), "w")
+        assert same(other, network())
+    with pytest.raises(TeacherError, match="no state dict 'average'"):
+        read_weights(tmp_path / "w.ckpt", "average")
+
+
+def test_a_whole_network_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    torch.save({"epoch": 1, "model": network()}, tmp_path / "w.pt")
+    with pytest.raises(TeacherError, match="whole objects") as caught:
+        read_weights(tmp_path / "w.pt")
+    assert "pipeline.teachers.convnet.ConvNet" in caught.value.why
+    assert "save model.state_dict()" in caught.value.fix
+
+
+def test_a_program_of_torchscript_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    torch.jit.save(torch.jit.trace(network(), torch.rand(1, 1, 8, 8)), tmp_path / "w.pt")
+    with pytest.raises(TeacherError, match="TorchScript") as caught:
+        read_weights(tmp_path / "w.pt")
+    assert "state_dict()" in caught.value.fix
 
 
 class _Malicious:
@@ -119,8 +129,9 @@ class _Malicious:
 def test_read_weights_never_runs_code_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"a": _Malicious()}, tmp_path / "w.pt")
-    with pytest.raises(TeacherError, match="holds more than weights"):
+    with pytest.raises(TeacherError, match="holds more than weights") as caught:
         read_weights(tmp_path / "w.pt")
+    assert "posix.system" in caught.value.why
     assert not (tmp_path / "pwned").exists()
 
 
