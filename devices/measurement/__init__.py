@@ -1,5 +1,6 @@
 """What a measurement is: launches with raw samples, conditions, a verdict, and the protocol behind them."""
 
+from devices.measurement.between import BetweenBatches, Spread
 from devices.measurement.conditions import Conditions
 from devices.measurement.headline import launch_interval
 from devices.measurement.inputs import InputUse, sizes
@@ -25,6 +26,7 @@ from devices.measurement.verdict import SPREAD_DEGRADED
 __all__ = [
     "PASSING_CODES",
     "SPREAD_DEGRADED",
+    "BetweenBatches",
     "Conditions",
     "DeviceIdentity",
     "InputUse",
@@ -38,6 +40,7 @@ __all__ = [
     "Ratio",
     "Reason",
     "RuntimeIdentity",
+    "Spread",
     "Verdict",
     "launch_interval",
     "paired_ratio",

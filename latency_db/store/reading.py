@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,6 +16,8 @@ from latency_db.store.database import fetch
 from latency_db.store.rows import COLUMNS, damage_of, damage_of_part, outcome_of
 from latency_db.store.schema import PARTS, measurements, workloads
 from latency_db.store.store import Store
+
+_log = logging.getLogger(__name__)
 
 BATCH = 500
 """Rows that are in memory at once; each is some kilobytes."""
@@ -128,17 +131,39 @@ def records(store: Store, wanted: Filter = Filter(), *, after: int = 0) -> Itera
     Raises:
         StoreError: the database cannot be read.
     """
-    contents = [table.c.content.label(f"{part}_content") for part, table in PARTS.items()]
-    query = select(measurements, *contents, workloads.c.content_digest)
-    for part, table in PARTS.items():
-        query = query.outerjoin(table, measurements.c[part] == table.c.digest)
-    query = wanted.apply(query).order_by(measurements.c.id).limit(BATCH)
+    query = wanted.apply(_whole_rows()).order_by(measurements.c.id).limit(BATCH)
     while True:
         rows = fetch(store.engine, query.where(measurements.c.id > after))
         if not rows:
             return
         yield [_record(row) for row in rows]
         after = rows[-1]["id"]
+
+
+def sound_records(store: Store, ids: Sequence[int]) -> Iterator[Record]:
+    """The rows with these ids that are as they were written; damaged ones are passed over.
+
+    Raises:
+        StoreError: the database cannot be read.
+    """
+    for start in range(0, len(ids), BATCH):
+        query = _whole_rows().where(measurements.c.id.in_(ids[start : start + BATCH]))
+        for record in map(_record, fetch(store.engine, query)):
+            if record.damage is None:
+                yield record
+            else:
+                _log.warning(
+                    "measurement %d is passed over: %s; see lathe db check", record.id, record.damage
+                )
+
+
+def _whole_rows() -> Select[Any]:
+    """Rows of measurements with the contents of their parts."""
+    contents = [table.c.content.label(f"{part}_content") for part, table in PARTS.items()]
+    query = select(measurements, *contents, workloads.c.content_digest)
+    for part, table in PARTS.items():
+        query = query.outerjoin(table, measurements.c[part] == table.c.digest)
+    return query
 
 
 def _record(row: RowMapping) -> Record:

@@ -1,0 +1,85 @@
+"""How far measurements of one workload on one device differ from batch to batch, and from day to day.
+
+A batch of launches takes seconds, and what happens to a machine over hours does not happen within it. So the
+interval of a batch says what another batch at the same moment would give. This is the other part: the same
+measurement again, today or on another day, on the device as it usually is.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from devices.measurement.statistics import Interval
+
+CONFIDENCE = 0.95
+"""Of what lies between batches; the interval of both parts has that of the batch's own where it is less."""
+_LEAST = 1e-9
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The standard deviation of a normal distribution as far as it is known.
+
+    Attributes:
+        deviation: of the logarithm of a latency, so about a share of it.
+        freedom: degrees of freedom behind it, those of the prior included.
+        seen: batches or days behind it; 0 where it is the prior alone.
+    """
+
+    deviation: float
+    freedom: float
+    seen: int = 0
+
+
+@dataclass(frozen=True)
+class BetweenBatches:
+    """What is known of a device's changes between batches of launches.
+
+    Attributes:
+        batch: between batches of one day.
+        day: between days, beyond that.
+    """
+
+    batch: Spread
+    day: Spread
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation of the log latency of a batch on some day about what is usual on the device."""
+        return math.hypot(self.batch.deviation, self.day.deviation)
+
+    @property
+    def freedom(self) -> float:
+        """Degrees of freedom of ``deviation`` (Satterthwaite, 1946)."""
+        parts = [(spread.deviation**2, spread.freedom) for spread in (self.batch, self.day)]
+        total = sum(variance for variance, _ in parts)
+        return total**2 / max(sum(variance**2 / freedom for variance, freedom in parts), 1e-300)
+
+    @property
+    def assumed(self) -> bool:
+        """Nothing of it was seen on the device: all is the prior."""
+        return not (self.batch.seen or self.day.seen)
+
+    def margin(self, confidence: float = CONFIDENCE) -> float:
+        """How far the log latencies of two batches on two days differ, with this confidence."""
+        from scipy.special import stdtrit
+
+        # Both batches are off, this one and the other.
+        return float(stdtrit(self.freedom, (1 + confidence) / 2)) * math.sqrt(2) * self.deviation
+
+    def around(self, within: Interval) -> Interval:
+        """The interval of a batch, widened to hold what the same measurement gives at another time.
+
+        At either end the two parts are independent, so that their squares add up.
+        """
+        between, value_ns = self.margin(), within.value_ns
+        if value_ns <= 0:
+            return within
+        low, high = (abs(math.log(max(end, _LEAST) / value_ns)) for end in (within.low_ns, within.high_ns))
+        return Interval(
+            value_ns * math.exp(-math.hypot(low, between)),
+            value_ns,
+            value_ns * math.exp(math.hypot(high, between)),
+            min(within.confidence, CONFIDENCE),
+        )

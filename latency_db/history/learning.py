@@ -1,0 +1,103 @@
+"""Learns how far batches differ from repeated measurements: a random-effects model of log latency.
+
+    log latency = what is usual for the workload + day + batch + what the batch sees of itself
+
+The variances of day and batch are found by the method of moments, with what the batch sees of itself taken
+off, and drawn towards a prior that counts like a few batches (the mean of a scaled inverse chi-square
+distribution, conjugate to a normal one; Gelman et al., "Bayesian Data Analysis", 3rd edition, section 2.6).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from devices.measurement import BetweenBatches, Spread
+
+PRIOR = BetweenBatches(Spread(0.015, 3.0), Spread(0.01, 3.0))
+"""What is assumed of a device without history; docs/concepts/measuring.md says where the numbers are from."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one batch gave for something that other batches measured too.
+
+    Attributes:
+        series: what was measured.
+        moment: when the batch began.
+        value_ns: what it took.
+        error: standard error of its logarithm, as seen within the batch.
+    """
+
+    series: Hashable
+    moment: datetime
+    value_ns: float
+    error: float = 0.0
+
+
+def learned(values: Iterable[Seen], prior: BetweenBatches = PRIOR) -> BetweenBatches:
+    """What repeated measurements tell of a device, drawn towards a prior.
+
+    Series that were measured in the same batches share their changes, so all of them together count as many
+    degrees of freedom as there are batches.
+
+    Args:
+        values: of any number of series; of one batch at most one in each.
+        prior: what is assumed before any of them.
+    """
+    by_day: dict[tuple[Hashable, object], list[Seen]] = defaultdict(list)
+    for each in values:
+        by_day[each.series, each.moment.date()].append(each)
+    batch = _between_batches(list(by_day.values()), prior.batch)
+    by_series: dict[Hashable, list[list[Seen]]] = defaultdict(list)
+    for (series, _), group in by_day.items():
+        by_series[series].append(group)
+    return BetweenBatches(batch, _between_days(list(by_series.values()), batch, prior.day))
+
+
+def _between_batches(groups: Sequence[Sequence[Seen]], prior: Spread) -> Spread:
+    """From groups of one series and day each."""
+    repeated = [group for group in groups if len(group) > 1]
+    squares, freedom = 0.0, 0
+    for group in repeated:
+        squares += _squares([math.log(each.value_ns) for each in group])
+        squares -= (len(group) - 1) * _mean([each.error**2 for each in group])
+        freedom += len(group) - 1
+    moments = {each.moment for group in repeated for each in group}
+    days = {moment.date() for moment in moments}
+    return _drawn(squares, freedom, min(freedom, len(moments) - len(days)), len(moments), prior)
+
+
+def _between_days(series: Sequence[Sequence[Sequence[Seen]]], batch: Spread, prior: Spread) -> Spread:
+    """From the days of each series; the mean of a day holds a share of the changes between its batches."""
+    repeated = [days for days in series if len(days) > 1]
+    squares, freedom = 0.0, 0
+    for days in repeated:
+        squares += _squares([_mean([math.log(each.value_ns) for each in day]) for day in days])
+        of_means = [(batch.deviation**2 + _mean([each.error**2 for each in day])) / len(day) for day in days]
+        squares -= (len(days) - 1) * _mean(of_means)
+        freedom += len(days) - 1
+    seen = {each.moment.date() for days in repeated for day in days for each in day}
+    return _drawn(squares, freedom, min(freedom, len(seen) - 1), len(seen), prior)
+
+
+def _drawn(squares: float, freedom: int, counted: int, seen: int, prior: Spread) -> Spread:
+    """The mean square drawn towards the prior's, as ``counted`` degrees of freedom can."""
+    if counted < 1:
+        return prior
+    mean_square = max(squares, 0.0) / freedom
+    total = prior.freedom + counted
+    variance = (prior.freedom * prior.deviation**2 + counted * mean_square) / total
+    return Spread(math.sqrt(variance), total, seen)
+
+
+def _squares(values: Sequence[float]) -> float:
+    mean = _mean(values)
+    return sum((value - mean) ** 2 for value in values)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,229 @@
+"""Reads what a database knows of one machine: its batches with their canaries, and what was repeated."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
+
+from sqlalchemy import func, select
+
+from devices.digests import value_digest
+from devices.measurement import BetweenBatches, DeviceIdentity, Launch, Measurement, Verdict, quantile
+from latency_db.history.learning import Seen, learned
+from latency_db.store.database import fetch
+from latency_db.store.keys import kind_of_device
+from latency_db.store.reading import sound_records
+from latency_db.store.rows import FAILED
+from latency_db.store.schema import measurements, protocols
+from latency_db.store.store import Store
+
+MOST_LISTED = 20_000
+"""Newest rows of a machine among which batches and repeated measurements are looked for."""
+MOST_BATCHES = 300
+"""Newest batches whose canaries are read."""
+MOST_REPEATS = 600
+"""Newest repeated measurements that are read."""
+MOST_BYTES = 4 << 20
+"""Rows with larger launches are left out: hours of samples would have to be unpacked for one value."""
+
+Row = Mapping[str, Any]
+INVALID = Verdict.INVALID.value
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a batch of launches tells of its device.
+
+    Attributes:
+        started_at: UTC.
+        runtime: digest of its identity, since each runtime has a canary of its own.
+        target: of the batch.
+        verdict: of the measurement that was read.
+        canary_ns: ``None`` where the runtime has none.
+        canary_error: standard error of the canary's logarithm within the batch.
+        launches: of the measurement that was read.
+        void: how many of these were void, by code.
+    """
+
+    started_at: datetime
+    runtime: str
+    target: str
+    verdict: Verdict
+    canary_ns: float | None
+    canary_error: float
+    launches: int
+    void: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class History:
+    """What a database knows of one machine.
+
+    What was disturbed too much to count is not what is usual on a device, unless most of its batches are so:
+    ``between`` leaves invalid measurements out where they are at most half of all.
+
+    Attributes:
+        batches: the newest, in the order of their moments.
+        repeats: what several batches measured with one runtime.
+        set_back: batches that were stored after others that began later: the clock was set back meanwhile, or
+            another database was merged in.
+    """
+
+    batches: tuple[Batch, ...]
+    repeats: tuple[Seen, ...]
+    set_back: int = 0
+
+    @cached_property
+    def between(self) -> BetweenBatches:
+        """How far batches on this machine differ."""
+        return learned([*self.canaries, *self.repeats])
+
+    @property
+    def canaries(self) -> list[Seen]:
+        """The canaries of its usual batches, a series for each runtime."""
+        return [
+            Seen(batch.runtime, batch.started_at, batch.canary_ns, batch.canary_error)
+            for batch in self.batches
+            if batch.canary_ns is not None and (self.mostly_invalid or batch.verdict is not Verdict.INVALID)
+        ]
+
+    @property
+    def mostly_invalid(self) -> bool:
+        """Most batches are invalid."""
+        return _mostly_invalid([{"verdict": batch.verdict.value} for batch in self.batches])
+
+
+def history_of(store: Store, device: DeviceIdentity) -> History:
+    """What the database knows of the machine with this identity, and of no other of its kind.
+
+    Raises:
+        StoreError: the database cannot be read.
+    """
+    rows = _listed(store, device)
+    by_batch: dict[tuple[str, datetime], Row] = {}
+    for row in rows:
+        by_batch.setdefault((row["runtime"], row["moment"]), row)
+    newest = list(by_batch.values())[:MOST_BATCHES]
+    usual = [row for row in rows if row["verdict"] != INVALID or _mostly_invalid(newest)]
+    repeated = _repeated(usual)[:MOST_REPEATS]
+    wanted = sorted({row["id"] for row in (*newest, *repeated)})
+    found = {
+        record.id: record.outcome
+        for record in sound_records(store, wanted)
+        if isinstance(record.outcome, Measurement)
+    }
+    batches = [_batch(row, found[row["id"]]) for row in newest if row["id"] in found]
+    return History(
+        tuple(sorted(batches, key=lambda batch: batch.started_at)),
+        tuple(_repeats(repeated, found)),
+        _set_back(newest),
+    )
+
+
+def _listed(store: Store, device: DeviceIdentity) -> list[Row]:
+    """Rows of a machine without their launches, the newest first, each with its moment."""
+    columns = [
+        measurements.c[name] for name in ("id", "workload", "runtime", "target", "verdict", "started_at")
+    ]
+    query = (
+        select(*columns, protocols.c.content.label("protocol"))
+        .outerjoin(protocols, measurements.c.protocol == protocols.c.digest)
+        .where(
+            measurements.c.device == value_digest(kind_of_device(device)),
+            measurements.c.instance == device.instance,
+            measurements.c.verdict != FAILED,
+            func.length(measurements.c.launches) <= MOST_BYTES,
+        )
+        .order_by(measurements.c.started_at.desc(), measurements.c.id.desc())
+        .limit(MOST_LISTED)
+    )
+    return [
+        {**row, "moment": moment}
+        for row in fetch(store.engine, query)
+        if (moment := moment_of(row["started_at"])) is not None
+    ]
+
+
+def _mostly_invalid(batches: Sequence[Row]) -> bool:
+    return 2 * sum(row["verdict"] == INVALID for row in batches) > len(batches)
+
+
+def moment_of(text: str) -> datetime | None:
+    """A stored moment, in UTC; ``None`` for text that is none."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return moment.astimezone(UTC) if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+
+
+def _series(row: Row) -> tuple[str, str, Any]:
+    """Rows with one series say the same: how often it was launched does not change what is measured."""
+    return row["workload"], row["runtime"], (row["protocol"] or {}).get("headline_quantile")
+
+
+def _repeated(rows: Sequence[Row]) -> list[Row]:
+    """Rows of series that several batches measured, one row of each batch."""
+    moments: dict[Any, dict[datetime, Row]] = defaultdict(dict)
+    for row in rows:
+        moments[_series(row)].setdefault(row["moment"], row)
+    found = [row for series in moments.values() if len(series) > 1 for row in series.values()]
+    return sorted(found, key=lambda row: row["moment"], reverse=True)
+
+
+def _repeats(rows: Sequence[Row], found: Mapping[int, Measurement]) -> Iterator[Seen]:
+    for row in rows:
+        measurement = found.get(row["id"])
+        if measurement is not None:
+            headlines = measurement.headlines_ns
+            value_ns = quantile(headlines, 0.5)
+            yield Seen(_series(row), row["moment"], value_ns, standard_error(headlines))
+
+
+def _batch(row: Row, measurement: Measurement) -> Batch:
+    void: dict[str, int] = defaultdict(int)
+    for launch in measurement.launches:
+        if launch.void is not None:
+            void[launch.void.code] += 1
+    return Batch(
+        row["moment"],
+        row["runtime"],
+        measurement.target,
+        measurement.verdict,
+        measurement.canary_ns,
+        standard_error(_canaries(measurement.counted)),
+        len(measurement.launches),
+        dict(void),
+    )
+
+
+def _canaries(launches: Sequence[Launch]) -> list[float]:
+    return [quantile(launch.canary_ns, 0.5) for launch in launches if launch.canary_ns]
+
+
+def standard_error(values: Sequence[float]) -> float:
+    """Of the log of the median of some launches, from their median absolute deviation; 0 of a single one.
+
+    A median of n normal values has pi / 2 times the variance of their mean.
+    """
+    if len(values) < 2:
+        return 0.0
+    logs = [math.log(value) for value in values]
+    middle = quantile(logs, 0.5)
+    deviation = 1.4826 * quantile([abs(value - middle) for value in logs], 0.5)
+    return deviation * math.sqrt(math.pi / 2 / len(values))
+
+
+def _set_back(newest: Sequence[Row]) -> int:
+    """How many batches, in the order in which they were stored, began before one that was stored earlier."""
+    count, latest = 0, None
+    for row in sorted(newest, key=lambda row: row["id"]):
+        if latest is not None and row["moment"] < latest:
+            count += 1
+        latest = row["moment"] if latest is None else max(latest, row["moment"])
+    return count

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from devices.measurement import BetweenBatches, Interval
+from latency_db.history.learning import PRIOR, Seen, learned
+
+START = datetime(2025, 1, 1, tzinfo=UTC)
+
+
+def made_up(
+    seed: int,
+    *,
+    batch: float,
+    day: float = 0.0,
+    days: int = 1,
+    a_day: int = 10,
+    series: int = 3,
+    error: float = 0.0,
+) -> list[Seen]:
+    """Batches of a machine whose deviations are known: each changes all series alike."""
+    draw = random.Random(seed)
+    found = []
+    for number in range(days):
+        of_day = draw.gauss(0, day)
+        for each in range(a_day):
+            moment = START + timedelta(days=number, minutes=10 * each)
+            of_batch = of_day + draw.gauss(0, batch)
+            for name in range(series):
+                value = 1e6 * (name + 1) * math.exp(of_batch + draw.gauss(0, error))
+                found.append(Seen(name, moment, value, error))
+    return found
+
+
+def test_without_history_the_prior_is_told_as_such() -> None:
+    assert learned([]) == PRIOR
+    assert learned([]).assumed
+
+
+def test_a_single_batch_of_many_series_tells_nothing() -> None:
+    assert learned(made_up(0, batch=0.3, a_day=1, series=40)) == PRIOR
+
+
+@pytest.mark.parametrize("deviation", [0.003, 0.02, 0.1])
+def test_many_batches_leave_little_of_the_prior(deviation: float) -> None:
+    found = learned(made_up(1, batch=deviation, a_day=140))
+    assert found.batch.deviation == pytest.approx(deviation, rel=0.35)
+    assert found.batch.seen == 140
+    assert found.day == PRIOR.day
+
+
+def test_days_are_told_from_batches() -> None:
+    found = learned(made_up(2, batch=0.01, day=0.05, days=60, a_day=6))
+    assert found.batch.deviation == pytest.approx(0.01, rel=0.25)
+    assert found.day.deviation == pytest.approx(0.05, rel=0.3)
+    assert found.day.seen == 60
+
+
+def test_days_that_do_not_differ_leave_nothing_but_the_prior() -> None:
+    found = learned(made_up(3, batch=0.02, days=40, a_day=8))
+    assert found.day.deviation < PRIOR.day.deviation
+
+
+def test_what_a_batch_sees_of_itself_is_taken_off() -> None:
+    found = learned(made_up(4, batch=0.01, error=0.05, a_day=144, series=20))
+    assert found.batch.deviation < 0.02
+
+
+@given(st.integers(2, 60))
+def test_many_series_of_few_batches_count_as_few_batches(series: int) -> None:
+    found = learned(made_up(5, batch=0.05, a_day=3, series=series))
+    assert found.batch.freedom == PRIOR.batch.freedom + 2
+
+
+@given(st.floats(0.0, 0.2), st.integers(2, 40))
+def test_the_margin_of_a_calm_machine_shrinks_as_batches_come_in(deviation: float, batches: int) -> None:
+    values = made_up(6, batch=1e-4, a_day=batches, series=1)
+    assert learned(values).batch.deviation < PRIOR.batch.deviation
+    assert learned(values).margin() < PRIOR.margin()
+
+
+@given(st.permutations(made_up(7, batch=0.03, days=3, a_day=4)))
+def test_the_order_in_which_values_come_does_not_matter(values: Sequence[Seen]) -> None:
+    found, expected = learned(values), learned(made_up(7, batch=0.03, days=3, a_day=4))
+    assert found.batch.deviation == pytest.approx(expected.batch.deviation)
+    assert found.day.deviation == pytest.approx(expected.day.deviation)
+
+
+@pytest.mark.parametrize(("batch", "day"), [(0.01, 0.0), (0.02, 0.02), (0.005, 0.02)])
+def test_wide_intervals_hold_what_another_day_gives(batch: float, day: float) -> None:
+    held = 0
+    for seed in range(200):
+        history = made_up(seed, batch=batch, day=day, days=6, a_day=5, series=2)
+        between = learned([each for each in history if each.moment < START + timedelta(days=4)])
+        one, later = (
+            next(each for each in history if each.moment == START + timedelta(days=number))
+            for number in (4, 5)
+        )
+        interval = between.around(Interval(one.value_ns, one.value_ns, one.value_ns, 1.0))
+        held += interval.low_ns <= later.value_ns <= interval.high_ns
+    assert held >= 0.9 * 200
+
+
+def test_a_machine_that_is_far_from_the_prior_still_has_intervals_that_hold() -> None:
+    def margin(found: BetweenBatches) -> float:
+        return found.margin() / (math.sqrt(2) * 0.15)
+
+    assert margin(learned(made_up(8, batch=0.15, a_day=30))) > 1.5
