@@ -17,7 +17,7 @@ from datetime import datetime
 
 from devices.measurement import BetweenBatches, Spread
 
-PRIOR = BetweenBatches(Spread(0.015, 3.0), Spread(0.01, 3.0))
+PRIOR = BetweenBatches(Spread(0.02, 3.0), Spread(0.01, 3.0))
 """What is assumed of a device without history; docs/concepts/measuring.md says where the numbers are from."""
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.options import Json
+from pipeline.cli.options import Database, Json
 
 MEASURING = "Measuring"
 INPUTS = "Inputs"
@@ -137,6 +137,7 @@ def profile(
     require_full_delegation: Full = False,
     timeout_s: Timeout = 120,
     trust: Trust = False,
+    db: Database = None,
     save: Save = None,
     json_output: Json = False,
 ) -> None:
@@ -148,6 +149,10 @@ def profile(
 
     A latency holds for the shapes and values of the inputs, which are told beside it. Sizes that a model
     leaves open are taken as 1 unless you give them.
+
+    The first interval holds for another batch of launches here and now, the second for the same measurement
+    at another time on this device. How far batches differ is learned from the device's measurements in the
+    latency database, which gets this one too.
     """
     from pipeline.cli.profile.command import Inputs, Wanted, profile_models
 
@@ -156,6 +161,7 @@ def profile(
         targets,
         Wanted(launches, ops, sustained, require_full_delegation, timeout_s, trust),
         Inputs(tuple(shapes or ()), tuple(fills or ()), tuple(inputs or ()), signature),
+        db=db,
         save=save,
         as_json=json_output,
     )
@@ -178,6 +184,7 @@ def compare(
     launches: Annotated[int | None, Launches] = None,
     timeout_s: Timeout = 120,
     trust: Trust = False,
+    db: Database = None,
     save: Save = None,
     json_output: Json = False,
 ) -> None:
@@ -195,6 +202,7 @@ def compare(
         launches=launches,
         timeout_s=timeout_s,
         trust=trust,
+        db=db,
         save=save,
         as_json=json_output,
     )

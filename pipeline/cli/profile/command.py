@@ -15,22 +15,25 @@ from devices.errors import LatheError, MeasurementError
 from devices.host import temporary_folder
 from devices.inputs import Given, given_from
 from devices.inventory import connected, runtime_of
-from devices.measurement import Measurement, MeasurementFailure, MeasuringProtocol
+from devices.measurement import BetweenBatches, Measurement, MeasurementFailure, MeasuringProtocol, Outcome
 from devices.measuring import LAUNCHES as COMPARE_LAUNCHES
-from devices.measuring import Job, compare, measure
+from devices.measuring import Comparison, Job, compare, measure
 from devices.requests import profile_operations, sustain
 from devices.result_file import Entry, Result, ResultFile
 from devices.runtimes import Runtime
 from devices.target import Target
 from devices.trust import trusted_files
 from devices.words import listed
+from latency_db.history import PRIOR
 from pipeline.cli.output import print_json
 from pipeline.cli.profile.documents import entry_json
+from pipeline.cli.profile.keeping import Keeper, keeper
 from pipeline.cli.profile.text import printable, show
 from pipeline.errors import RecipeError
 from pipeline.progress import ConsoleReporter
 
 MAX_MINUTES = 24 * 60
+DATABASE = "the latency database"
 
 
 @dataclass(frozen=True)
@@ -89,17 +92,28 @@ class Session:
 
     Attributes:
         file: gets every result as soon as it is there; ``None`` without ``--save``.
+        keeper: of the database, which gets every measurement and knows the devices.
     """
 
     file: ResultFile | None
+    keeper: Keeper
     entries: list[Entry] = field(default_factory=list)
     problems: list[Refused] = field(default_factory=list)
 
-    def add(self, models: Sequence[str], result: Result) -> None:
+    def add(self, models: Sequence[str], result: Result, signature: str = "") -> None:
         """Keep a result, first of all in memory."""
         self.entries.append(Entry(tuple(models), result))
         if self.file is not None:
             self.file.add(models, result)
+        with self.problems_on(DATABASE):
+            for model, outcome in zip(models, outcomes_of(result), strict=False):
+                self.keeper.keep(model, signature, outcome)
+
+    def between(self, measurement: Measurement) -> BetweenBatches:
+        """How far batches differ on the device of a measurement; the prior where the database fails."""
+        with self.problems_on(DATABASE):
+            return self.keeper.between(measurement)
+        return PRIOR
 
     @contextmanager
     def problems_on(self, subject: object, *, is_model: bool = False) -> Iterator[None]:
@@ -115,10 +129,16 @@ class Session:
         for problem in self.problems:
             return problem.error.exit_code
         for entry in self.entries:
-            parts = getattr(entry.result, "first", entry.result), getattr(entry.result, "second", None)
-            if any(isinstance(part, MeasurementFailure) for part in parts):
+            if any(isinstance(outcome, MeasurementFailure) for outcome in outcomes_of(entry.result)):
                 return MeasurementError.exit_code
         return 0
+
+
+def outcomes_of(result: Result) -> tuple[Outcome, ...]:
+    """The latencies in a result, or why there are none: two of a comparison, none of a longer run."""
+    if isinstance(result, Comparison):
+        return result.first, result.second
+    return (result,) if isinstance(result, Measurement | MeasurementFailure) else ()
 
 
 def profile_models(
@@ -127,6 +147,7 @@ def profile_models(
     wanted: Wanted,
     inputs: Inputs,
     *,
+    db: str | None,
     save: str | None,
     as_json: bool,
 ) -> None:
@@ -137,7 +158,7 @@ def profile_models(
             why=f"it takes minutes, above 0 and up to {MAX_MINUTES}",
         )
     reporter = ConsoleReporter()
-    with inputs.given() as given, _session(save) as session, ExitStack() as opened:
+    with inputs.given() as given, _session(save, db) as session, ExitStack() as opened:
         usable = _targets(targets, session)
         files = _files(models, session, reporter, opened, trust=wanted.trust)
         for target, chosen in _plan(list(files), usable, session).items():
@@ -148,9 +169,9 @@ def profile_models(
                     for number, each in enumerate(given)
                 }
                 _profile_on(target, jobs, wanted, session, reporter)
-    if len(session.problems) == 1 and not session.entries:
-        raise session.problems[0].error
-    _finish(session, save, as_json)
+        if len(session.problems) == 1 and not session.entries:
+            raise session.problems[0].error
+        _finish(session, save, as_json)
 
 
 def compare_models(
@@ -162,6 +183,7 @@ def compare_models(
     launches: int | None,
     timeout_s: float,
     trust: bool,
+    db: str | None,
     save: str | None,
     as_json: bool,
 ) -> None:
@@ -179,7 +201,7 @@ def compare_models(
         _require_file(path)
         _require_loaded(path, {where: runtime})
     protocol = _protocol(launches or COMPARE_LAUNCHES)
-    with inputs.given() as given, _session(save) as session:
+    with inputs.given() as given, _session(save, db) as session:
         if len(given) > 1:
             raise RecipeError(
                 "a comparison has one shape of each input",
@@ -200,8 +222,8 @@ def compare_models(
                 on_state=task.say,
                 job_timeout_s=timeout_s,
             )
-        session.add((first, second), found)
-    _finish(session, save, as_json)
+        session.add((first, second), found, inputs.signature)
+        _finish(session, save, as_json)
 
 
 def _profile_on(
@@ -234,7 +256,7 @@ def _profile_on(
                 connection=connection,
             )
         for job, path in jobs.items():
-            session.add([str(path)], outcomes[job.name])
+            session.add([str(path)], outcomes[job.name], job.given.signature)
         measured = [job for job in jobs if isinstance(outcomes[job.name], Measurement)]
         for job in measured if wanted.operations else ():
             reporter.note(f"  profiling the operations of {_shown(jobs[job], job)} on {target}")
@@ -267,13 +289,16 @@ def _shown(path: Path, job: Job) -> str:
 
 
 @contextmanager
-def _session(save: str | None) -> Iterator[Session]:
-    yield Session(ResultFile(Path(save)) if save is not None else None)
+def _session(save: str | None, db: str | None) -> Iterator[Session]:
+    file = ResultFile(Path(save)) if save is not None else None
+    with keeper(db) as opened:
+        yield Session(file, opened)
 
 
 def _finish(session: Session, save: str | None, as_json: bool) -> None:
     """Print what was found; end with the code of what went wrong."""
     if as_json:
+        results = [entry_json(entry, session.between) for entry in session.entries]
         errors = [
             {
                 "target": None if problem.is_model else problem.subject,
@@ -285,10 +310,9 @@ def _finish(session: Session, save: str | None, as_json: bool) -> None:
             }
             for problem in session.problems
         ]
-        results = [entry_json(entry) for entry in session.entries]
         print_json({"results": results, "errors": errors, "saved": save if session.entries else None})
     else:
-        show(session.entries)
+        show(session.entries, session.between)
     for problem in session.problems:
         where = "with" if problem.is_model else "on"
         sys.stderr.write(f"error {where} {printable(problem.subject)}: {problem.error}\n")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from devices.artifacts import hints_of
 from devices.measurement import (
+    BetweenBatches,
     InputUse,
     Interval,
     Measurement,
@@ -26,11 +28,16 @@ from devices.target import Target
 PHASES = ("process_start_ns", "load_ns", "first_inference_ns")
 
 
-def entry_json(entry: Entry) -> dict[str, Any]:
-    """One result as a JSON object; ``kind`` says which."""
+Between = Callable[[Measurement], BetweenBatches]
+"""What is known of the batches of a measurement's device."""
+
+
+def entry_json(entry: Entry, between: Between | None = None) -> dict[str, Any]:
+    """One result as a JSON object; ``kind`` says which. ``between`` adds the interval on the device."""
     result = entry.result
     if isinstance(result, Comparison):
-        return _comparison(result, *entry.models)
+        first, second = entry.models
+        return _comparison(result, first, second, between)
     head: dict[str, Any] = {"kind": result.kind, "model": entry.models[0], "target": result.target}
     if isinstance(result, Measurement | OperationProfile):
         head["hints"] = _hints(entry.models[0], result.target)
@@ -40,7 +47,7 @@ def entry_json(entry: Entry) -> dict[str, Any]:
         case SustainedRun():
             return head | _sustained(result)
         case _:
-            return head | _outcome(result)
+            return head | _outcome(result, between)
 
 
 def median_interval(measurement: Measurement) -> Interval | None:
@@ -90,7 +97,7 @@ def peak_memory_bytes(measurement: Measurement) -> int | None:
     return max((launch.peak_memory_bytes or 0 for launch in measurement.launches), default=0) or None
 
 
-def _outcome(outcome: Outcome) -> dict[str, Any]:
+def _outcome(outcome: Outcome, between: Between | None) -> dict[str, Any]:
     common = {"artifact_digest": outcome.artifact_digest}
     if isinstance(outcome, MeasurementFailure):
         return common | {"reason": asdict(outcome.reason)}
@@ -99,6 +106,7 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
         "verdict": outcome.verdict.value,
         "reasons": [asdict(reason) for reason in outcome.reasons],
         "latency_ns": _interval(outcome.latency),
+        **({} if between is None else _on_device(outcome, between(outcome))),
         "headline_quantile": outcome.protocol.headline_quantile,
         "median_ns": None if median is None else _interval(median),
         "p10_ns": pooled_ns(outcome, 0.1),
@@ -178,7 +186,27 @@ def _sustained(run: SustainedRun) -> dict[str, Any]:
     }
 
 
-def _comparison(comparison: Comparison, first: str, second: str) -> dict[str, Any]:
+def _on_device(measurement: Measurement, between: BetweenBatches) -> dict[str, Any]:
+    """The interval that holds at another time too, and the part of it that lies between batches."""
+    return {
+        "latency_on_device_ns": _interval(between.around(measurement.latency)),
+        "between_batches": between_json(between),
+    }
+
+
+def between_json(between: BetweenBatches) -> dict[str, Any]:
+    """How far batches differ; deviations are of the logarithm of a latency."""
+    return {
+        "deviation": between.deviation,
+        "freedom": between.freedom,
+        "margin": between.margin(),
+        "assumed": between.assumed,
+        "batch": asdict(between.batch),
+        "day": asdict(between.day),
+    }
+
+
+def _comparison(comparison: Comparison, first: str, second: str, between: Between | None) -> dict[str, Any]:
     ratio = comparison.ratio
     return {
         "kind": comparison.kind,
@@ -186,8 +214,8 @@ def _comparison(comparison: Comparison, first: str, second: str) -> dict[str, An
         "finding": comparison.finding.value,
         "said": comparison.describe(first, second),
         "ratio": None if ratio is None else asdict(ratio),
-        "first": {"kind": comparison.first.kind, "model": first, **_outcome(comparison.first)},
-        "second": {"kind": comparison.second.kind, "model": second, **_outcome(comparison.second)},
+        "first": {"kind": comparison.first.kind, "model": first, **_outcome(comparison.first, between)},
+        "second": {"kind": comparison.second.kind, "model": second, **_outcome(comparison.second, between)},
     }
 
 

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from devices.artifacts import added, hints_of, open_inputs
 from devices.measurement import (
+    BetweenBatches,
     Conditions,
     Interval,
     Measurement,
@@ -28,6 +29,7 @@ from devices.result_file import Entry
 from devices.target import Target
 from devices.words import count_of, listed
 from pipeline.cli.profile.documents import (
+    Between,
     assumed,
     copies_ns,
     inferences,
@@ -53,17 +55,18 @@ MAX_ROWS = 24
 Rows = list[tuple[str, str]]
 
 
-def show(entries: Sequence[Entry]) -> None:
+def show(entries: Sequence[Entry], between: Between) -> None:
     """Print every result, and first an overview where several files were measured."""
     # A file or a pipe has no width of its own, and names of models are long.
     width = None if sys.stdout.isatty() else 120
     console = Console(highlight=False, markup=False, emoji=False, width=width)
     measured = [entry for entry in entries if isinstance(entry.result, Measurement | MeasurementFailure)]
     if len(measured) > 1:
-        console.print(_overview(measured))
+        console.print(_overview(measured, between))
+        console.print("* on this machine: at another time too")
     for entry in entries:
         console.print()
-        _show_entry(console, entry)
+        _show_entry(console, entry, between)
 
 
 def printable(text: str) -> str:
@@ -73,14 +76,14 @@ def printable(text: str) -> str:
     )
 
 
-def _show_entry(console: Console, entry: Entry) -> None:
+def _show_entry(console: Console, entry: Entry, between: Between) -> None:
     names = [printable(name) for name in entry.models]
     result = entry.result
     if isinstance(result, Comparison):
         console.print(f"{result.describe(*names)}, on {result.first.target}", soft_wrap=True)
         for path, outcome in zip(entry.models, (result.first, result.second), strict=True):
             console.print(f"\n{printable(path)}", soft_wrap=True)
-            _print_rows(console, [*_outcome_rows(outcome), *_hint_rows(path, outcome)])
+            _print_rows(console, [*_outcome_rows(outcome, between), *_hint_rows(path, outcome)])
         return
     console.print(f"{names[0]} on {result.target}", soft_wrap=True)
     match result:
@@ -90,7 +93,7 @@ def _show_entry(console: Console, entry: Entry) -> None:
             console.print(_windows(result))
             _print_rows(console, _sustained_rows(result))
         case _:
-            _print_rows(console, [*_outcome_rows(result), *_hint_rows(entry.models[0], result)])
+            _print_rows(console, [*_outcome_rows(result, between), *_hint_rows(entry.models[0], result)])
 
 
 def _hint_rows(path: str, outcome: Measurement | MeasurementFailure) -> Rows:
@@ -109,7 +112,7 @@ def _hint_rows(path: str, outcome: Measurement | MeasurementFailure) -> Rows:
     return rows
 
 
-def _overview(entries: Sequence[Entry]) -> Table:
+def _overview(entries: Sequence[Entry], between: Between) -> Table:
     table = _table("model", "target", "latency, ms", "median, ms", "p90, ms", "verdict", figures=(2, 3, 4))
     files = [(entry.models, getattr(entry.result, "target", "")) for entry in entries]
     for entry, file in zip(entries, files, strict=True):
@@ -122,7 +125,7 @@ def _overview(entries: Sequence[Entry]) -> Table:
             table.add_row(
                 name,
                 result.target,
-                _interval(latency).replace(" ms ", "\n"),
+                "\n".join((*_interval(latency).split(" ms "), f"{_ends(between(result).around(latency))}*")),
                 _ms(None if median is None else median.value_ns),
                 _ms(pooled_ns(result, 0.9)),
                 _short_verdict(result),
@@ -132,14 +135,17 @@ def _overview(entries: Sequence[Entry]) -> Table:
     return table
 
 
-def _outcome_rows(outcome: Measurement | MeasurementFailure) -> Rows:
+def _outcome_rows(outcome: Measurement | MeasurementFailure, between: Between) -> Rows:
     if isinstance(outcome, MeasurementFailure):
         return [("failed", _sentence(outcome.reason))]
     latency, median = outcome.latency, median_interval(outcome)
     count, level = len(outcome.counted), outcome.protocol.headline_quantile
     certainty = f"{latency.confidence:.0%} interval over {count} launches" if count > 1 else "one launch,"
+    known = between(outcome)
+    usual = f"{_ends(known.around(latency))} on this machine"
     rows = [
-        ("latency", f"{_interval(latency)}, {certainty} by the {level:g} quantile of each"),
+        ("latency", f"{_interval(latency)} here and now, {usual}"),
+        ("intervals", f"here and now: {certainty} by the {level:g} quantile of each; {_known(known)}"),
         *_input_rows(outcome),
         ("median", _interval(median) if median is not None else "not told by the tool"),
         ("p10, p90", _percentiles(outcome)),
@@ -161,6 +167,17 @@ def _outcome_rows(outcome: Measurement | MeasurementFailure) -> Rows:
     rows += _identity_rows(outcome)
     rows.append(("conditions", _conditions(outcome.launches[0].before, outcome.launches[-1].after)))
     return rows
+
+
+def _known(between: BetweenBatches) -> str:
+    """Where the interval on this machine is from."""
+    if between.assumed:
+        return (
+            f"on this machine: without a history yet, batches are taken to differ by {between.deviation:.1%}"
+        )
+    batches = f"{between.batch.deviation:.1%} between batches (of {between.batch.seen})"
+    days = f"of {between.day.seen}" if between.day.seen else "assumed, all are of one day"
+    return f"on this machine: {batches}, {between.day.deviation:.1%} between days ({days})"
 
 
 def _input_rows(measurement: Measurement) -> Rows:
@@ -389,11 +406,13 @@ def _ms(nanoseconds: float | None) -> str:
 
 
 def _interval(interval: Interval) -> str:
+    return f"{_ms(interval.value_ns)} ms {_ends(interval)}"
+
+
+def _ends(interval: Interval) -> str:
+    """The ends of an interval with as many digits as its value."""
     decimals = _decimals(interval.value_ns)
-    low, value, high = (
-        f"{ns / 1e6:.{decimals}f}" for ns in (interval.low_ns, interval.value_ns, interval.high_ns)
-    )
-    return f"{value} ms [{low}, {high}]"
+    return f"[{interval.low_ns / 1e6:.{decimals}f}, {interval.high_ns / 1e6:.{decimals}f}]"
 
 
 def _decimals(nanoseconds: float) -> int:

@@ -1,0 +1,120 @@
+"""What ``lathe profile`` says of a measurement at another time, and what it keeps for that."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from latency_db.errors import StoreError
+from latency_db.history import PRIOR
+from latency_db.store import open_store, records
+from pipeline.cli.profile.arguments import compare, profile
+from tests.devices.tiny_models import write_tiny_onnx
+
+TARGET = "host/onnxruntime:fp32@1"
+
+app = typer.Typer()
+app.command()(profile)
+app.command()(compare)
+
+pytestmark = pytest.mark.usefixtures("quiet_machine")
+
+
+@pytest.fixture(autouse=True)
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model in the working folder of a test, with a database of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("LATHE_DB", str(tmp_path / "latency.db"))
+    write_tiny_onnx(Path("tiny.onnx"))
+    return Path("tiny.onnx")
+
+
+def _lathe(*arguments: str) -> Result:
+    result = CliRunner().invoke(app, arguments)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def _words(*arguments: str) -> str:
+    """What is shown, without the ends of its lines."""
+    return " ".join(_lathe(*arguments).stdout.split())
+
+
+def _profiled(*arguments: str) -> dict[str, Any]:
+    shown = _lathe("profile", "tiny.onnx", "--target", TARGET, "--launches", "2", "--json", *arguments)
+    (result,) = json.loads(shown.stdout)["results"]
+    return dict(result)
+
+
+def test_without_history_the_interval_on_the_device_is_an_assumption_and_says_so() -> None:
+    result = _profiled()
+    narrow, wide, between = (result[key] for key in ("latency_ns", "latency_on_device_ns", "between_batches"))
+    assert wide["low"] < narrow["low"] <= narrow["value"] == wide["value"] <= narrow["high"] < wide["high"]
+    assert between["assumed"]
+    assert between["batch"] == {
+        "deviation": PRIOR.batch.deviation,
+        "freedom": PRIOR.batch.freedom,
+        "seen": 0,
+    }
+    assert between["day"]["seen"] == 0
+
+
+def test_every_profile_adds_to_the_history_of_its_device() -> None:
+    found = [_profiled()["between_batches"]["batch"] for _ in range(3)]
+    assert [each["seen"] for each in found] == [0, 2, 3]
+    assert found[2]["freedom"] > found[1]["freedom"] > PRIOR.batch.freedom
+
+
+def test_the_text_shows_both_intervals_and_what_the_second_rests_on() -> None:
+    shown = _words("profile", "tiny.onnx", "--target", TARGET, "--launches", "2")
+    assert "] here and now, [" in shown
+    assert "] on this machine" in shown
+    assert "without a history yet" in shown
+    shown = _words("profile", "tiny.onnx", "--target", TARGET, "--launches", "2")
+    assert "between batches (of 2)" in shown
+    assert "assumed, all are of one day" in shown
+
+
+def test_a_comparison_keeps_both_files_and_its_ratio_is_as_sharp_as_ever() -> None:
+    write_tiny_onnx(Path("other.onnx"))
+    shown = _lathe("compare", "tiny.onnx", "other.onnx", "--target", TARGET, "--launches", "6", "--json")
+    (found,) = json.loads(shown.stdout)["results"]
+    assert found["first"]["latency_on_device_ns"]["high"] > found["first"]["latency_ns"]["high"]
+    assert found["ratio"].keys() == {"low", "value", "high", "confidence"}
+    with open_store("latency.db") as store:
+        kept = [record for batch in records(store) for record in batch]
+    assert len(kept) == 2
+
+
+def test_another_database_has_another_history() -> None:
+    _profiled()
+    _profiled()
+    assert _profiled("--db", "other.db")["between_batches"]["assumed"]
+
+
+def test_a_database_that_cannot_be_opened_is_told_before_anything_is_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pipeline.cli.profile.command.measure", None)
+    Path("no.db").write_text("this is no database, and it is longer than the header of one " * 40)
+    with pytest.raises(StoreError):
+        _profiled("--db", "no.db")
+
+
+def test_a_database_that_cannot_be_written_loses_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise StoreError("the disk is full")
+
+    monkeypatch.setattr("latency_db.store.store.Store.put", broken)
+    shown = _lathe("profile", "tiny.onnx", "--target", TARGET, "--launches", "2", "--json")
+    document = json.loads(shown.stdout)
+    assert shown.exit_code == StoreError.exit_code
+    assert document["results"][0]["between_batches"]["assumed"]
+    assert [each["target"] for each in document["errors"]] == ["the latency database"]
