@@ -7,7 +7,13 @@ from collections.abc import Iterable
 
 __all__ = ["cause_of", "count_of", "listed"]
 
-_PLURALS = {"copy": "copies", "entry": "entries", "launch": "launches", "class": "classes"}
+_PLURALS = {
+    "copy": "copies",
+    "entry": "entries",
+    "launch": "launches",
+    "batch": "batches",
+    "class": "classes",
+}
 _TUPLE = re.compile(r"\(((?:'[^']*'(?:, )?,?)+)\)")
 _NAME = re.compile(r"'([^']*)'")
 

@@ -1,6 +1,21 @@
-"""What a device's stored measurements tell of the device itself: how it changes from batch to batch."""
+"""What a machine's stored measurements tell of itself: how it changes from batch to batch."""
 
+from latency_db.history.health import Health, Level, Point, health_of
 from latency_db.history.learning import PRIOR, Seen, learned
+from latency_db.history.machines import Machine, machines_of
 from latency_db.history.reading import Batch, History, history_of
 
-__all__ = ["PRIOR", "Batch", "History", "Seen", "history_of", "learned"]
+__all__ = [
+    "PRIOR",
+    "Batch",
+    "Health",
+    "History",
+    "Level",
+    "Machine",
+    "Point",
+    "Seen",
+    "health_of",
+    "history_of",
+    "learned",
+    "machines_of",
+]

@@ -1,4 +1,4 @@
-"""The report: one self-contained HTML page of a run."""
+"""Self-contained HTML pages: the report of a run, and the health of a device."""
 
 from pipeline.report.data import (
     BlockLatencies,
@@ -10,6 +10,7 @@ from pipeline.report.data import (
     TargetReport,
     TrainingCurve,
 )
+from pipeline.report.health import render_health
 from pipeline.report.page import render
 
 __all__ = [
@@ -22,4 +23,5 @@ __all__ = [
     "TargetReport",
     "TrainingCurve",
     "render",
+    "render_health",
 ]

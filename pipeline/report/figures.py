@@ -53,7 +53,7 @@ def accuracy_figure(target: TargetReport) -> Figure:
         _candidates("candidate (estimate)", others, "var(--estimate)", 9),
         _candidates("winner (estimate)", winners, "var(--measured)", 14),
     ]
-    layout = _layout("predicted latency, ms (estimate)", "validation accuracy, %")
+    layout = plain_layout("predicted latency, ms (estimate)", "validation accuracy, %")
     layout["yaxis"] |= _PERCENT
     layout["shapes"] = [
         {
@@ -117,7 +117,7 @@ def comparison_figure(comparisons: Sequence[ComparedNetwork]) -> Figure:
         group = [each for each in comparisons if each.fitted is fitted]
         if group:
             traces.append(_compared(name, group, symbol))
-    layout = _layout("measured latency, ms", "predicted latency, ms (estimate)")
+    layout = plain_layout("measured latency, ms", "predicted latency, ms (estimate)")
     layout["xaxis"]["range"], layout["yaxis"]["range"] = span, span
     return {"data": traces, "layout": layout}
 
@@ -150,7 +150,7 @@ def blocks_figure(networks: Sequence[BlockLatencies]) -> Figure:
             }
         )
         labels.append("")
-    layout = _layout("measured latency, ms", "")
+    layout = plain_layout("measured latency, ms", "")
     layout["xaxis"]["rangemode"] = "tozero"
     _label_rows(layout, labels)
     return {"data": traces, "layout": layout}
@@ -176,7 +176,7 @@ def mixtures_figure(mixtures: Sequence[LayerMixture]) -> Figure:
             }
         )
         labels.append("")
-    layout = _layout("share of the mixture, %", "")
+    layout = plain_layout("share of the mixture, %", "")
     layout["xaxis"]["rangemode"] = "tozero"
     _label_rows(layout, labels)
     return {"data": traces, "layout": layout}
@@ -201,7 +201,7 @@ def curves_figure(curves: Sequence[TrainingCurve], quantity: str) -> Figure:
                 "hovertemplate": "epoch %{x}: %{y:.4g}<extra></extra>",
             }
         )
-    layout = _layout("epoch", "validation accuracy, %" if quantity == "accuracy" else "training loss")
+    layout = plain_layout("epoch", "validation accuracy, %" if quantity == "accuracy" else "training loss")
     layout["yaxis"] |= _PERCENT if quantity == "accuracy" else {}
     return {"data": traces, "layout": layout}
 
@@ -278,7 +278,7 @@ def layers_figure(layers: Sequence[KeptLayer]) -> Figure:
         "layer": ([each for each in layers if each.whole > 1], "var(--measured)"),
         "whole block": ([each for each in layers if each.whole == 1], "var(--other)"),
     }
-    layout = _layout("", "left, %")
+    layout = plain_layout("", "left, %")
     layout["xaxis"] |= {
         "categoryorder": "array",
         "categoryarray": [_plain(each.name) for each in layers],
@@ -317,7 +317,9 @@ def _error(values: Sequence[float], lows: Sequence[float], highs: Sequence[float
     }
 
 
-def _layout(x_title: str, y_title: str) -> dict[str, Any]:
+def plain_layout(x_title: str, y_title: str) -> dict[str, Any]:
+    """The layout that all plots share."""
+
     def axis(title: str) -> dict[str, Any]:
         return {
             "title": {"text": title, "standoff": 10},

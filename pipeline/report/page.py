@@ -1,29 +1,24 @@
-"""The page: all text escaped, style, plots and plotly.js inside, nothing loaded from anywhere."""
+"""The page of a run: what it found, as sections of a document."""
 
 from __future__ import annotations
 
 import html
-import importlib.resources
-import json
-import string
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from devices.measurement import Interval
 from latency_db.estimate import Estimate
 from pipeline.report.data import ReportData, TargetReport
+from pipeline.report.document import document, plot, section, table, written
 from pipeline.report.figures import (
-    Figure,
     accuracy_figure,
     blocks_figure,
     comparison_figure,
     curves_figure,
-    key_of,
     layers_figure,
     mixtures_figure,
 )
 from pipeline.target_verdict import Accuracy, TargetVerdict
-from pipeline.work.disk import disk_errors, write_atomically
 
 
 def render(report: ReportData, path: Path) -> Path:
@@ -32,15 +27,11 @@ def render(report: ReportData, path: Path) -> Path:
     Raises:
         WorkFolderError: the file cannot be written, or the disk is full.
     """
-    with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, page(report).encode())
-    return path
+    return written(page(report), path)
 
 
 def page(report: ReportData) -> str:
     """The report as HTML text."""
-    files = importlib.resources.files("pipeline.report")
     sections = (
         _head(report),
         _search(report),
@@ -52,12 +43,7 @@ def page(report: ReportData) -> str:
         _provenance(report),
     )
     body = "\n".join(section for section in sections if section)
-    return string.Template((files / "page.html").read_text(encoding="utf-8")).substitute(
-        title=html.escape(report.title),
-        css=(files / "page.css").read_text(encoding="utf-8"),
-        body=body,
-        plotly=(files / "plotly" / "plotly-basic.min.js").read_text(encoding="utf-8"),
-    )
+    return document(report.title, body)
 
 
 def _head(report: ReportData) -> str:
@@ -92,11 +78,11 @@ def _verdict(report: ReportData, target: TargetReport) -> str:
         *_accuracy(verdict.accuracy),
     ]
     rows += _figures(report, target)
-    table = _table((html.escape(name), value) for name, value in rows)
+    shown = table((html.escape(name), value) for name, value in rows)
     return (
         f'<section class="panel"><h3>{html.escape(verdict.target)}</h3>\n'
         f'<span class="verdict {style}">{word}</span>\n'
-        f'<p class="why">{html.escape(_sentence(verdict.why))}</p>\n{table}</section>'
+        f'<p class="why">{html.escape(_sentence(verdict.why))}</p>\n{shown}</section>'
     )
 
 
@@ -157,11 +143,11 @@ def _search(report: ReportData) -> str:
         "The line is the Pareto front: nothing faster was more accurate."
     )
     plots = [
-        _plot(f"search-{number}", target.verdict.target, accuracy_figure(target))
+        plot(f"search-{number}", target.verdict.target, accuracy_figure(target))
         for number, target in enumerate(report.targets)
         if len(target.candidates) > 1
     ]
-    return _section("Candidates", note, plots)
+    return section("Candidates", note, plots)
 
 
 def _layers(report: ReportData) -> str:
@@ -171,8 +157,8 @@ def _layers(report: ReportData) -> str:
         "The student is a subgraph of its teacher. A bar is the share of a layer's output channels that is "
         "left, in the order the layers run; a block that was removed has none, and nothing of what was in it."
     )
-    plot = _plot("layers", "Channels and blocks that are left", layers_figure(report.layers))
-    return _section("What is left of the teacher", note, [plot], "panels rows")
+    layers = plot("layers", "Channels and blocks that are left", layers_figure(report.layers))
+    return section("What is left of the teacher", note, [layers], "panels rows")
 
 
 def _prediction(report: ReportData) -> str:
@@ -181,11 +167,11 @@ def _prediction(report: ReportData) -> str:
         "dotted line is predicted exactly; one that was used to fit the predictor proves less."
     )
     plots = [
-        _plot(f"prediction-{number}", target.verdict.target, comparison_figure(target.comparisons))
+        plot(f"prediction-{number}", target.verdict.target, comparison_figure(target.comparisons))
         for number, target in enumerate(report.targets)
         if target.comparisons
     ]
-    return _section("Predicted and measured latency", note, plots)
+    return section("Predicted and measured latency", note, plots)
 
 
 def _blocks(report: ReportData) -> str:
@@ -194,24 +180,22 @@ def _blocks(report: ReportData) -> str:
         "Alone, a block pays for a call of the runtime, so the blocks add up to more than their network."
     )
     plots = [
-        _plot(f"blocks-{number}", target.verdict.target, blocks_figure(target.blocks))
+        plot(f"blocks-{number}", target.verdict.target, blocks_figure(target.blocks))
         for number, target in enumerate(report.targets)
         if target.blocks
     ]
-    return _section("Latency by block", note, plots, "panels rows")
+    return section("Latency by block", note, plots, "panels rows")
 
 
 def _training(report: ReportData) -> str:
     if not report.curves:
         return ""
     plots = [
-        _plot(
-            "curves-accuracy", "Accuracy on the validation slice", curves_figure(report.curves, "accuracy")
-        ),
-        _plot("curves-loss", "Training loss", curves_figure(report.curves, "loss")),
+        plot("curves-accuracy", "Accuracy on the validation slice", curves_figure(report.curves, "accuracy")),
+        plot("curves-loss", "Training loss", curves_figure(report.curves, "loss")),
     ]
     note = "The losses of teacher and student are different functions; compare each with itself only."
-    return _section("Training", note, plots)
+    return section("Training", note, plots)
 
 
 def _mixtures(report: ReportData) -> str:
@@ -219,45 +203,16 @@ def _mixtures(report: ReportData) -> str:
         "For each size of feature maps, the student imitated a mixture of the teacher's layers. The shares "
         "were searched before its training; those of one size sum to 100 %."
     )
-    plots = [_plot("mixtures", "Shares of the teacher's layers", mixtures_figure(report.mixtures))]
-    return _section("Feature aggregation", note, plots if report.mixtures else [], "panels rows")
+    plots = [plot("mixtures", "Shares of the teacher's layers", mixtures_figure(report.mixtures))]
+    return section("Feature aggregation", note, plots if report.mixtures else [], "panels rows")
 
 
 def _provenance(report: ReportData) -> str:
-    table = _table((html.escape(name), html.escape(value)) for name, value in report.provenance)
+    shown = table((html.escape(name), html.escape(value)) for name, value in report.provenance)
     return (
-        f'<section><h2>Provenance</h2>\n<div class="panel">{table}</div>\n'
+        f'<section><h2>Provenance</h2>\n<div class="panel">{shown}</div>\n'
         f"<h2>Recipe</h2>\n<pre>{html.escape(report.recipe)}</pre></section>"
     )
-
-
-def _section(title: str, note: str, plots: list[str], style: str = "panels") -> str:
-    if not plots:
-        return ""
-    panels = "\n".join(plots)
-    return (
-        f'<section><h2>{title}</h2>\n<p class="note">{note}</p>\n'
-        f'<div class="{style}">\n{panels}\n</div></section>'
-    )
-
-
-def _plot(name: str, title: str, figure: Figure) -> str:
-    # A "<" could end the script element; in JSON it can only stand inside a string, where \u003c is the same.
-    data = json.dumps(figure, allow_nan=False).replace("<", "\\u003c")
-    key = "".join(
-        f'<span><i class="{shape}" style="--ink: {colour}"></i>{text}</span>'
-        for shape, colour, text in key_of(figure)
-    )
-    return (
-        f'<div class="panel"><h3>{html.escape(title)}</h3><p class="key">{key}</p>'
-        f'<div class="plot" id="{name}"></div>'
-        f'<script type="application/json" id="{name}-data">{data}</script></div>'
-    )
-
-
-def _table(rows: Iterable[tuple[str, str]]) -> str:
-    cells = "\n".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in rows)
-    return f"<table>\n{cells}\n</table>"
 
 
 def _budget(target: TargetReport) -> Iterator[tuple[str, str]]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.cli.help import Commands
-from pipeline.cli.options import Json
+from pipeline.cli.options import Database, Json
 
 devices_app = Commands("List, check and add the devices that you measure on.")
 
@@ -176,6 +176,28 @@ def describe(name: Name, json_output: Json = False) -> None:
     from pipeline.cli.devices.command import show_device
 
     show_device(name, as_json=json_output)
+
+
+@devices_app.add("health", "lathe devices health pi5", "lathe devices health pi5 --page pi5.html")
+def health(
+    name: Name,
+    *,
+    db: Database = None,
+    page: Annotated[
+        str | None, typer.Option("--page", metavar="FILE", help="Write an HTML page with plots.")
+    ] = None,
+    json_output: Json = False,
+) -> None:
+    """Show how a device has been, from the latency database.
+
+    Every batch of launches times a small fixed network, the canary. From it you see how fast the device
+    was, by hour and by day, how many launches were disturbed and by what, and how far batches differ, on
+    which intervals rest. The device is not contacted. The exit code is 8 when the database has no canary
+    of it.
+    """
+    from pipeline.cli.devices.command import show_health
+
+    show_health(name, db=db, page=page, as_json=json_output)
 
 
 def _kind(ssh: str | None, adb: str | None, address: str | None, python: str | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -19,9 +20,14 @@ from devices.inventory import (
     write_device,
 )
 from devices.words import listed
-from pipeline.cli.devices.documents import device_json, report_json
+from latency_db.errors import StoreError
+from latency_db.history import health_of, history_of, machines_of
+from latency_db.store import open_store
+from pipeline.cli.devices.documents import device_json, health_json, report_json
+from pipeline.cli.devices.health import facts_text, health_facts
 from pipeline.cli.devices.text import definition_text, list_text, report_text
 from pipeline.cli.output import print_json
+from pipeline.report import render_health
 
 
 def list_devices(*, as_json: bool) -> None:
@@ -79,6 +85,27 @@ def show_device(name: str, *, as_json: bool) -> None:
         typer.echo(definition_text(device) + report_text(report, checked=False))
     if not report.ok:
         raise typer.Exit(TargetError.exit_code)
+
+
+def show_health(name: str, *, db: str | None, page: str | None, as_json: bool) -> None:
+    """``lathe devices health``; a device that is no longer defined is known to the database all the same."""
+    with open_store(db, must_exist=True) as store:
+        try:
+            machines = machines_of(store, name)
+        except StoreError:
+            find_device(name)
+            raise
+        machine, *others = machines
+        health = health_of(name, history_of(store, machine.identity))
+    facts = health_facts(machine, others, health)
+    if page is not None:
+        render_health(name, facts, health, Path(page))
+    if as_json:
+        print_json({"name": name, **health_json(machine, others, health), "page": page})
+    else:
+        typer.echo(facts_text(name, facts))
+        if page is not None:
+            typer.echo(f"plots are in {page}")
 
 
 def _announcing(name: str) -> Callable[[str], None]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from devices.check import DeviceReport
 from devices.inventory import Device
+from latency_db.history import Health, Machine
+from pipeline.cli.between import between_json
 
 
 def device_json(device: Device) -> dict[str, Any]:
@@ -27,3 +30,32 @@ def device_json(device: Device) -> dict[str, Any]:
 def report_json(report: DeviceReport) -> dict[str, Any]:
     """What a check found; ``ok`` says whether the device can be measured on."""
     return {**asdict(report), "ok": report.ok}
+
+
+def health_json(machine: Machine, others: Sequence[Machine], health: Health) -> dict[str, Any]:
+    """How a device has been; a slowdown is its canary over the usual one."""
+    return {
+        "machine": asdict(machine.identity),
+        "other_machines": [asdict(other.identity) for other in others],
+        "batches": [
+            {
+                "started_at": point.started_at.isoformat(timespec="seconds"),
+                "target": point.target,
+                "slowdown": point.slowdown,
+                "void_share": point.void_share,
+                "verdict": point.verdict.value,
+            }
+            for point in health.points
+        ],
+        "usual_canary_ns": dict(health.canaries_ns),
+        "now": asdict(health.now),
+        "by_hour": [asdict(level) for level in health.by_hour],
+        "by_day": [asdict(level) for level in health.by_day],
+        "launches": health.launches,
+        "void_launches": dict(health.void),
+        "void_share": health.void_share,
+        "invalid_batches": health.invalid,
+        "between_batches": between_json(health.between),
+        "notes": list(health.notes),
+        "recommendation": health.recommendation,
+    }

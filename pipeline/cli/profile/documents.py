@@ -24,6 +24,7 @@ from devices.measuring import Comparison
 from devices.requests import OperationProfile, SustainedRun
 from devices.result_file import Entry
 from devices.target import Target
+from pipeline.cli.between import between_json
 
 PHASES = ("process_start_ns", "load_ns", "first_inference_ns")
 
@@ -191,18 +192,6 @@ def _on_device(measurement: Measurement, between: BetweenBatches) -> dict[str, A
     return {
         "latency_on_device_ns": _interval(between.around(measurement.latency)),
         "between_batches": between_json(between),
-    }
-
-
-def between_json(between: BetweenBatches) -> dict[str, Any]:
-    """How far batches differ; deviations are of the logarithm of a latency."""
-    return {
-        "deviation": between.deviation,
-        "freedom": between.freedom,
-        "margin": between.margin(),
-        "assumed": between.assumed,
-        "batch": asdict(between.batch),
-        "day": asdict(between.day),
     }
 
 

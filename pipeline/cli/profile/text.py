@@ -13,7 +13,6 @@ from rich.text import Text
 
 from devices.artifacts import added, hints_of, open_inputs
 from devices.measurement import (
-    BetweenBatches,
     Conditions,
     Interval,
     Measurement,
@@ -28,6 +27,7 @@ from devices.requests import MOVING, OperationProfile, SustainedRun, Window
 from devices.result_file import Entry
 from devices.target import Target
 from devices.words import count_of, listed
+from pipeline.cli.between import between_text
 from pipeline.cli.profile.documents import (
     Between,
     assumed,
@@ -145,7 +145,11 @@ def _outcome_rows(outcome: Measurement | MeasurementFailure, between: Between) -
     usual = f"{_ends(known.around(latency))} on this machine"
     rows = [
         ("latency", f"{_interval(latency)} here and now, {usual}"),
-        ("intervals", f"here and now: {certainty} by the {level:g} quantile of each; {_known(known)}"),
+        (
+            "intervals",
+            f"here and now: {certainty} by the {level:g} quantile of each; "
+            f"on this machine: {between_text(known)}",
+        ),
         *_input_rows(outcome),
         ("median", _interval(median) if median is not None else "not told by the tool"),
         ("p10, p90", _percentiles(outcome)),
@@ -167,17 +171,6 @@ def _outcome_rows(outcome: Measurement | MeasurementFailure, between: Between) -
     rows += _identity_rows(outcome)
     rows.append(("conditions", _conditions(outcome.launches[0].before, outcome.launches[-1].after)))
     return rows
-
-
-def _known(between: BetweenBatches) -> str:
-    """Where the interval on this machine is from."""
-    if between.assumed:
-        return (
-            f"on this machine: without a history yet, batches are taken to differ by {between.deviation:.1%}"
-        )
-    batches = f"{between.batch.deviation:.1%} between batches (of {between.batch.seen})"
-    days = f"of {between.day.seen}" if between.day.seen else "assumed, all are of one day"
-    return f"on this machine: {batches}, {between.day.deviation:.1%} between days ({days})"
 
 
 def _input_rows(measurement: Measurement) -> Rows:
