@@ -42,7 +42,8 @@ def test_lists_of_commands_cut_no_sentence(
 
 def test_options_stand_in_their_groups_and_examples_at_the_end(lathe: Lathe) -> None:
     output = lathe("profile", "--help")[1]
-    titles = [line for line in output.splitlines() if line.endswith(":") and not line.startswith("   ")]
+    lines = [line for line in output.splitlines() if not line.startswith(("   ", "  -"))]
+    titles = [line for line in lines if line.endswith(":")]
     assert titles == ["Arguments:", "Inputs:", "Measuring:", "Options:", "  Examples:"]
     assert output.splitlines()[-1].strip().startswith("lathe profile ")
 
