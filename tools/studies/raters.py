@@ -35,13 +35,13 @@ from pipeline.data.config import DataConfig
 from pipeline.data.loading import load
 from pipeline.distill.settings import DistillationSettings
 from pipeline.search.evaluators.registry import EvaluationTask, find_evaluator
+from pipeline.search.strategies.base import trust_in
 from pipeline.search.strategies.gaussian_process import (
     GaussianProcess,
     better_shape,
     initial_shape,
     normal_scores,
 )
-from pipeline.search.strategies.predictor import trust
 from pipeline.teachers.resnet import resnet_cifar
 
 RATINGS = ("naswot", "synflow", "relation", "readout")
@@ -139,7 +139,7 @@ def predicted(
     shape = better_shape(mine, values, initial_shape(len(groups)))
     means, _ = GaussianProcess(mine, values, shape).predict(groups)
     columns = [group[:, 0] for group in groups[len(groups) - ratings :]]
-    return means + sum(trust(column[known], scores[known].tolist()) * column for column in columns)
+    return means + sum(trust_in(column[known], scores[known].tolist()) * column for column in columns)
 
 
 def summary(rows: list[dict], seed: int) -> dict:

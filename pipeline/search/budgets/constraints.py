@@ -16,6 +16,7 @@ from pipeline.spaces.base import Architecture, SearchSpace, canonical
 
 _BATCH = 4096
 _DRAWS = 10
+_NEAR = 0.95
 
 
 class Constraints:
@@ -70,6 +71,10 @@ class Constraints:
         estimates = self.estimates(architecture)
         return [estimates[target].high_ns / limit for target, limit in self.limits_ns.items()]
 
+    def use(self, architecture: Architecture) -> float:
+        """The largest of ``ratios``: how much of the limits is used, 1 at the first of them."""
+        return max(self.ratios(architecture))
+
     @cached_property
     def certificate(self) -> Feasibility:
         """What the space can reach; computed once.
@@ -95,7 +100,7 @@ class Constraints:
             )
             for target, model in self.models.items()
         )
-        ratio = max(self.ratios(found.anchor))
+        ratio = self.use(found.anchor)
         estimates = tuple(self.estimates(found.anchor).values())
         return Feasibility(ranges, found.anchor, estimates, ratio, found.least_ratio, found.exact)
 
@@ -115,7 +120,8 @@ class Constraints:
     def repair(self, architecture: Architecture, generator: random.Random) -> Architecture:
         """The architecture, with as many decisions as needed, in random order, set to the anchor's.
 
-        Found by bisection: with the last of them as it was, it would not fit.
+        Found by bisection: with the last of them as it was, it would not fit. So the last one gets whichever
+        of its choices fits and uses most of the limits.
 
         Raises:
             BudgetError: no member is known to keep the budgets.
@@ -133,15 +139,37 @@ class Constraints:
                 result = result.with_choice(name, anchor[name])
             return canonical(self.space, result)
 
-        beyond, within, repaired = 0, len(names), anchor
+        beyond, within = 0, len(names)
         while within - beyond > 1:
             middle = (beyond + within) // 2
-            found = changed(middle)
-            if self.feasible(found):
-                within, repaired = middle, found
+            if self.feasible(changed(middle)):
+                within = middle
             else:
                 beyond = middle
-        return repaired
+        fitting = filter(self.feasible, self._variants(changed(beyond), names[beyond]))
+        return max(fitting, key=self.use)
+
+    def fill(self, architecture: Architecture, generator: random.Random) -> Architecture:
+        """The architecture, with decisions changed in random order until little of the limits is unused.
+
+        Each gets any of its choices that fits and takes more. What is near a limit stays as it is.
+        """
+        names = [name for name, _ in architecture.choices]
+        generator.shuffle(names)
+        for name in names:
+            used = self.use(architecture)
+            if used >= _NEAR:
+                break
+            fitting = filter(self.feasible, self._variants(architecture, name))
+            larger = [variant for variant in fitting if self.use(variant) > used]
+            if larger:
+                architecture = generator.choice(larger)
+        return architecture
+
+    def _variants(self, architecture: Architecture, name: str) -> list[Architecture]:
+        """With each choice of one decision."""
+        choices = next(each.choices for each in self.space.decisions if each.name == name)
+        return [canonical(self.space, architecture.with_choice(name, choice)) for choice in choices]
 
     @cached_property
     def members(self) -> tuple[Architecture, ...]:

@@ -7,8 +7,11 @@ import math
 import random
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.stats import kendalltau
 
 from devices.digests import value_digest
 from pipeline.errors import WorkFolderError
@@ -17,7 +20,11 @@ from pipeline.search.budgets.constraints import Constraints
 from pipeline.search.budgets.extremes import ENUMERATION_LIMIT
 from pipeline.spaces.base import Architecture, architecture_of
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 TRIES = 100
+_TRUST, _TRUSTED_FOR = 0.5, 10
 
 
 class ConstrainedStrategy(ABC):
@@ -35,6 +42,7 @@ class ConstrainedStrategy(ABC):
         self.constraints = constraints
         self.generator = random.Random(seed)
         self._first: tuple[Architecture, ...] = ()
+        self._uses: dict[Architecture, float] = {}
         self._asked: dict[Architecture, None] = {}
         self._unanswered: deque[Architecture] = deque()
 
@@ -58,6 +66,27 @@ class ConstrainedStrategy(ABC):
         They are no part of the state: a strategy that is restored is told them again.
         """
         self._first = tuple(architectures)
+
+    def used_up(
+        self, architecture: Architecture, known: Iterable[tuple[Architecture, float]]
+    ) -> Architecture:
+        """The architecture, or one near a limit that is made from it, if larger ones have had better scores.
+
+        It is made as often as the use of the limits is trusted as a rating, see ``trust_in``.
+
+        Args:
+            architecture: within the budgets.
+            known: architectures and their scores.
+        """
+        uses, scores = [], []
+        for each, score in known:
+            if each not in self._uses:
+                self._uses[each] = self.constraints.use(each)
+            uses.append(self._uses[each])
+            scores.append(score)
+        if self.generator.random() < trust_in(np.array(uses), scores):
+            return self.constraints.fill(architecture, self.generator)
+        return architecture
 
     def ask(self) -> Architecture:
         """The next architecture to evaluate, within every budget and never asked before.
@@ -131,6 +160,28 @@ class ConstrainedStrategy(ABC):
             if left:
                 return self.generator.choice(left)
         raise SearchExhausted(f"all architectures within the budgets were asked ({len(self._asked)})")
+
+
+def trust_in(rating: NDArray[np.float64], scores: Sequence[float]) -> float:
+    """How much a rating counts: Kendall's tau with the scores, at least 0.
+
+    Without scores it is ``_TRUST``, which counts as much as ``_TRUSTED_FOR`` of them.
+
+    Args:
+        rating: of architectures, shape ``(n,)``; not a number where it failed.
+        scores: of these architectures.
+    """
+    count = len(scores)
+    return max(0.0, (count * _tau(rating, scores) + _TRUSTED_FOR * _TRUST) / (count + _TRUSTED_FOR))
+
+
+def _tau(rating: NDArray[np.float64], scores: Sequence[float]) -> float:
+    """Kendall's rank correlation; 0 where one of them tells nothing apart."""
+    finite = np.isfinite(rating)
+    if finite.sum() < 2:
+        return 0.0
+    tau = float(kendalltau(rating[finite], np.array(scores)[finite]).statistic)
+    return 0.0 if math.isnan(tau) else tau
 
 
 def to_pairs(architecture: Architecture) -> list[list[Any]]:

@@ -15,7 +15,8 @@ from pipeline.spaces.base import Architecture, architecture_of
 class EvolutionStrategy(ConstrainedStrategy):
     """Draws until the population is full, then mutates the best of a random sample of it.
 
-    A child that breaks a budget is repaired; one that was asked before is mutated further.
+    A child that breaks a budget is repaired; one that leaves much of it unused grows, if larger ones were
+    better; one that was asked before is mutated further.
 
     Args:
         constraints: space and budgets.
@@ -46,7 +47,7 @@ class EvolutionStrategy(ConstrainedStrategy):
         child, _ = max(sample, key=lambda member: member[1])
         while True:
             mutant = self.constraints.space.mutate(child, self.generator)
-            child = self.constraints.repair(mutant, self.generator)
+            child = self.used_up(self.constraints.repair(mutant, self.generator), self._population)
             yield child
 
     def learn(self, architecture: Architecture, score: Score) -> None:

@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.stats import kendalltau
 
 from pipeline.search.base import Score
 from pipeline.search.budgets.constraints import Constraints
 from pipeline.search.rewards import Reward, hard_reward
-from pipeline.search.strategies.base import ConstrainedStrategy, to_pairs
+from pipeline.search.strategies.base import ConstrainedStrategy, to_pairs, trust_in
 from pipeline.search.strategies.gaussian_process import (
     Floats,
     GaussianProcess,
@@ -30,7 +29,6 @@ _POOL, _DRAWS, _MUTANTS, _PARENTS = 64, 2, 8, 5
 _MEMORY = 300
 _SHAPED_EVERY = 10
 _RATIOS = (1e-9, 1e9)
-_TRUST, _TRUSTED_FOR = 0.5, 10
 
 Ratings = Callable[[Architecture], Sequence[float]]
 """What several cheap evaluators say of an architecture; not a number where one failed."""
@@ -150,12 +148,12 @@ class PredictorStrategy(ConstrainedStrategy):
         self._shape = shape and Shape(tuple(shape[0]), shape[1])
 
     def trust(self) -> list[float]:
-        """What each rating counts beside the process, see ``trust``."""
+        """What each rating counts beside the process, see ``trust_in``."""
         if not self._evaluated:
             return []
         *_, ratings = map(np.stack, zip(*self._codes, strict=True))
         scores = [value for _, value in self._evaluated]
-        return [trust(column, scores) for column in ratings.T]
+        return [trust_in(column, scores) for column in ratings.T]
 
     def _order(self, codes: Sequence[Code], boldness: float) -> list[int]:
         """Places of what promises most first."""
@@ -179,7 +177,8 @@ class PredictorStrategy(ConstrainedStrategy):
         return self._groups(self._codes[-_MEMORY:]), scores
 
     def _mutant(self, parent: Architecture) -> Architecture:
-        return self.constraints.repair(self.constraints.space.mutate(parent, self.generator), self.generator)
+        mutant = self.constraints.space.mutate(parent, self.generator)
+        return self.used_up(self.constraints.repair(mutant, self.generator), self._evaluated)
 
     def _code(self, architecture: Architecture) -> Code:
         if architecture not in self._rated:
@@ -194,28 +193,6 @@ class PredictorStrategy(ConstrainedStrategy):
         seen = np.stack([each for _, _, each in (*self._codes, *self._pool.values())])
         columns = [quantiles(seen[:, [index]], ratings[:, [index]]) for index in range(ratings.shape[1])]
         return [encoded, ratios, *columns]
-
-
-def trust(rating: Floats, scores: Sequence[float]) -> float:
-    """How much a rating counts: Kendall's tau with the scores, at least 0.
-
-    Without scores it is ``_TRUST``, which counts as much as ``_TRUSTED_FOR`` of them.
-
-    Args:
-        rating: of architectures, shape ``(n,)``; not a number where it failed.
-        scores: of these architectures.
-    """
-    count = len(scores)
-    return max(0.0, (count * _tau(rating, scores) + _TRUSTED_FOR * _TRUST) / (count + _TRUSTED_FOR))
-
-
-def _tau(rating: Floats, scores: Sequence[float]) -> float:
-    """Kendall's rank correlation; 0 where one of them tells nothing apart."""
-    finite = np.isfinite(rating)
-    if finite.sum() < 2:
-        return 0.0
-    tau = float(kendalltau(rating[finite], np.array(scores)[finite]).statistic)
-    return 0.0 if math.isnan(tau) else tau
 
 
 def quantiles(seen: Floats, values: Floats) -> Floats:

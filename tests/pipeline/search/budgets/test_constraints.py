@@ -148,13 +148,41 @@ def test_repair_leaves_alone_what_fits():
     assert constraints.repair(drawn, random.Random(2)) == drawn
 
 
-def test_repair_takes_every_changed_choice_from_the_anchor():
-    constraints = two_targets(0.05)
-    reference = constraints.space.reference()
-    repaired = constraints.repair(reference, random.Random(0))
-    changed = [name for name, choice in repaired.choices if choice != reference[name]]
-    assert changed
-    assert all(repaired[name] == constraints.certificate.anchor[name] for name in changed)
+def test_repair_takes_changed_choices_from_the_anchor_and_the_largest_that_fits_in_the_last():
+    constraints = two_targets(0.3)
+    reference, anchor = constraints.space.reference(), constraints.certificate.anchor
+    kept_in_any = []
+    for seed in range(10):
+        repaired = constraints.repair(reference, random.Random(seed))
+        changed = [name for name, choice in repaired.choices if choice != reference[name]]
+        kept = [name for name in changed if repaired[name] != anchor[name]]
+        assert changed and len(kept) <= 1
+        for each in constraints.space.neighbours(repaired):
+            if any(each[name] != repaired[name] for name in kept) and constraints.feasible(each):
+                assert constraints.use(each) <= constraints.use(repaired)
+        kept_in_any += kept
+    assert kept_in_any
+
+
+@settings(max_examples=25, deadline=None)
+@given(share=st.floats(0.0, 1.0), seed=st.integers(0, 2**32))
+def test_fill_uses_more_of_the_limits_and_keeps_them(share, seed):
+    constraints = two_targets(share + 0.05)
+    generator = random.Random(seed)
+    drawn = constraints.draw(generator)
+    filled = constraints.fill(drawn, generator)
+    check_architecture(constraints.space, filled)
+    assert constraints.feasible(filled)
+    assert constraints.use(filled) >= constraints.use(drawn)
+
+
+def test_fill_leaves_alone_what_is_near_a_limit_and_grows_the_smallest():
+    constraints = two_targets(0.5)
+    smallest = constraints.certificate.ranges[0].fastest
+    grown = [constraints.fill(smallest, random.Random(seed)) for seed in range(10)]
+    assert all(constraints.use(each) > constraints.use(smallest) for each in grown)
+    near = [each for each in grown if constraints.use(each) >= 0.95]
+    assert near and all(constraints.fill(each, random.Random(1)) == each for each in near)
 
 
 def test_draw_reaches_every_member_when_the_budget_is_tight():

@@ -61,6 +61,19 @@ def test_evolution_ends_higher_than_random_on_a_smooth_goal():
         assert evolved > mean_of_last(RandomStrategy(constraints, seed)) + 1.0
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_children_use_the_budget_up_only_if_larger_ones_have_had_better_scores(sign):
+    constraints = budgeted(share=0.6)
+    strategy = EvolutionStrategy(constraints, 0, population_size=10, sample_size=3)
+    uses = []
+    for _ in range(40):
+        architecture = strategy.ask()
+        uses.append(constraints.use(architecture))
+        strategy.tell(architecture, Score(sign * uses[-1]))
+    drawn, last = sum(uses[:10]) / 10, sum(uses[-10:]) / 10
+    assert last > drawn + 0.1 if sign > 0 else last < drawn
+
+
 def test_evolution_lets_the_oldest_die_and_leaves_out_failures():
     strategy = EvolutionStrategy(budgeted(), 0, population_size=3, sample_size=1)
     told = []
