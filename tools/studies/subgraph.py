@@ -1,20 +1,23 @@
 """What a searched subgraph of a teacher is worth, beside subgraphs that one makes by hand or at random.
 
-python tools/studies/subgraph.py RECIPE [--share 0.5] [--seeds 3] [--arms found,narrower] [--work FOLDER]
+python tools/studies/subgraph.py [RECIPE] [--set KEY=VALUE ...] [--shares 0.5,0.3,0.7] [--seeds 3]
+    [--work FOLDER] [--page PAGE]
 
-RECIPE is one of method subgraph; its teacher, data, targets and selection count, its budgets do not: every
-subgraph keeps --share of the teacher's latency as predicted on all targets, and comes as near to it as the
-widths allow. All begin with the teacher's weights (of a layer the most important channels), unless
-their name ends in "fresh", and get the same distillation. At the end all are measured whole.
+RECIPE is one of method subgraph, subgraph_study.toml by default; its teacher, data, targets and selection
+count, its budgets do not: every subgraph keeps a share of the teacher's latency as predicted on all targets,
+and comes as near to it as the widths allow. All begin with the teacher's weights (of a layer the most
+important channels), unless their name ends in "fresh", and get the same distillation. At the end all are
+measured whole.
 
 - found: by gates; found-labels: with labels in place of the teacher; found-macs and found-uniform: with
   multiply-accumulates, or nothing, in place of latency as the price of a part.
 - importance, least-blocks, shallower, mixed, narrower: the other proposals of the method.
-- random-0 to random-4: drawn from the space, near the limit.
+- random-0 to random-4: drawn from the space, near the limit, for the first seed.
 - found-fresh: as found, from new weights.
 
-FOLDER keeps everything that was done, rows.jsonl a line for each trained network: a study that was ended goes
-on. summary.json gets means and paired differences to "found" with a bootstrap interval.
+All of them at the first share; found and narrower at the others, which gives a curve. FOLDER keeps everything
+that was done, rows.jsonl a line for each trained network: a study that was ended goes on. summary.json has
+means and paired differences to "found" with intervals by Student's t over seeds, PAGE a page and a plot.
 """
 
 from __future__ import annotations
@@ -22,14 +25,17 @@ from __future__ import annotations
 import argparse
 import json
 import random
-from collections.abc import Iterator
+import statistics
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
+from scipy.stats import t
+from subgraph_page import write_page
 from torch import nn
 
+from devices.measurement import Measurement, Outcome
 from latency_db.store import open_store
 from pipeline.data.base import Dataset
 from pipeline.distill.settings import DistillationSettings
@@ -63,6 +69,8 @@ SEARCHED = {
 }
 RANDOM, NEAR = 5, 0.97
 """How many are drawn, and which share of the limit they take at least."""
+CURVE = ("found", "narrower")
+"""Arms at every share."""
 
 
 def drawn(costs: Costs, seed: int) -> Counts | None:
@@ -81,11 +89,10 @@ def drawn(costs: Costs, seed: int) -> Counts | None:
 
 
 class Study:
-    """Teacher, data, tables, and rows on the disk."""
+    """Teacher, data and tables for one share of the teacher's latency, and rows on the disk."""
 
-    def __init__(self, arguments: argparse.Namespace, context: Context) -> None:
-        self._arguments, self._folder = arguments, Path(arguments.work)
-        self.context = context
+    def __init__(self, share: float, arms: tuple[str, ...] | None, folder: Path, context: Context) -> None:
+        self.share, self._arms, self._folder, self.context = share, arms, folder, context
         self.task = prepare_task(context)
         tables = measure_blocks_of(context, self.task)
         _, predictors = check_budgets(context, self.task, tables)
@@ -102,7 +109,18 @@ class Study:
         self.dataset: Dataset = open_data(self.task.data, self.place)
         self.teacher = open_teacher(self.task.teacher, self.place)
         path = self._folder / "rows.jsonl"
-        self.rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        lines = path.read_text().splitlines() if path.exists() else []
+        self.rows = [row for row in map(json.loads, lines) if row["share"] == share]
+
+    def run(self, seeds: int) -> None:
+        """What is not done yet."""
+        for seed in range(seeds):
+            for name, counts, network in self.arms(seed):
+                self.train(name, seed, counts, network)
+            if self.due("found-fresh", seed):
+                counts = next(r["counts"] for r in self.rows if (r["arm"], r["seed"]) == ("found", seed))
+                torch.manual_seed(seed)
+                self.train("found-fresh", seed, counts, self.fresh(counts))
 
     def arms(self, seed: int) -> Iterator[tuple[str, Counts, nn.Module]]:
         """Name, numbers of parts, and the network with the weights that are left of the teacher."""
@@ -114,15 +132,14 @@ class Study:
                 counts = proposal(kind, self.costs, self.matter)
                 if counts is not None:
                     yield kind, counts, self._inherited(counts)
-        for number in range(RANDOM):
+        for number in range(RANDOM if seed == 0 else 0):
             if self.due(f"random-{number}", seed):
                 counts = drawn(self.costs, number)
                 if counts is not None:
                     yield f"random-{number}", counts, self._inherited(counts)
 
     def due(self, name: str, seed: int) -> bool:
-        arms = self._arguments.arms
-        return not self.done(name, seed) and (arms is None or name in arms.split(","))
+        return not self.done(name, seed) and (self._arms is None or name in self._arms)
 
     def done(self, name: str, seed: int) -> bool:
         return any((row["arm"], row["seed"]) == (name, seed) for row in self.rows)
@@ -132,7 +149,7 @@ class Study:
         if self.done(name, seed):
             return
         settings = self.context.recipe.distil
-        checkpoint = self._folder / f"{name}-{seed}.pt"
+        checkpoint = self._folder / f"{name}-{self.share}-{seed}.pt"
         fit(
             network.requires_grad_(True),
             self.dataset,
@@ -142,6 +159,7 @@ class Study:
             checkpoint=checkpoint,
         )
         row = {
+            "share": self.share,
             "arm": name,
             "seed": seed,
             "accuracy": accuracy(network, self.dataset.test, self.dataset.preprocessing),
@@ -152,7 +170,7 @@ class Study:
         with (self._folder / "rows.jsonl").open("a") as stream:
             stream.write(json.dumps(row) + "\n")
         checkpoint.unlink(missing_ok=True)
-        print(f"{name:>14} seed {seed}: {row['accuracy']:.2%}", flush=True)
+        print(f"{self.share} {name:>14} seed {seed}: {row['accuracy']:.2%}", flush=True)
 
     def fresh(self, counts: Counts) -> nn.Module:
         """A network with weights that are drawn."""
@@ -162,39 +180,30 @@ class Study:
 
     def summary(self) -> dict:
         """Accuracy, measured latency and difference to ``found`` of every arm."""
-        space, protocol = self.space, self.context.protocol
-        architectures = {}
-        for row in self.rows:
-            counts = space.counts(space.architecture(row["counts"]))
-            architectures[row["arm"], row["seed"]] = space.architecture(counts)
-        distinct = list(dict.fromkeys(architectures.values()))
+        space = self.space
+        built = {(row["arm"], row["seed"]): space.architecture(row["counts"]) for row in self.rows}
+        distinct = list(dict.fromkeys([space.reference(), *built.values()]))
         targets = [each.target for each in self.context.targets]
-        bench = self.context.services.bench(protocol)
+        bench = self.context.services.bench(self.context.protocol)
         outcomes = measure_networks(bench, space, dict.fromkeys(targets, distinct))
+        shares = {
+            str(target): dict(zip(distinct, _relative(outcomes[target]), strict=True)) for target in targets
+        }
         found = {row["seed"]: row["accuracy"] for row in self.rows if row["arm"] == "found"}
-        generator, arms = np.random.default_rng(0), {}
+        arms = {}
         for name in dict.fromkeys(row["arm"] for row in self.rows):
             rows = [row for row in self.rows if row["arm"] == name]
             paired = [row["accuracy"] - found[row["seed"]] for row in rows if row["seed"] in found]
-            means = [np.mean(generator.choice(paired, len(paired))) for _ in range(2000)] if paired else []
             arms[name] = {
-                "accuracy": float(np.mean([row["accuracy"] for row in rows])),
-                "seeds": len(rows),
-                "difference_to_found": float(np.mean(paired)) if paired else None,
-                "interval": list(map(float, np.quantile(means, [0.025, 0.975]))) if means else None,
-                "latency_ms": {
-                    str(target): [
-                        round(outcome.latency.value_ns / 1e6, 4)
-                        for row in rows
-                        if hasattr(
-                            outcome := outcomes[target][distinct.index(architectures[name, row["seed"]])],
-                            "latency",
-                        )
-                    ]
-                    for target in targets
+                "accuracy": statistics.mean(row["accuracy"] for row in rows),
+                "accuracies": [row["accuracy"] for row in rows],
+                "less_than_found": None if name == "found" else interval([-each for each in paired]),
+                "of_the_teacher": {
+                    target: [of[built[name, row["seed"]]] for row in rows] for target, of in shares.items()
                 },
             }
-        return {"teacher_accuracy": self._teacher_accuracy(), "arms": arms}
+        teacher_ms = {str(target): outcomes[target][0].latency.value_ns / 1e6 for target in targets}
+        return {"teacher_accuracy": self._teacher_accuracy(), "teacher_ms": teacher_ms, "arms": arms}
 
     def _teacher_accuracy(self) -> float:
         return accuracy(self.teacher.module, self.dataset.test, self.dataset.preprocessing)
@@ -212,7 +221,7 @@ class Study:
             settings=settings,
             costs=costs_of(self.space, self.predictors, settings.cost),
             seed=seed,
-            checkpoint=self._folder / f"{name}-{seed}-selection.pt",
+            checkpoint=self._folder / f"{name}-{self.share}-{seed}-selection.pt",
         )
         return dict(found.counts), found.network
 
@@ -220,32 +229,49 @@ class Study:
         return self.space.build(self.space.architecture(counts))
 
 
+def _relative(outcomes: Sequence[Outcome]) -> list[float | None]:
+    """Latencies as shares of the first; None where a network could not be measured."""
+    latencies = [each.latency.value_ns if isinstance(each, Measurement) else None for each in outcomes]
+    if latencies[0] is None:
+        raise SystemExit("the teacher could not be measured")
+    return [None if each is None else each / latencies[0] for each in latencies]
+
+
+def interval(values: list[float]) -> dict[str, float | None]:
+    """Mean and 95 % interval by Student's t over seeds."""
+    mean = statistics.mean(values)
+    if len(values) < 2:
+        return {"mean": mean, "low": None, "high": None}
+    half = float(t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / len(values) ** 0.5
+    return {"mean": mean, "low": mean - half, "high": mean + half}
+
+
 def main() -> None:
+    """Run what is left, then write the summary and the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("recipe")
-    parser.add_argument("--share", type=float, default=0.5)
+    parser.add_argument("recipe", nargs="?", default=str(Path(__file__).with_name("subgraph_study.toml")))
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--shares", default="0.5")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--arms", help="only these, separated by commas")
-    parser.add_argument("--work", default="subgraph-study")
+    parser.add_argument("--work", type=Path, default=Path("subgraph-study"))
+    parser.add_argument("--page", type=Path)
     arguments = parser.parse_args()
-    recipe, text = load_recipe(arguments.recipe, [f"target.*.budget={arguments.share}x teacher"])
-    work = WorkFolder(Path(arguments.work) / "work")
-    with (
-        work.opened(recipe.model_dump(mode="json")),
-        open_store(str(Path(arguments.work) / "latency.db")) as store,
-    ):
-        study = Study(arguments, Context(recipe, text, work, store, ConsoleReporter()))
-        for seed in range(arguments.seeds):
-            for name, counts, network in study.arms(seed):
-                study.train(name, seed, counts, network)
-            if study.due("found-fresh", seed):
-                counts = next(r["counts"] for r in study.rows if (r["arm"], r["seed"]) == ("found", seed))
-                torch.manual_seed(seed)
-                study.train("found-fresh", seed, counts, study.fresh(counts))
-        document = study.summary()
-    path = Path(arguments.work) / "summary.json"
-    path.write_text(json.dumps(document, indent=1))
+    folder: Path = arguments.work
+    document = {}
+    with open_store(str(folder / "latency.db")) as store:
+        for place, share in enumerate(map(float, arguments.shares.split(","))):
+            settings = [*arguments.set, f"target.*.budget={share}x teacher"]
+            recipe, text = load_recipe(arguments.recipe, settings)
+            work = WorkFolder(folder / "work")
+            with work.opened(recipe.model_dump(mode="json")):
+                context = Context(recipe, text, work, store, ConsoleReporter())
+                study = Study(share, CURVE if place else None, folder, context)
+                study.run(arguments.seeds)
+                document[str(share)] = study.summary()
+    (folder / "summary.json").write_text(json.dumps(document, indent=1))
     print(json.dumps(document, indent=1))
+    if arguments.page:
+        write_page(document, arguments.page)
 
 
 if __name__ == "__main__":
