@@ -69,7 +69,7 @@ wrote this page; the recipe is `tools/studies/subgraph_study.toml`.
 The [subgraph](../methods/subgraph.md) that gates find stands beside those that one makes by hand or at
 random. All use at most `{first}x` of the teacher's latency as the tables predict it, begin with the teacher's
 weights unless the row says otherwise, and get the same distillation with the same seeds. Teacher: a ResNet-20
-that others trained on CIFAR-10, fine-tuned on 9 000 images of CIFAR-10 (JPEG of quality 75) at 16x16 pixels;
+that others trained on CIFAR-10, fine-tuned on 4 500 images of CIFAR-10 (JPEG of quality 75) at 16x16 pixels;
 {result[first]["teacher_accuracy"]:.2%} of the 10 000 test images right. A small study: short trainings, few
 seeds.
 
