@@ -28,7 +28,10 @@ def test_version_is_printed(lathe: Lathe) -> None:
 
 def test_recipes_lists_the_embedded_ones_and_prints_one(lathe: Lathe) -> None:
     listed = lathe("recipes")[1]
-    assert [line.split()[0] for line in listed.splitlines()] == list(EMBEDDED)
+    names, descriptions = zip(*(line.split(maxsplit=1) for line in listed.splitlines()), strict=True)
+    assert names == EMBEDDED
+    assert all(description.endswith(".") for description in descriptions)
+    assert len({line.index(text) for line, text in zip(listed.splitlines(), descriptions, strict=True)}) == 1
     assert tomllib.loads(lathe("recipes", "quickstart")[1])["name"] == "quickstart"
     assert lathe("recipes", "nonsense")[0] == 2
 
