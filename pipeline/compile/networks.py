@@ -25,9 +25,9 @@ def network_of(source: OutsideFile | Factory) -> nn.Module:
     Raises:
         TeacherError: the file cannot be read, the factory fails, or its weights do not fit.
     """
+    from pipeline.teachers.building import network_of_factory
     from pipeline.teachers.exported import load_exported
     from pipeline.teachers.fitting import fit_weights
-    from pipeline.teachers.loading import network_of_factory
     from pipeline.teachers.weights import read_weights
 
     if isinstance(source, OutsideFile):

@@ -11,17 +11,24 @@ _ANYWAY = "or set allow_chance = true to continue anyway"
 
 
 def require_useful_teacher(teacher: TeacherSummary, data: DataSummary) -> None:
-    """Stop where there is nothing to learn from the teacher.
+    """Stop where there is nothing to learn from the teacher, or where it teaches other classes.
 
     Raises:
         TeacherError: its accuracy on the validation slice, or that of one of its members, is no better than
-            chance.
+            chance, or would be far better with its classes in another order.
     """
     accuracies = {f"the teacher {teacher.name}": teacher.validation_accuracy}
-    if len(teacher.members) > 1:
-        for place, member in enumerate(teacher.members, start=1):
+    for place, member in enumerate(teacher.members, start=1):
+        name = f"the teacher {teacher.name}"
+        if len(teacher.members) > 1:
             name = f"member {place} of {len(teacher.members)} of the teacher, {member.name},"
             accuracies[name] = member.validation_accuracy
+        if member.suspicion is not None:
+            raise TeacherError(
+                f"{name} is misread: {_against(member.validation_accuracy, teacher)}",
+                why=member.suspicion.cause,
+                fix=f"{member.suspicion.fix}, {_ANYWAY}",
+            )
     for name, accuracy in accuracies.items():
         if not _useful(accuracy, teacher, data):
             raise _useless(name, accuracy, teacher, data)

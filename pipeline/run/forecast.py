@@ -232,7 +232,8 @@ class _Left:
 
     def teacher(self) -> OpenStage:
         """Members that are trained; loading the others takes seconds."""
-        from pipeline.teachers.loading import network_of, untrained
+        from pipeline.teachers.building import build
+        from pipeline.teachers.loading import untrained
 
         trained = [each for each in self._recipe.teacher if each.kind == "train" or each.training is not None]
         if not trained:
@@ -241,10 +242,14 @@ class _Left:
         seconds, epochs, basis = 0.0, 0, ""
         for config in trained:
             settings = config.training or TrainingSettings()
-            build = partial(network_of, config, dataset)
             try:
                 if config.kind == "train":
-                    self._require_room(build, settings, self._images, f"training '{config.name}'")
+                    self._require_room(
+                        lambda config=config: build(config, dataset).network,  # type: ignore[misc]
+                        settings,
+                        self._images,
+                        f"training '{config.name}'",
+                    )
                 module = untrained(config, dataset, self._recipe.seed)
             except TeacherError as error:
                 return OpenStage("teacher", "cannot be built", None, error.what)

@@ -15,16 +15,18 @@ from pipeline.teachers.config import TeacherConfig
 
 _OWN = {"devices", "latency_db", "lathe", "pipeline"}
 """Lathe's packages, whose version is in every key."""
+_PACKAGES = {"timm": "timm", "torchvision": "torchvision", "huggingface": "transformers"}
 
 
 def code_digest(config: TeacherConfig) -> str | None:
-    """Of the code of a factory, see ``factory_digest``; of timm the version counts.
+    """Of the code of a factory, see ``factory_digest``; of packages with networks the version counts.
 
     ``None`` for code that is Lathe's own or lies in the teacher's file.
     """
-    if config.kind == "timm":
+    package = _PACKAGES.get(config.kind)
+    if package is not None:
         try:
-            return value_digest(["timm", version("timm")])
+            return value_digest([package, version(package)])
         except PackageNotFoundError:
             return None
     return None if config.factory is None else factory_digest(config.factory)

@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from pydantic import TypeAdapter
-from torch import nn
+from torch import Tensor, nn
 
 from devices.digests import file_digest, value_digest
-from devices.installing import how_to_install
 from pipeline.data.base import Dataset
 from pipeline.data.tensors import to_tensor
 from pipeline.distill.crash_marker import Tell
 from pipeline.distill.settings import EpochRecord, TrainingSettings
 from pipeline.distill.training import TrainingDiverged, fit
 from pipeline.errors import TeacherError
+from pipeline.teachers.building import Built, build
+from pipeline.teachers.classes import outputs_of_classes
 from pipeline.teachers.code import code_digest
 from pipeline.teachers.config import TeacherConfig
-from pipeline.teachers.convnet import ConvNet
-from pipeline.teachers.exported import load_exported
 from pipeline.teachers.fitting import fit_weights
-from pipeline.teachers.teacher import AdaptedNetwork, Member, Teacher
+from pipeline.teachers.outputs import described, place_of_logits
+from pipeline.teachers.teacher import AdaptedNetwork, Member, Teacher, logits_in
 from pipeline.teachers.weights import read_weights, weights_bytes
 from pipeline.work.disk import write_atomically
 
@@ -77,10 +75,10 @@ def untrained(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = network_of(config, dataset, tell)
-    adapted = AdaptedNetwork(network, config, dataset.preprocessing)
-    _check_fit(adapted, config, dataset)
-    return adapted
+        built = build(config, dataset, tell)
+    return _described(
+        AdaptedNetwork(built.network, built.config, dataset.preprocessing), built, dataset, tell
+    )
 
 
 def _member(
@@ -88,126 +86,68 @@ def _member(
 ) -> Member:
     adapted = untrained(config, dataset, seed, tell)
     network = adapted.network
-    if _gives_probabilities(adapted, dataset):
-        adapted.gives_probabilities = True
-        tell(f"teacher      '{config.name}' gives probabilities, not logits; their logarithm is used")
     history: tuple[EpochRecord, ...] = ()
     if config.kind == "train" or config.training is not None:
         history = _train(adapted, config, dataset, folder=folder, seed=seed, progress=progress, tell=tell)
-    content = file_digest(config.path) if config.path is not None else _digest_of(network)
-    digest = value_digest([config.content(), content, code_digest(config)])
+    if config.kind == "pt2" and config.path is not None:
+        content = file_digest(config.path)
+    else:
+        content = _digest_of(network)
+    digest = value_digest([adapted.config.content(), adapted.outputs, content, code_digest(config)])
     return Member(config.name, adapted, digest, history)
 
 
-def network_of(config: TeacherConfig, dataset: Dataset, tell: Tell = lambda line: None) -> nn.Module:
-    """The network that a teacher's table names, as it comes.
+def _described(adapted: AdaptedNetwork, built: Built, dataset: Dataset, tell: Tell) -> AdaptedNetwork:
+    """Find out on a few images how the network's output is to be read.
 
     Raises:
-        TeacherError: a file or package is missing or unsafe.
+        TeacherError: the network does not take the images, gives no logits, or has other outputs than the
+            data have classes.
     """
-    channels, classes = config.channels or dataset.input_shape[0], len(dataset.classes)
-    if config.kind == "pt2" and config.path is not None:
-        return load_exported(config.path)
-    if config.kind == "timm":
-        network = _from_timm(config, channels, classes)
-    elif config.kind == "factory" and config.factory is not None:
-        network = network_of_factory(config.factory, config.arguments)
-    else:
-        return ConvNet(channels, classes, width=config.width, depth=config.depth)
-    if config.weights is not None:
-        weights = read_weights(config.weights, config.weights_key)
-        fit_weights(network, weights, f"'{config.weights}'", tell)
-    return network
-
-
-def network_of_factory(factory: str, arguments: Mapping[str, Any]) -> nn.Module:
-    """What a function of the person's own returns.
-
-    Args:
-        factory: ``package.module:function``.
-        arguments: of the function, by name.
-
-    Raises:
-        TeacherError: it cannot be imported, raises, or returns something else than a network.
-    """
-    module_name, _, function_name = factory.partition(":")
-    try:
-        function = getattr(importlib.import_module(module_name), function_name)
-    except (Exception, SystemExit) as error:  # the module is the person's own, and may raise anything
-        raise TeacherError(
-            f"the factory '{factory}' cannot be imported",
-            why=f"{type(error).__name__}: {error}",
-            fix="install its package in this environment, or set PYTHONPATH to the folder that holds it",
-        ) from error
-    try:
-        network = function(**arguments)
-    except (Exception, SystemExit) as error:
-        raise TeacherError(
-            f"the factory '{factory}' failed",
-            why=f"{type(error).__name__}: {error}",
-            fix="correct 'arguments'",
-        ) from error
-    if not isinstance(network, nn.Module):
-        raise TeacherError(
-            f"the factory '{factory}' returned a {type(network).__name__}",
-            fix="return a torch.nn.Module",
-        )
-    return network
-
-
-def _from_timm(config: TeacherConfig, channels: int, classes: int) -> nn.Module:
-    try:
-        import timm
-    except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision built for another torch
-        raise TeacherError(
-            "a teacher of kind 'timm' needs the package timm, which cannot be imported",
-            why=str(error),
-            fix=how_to_install("timm"),
-        ) from error
-    arguments: dict[str, Any] = {"in_chans": channels, "pretrained": config.weights is None}
-    if config.weights is not None or config.training is not None:
-        arguments["num_classes"] = classes
-    try:
-        network: nn.Module = timm.create_model(config.model, **{**arguments, **config.arguments})
-    except Exception as error:  # timm, huggingface_hub and its network layer raise many kinds
-        raise TeacherError(
-            f"timm cannot make '{config.model}'",
-            why=f"{type(error).__name__}: {error}",
-            fix="check the name; without 'weights', pretrained weights are downloaded and need a network",
-        ) from error
-    return network
-
-
-def _check_fit(adapted: AdaptedNetwork, config: TeacherConfig, dataset: Dataset) -> None:
-    """Run the network once on two blank images of the data's size."""
+    config, classes = built.config, dataset.classes
     channels, height, width = dataset.input_shape
     shape = f"{channels}x{height}x{width}"
+    images = to_tensor(dataset.validation.images[:_PROBED], dataset.preprocessing)
+    adapted.eval()
     try:
         with torch.no_grad():
-            output = adapted.eval()(torch.zeros(2, channels, height, width))
+            output = adapted.network(adapted.prepared(images))
     except Exception as error:
         raise TeacherError(
             f"the teacher '{config.name}' does not take the data's images of {shape}",
             why=str(error).splitlines()[0] if str(error) else type(error).__name__,
             fix="set 'resize' to the size it was trained on, and channels = 3 if it wants colour",
         ) from error
-    classes = len(dataset.classes)
-    given = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
-    if given != (2, classes):
-        outputs = output.shape[1] if isinstance(given, tuple) and len(given) == 2 else given
+    try:
+        adapted.place = place_of_logits(output, len(classes))
+        logits = logits_in(output, adapted.place)
+    except ValueError as error:
         raise TeacherError(
-            f"the teacher '{config.name}' has {outputs} outputs, but the data have {classes} classes",
-            why=f"two images of {shape} gave {given}, expected (2, {classes})",
-            fix="use the data it was trained on, or a network with one output per class that a "
-            "[teacher.training] table trains",
+            f"the teacher '{config.name}' gives no logits",
+            why=str(error),
+            fix="let its forward return one value per class, in a tensor, a tuple or a dictionary",
+        ) from error
+    if logits.ndim != 2 or len(logits) != len(images):
+        raise TeacherError(
+            f"the teacher '{config.name}' gives no logits",
+            why=f"{len(images)} images of {shape} gave {tuple(logits.shape)}, and not one row of values each",
+            fix="let its forward return a tensor of one value per class",
         )
+    if adapted.place is not None and not built.known_output:
+        tell(f"teacher      '{config.name}': {described(output, adapted.place)} is taken as logits")
+    if _are_probabilities(logits):
+        adapted.gives_probabilities = True
+        tell(f"teacher      '{config.name}' gives probabilities, not logits; their logarithm is used")
+    adapted.take(
+        outputs_of_classes(
+            config.classes, classes, logits.shape[1], built.classes, teacher=config.name, tell=tell
+        )
+    )
+    return adapted
 
 
-def _gives_probabilities(adapted: AdaptedNetwork, dataset: Dataset) -> bool:
-    """Whether every output lies in 0..1 and those of an image sum to 1, on some real images."""
-    images = to_tensor(dataset.validation.images[:_PROBED], dataset.preprocessing)
-    with torch.no_grad():
-        outputs = adapted.eval()(images)
+def _are_probabilities(outputs: Tensor) -> bool:
+    """Whether every output lies in 0..1 and those of an image sum to 1."""
     sums = outputs.sum(dim=1)
     within = bool(((outputs >= 0) & (outputs <= 1)).all())
     return within and torch.allclose(sums, torch.ones_like(sums), atol=1e-3)

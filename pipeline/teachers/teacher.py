@@ -14,7 +14,9 @@ from devices.digests import value_digest
 from pipeline.data.base import Preprocessing
 from pipeline.distill.ensemble import Ensemble
 from pipeline.distill.settings import EpochRecord
+from pipeline.teachers.classes import Outputs
 from pipeline.teachers.config import TeacherConfig
+from pipeline.teachers.outputs import Place
 
 _LEAST_PROBABILITY = 1e-12
 
@@ -27,7 +29,7 @@ class Member:
     """
 
     name: str
-    network: nn.Module
+    network: AdaptedNetwork
     digest: str
     history: tuple[EpochRecord, ...] = ()
 
@@ -68,31 +70,54 @@ class AdaptedNetwork(nn.Module):
         preprocessing: how the data's images were normalised.
 
     Attributes:
+        config: the same.
+        place: of the logits in what the network gives.
         gives_probabilities: whether the network ends in a softmax, whose logarithm then stands for logits.
+        outputs: for each class of the data the outputs that stand for it; ``None``: output k for class k.
     """
-
-    gives_probabilities = False
 
     _scale: Tensor
     _shift: Tensor
+    _chosen: Tensor
+    _absent: Tensor
 
     def __init__(self, network: nn.Module, config: TeacherConfig, preprocessing: Preprocessing) -> None:
         super().__init__()
         self.network = network
+        self.config = config
+        self.place: Place = None
+        self.gives_probabilities = False
+        self.outputs: Outputs | None = None
         self._size = config.resize
         self._channels = config.channels
+        self._reversed = config.channel_order == "bgr"
         self._renormalise = config.mean is not None and config.std is not None
         if config.mean is not None and config.std is not None:
             data_mean, data_std = _row(preprocessing.mean), _row(preprocessing.std)
+            if self._reversed:
+                data_mean, data_std = data_mean.flip(1), data_std.flip(1)
             mean, std = _row(config.mean), _row(config.std)
             # Not persistent: the state of the network stays that of its own parameters.
             self.register_buffer("_scale", data_std / std, persistent=False)
             self.register_buffer("_shift", (data_mean - mean) / std, persistent=False)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """``(N, C, H, W)`` as the data give them, to logits."""
+    def take(self, outputs: Outputs | None) -> None:
+        """Let these outputs stand for the data's classes; of several for one, probabilities are added."""
+        self.outputs = outputs
+        if outputs is None:
+            return
+        most = max(map(len, outputs))
+        rows = [[*each, *[each[0]] * (most - len(each))] for each in outputs]
+        absent = [[0.0] * len(each) + [-torch.inf] * (most - len(each)) for each in outputs]
+        self.register_buffer("_chosen", torch.tensor(rows), persistent=False)
+        self.register_buffer("_absent", torch.tensor(absent), persistent=False)
+
+    def prepared(self, images: Tensor) -> Tensor:
+        """``(N, C, H, W)`` as the data give them, to what the network was trained on."""
         if self._channels is not None:  # Of coloured images this repeats nothing.
             images = images.expand(-1, self._channels, -1, -1)
+        if self._reversed:
+            images = images.flip(1)
         if self._renormalise:
             images = images * self._scale + self._shift
         if self._size is not None:
@@ -100,21 +125,31 @@ class AdaptedNetwork(nn.Module):
             images = functional.interpolate(
                 images, size, mode="bilinear", align_corners=False, antialias=True
             )
-        logits = logits_of(self.network(images))
-        return logits.clamp_min(_LEAST_PROBABILITY).log() if self.gives_probabilities else logits
+        return images
+
+    def forward(self, images: Tensor) -> Tensor:
+        """``(N, C, H, W)`` as the data give them, to logits."""
+        logits = logits_in(self.network(self.prepared(images)), self.place)
+        if self.gives_probabilities:
+            logits = logits.clamp_min(_LEAST_PROBABILITY).log()
+        if self.outputs is None:
+            return logits
+        if self._chosen.shape[1] == 1:
+            return logits.index_select(1, self._chosen[:, 0])
+        return (logits[:, self._chosen] + self._absent).logsumexp(2)
 
 
 @torch.fx.wrap
-def logits_of(output: Any) -> Tensor:
-    """The logits ``(N, classes)`` in what a network gives: a tensor, the first of a tuple, or ``logits``.
+def logits_in(output: Any, place: Place) -> Tensor:
+    """The logits ``(N, classes)`` at a place of what a network gives.
 
     Raises:
-        ValueError: there is no tensor in it.
+        ValueError: there is no tensor there.
     """
-    if isinstance(output, Mapping):
-        output = output.get("logits", next(iter(output.values()), None))
-    elif isinstance(output, tuple | list) and output:
-        output = output[0]
+    if isinstance(place, str) and not isinstance(output, Mapping):
+        output = getattr(output, place, None)
+    elif place is not None:
+        output = output[place]
     if not isinstance(output, Tensor):
         raise ValueError(f"the network gives a {type(output).__name__} in place of logits")
     pooled = output.flatten(1) if output.ndim == 4 and output.shape[2:] == (1, 1) else output

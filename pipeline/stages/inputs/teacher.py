@@ -6,8 +6,9 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from devices.digests import file_digest, value_digest
 from pipeline.data.base import Dataset
 from pipeline.distill.settings import DistillationSettings, EpochRecord
 from pipeline.stages.inputs.data import DataSummary, open_data
@@ -15,12 +16,14 @@ from pipeline.stages.services import Services
 from pipeline.teachers.code import code_digest
 from pipeline.teachers.config import TeacherConfig
 from pipeline.teachers.ensemble import EnsembleFigures, figures_of, joined_names
+from pipeline.teachers.folders import files_of_folder, folder_in_cache
+from pipeline.teachers.suspicion import Suspicion
 from pipeline.work.canonical import OutsideFile, StoredFile, by_digest, without_influence
 from pipeline.work.stage import StageFolder, stage
 
 if TYPE_CHECKING:
     from pipeline.distill.targets import SoftTargets
-    from pipeline.teachers.teacher import Teacher
+    from pipeline.teachers.teacher import Member, Teacher
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class TeacherSource:
 
     Attributes:
         config: apart from its file.
-        file: weights or graph, if it has one.
+        file: weights, graph or folder, if it has one.
         code: digest of the code that builds the network, if that is not Lathe's own.
     """
 
@@ -41,11 +44,13 @@ class TeacherSource:
     def of(cls, config: TeacherConfig) -> TeacherSource:
         """Of a recipe's table, with file and code as they are now."""
         bare = config.model_copy(update={"weights": None, "path": None})
-        return cls(bare, OutsideFile.of(config.weights or config.path), code_digest(config))
+        return cls(bare, _file_of(config), code_digest(config))
 
     def config_with(self, path: Path) -> TeacherConfig:
-        """The table with its file at ``path``."""
-        return self.config.model_copy(update={"path" if self.config.kind == "pt2" else "weights": path})
+        """The table with its file or folder at ``path``."""
+        if self.config.kind == "huggingface":
+            return self.config.model_copy(update={"path": path, "model": None})
+        return self.config.model_copy(update={_key_of(self.config): path})
 
 
 @dataclass(frozen=True)
@@ -65,11 +70,13 @@ class MemberSummary:
         name: of the network.
         validation_accuracy: on the validation slice.
         history: of its training here, empty where its weights were taken as they are.
+        suspicion: what makes it wrong, if that could be found.
     """
 
     name: str
     validation_accuracy: float
     history: tuple[EpochRecord, ...] = ()
+    suspicion: Suspicion | None = None
 
 
 @dataclass(frozen=True)
@@ -140,20 +147,19 @@ def prepare_teacher(given: TeacherInput, folder: StageFolder, services: Services
             progress=lambda done, total, _: advance(done, total),
             tell=services.reporter.note,
         )
+    members = tuple(_summary(member, dataset) for member in teacher.members)
+    together = (
+        members[0].validation_accuracy
+        if len(members) == 1
+        else accuracy(teacher.module, dataset.validation, dataset.preprocessing)
+    )
     files = sorted(path.relative_to(folder.path) for path in folder.path.rglob("*") if path.is_file())
     return TeacherSummary(
         joined_names(teacher.names),
         teacher.digest,
-        accuracy(teacher.module, dataset.validation, dataset.preprocessing),
+        together,
         sum(parameter.numel() for parameter in teacher.module.parameters()),
-        tuple(
-            MemberSummary(
-                member.name,
-                accuracy(member.network, dataset.validation, dataset.preprocessing),
-                member.history,
-            )
-            for member in teacher.members
-        ),
+        members,
         given.data,
         given.seed,
         tuple(folder.stored(path.as_posix()) for path in files),
@@ -161,6 +167,17 @@ def prepare_teacher(given: TeacherInput, folder: StageFolder, services: Services
         majority_share(dataset.validation.labels),
         figures_of(teacher, dataset) if len(teacher.members) > 1 else None,
     )
+
+
+def _summary(member: Member, dataset: Dataset) -> MemberSummary:
+    from pipeline.distill.training import predict_logits
+    from pipeline.teachers.suspicion import suspicion_of
+
+    logits = predict_logits(member.network, dataset.validation, dataset.preprocessing)
+    predicted = logits.argmax(dim=1).numpy()
+    right = float((predicted == dataset.validation.labels).mean())
+    suspicion = None if member.history else suspicion_of(member.network, dataset, predicted)
+    return MemberSummary(member.name, right, member.history, suspicion)
 
 
 def open_teacher(summary: TeacherSummary, folder: StageFolder) -> Teacher:
@@ -187,18 +204,32 @@ def _with_copy(source: TeacherSource, number: int, folder: StageFolder) -> Teach
     if source.file is None:
         return source.config
     given = source.file.path
-    if not given.is_file():
+    if not given.exists():
         return source.config_with(given)
-    # The name of an exported graph is the teacher's.
-    copy = folder / f"given-{number}" / given.name
-    copy.parent.mkdir(exist_ok=True)
-    shutil.copyfile(given, copy)
+    # The name of a graph or folder is the teacher's; that of one in a cache says nothing.
+    name = given.name if source.config.kind != "huggingface" else Path(source.config.model or given).name
+    copy = folder / f"given-{number}" / name
+    files = {copy / each.name: each for each in files_of_folder(given)} if given.is_dir() else {copy: given}
+    for place, file in files.items():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, place)
     return source.config_with(copy)
+
+
+def _file_of(config: TeacherConfig) -> OutsideFile | None:
+    if config.kind != "huggingface":
+        return OutsideFile.of(config.weights or config.path)
+    path = config.path or folder_in_cache(config.model or "")
+    return OutsideFile(path, value_digest([[each.name, file_digest(each)] for each in files_of_folder(path)]))
+
+
+def _key_of(config: TeacherConfig) -> Literal["path", "weights"]:
+    return "path" if config.kind in ("pt2", "huggingface") else "weights"
 
 
 def _within(config: TeacherConfig, folder: Path | None = None) -> TeacherConfig:
     """The file named within the stage's folder; or there again, below ``folder``."""
-    key = "path" if config.kind == "pt2" else "weights"
+    key = _key_of(config)
     path: Path | None = getattr(config, key)
     if path is None:
         return config

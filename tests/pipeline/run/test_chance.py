@@ -10,6 +10,7 @@ from pipeline.errors import TeacherError, VerificationError
 from pipeline.run.chance import require_useful_student, require_useful_teacher
 from pipeline.stages.inputs.data import DataSummary
 from pipeline.stages.inputs.teacher import MemberSummary, TeacherSummary
+from pipeline.teachers.suspicion import Suspicion
 from pipeline.work.canonical import StoredFile
 
 FILE = StoredFile("data", "arrays", "0" * 64)
@@ -45,6 +46,17 @@ def test_a_member_at_chance_stops_the_run_though_the_ensemble_is_useful() -> Non
     ensemble = replace(_teacher(0.9), members=members)
     with pytest.raises(TeacherError, match="member 2 of 2 of the teacher, lost, is no better than chance"):
         require_useful_teacher(ensemble, DATA)
+
+
+def test_a_teacher_that_is_misread_stops_the_run_with_the_key_that_puts_it_right() -> None:
+    suspicion = Suspicion(
+        "its classes have another order", "set in [[teacher]] classes = { cat = 1, dog = 0 }"
+    )
+    lost = replace(_teacher(0.6).members[0], suspicion=suspicion)
+    with pytest.raises(TeacherError, match="is misread") as caught:
+        require_useful_teacher(replace(_teacher(0.6), members=(lost,)), DATA)
+    assert caught.value.why == suspicion.cause
+    assert caught.value.fix.startswith(f"{suspicion.fix}, or set allow_chance")
 
 
 def test_a_student_at_chance_stops_the_run() -> None:

@@ -142,6 +142,7 @@ OTHER_VALUES: dict[str, Any] = {
     "teacher.channels": 3,
     "teacher.mean": (0.5,),
     "teacher.std": (0.5,),
+    "teacher.classes": {"a": 1, "b": 0},
     "space.preset": "mobile",
     "space.stages": [STAGE | {"kernels": [3, 5]}],
     "target.name": "other/onnxruntime:fp32@1",

@@ -17,6 +17,7 @@ from devices.target import Target
 from pipeline.bundle import read_bundle
 from tests.lathe_process import LatheProcess, run_here
 from tests.pipeline.run.tiny_recipe import ONE_TARGET, STAGES, TWO_TARGETS, command, run_recipe, write_recipe
+from tests.pipeline.teachers.tiny_transformers import saved, vit
 
 pytestmark = [pytest.mark.usefixtures("quiet_machine", "exporters_here"), pytest.mark.slow]
 
@@ -125,6 +126,22 @@ def test_akd_rates_the_best_again_and_takes_the_best_finalist(finished: Finished
     assert "search" in [stage["name"] for stage in labels["stages"] if not stage["cached"]]
     drawn = [{json.dumps(each["architecture"]) for each in run["candidates"]} for run in (document, labels)]
     assert drawn[0] == drawn[1]
+
+
+def test_a_teacher_of_transformers_goes_all_the_way_to_a_bundle(finished: Finished, tmp_path: Path) -> None:
+    _, folder, _ = finished
+    saved(vit([str(digit) for digit in range(9, -1, -1)]), tmp_path / "vit")
+    teacher = 'kind = "huggingface"\npath = "vit"'
+    text = ONE_TARGET.replace('kind = "train"\nwidth = 8\ndepth = 1', teacher)
+    assert teacher in text
+    document = run_recipe(write_recipe(tmp_path, text), folder, ["method=akd", "search.finalists=1"])
+    made = {stage["name"] for stage in document["stages"] if not stage["cached"]}
+    assert {"teacher", "search", "distil", "bundle"} <= made
+    assert document["teacher"]["name"] == "vit"
+    (target,) = document["winner"]["targets"]
+    assert target["feasible"]
+    assert {Path(each).name for each in document["teacher"]["models"].values()} == {"teacher.onnx"}
+    read_bundle(Path(document["bundle"]))
 
 
 DNA_SPACE = (

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,11 @@ from pipeline.teachers.loading import load_teacher
 from pipeline.teachers.teacher import Teacher
 
 
+@dataclass
+class Output:
+    logits: torch.Tensor
+
+
 class Odd(nn.Module):
     """Gives its logits in one of the ways in which networks do."""
 
@@ -27,7 +33,10 @@ class Odd(nn.Module):
         return {
             "plain": logits,
             "tuple": (logits, -logits),
-            "dict": {"loss": torch.zeros(()), "logits": logits},
+            "dict": {"loss": torch.zeros(()), "features": images, "logits": logits},
+            "other names": {"loss": torch.zeros(()), "features": images.flatten(1), "head": logits},
+            "object": Output(logits=logits),
+            "features first": (images.flatten(1), logits),
             "pooled": logits[:, :, None, None],
             "half": logits.half(),
             "probabilities": logits.softmax(1),
@@ -52,11 +61,25 @@ def _load(kind: str, dataset: Dataset, folder: Path, tell: Any = print) -> Teach
     return load_teacher([config], dataset, folder=folder, seed=0, progress=lambda *_: None, tell=tell)
 
 
-@pytest.mark.parametrize("kind", ["tuple", "dict", "pooled"])
-def test_logits_are_found_in_what_a_network_gives(kind: str, dataset: Dataset, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("tuple", "number 0, counted from 0, of the 2 outputs"),
+        ("features first", "number 1, counted from 0, of the 2 outputs"),
+        ("dict", "'logits' of the 2 outputs"),
+        ("other names", "'head' of the 2 outputs"),
+        ("object", "'logits' of the 1 outputs"),
+        ("pooled", None),
+    ],
+)
+def test_logits_are_found_in_what_a_network_gives_and_told(
+    kind: str, said: str | None, dataset: Dataset, tmp_path: Path
+) -> None:
+    told: list[str] = []
     images = torch.rand(4, 1, 8, 8)
     plain = _load("plain", dataset, tmp_path).module(images)
-    assert torch.equal(_load(kind, dataset, tmp_path).module(images), plain)
+    assert torch.equal(_load(kind, dataset, tmp_path, told.append).module(images), plain)
+    assert told == ([] if said is None else [f"teacher      'make': {said} is taken as logits"])
 
 
 def test_logits_of_half_precision_become_single(dataset: Dataset, tmp_path: Path) -> None:

@@ -1,0 +1,52 @@
+"""Where the logits lie in what a network gives, as it was seen on a few images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from torch import Tensor
+
+Place = str | int | None
+"""A name in a mapping or an object, a position in a sequence, or ``None``: the output itself."""
+
+
+def place_of_logits(output: Any, classes: int) -> Place:
+    """The entry that is called ``logits``, else the first with one value per class, else the first of all.
+
+    Args:
+        output: what the network gives for several images.
+        classes: how many values per image are expected.
+
+    Raises:
+        ValueError: there is no tensor in it.
+    """
+    if isinstance(output, Tensor):
+        return None
+    found = dict(_tensors(output))
+    if not found:
+        raise ValueError(f"the network gives a {type(output).__name__} in place of logits")
+    if "logits" in found:
+        return "logits"
+    fitting = (place for place, tensor in found.items() if tensor.flatten(1).shape[1:] == (classes,))
+    return next(fitting, next(iter(found)))
+
+
+def described(output: Any, place: Place) -> str:
+    """The place in words."""
+    name = f"'{place}'" if isinstance(place, str) else f"number {place}, counted from 0,"
+    return f"{name} of the {len(dict(_tensors(output)))} outputs"
+
+
+def _tensors(output: Any) -> Iterator[tuple[str | int, Tensor]]:
+    """Tensors of at least one value per image, by their place."""
+    if isinstance(output, Mapping):
+        entries = list(output.items())
+    elif isinstance(output, tuple | list):
+        entries = list(enumerate(output))
+    elif is_dataclass(output):
+        entries = [(each.name, getattr(output, each.name)) for each in fields(output)]
+    else:
+        entries = [("logits", getattr(output, "logits", None))]
+    yield from ((place, each) for place, each in entries if isinstance(each, Tensor) and each.ndim > 1)
