@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -14,6 +15,8 @@ from pydantic import TypeAdapter
 from devices.artifacts import artifact_digest
 from devices.errors import MeasurementError
 from devices.measurement import (
+    BetweenBatches,
+    Interval,
     Measurement,
     MeasurementFailure,
     MeasuringProtocol,
@@ -95,6 +98,8 @@ class TargetVerdict:
         feasible: the upper end of the measured interval is within the budget; without one, that the
             measurement can be trusted.
         why: one sentence with the figures behind ``feasible``.
+        between: how far batches differ on the target's device, by which a budget in milliseconds is judged;
+            ``None`` in bundles of earlier versions, which judged by the launches alone.
     """
 
     target: str
@@ -106,6 +111,7 @@ class TargetVerdict:
     budget: Budget | None
     feasible: bool
     why: str
+    between: BetweenBatches | None = None
 
     @property
     def accuracy_words(self) -> str:
@@ -133,7 +139,7 @@ class TargetVerdict:
         if self.budget is None or not self.measured:
             return None
         if self.budget.limit_ns is not None:
-            return self.measurement.latency.high_ns / self.budget.limit_ns
+            return on_device(self.measurement, self.between).high_ns / self.budget.limit_ns
         assert self.ratio is not None
         assert self.budget.relative is not None
         return self.ratio.high / self.budget.relative
@@ -158,6 +164,11 @@ class TargetVerdict:
 _VERDICT = TypeAdapter(TargetVerdict)
 
 
+def on_device(measurement: Measurement, between: BetweenBatches | None) -> Interval:
+    """The interval that holds at another time too; that of the launches where nothing is known of that."""
+    return measurement.latency if between is None else between.around(measurement.latency)
+
+
 def verify_artifact(
     artifact: Path,
     test: LabelledImages | None,
@@ -167,6 +178,7 @@ def verify_artifact(
     reference: Path | None,
     protocol: MeasuringProtocol,
     outputs: Target | None = None,
+    between: Callable[[Measurement], BetweenBatches | None] = lambda measurement: None,
 ) -> TargetVerdict:
     """Run one artifact on its target over all test images, measure it, and judge it by the budget.
 
@@ -174,7 +186,9 @@ def verify_artifact(
     ``devices.requests.outputs_target`` finds.
 
     With a ``reference`` both are measured in the same launches, so that a ratio compares like with like.
-    An invalid measurement is repeated, see ``RETRY_PAUSES_S``, and never called feasible.
+    An invalid measurement is repeated, see ``RETRY_PAUSES_S``, and never called feasible. A budget in
+    milliseconds is judged by the interval that holds at another time too: ``between`` tells how far batches
+    differ on the device of a measurement. A ratio needs no such allowance.
 
     Raises:
         VerificationError: the budget is relative and there is no reference.
@@ -196,7 +210,8 @@ def verify_artifact(
         accuracy = Accuracy(correct, len(test.split), by_class, where)
     student, other = measure_artifact(artifact, reference, target, protocol)
     ratio = paired_ratio(student, other) if other is not None else None
-    feasible, why = judge(budget, student, other, ratio)
+    known = between(student)
+    feasible, why = judge(budget, student, other, ratio, known)
     return TargetVerdict(
         target=str(target),
         artifact_digest=digest,
@@ -207,6 +222,7 @@ def verify_artifact(
         budget=budget,
         feasible=feasible,
         why=why,
+        between=known,
     )
 
 
@@ -236,7 +252,11 @@ def count_correct(artifact: Path, test: LabelledImages, target: Target) -> tuple
 
 
 def judge(
-    budget: Budget | None, student: Measurement, reference: Measurement | None, ratio: Ratio | None
+    budget: Budget | None,
+    student: Measurement,
+    reference: Measurement | None,
+    ratio: Ratio | None,
+    between: BetweenBatches | None = None,
 ) -> tuple[bool, str]:
     """Whether the budget is kept, and one sentence that says why."""
     needed = [("artifact", student)]
@@ -249,8 +269,10 @@ def judge(
     if budget is None:
         return True, f"the measured latency is {student.latency}, and no budget limits it"
     if budget.limit_ns is not None:
-        latency, limit = student.latency, budget.limit_ns
+        latency, limit = on_device(student, between), budget.limit_ns
         low, high, seen = latency.low_ns, latency.high_ns, f"the measured latency {latency}"
+        if between is not None:
+            seen += f" on this machine, {student.latency.ends} here and now,"
     elif ratio is not None and budget.relative is not None:
         limit = budget.relative
         low, high = ratio.low, ratio.high

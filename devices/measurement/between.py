@@ -8,13 +8,12 @@ measurement again, today or on another day, on the device as it usually is.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from devices.measurement.statistics import Interval
 
 CONFIDENCE = 0.95
 """Of what lies between batches; the interval of both parts has that of the batch's own where it is less."""
-_LEAST = 1e-9
 
 
 @dataclass(frozen=True)
@@ -69,17 +68,5 @@ class BetweenBatches:
         return float(stdtrit(self.freedom, (1 + confidence) / 2)) * math.sqrt(2) * self.deviation
 
     def around(self, within: Interval) -> Interval:
-        """The interval of a batch, widened to hold what the same measurement gives at another time.
-
-        At either end the two parts are independent, so that their squares add up.
-        """
-        between, value_ns = self.margin(), within.value_ns
-        if value_ns <= 0:
-            return within
-        low, high = (abs(math.log(max(end, _LEAST) / value_ns)) for end in (within.low_ns, within.high_ns))
-        return Interval(
-            value_ns * math.exp(-math.hypot(low, between)),
-            value_ns,
-            value_ns * math.exp(math.hypot(high, between)),
-            min(within.confidence, CONFIDENCE),
-        )
+        """The interval of a batch, widened to hold what the same measurement gives at another time."""
+        return replace(within.joined(self.margin()), confidence=min(within.confidence, CONFIDENCE))

@@ -21,6 +21,7 @@ _RANGES = {
     "max_ns": (0, 2**63 - 1),
     "headline_quantile": (0, 1),
     "input_seed": (0, 2**63 - 1),
+    "spread_ns": (0, _WEEK_NS),
     "drift": (0, 1),
 }
 
@@ -36,7 +37,9 @@ class MeasuringProtocol:
     ``max_ns``. Timing stops when both minimum count and time are reached, or at either cap.
     ``headline_quantile`` is the quantile of a launch's samples that stands for the launch. ``drift`` widens
     the headline's interval at either end by this share of the headline: launches that are seconds apart
-    cannot see how a machine changes over minutes. See docs/concepts/measuring.md for the evidence.
+    cannot see how a machine changes over minutes. The first ``launches`` launches are spread over
+    ``spread_ns``, each at a random moment of its share of that time; further ones follow at once. See
+    docs/concepts/measuring.md for the evidence.
     """
 
     version: int = 2
@@ -51,6 +54,7 @@ class MeasuringProtocol:
     headline_quantile: float = HEADLINE_QUANTILE
     input_seed: int = 0
     drift: float = 0.0015
+    spread_ns: int = 0
 
     def __post_init__(self) -> None:
         """Check the ranges, since a protocol may come with a file.

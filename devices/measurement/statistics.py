@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+_LEAST_NS = 1e-9
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -21,6 +23,19 @@ class Interval:
         margin_ns = share * self.value_ns
         return replace(self, low_ns=self.low_ns - margin_ns, high_ns=self.high_ns + margin_ns)
 
+    def joined(self, margin: float) -> Interval:
+        """The interval with an independent margin, of the logarithm, at either end: their squares add up."""
+        if self.value_ns <= 0:
+            return self
+        low, high = (
+            abs(math.log(max(end, _LEAST_NS) / self.value_ns)) for end in (self.low_ns, self.high_ns)
+        )
+        return replace(
+            self,
+            low_ns=self.value_ns * math.exp(-math.hypot(low, margin)),
+            high_ns=self.value_ns * math.exp(math.hypot(high, margin)),
+        )
+
     @property
     def relative_width(self) -> float:
         """Width of the interval as a share of the value; infinite where the value is 0."""
@@ -28,8 +43,13 @@ class Interval:
             return math.inf
         return (self.high_ns - self.low_ns) / self.value_ns
 
+    @property
+    def ends(self) -> str:
+        """Its ends in milliseconds."""
+        return f"[{self.low_ns / 1e6:.4f}, {self.high_ns / 1e6:.4f}]"
+
     def __str__(self) -> str:
-        return f"{self.value_ns / 1e6:.4f} ms [{self.low_ns / 1e6:.4f}, {self.high_ns / 1e6:.4f}]"
+        return f"{self.value_ns / 1e6:.4f} ms {self.ends}"
 
 
 def quantile(samples: Sequence[float], level: float) -> float:

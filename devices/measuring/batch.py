@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -46,7 +47,8 @@ def measure(
     Each of ``protocol.launches`` launches is one fresh process that loads and times every job, in an order
     shuffled by the launch's number, so that a disturbance meets all jobs alike. Jobs whose launches disagree
     or were disturbed get further launches, up to ``protocol.max_launches``; that never looks at the level of
-    a latency, so it favours none. A job that fails or ends its process is tried once more, alone; when it
+    a latency, so it favours none. Where the protocol spreads launches over a time, the device is free between
+    them. A job that fails or ends its process is tried once more, alone; when it
     fails again it becomes a MeasurementFailure and is left out of the remaining launches, and the other jobs
     go on; so does one whose file is missing, or of a kind that the runtime does not load. When the device
     goes away for good, what was measured until then is kept. Times, conditions and peak memory are read on
@@ -77,8 +79,8 @@ def measure(
     if len({job.name for job in jobs}) < len(jobs):
         raise ValueError("the names of the jobs of a batch must differ")
     runtime = runtime_of(target)
-    if not (time := runtime.capabilities(target).time):
-        raise MeasurementError(f"'{target}' gives no latencies", why=time.note)
+    if not (timing := runtime.capabilities(target).time):
+        raise MeasurementError(f"'{target}' gives no latencies", why=timing.note)
     protocol = runtime.adapt(protocol)
     batch = _Batch(
         jobs,
@@ -97,8 +99,12 @@ def measure(
         identity = probe(target) if connection is None else identify(target, device)
         launcher = Launcher(device, target, runtime, protocol, job_timeout_s, lock.ensure, batch.count)
         cores = identity[1].cores
+        began_s = time.monotonic()
         for number in range(max(protocol.launches, protocol.max_launches)):
             order = batch.due(number, cores)
+            if order and (pause_s := began_s + _begins_s(number, protocol) - time.monotonic()) > 0:
+                lock.release()  # Others may measure meanwhile.
+                time.sleep(pause_s)
             random.Random(protocol.input_seed + number).shuffle(order)
             if not order or batch.lost is not None:
                 break
@@ -231,6 +237,14 @@ class _Batch:
         self.outcomes[job.name] = outcome
         if self._on_outcome is not None:
             self._on_outcome(job.name, outcome)
+
+
+def _begins_s(number: int, protocol: MeasuringProtocol) -> float:
+    """When a launch may begin, in seconds after the first."""
+    if not 0 < number < protocol.launches:
+        return 0.0
+    moment = number + random.Random(protocol.input_seed + number).random()
+    return moment * protocol.spread_ns / 1e9 / protocol.launches
 
 
 def _digest(artifact: Path) -> str:

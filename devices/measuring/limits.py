@@ -14,9 +14,11 @@ from enum import StrEnum
 from pathlib import Path
 
 from devices.connections import Connection
+from devices.measurement.between import BetweenBatches
 from devices.measurement.headline import launch_interval
 from devices.measurement.measurement import Measurement, MeasurementFailure, Outcome, Verdict
 from devices.measurement.protocol import MeasuringProtocol
+from devices.measurement.statistics import Interval
 from devices.measuring.batch import Job, measure
 from devices.measuring.comparison import compare
 from devices.target import Target
@@ -81,6 +83,7 @@ def latency_against_limit(
     target: Target,
     protocol: MeasuringProtocol,
     *,
+    between: BetweenBatches | None = None,
     on_progress: Callable[[int, int], None] | None = None,
     on_state: Callable[[str], None] | None = None,
     connection: Connection | None = None,
@@ -92,6 +95,8 @@ def latency_against_limit(
         limit_ns: what it may take.
         target: where.
         protocol: how long a launch is; the looks say how many there are.
+        between: how far batches differ on the device. The interval then holds at another time too, and no
+            more launches are made when only that keeps it from telling.
         on_progress: called with the launches of the look that are done, and their total.
         on_state: called with a line before each further look.
         connection: an open connection to use instead of a new one to the target's device; it stays open.
@@ -105,7 +110,7 @@ def latency_against_limit(
         job = Job("the file", artifact)
         return _observed(measure([job], target, limited, on_progress=on_progress, connection=connection))
 
-    return _decide(look, limit_ns, protocol.drift, on_state)
+    return _decide(look, limit_ns, protocol.drift, on_state, between)
 
 
 def ratio_against_limit(
@@ -145,7 +150,11 @@ def ratio_against_limit(
 
 
 def _decide(
-    look: Callable[[int], Observed], limit: float, drift: float, on_state: Callable[[str], None] | None
+    look: Callable[[int], Observed],
+    limit: float,
+    drift: float,
+    on_state: Callable[[str], None] | None,
+    between: BetweenBatches | None = None,
 ) -> AgainstLimit:
     confidence = 1 - ERROR / len(LOOKS)
     values: list[float] = []
@@ -158,15 +167,19 @@ def _decide(
         values += observed
         obstacles += [reason for reason in reasons if reason not in obstacles]
         seen = launch_interval(values, confidence).widened(drift) if values else None
-        if seen is not None and seen.confidence >= confidence:
-            bounds = Bounds(seen.low_ns, seen.value_ns, seen.high_ns, seen.confidence)
-            found = AgainstLimit(bounds, limit, len(values), tuple(obstacles))
-        else:
+        if seen is None or seen.confidence < confidence:
             few = f"only {count_of(len(values), 'launch')} can be used"
             found = AgainstLimit(None, limit, len(values), (*obstacles, few))
-        if found.finding in (LimitFinding.KEPT, LimitFinding.EXCEEDED):
+            continue
+        here = AgainstLimit(_bounds(seen), limit, len(values), tuple(obstacles))
+        found = here if between is None else replace(here, interval=_bounds(between.around(seen)))
+        if here.finding is not LimitFinding.UNDECIDED:
             break
     return found
+
+
+def _bounds(seen: Interval) -> Bounds:
+    return Bounds(seen.low_ns, seen.value_ns, seen.high_ns, seen.confidence)
 
 
 def _with_launches(protocol: MeasuringProtocol, launches: int) -> MeasuringProtocol:

@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Container, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
 
-from devices.measurement import SPREAD_DEGRADED, Interval
+from devices.measurement import SPREAD_DEGRADED, BetweenBatches, Interval
 from latency_db.errors import EstimateError
 from latency_db.estimate import Estimate
 from latency_db.models.features import Floats, Terms, block_properties, network_properties
@@ -43,6 +43,8 @@ class NetworkModel:
         fitted_networks: number of measured networks behind the fit.
         boundary_ns_per_byte: for what crosses a block's boundaries; negative like ``per_block_ns``.
         weights_ns_per_byte: for a block's weights, not negative.
+        level: part of ``upper_factor``, as a margin of the logarithm, that is common to all networks: how far
+            the machine may be from where it was when the table was measured.
     """
 
     table: LatencyTable
@@ -54,6 +56,7 @@ class NetworkModel:
     fitted_networks: int
     boundary_ns_per_byte: float = 0.0
     weights_ns_per_byte: float = 0.0
+    level: float = 0.0
 
     @classmethod
     def fit(
@@ -141,6 +144,15 @@ class NetworkModel:
                 fix="measure more networks of the space",
             )
         return cls(table, scale, per_block, fixed, factor, reached, len(kept), boundary, weights_rate)
+
+    def at_another_time(self, between: BetweenBatches) -> Self:
+        """The model with intervals that hold on the machine as it usually is."""
+        return self.with_level(between.margin(self.coverage))
+
+    def with_level(self, level: float) -> Self:
+        """The model with another common margin; 0 for networks against each other, as in relative budgets."""
+        own = math.sqrt(max(math.log(self.upper_factor) ** 2 - self.level**2, 0.0))
+        return replace(self, upper_factor=math.exp(math.hypot(own, level)), level=level)
 
     def estimate(self, networks: Sequence[Sequence[str]]) -> list[Estimate]:
         """One estimate per network, in order; infinite where a block has no latency on the target.

@@ -71,6 +71,8 @@ def _part(
 ) -> tuple[str, Mapping[str, Any]]:
     """Digest and content of a part: thousands of keys share few of them."""
     content = kind_of_device(value) if isinstance(value, DeviceIdentity) else asdict(value)
+    # Without a spread a protocol has the key that it had before launches could be spread.
+    content = {name: each for name, each in content.items() if (name, each) != ("spread_ns", 0)}
     return value_digest(content), content
 
 

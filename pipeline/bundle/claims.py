@@ -106,7 +106,7 @@ def _differences(manifest: Manifest, entry: TargetEntry, verdict: TargetVerdict)
     budget = None if entry.budget is None else entry.budget.build()
     if budget != verdict.budget or (entry.budget and budget and entry.budget.words != budget.words):
         yield "the budget is another one"
-    feasible, _ = judge(verdict.budget, verdict.measurement, reference, verdict.ratio)
+    feasible, _ = judge(verdict.budget, verdict.measurement, reference, verdict.ratio, verdict.between)
     if not entry.feasible == verdict.feasible == feasible:
         yield f"the budget is {'' if feasible else 'not '}kept by what was measured"
     if entry.why != verdict.why:

@@ -118,6 +118,7 @@ def verify_bundle(
                 budget=entry.budget.build() if entry.budget else None,
                 reference=files[folder / entry.reference] if entry.reference else None,
                 protocol=earlier[number].measurement.protocol,
+                between=lambda _, known=earlier[number].between: known,  # type: ignore[misc]
             )
             done.append(TargetVerification(verdict, entry.accuracy.correct if entry.accuracy else None))
     on_progress(len(manifest.targets), len(manifest.targets))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import MISSING, fields, is_dataclass
 from inspect import Parameter
@@ -23,6 +24,25 @@ Database = Annotated[
         help="Latency database: a file or an SQLAlchemy URL. [default: $LATHE_DB, else in your data folder]",
     ),
 ]
+
+
+_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+MOST_HOURS = 24
+
+
+def seconds_of(text: str) -> float:
+    """Read a time such as ``90s``, ``10m`` or ``1.5h``.
+
+    Raises:
+        typer.BadParameter: it has another form, is 0, or is longer than a day.
+    """
+    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?([smh])", text.strip())
+    seconds = 0.0 if match is None else float(match[1]) * _SECONDS[match[2]]
+    if not 0 < seconds <= MOST_HOURS * 3600:
+        raise typer.BadParameter(
+            f"'{text}' is not a time: write 90s, 10m or 2h, above 0 and up to {MOST_HOURS} hours"
+        )
+    return seconds
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:

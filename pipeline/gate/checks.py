@@ -10,7 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from devices.artifacts import artifact_digest
-from devices.measurement import MeasuringProtocol
+from devices.measurement import BetweenBatches, MeasuringProtocol
 from devices.measuring import AgainstLimit, LimitFinding, latency_against_limit, ratio_against_limit
 from devices.requests import outputs_target
 from devices.target import Target
@@ -91,12 +91,24 @@ def check_accuracy(artifact: Path, test: LabelledImages | None, target: Target, 
 
 
 def check_latency(
-    artifact: Path, target: Target, limit_ms: float, *, protocol: MeasuringProtocol, task: Task
+    artifact: Path,
+    target: Target,
+    limit_ms: float,
+    *,
+    protocol: MeasuringProtocol,
+    between: BetweenBatches | None,
+    task: Task,
 ) -> Check:
-    """The latency on the target, against a limit in milliseconds."""
+    """The latency on the target, against a limit in milliseconds; ``between`` as the bundle knows it."""
     with trusted_files([artifact]) as files:
         found = latency_against_limit(
-            files[artifact], 1e6 * limit_ms, target, protocol, on_progress=task, on_state=task.say
+            files[artifact],
+            1e6 * limit_ms,
+            target,
+            protocol,
+            between=between,
+            on_progress=task,
+            on_state=task.say,
         )
     return _against(found, target, "latency", "ms", 1e-6)
 
@@ -132,7 +144,7 @@ def _against(found: AgainstLimit, target: Target, name: str, unit: str, scale: f
     )
     why = f"{figures}, {count_of(found.launches, 'launch')}"
     if finding is CheckFinding.UNDECIDED:
-        why += "; that is all that are made, and the interval still holds the limit"
+        why += "; more launches would not tell, and the interval holds the limit"
     return Check(
         str(target), name, finding, why, value, low, high, seen.confidence, limit, unit, found.launches
     )

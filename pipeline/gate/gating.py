@@ -130,7 +130,8 @@ def _checks(
 ) -> Iterator[Check]:
     entry = new.entry(target)
     assert entry is not None
-    artifact, protocol = new.folder / entry.artifact, read_verdict(new.folder, entry).measurement.protocol
+    artifact, verdict = new.folder / entry.artifact, read_verdict(new.folder, entry)
+    protocol = verdict.measurement.protocol
     size, accuracy, latency_ms = limits.max_size_bytes, limits.min_accuracy, limits.max_latency_ms
     if size is not None:
         yield check_size(artifact, target, size)
@@ -142,7 +143,9 @@ def _checks(
             found = _attempt(
                 target,
                 "latency",
-                lambda: check_latency(artifact, target, latency_ms, protocol=protocol, task=task),
+                lambda: check_latency(
+                    artifact, target, latency_ms, protocol=protocol, between=verdict.between, task=task
+                ),
             )
         yield found
     if old is not None and limits.max_regression is not None:

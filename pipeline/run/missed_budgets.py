@@ -69,7 +69,7 @@ def _next(
         predictors.limits_ns,
         dict.fromkeys(sorted(predictors.limits_ns.keys() - predictors.soft), 1.0),
     )
-    for architecture, shares in _shares(limits, failures, measured).items():
+    for architecture, shares in _shares(predictors, failures, measured).items():
         estimates = predictors.estimates(architecture)
         for name in factors.keys() & shares.keys():
             if shares[name] > 1:
@@ -84,12 +84,12 @@ def _next(
 
 
 def _shares(
-    limits_ns: Mapping[str, float], failures: Sequence[Failure], measured: Sequence[MeasuredNetwork]
+    predictors: LatencyPredictors, failures: Sequence[Failure], measured: Sequence[MeasuredNetwork]
 ) -> dict[Architecture, Mapping[str, float]]:
     """Measured upper ends over the limits, by target; an artifact's stand before its network's."""
     shares: dict[Architecture, dict[str, float]] = {}
     for network in measured:
-        share = network.measured.high_ns / limits_ns[network.target]
+        share = predictors.judged(network).high_ns / predictors.limits_ns[network.target]
         shares.setdefault(network.architecture, {})[network.target] = share
     for failure in failures:
         shares.setdefault(failure.architecture, {}).update(failure.shares)
@@ -123,7 +123,7 @@ def _nearest(
     hard = predictors.limits_ns.keys() - predictors.soft
     worst = {
         max((each[name] for name in hard), default=0.0): each
-        for each in _shares(predictors.limits_ns, failures, measured).values()
+        for each in _shares(predictors, failures, measured).values()
         if hard <= each.keys()
     }
     beyond = [worst[share] for share in sorted(worst) if share > 1]

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from devices.errors import MeasurementError
+from devices.measurement.between import BetweenBatches, Spread
 from devices.measurement.conditions import Conditions
 from devices.measurement.measurement import (
     DeviceIdentity,
@@ -115,6 +116,47 @@ def test_judge_says_whether_the_budget_is_kept_in_doubt_or_exceeded() -> None:
         feasible, why = judge(Budget.parse(text), measurement, None, None)
         assert word in why
         assert feasible is (text == "1.3ms")
+
+
+BETWEEN = BetweenBatches(Spread(0.05, 20, 20), Spread(0.02, 5, 3))
+
+
+def test_a_budget_in_milliseconds_is_judged_by_what_holds_at_another_time() -> None:
+    measurement = a_measurement([1_000_000] * 5)
+    budget = Budget.parse("1.1ms")
+    assert judge(budget, measurement, None, None)[0]
+    feasible, why = judge(budget, measurement, None, None, BETWEEN)
+    assert not feasible
+    assert "may exceed" in why
+    assert "here and now" in why
+    assert judge(Budget.parse("1.4ms"), measurement, None, None, BETWEEN)[0]
+    assert "exceeds" in judge(Budget.parse("0.7ms"), measurement, None, None, BETWEEN)[1]
+
+
+def test_the_use_of_a_budget_is_told_by_the_interval_that_judges_it() -> None:
+    measurement, budget = a_measurement([1_000_000] * 5), Budget.parse("1.1ms")
+    narrow = TargetVerdict(str(HOST), "00", None, measurement, None, None, budget, True, "")
+    wide = dataclasses.replace(narrow, between=BETWEEN)
+    assert narrow.used is not None
+    assert wide.used is not None
+    assert narrow.used < 1 < wide.used
+    assert TargetVerdict.from_json(wide.to_json()) == wide
+
+
+def test_a_verdict_of_an_earlier_version_is_judged_by_its_launches() -> None:
+    measurement, budget = a_measurement([1_000_000] * 5), Budget.parse("1.1ms")
+    document = TargetVerdict(str(HOST), "00", None, measurement, None, None, budget, True, "").to_json()
+    del document["between"]
+    assert TargetVerdict.from_json(document).between is None
+
+
+@given(headlines)
+def test_a_relative_budget_is_judged_by_the_ratio_whatever_batches_do(values: list[int]) -> None:
+    student, reference = a_measurement(values), a_measurement([3 * value for value in values])
+    ratio = paired_ratio(student, reference)
+    for text in ("0.3x", "0.34x", "0.5x teacher"):
+        budget = Budget.parse(text)
+        assert judge(budget, student, reference, ratio, BETWEEN) == judge(budget, student, reference, ratio)
 
 
 @pytest.mark.parametrize("which", ["artifact", "reference network"])

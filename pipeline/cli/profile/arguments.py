@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.options import Database, Json
+from pipeline.cli.options import Database, Json, seconds_of
 
 MEASURING = "Measuring"
 INPUTS = "Inputs"
@@ -134,6 +134,16 @@ def profile(
         ),
     ] = None,
     launches: Annotated[int | None, Launches] = None,
+    spread: Annotated[
+        str | None,
+        typer.Option(
+            "--spread",
+            metavar="TIME",
+            help="Spread the launches over a time, such as 10m, to see more of how the device changes; 15 "
+            "launches unless --launches says otherwise.",
+            rich_help_panel=MEASURING,
+        ),
+    ] = None,
     require_full_delegation: Full = False,
     timeout_s: Timeout = 120,
     trust: Trust = False,
@@ -159,7 +169,15 @@ def profile(
     profile_models(
         models,
         targets,
-        Wanted(launches, ops, sustained, require_full_delegation, timeout_s, trust),
+        Wanted(
+            launches,
+            ops,
+            sustained,
+            require_full_delegation,
+            timeout_s,
+            trust,
+            None if spread is None else seconds_of(spread),
+        ),
         Inputs(tuple(shapes or ()), tuple(fills or ()), tuple(inputs or ()), signature),
         db=db,
         save=save,

@@ -34,6 +34,8 @@ from pipeline.progress import ConsoleReporter
 
 MAX_MINUTES = 24 * 60
 DATABASE = "the latency database"
+SPREAD_LAUNCHES = 15
+"""Launches that are spread over a time, unless it is said how many."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Wanted:
         full_delegation: a model of which a part fell back has failed.
         timeout_s: how long a model may take in one launch.
         trust: models that are programs are trusted.
+        spread_s: the time over which launches are spread; ``None`` for one after the other.
     """
 
     launches: int | None
@@ -55,6 +58,20 @@ class Wanted:
     full_delegation: bool
     timeout_s: float
     trust: bool
+    spread_s: float | None = None
+
+    @property
+    def protocol(self) -> MeasuringProtocol:
+        """How latencies are measured; launches that are spread may differ as the machine does."""
+        if self.spread_s is None:
+            return _protocol(self.launches or MeasuringProtocol().launches)
+        launches = self.launches or SPREAD_LAUNCHES
+        return replace(
+            MeasuringProtocol(),
+            launches=launches,
+            max_launches=launches,
+            spread_ns=round(1e9 * self.spread_s),
+        )
 
 
 @dataclass(frozen=True)
@@ -242,7 +259,7 @@ def _profile_on(
         session: gets the results.
         reporter: where to tell of progress.
     """
-    protocol = _protocol(wanted.launches or MeasuringProtocol().launches)
+    protocol = wanted.protocol
     with connected(target.device) as connection:
         with reporter.task(f"timing on {target}", "launches") as task:
             outcomes = measure(

@@ -49,7 +49,7 @@ class Feasible:
     """What the space can do on the targets.
 
     Attributes:
-        models: network model per target.
+        models: network model per target; where the budget is relative, of networks against each other.
         limits_ns: of the budgets, per target.
         soft: targets whose budget is a wish only.
         reference: network to which relative budgets refer.
@@ -104,13 +104,16 @@ def check_feasibility(given: FeasibilityInput, folder: StageFolder, services: Se
     reference = space.reference()
     tables = {each.target: given.tables[each.name] for each in given.targets}
     found = fit_networks(space, tables, services.bench(given.protocol), networks=given.networks)
-    models = {str(target): each.model for target, each in found.items()}
+    models = {
+        str(target): each.model if given.budgets[str(target)].relative is None else each.model.with_level(0.0)
+        for target, each in found.items()
+    }
     limits, calibration = {}, list[MeasuredNetwork]()
     for target, each in found.items():
         name, budget = str(target), given.budgets[str(target)]
         reference_ns = given.teacher_ns.get(name) or _reference_ns(reference, budget, each)
         limits[name] = budget.limit_given(reference_ns)
-        estimates = each.model.estimate([block_names(space, one.architecture) for one in each.networks])
+        estimates = models[name].estimate([block_names(space, one.architecture) for one in each.networks])
         calibration += map(MeasuredNetwork.beside, each.networks, estimates)
     soft = frozenset(name for name, budget in given.budgets.items() if budget.soft)
     predictors = LatencyPredictors(given.plan, models, limits, soft, tuple(calibration))

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+from devices.measurement import Interval
 from latency_db.estimate import Estimate
 from latency_db.models import NetworkModel
 from pipeline.search.budgets.constraints import Constraints
@@ -81,17 +82,23 @@ class LatencyPredictors:
         new = [each for each in networks if (each.target, each.architecture) not in known]
         together = (*self.networks, *new)
         models = {
-            name: fit_seen(self.space, model.table, [each for each in together if each.target == name])
+            name: fit_seen(
+                self.space, model.table, [each for each in together if each.target == name]
+            ).with_level(model.level)
             for name, model in self.models.items()
         }
         return replace(self, models=models, networks=together)
+
+    def judged(self, network: SeenNetwork) -> Interval:
+        """The measured latency as its budget judges it: at another time, unless the budget is relative."""
+        return network.measured.joined(self.models[network.target].level)
 
     def kept_by(self, networks: Sequence[MeasuredNetwork], disturbed: Collection[str] = ()) -> bool:
         """Whether measurements of one architecture are within the limit of every target that is not soft.
 
         Where measuring was ``disturbed``, only an interval that is beyond the limit speaks against it.
         """
-        within = {each.target for each in networks if each.measured.high_ns <= self.limits_ns[each.target]}
         limits_ns = self.limits_ns
-        beyond = {each.target for each in networks if each.measured.low_ns > limits_ns[each.target]}
+        within = {each.target for each in networks if self.judged(each).high_ns <= limits_ns[each.target]}
+        beyond = {each.target for each in networks if self.judged(each).low_ns > limits_ns[each.target]}
         return (limits_ns.keys() - self.soft) - within <= set(disturbed) - beyond

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from devices.measurement import MeasuringProtocol
+from latency_db.history import history_of
 from pipeline.budget import Budget
 from pipeline.spaces.base import Architecture
 from pipeline.stages.inputs.data import DataSummary, open_data
@@ -108,6 +109,7 @@ def verify_student(given: VerifyInput, folder: StageFolder, services: Services) 
                 reference=folder.find(compiled.reference.file),
                 protocol=given.protocol,
                 outputs=outputs_place(target, given.outputs),
+                between=lambda measurement: history_of(services.store, measurement.device).between,
             )
     student = open_student(given.plan, given.architecture, given.weights, folder)
     teacher = open_teacher(given.teacher, folder).module

@@ -14,6 +14,7 @@ from devices.measurement import MeasurementFailure, Outcome
 from devices.target import Target
 from devices.words import count_of
 from latency_db.errors import EstimateError
+from latency_db.history import history_of
 from latency_db.models import MIN_NETWORKS, NetworkModel, spread
 from latency_db.tables import LatencyTable, explain_missing
 from pipeline.export.base import Format, block_workload, format_of
@@ -172,7 +173,7 @@ def fit_networks(
             seen[target] += its_seen
             failed[target] += its_failed
     return {
-        target: _fitted(space, table, seen[target], failed[target], len(plan))
+        target: _fitted(space, table, seen[target], failed[target], planned=len(plan), bench=bench)
         for target, table in tables.items()
     }
 
@@ -202,7 +203,7 @@ def load(space: Space, target: Target, bench: Bench) -> SpaceTable:
                 there.append(network)
                 outcomes.append(found[part.workload.identity])
     seen, failed = _sorted_out(target, there, outcomes)
-    return _fitted(space, table, seen, failed, len(plan))
+    return _fitted(space, table, seen, failed, planned=len(plan), bench=bench)
 
 
 def described(table: LatencyTable) -> str:
@@ -272,8 +273,11 @@ def _fitted(
     table: LatencyTable,
     seen: Sequence[SeenNetwork],
     failed: Sequence[Outcome | None],
+    *,
     planned: int,
+    bench: Bench,
 ) -> SpaceTable:
+    """The model is for the machine as it usually is, by its history."""
     usable = [each for each in seen if runs(space, table, each.architecture)]
     failures = [each for each in failed if isinstance(each, MeasurementFailure)]
     if len(usable) < MIN_NETWORKS:
@@ -284,5 +288,6 @@ def _fitted(
             why=next(iter(reasons), f"the others of the {planned} that are planned were not measured"),
             fix="run 'lathe table build', or the same command again: it measures only what is missing",
         )
-    model = fit_seen(space, table, usable)
+    _, device = bench.measurer.probe(table.target)
+    model = fit_seen(space, table, usable).at_another_time(history_of(bench.store, device).between)
     return SpaceTable(table, model, tuple(usable), tuple(each.reason.code for each in failures))

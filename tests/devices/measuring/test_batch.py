@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,6 +14,7 @@ import devices.measuring.launch
 from devices.connections import LocalConnection
 from devices.digests import file_digest
 from devices.errors import MeasurementError, TargetError
+from devices.locking.queue import lock_state, machine_folder
 from devices.measurement.measurement import Measurement, MeasurementFailure, Reason, Verdict
 from devices.measuring.batch import Job, measure, probe
 from devices.target import Target
@@ -72,6 +74,23 @@ def test_measure_starts_one_process_per_launch_when_all_is_well(hostile, script)
         [script(name, "run") for name in "abc"], hostile, replace(QUICK, launches=3), connection=connection
     )
     assert connection.runs == 1 + 3
+
+
+def test_launches_are_spread_over_a_time_and_the_device_is_free_between_them(hostile, script, monkeypatch):
+    pauses, taken = [], []
+
+    def sleep(seconds):
+        pauses.append(seconds)
+        taken.append(lock_state(machine_folder()).taken)
+
+    clock = SimpleNamespace(monotonic=time.monotonic, sleep=sleep)
+    monkeypatch.setattr(devices.measuring.batch, "time", clock)
+    protocol = replace(QUICK, launches=4, max_launches=4, spread_ns=4_000_000_000_000)
+    found = measure([script("a", "run")], hostile, protocol)["a"]
+    assert len(found.launches) == 4
+    assert taken == [False] * 3
+    for number, pause in enumerate(pauses, start=1):
+        assert 1000 * number - 120 < pause < 1000 * (number + 1)
 
 
 @pytest.mark.parametrize("paired", [False, True])

@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
+from devices.measurement.between import BetweenBatches, Spread
 from devices.measurement.measurement import MeasurementFailure, Outcome, Reason, Verdict
 from devices.measurement.protocol import MeasuringProtocol
 from devices.measuring import limits
+from devices.measuring.batch import Job
 from devices.measuring.comparison import Comparison
 from devices.measuring.limits import LOOKS, LimitFinding, latency_against_limit, ratio_against_limit
 from devices.target import Target
@@ -142,6 +144,29 @@ def test_a_real_file_is_held_to_a_latency(
     assert found.interval is not None
     assert found.interval.low <= found.interval.value <= found.interval.high
     assert found.limit == limit_ns
+
+
+@pytest.mark.parametrize(
+    ("limit_ns", "finding"),
+    [(2e6, LimitFinding.KEPT), (1.05e6, LimitFinding.UNDECIDED), (0.5e6, LimitFinding.EXCEEDED)],
+)
+def test_a_latency_is_held_to_a_limit_as_it_is_at_another_time_and_looks_no_longer_than_that_helps(
+    monkeypatch: pytest.MonkeyPatch, limit_ns: float, finding: LimitFinding
+) -> None:
+    looks: list[int] = []
+
+    def measured(
+        jobs: list[Job], target: Target, protocol: MeasuringProtocol, **_: Any
+    ) -> dict[str, Outcome]:
+        looks.append(protocol.launches)
+        return {jobs[0].name: made_up_measurement([[1_000_000] * 20] * protocol.launches)}
+
+    monkeypatch.setattr(limits, "measure", measured)
+    between = BetweenBatches(Spread(0.05, 30, 20), Spread(0.01, 30, 4))
+    found = latency_against_limit(Path("some.onnx"), limit_ns, HOST, QUICK, between=between)
+    assert found.finding is finding
+    assert looks == [LOOKS[0]]
+    assert latency_against_limit(Path("some.onnx"), 1.05e6, HOST, QUICK).finding is LimitFinding.KEPT
 
 
 def test_real_files_are_compared(tmp_path: Path, quiet_machine: None) -> None:

@@ -112,6 +112,17 @@ def test_estimate_is_the_fixed_cost_and_the_costs_of_the_blocks(network: list[st
     assert estimate.low_ns <= estimate.value_ns <= estimate.high_ns
 
 
+@given(st.floats(0, 0.5), st.floats(0, 0.5))
+def test_a_common_margin_widens_intervals_by_the_sum_of_squares_and_can_be_taken_off(
+    level: float, other: float
+) -> None:
+    wide = FITTED.with_level(level)
+    assert math.log(wide.upper_factor) == pytest.approx(math.hypot(math.log(FITTED.upper_factor), level))
+    assert wide.with_level(other).upper_factor == pytest.approx(FITTED.with_level(other).upper_factor)
+    assert wide.with_level(0).upper_factor == pytest.approx(FITTED.upper_factor)
+    assert wide.around(1e6).value_ns == FITTED.around(1e6).value_ns
+
+
 def test_estimate_is_infinite_only_for_networks_with_a_block_that_cannot_run() -> None:
     model = FITTED
     fine, broken, empty = model.estimate([["b1"], ["b1", "broken"], []])

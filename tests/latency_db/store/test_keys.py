@@ -15,6 +15,7 @@ from tests.latency_db.measurement_samples import (
     RUNTIME,
     block,
     devices,
+    key_of,
     protocols,
     runtimes,
     workloads,
@@ -69,6 +70,12 @@ def test_workload_identity_depends_on_kind_and_content_but_not_on_description() 
     assert Workload.of("block", "a", [1]).identity == Workload.of("block", "b", [1]).identity
     assert Workload.of("block", "a", [1]).identity != Workload.of("network", "a", [1]).identity
     assert Workload.of("block", "a", [1]).identity != Workload.of("block", "a", [2]).identity
+
+
+def test_launches_that_are_spread_are_measured_in_another_way() -> None:
+    spread = Key.of(block("a"), RUNTIME, DEVICE, replace(PROTOCOL, spread_ns=1))
+    assert spread.protocol != key_of(block("a")).protocol
+    assert spread.contents["protocol"]["spread_ns"] == 1
 
 
 def test_digests_stay_the_same_between_releases_so_that_rows_are_found_again() -> None:

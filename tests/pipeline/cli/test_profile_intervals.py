@@ -93,6 +93,19 @@ def test_a_comparison_keeps_both_files_and_its_ratio_is_as_sharp_as_ever() -> No
     assert len(kept) == 2
 
 
+@pytest.mark.parametrize("text", ["10", "0m", "-1m", "25h", "m", "1d", "1e3s"])
+def test_a_spread_that_is_no_time_is_refused(text: str) -> None:
+    shown = _lathe("profile", "tiny.onnx", "--target", TARGET, "--spread", text)
+    assert shown.exit_code == 2
+    assert "is not a time" in " ".join(shown.stderr.split())
+
+
+def test_launches_that_are_spread_are_a_protocol_of_their_own_and_all_of_them_count() -> None:
+    protocol = _profiled("--spread", "0.2s")["protocol"]
+    assert (protocol["launches"], protocol["max_launches"]) == (2, 2)
+    assert protocol["spread_ns"] == 200_000_000
+
+
 def test_another_database_has_another_history() -> None:
     _profiled()
     _profiled()

@@ -14,6 +14,7 @@ from devices.measurement.protocol import MeasuringProtocol
 from devices.measuring import OtherLoad
 from devices.target import Target
 from latency_db.errors import EstimateError
+from latency_db.history import history_of
 from latency_db.store.store import open_store
 from latency_db.tables import wait_for_quiet
 from latency_db.tables.table import TableKey
@@ -32,6 +33,7 @@ from pipeline.tables.building.space_table import (
     measure_blocks,
     table_workloads,
 )
+from tests.latency_db.made_up_history import hourly, store_batches, wave
 from tests.made_up_measurer import DEVICE, MadeUpMeasurer, adapted, exported_to, latencies_of
 
 TARGET = Target("host", "onnxruntime")
@@ -93,7 +95,7 @@ def test_build_measures_under_the_protocol_that_the_target_follows_and_load_find
     found = built(bench)
     assert found.table.key == TableKey.of(measurer.probe(TARGET)[0], DEVICE, adapted(PROTOCOL))
     assert len(found.networks) == found.model.fitted_networks == NETWORKS
-    assert found.model.upper_factor == pytest.approx(1, abs=1e-3)
+    assert found.model.with_level(0).upper_factor == pytest.approx(1, abs=1e-3)
     (estimate,) = found.model.estimate([block_names(SPACE, SPACE.reference())])
     total = sum(map(cost_ns, SPACE.blocks(SPACE.reference())))
     assert estimate.value_ns == pytest.approx(0.8 * total + 2000, rel=1e-2)
@@ -174,14 +176,23 @@ def test_disturbed_machine_costs_width_and_not_the_result(
     (estimate,) = found.model.estimate([block_names(SPACE, SPACE.reference())])
     quiet_ns = 0.8 * sum(map(cost_ns, SPACE.blocks(SPACE.reference()))) + 2000
     assert estimate.low_ns < quiet_ns < estimate.high_ns
-    assert 1.02 < found.model.upper_factor < 1.2
+    assert 1.02 < found.model.with_level(0).upper_factor < 1.2
     assert isinstance(bench.reporter, Notes)
     assert any("ffmpeg" in note for note in bench.reporter.notes)
     assert load(SPACE, TARGET, bench).table.disturbed == found.table.disturbed
     measurer.special, measurer.loads = {}, []
     calm = built(bench)
     assert calm.table.disturbed == ()
-    assert calm.model.upper_factor == pytest.approx(1, abs=1e-3)
+    assert calm.model.with_level(0).upper_factor == pytest.approx(1, abs=1e-3)
+
+
+def test_the_intervals_of_a_table_hold_on_the_machine_as_its_history_knows_it(bench: Bench) -> None:
+    found = built(bench)
+    history = history_of(bench.store, DEVICE)
+    assert found.model.level == pytest.approx(history.between.margin(found.model.coverage))
+    assert found.model.upper_factor > math.exp(found.model.level)
+    store_batches(bench.store, [replace(each, device=DEVICE) for each in hourly(wave(12, 0.3))])
+    assert load(SPACE, TARGET, bench).model.level > 2 * found.model.level
 
 
 def test_load_explains_the_difference_when_the_protocol_is_another(bench: Bench) -> None:
