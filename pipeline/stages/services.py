@@ -21,6 +21,8 @@ class Services:
 
     Attributes:
         store: a measurement is found in it by all that decides it, so whether it was there changes nothing.
+            The history of a device is asked once for what a stage keeps: it decides how wide intervals in
+            milliseconds are.
         reporter: where to tell of progress.
         work: where the stages of parts are found, each by its whole input.
         workers: processes that train blocks side by side.

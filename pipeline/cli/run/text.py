@@ -140,7 +140,8 @@ def _latencies(result: SearchResult, candidate: EvaluatedCandidate) -> Iterator[
         limit_ns = result.feasible.limits_ns[target]
         seen = "not measured"
         if target in measured:
-            word = "within" if measured[target].high_ns <= limit_ns else "not within"
+            judged = measured[target].joined(result.feasible.models[target].level)
+            word = "within" if judged.high_ns <= limit_ns else "not within"
             kind = "the soft budget of " if target in result.feasible.soft else ""
             seen = f"{measured[target]} measured, {word} {kind}{limit_ns / 1e6:.4f} ms"
         yield f"     {target}: {estimate} predicted, {seen}"
