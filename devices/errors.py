@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-__all__ = ["LatheError", "MeasurementError", "PassingMeasurementError", "TargetError", "TemporaryFolderError"]
+__all__ = [
+    "BrokenRuntimeError",
+    "LatheError",
+    "MeasurementError",
+    "PassingMeasurementError",
+    "TargetError",
+    "TemporaryFolderError",
+]
 
 
 class LatheError(Exception):
@@ -37,6 +44,10 @@ class TargetError(LatheError):
     """A target, device or runtime that is unknown, unreachable or not installed."""
 
     exit_code = 6
+
+
+class BrokenRuntimeError(TargetError):
+    """A runtime that is installed on a device, and cannot be loaded there."""
 
 
 class MeasurementError(LatheError):

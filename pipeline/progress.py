@@ -112,7 +112,8 @@ def what_is_going_on() -> str:
     if not _open:
         return ""
     task = _open[-1]
-    return f"{task.what} ({task.count})" if task.count else task.what
+    facts = ", ".join(filter(None, (task.count, task.said)))
+    return f"{task.what} ({facts})" if facts else task.what
 
 
 class ConsoleReporter:

@@ -6,6 +6,7 @@ import faulthandler
 import os
 from collections import Counter
 from collections.abc import Generator
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
@@ -58,6 +59,15 @@ def exporters_here() -> Generator[None, None, None]:
     with pytest.MonkeyPatch.context() as patch:
         export_here(patch.setattr)
         yield
+
+
+@pytest.fixture(scope="session")
+def tree(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file system of an arm64 board, one for all workers of a run."""
+    from tests.devices.arm64 import arm64_tree
+
+    own = tmp_path_factory.getbasetemp()
+    return arm64_tree(own.parent if hasattr(request.config, "workerinput") else own)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -21,9 +21,10 @@ import os
 import re
 import sys
 import time
+import traceback
 import types
 from pathlib import Path
-from typing import Any, Callable, Iterator, Sequence
+from typing import Any, Callable, Iterable, Iterator, Sequence
 
 PACKAGE = "lathe_agent"
 """What the pushed files are modules of, so that they import each other as ``from .machine import read``."""
@@ -62,7 +63,8 @@ def main() -> int:
         if hasattr(on.engine, "check"):
             on.engine.check(request["settings"])
     except (ImportError, OSError) as error:
-        emit("fatal", code="runtime-missing", detail=f"{type(error).__name__}: {error}")
+        code = import_failure(error, request["files"].values())
+        emit("fatal", code=code, detail=f"{type(error).__name__}: {error}")
         return 3
     except ValueError as error:
         emit("fatal", code="bad-option", detail=str(error))
@@ -134,7 +136,7 @@ def load(files: dict[str, str]) -> dict[str, Any]:
     """Import files as modules of one package, in an order in which each needs those before it alone.
 
     Raises:
-        ImportError: the runtime, or something else that a file imports, is not installed.
+        ImportError: the runtime, or something else that a file imports, is not there or cannot be loaded.
         OSError: there is no such file, or a library that it loads is not there.
     """
     package = types.ModuleType(PACKAGE)
@@ -148,6 +150,18 @@ def load(files: dict[str, str]) -> dict[str, Any]:
         modules[name] = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(modules[name])
     return modules
+
+
+def import_failure(error: Exception, files: Iterable[str]) -> str:
+    """``runtime-missing`` where one of the files imports a module that is not there; else ``runtime-broken``.
+
+    Another module that a runtime needs, a shared library, or numpy may lack just as well.
+    """
+    root = (getattr(error, "name", None) or "").partition(".")[0]
+    absent = isinstance(error, ModuleNotFoundError) and root != "numpy" and root not in sys.modules
+    places = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+    imports = [place for place in places if not place.startswith("<frozen ")]
+    return "runtime-missing" if absent and imports[-1] in files else "runtime-broken"
 
 
 Answers = Iterator["tuple[str, dict[str, Any]]"]

@@ -327,7 +327,7 @@ def _random(shape: Sequence[int], dtype: str, generator: Any) -> Any:
 def _between(shape: Sequence[int], dtype: str, wanted: Dict[str, Any], generator: Any) -> Any:
     if is_float(dtype):
         return generator.uniform(wanted["low"], wanted["high"], shape)
-    return generator.integers(int(wanted["low"]), int(wanted["high"]), shape, endpoint=True)
+    return generator.integers(int(wanted["low"]), int(wanted["high"]), shape, dtype=dtype, endpoint=True)
 
 
 def _check_value(name: str, dtype: str, value: Any) -> None:

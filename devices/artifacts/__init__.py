@@ -1,7 +1,7 @@
 """Model files as they lie on a disk: what belongs to one, and its digest."""
 
 from devices.artifacts.companions import artifact_digest, companions, refuse_incomplete
-from devices.artifacts.hints import Hint, added, hints_of, open_inputs
+from devices.artifacts.hints import Hint, added, hints_of, input_names, open_inputs
 from devices.artifacts.onnx_file import OnnxFile, read_onnx
 from devices.artifacts.pushing import push_artifact
 
@@ -12,6 +12,7 @@ __all__ = [
     "artifact_digest",
     "companions",
     "hints_of",
+    "input_names",
     "open_inputs",
     "push_artifact",
     "read_onnx",

@@ -12,7 +12,7 @@ from devices.artifacts.onnx_file import FLOAT, FLOAT16, OnnxFile
 from devices.target import Target
 from devices.words import count_of, listed
 
-__all__ = ["Hint", "added", "hints_of", "open_inputs"]
+__all__ = ["Hint", "added", "hints_of", "input_names", "open_inputs"]
 
 VALUES_DECIDE = ("NonMaxSuppression", "NonZero", "Unique", "Loop", "If", "Scan")
 """Operations whose time, or that of what follows them, depends on the inputs' values."""
@@ -43,6 +43,12 @@ def hints_of(artifact: Path, target: Target) -> tuple[Hint, ...]:
     """What an ONNX file shows; nothing of other files, and of damaged ones."""
     found = onnx_file(artifact)
     return () if found is None else tuple(_hints(found, target))
+
+
+def input_names(artifact: Path) -> tuple[str, ...]:
+    """Inputs of an ONNX file; none of other files, and of damaged ones."""
+    found = onnx_file(artifact)
+    return () if found is None else tuple(found.inputs)
 
 
 def open_inputs(artifact: Path) -> tuple[str, ...]:

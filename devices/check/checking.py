@@ -11,7 +11,7 @@ from statistics import median
 
 from devices.check.report import DeviceReport, Problem, RuntimeReport, hints_of
 from devices.connections import Connection
-from devices.errors import LatheError, MeasurementError, TargetError
+from devices.errors import BrokenRuntimeError, LatheError, MeasurementError, TargetError
 from devices.inventory.devices import Device, call_to, connected, find_device, runtime_of, uses_accelerator
 from devices.locking.lock import device_lock, lock_state_of
 from devices.measurement.measurement import DeviceIdentity
@@ -268,7 +268,7 @@ class _Check:
         try:
             identity = runtime.exchange(call, Identify()).only("identity")
             report = replace(report, version=str(identity["runtime"]["version"]))
-        except MeasurementError as error:
+        except (MeasurementError, BrokenRuntimeError) as error:
             return replace(report, problem=Problem(error.what, error.why, error.fix))
         except LatheError as error:
             return replace(report, detail=error.why or error.what)

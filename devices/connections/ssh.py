@@ -85,7 +85,7 @@ class SshConnection(RemoteConnection):
             import asyncssh
         except ImportError as error:
             raise TargetError(
-                f"{self.label} is reached by SSH, for which asyncssh is not installed",
+                f"{self.label} is reached by SSH, for which asyncssh cannot be imported",
                 why=str(error),
                 fix=how_to_install("ssh"),
             ) from error

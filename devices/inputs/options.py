@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from devices.errors import MeasurementError
@@ -17,6 +17,9 @@ MOST_SIZE = 2**31 - 1
 MOST_RANK = 16
 FILLS = "zeros, ones, random, range:LOW,HIGH or value:NUMBER"
 
+Splits = Sequence[tuple[str, str]]
+"""The ways to cut an option in two."""
+
 
 def given_from(
     shapes: Sequence[str],
@@ -24,6 +27,8 @@ def given_from(
     files: Sequence[str],
     signature: str,
     folder: Path,
+    *,
+    names: Collection[str] = (),
 ) -> tuple[Given, ...]:
     """What models are given, once for each shape of a sweep.
 
@@ -36,6 +41,7 @@ def given_from(
         files: ``NAME=FILE``.
         signature: of ``.tflite`` files; empty for the first.
         folder: where the files are made ready for devices.
+        names: of the models' inputs, as far as they are known: such a name may hold ``=``, as a file's may.
 
     Raises:
         MeasurementError: one is badly written, a file cannot be read, an input has two sources of values, or
@@ -48,11 +54,11 @@ def given_from(
             sizes[name].append(shape)
     values: dict[str, Fill | InputFile] = {}
     for text in fills:
-        name, rule = _split(text, "--fill")
+        name, rule = _split(text, "--fill", _last)
         _only_once(name, values)
         values[name] = _fill(text, rule)
     for text in files:
-        name, path = _split(text, "--input")
+        name, path = _split(text, "--input", lambda splits: _likeliest(splits, names))
         _only_once(name, values)
         values[name] = read_input(name, Path(path), folder)
     counts = {len(found) for found in sizes.values()} - {1}
@@ -62,7 +68,7 @@ def given_from(
             why=", ".join(f"'{name}' has {len(found)}" for name, found in sizes.items()),
             fix="give each input one shape, or as many as the others",
         )
-    names = list(dict.fromkeys([*sizes, *values]))
+    given = list(dict.fromkeys([*sizes, *values]))
     return tuple(
         Given(
             tuple(
@@ -71,7 +77,7 @@ def given_from(
                     sizes[name][step % len(sizes[name])] if name in sizes else None,
                     values.get(name),
                 )
-                for name in names
+                for name in given
             ),
             signature,
         )
@@ -79,13 +85,23 @@ def given_from(
     )
 
 
-def _split(text: str, option: str, *, at_last: bool = False) -> tuple[str, str]:
-    name, equals, value = text.rpartition("=") if at_last else text.partition("=")
-    if not equals or not name or not value:
+def _split(text: str, option: str, choose: Callable[[Splits], tuple[str, str]]) -> tuple[str, str]:
+    """Name and value; a name may hold ``=``, and a file's name too."""
+    places = [place for place, letter in enumerate(text) if letter == "=" and 0 < place < len(text) - 1]
+    if not places:
         raise MeasurementError(
             f"{option} {text} gives no input", fix=f"write {option} NAME=..., with the input's name"
         )
-    return name, value
+    return choose([(text[:place], text[place + 1 :]) for place in places])
+
+
+def _last(splits: Splits) -> tuple[str, str]:
+    return splits[-1]
+
+
+def _likeliest(splits: Splits, names: Collection[str]) -> tuple[str, str]:
+    """The first whose name is known and whose file is there; else whose name is known, else whose file."""
+    return max(splits, key=lambda split: (split[0] in names, Path(split[1]).is_file()))
 
 
 def _only_once(name: str, values: dict[str, Fill | InputFile]) -> None:
@@ -96,7 +112,7 @@ def _only_once(name: str, values: dict[str, Fill | InputFile]) -> None:
 
 
 def _shape(text: str) -> tuple[str, tuple[int, ...]]:
-    name, listed = _split(text, "--shape", at_last=True) if not text.endswith("=") else (text[:-1], "")
+    name, listed = _split(text, "--shape", _last) if not text.endswith("=") else (text[:-1], "")
     words = listed.split(",") if listed else []
     if not re.fullmatch(r"\d{1,10}(,\d{1,10})*|", listed, re.ASCII) or len(words) > MOST_RANK:
         raise MeasurementError(
@@ -116,14 +132,17 @@ def _fill(text: str, rule: str) -> Fill:
     match kind, numbers:
         case (("zeros" | "ones" | "random"), []):
             return Fill(kind)
-        case "range", [float() as low, float() as high] if low <= high:
+        case "range", [int() | float() as low, int() | float() as high] if low <= high:
             return Fill("range", low=low, high=high)
-        case "value", [float() as value]:
+        case "value", [int() | float() as value]:
             return Fill("value", value=value)
     raise MeasurementError(f"--fill {text} says no values", why=f"values are {FILLS}")
 
 
 def _number(word: str) -> float | None:
+    """A finite number; a whole one as it is, since not every 64-bit integer is a float."""
+    if re.fullmatch(r"-?\d{1,20}", word, re.ASCII):
+        return int(word)
     try:
         number = float(word)
     except ValueError:

@@ -15,13 +15,14 @@ import stat
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
 from platformdirs import user_config_path
 from pydantic import ValidationError
 
+from devices.added import added
 from devices.connections import Connection
 from devices.errors import TargetError
 from devices.inventory.entries import TABLES, DeviceTable, reasons_of, unknown_key
@@ -213,7 +214,7 @@ def define(name: str, table: object, path: Path) -> Definition:
     if not isinstance(table, dict):
         raise refuse("it is not a table of keys")
     kind = table.get("connection")
-    others = {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
+    others = {entry.name: entry for entry in added(ENTRY_POINTS)}
     if not isinstance(kind, str) or kind not in {**TABLES, **others}:
         said = "missing" if kind is None else repr(kind)
         raise refuse(f"connection is {said}; known ones are {', '.join({**TABLES, **others})}")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 
+from devices.added import added, loaded, owner_of
 from devices.errors import TargetError
 from devices.runtimes.agent_runtime import AgentRuntime
 from devices.runtimes.base import Runtime
@@ -60,24 +61,13 @@ def known_runtimes() -> tuple[Runtime, ...]:
 
 @functools.cache
 def _added_runtimes() -> tuple[Runtime, ...]:
-    added = []
-    for entry in entry_points(group=ENTRY_POINTS):
-        try:
-            runtime = entry.load()
-        except (Exception, SystemExit) as error:
-            raise _unusable(entry, f"{type(error).__name__}: {error}") from error
-        if not isinstance(runtime, Runtime):
-            raise _unusable(entry, f"it is a {type(runtime).__name__}, not a Runtime")
-        added.append(runtime)
-    return tuple(added)
+    return tuple(loaded(entry, Runtime, _unusable(entry)) for entry in added(ENTRY_POINTS))
 
 
-def _unusable(entry: EntryPoint, why: str) -> TargetError:
-    owner = entry.dist.name if entry.dist is not None else "a distribution"
+def _unusable(entry: EntryPoint) -> TargetError:
+    owner = owner_of(entry)
     return TargetError(
-        f"the runtime '{entry.name}' of {owner} cannot be used",
-        why=why,
-        fix=f"repair or uninstall {owner}",
+        f"the runtime '{entry.name}' of {owner} cannot be used", fix=f"repair or uninstall {owner}"
     )
 
 

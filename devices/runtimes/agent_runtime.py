@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from devices.artifacts import push_artifact
 from devices.connections import Connection
-from devices.errors import TargetError
+from devices.errors import BrokenRuntimeError, TargetError
 from devices.inputs import NOTHING, Given
 from devices.installing import how_to_install
 from devices.runtimes.answers import event_of
@@ -40,8 +40,8 @@ class AgentRuntime(Runtime):
     """A runtime with a Python module.
 
     ``engine`` is a Python file (3.8+, standard library, numpy and the runtime only) that is pushed to the
-    device and imported by the agent, after ``modules``. Importing it must raise ImportError when the runtime
-    is not installed. It provides::
+    device and imported by the agent, after ``modules``. Importing it must raise ModuleNotFoundError when the
+    runtime is not installed, as an ``import`` does. It provides::
 
         def version() -> str
         def binaries() -> list[str]                     # native files whose content identifies the runtime
@@ -153,19 +153,22 @@ class AgentRuntime(Runtime):
                 raise TargetError(
                     f"'{target}' cannot be had", why=detail, fix="write another option, or leave it out"
                 )
-            raise self.missing(target.device, detail)
+            raise self.unusable(target.device, detail, broken=event.get("code") == "runtime-broken")
         if isinstance(request, Predict) and reply.all("outputs"):
             connection.pull(remote_outputs, request.outputs)
         return reply
 
-    def missing(self, device: str, detail: str) -> TargetError:
-        """The error for a device on which the runtime cannot be imported."""
+    def unusable(self, device: str, detail: str, *, broken: bool) -> TargetError:
+        """The error for a device on which the runtime is not installed, or is and cannot be loaded."""
         fix = (
             how_to_install(self.extra)
             if device == "host"
             else f"install {self.package} for the Python that devices.toml names for '{device}'"
         )
-        return TargetError(f"{self.name} is not installed on '{device}'", why=detail, fix=fix)
+        if not broken:
+            return TargetError(f"{self.name} is not installed on '{device}'", why=detail, fix=fix)
+        mend = f"install what is missing there; or remove {self.package} and install it anew: {fix}"
+        return BrokenRuntimeError(f"{self.name} cannot be loaded on '{device}'", why=detail, fix=mend)
 
     @staticmethod
     def _job(connection: Connection, artifact: Path, given: Given) -> dict[str, Any]:

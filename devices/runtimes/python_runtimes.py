@@ -155,10 +155,10 @@ class TensorRt(AgentRuntime):
         """The protocol with a warm-up that is long enough for a GPU."""
         return replace(protocol, warmup_ns=max(protocol.warmup_ns, WARMUP_NS))
 
-    def missing(self, device: str, detail: str) -> TargetError:
+    def unusable(self, device: str, detail: str, *, broken: bool) -> TargetError:
         """The error for a device without TensorRT for Python, or without a driver."""
-        error = super().missing(device, detail)
-        return TargetError(
+        error = super().unusable(device, detail, broken=broken)
+        return type(error)(
             error.what,
             why=f"{detail} (the Python package tensorrt and an NVIDIA driver are needed)",
             fix=f"{error.fix}; {INSTALL}; or write +native to use trtexec instead",

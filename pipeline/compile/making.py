@@ -105,7 +105,8 @@ def make_variant(given: MakeInput, folder: StageFolder, services: CompileService
     variant = find_variant(given.variant)
     name = f"model{variant.suffix}"
     try:
-        notes = variant.make(_task(given, folder), folder / name)
+        with services.reporter.task(f"making {variant.name}", ""):
+            notes = variant.make(_task(given, folder), folder / name)
     except ExportError as error:
         why = f"{error.what}: {error.why}" if error.why else error.what
         return Made(None, why_not=why, passing=isinstance(error, PassingExportError))

@@ -13,6 +13,7 @@ from pipeline.compile.model import GivenModel, ModelInput, TensorSpec
 from pipeline.compile.variants import ModelFormat
 from pipeline.errors import ExportError
 from pipeline.work.canonical import OutsideFile
+from pipeline.work.disk import write_atomically
 from pipeline.work.stage import StageFolder
 
 MOST_BYTES = 2**31 - 1
@@ -73,7 +74,7 @@ def read_onnx(given: ModelInput, path: Path, folder: StageFolder) -> GivenModel:
     inputs = tuple(_onnx_spec(each) for each in entries)
     _require_numbers(path, inputs)
     kept = folder / "model.onnx"
-    kept.write_bytes(model.SerializeToString())
+    write_atomically(kept, model.SerializeToString())
     operators = Counter(node.op_type for node in model.graph.node)
     return GivenModel(
         given.name,
@@ -197,7 +198,7 @@ def read_litert(given: ModelInput, path: Path, folder: StageFolder) -> GivenMode
     graph = model.subgraphs[0]
     _require_edges(path, len(graph.inputs), len(graph.outputs), None)
     names = flatbuffer.operator_names(model)
-    (folder / "model.tflite").write_bytes(content)
+    write_atomically(folder / "model.tflite", content)
     inputs = tuple(_litert_spec(graph, each) for each in graph.inputs)
     _require_numbers(path, inputs)
     for each in inputs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from pipeline.compile.samples import Samples, inputs_in, open_samples
 from pipeline.compile.services import CompileServices
 from pipeline.compile.variants import ModelFormat
 from pipeline.work.canonical import StoredFile, by_digest
+from pipeline.work.disk import write_atomically
 from pipeline.work.stage import StageFolder, stage
 
 _OUTPUTS = "outputs.npy"
@@ -69,8 +71,11 @@ def take_outputs(given: OutputsInput, folder: StageFolder, services: CompileServ
     arrays = open_samples(given.samples, folder.find(given.samples.arrays))
     inputs = inputs_in(arrays, "held_out")
     inputs = tuple(map(channels_last, inputs)) if given.turned else inputs
-    outputs = predict_all(folder.find(given.artifact), inputs, given.target)
-    np.save(folder / _OUTPUTS, np.concatenate(outputs, axis=1), allow_pickle=False)
+    with services.reporter.task(f"running the held-out inputs on {given.target}", ""):
+        outputs = predict_all(folder.find(given.artifact), inputs, given.target)
+    packed = io.BytesIO()
+    np.save(packed, np.concatenate(outputs, axis=1), allow_pickle=False)
+    write_atomically(folder / _OUTPUTS, packed.getbuffer())
     return Outputs(folder.stored(_OUTPUTS), tuple(each.shape[1] for each in outputs))
 
 

@@ -38,6 +38,8 @@ def traps_of(path: Path, model: GivenModel, measurement: object) -> tuple[str, .
 def traps_of_all(raced: Raced, model: GivenModel) -> tuple[str, ...]:
     """What to mind of the whole."""
     found = []
+    if any(row.measurement is not None and row.measurement.device.emulated for row in raced.rows):
+        found.append("the processor is emulated: latencies and the choice by them say nothing of a real one")
     for row in raced.rows:
         slow = (
             row.ratio is not None

@@ -28,6 +28,7 @@ from pipeline.compile.samples import (
 from pipeline.compile.services import CompileServices
 from pipeline.compile.variants import ModelFormat
 from pipeline.data.base import Dataset, Preprocessing, Split
+from pipeline.distill.divergence import divergence_is
 from pipeline.errors import ExportError
 from pipeline.work.canonical import StoredFile, by_digest
 from pipeline.work.stage import StageFolder, stage
@@ -130,7 +131,7 @@ def fine_tune(given: TuneInput, folder: StageFolder, services: CompileServices) 
     from pipeline.distill.fake_quantisation import fake_quantised, fine_tune_in_int8
     from pipeline.distill.settings import DistillationSettings
     from pipeline.distill.targets import StoredTargets
-    from pipeline.distill.training import TrainingDiverged, accuracy
+    from pipeline.distill.training import accuracy
 
     tuning = given.tuning
     dataset = training_data(tuning.data)
@@ -145,8 +146,9 @@ def fine_tune(given: TuneInput, folder: StageFolder, services: CompileServices) 
         epochs=tuning.epochs, patience=tuning.epochs, learning_rate=_LEARNING_RATE
     )
     checkpoint = folder / "checkpoint.pt"
+    diverged = ExportError("fine-tuning for int8 diverged")
     try:
-        with services.reporter.task("fine-tuning for int8", "epochs") as advance:
+        with divergence_is(diverged), services.reporter.task("fine-tuning for int8", "epochs") as advance:
             result = fine_tune_in_int8(
                 network,
                 dataset,
@@ -159,8 +161,6 @@ def fine_tune(given: TuneInput, folder: StageFolder, services: CompileServices) 
                 on_epoch=lambda done, total, record: advance(done, total),
                 tell=services.reporter.note,
             )
-    except TrainingDiverged as error:
-        raise ExportError("fine-tuning for int8 diverged", why=str(error)) from error
     except LatheError:
         raise
     except Exception as error:  # the network is the person's own, and may raise anything

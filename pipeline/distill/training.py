@@ -17,6 +17,7 @@ from pipeline.data.base import Dataset, Preprocessing, Split
 from pipeline.data.tensors import batches_of, to_tensor
 from pipeline.distill.augment import augment
 from pipeline.distill.crash_marker import Tell, told_next_time
+from pipeline.distill.divergence import TrainingDiverged
 from pipeline.distill.objective import Objective
 from pipeline.distill.onednn_workaround import sampled_before_convolution
 from pipeline.distill.settings import EpochRecord, TrainingResult, TrainingSettings
@@ -25,11 +26,6 @@ from pipeline.work.disk import write_atomically
 
 EXAMPLES = 64
 """Train images over which the teacher's feature maps are described; rows come in a random order."""
-
-
-class TrainingDiverged(Exception):
-    """The loss became NaN or infinite."""
-
 
 OnEpoch = Callable[[int, int, EpochRecord], None]
 

@@ -14,8 +14,9 @@ from devices.digests import file_digest, value_digest
 from pipeline.data.base import Dataset
 from pipeline.data.tensors import to_tensor
 from pipeline.distill.crash_marker import Tell
+from pipeline.distill.divergence import divergence_is
 from pipeline.distill.settings import EpochRecord, TrainingSettings
-from pipeline.distill.training import TrainingDiverged, fit
+from pipeline.distill.training import fit
 from pipeline.errors import TeacherError
 from pipeline.teachers.building import Built, build
 from pipeline.teachers.classes import outputs_of_classes
@@ -172,7 +173,9 @@ def _train(
     if final.exists():
         fit_weights(adapted.network, read_weights(final), f"'{final}'")
         return _HISTORY.validate_json(past.read_bytes())
-    try:
+    with divergence_is(
+        TeacherError(f"training the teacher '{config.name}' diverged", fix="lower its learning_rate")
+    ):
         result = fit(
             adapted,
             dataset,
@@ -183,10 +186,6 @@ def _train(
             what=f"training the teacher '{config.name}'",
             tell=tell,
         )
-    except TrainingDiverged as error:
-        raise TeacherError(
-            f"training the teacher '{config.name}' diverged", why=str(error), fix="lower its learning_rate"
-        ) from error
     write_atomically(past, _HISTORY.dump_json(result.history))
     write_atomically(final, weights_bytes(adapted.network))
     checkpoint.unlink(missing_ok=True)

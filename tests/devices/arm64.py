@@ -45,6 +45,15 @@ class Board:
             "known_hosts": self.known_hosts,
         }
 
+    def write_devices(self, path: Path, **more: str) -> None:
+        """Make it 'board' of a devices.toml, which does not say that it is emulated."""
+        values = {"connection": "ssh", "host": "127.0.0.1", **self.options, **more}
+        lines = [
+            f"{key} = {value if isinstance(value, int) else repr(str(value))}"
+            for key, value in values.items()
+        ]
+        path.write_text("[devices.board]\n" + "\n".join(lines) + "\n")
+
 
 def require_emulation() -> None:
     """Skip where a board cannot be emulated; CI can."""

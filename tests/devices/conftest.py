@@ -9,7 +9,6 @@ import pytest
 import devices.measuring.batch
 import devices.runtimes
 from devices.target import Target
-from tests.devices.arm64 import arm64_tree
 from tests.devices.hostile_runtime import hostile_runtime
 from tests.devices.tiny_models import write_tiny_onnx, write_tiny_tflite
 
@@ -33,13 +32,6 @@ def tiny_tflite(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def undisturbed(monkeypatch: pytest.MonkeyPatch) -> None:
     """No launch is void, however busy the machine of the tests is."""
     monkeypatch.setattr(devices.measuring.batch, "mark", lambda launches, protocol, *, cores: tuple(launches))
-
-
-@pytest.fixture(scope="session")
-def tree(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The file system of an arm64 board, one for all workers of a run."""
-    own = tmp_path_factory.getbasetemp()
-    return arm64_tree(own.parent if hasattr(request.config, "workerinput") else own)
 
 
 @pytest.fixture

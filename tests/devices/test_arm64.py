@@ -43,7 +43,7 @@ def served_board(tree, tmp_path_factory):
 def board(served_board, tmp_path_factory):
     """The board as 'board' of a devices.toml, which does not say that it is emulated."""
     file = tmp_path_factory.mktemp("devices") / "devices.toml"
-    write_devices(file, served_board)
+    served_board.write_devices(file)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LATHE_DEVICES", str(file))
         probe.cache_clear()
@@ -56,7 +56,7 @@ def board_with(served_board, tmp_path, monkeypatch):
     """Makes 'board' one with an interpreter that is given."""
 
     def make(python: str) -> None:
-        write_devices(tmp_path / "devices.toml", served_board, python=python)
+        served_board.write_devices(tmp_path / "devices.toml", python=python)
         monkeypatch.setenv("LATHE_DEVICES", str(tmp_path / "devices.toml"))
         probe.cache_clear()
 
@@ -73,14 +73,6 @@ def connection(served_board):
 @pytest.fixture
 def models(tiny_onnx, tiny_tflite):
     return {"onnxruntime": tiny_onnx, "litert": tiny_tflite}
-
-
-def write_devices(path: Path, board, **more: str) -> None:
-    values = {"connection": "ssh", "host": "127.0.0.1", **board.options, **more}
-    lines = [
-        f"{key} = {value if isinstance(value, int) else repr(str(value))}" for key, value in values.items()
-    ]
-    path.write_text("[devices.board]\n" + "\n".join(lines) + "\n")
 
 
 def lines_of(connection, *argv: str) -> list[str]:

@@ -141,6 +141,8 @@ def test_the_task_that_was_begun_last_is_what_is_going_on() -> None:
             assert what_is_going_on() == "measuring"
             task(3, 4)
             assert what_is_going_on() == "measuring (3/4 blocks)"
+            task.say("waiting for the device")
+            assert what_is_going_on() == "measuring (3/4 blocks, waiting for the device)"
         assert what_is_going_on() == "searching"
     assert what_is_going_on() == ""
 

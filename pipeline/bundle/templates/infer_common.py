@@ -16,8 +16,8 @@ from typing import Any, NoReturn
 
 try:
     import numpy as np
-except ImportError:
-    sys.exit("error: numpy is not installed; install it with: python -m pip install numpy")
+except ImportError as error:
+    sys.exit(f"error: numpy cannot be imported ({error}); install it with: python -m pip install numpy")
 
 Tensors = list[Any]
 """Arrays in the order of the model's inputs or outputs."""
@@ -62,7 +62,9 @@ def main(runtime: str, load_model: LoadModel) -> NoReturn:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except ImportError as error:
-        sys.exit(f"error: {runtime} is not installed ({error}); the first lines of this script say how to")
+        sys.exit(
+            f"error: {runtime} cannot be imported ({error}); the first lines of this script say what it needs"
+        )
     except Exception as error:
         sys.exit(f"error: {error}")
     sys.exit(0)

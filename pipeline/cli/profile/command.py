@@ -11,6 +11,7 @@ from pathlib import Path
 
 import typer
 
+from devices.artifacts import input_names
 from devices.errors import LatheError, MeasurementError
 from devices.host import temporary_folder
 from devices.inputs import Given, given_from
@@ -84,14 +85,18 @@ class Inputs:
     signature: str = ""
 
     @contextmanager
-    def given(self) -> Iterator[tuple[Given, ...]]:
+    def given(self, models: Sequence[str]) -> Iterator[tuple[Given, ...]]:
         """What models are given, once for each shape of a sweep; files are there until the block ends.
+
+        Args:
+            models: files, whose inputs are named.
 
         Raises:
             MeasurementError: an option is badly written, or a file cannot be read.
         """
         with temporary_folder("inputs") as folder:
-            yield given_from(self.shapes, self.fills, self.files, self.signature, folder)
+            names = {name for model in models for name in input_names(Path(model))}
+            yield given_from(self.shapes, self.fills, self.files, self.signature, folder, names=names)
 
 
 @dataclass(frozen=True)
@@ -175,7 +180,7 @@ def profile_models(
             why=f"it takes minutes, above 0 and up to {MAX_MINUTES}",
         )
     reporter = ConsoleReporter()
-    with inputs.given() as given, _session(save, db) as session, ExitStack() as opened:
+    with inputs.given(models) as given, _session(save, db) as session, ExitStack() as opened:
         usable = _targets(targets, session)
         files = _files(models, session, reporter, opened, trust=wanted.trust)
         for target, chosen in _plan(list(files), usable, session).items():
@@ -218,7 +223,7 @@ def compare_models(
         _require_file(path)
         _require_loaded(path, {where: runtime})
     protocol = _protocol(launches or COMPARE_LAUNCHES)
-    with inputs.given() as given, _session(save, db) as session:
+    with inputs.given((first, second)) as given, _session(save, db) as session:
         if len(given) > 1:
             raise RecipeError(
                 "a comparison has one shape of each input",

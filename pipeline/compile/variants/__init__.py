@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 
+from devices.added import added, loaded, owner_of
 from devices.target import Target
 from pipeline.compile.variants import litert, onnxruntime, openvino, tensorrt, torch_programs
 from pipeline.compile.variants.base import CompileTask, CompileVariant, ModelFormat
@@ -66,7 +67,7 @@ def find_variant(name: str) -> CompileVariant:
 
 def variant_owner(variant: CompileVariant) -> dict[str, str]:
     """Version of the distribution that brings a variant, by its name; nothing for Lathe's own."""
-    for entry in entry_points(group=ENTRY_POINTS) if variant not in VARIANTS else ():
+    for entry in added(ENTRY_POINTS) if variant not in VARIANTS else ():
         if entry.load() == variant and entry.dist is not None:
             return {entry.dist.name: entry.dist.version}
     return {}
@@ -101,23 +102,18 @@ def deciding_packages() -> tuple[str, ...]:
 @functools.cache
 def _added_variants() -> tuple[CompileVariant, ...]:
     taken = {variant.name for variant in VARIANTS}
-    added = []
-    for entry in entry_points(group=ENTRY_POINTS):
-        try:
-            variant = entry.load()
-        except (Exception, SystemExit) as error:
-            raise _unusable(entry, f"{type(error).__name__}: {error}") from error
-        if not isinstance(variant, CompileVariant):
-            raise _unusable(entry, f"it is a {type(variant).__name__}, not a CompileVariant")
+    found = []
+    for entry in added(ENTRY_POINTS):
+        variant: CompileVariant = loaded(entry, CompileVariant, _unusable(entry))
         if variant.name in taken:
             raise _unusable(entry, f"there is another variant called '{variant.name}'")
         taken.add(variant.name)
-        added.append(variant)
-    return tuple(added)
+        found.append(variant)
+    return tuple(found)
 
 
-def _unusable(entry: EntryPoint, why: str) -> ExportError:
-    owner = entry.dist.name if entry.dist is not None else "a distribution"
+def _unusable(entry: EntryPoint, why: str = "") -> ExportError:
+    owner = owner_of(entry)
     return ExportError(
         f"the compile variant '{entry.name}' of {owner} cannot be used",
         why=why,

@@ -19,7 +19,7 @@ def read() -> Source:
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise DataError(
-            "the digits need scikit-learn, which is not installed",
+            "the digits need scikit-learn, which cannot be imported",
             why=str(error),
             fix=how_to_install("quickstart"),
         ) from error

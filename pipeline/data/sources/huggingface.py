@@ -27,7 +27,7 @@ def read(path: Path, *, image_size: int | None, background: Colour = WHITE) -> S
         import datasets
     except ImportError as error:
         raise DataError(
-            "a Hugging Face dataset needs the package datasets, which is not installed",
+            "a Hugging Face dataset needs the package datasets, which cannot be imported",
             why=str(error),
             fix=how_to_install("huggingface"),
         ) from error

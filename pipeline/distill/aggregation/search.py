@@ -23,12 +23,13 @@ from pipeline.distill.aggregation.result import FoundMixture, MixtureEpoch
 from pipeline.distill.aggregation.settings import MixtureSearchSettings
 from pipeline.distill.augment import augment
 from pipeline.distill.crash_marker import Tell, told_next_time
+from pipeline.distill.divergence import TrainingDiverged
 from pipeline.distill.ensemble import members_maps
 from pipeline.distill.feature_groups import LayerGroup, layer_groups
 from pipeline.distill.feature_maps import feature_maps, watched
 from pipeline.distill.onednn_workaround import sampled_before_convolution
 from pipeline.distill.settings import TrainingSettings
-from pipeline.distill.training import EXAMPLES, TrainingDiverged, save_atomically, training_device
+from pipeline.distill.training import EXAMPLES, save_atomically, training_device
 from pipeline.errors import DataError
 
 _LARGEST_GRADIENT = 5.0

@@ -21,7 +21,7 @@ def require_nni() -> None:
         import nni.nas.profiler  # noqa: F401
     except ImportError as error:
         raise NniError(
-            "profiling NNI model spaces needs NNI 3, which is not installed",
+            "profiling NNI model spaces needs NNI 3, which cannot be imported",
             why=str(error),
             fix=how_to_install("nni"),
         ) from error

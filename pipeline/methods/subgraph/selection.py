@@ -16,11 +16,12 @@ from pipeline.data.base import Dataset
 from pipeline.data.tensors import to_tensor
 from pipeline.distill.augment import augment
 from pipeline.distill.crash_marker import Tell, told_next_time
+from pipeline.distill.divergence import TrainingDiverged
 from pipeline.distill.losses.settings import LabelsSettings, LossSettings, SoftTargetsSettings
 from pipeline.distill.objective import Objective
 from pipeline.distill.onednn_workaround import sampled_before_convolution
 from pipeline.distill.targets import SoftTargets
-from pipeline.distill.training import TrainingDiverged, save_atomically, training_device
+from pipeline.distill.training import save_atomically, training_device
 from pipeline.methods.subgraph.costs import Costs, Counts, least_counts
 from pipeline.methods.subgraph.gates import Gates
 from pipeline.methods.subgraph.importance import importances

@@ -225,6 +225,7 @@ def _given(
             [f"{name}={file}" for name, file in (inputs or {}).items()],
             signature,
             folder,
+            names=inputs or (),
         )
         yield given
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Literal
 
+from devices.added import added, loaded, owner_of
 from pipeline.errors import RecipeError
 from pipeline.search.base import Evaluator
 
@@ -132,23 +132,15 @@ def evaluator_version(name: str) -> str:
 
 @functools.cache
 def _added(name: str) -> tuple[EvaluatorKind, str]:
-    known = entry_points(group=ENTRY_POINTS)
-    if name not in known.names:
+    known = {entry.name: entry for entry in added(ENTRY_POINTS)}
+    if name not in known:
         raise RecipeError(
             f"there is no evaluator '{name}'",
-            why=f"known ones are {', '.join(sorted({*EVALUATORS, *known.names}))}",
+            why=f"known ones are {', '.join(sorted({*EVALUATORS, *known}))}",
             fix="choose one of them, or install the distribution that brings it",
         )
-    entry = known[name]
-    owner = f"{entry.dist.name} {entry.dist.version}" if entry.dist is not None else "a distribution"
-    try:
-        kind = entry.load()
-    except (Exception, SystemExit) as error:
-        why = f"{type(error).__name__}: {error}"
-    else:
-        if isinstance(kind, EvaluatorKind):
-            return kind, owner
-        why = f"it is a {type(kind).__name__}, not an EvaluatorKind"
-    raise RecipeError(
-        f"the evaluator '{name}' of {owner} cannot be used", why=why, fix=f"repair or uninstall {owner}"
+    owner = owner_of(known[name])
+    unusable = RecipeError(
+        f"the evaluator '{name}' of {owner} cannot be used", fix=f"repair or uninstall {owner}"
     )
+    return loaded(known[name], EvaluatorKind, unusable), owner

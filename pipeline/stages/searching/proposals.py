@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from pipeline.distill.divergence import divergence_is
 from pipeline.distill.settings import DistillationSettings
 from pipeline.errors import VerificationError
 from pipeline.methods.subgraph.costs import Costs, least_counts
@@ -95,7 +96,6 @@ def _by_gates(
     """What gates leave that are driven to zero; after a kill they go on from their last epoch."""
     import torch
 
-    from pipeline.distill.training import TrainingDiverged
     from pipeline.methods.subgraph.selection import select
 
     torch.manual_seed(given.seed)
@@ -104,27 +104,24 @@ def _by_gates(
     targets = soft_targets(given.teacher, folder, dataset, settings)
     assert targets is not None
     checkpoint = folder / "checkpoint.pt"
-    try:
-        with services.reporter.task("selecting a subgraph by gates", "steps") as advance:
-            found = select(
-                open_network(given.teacher, given.data.input_shape, folder),
-                given.data.input_shape,
-                space.config.structures,
-                teacher=targets,
-                dataset=dataset,
-                settings=given.settings,
-                costs=costs,
-                seed=given.seed,
-                checkpoint=checkpoint,
-                on_step=advance,
-                tell=services.reporter.note,
-            )
-    except TrainingDiverged as error:
-        raise VerificationError(
-            "the selection of a subgraph diverged",
-            why=str(error),
-            fix="lower subgraph.selection.learning_rate, or leave gates out of subgraph.proposals",
-        ) from error
+    diverged = VerificationError(
+        "the selection of a subgraph diverged",
+        fix="lower subgraph.selection.learning_rate, or leave gates out of subgraph.proposals",
+    )
+    with divergence_is(diverged), services.reporter.task("selecting a subgraph by gates", "steps") as advance:
+        found = select(
+            open_network(given.teacher, given.data.input_shape, folder),
+            given.data.input_shape,
+            space.config.structures,
+            teacher=targets,
+            dataset=dataset,
+            settings=given.settings,
+            costs=costs,
+            seed=given.seed,
+            checkpoint=checkpoint,
+            on_step=advance,
+            tell=services.reporter.note,
+        )
     if found.snapped:
         services.reporter.note(
             f"             {found.snapped} parts were cut though their gates were not zero: to reach a width "

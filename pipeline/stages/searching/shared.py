@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pipeline.distill.divergence import divergence_is
 from pipeline.distill.settings import DistillationSettings, EpochRecord
 from pipeline.errors import VerificationError
 from pipeline.spaces.add_on.space import AddOnSpace
@@ -66,7 +67,7 @@ def train_shared(given: SharedInput, folder: StageFolder, services: Services) ->
     import torch
     from safetensors.torch import save
 
-    from pipeline.distill.training import TrainingDiverged, fit
+    from pipeline.distill.training import fit
     from pipeline.methods.oracle.supernet import SharedWeights
 
     assert isinstance(given.plan.space, AddOnSpace)
@@ -76,25 +77,21 @@ def train_shared(given: SharedInput, folder: StageFolder, services: Services) ->
     if given.teacher is not None:
         soft = soft_targets(given.teacher, folder, dataset, given.training)
     checkpoint = folder / "checkpoint.pt"
-    try:
-        with services.reporter.task("train the shared weights", "epochs") as advance:
-            result = fit(
-                network,
-                dataset,
-                given.training,
-                seed=given.seed,
-                targets=soft,
-                checkpoint=checkpoint,
-                on_epoch=lambda done, total, record: advance(done, total),
-                what="training the shared weights",
-                tell=services.reporter.note,
-            )
-    except TrainingDiverged as error:
-        raise VerificationError(
-            "the training of the shared weights diverged",
-            why=str(error),
-            fix="lower oracle.training.learning_rate",
-        ) from error
+    diverged = VerificationError(
+        "the training of the shared weights diverged", fix="lower oracle.training.learning_rate"
+    )
+    with divergence_is(diverged), services.reporter.task("train the shared weights", "epochs") as advance:
+        result = fit(
+            network,
+            dataset,
+            given.training,
+            seed=given.seed,
+            targets=soft,
+            checkpoint=checkpoint,
+            on_epoch=lambda done, total, record: advance(done, total),
+            what="training the shared weights",
+            tell=services.reporter.note,
+        )
     write_atomically(folder / _WEIGHTS, save(network.state_dict()))
     checkpoint.unlink(missing_ok=True)
     return Shared(folder.stored(_WEIGHTS), result.best_validation_accuracy, result.history)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from devices.words import count_of
+from pipeline.distill.divergence import divergence_is
 from pipeline.distill.settings import DistillationSettings, EpochRecord
 from pipeline.errors import VerificationError
 from pipeline.spaces.base import Architecture
@@ -70,7 +71,7 @@ def distil_student(given: DistilInput, folder: StageFolder, services: Services) 
     """
     from safetensors.torch import save
 
-    from pipeline.distill.training import TrainingDiverged, fit
+    from pipeline.distill.training import fit
 
     settings = given.settings.with_mixtures([each.shares for each in given.mixtures])
     student = given.plan.begin(given.architecture, given.seed, folder)
@@ -79,23 +80,19 @@ def distil_student(given: DistilInput, folder: StageFolder, services: Services) 
     if given.teacher is not None:
         soft = soft_targets(given.teacher, folder, dataset, settings)
     checkpoint = folder / "checkpoint.pt"
-    try:
-        with services.reporter.task("distilling the student", "epochs") as advance:
-            result = fit(
-                student,
-                dataset,
-                settings,
-                seed=given.seed,
-                targets=soft,
-                checkpoint=checkpoint,
-                on_epoch=lambda done, total, record: advance(done, total),
-                what="distilling the student",
-                tell=services.reporter.note,
-            )
-    except TrainingDiverged as error:
-        raise VerificationError(
-            "training the student diverged", why=str(error), fix="lower distil.learning_rate"
-        ) from error
+    diverged = VerificationError("training the student diverged", fix="lower distil.learning_rate")
+    with divergence_is(diverged), services.reporter.task("distilling the student", "epochs") as advance:
+        result = fit(
+            student,
+            dataset,
+            settings,
+            seed=given.seed,
+            targets=soft,
+            checkpoint=checkpoint,
+            on_epoch=lambda done, total, record: advance(done, total),
+            what="distilling the student",
+            tell=services.reporter.note,
+        )
     write_atomically(folder / _WEIGHTS, save(student.state_dict()))
     checkpoint.unlink(missing_ok=True)
     return Distilled(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from pipeline.distill.aggregation.result import FoundMixture
 from pipeline.distill.aggregation.settings import MixtureSearchSettings
+from pipeline.distill.divergence import divergence_is
 from pipeline.distill.settings import TrainingSettings
 from pipeline.errors import VerificationError
 from pipeline.spaces.base import Architecture
@@ -67,29 +68,28 @@ def find_mixtures(given: MixturesInput, folder: StageFolder, services: Services)
         VerificationError: the search diverges.
     """
     from pipeline.distill.aggregation.search import search_mixtures
-    from pipeline.distill.training import TrainingDiverged
 
     student = given.plan.begin(given.architecture, given.seed, folder)
     dataset = open_data(given.data, folder)
     checkpoint = folder / "checkpoint.pt"
-    try:
-        with services.reporter.task("searching mixtures of feature maps", "epochs") as advance:
-            found = search_mixtures(
-                student,
-                open_teacher(given.teacher, folder).module,
-                dataset,
-                given.search,
-                given.training,
-                seed=given.seed,
-                checkpoint=checkpoint,
-                on_epoch=advance,
-                tell=services.reporter.note,
-            )
-    except TrainingDiverged as error:
-        raise VerificationError(
-            "the search for mixtures of feature maps diverged",
-            why=str(error),
-            fix="lower 'learning_rate' in the table 'search' of the loss",
-        ) from error
+    diverged = VerificationError(
+        "the search for mixtures of feature maps diverged",
+        fix="lower 'learning_rate' in the table 'search' of the loss",
+    )
+    with (
+        divergence_is(diverged),
+        services.reporter.task("searching mixtures of feature maps", "epochs") as advance,
+    ):
+        found = search_mixtures(
+            student,
+            open_teacher(given.teacher, folder).module,
+            dataset,
+            given.search,
+            given.training,
+            seed=given.seed,
+            checkpoint=checkpoint,
+            on_epoch=advance,
+            tell=services.reporter.note,
+        )
     checkpoint.unlink(missing_ok=True)
     return Mixtures(found)

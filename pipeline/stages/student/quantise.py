@@ -15,6 +15,7 @@ from devices.requests import predict
 from devices.words import count_of
 from pipeline.compile import compile_artifact
 from pipeline.data.base import Dataset
+from pipeline.distill.divergence import divergence_is
 from pipeline.distill.settings import DistillationSettings, EpochRecord
 from pipeline.errors import VerificationError
 from pipeline.export.base import Format
@@ -217,33 +218,32 @@ def _fine_tuned(
     import torch
 
     from pipeline.distill.fake_quantisation import fine_tune_in_int8
-    from pipeline.distill.training import TrainingDiverged
 
     assert given.training is not None
     dataset = open_data(given.calibration.data, folder)
     soft = None
     if given.teacher is not None:
         soft = soft_targets(given.teacher, folder, dataset, given.training)
-    try:
-        with services.reporter.task("fine-tuning the student for int8", "epochs") as advance:
-            result = fine_tune_in_int8(
-                student,
-                dataset,
-                given.training,
-                seed=given.seed,
-                calibration=torch.from_numpy(given.calibration.inputs(folder, "NCHW")),
-                goal=goal,
-                targets=soft,
-                checkpoint=checkpoint,
-                on_epoch=lambda done, total, record: advance(done, total),
-                tell=services.reporter.note,
-            )
-    except TrainingDiverged as error:
-        raise VerificationError(
-            "fine-tuning the student for int8 diverged",
-            why=str(error),
-            fix="lower distil.learning_rate, or set compile.fine_tuning_epochs = 0",
-        ) from error
+    diverged = VerificationError(
+        "fine-tuning the student for int8 diverged",
+        fix="lower distil.learning_rate, or set compile.fine_tuning_epochs = 0",
+    )
+    with (
+        divergence_is(diverged),
+        services.reporter.task("fine-tuning the student for int8", "epochs") as advance,
+    ):
+        result = fine_tune_in_int8(
+            student,
+            dataset,
+            given.training,
+            seed=given.seed,
+            calibration=torch.from_numpy(given.calibration.inputs(folder, "NCHW")),
+            goal=goal,
+            targets=soft,
+            checkpoint=checkpoint,
+            on_epoch=lambda done, total, record: advance(done, total),
+            tell=services.reporter.note,
+        )
     return result.history
 
 

@@ -35,7 +35,36 @@ def test_agent_is_python_3_8_and_imports_none_of_our_packages():
 
 
 def test_agent_says_fatal_when_the_engine_is_not_there():
-    assert answers({"files": {**FILES, "engine": "/absent/engine.py"}})[0]["code"] == "runtime-missing"
+    assert answers({"files": {**FILES, "engine": "/absent/engine.py"}})[0]["code"] == "runtime-broken"
+
+
+@pytest.mark.parametrize(
+    ("library", "imported", "code"),
+    [
+        (None, "odd_runtime", "runtime-missing"),
+        (None, "numpy_is_not_asked_for.core", "runtime-missing"),
+        ("", "odd_runtime.core", "runtime-broken"),
+        ("import what_it_needs", "odd_runtime", "runtime-broken"),
+        ("from ctypes import CDLL; CDLL('libodd.so.7')", "odd_runtime", "runtime-broken"),
+        ("from json import no_such_name", "odd_runtime", "runtime-broken"),
+    ],
+)
+def test_a_runtime_that_is_there_and_fails_to_load_is_not_called_missing(tmp_path, library, imported, code):
+    if library is not None:
+        (tmp_path / "odd_runtime").mkdir()
+        (tmp_path / "odd_runtime" / "__init__.py").write_text(library)
+    engine = tmp_path / "engine.py"
+    engine.write_text(f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\nimport {imported}\n")
+    (fatal,) = answers({"files": {**FILES, "engine": str(engine)}})
+    assert fatal["code"] == code
+
+
+def test_a_python_without_numpy_is_not_said_to_lack_the_runtime(tmp_path):
+    engine = tmp_path / "engine.py"
+    engine.write_text("import sys\nsys.modules['numpy'] = None\nimport numpy\n")
+    (fatal,) = answers({"files": {"engine": str(engine)}})
+    assert fatal["code"] == "runtime-broken"
+    assert "numpy" in fatal["detail"]
 
 
 def test_agent_imports_files_by_path_in_order_as_modules_of_one_package(tmp_path):

@@ -253,3 +253,14 @@ def test_a_size_of_one_name_is_given_once_for_all_inputs_that_have_it():
     # What is given for an input itself comes first.
     given["shapes"]["attention_mask"] = [2, 64]
     assert inputs.shapes_of(described, given)[:2] == [(2, 128), (2, 64)]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "low", "high"), [("uint64", 0, 100), ("uint64", 2**63, 2**64 - 1), ("int8", -128, 127)]
+)
+def test_a_range_covers_all_that_a_type_holds(dtype, low, high):
+    fills = {"x": {"kind": "range", "low": low, "high": high}}
+    arrays, _ = filled({"fills": fills}, x=((1000,), dtype))
+    assert arrays["x"].dtype == dtype
+    assert low <= int(arrays["x"].min()) and int(arrays["x"].max()) <= high
+    assert int(arrays["x"].max()) - int(arrays["x"].min()) > (high - low) / 2

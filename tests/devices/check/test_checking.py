@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import devices.added
 import devices.check.checking
 import devices.inventory.devices_file
 from devices.check import DeviceReport, Problem, RuntimeReport, check_device, describe_device
@@ -28,7 +29,7 @@ def _own_devices(tmp_path, monkeypatch):
     entry = EntryPoint(
         "shell", "tests.devices.local_shell:ShellConnection", devices.inventory.devices_file.ENTRY_POINTS
     )
-    monkeypatch.setattr(devices.inventory.devices_file, "entry_points", lambda group: [entry])
+    monkeypatch.setattr(devices.added, "entry_points", lambda group: [entry])
     monkeypatch.setenv("LATHE_DEVICES", str(tmp_path / "devices.toml"))
     monkeypatch.chdir(tmp_path)
 
@@ -85,6 +86,17 @@ def test_check_reports_a_runtime_that_is_not_installed_as_a_fact(runtimes, missi
     assert report.ok
     assert report.runtimes[1].version is None
     assert report.runtimes[1].detail
+
+
+def test_check_reports_a_runtime_that_is_installed_and_cannot_be_loaded_as_a_problem(runtimes, tmp_path):
+    engine = tmp_path / "broken_engine.py"
+    engine.write_text("from json import no_such_name\n")
+    runtimes(replace(find_runtime("onnxruntime"), engine=engine))
+    report = check_device("host")
+    assert not report.ok
+    assert report.runtimes[0].problem.what == "onnxruntime cannot be loaded on 'host'"
+    assert "no_such_name" in report.runtimes[0].problem.why
+    assert "install" in report.runtimes[0].problem.fix
 
 
 def test_check_says_how_to_mend_it_when_no_runtime_is_installed(runtimes, missing):

@@ -7,8 +7,8 @@ from devices.errors import MeasurementError
 from devices.inputs import Fill, Given, GivenInput, given_from
 
 
-def given(tmp_path, shapes=(), fills=(), files=(), signature=""):
-    return given_from(shapes, fills, files, signature, tmp_path)
+def given(tmp_path, shapes=(), fills=(), files=(), signature="", names=()):
+    return given_from(shapes, fills, files, signature, tmp_path, names=names)
 
 
 def test_nothing_is_given_when_no_option_is_written(tmp_path):
@@ -17,13 +17,44 @@ def test_nothing_is_given_when_no_option_is_written(tmp_path):
 
 
 def test_shapes_and_fills_are_read_by_name(tmp_path):
-    (found,) = given(tmp_path, ["a=b:0=1,3,48,320", "s="], ["ids=range:0,100", "a=b:0=value:0.5"][:1])
+    (found,) = given(tmp_path, ["a=b:0=1,3,48,320", "s="], ["ids=range:0,100", "a=b:0=value:0.5"])
     assert found.inputs == (
-        GivenInput("a=b:0", (1, 3, 48, 320)),
+        GivenInput("a=b:0", (1, 3, 48, 320), Fill("value", value=0.5)),
         GivenInput("s", ()),
         GivenInput("ids", None, Fill("range", low=0, high=100)),
     )
     assert found.shapes == "a=b:0=1,3,48,320 s="
+
+
+@pytest.mark.parametrize(
+    ("files", "names", "chosen"),
+    [
+        (["c.npy"], [], "a=b"),
+        (["b=c.npy"], [], "a"),
+        (["c.npy", "b=c.npy"], ["a=b"], "a=b"),
+        (["c.npy", "b=c.npy"], ["a"], "a"),
+        (["c.npy"], ["a", "a=b"], "a=b"),
+    ],
+)
+def test_a_name_with_an_equals_sign_is_told_from_a_file_with_one(tmp_path, monkeypatch, files, names, chosen):
+    monkeypatch.chdir(tmp_path)
+    for file in files:
+        np.save(file, np.ones(3))
+    (found,) = given(tmp_path, files=["a=b=c.npy"], names=names)
+    assert [each.name for each in found.inputs] == [chosen]
+
+
+def test_a_file_that_is_missing_is_refused_by_the_name_that_a_model_has(tmp_path):
+    with pytest.raises(MeasurementError, match=r"input 'a=b' cannot be read from 'absent\.npy'"):
+        given(tmp_path, files=["a=b=absent.npy"], names=["a=b"])
+
+
+def test_whole_numbers_are_exact(tmp_path):
+    (found,) = given(tmp_path, fills=["n=range:0,18446744073709551615", "m=value:-9007199254740993"])
+    assert [each.values for each in found.inputs] == [
+        Fill("range", low=0, high=2**64 - 1),
+        Fill("value", value=-(2**53) - 1),
+    ]
 
 
 def test_several_shapes_of_an_input_are_a_sweep_in_which_others_keep_theirs(tmp_path):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import devices.added
 import devices.inventory.devices_file
 from devices.connections import LocalConnection
 from devices.errors import TargetError
@@ -243,7 +244,7 @@ def test_a_connection_of_another_distribution_is_found_by_its_entry_point(monkey
     entry = EntryPoint(
         "shell", "tests.devices.local_shell:ShellConnection", devices.inventory.devices_file.ENTRY_POINTS
     )
-    monkeypatch.setattr(devices.inventory.devices_file, "entry_points", lambda group: [entry])
+    monkeypatch.setattr(devices.added, "entry_points", lambda group: [entry])
     write(user_file(), '[devices.a]\nconnection = "shell"\npath = "/usr/bin:/bin"\nnote = "other"')
     assert find_device("a").has_python
     with connected("a") as connection:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import devices.inventory.devices_file
+import devices.added
 import devices.runtimes
 from devices.errors import TargetError
 from devices.inventory.devices_file import read_file
@@ -30,7 +30,7 @@ def entry(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_runtime_that_cannot_be_loaded_is_named(entry: EntryPoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices.runtimes, "entry_points", lambda group: [entry])
+    monkeypatch.setattr(devices.added, "entry_points", lambda group: [entry])
     devices.runtimes._added_runtimes.cache_clear()
     with pytest.raises(TargetError, match="the runtime 'faulty' of a distribution cannot be used"):
         devices.runtimes.known_runtimes()
@@ -40,7 +40,7 @@ def test_a_runtime_that_cannot_be_loaded_is_named(entry: EntryPoint, monkeypatch
 def test_a_connection_that_cannot_be_loaded_is_named(
     entry: EntryPoint, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(devices.inventory.devices_file, "entry_points", lambda group: [entry])
+    monkeypatch.setattr(devices.added, "entry_points", lambda group: [entry])
     (tmp_path / "devices.toml").write_text('[devices.board]\nconnection = "faulty"\n')
     fault = read_file(tmp_path / "devices.toml")["board"].fault
     assert fault is not None

@@ -18,10 +18,11 @@ PAGE = ROOT / "docs" / "extending" / "runtimes-and-connections.md"
 CONFTEST = """
 from importlib.metadata import EntryPoint
 
+import devices.added
 import devices.runtimes
 
 entry = EntryPoint("numpy", "numpy_lathe:NUMPY", devices.runtimes.ENTRY_POINTS)
-devices.runtimes.entry_points = lambda group: [entry]
+devices.added.entry_points = lambda group: [entry]
 """
 
 

@@ -276,7 +276,7 @@ def test_one_target_that_is_gone_does_not_keep_the_other_from_being_measured(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     engine = Path("gone_engine.py")
-    engine.write_text("raise ImportError('no module named gone')")
+    engine.write_text("import no_such_runtime")
     gone = replace(hostile_runtime(), name="gone", engine=engine.resolve())
     monkeypatch.setattr(devices.runtimes, "RUNTIMES", (*devices.runtimes.RUNTIMES, gone))
     shown = _measure(_script("a.script"), "--target", "host/gone:fp32@1", "--json")

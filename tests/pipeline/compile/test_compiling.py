@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, helper
+from rich.console import Console
 from torch import nn
 
 from devices.errors import LatheError, MeasurementError, PassingMeasurementError, TargetError
@@ -18,6 +22,7 @@ from devices.measurement.measurement import Reason
 from devices.measuring import LAUNCHES, Round
 from pipeline.compile import (
     CompiledModel,
+    CompileTask,
     CompileVariant,
     Fate,
     ModelFormat,
@@ -33,7 +38,7 @@ from pipeline.compile import (
     sensitivity,
 )
 from pipeline.errors import ExportError, PassingExportError
-from pipeline.progress import SilentReporter
+from pipeline.progress import ConsoleReporter, Reporter, SilentReporter, what_is_going_on
 from pipeline.work.folder import WorkFolder
 from tests.pipeline.compile.finished_models import made_up_rounds, save, save_classifier
 
@@ -68,11 +73,13 @@ def data(tmp_path: Path, model: Path) -> Path:
     return path
 
 
-def compiled(model: Path, tmp_path: Path, data: Path | None = None, **more: Any) -> CompiledModel:
+def compiled(
+    model: Path, tmp_path: Path, data: Path | None = None, reporter: Reporter | None = None, **more: Any
+) -> CompiledModel:
     wish = Wish(str(model), more.pop("places", (Place.parse("host/onnxruntime@1"),)), data, **more)
     work = WorkFolder(tmp_path / "work")
     with work.opened():
-        return compile_model(wish, work, SilentReporter())
+        return compile_model(wish, work, reporter or SilentReporter())
 
 
 def save_pt2(path: Path) -> Path:
@@ -212,6 +219,24 @@ def test_a_killed_call_goes_on_from_its_last_round(
     assert len(told) == LAUNCHES - 4 + 2
 
 
+def test_an_interrupt_names_the_variant_that_is_being_made(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def make(task: CompileTask, path: Path) -> Mapping[str, str]:
+        told.append(what_is_going_on())
+        return find_variant(OPTIMISED).make(task, path)
+
+    told: list[str] = []
+    timed(monkeypatch, fp32=100, fp32_optimised=90)
+    spied = {OPTIMISED: replace(find_variant(OPTIMISED), make=make)}
+    monkeypatch.setattr(
+        "pipeline.compile.making.find_variant", lambda name: spied.get(name) or find_variant(name)
+    )
+    with ConsoleReporter(Console(file=io.StringIO())) as reporter:
+        compiled(model, tmp_path, reporter=reporter)
+    assert told == [f"making {OPTIMISED}"]
+
+
 def test_a_variant_that_took_too_long_to_make_is_tried_again_by_the_next_call(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -295,6 +320,9 @@ def test_the_smallest_is_chosen_where_size_is_wanted(
     assert "smallest" in raced.reason
 
 
+@pytest.mark.skipif(
+    not {0, 1} <= os.sched_getaffinity(0), reason="pins to cores 0 and 1, which this process may not use"
+)
 def test_more_threads_are_tried_where_they_are_open(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

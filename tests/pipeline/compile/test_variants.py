@@ -13,6 +13,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+import devices.added
 from devices.errors import TargetError
 from devices.target import Target
 from pipeline.compile import CompileVariant, compile_artifact, find_variant, variants
@@ -62,7 +63,7 @@ def adding(monkeypatch: pytest.MonkeyPatch, added: object, dist: object = None) 
         def load(self) -> object:
             return added
 
-    monkeypatch.setattr(variants, "entry_points", lambda group: [Entry()])
+    monkeypatch.setattr(devices.added, "entry_points", lambda group: [Entry()])
     variants._added_variants.cache_clear()
     monkeypatch.setattr(variants, "_added_variants", variants._added_variants.__wrapped__)
 

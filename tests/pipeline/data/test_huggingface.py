@@ -69,6 +69,6 @@ def test_load_names_the_extra_when_datasets_is_not_installed(
 ) -> None:
     if importlib.util.find_spec("datasets") is not None:
         monkeypatch.setitem(__import__("sys").modules, "datasets", None)
-    with pytest.raises(DataError, match="not installed") as caught:
+    with pytest.raises(DataError, match="cannot be imported") as caught:
         load(DataConfig(kind="huggingface", path=tmp_path), seed=0)
     assert caught.value.fix == how_to_install("huggingface")

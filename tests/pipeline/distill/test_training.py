@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from pipeline.data.base import Dataset, Preprocessing, Split
+from pipeline.distill.divergence import TrainingDiverged
 from pipeline.distill.losses.settings import SoftTargetsSettings
 from pipeline.distill.settings import DistillationSettings, EpochRecord, TrainingSettings
 from pipeline.distill.targets import LiveTargets, StoredTargets
 from pipeline.distill.training import (
-    TrainingDiverged,
     accuracy,
     fit,
     learning_rate_at,

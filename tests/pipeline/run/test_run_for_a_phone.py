@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import devices.added
 import devices.inventory.devices_file
 from devices.errors import TargetError
 from devices.requests import prediction
@@ -56,7 +57,7 @@ def _phone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     entry = EntryPoint(
         "pretended", f"{__name__}:PhoneConnection", devices.inventory.devices_file.ENTRY_POINTS
     )
-    monkeypatch.setattr(devices.inventory.devices_file, "entry_points", lambda group: [entry])
+    monkeypatch.setattr(devices.added, "entry_points", lambda group: [entry])
     monkeypatch.setenv("LATHE_DEVICES", str(tmp_path / "devices.toml"))
 
 

@@ -13,8 +13,8 @@ from pipeline.data.base import Dataset, Preprocessing, Split
 from pipeline.distill.aggregation.result import FoundMixture
 from pipeline.distill.aggregation.search import search_mixtures
 from pipeline.distill.aggregation.settings import MixtureSearchSettings
+from pipeline.distill.divergence import TrainingDiverged
 from pipeline.distill.settings import TrainingSettings
-from pipeline.distill.training import TrainingDiverged
 from pipeline.errors import DataError, TeacherError
 from pipeline.teachers.convnet import ConvNet
 from tests.killed_process import run_until_killed
