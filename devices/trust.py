@@ -11,9 +11,11 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
+import zipfile
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from filelock import FileLock
 from platformdirs import user_config_path
@@ -21,7 +23,8 @@ from platformdirs import user_config_path
 from devices.digests import file_digest
 from devices.errors import MeasurementError, TargetError
 from devices.host import temporary_folder
-from devices.untrusted import file_bytes, json_from
+from devices.untrusted import file_bytes, json_from, open_zip
+from devices.words import cause_of
 
 __all__ = ["is_trusted", "trust", "trusted_files"]
 
@@ -76,14 +79,15 @@ def trust(path: Path, digest: str) -> None:
 def trusted_files(models: Iterable[Path], *, trusting: bool = False) -> Iterator[dict[Path, Path]]:
     """By model, the file to run: of a program a private copy, so that what was looked at is what runs.
 
-    Programs that the user does not trust, wherever they lie, are refused.
+    Programs that the user does not trust, wherever they lie, are refused, and so are archives that would be
+    unpacked outside of a folder, trusted or not.
 
     Args:
         models: files.
         trusting: the user says now that they are trusted, which is remembered.
 
     Raises:
-        MeasurementError: naming the first that is not trusted.
+        MeasurementError: naming the first that is not trusted, or such an archive.
         TargetError: the list of trusted files cannot be read or written.
         TemporaryFolderError: there is no room for the copies.
     """
@@ -95,6 +99,7 @@ def trusted_files(models: Iterable[Path], *, trusting: bool = False) -> Iterator
             files[path] = folder / str(number) / path.name
             files[path].parent.mkdir()
             shutil.copyfile(path, files[path])
+            _refuse_hostile(path, files[path])
             _require_trusted(path, file_digest(files[path]), trusting=trusting)
         yield files
 
@@ -110,6 +115,34 @@ def _require_trusted(path: Path, digest: str, *, trusting: bool) -> None:
             f"for this content, or name it in the environment variable {ENVIRONMENT}",
         )
     trust(path, digest)
+
+
+def _refuse_hostile(path: Path, copy: Path) -> None:
+    """Refuse an archive that its runtime would unpack outside of a folder, or until the disk is full.
+
+    AOTInductor's packages are unpacked before they run. What is no archive is left to the runtime.
+    """
+    if not zipfile.is_zipfile(copy):
+        return
+    try:
+        with open_zip(copy) as archive:
+            outside = [member.filename for member in archive.infolist() if _leaves(member)]
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        why = cause_of(error)
+    else:
+        why = f"its member {outside[0]!r} would be written outside of the archive's folder" if outside else ""
+    if why:
+        raise MeasurementError(
+            f"{str(path)!r} is an archive that is not opened",
+            why=why,
+            fix="do not trust it; have it written again by torch.export.save or AOTInductor",
+        )
+
+
+def _leaves(member: zipfile.ZipInfo) -> bool:
+    # By its name as it stands in the file: zipfile itself cuts some.
+    parts = PurePosixPath(member.orig_filename.replace("\\", "/"))
+    return parts.is_absolute() or ".." in parts.parts or stat.S_ISLNK(member.external_attr >> 16)
 
 
 def _named() -> list[str]:

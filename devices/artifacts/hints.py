@@ -55,9 +55,9 @@ def open_inputs(artifact: Path) -> tuple[str, ...]:
     """Inputs of an ONNX file with open sizes, in words: for tools that do not tell what they made of them."""
     found = onnx_file(artifact)
     return tuple(
-        f"{name} [{', '.join(map(str, sizes))}]"
-        for name, sizes in (found.inputs.items() if found is not None else ())
-        if any(isinstance(size, str) for size in sizes)
+        f"{name} [{', '.join(map(str, tensor.sizes or ()))}]"
+        for name, tensor in (found.inputs.items() if found is not None else ())
+        if any(isinstance(size, str) for size in tensor.sizes or ())
     )
 
 

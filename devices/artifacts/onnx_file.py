@@ -15,23 +15,40 @@ import numpy as np
 
 from devices.artifacts.protobuf import Span, Walk
 
-__all__ = ["OnnxFile", "read_onnx"]
+__all__ = ["OnnxFile", "OnnxTensor", "read_onnx"]
 
 MOST_FIELDS = 20_000_000
 MOST_DEPTH = 30
 """Graphs in graphs."""
 
 MODEL_GRAPH, MODEL_FUNCTIONS, FUNCTION_NODES = 7, 25, 7
-GRAPH_NODES, GRAPH_INITIALIZERS, GRAPH_INPUTS, GRAPH_SPARSE = 1, 5, 11, 15
+GRAPH_NODES, GRAPH_INITIALIZERS, GRAPH_INPUTS, GRAPH_OUTPUTS, GRAPH_SPARSE = 1, 5, 11, 12, 15
 NODE_INPUTS, NODE_NAME, NODE_OP, NODE_ATTRIBUTES, NODE_DOMAIN = 1, 3, 4, 5, 7
 ATTRIBUTE_NAME, ATTRIBUTE_INT = 1, 3
 ATTRIBUTE_TENSORS, ATTRIBUTE_GRAPHS, ATTRIBUTE_SPARSE = (5, 10), (6, 11), (22, 23)
-VALUE_TYPE, TYPE_TENSOR, TENSOR_SHAPE, SHAPE_SIZES, SIZE_VALUE, SIZE_NAME = 2, 1, 2, 1, 1, 2
+VALUE_TYPE, TYPE_TENSOR, TENSOR_KIND, TENSOR_SHAPE, SHAPE_SIZES, SIZE_VALUE, SIZE_NAME = 2, 1, 1, 2, 1, 1, 2
 TENSOR_DIMS, TENSOR_TYPE, TENSOR_NAME, TENSOR_RAW, TENSOR_EXTERNAL, VALUE_NAME = 1, 2, 8, 9, 13, 1
 FLOAT, FLOAT16 = 1, 10
 MOST_SEARCHED = 1 << 26
 """Float weights that are looked through for subnormal numbers."""
 ENTRY_KEY, ENTRY_VALUE = 1, 2
+DTYPES = {
+    **{1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 9: "bool"},
+    **{10: "float16", 11: "float64", 12: "uint32", 13: "uint64", 16: "bfloat16"},
+}
+"""``TensorProto.DataType`` as numpy or ONNX calls it."""
+
+
+@dataclass(frozen=True)
+class OnnxTensor:
+    """An input or output with its sizes, of which an open one is its name, or ``?``, and its type.
+
+    The sizes are ``None`` where the file does not say even how many there are; the type is then empty, as it
+    is where it has no name here.
+    """
+
+    sizes: tuple[int | str, ...] | None
+    dtype: str
 
 
 @dataclass(frozen=True)
@@ -55,7 +72,8 @@ class OnnxFile:
         floats: float weights that were looked at: those in the file itself, up to a length.
         subnormal: how many of these are too small for a processor's fast path.
         convolutions: the outer graph's, whose weights are in the file.
-        inputs: of the outer graph, with their sizes; an open one is its name, or ``?``.
+        inputs: of the outer graph, by name in their order.
+        outputs: likewise.
     """
 
     external: dict[str, int]
@@ -65,7 +83,8 @@ class OnnxFile:
     floats: int
     subnormal: int
     convolutions: tuple[Convolution, ...]
-    inputs: dict[str, tuple[int | str, ...]]
+    inputs: dict[str, OnnxTensor]
+    outputs: dict[str, OnnxTensor]
 
 
 @dataclass
@@ -79,7 +98,8 @@ class _Found:
     subnormal: int = 0
     sizes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     convolutions: list[tuple[str, int, str]] = field(default_factory=list)
-    inputs: dict[str, tuple[int | str, ...]] = field(default_factory=dict)
+    inputs: dict[str, OnnxTensor] = field(default_factory=dict)
+    outputs: dict[str, OnnxTensor] = field(default_factory=dict)
 
     def model(self, span: Span) -> None:
         for number, value in self.walk.fields(span):
@@ -100,10 +120,13 @@ class _Found:
             elif number == GRAPH_INITIALIZERS:
                 initializers.add(self.tensor(_bytes(value)))
             elif number == GRAPH_INPUTS:
-                name, sizes = self.input(_bytes(value))
+                name, tensor = self.value(_bytes(value))
                 inputs.add(name)
                 if depth == 0:
-                    self.inputs[name] = sizes
+                    self.inputs[name] = tensor
+            elif number == GRAPH_OUTPUTS and depth == 0:
+                name, tensor = self.value(_bytes(value))
+                self.outputs[name] = tensor
             elif number == GRAPH_SPARSE:
                 self.sparse(_bytes(value))
         self.replaceable += len(initializers & inputs)
@@ -186,19 +209,24 @@ class _Found:
         bits = np.frombuffer(self.walk.bytes((raw[0], raw[0] + 4 * count)), "<u4") & 0x7FFFFFFF
         return int(np.count_nonzero((bits > 0) & (bits < 0x00800000)))
 
-    def input(self, span: Span) -> tuple[str, tuple[int | str, ...]]:
-        """Name and sizes of an input; none of what is no tensor."""
+    def value(self, span: Span) -> tuple[str, OnnxTensor]:
+        """Name, sizes and type of an input or output; no sizes of what is no tensor."""
         name = "".join(self.walk.text(_bytes(each)) for each in self.each(span, VALUE_NAME))
+        tensors = self.inner(self.inner([span], VALUE_TYPE), TYPE_TENSOR)
+        kinds = [kind for tensor in tensors for kind in self.each(tensor, TENSOR_KIND)]
+        shapes = self.inner(tensors, TENSOR_SHAPE)
         sizes: list[int | str] = []
-        spans = [span]
-        for number in (VALUE_TYPE, TYPE_TENSOR, TENSOR_SHAPE, SHAPE_SIZES):
-            spans = [_bytes(inner) for outer in spans for inner in self.each(outer, number)]
-        for size in spans:
+        for size in self.inner(shapes, SHAPE_SIZES):
             found = dict(self.walk.fields(size))
             named = found.get(SIZE_NAME)
             value = found.get(SIZE_VALUE)
             sizes.append(value if isinstance(value, int) else self.walk.text(_bytes(named)) if named else "?")
-        return name, tuple(sizes)
+        dtype = DTYPES.get(kinds[-1], "") if kinds and isinstance(kinds[-1], int) else ""
+        return name, OnnxTensor(tuple(sizes) if shapes else None, dtype)
+
+    def inner(self, spans: list[Span], wanted: int) -> list[Span]:
+        """The messages that stand in others under a number."""
+        return [_bytes(inner) for outer in spans for inner in self.each(outer, wanted)]
 
     def each(self, span: Span, wanted: int) -> Iterator[int | Span]:
         return (value for number, value in self.walk.fields(span) if number == wanted)
@@ -237,4 +265,5 @@ def read_onnx(path: Path) -> OnnxFile:
         found.subnormal,
         convolutions,
         found.inputs,
+        found.outputs,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -163,14 +164,20 @@ class Store:
         return min(ran, key=lambda each: each.latency.relative_width, default=None)
 
     def _outcomes(self, key: Key, wanted: ColumnElement[bool], *, limit: int) -> Iterator[Outcome]:
-        """The newest sound outcomes under a key, by when they were measured."""
+        """The newest sound outcomes under a key, by when they were measured.
+
+        What says that it was measured in the future comes last: the clock was wrong, or has been set back.
+        """
+        now = datetime.now(UTC).isoformat(timespec="seconds")
         contents = [PARTS[part].c.content.label(f"{part}_content") for part in IDENTITIES]
         query = select(measurements, *contents)
         for part in IDENTITIES:
             query = query.outerjoin(PARTS[part], measurements.c[part] == PARTS[part].c.digest)
         query = (
             query.where(*(measurements.c[part] == getattr(key, part) for part in PARTS), wanted)
-            .order_by(measurements.c.started_at.desc(), measurements.c.id.desc())
+            .order_by(
+                measurements.c.started_at > now, measurements.c.started_at.desc(), measurements.c.id.desc()
+            )
             .limit(limit)
         )
         found = seen = 0

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from devices.measurement import Measurement, Ratio, Verdict
 from devices.target import Target
+from pipeline.bundle.descriptions import description_differences, edges_of
 from pipeline.bundle.manifest import (
     MANIFEST_NAME,
     AccuracyEntry,
@@ -44,6 +45,23 @@ def check_claims(folder: Path, manifest: Manifest, entry: TargetEntry, verdict: 
         raise refused(
             folder, MANIFEST_NAME, f"says other than {entry.measurements} of {entry.target}: {found}"
         )
+    check_descriptions(folder, entry, verdict)
+
+
+def check_descriptions(folder: Path, entry: TargetEntry, verdict: TargetVerdict) -> None:
+    """Refuse a target's entry that describes inputs or outputs otherwise than its artifact has them.
+
+    Args:
+        folder: the bundle.
+        entry: of the target.
+        verdict: of the artifact, whenever it was measured.
+
+    Raises:
+        VerificationError: naming the first that differs.
+    """
+    found = next(description_differences(folder / entry.artifact, entry, verdict.measurement), None)
+    if found is not None:
+        raise refused(folder, MANIFEST_NAME, f"describes {entry.artifact} wrongly: {found}")
 
 
 def not_repeated(folder: Path, manifest: Manifest) -> tuple[str, ...]:
@@ -80,7 +98,10 @@ def _not_repeated(folder: Path, manifest: Manifest) -> Iterator[str]:
     }
     if scripts:
         yield f"the scripts, which are not those of this version of Lathe ({', '.join(sorted(scripts))})"
-    yield "the names, shapes and layouts by which inputs and outputs are described"
+    unread = {entry.artifact for entry in manifest.targets if edges_of(folder / entry.artifact) is None}
+    if unread:
+        yield f"the names of inputs and outputs, and all of the outputs, in {', '.join(sorted(unread))}"
+    yield "the layouts by which inputs and outputs are described"
     yield "the names and versions of what made the bundle"
 
 

@@ -15,7 +15,7 @@ from devices.target import Target
 from devices.trust import trusted_files
 from devices.untrusted import arrays_from, file_bytes, json_from
 from devices.words import cause_of
-from pipeline.bundle.claims import check_claims, not_repeated
+from pipeline.bundle.claims import check_claims, check_descriptions, not_repeated
 from pipeline.bundle.manifest import Manifest, TargetEntry
 from pipeline.bundle.reading import MOST_JSON_BYTES, read_bundle, refused
 from pipeline.bundle.signing import check_signature
@@ -120,6 +120,7 @@ def verify_bundle(
                 protocol=earlier[number].measurement.protocol,
                 between=lambda _, known=earlier[number].between: known,  # type: ignore[misc]
             )
+            check_descriptions(folder, entry, verdict)
             done.append(TargetVerification(verdict, entry.accuracy.correct if entry.accuracy else None))
     on_progress(len(manifest.targets), len(manifest.targets))
     return BundleVerification(manifest.digest, tuple(done), not_repeated(folder, manifest))

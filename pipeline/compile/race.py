@@ -232,7 +232,7 @@ class _Race:
 
     def _try_threads(self, leader: str) -> None:
         """Where threads are open, the leader also runs with more of them, and on the first and last core."""
-        if self._given.place.threads is not None or self._cores < 2:
+        if self._given.place.threads is not None or self._cores < 2 or len(self._rounds) >= MAX_ROUNDS:
             return
         counts = sorted({2**power for power in range(1, 8) if 2**power <= self._cores} | {self._cores})
         runner = self._runners[leader]

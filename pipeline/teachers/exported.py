@@ -219,6 +219,8 @@ class _Archive:
     def __init__(self, path: Path) -> None:
         self._zip = open_zip(path)
         models = [name for name in self._zip.namelist() if re.fullmatch(r"[^/]+/models/[^/]+\.json", name)]
+        if not models and any("/data/aotinductor/" in f"/{name}" for name in self._zip.namelist()):
+            raise ValueError("it is a package of AOTInductor: machine code, of which no network can be read")
         if len(models) != 1:
             raise ValueError(f"expected one exported program, found {len(models)}")
         self._root, _, file = models[0].split("/")

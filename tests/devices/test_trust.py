@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+import stat
+import zipfile
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -56,6 +58,59 @@ def test_a_program_is_refused_until_it_is_trusted_once_and_again_when_it_changes
     copy.write_bytes(b"another program")
     with pytest.raises(MeasurementError):
         run([copy])
+
+
+HOSTILE = {
+    "climbs out": lambda: member("../../../../tmp/lathe-was-here"),
+    "climbs out by backslashes": lambda: member("model\\..\\..\\lathe-was-here"),
+    "is absolute": lambda: member("/tmp/lathe-was-here"),
+    "is a link": lambda: member("model/data/aotinductor/model/lib.so", mode=stat.S_IFLNK | 0o777),
+}
+
+
+def member(name: str, mode: int = stat.S_IFREG | 0o600) -> zipfile.ZipInfo:
+    made = zipfile.ZipInfo(name)
+    made.filename = name  # as it is: the constructor turns backslashes on some systems
+    made.external_attr = mode << 16
+    return made
+
+
+def package(path: Path, *others: zipfile.ZipInfo) -> Path:
+    """Like what AOTInductor writes: a library with what belongs to it."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("model/data/aotinductor/model/code.so", b"\x7fELF")
+        for other in others:
+            archive.writestr(other, b"/etc/passwd")
+    return path
+
+
+@pytest.mark.parametrize("trusting", [False, True])
+@pytest.mark.parametrize("made", HOSTILE.values(), ids=HOSTILE)
+def test_a_package_that_would_be_unpacked_elsewhere_is_refused_even_if_it_is_trusted(
+    made: Callable[[], zipfile.ZipInfo], tmp_path: Path, *, trusting: bool
+) -> None:
+    path = package(tmp_path / "model.pt2", made())
+    with pytest.raises(MeasurementError, match="is an archive that is not opened") as caught:
+        run([path], trusting=trusting)
+    assert "outside of the archive's folder" in caught.value.why
+    assert not trust.list_file().exists()
+
+
+def test_a_package_that_unpacks_to_too_much_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.pt2"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("m/huge", "w") as stream:
+        for _ in range(80):
+            stream.write(bytes(1 << 20))
+    with pytest.raises(MeasurementError, match="is an archive that is not opened") as caught:
+        run([path], trusting=True)
+    assert "suspiciously small" in caught.value.why
+
+
+def test_a_package_of_machine_code_runs_only_after_it_was_trusted(tmp_path: Path) -> None:
+    path = package(tmp_path / "model.pt2")
+    with pytest.raises(MeasurementError, match="is a program, and you have not said that you trust it"):
+        run([path])
+    assert run([path], trusting=True)[path] == path.read_bytes()
 
 
 def test_models_that_are_data_need_no_trust(tmp_path: Path) -> None:

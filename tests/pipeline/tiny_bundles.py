@@ -215,8 +215,9 @@ def litert_content(bundle_content: BundleContent, tmp_path: Path) -> BundleConte
         reference=None,
         protocol=PROTOCOL,
     )
-    image = TensorDescription(name="input", shape=(1, 4, 4, 1), layout="NHWC")
-    target = TargetContent(artifact, "any", artifact, None, (image,), (LOGITS,), None, verdict)
+    image = TensorDescription(name="args_0", shape=(1, 4, 4, 1), layout="NHWC")
+    logits = LOGITS.model_copy(update={"name": "output_0"})
+    target = TargetContent(artifact, "any", artifact, None, (image,), (logits,), None, verdict)
     return dataclasses.replace(bundle_content, targets=(*bundle_content.targets, target))
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from devices.artifacts import artifact_digest, companions, read_onnx, refuse_incomplete
+from devices.artifacts.onnx_file import OnnxTensor
 from devices.digests import file_digest
 from devices.errors import MeasurementError
 from tests.devices.tiny_models import write_branching_onnx, write_tiny_onnx
@@ -83,6 +84,22 @@ def test_initialisers_that_are_also_inputs_are_counted(tmp_path):
     model.graph.input.append(helper.make_tensor_value_info("w", TensorProto.FLOAT, [4, 8]))
     (tmp_path / "a.onnx").write_bytes(model.SerializeToString())
     assert read_onnx(tmp_path / "a.onnx").replaceable == 1
+
+
+def test_inputs_and_outputs_are_told_with_sizes_and_types(tmp_path):
+    ends = [
+        helper.make_tensor_value_info("x", TensorProto.INT8, ["batch", 3, None]),
+        helper.make_tensor_value_info("y", TensorProto.INT8, None),
+        helper.make_tensor_value_info("s", TensorProto.FLOAT, []),
+    ]
+    nodes = [helper.make_node("Identity", ["x"], ["y"]), helper.make_node("Identity", ["t"], ["s"])]
+    graph = helper.make_graph(
+        nodes, "ends", ends[:1], ends[1:], [numpy_helper.from_array(np.float32(1), "t")]
+    )
+    (tmp_path / "a.onnx").write_bytes(helper.make_model(graph).SerializeToString())
+    found = read_onnx(tmp_path / "a.onnx")
+    assert found.inputs == {"x": OnnxTensor(("batch", 3, "?"), "int8")}
+    assert found.outputs == {"y": OnnxTensor(None, "int8"), "s": OnnxTensor((), "float32")}
 
 
 @settings(max_examples=300, deadline=None)

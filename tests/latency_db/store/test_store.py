@@ -3,6 +3,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -98,9 +99,21 @@ def test_find_returns_the_newest_outcome_when_a_failure_stands_beside_a_measurem
     add(store, block("a"), measurement())
     key = add(store, block("a"), failure())
     assert store.find(key) == failure()
-    later = replace(measurement(), started_at="2999-01-01T00:00:00+00:00")
+    later = replace(measurement(), started_at=datetime.now(UTC).isoformat(timespec="seconds"))
     add(store, block("a"), later)
     assert store.find(key) == later
+
+
+def test_find_prefers_what_was_measured_after_a_clock_was_set_back_and_loses_nothing(store: Store) -> None:
+    before, after = (
+        replace(measurement(latency_ns), started_at=started_at)
+        for latency_ns, started_at in ((5, "2999-01-01T00:00:00+00:00"), (7, "2026-01-01T00:00:00+00:00"))
+    )
+    key = add(store, block("a"), before)
+    assert store.find(key) == before
+    add(store, block("a"), after)
+    assert store.find(key) == after
+    assert store.count() == 2
 
 
 def test_find_returns_a_measurement_of_another_machine_of_the_kind(store: Store) -> None:
@@ -200,7 +213,7 @@ def test_rows_cannot_be_changed_or_removed_when_they_are_stored(
         "UPDATE measurements SET reasons = '{' WHERE id = 2",
         "UPDATE measurements SET provenance = printf('%.*c', 9999, '[') WHERE id = 2",
         "UPDATE measurements SET instance = CAST(x'ff' AS TEXT) WHERE id = 2",
-        "UPDATE measurements SET started_at = '9999' WHERE id = 2",
+        "UPDATE measurements SET started_at = strftime('%Y-%m-%dT%H:%M:%S', 'now') WHERE id = 2",
     ],
 )
 def test_find_passes_over_a_damaged_row(

@@ -22,6 +22,7 @@ from devices.inventory.devices_file import trust_project_file
 from pipeline.budget import Budget
 from pipeline.bundle import BundleContent, read_bundle, verify_bundle, write_bundle
 from pipeline.bundle.claims import not_repeated
+from pipeline.bundle.descriptions import description_differences, edges_of
 from pipeline.bundle.manifest import manifest_bytes, manifest_digest
 from pipeline.errors import VerificationError
 from pipeline.target_verdict import Accuracy, judge
@@ -139,6 +140,56 @@ def test_verify_bundle_refuses_claims_that_do_not_follow_from_its_measurements(
         verify_bundle(own_bundle, ignore)
 
 
+def edge(kind: str, number: int = 0, **change: Any) -> Callable[[dict[str, Any]], None]:
+    """A change of one input or output of the first target."""
+    return lambda manifest: manifest["targets"][0][kind][number].update(change)
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (edge("inputs", name="image"), "the input 'image' is called 'left' in the artifact"),
+        (edge("inputs", 1, shape=[1, 3]), "the input 'right' is 1x3, and the artifact has 1x2"),
+        (edge("inputs", shape=[2]), "the input 'left' is 2, and the artifact has 1x2"),
+        (edge("inputs", dtype="int8"), "the input 'left' is of int8, and the artifact has float32"),
+        (edge("outputs", 1, name="logits"), "the output 'logits' is called 'size' in the artifact"),
+        (edge("outputs", shape=[2, 2]), "the output 'difference' is 2x2, and the artifact has 1x2"),
+        (edge("outputs", dtype="float16"), "the output 'difference' is of float16"),
+        (lambda manifest: manifest["targets"][0]["inputs"].pop(), "it describes 1 inputs, and the artifact"),
+        (lambda manifest: manifest["targets"][0]["outputs"].reverse(), "the output 'size' is called 'diff"),
+    ],
+)
+def test_verify_bundle_refuses_inputs_and_outputs_that_the_artifact_has_not(
+    compiled_content: BundleContent, tmp_path: Path, change: Callable[[dict[str, Any]], None], what: str
+) -> None:
+    bundle = write_bundle(compiled_content, tmp_path / "bundle")
+    with pytest.raises(VerificationError, match=re.escape(what)):
+        verify_bundle(forged(bundle, change), ignore)
+
+
+@pytest.mark.slow
+def test_descriptions_are_held_against_litert_files_by_the_names_of_signature_and_tensor(
+    litert_content: BundleContent, tmp_path: Path
+) -> None:
+    bundle = write_bundle(litert_content, tmp_path / "bundle")
+    entry = read_bundle(bundle).targets[1]
+    measured = litert_content.targets[1].verdict.measurement
+
+    def differences(**change: Any) -> list[str]:
+        told = [each.model_copy(update=change) for each in entry.inputs]
+        changed = entry.model_copy(update={"inputs": tuple(told)})
+        return list(description_differences(bundle / entry.artifact, changed, measured))
+
+    assert differences() == differences(name="serving_default_args_0") == []
+    assert differences(name="input") == ["the input 'input' is called 'args_0' in the artifact"]
+    assert len(differences(dtype="int8")) == 2
+    (bundle / entry.artifact).write_bytes(b"damaged")
+    assert edges_of(bundle / entry.artifact) is None
+    assert differences(shape=(1, 4, 4, 3)) == [
+        "the input 'args_0' is 1x4x4x3, and what was measured has 1x4x4x1"
+    ]
+
+
 def test_verify_bundle_refuses_an_artifact_that_is_not_what_was_measured(own_bundle: Path) -> None:
     def exchange(manifest: dict[str, Any]) -> None:
         (target,) = manifest["targets"]
@@ -204,7 +255,8 @@ def test_verify_bundle_says_what_it_cannot_find_out(
     assert any("scripts" in each for each in not_repeated(own_bundle, manifest))
     compiled = write_bundle(compiled_content, own_bundle.parent / "compiled")
     said = not_repeated(compiled, read_bundle(compiled))
-    assert any("inputs and outputs are described" in each for each in said)
+    assert any("layouts by which inputs and outputs are described" in each for each in said)
+    assert not any("names of inputs" in each for each in said)
     assert any("no test images" in each for each in said)
     assert not any("teacher" in each for each in said)
 

@@ -182,6 +182,17 @@ def test_load_exported_refuses_a_damaged_or_foreign_file(
         load_exported(rewritten(path, change))
 
 
+def test_a_package_of_machine_code_is_no_network_and_nothing_of_it_is_unpacked(tmp_path: Path) -> None:
+    path = tmp_path / "package.pt2"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("package/data/aotinductor/model/code.so", b"\x7fELF")
+        archive.writestr("../../outside", b"x")
+    with pytest.raises(TeacherError) as caught:
+        load_exported(path)
+    assert "a package of AOTInductor: machine code" in caught.value.why
+    assert [each.name for each in tmp_path.iterdir()] == ["package.pt2"]
+
+
 @pytest.mark.parametrize("content", [b"", b"not a zip", None])
 def test_load_exported_refuses_what_is_no_archive(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "t.pt2"
