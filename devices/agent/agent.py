@@ -63,8 +63,8 @@ def main() -> int:
         if hasattr(on.engine, "check"):
             on.engine.check(request["settings"])
     except (ImportError, OSError) as error:
-        code = import_failure(error, request["files"].values())
-        emit("fatal", code=code, detail=f"{type(error).__name__}: {error}")
+        code, lacking = import_failure(error, request["files"].values()), getattr(error, "name", None) or ""
+        emit("fatal", code=code, lacking=lacking, detail=f"{type(error).__name__}: {error}")
         return 3
     except ValueError as error:
         emit("fatal", code="bad-option", detail=str(error))
@@ -155,10 +155,10 @@ def load(files: dict[str, str]) -> dict[str, Any]:
 def import_failure(error: Exception, files: Iterable[str]) -> str:
     """``runtime-missing`` where one of the files imports a module that is not there; else ``runtime-broken``.
 
-    Another module that a runtime needs, a shared library, or numpy may lack just as well.
+    Another module that a runtime needs, or a shared library, may lack just as well.
     """
     root = (getattr(error, "name", None) or "").partition(".")[0]
-    absent = isinstance(error, ModuleNotFoundError) and root != "numpy" and root not in sys.modules
+    absent = isinstance(error, ModuleNotFoundError) and root not in sys.modules
     places = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
     imports = [place for place in places if not place.startswith("<frozen ")]
     return "runtime-missing" if absent and imports[-1] in files else "runtime-broken"

@@ -10,7 +10,7 @@ from devices.artifacts.onnx_file import OnnxFile, read_onnx
 from devices.digests import file_digest, value_digest
 from devices.errors import MeasurementError
 
-__all__ = ["artifact_digest", "companions", "onnx_file", "refuse_incomplete"]
+__all__ = ["artifact_digest", "companions", "onnx_facts", "refuse_incomplete"]
 
 
 def companions(artifact: Path) -> Mapping[str, Path]:
@@ -66,7 +66,7 @@ def artifact_digest(artifact: Path) -> str:
     )
 
 
-def onnx_file(artifact: Path) -> OnnxFile | None:
+def onnx_facts(artifact: Path) -> OnnxFile | None:
     """Facts of an ONNX file; ``None`` for other files, and for damaged ones."""
     if artifact.suffix.lower() != ".onnx":
         return None
@@ -78,7 +78,7 @@ def onnx_file(artifact: Path) -> OnnxFile | None:
 
 
 def _external(artifact: Path) -> dict[str, int]:
-    found = onnx_file(artifact)
+    found = onnx_facts(artifact)
     return {} if found is None else found.external
 
 

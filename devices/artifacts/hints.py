@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from devices.artifacts.companions import onnx_file
+from devices.artifacts.companions import onnx_facts
 from devices.artifacts.onnx_file import FLOAT, FLOAT16, OnnxFile
 from devices.target import Target
 from devices.words import count_of, listed
@@ -41,19 +41,19 @@ class Hint:
 
 def hints_of(artifact: Path, target: Target) -> tuple[Hint, ...]:
     """What an ONNX file shows; nothing of other files, and of damaged ones."""
-    found = onnx_file(artifact)
+    found = onnx_facts(artifact)
     return () if found is None else tuple(_hints(found, target))
 
 
 def input_names(artifact: Path) -> tuple[str, ...]:
     """Inputs of an ONNX file; none of other files, and of damaged ones."""
-    found = onnx_file(artifact)
+    found = onnx_facts(artifact)
     return () if found is None else tuple(found.inputs)
 
 
 def open_inputs(artifact: Path) -> tuple[str, ...]:
     """Inputs of an ONNX file with open sizes, in words: for tools that do not tell what they made of them."""
-    found = onnx_file(artifact)
+    found = onnx_facts(artifact)
     return tuple(
         f"{name} [{', '.join(map(str, tensor.sizes or ()))}]"
         for name, tensor in (found.inputs.items() if found is not None else ())
@@ -66,7 +66,7 @@ def added(kinds: Iterable[str], artifact: Path) -> int | None:
 
     ``None`` where the file does not tell.
     """
-    found = onnx_file(artifact)
+    found = onnx_facts(artifact)
     return None if found is None else sum((Counter(kinds) - found.operations).values())
 
 

@@ -153,7 +153,10 @@ class AgentRuntime(Runtime):
                 raise TargetError(
                     f"'{target}' cannot be had", why=detail, fix="write another option, or leave it out"
                 )
-            raise self.unusable(target.device, detail, broken=event.get("code") == "runtime-broken")
+            # Every engine imports numpy besides its runtime.
+            numpy_lacks = event.get("lacking") == "numpy" != self.package
+            broken = event.get("code") == "runtime-broken" or numpy_lacks
+            raise self.unusable(target.device, detail, broken=broken)
         if isinstance(request, Predict) and reply.all("outputs"):
             connection.pull(remote_outputs, request.outputs)
         return reply

@@ -168,6 +168,7 @@ class _Fatal(_Part):
     event: Literal["fatal"]
     code: Code
     detail: Detail
+    lacking: Text = ""
 
 
 class _Canary(_Part):

@@ -1,6 +1,7 @@
 """Bundles: the folder that the edge team ships, written at once and refused after any change."""
 
 from pipeline.bundle.callers import write_callers
+from pipeline.bundle.descriptions import Edge, edges_of
 from pipeline.bundle.manifest import (
     MANIFEST_NAME,
     CompileOrigin,
@@ -37,6 +38,7 @@ __all__ = [
     "ClassifierContent",
     "CompileContent",
     "CompileOrigin",
+    "Edge",
     "Manifest",
     "RunContent",
     "RunOrigin",
@@ -47,6 +49,7 @@ __all__ = [
     "TensorDescription",
     "check_signature",
     "comparable_name",
+    "edges_of",
     "manifest_schema",
     "publish",
     "read_bundle",

@@ -1,23 +1,29 @@
 """Example programs that run a bundle's model in C++ and Kotlin, and its bytes as a C header.
 
-The programs are the same for every bundle (``templates/callers``); a file of constants beside them, made from
-the manifest, says what the model takes and answers.
+The programs are the same for every bundle (``templates/callers``), and those in C++ for every runtime but for
+``session.h``. A file of constants beside them, made from the manifest, says what the model takes and answers.
 """
 
 from __future__ import annotations
 
 import importlib.resources
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from devices.target import Target
-from pipeline.bundle.manifest import ClassifierDescription, Manifest, TargetEntry, target_slug
+from pipeline.bundle.descriptions import edges_of
+from pipeline.bundle.manifest import Manifest, TargetEntry, TensorDescription, target_slug
 from pipeline.bundle.reading import read_bundle
 from pipeline.errors import VerificationError
 from pipeline.work.disk import disk_errors, write_atomically
 
 _TEMPLATES = "pipeline.bundle.templates"
 _BYTES_IN_LINE = 16
+_SESSIONS = ("onnxruntime", "litert")
+_KOTLIN_TYPES = ("float32", "int8", "uint8", "int32", "int64", "bool")
+Tensors = tuple[tuple[TensorDescription, ...], tuple[TensorDescription, ...]]
+"""Inputs and outputs."""
 ALIGNMENT = 64
 """Of the model's bytes in the header: that of a cache line, which every runtime is content with."""
 
@@ -26,7 +32,7 @@ def write_callers(bundle: Path, folder: Path, *, c_header: bool) -> tuple[Path, 
     """Write the example programs for each target of a bundle into a folder of its own.
 
     Args:
-        bundle: an unchanged bundle of a classifier.
+        bundle: an unchanged bundle.
         folder: where to; a folder per target is made in it.
         c_header: also write ``model_data.h``, the artifact's bytes as a C and C++ header.
 
@@ -43,7 +49,7 @@ def write_callers(bundle: Path, folder: Path, *, c_header: bool) -> tuple[Path, 
         for entry in manifest.targets:
             target = Target.parse(entry.target)
             place = folder / target_slug(target)
-            for name, text in _files(manifest, entry, target):
+            for name, text in _files(manifest, entry, target, bundle / entry.artifact):
                 written.append(_write(place / name, text))
             if c_header:
                 artifact = bundle / entry.artifact
@@ -52,7 +58,7 @@ def write_callers(bundle: Path, folder: Path, *, c_header: bool) -> tuple[Path, 
     if not written:
         raise VerificationError(
             f"there is no example program for the bundle {bundle}",
-            why="there are examples for classifiers of images with ONNX Runtime and LiteRT",
+            why="there are examples for ONNX Runtime and LiteRT",
             fix="ask for the model's bytes with --c-header, or start from the inference script",
         )
     return tuple(written)
@@ -88,63 +94,129 @@ MODEL_DATA_ALIGNED static const unsigned char model_data[{len(content)}] = {{
 """
 
 
-def _files(manifest: Manifest, entry: TargetEntry, target: Target) -> Iterable[tuple[str, str]]:
+def _files(
+    manifest: Manifest, entry: TargetEntry, target: Target, artifact: Path
+) -> Iterable[tuple[str, str]]:
     """Names and contents of the programs for one target."""
-    image = entry.inputs[0]
     templates = importlib.resources.files(_TEMPLATES) / "callers"
-    program = templates / f"{target.runtime}.cc"
-    classifier = manifest.classifier
-    if classifier is None or image.dtype != "float32" or not program.is_file():
+
+    def template(name: str) -> str:
+        return (templates / name).read_text(encoding="utf-8")
+
+    if target.runtime not in _SESSIONS:
         return
-    yield "classify.h", (templates / "classify.h").read_text(encoding="utf-8")
-    yield "classify.cc", program.read_text(encoding="utf-8")
-    yield "model_info.h", _cpp_constants(manifest.name, classifier, entry, target)
-    kotlin = templates / f"{target.runtime}.kt"
-    if kotlin.is_file():
-        yield "Classifier.kt", kotlin.read_text(encoding="utf-8")
-        yield "ModelInfo.kt", _kotlin_constants(classifier)
+    tensors = _named(entry, artifact)
+    reads_images = manifest.classifier is not None and _takes_reals(entry.inputs[0])
+    yield "tensors.h", template("tensors.h")
+    yield "session.h", template(f"{target.runtime}.h")
+    yield "model_info.h", _cpp_constants(manifest, entry, target, tensors, images=reads_images)
+    yield "run.cc", template("run.cc")
+    if reads_images:
+        yield "classify.h", template("classify.h")
+        yield "classify.cc", template("classify.cc")
+    if target.runtime == "litert" and all(each.dtype in _KOTLIN_TYPES for each in itertools.chain(*tensors)):
+        yield "Tensors.kt", template("Tensors.kt")
+        yield "Runner.kt", template("Runner.kt")
+        yield "ModelInfo.kt", _kotlin_constants(manifest, tensors, images=reads_images)
+        if reads_images:
+            yield "Classifier.kt", template("Classifier.kt")
 
 
-def _cpp_constants(name: str, classifier: ClassifierDescription, entry: TargetEntry, target: Target) -> str:
-    image, steps = classifier.image, classifier.preprocessing
-    first, result = entry.inputs[0], entry.outputs[0]
-    return f"""// What the model takes and answers, from the manifest of a bundle.
-#pragma once
-
-#include <cstddef>
-#include <cstdint>
-
-namespace model {{
-
-constexpr const char* kName = {_quoted(name)};
-constexpr int kThreads = {target.threads};
-constexpr std::size_t kHeight = {image.height}, kWidth = {image.width}, kChannels = {image.channels};
-constexpr std::size_t kClasses = {len(classifier.labels)};
-constexpr bool kChannelsFirst = {str(first.layout == "NCHW").lower()};
-constexpr const char* kInput = {_quoted(first.name)};
-constexpr const char* kOutput = {_quoted(result.name)};
-constexpr std::int64_t kInputShape[] = {{{_listed(first.shape)}}};
-constexpr std::int64_t kOutputShape[] = {{{_listed(result.shape)}}};
-constexpr float kMean[] = {{{_listed(f"{float(each)!r}f" for each in steps.mean)}}};
-constexpr float kStd[] = {{{_listed(f"{float(each)!r}f" for each in steps.std)}}};
-constexpr const char* kLabels[] = {{{_listed(map(_quoted, classifier.labels))}}};
-
-}}  // namespace model
-"""
+def _named(entry: TargetEntry, artifact: Path) -> Tensors:
+    """Inputs and outputs by the names that the runtime asks for: of LiteRT those of the signature."""
+    edges = edges_of(artifact)
+    if edges is None:
+        return entry.inputs, entry.outputs
+    inputs, outputs = (
+        tuple(
+            each.model_copy(update={"name": edge.names[0], "quantisation": edge.quantisation})
+            for each, edge in zip(described, found, strict=True)
+        )
+        for described, found in zip((entry.inputs, entry.outputs), edges, strict=True)
+    )
+    return inputs, outputs
 
 
-def _kotlin_constants(classifier: ClassifierDescription) -> str:
-    image, steps = classifier.image, classifier.preprocessing
-    return f"""// What the model takes and answers, from the manifest of a bundle.
-package model
+def _takes_reals(tensor: TensorDescription) -> bool:
+    return tensor.dtype == "float32" or tensor.quantisation is not None
 
-const val HEIGHT = {image.height}
-const val WIDTH = {image.width}
-const val CHANNELS = {image.channels}
-val MEAN = floatArrayOf({_listed(f"{float(each)!r}f" for each in steps.mean)})
-val STD = floatArrayOf({_listed(f"{float(each)!r}f" for each in steps.std)})
-val LABELS = listOf({_listed(map(_kotlin_quoted, classifier.labels))})
-"""
+
+def _cpp_constants(
+    manifest: Manifest, entry: TargetEntry, target: Target, tensors: Tensors, *, images: bool
+) -> str:
+    parts = [
+        "// What the model takes and answers, from the manifest of a bundle.",
+        '#pragma once\n\n#include "tensors.h"\n\nnamespace model {\n',
+        f"constexpr const char* kName = {_quoted(manifest.name)};",
+        f"constexpr int kThreads = {target.threads};",
+        *_cpp_tensors("Input", tensors[0]),
+        *_cpp_tensors("Output", tensors[1]),
+    ]
+    if images and manifest.classifier is not None:
+        image, steps, labels = (
+            manifest.classifier.image,
+            manifest.classifier.preprocessing,
+            manifest.classifier.labels,
+        )
+        parts += [
+            f"constexpr std::size_t kHeight = {image.height}, kWidth = {image.width}, "
+            f"kChannels = {image.channels};",
+            f"constexpr std::size_t kClasses = {len(labels)};",
+            f"constexpr bool kChannelsFirst = {str(entry.inputs[0].layout == 'NCHW').lower()};",
+            f"constexpr float kMean[] = {{{_floats(steps.mean)}}};",
+            f"constexpr float kStd[] = {{{_floats(steps.std)}}};",
+            f"constexpr const char* kLabels[] = {{{_listed(map(_quoted, labels))}}};",
+        ]
+    return "\n".join([*parts, "\n}  // namespace model\n"])
+
+
+def _cpp_tensors(kind: str, tensors: Sequence[TensorDescription]) -> Iterable[str]:
+    rows = []
+    for number, each in enumerate(tensors):
+        shape = f"k{kind}{number}Shape"
+        # An array has one number at least, also where the rank is 0.
+        yield f"constexpr std::int64_t {shape}[] = {{{_listed(each.shape or (1,))}}};"
+        scale, zero_point = _scale(each)
+        rows.append(
+            f"{{{_quoted(each.name)}, Type::k{each.dtype.capitalize()}, {shape}, {len(each.shape)}, "
+            f"{scale!r}f, {zero_point}}}"
+        )
+    yield f"constexpr std::size_t k{kind}Count = {len(tensors)};"
+    yield f"constexpr Tensor k{kind}s[] = {{{_listed(rows)}}};"
+
+
+def _kotlin_constants(manifest: Manifest, tensors: Tensors, *, images: bool) -> str:
+    lines = ["// What the model takes and answers, from the manifest of a bundle.", "package model", ""]
+    for kind, described in zip(("INPUTS", "OUTPUTS"), tensors, strict=True):
+        rows = []
+        for each in described:
+            scale, zero_point = _scale(each)
+            shape = f"intArrayOf({_listed(each.shape)})"
+            kind_of = f"Type.{each.dtype.upper()}"
+            about = (_kotlin_quoted(each.name), kind_of, shape, f"{scale!r}f", zero_point)
+            rows.append(f"Tensor({_listed(about)})")
+        lines.append(f"val {kind} = listOf({_listed(rows)})")
+    if images and manifest.classifier is not None:
+        image, steps = manifest.classifier.image, manifest.classifier.preprocessing
+        lines += [
+            f"const val HEIGHT = {image.height}",
+            f"const val WIDTH = {image.width}",
+            f"const val CHANNELS = {image.channels}",
+            f"val MEAN = floatArrayOf({_floats(steps.mean)})",
+            f"val STD = floatArrayOf({_floats(steps.std)})",
+            f"val LABELS = listOf({_listed(map(_kotlin_quoted, manifest.classifier.labels))})",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _scale(tensor: TensorDescription) -> tuple[float, int]:
+    """Scale and zero point, 0 where there are none."""
+    about = tensor.quantisation
+    return (0.0, 0) if about is None else (about.scale, about.zero_point)
+
+
+def _floats(values: Iterable[float]) -> str:
+    return _listed(f"{float(each)!r}f" for each in values)
 
 
 def _listed(parts: Iterable[object]) -> str:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from devices.artifacts import onnx_file
+from devices.artifacts import onnx_facts
 from devices.measurement import Measurement
-from pipeline.bundle.manifest import TargetEntry, TensorDescription
+from pipeline.bundle.manifest import Quantisation, TargetEntry, TensorDescription
 from pipeline.errors import ExportError
 
 _LITERT_TYPES = {
@@ -27,11 +27,13 @@ class Edge:
         names: that it goes by; of LiteRT that of the signature and that of the tensor.
         sizes: ``None`` for an open one; ``None`` for all where the file tells none.
         dtype: empty where it has no name here.
+        quantisation: of an integer with one scale.
     """
 
     names: tuple[str, ...]
     sizes: tuple[int | None, ...] | None
     dtype: str
+    quantisation: Quantisation | None = None
 
 
 def edges_of(artifact: Path) -> tuple[tuple[Edge, ...], tuple[Edge, ...]] | None:
@@ -39,7 +41,7 @@ def edges_of(artifact: Path) -> tuple[tuple[Edge, ...], tuple[Edge, ...]] | None
 
     LiteRT files are read where its package is installed.
     """
-    if (found := onnx_file(artifact)) is not None:
+    if (found := onnx_facts(artifact)) is not None:
         inputs, outputs = (
             tuple(
                 Edge((name,), None if each.sizes is None else tuple(map(_fixed, each.sizes)), each.dtype)
@@ -80,6 +82,8 @@ def _differences(
             yield f"{about} is called '{edge.names[0]}' in {where}"
         if edge.dtype and said.dtype != edge.dtype:
             yield f"{about} is of {said.dtype}, and {where} has {edge.dtype}"
+        if edge.names and said.quantisation != edge.quantisation and said.quantisation is not None:
+            yield f"{about} has another scale or zero point in {where}"
         if edge.sizes is not None and not _fits(said.shape, edge.sizes):
             sizes = "x".join("?" if size is None else str(size) for size in edge.sizes)
             yield f"{about} is {'x'.join(map(str, said.shape))}, and {where} has {sizes}"
@@ -122,4 +126,15 @@ def _litert_edge(tensor: Any, number: int, named: Sequence[Any]) -> Edge:
         tuple(name.decode(errors="replace") if isinstance(name, bytes) else str(name) for name in names),
         tuple(None if size < 0 else int(size) for size in signature),
         _LITERT_TYPES.get(tensor.type, ""),
+        _quantisation(tensor),
     )
+
+
+def _quantisation(tensor: Any) -> Quantisation | None:
+    """Of a tensor of integers with one scale, above 0."""
+    about = tensor.quantization
+    if about is None or about.scale is None or about.zeroPoint is None:
+        return None
+    if len(about.scale) != 1 or len(about.zeroPoint) != 1 or not about.scale[0] > 0:
+        return None
+    return Quantisation(scale=float(about.scale[0]), zero_point=int(about.zeroPoint[0]))

@@ -89,13 +89,24 @@ class ClassifierDescription(_Model):
         return self
 
 
+class Quantisation(_Model):
+    """A real number is ``(stored - zero_point) * scale``."""
+
+    scale: Annotated[float, Field(gt=0)]
+    zero_point: int
+
+
 class TensorDescription(_Model):
-    """One input or output of an artifact; ``layout`` names the axes of ``shape`` where they are known."""
+    """One input or output of an artifact; ``layout`` names the axes of ``shape`` where they are known.
+
+    ``quantisation`` says which real numbers an integer stands for, where one scale holds for all.
+    """
 
     name: str
     shape: tuple[Annotated[int, Field(gt=0)], ...]
     layout: Literal["NCHW", "NHWC", "NK"] | None = None
     dtype: TensorType = "float32"
+    quantisation: Quantisation | None = None
 
 
 class PredictedLatency(_Model):

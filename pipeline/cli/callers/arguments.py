@@ -19,8 +19,8 @@ def callers(
 ) -> None:
     """Write example programs that run a bundle's model.
 
-    For classifiers of images: C++ with ONNX Runtime or LiteRT, and Kotlin for Android with LiteRT. What the
-    model takes and answers is in a file of constants, made from the manifest.
+    C++ with ONNX Runtime or LiteRT, and Kotlin for Android with LiteRT: one that runs any model, and one that
+    classifies images. What the model takes and answers is in a file of constants, made from the manifest.
     """
     from pipeline.cli.callers.command import write_examples
 

@@ -15,8 +15,10 @@ from pipeline.bundle import (
     BundleContent,
     ClassifierContent,
     CompileContent,
+    Edge,
     TargetContent,
     TensorDescription,
+    edges_of,
     write_bundle,
 )
 from pipeline.compile import (
@@ -117,13 +119,17 @@ class CompiledBundle:
             baseline if replace(Target.parse(baseline.target), precision=target.precision) == target else None
         )
         inputs, outputs = specs_of(artifact, self.found.model)
+        edges = edges_of(artifact) or ((None,) * len(inputs), (None,) * len(outputs))
         return TargetContent(
             artifact=artifact,
             runs_on=runs_on,
             portable=artifact if runs_on == "any" else source,
             reference=None if like is None or like.file is None else self.work.find(like.file),
-            inputs=tuple(_described(each, _layout(each.shape, classifier)) for each in inputs),
-            outputs=tuple(_described(each, None) for each in outputs),
+            inputs=tuple(
+                _described(each, _layout(each.shape, classifier), edge)
+                for each, edge in zip(inputs, edges[0], strict=True)
+            ),
+            outputs=tuple(_described(each, None, edge) for each, edge in zip(outputs, edges[1], strict=True)),
             predicted=None,
             verdict=self._verdict(row, like, None if classifier is None else self._accuracy(raced)),
         )
@@ -164,9 +170,18 @@ class CompiledBundle:
         return Accuracy(int(np.count_nonzero(right)), len(labels), by_class, None if same else where)
 
 
-def _described(spec: TensorSpec, layout: Literal["NCHW", "NHWC"] | None) -> TensorDescription:
+def _described(
+    spec: TensorSpec, layout: Literal["NCHW", "NHWC"] | None, edge: Edge | None
+) -> TensorDescription:
+    """With the scale of an integer as the file has it."""
     return TensorDescription.model_validate(
-        {"name": spec.name, "shape": spec.shape, "layout": layout, "dtype": spec.dtype}
+        {
+            "name": spec.name,
+            "shape": spec.shape,
+            "layout": layout,
+            "dtype": spec.dtype,
+            "quantisation": edge and edge.quantisation,
+        }
     )
 
 

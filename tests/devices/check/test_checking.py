@@ -88,6 +88,14 @@ def test_check_reports_a_runtime_that_is_not_installed_as_a_fact(runtimes, missi
     assert report.runtimes[1].detail
 
 
+def test_a_python_without_numpy_is_not_said_to_lack_the_runtime(runtimes, tmp_path):
+    engine = tmp_path / "bare_engine.py"
+    engine.write_text("raise ModuleNotFoundError('no numpy', name='numpy')\n")
+    runtimes(replace(find_runtime("onnxruntime"), engine=engine))
+    report = check_device("host")
+    assert report.runtimes[0].problem.what == "onnxruntime cannot be loaded on 'host'"
+
+
 def test_check_reports_a_runtime_that_is_installed_and_cannot_be_loaded_as_a_problem(runtimes, tmp_path):
     engine = tmp_path / "broken_engine.py"
     engine.write_text("from json import no_such_name\n")

@@ -1,9 +1,9 @@
 """Example programs agree with the inference script, as far as headers and libraries are at hand.
 
-The C header is always compiled and run, and so is what the C++ programs share. A program itself is compiled
-and run where ``LATHE_ORT_INCLUDE`` or ``LATHE_LITERT_INCLUDE`` names the folder of its headers, which no
-package of Python has; the library is that of the runtime's package. The name of the test says which it was.
-Kotlin is not compiled.
+The C header is always compiled and run, and so are the C++ programs with a session that gives its inputs back.
+Sessions themselves are run where ``LATHE_ORT_INCLUDE`` or ``LATHE_LITERT_INCLUDE`` names the folder of the
+runtime's headers, which no package of Python has; the library is that of the runtime's package. The name of the
+test says which it was. Of Kotlin the grammar is checked.
 """
 
 from __future__ import annotations
@@ -21,11 +21,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from devices.target import Target
 from pipeline.bundle import BundleContent, read_bundle, write_bundle, write_callers
-from pipeline.bundle.callers import _kotlin_quoted, _quoted, c_header_of
+from pipeline.bundle.callers import (
+    _cpp_constants,
+    _kotlin_constants,
+    _kotlin_quoted,
+    _quoted,
+    c_header_of,
+)
+from pipeline.bundle.manifest import Quantisation, TensorDescription
 from pipeline.errors import VerificationError
+from tests.pipeline.bundle.stand_ins import ECHO_SESSION, ORT_HEADER
 from tests.pipeline.bundle.test_infer_scripts import infer
-from tests.pipeline.tiny_bundles import make_split
+from tests.pipeline.tiny_bundles import make_split, with_program
 
 COMPILER = shutil.which("g++") or ""
 HEADERS = {
@@ -73,7 +82,7 @@ def expected(bundle: Path, folder: Path, runtime: str) -> list[tuple[int, float,
 
 def how(runtime: str) -> str:
     """What is done with a program, for the name of its test."""
-    return f"{runtime}-{'compiled and run' if HEADERS[runtime] else 'no headers: only what is shared'}"
+    return f"{runtime}-{'compiled and run' if HEADERS[runtime] else 'no headers: compiled only'}"
 
 
 @pytest.mark.slow
@@ -89,6 +98,11 @@ def test_cpp_programs_agree_with_the_inference_script(
     (folder / "shared.cc").write_text('#include "classify.h"\nint main() { return model::kClasses != 3; }\n')
     compile_here(folder, "shared.cc", "-o", "shared")
     assert subprocess.run([folder / "shared"], check=False).returncode == 0
+    (folder / "onnxruntime_c_api.h").write_text(ORT_HEADER)
+    if runtime == "onnxruntime":
+        compile_here(folder, "-fsyntax-only", "-I.", "classify.cc")
+        compile_here(folder, "-fsyntax-only", "-I.", "run.cc")
+    (folder / "onnxruntime_c_api.h").unlink()
     if (headers := HEADERS[runtime]) is not None:
         agrees(bundle, folder, runtime, number, headers)
 
@@ -173,20 +187,111 @@ def test_kotlin_is_written_for_litert(litert_content: BundleContent, tmp_path: P
     files = write_callers(bundle, tmp_path / "examples", c_header=False)
     kotlin = [file for file in files if file.suffix == ".kt"]
     assert {file.parent.name for file in kotlin} == {"host_litert_fp32_1"}
+    assert {file.name for file in kotlin} == {"Classifier.kt", "ModelInfo.kt", "Runner.kt", "Tensors.kt"}
+    for file in kotlin:
+        refuse_bad_kotlin(file.read_text())
     constants = next(file for file in kotlin if file.name == "ModelInfo.kt").read_text()
     assert "const val HEIGHT = 4\nconst val WIDTH = 4\nconst val CHANNELS = 1\n" in constants
     assert "val MEAN = floatArrayOf(0.4f)\nval STD = floatArrayOf(0.25f)\n" in constants
     assert 'val LABELS = listOf("top", "bottom", "neither, or <b>both</b>")' in constants
 
 
-def test_a_model_that_is_no_classifier_has_its_bytes_only(
-    compiled_content: BundleContent, tmp_path: Path
+def test_a_runtime_without_an_example_has_the_bytes_of_its_model_only(
+    bundle_content: BundleContent, tmp_path: Path
 ) -> None:
-    bundle = write_bundle(compiled_content, tmp_path / "bundle")
+    bundle = write_bundle(with_program(bundle_content, tmp_path), tmp_path / "bundle")
     with pytest.raises(VerificationError, match="no example program"):
         write_callers(bundle, tmp_path / "examples", c_header=False)
     (header,) = write_callers(bundle, tmp_path / "examples", c_header=True)
     assert header.name == "model_data.h"
+
+
+def test_a_model_of_several_inputs_is_run_by_their_files(
+    compiled_content: BundleContent, tmp_path: Path
+) -> None:
+    bundle = write_bundle(compiled_content, tmp_path / "bundle")
+    files = write_callers(bundle, tmp_path / "examples", c_header=False)
+    assert {file.name for file in files} == {"model_info.h", "run.cc", "session.h", "tensors.h"}
+    folder = files[0].parent
+    np.array([1.5, -2], np.float32).tofile(folder / "left")
+    np.array([1e-9, 7], np.float32).tofile(folder / "right")
+    found = echoed(folder, "left", "right")
+    assert found == {"difference": [1.5, -2], "size": [float(np.float32(1e-9)), 7]}
+    program = [folder / "program", "model", folder / "left"]
+    too_few = subprocess.run(program, capture_output=True, text=True, check=False)
+    assert too_few.returncode == 2
+    assert too_few.stderr.split()[2:] == ["MODEL", "left", "right"]
+    (folder / "right").write_bytes(b"short")
+    short = subprocess.run([*program, folder / "right"], capture_output=True, text=True, check=False)
+    assert short.returncode == 1
+    assert "right has not the 8 bytes" in short.stderr
+
+
+INTEGERS = (
+    TensorDescription(
+        name="signed", shape=(1, 5), dtype="int8", quantisation=Quantisation(scale=0.5, zero_point=-3)
+    ),
+    TensorDescription(
+        name="unsigned", shape=(5,), dtype="uint8", quantisation=Quantisation(scale=0.1, zero_point=128)
+    ),
+    TensorDescription(name="count", shape=(), dtype="int64"),
+)
+
+
+def test_integers_with_a_scale_take_and_give_real_numbers(
+    compiled_content: BundleContent, tmp_path: Path
+) -> None:
+    bundle = write_bundle(compiled_content, tmp_path / "bundle")
+    folder = write_callers(bundle, tmp_path / "examples", c_header=False)[0].parent
+    manifest = read_bundle(bundle)
+    (entry,) = manifest.targets
+    constants = _cpp_constants(
+        manifest, entry, Target.parse(entry.target), (INTEGERS, INTEGERS), images=False
+    )
+    (folder / "model_info.h").write_text(constants)
+    values = np.array([-200, -1.3, 0, 0.74, 200], np.float32)
+    for each in INTEGERS[:2]:
+        values.tofile(folder / each.name)
+    np.array(-(2**40), np.int64).tofile(folder / "count")
+    found = echoed(folder, "signed", "unsigned", "count")
+    for each, (low, high) in zip(INTEGERS[:2], ((-128, 127), (0, 255)), strict=True):
+        about = each.quantisation
+        assert about is not None
+        scale = np.float32(about.scale)
+        stored = np.clip(np.round(values / scale) + about.zero_point, low, high)
+        np.testing.assert_allclose(found[each.name], (stored - about.zero_point) * scale, rtol=1e-6)
+    assert found["count"] == [-(2**40)]
+
+
+def echoed(folder: Path, *files: str) -> dict[str, list[float]]:
+    """What ``run.cc`` prints where the session gives its inputs back, by output."""
+    (folder / "session.h").write_text(ECHO_SESSION)
+    compile_here(folder, "run.cc", "-o", "program")
+    program = [folder / "program", "model", *(folder / file for file in files)]
+    done = subprocess.run(program, capture_output=True, text=True, check=True, timeout=60)
+    rows = [line.split("\t") for line in done.stdout.splitlines()]
+    return {name: [float(each) for each in numbers] for name, *numbers in rows}
+
+
+def refuse_bad_kotlin(text: str) -> None:
+    """Fail where the text is not in the grammar of Kotlin."""
+    import tree_sitter
+    import tree_sitter_kotlin
+
+    parser = tree_sitter.Parser(tree_sitter.Language(tree_sitter_kotlin.language()))
+    root = parser.parse(text.encode()).root_node
+    assert not root.has_error, text
+
+
+def test_kotlin_has_scales_and_names_of_any_kind(compiled_content: BundleContent, tmp_path: Path) -> None:
+    manifest = read_bundle(write_bundle(compiled_content, tmp_path / "bundle"))
+    odd = INTEGERS[0].model_copy(update={"name": 'a "${name}"\n'})
+    constants = _kotlin_constants(manifest, ((odd, INTEGERS[2]), INTEGERS), images=False)
+    refuse_bad_kotlin(constants)
+    assert "Type.INT8, intArrayOf(1, 5), 0.5f, -3)" in constants
+    assert 'Tensor("count", Type.INT64, intArrayOf(), 0.0f, 0)' in constants
+    with pytest.raises(AssertionError):
+        refuse_bad_kotlin(constants.replace(")", "", 1))
 
 
 def test_a_changed_bundle_gets_no_examples(own_bundle: Path, tmp_path: Path) -> None:
