@@ -30,8 +30,8 @@ PASSES: dict[str, list[dict[str, Any]]] = {
 
 def register(inputs: dict[str, Any]) -> None:
     """Make the inputs a data set that workflows can name."""
-    from olive.data.component.dataset import BaseDataset  # type: ignore[import-not-found]
-    from olive.data.registry import Registry  # type: ignore[import-not-found]
+    from olive.data.component.dataset import BaseDataset
+    from olive.data.registry import Registry
 
     count = min(len(rows) for rows in inputs.values())
     rows = [{name: values[number] for name, values in inputs.items()} for number in range(count)]
@@ -43,7 +43,7 @@ def register(inputs: dict[str, Any]) -> None:
 
 def optimise(model: Path, passes: list[dict[str, Any]], folder: Path) -> Path:
     """Run a workflow, and find the file that it leaves."""
-    from olive.workflows import run  # type: ignore[import-not-found]
+    from olive.workflows import run
 
     fused = [{"type": "OnnxPeepholeOptimizer"}, *passes]
     nothing = {"type": "no_auto_batch_dataloader", "params": {"batch_size": 1}}

@@ -1,9 +1,9 @@
 """Example programs agree with the inference script, as far as headers and libraries are at hand.
 
-The C header is always compiled and run, and so are the C++ programs with a session that gives its inputs back.
-Sessions themselves are run where ``LATHE_ORT_INCLUDE`` or ``LATHE_LITERT_INCLUDE`` names the folder of the
-runtime's headers, which no package of Python has; the library is that of the runtime's package. The name of the
-test says which it was. Of Kotlin the grammar is checked.
+The C header is always compiled and run, and so are the C++ programs, with a session that echoes its inputs.
+Sessions themselves run where ``LATHE_ORT_INCLUDE`` or ``LATHE_LITERT_INCLUDE`` names the folder of the
+runtime's headers, which no package of Python has; the library is that of the runtime's package. The name of
+the test says which it was. Of Kotlin the grammar is checked.
 """
 
 from __future__ import annotations
@@ -275,9 +275,8 @@ def echoed(folder: Path, *files: str) -> dict[str, list[float]]:
 
 def refuse_bad_kotlin(text: str) -> None:
     """Fail where the text is not in the grammar of Kotlin."""
-    import tree_sitter
-    import tree_sitter_kotlin
-
+    tree_sitter = pytest.importorskip("tree_sitter")
+    tree_sitter_kotlin = pytest.importorskip("tree_sitter_kotlin")
     parser = tree_sitter.Parser(tree_sitter.Language(tree_sitter_kotlin.language()))
     root = parser.parse(text.encode()).root_node
     assert not root.has_error, text
