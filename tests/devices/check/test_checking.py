@@ -29,7 +29,7 @@ def _own_devices(tmp_path, monkeypatch):
     entry = EntryPoint(
         "shell", "tests.devices.local_shell:ShellConnection", devices.inventory.devices_file.ENTRY_POINTS
     )
-    monkeypatch.setattr(devices.added, "entry_points", lambda group: [entry])
+    monkeypatch.setattr(devices.added, "entry_points", lambda group: [entry] * (group == entry.group))
     monkeypatch.setenv("LATHE_DEVICES", str(tmp_path / "devices.toml"))
     monkeypatch.chdir(tmp_path)
 

@@ -244,7 +244,7 @@ def test_a_connection_of_another_distribution_is_found_by_its_entry_point(monkey
     entry = EntryPoint(
         "shell", "tests.devices.local_shell:ShellConnection", devices.inventory.devices_file.ENTRY_POINTS
     )
-    monkeypatch.setattr(devices.added, "entry_points", lambda group: [entry])
+    monkeypatch.setattr(devices.added, "entry_points", lambda group: [entry] * (group == entry.group))
     write(user_file(), '[devices.a]\nconnection = "shell"\npath = "/usr/bin:/bin"\nnote = "other"')
     assert find_device("a").has_python
     with connected("a") as connection:

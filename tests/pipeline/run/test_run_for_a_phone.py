@@ -57,7 +57,7 @@ def _phone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     entry = EntryPoint(
         "pretended", f"{__name__}:PhoneConnection", devices.inventory.devices_file.ENTRY_POINTS
     )
-    monkeypatch.setattr(devices.added, "entry_points", lambda group: [entry])
+    monkeypatch.setattr(devices.added, "entry_points", lambda group: [entry] * (group == entry.group))
     monkeypatch.setenv("LATHE_DEVICES", str(tmp_path / "devices.toml"))
 
 
