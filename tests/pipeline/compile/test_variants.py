@@ -63,7 +63,9 @@ def adding(monkeypatch: pytest.MonkeyPatch, added: object, dist: object = None) 
         def load(self) -> object:
             return added
 
-    monkeypatch.setattr(devices.added, "entry_points", lambda group: [Entry()] * (group == variants.ENTRY_POINTS))
+    monkeypatch.setattr(
+        devices.added, "entry_points", lambda group: [Entry()] * (group == variants.ENTRY_POINTS)
+    )
     variants._added_variants.cache_clear()
     monkeypatch.setattr(variants, "_added_variants", variants._added_variants.__wrapped__)
 
