@@ -3,7 +3,8 @@
     log latency = what is usual for the workload + day + batch + what the batch sees of itself
 
 The variances of day and batch are found by the method of moments, with what the batch sees of itself taken
-off, and drawn towards a prior that counts like a few batches (the mean of a scaled inverse chi-square
+off and batches that are far off clipped (Huber's way of a robust scale), and drawn
+towards a prior that counts like a few batches (the mean of a scaled inverse chi-square
 distribution, conjugate to a normal one; Gelman et al., "Bayesian Data Analysis", 3rd edition, section 2.6).
 """
 
@@ -14,11 +15,16 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from statistics import median
 
 from devices.measurement import BetweenBatches, Spread
 
 PRIOR = BetweenBatches(Spread(0.02, 3.0), Spread(0.01, 3.0))
 """What is assumed of a device without history; docs/concepts/measuring.md says where the numbers are from."""
+
+
+CLIP = 3.0
+"""Robust deviations beyond which a batch counts as off by that much: what happens once is not usual."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +67,12 @@ def learned(values: Iterable[Seen], prior: BetweenBatches = PRIOR) -> BetweenBat
 def _between_batches(groups: Sequence[Sequence[Seen]], prior: Spread) -> Spread:
     """From groups of one series and day each."""
     repeated = [group for group in groups if len(group) > 1]
+    residuals = [_residuals([math.log(each.value_ns) for each in group]) for group in repeated]
+    limit = CLIP * 1.4826 * median([abs(each) for group in residuals for each in group] or [0.0])
     squares, freedom = 0.0, 0
-    for group in repeated:
-        squares += _squares([math.log(each.value_ns) for each in group])
-        squares -= (len(group) - 1) * _mean([each.error**2 for each in group])
+    for group, its_residuals in zip(repeated, residuals, strict=True):
+        squares += sum(min(abs(each), limit) ** 2 for each in its_residuals)
+        squares -= (len(group) - 1) * median([each.error for each in group]) ** 2
         freedom += len(group) - 1
     moments = {each.moment for group in repeated for each in group}
     days = {moment.date() for moment in moments}
@@ -92,6 +100,12 @@ def _drawn(squares: float, freedom: int, counted: int, seen: int, prior: Spread)
     total = prior.freedom + counted
     variance = (prior.freedom * prior.deviation**2 + counted * mean_square) / total
     return Spread(math.sqrt(variance), total, seen)
+
+
+def _residuals(values: Sequence[float]) -> list[float]:
+    """Distances from the middle, which a single value does not move far."""
+    middle = median(values)
+    return [value - middle for value in values]
 
 
 def _squares(values: Sequence[float]) -> float:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -106,6 +107,15 @@ def test_wide_intervals_hold_what_another_day_gives(batch: float, day: float) ->
         interval = between.around(Interval(one.value_ns, one.value_ns, one.value_ns, 1.0))
         held += interval.low_ns <= later.value_ns <= interval.high_ns
     assert held >= 0.9 * 200
+
+
+def test_one_batch_that_is_far_off_does_not_make_a_machine_unsteady() -> None:
+    calm = made_up(9, batch=0.02, a_day=30)
+    odd = [
+        replace(each, value_ns=3 * each.value_ns) if each.moment == START + timedelta(minutes=50) else each
+        for each in calm
+    ]
+    assert learned(odd).batch.deviation < 1.5 * learned(calm).batch.deviation
 
 
 def test_a_machine_that_is_far_from_the_prior_still_has_intervals_that_hold() -> None:
