@@ -161,6 +161,7 @@ class TargetVerdict:
         return verdict
 
 
+_INPUT_BYTES = 256_000_000
 _VERDICT = TypeAdapter(TargetVerdict)
 
 
@@ -231,6 +232,22 @@ def in_layout(images: NDArray[np.float32], layout: Layout) -> NDArray[np.float32
     return images if layout == "NHWC" else np.ascontiguousarray(images.transpose(0, 3, 1, 2))
 
 
+def predict_split(artifact: Path, images: LabelledImages, target: Target) -> NDArray[np.float32]:
+    """Logits ``(N, classes)`` of an artifact for all images; not all of them are in memory at a time.
+
+    Raises:
+        MeasurementError: the artifact does not run.
+    """
+    split = images.split
+    per_image = 4 * int(np.prod(split.images.shape[1:]))
+    at_once = max(1, _INPUT_BYTES // per_image)
+    found = []
+    for start in range(0, len(split), at_once):
+        some = images.preprocessing(split.images[start : start + at_once])
+        found.append(predict(artifact, in_layout(some, images.layout), target))
+    return np.concatenate(found)
+
+
 def count_correct(artifact: Path, test: LabelledImages, target: Target) -> tuple[ClassCount, ...]:
     """Images of ``test`` that the artifact, run on the target, gives their label, class by class.
 
@@ -238,7 +255,7 @@ def count_correct(artifact: Path, test: LabelledImages, target: Target) -> tuple
         MeasurementError: the artifact does not run, or answers with numbers that are not finite.
     """
     labels = test.split.labels
-    logits = predict(artifact, in_layout(test.preprocessing(test.split.images), test.layout), target)
+    logits = predict_split(artifact, test, target)
     if not np.isfinite(logits).all():
         raise MeasurementError(
             f"{artifact.name} answers with numbers that are not finite on {target}",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.resources
-import io
 import json
 import re
 import shutil
@@ -221,7 +220,9 @@ def _fill(content: BundleContent, folder: Path) -> None:
     test = None
     if classifier is not None and classifier.test is not None:
         test = "data/test.npz"
-        _write(folder / test, _packed(classifier.test))
+        (folder / test).parent.mkdir(parents=True, exist_ok=True)
+        with (folder / test).open("wb") as packed:
+            np.savez_compressed(packed, images=classifier.test.images, labels=classifier.test.labels)
     origin = _add_origin(content.origin, folder)
     targets = tuple(_add_target(target, content, folder) for target in content.targets)
     listed_artifacts = [_listed(*pair) for pair in zip(targets, content.targets, strict=True)]
@@ -248,12 +249,6 @@ def _listed(entry: TargetEntry, content: TargetContent) -> ListedArtifact:
     version = content.verdict.measurement.runtime.version if runs_here else None
     script = inference_script(Target.parse(entry.target).runtime)
     return ListedArtifact(entry.artifact, entry.artifact_digest, script, version)
-
-
-def _packed(test: Split) -> bytes:
-    packed = io.BytesIO()
-    np.savez_compressed(packed, images=test.images, labels=test.labels)
-    return packed.getvalue()
 
 
 def _describe_classifier(classifier: ClassifierContent) -> ClassifierDescription:

@@ -6,15 +6,18 @@ import hashlib
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.data.base import Split
 from pipeline.errors import DataError
 
+Index = NDArray[np.int64]
 
-def without_duplicates(
+
+def rows_without_duplicates(
     splits: Sequence[Split], classes: tuple[str, ...], *, remove: bool
-) -> tuple[list[Split], tuple[str, ...]]:
-    """Train, validation and test without images that a later one of them holds too, and what there is to say.
+) -> tuple[list[Index], tuple[str, ...]]:
+    """Rows of train, validation and test that no later one of them holds too, and what there is to say.
 
     Args:
         splits: train, validation, test; images of one shape.
@@ -46,13 +49,13 @@ def without_duplicates(
                 fix='give every split images of its own, or set duplicates = "keep" in [data]',
             )
     if not remove:
-        return list(splits), tuple(notes)
-    return [train.take(np.flatnonzero(kept[0])), validation.take(np.flatnonzero(kept[1])), test], tuple(notes)
+        return [np.arange(len(split)) for split in splits], tuple(notes)
+    return [*map(np.flatnonzero, kept), np.arange(len(test))], tuple(notes)
 
 
 def _digests(split: Split) -> list[bytes]:
-    rows = np.ascontiguousarray(split.images)
-    return [hashlib.blake2b(row.data, digest_size=16).digest() for row in rows]
+    """One by one: the images may be in a file that is larger than the memory."""
+    return [hashlib.blake2b(np.ascontiguousarray(row).data, digest_size=16).digest() for row in split.images]
 
 
 def _unseen(digests: Sequence[bytes], others: set[bytes]) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,22 +14,49 @@ from devices.digests import canonical_json
 from devices.words import count_of
 from pipeline.data.base import Dataset, Preprocessing, Split
 from pipeline.data.config import DataConfig
-from pipeline.data.duplicates import without_duplicates
+from pipeline.data.duplicates import rows_without_duplicates
 from pipeline.data.sources.base import LabelledImages, Source
 from pipeline.data.splits import balanced_subset, stratified_split
+from pipeline.data.store import StoredImages, journal_of, store_images
 from pipeline.errors import DataError
 
 _TEST_SEED = 0
 _STD_FLOOR = 1 / 255
+_COUNTED = 64
+"""Images whose levels are counted at a time."""
 _SHOWN = 5
 
 
-def load(config: DataConfig, *, seed: int) -> Dataset:
-    """Read, check, split and normalise the data of a recipe.
+Progress = Callable[[int, int], None]
+"""Called with how many images were read, and how many there are."""
+
+SPLITS = ("train", "validation", "test")
+
+
+def image_file(split: str) -> str:
+    """Name of the file with the images of a split."""
+    return f"{split}.images"
+
+
+def load(
+    config: DataConfig,
+    *,
+    seed: int,
+    folder: Path | None = None,
+    progress: Progress = lambda done, total: None,
+) -> Dataset:
+    """Read, check, split and normalise the data of a recipe; memory does not grow with their number.
 
     ``seed`` decides which train images are kept under ``train_limit`` and which go to validation. The test
     split never depends on it, so runs with different seeds are tested on the same images. The rows of each
     split come in a fixed random order.
+
+    Args:
+        config: the recipe's table.
+        seed: see above.
+        folder: for the images, a file for each split. A call that was killed goes on there where it was.
+            Without one they are in temporary files, which last as long as they are used.
+        progress: called while images are read.
 
     Raises:
         DataError: the data are missing, unreadable, empty or inconsistent.
@@ -45,10 +73,18 @@ def load(config: DataConfig, *, seed: int) -> Dataset:
     test_limit = len(test.labels) if config.test_limit is None else config.test_limit
     test = test.take(balanced_subset(test.labels, test_limit, len(classes), seed=_TEST_SEED))
     kept, held = stratified_split(train.labels, config.validation, classes, seed=seed)
-    chosen = train.take(kept), train.take(held), test
-    splits, left_out = _decoded(chosen, classes, skip=config.broken == "skip")
-    splits = _same_shape(splits, config.image_size)
-    splits, notes = without_duplicates(splits, classes, remove=config.duplicates == "remove")
+    chosen = dict(zip(SPLITS, (train.take(kept), train.take(held), test), strict=True))
+    with TemporaryDirectory(prefix="lathe-data-") as temporary:
+        stored = _stored(chosen, folder or Path(temporary), config.image_size, progress)
+        left_out = _left_out(chosen, stored, classes, skip=config.broken == "skip")
+        _require_one_size(stored)
+        splits = _splits(chosen, stored)
+        rows, notes = rows_without_duplicates(splits, classes, remove=config.duplicates == "remove")
+        for name, kept in zip(SPLITS, rows, strict=True):
+            if len(kept) < len(stored[name].rows):
+                stored[name] = stored[name].keep(kept)
+            journal_of(stored[name].path).unlink()
+        splits = _splits(chosen, stored)
     preprocessing = _statistics(splits[0].images)
     digest = _digest(splits, classes, preprocessing)
     fitted, validation, tested = splits
@@ -131,36 +167,64 @@ def _check_classes(train: LabelledImages, test: LabelledImages | None, classes: 
         )
 
 
-def _decoded(
-    splits: Sequence[LabelledImages], classes: tuple[str, ...], *, skip: bool
-) -> tuple[list[Split], tuple[str, ...]]:
-    """Splits with their pixels, and what there is to say of images that were left out.
+def _stored(
+    chosen: Mapping[str, LabelledImages], folder: Path, size: int | None, progress: Progress
+) -> dict[str, StoredImages]:
+    """The images of each split in a file; all are grey, or all have colour."""
+    read, total = 0, sum(len(split.labels) for split in chosen.values())
+
+    def advance(more: int) -> None:
+        nonlocal read
+        read += more
+        progress(min(read, total), total)
+
+    def each(name: str, channels: int) -> StoredImages:
+        path = folder / image_file(name)
+        return store_images(chosen[name], path, size=size, channels=channels, advance=advance)
+
+    stored = {name: each(name, 1) for name in SPLITS}
+    channels = max(found.shape[2] for found in stored.values())
+    return {
+        name: found if found.shape[2] == channels else each(name, channels) for name, found in stored.items()
+    }
+
+
+def _splits(chosen: Mapping[str, LabelledImages], stored: Mapping[str, StoredImages]) -> list[Split]:
+    return [Split(stored[name].images, chosen[name].labels[stored[name].rows]) for name in SPLITS]
+
+
+def _left_out(
+    chosen: Mapping[str, LabelledImages],
+    stored: Mapping[str, StoredImages],
+    classes: tuple[str, ...],
+    *,
+    skip: bool,
+) -> tuple[str, ...]:
+    """What there is to say of images that were left out.
 
     Raises:
         DataError: images cannot be decoded that may not be left out, or a class would lose all its images.
     """
-    loaded = [split.load() for split in splits]
-    broken = [each for _, names in loaded for each in names]
+    broken = [each for found in stored.values() for each in found.broken]
     if not broken:
-        return [split for split, _ in loaded], ()
+        return ()
     more = f", and {len(broken) - _SHOWN} more" if len(broken) > _SHOWN else ""
-    named, count = "; ".join(broken[:_SHOWN]) + more, sum(len(split.labels) for split in splits)
+    named, count = "; ".join(broken[:_SHOWN]) + more, sum(len(split.labels) for split in chosen.values())
     if not skip:
         raise DataError(
             f"{len(broken)} of {count} images cannot be decoded",
             why=named,
             fix='replace or remove these files, or set broken = "skip" in [data] to leave them out',
         )
-    for name, split, (left, _) in zip(("train", "validation", "test"), splits, loaded, strict=True):
-        gone = np.setdiff1d(split.labels, left.labels)
+    for name, split in chosen.items():
+        gone = np.setdiff1d(split.labels, split.labels[stored[name].rows])
         if len(gone):
             raise DataError(
                 f"no {name} image of class '{classes[gone[0]]}' is left",
                 why=f"{len(broken)} of {count} images cannot be decoded: {named}",
                 fix="replace these files",
             )
-    note = f"left out {len(broken)} of {count} images that cannot be decoded: {named}"
-    return [split for split, _ in loaded], (note,)
+    return (f"left out {len(broken)} of {count} images that cannot be decoded: {named}",)
 
 
 def _names(rows: NDArray[np.int64], classes: tuple[str, ...], shown: int = 8) -> str:
@@ -168,21 +232,14 @@ def _names(rows: NDArray[np.int64], classes: tuple[str, ...], shown: int = 8) ->
     return ", ".join(f"'{classes[row]}'" for row in rows[:shown]) + more
 
 
-def _same_shape(splits: list[Split], image_size: int | None) -> list[Split]:
-    from pipeline.data.images import resize_all, with_channels
-
-    if image_size is not None:
-        splits = [replace(split, images=resize_all(split.images, image_size)) for split in splits]
-    channels = max(split.images.shape[3] for split in splits)
-    splits = [replace(split, images=with_channels(split.images, channels)) for split in splits]
-    train, test = splits[0].images.shape[1:], splits[-1].images.shape[1:]
-    if any(split.images.shape[1:] != train for split in splits):
+def _require_one_size(stored: Mapping[str, StoredImages]) -> None:
+    train, test = stored["train"].shape, stored["test"].shape
+    if any(found.shape[:2] != train[:2] for found in stored.values()):
         raise DataError(
             "images differ in size between splits",
             why=f"train has {train[1]}x{train[0]}, test has {test[1]}x{test[0]} (width x height)",
             fix=f"set image_size in [data], e.g. image_size = {min(*train[:2], *test[:2])}",
         )
-    return splits
 
 
 def _statistics(images: NDArray[np.uint8]) -> Preprocessing:
@@ -190,7 +247,9 @@ def _statistics(images: NDArray[np.uint8]) -> Preprocessing:
     levels = np.arange(256) / 255
     means, deviations = [], []
     for channel in range(images.shape[3]):
-        counts = np.bincount(images[..., channel].reshape(-1), minlength=256)
+        counts = np.zeros(256, np.int64)
+        for start in range(0, len(images), _COUNTED):
+            counts += np.bincount(images[start : start + _COUNTED, ..., channel].reshape(-1), minlength=256)
         mean = float(counts @ levels / counts.sum())
         variance = float(counts @ (levels - mean) ** 2 / counts.sum())
         means.append(round(mean, 6))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,9 @@ def transformers_here() -> Any:
             why=str(error),
             fix=how_to_install("huggingface"),
         ) from error
+    # What transformers imports on its way complains of parts that image classifiers do not use.
+    for name in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     package: Any = transformers
     package.utils.logging.set_verbosity_error()
     package.utils.logging.disable_progress_bar()

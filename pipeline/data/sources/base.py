@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.base import Decoded, Split
+from pipeline.data.base import Decoded
 from pipeline.errors import DataError
 
 Index = NDArray[np.int64]
@@ -45,11 +45,6 @@ class LabelledImages:
     def take(self, index: Index) -> LabelledImages:
         """The rows at ``index``."""
         return LabelledImages(self.labels[index], lambda inner: self.read(index[inner]))
-
-    def load(self) -> tuple[Split, tuple[str, ...]]:
-        """All images that can be decoded, and the others by name, each with the reason."""
-        decoded = self.read(np.arange(len(self.labels)))
-        return Split(decoded.pixels, self.labels[decoded.rows]), decoded.broken
 
 
 @dataclass(frozen=True, eq=False)

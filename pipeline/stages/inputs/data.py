@@ -15,9 +15,8 @@ from pipeline.work.canonical import OutsideFile, StoredFile
 from pipeline.work.disk import write_atomically
 from pipeline.work.stage import StageFolder, stage
 
-_ARRAYS = "dataset.safetensors"
+_LABELS = "labels.safetensors"
 _SHOWN = 20
-_SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -43,11 +42,12 @@ class DataInput:
 
 @dataclass(frozen=True)
 class DataSummary:
-    """What there is to know of the data without reading them; the arrays are in a file.
+    """What there is to know of the data without reading them.
 
     Attributes:
         digest: over images, labels, classes and preprocessing.
         counts: of train, validation and test images.
+        arrays: the file of all labels; those of the images lie beside it.
         notes: what was left out of the source.
         background: red, green and blue of what lies under transparent pixels of image files.
     """
@@ -89,14 +89,14 @@ def prepare_data(given: DataInput, folder: StageFolder, services: Services) -> D
     """
     from safetensors.numpy import save
 
-    from pipeline.data.loading import load
+    from pipeline.data.loading import SPLITS, load
 
     path = given.source.path if given.config.kind != "digits" else None
-    dataset = load(given.config.model_copy(update={"path": path}), seed=given.seed)
-    splits = dict(zip(_SPLITS, (dataset.train, dataset.validation, dataset.test), strict=True))
-    images = {f"{name}_x": split.images for name, split in splits.items()}
-    labels = {f"{name}_y": split.labels for name, split in splits.items()}
-    write_atomically(folder / _ARRAYS, save({**images, **labels}))
+    config = given.config.model_copy(update={"path": path})
+    with services.reporter.task("reading the images", "images") as advance:
+        dataset = load(config, seed=given.seed, folder=folder.path, progress=advance)
+    splits = dict(zip(SPLITS, (dataset.train, dataset.validation, dataset.test), strict=True))
+    write_atomically(folder / _LABELS, save({name: split.labels for name, split in splits.items()}))
     return DataSummary(
         dataset.name,
         dataset.digest,
@@ -104,24 +104,34 @@ def prepare_data(given: DataInput, folder: StageFolder, services: Services) -> D
         dataset.input_shape,
         (len(dataset.train), len(dataset.validation), len(dataset.test)),
         dataset.preprocessing,
-        folder.stored(_ARRAYS),
+        folder.stored(_LABELS),
         dataset.notes,
         given.config.background,
     )
 
 
 def open_data(summary: DataSummary, folder: StageFolder) -> Dataset:
-    """All splits, read from the file."""
-    train, validation, test = _read(folder.find(summary.arrays), summary.arrays.digest)
+    """All splits; their images are read from the files where they are looked at."""
+    path = folder.find(summary.arrays)
+    train, validation, test = _read(path, summary.arrays.digest, summary.input_shape)
     return Dataset(
         summary.name, train, validation, test, summary.classes, summary.preprocessing, summary.digest
     )
 
 
 @lru_cache(maxsize=1)
-def _read(path: Path, digest: str) -> tuple[Split, ...]:
-    """Every stage of a run reads the same file."""
+def _read(path: Path, digest: str, input_shape: tuple[int, int, int]) -> tuple[Split, ...]:
+    """Every stage of a run reads the same files."""
     from safetensors.numpy import load_file
 
-    arrays = load_file(path)
-    return tuple(Split(arrays[f"{name}_x"], arrays[f"{name}_y"]) for name in _SPLITS)
+    from pipeline.data.loading import SPLITS, image_file
+    from pipeline.data.store import mapped
+
+    labels, (channels, height, width) = load_file(path), input_shape
+    return tuple(
+        Split(
+            mapped(path.with_name(image_file(name)), len(labels[name]), (height, width, channels)),
+            labels[name],
+        )
+        for name in SPLITS
+    )

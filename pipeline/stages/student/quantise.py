@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from devices.host import temporary_folder
-from devices.requests import predict
 from devices.words import count_of
 from pipeline.compile import compile_artifact
 from pipeline.data.base import Dataset
@@ -27,7 +26,7 @@ from pipeline.stages.latency.targets import BoundTarget, OutputsPlace, outputs_p
 from pipeline.stages.services import Services
 from pipeline.stages.student.compile import Calibration
 from pipeline.stages.student.distil import open_student
-from pipeline.target_verdict import in_layout
+from pipeline.target_verdict import LabelledImages, predict_split
 from pipeline.work.canonical import StoredFile, by_digest
 from pipeline.work.disk import write_atomically
 from pipeline.work.stage import StageFolder, stage
@@ -192,14 +191,14 @@ def _figures(
         folder: of the stage.
     """
     found, validation = {}, dataset.validation
-    images = dataset.preprocessing(validation.images)
     with temporary_folder("quantise") as temporary:
         for number, target in enumerate(given.targets):
             source, layout = folder.find(models[target.format.in_float]), target.format.layout
             inputs = given.calibration.inputs(folder, layout)
             artifact = compile_artifact(source, target.target, temporary / str(number), calibration=inputs)
             place = outputs_place(target, given.outputs)
-            answers = predict(artifact.path, in_layout(images, layout), place).argmax(axis=1)
+            shown = LabelledImages(validation, dataset.preprocessing, layout)
+            answers = predict_split(artifact.path, shown, place).argmax(axis=1)
             found[target.name] = Int8Figures(
                 float((answers == validation.labels).mean()), float((answers == classes).mean())
             )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.data import DataConfig, Split, load
-from pipeline.data.duplicates import without_duplicates
+from pipeline.data.duplicates import rows_without_duplicates
 from pipeline.errors import DataError
 
 
@@ -46,5 +46,5 @@ def test_a_class_that_would_lose_all_its_images_is_named() -> None:
     train = Split(images, np.array([0, 0, 1, 1]))
     other = Split(images[:0], np.array([], dtype=np.int64))
     with pytest.raises(DataError, match="no train image of class 'cat' is left") as caught:
-        without_duplicates([train, other, test], ("cat", "dog"), remove=True)
+        rows_without_duplicates([train, other, test], ("cat", "dog"), remove=True)
     assert "duplicates" in caught.value.fix

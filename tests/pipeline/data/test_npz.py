@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from pipeline.data import DataConfig, load
+from pipeline.data.sources.base import LabelledImages
 from pipeline.data.sources.npz import read
 from pipeline.errors import DataError
 from tests.places import SHARED
@@ -28,18 +29,22 @@ def write(folder: Path, **content: Any) -> Path:
     return folder / "data.npz"
 
 
+def pixels_of(images: LabelledImages) -> np.ndarray:
+    return images.read(np.arange(len(images.labels))).pixels
+
+
 @pytest.mark.parametrize("shape", [(6, 4, 4), (6, 4, 4, 1), (6, 4, 4, 3)])
 def test_read_accepts_grey_and_colour_pixels(tmp_path: Path, shape: tuple[int, ...]) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    split, _ = read(write(tmp_path, train_x=pixels), image_size=None).train.load()
-    assert np.array_equal(split.images.reshape(shape), pixels)
-    assert split.labels.tolist() == [0, 1, 0, 1, 0, 1]
+    train = read(write(tmp_path, train_x=pixels), image_size=None).train
+    assert np.array_equal(pixels_of(train).reshape(shape), pixels)
+    assert train.labels.tolist() == [0, 1, 0, 1, 0, 1]
 
 
 def test_read_converts_floating_point_in_0_to_1(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (6, 4, 4), np.uint8)
-    split, _ = read(write(tmp_path, train_x=pixels.astype(np.float32) / 255), image_size=None).train.load()
-    assert np.array_equal(split.images[..., 0], pixels)
+    train = read(write(tmp_path, train_x=pixels.astype(np.float32) / 255), image_size=None).train
+    assert np.array_equal(pixels_of(train)[..., 0], pixels)
 
 
 @pytest.mark.parametrize("size", [None, 4])
@@ -56,7 +61,7 @@ def test_read_decodes_concatenated_image_files(tmp_path: Path, size: int | None)
         train_bytes=np.frombuffer(b"".join(files), np.uint8),
         train_offsets=np.cumsum([0, *map(len, files)]),
     )
-    images = read(path, image_size=size).train.load()[0].images
+    images = pixels_of(read(path, image_size=size).train)
     assert images.shape == (6, 4, 4, 3) if size else np.array_equal(images, pixels)
 
 
