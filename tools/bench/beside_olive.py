@@ -1,6 +1,7 @@
 """``lathe compile`` beside Olive on this machine's processor, as JSON on standard output.
 
-python tools/bench/beside_olive.py OLIVE_PYTHON [--model NAME]... [--shared DIR] [--work DIR] [--rounds N]
+python tools/bench/beside_olive.py OLIVE_PYTHON [--model NAME]... [--target host@1] [--shared DIR]
+    [--work DIR] [--rounds 15]
 
 OLIVE_PYTHON is the Python of an environment of its own, for example by
 
@@ -35,19 +36,18 @@ from pipeline.work.folder import WorkFolder
 IMAGENET = Feeding((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 TOOLS = str(Path(__file__).parent)
 HERE = Target.parse("host/onnxruntime:fp32@1")
-PLACE = Place.parse("host@1")
 MAX_DROP = 0.5
 
 
-def wishes(shared: Path) -> dict[str, Wish]:
+def wishes(shared: Path, place: Place) -> dict[str, Wish]:
     """What is asked of Lathe; without labels nothing tells an accuracy, so the race is forced."""
     return {
         "resnet_18": Wish(
-            "finished_networks:resnet_18", (PLACE,), rules=Rules(forced=True), input_shape=(3, 96, 96)
+            "finished_networks:resnet_18", (place,), rules=Rules(forced=True), input_shape=(3, 96, 96)
         ),
         "resnet20": Wish(
             "pipeline.teachers.resnet:resnet_cifar",
-            (PLACE,),
+            (place,),
             shared / "cifar10_jpeg" / "cifar10_jpeg_bytes.npz",
             IMAGENET,
             Rules(max_drop=MAX_DROP),
@@ -64,7 +64,7 @@ def compared(wish: Wish, olive: Path, folder: Path, rounds: int) -> dict[str, An
         work = WorkFolder(folder / "lathe")
         with work.opened():
             found = compile_model(wish, work, reporter)
-    raced = found.raced[str(PLACE)]
+    raced = found.raced[str(wish.places[0])]
     choice = raced.row(raced.chosen or raced.baseline)
     assert choice.file is not None
     samples = open_samples(found.samples, work.find(found.samples.arrays))
@@ -131,12 +131,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("olive", type=Path)
     parser.add_argument("--model", action="append", default=None)
+    parser.add_argument("--target", default="host@1")
     parser.add_argument("--shared", type=Path, default=Path("../shared/data"))
     parser.add_argument("--work", type=Path, default=None)
     parser.add_argument("--rounds", type=int, default=15)
     given = parser.parse_args()
     sys.path.insert(0, TOOLS)
-    known = wishes(given.shared)
+    known = wishes(given.shared, Place.parse(given.target))
     with tempfile.TemporaryDirectory() as temporary:
         folder = (given.work or Path(temporary)).absolute()
         found = {
