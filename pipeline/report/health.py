@@ -15,7 +15,8 @@ from pipeline.report.figures import Figure, plain_layout
 _COLOURS = ("var(--measured)", "var(--other)", "var(--estimate)", "var(--limit)")
 _NOTE = (
     "The canary is a small fixed network that is timed beside whatever is measured. Its latency over the "
-    "usual one, the median of its runtime, shows how fast the machine was in a batch."
+    "usual one, the median of its runtime, shows how fast the machine was in a batch. Where most launches of "
+    "a batch were void, its mark is hollow."
 )
 
 
@@ -85,7 +86,7 @@ def levels_figure(levels: Sequence[Level], unit: str) -> Figure:
     trace = {
         "type": "scatter",
         "mode": "lines+markers",
-        "name": f"median of a {unit}",
+        "name": f"median of the {unit}",
         "meta": "line",
         "x": [level.of for level in levels],
         "y": [level.slowdown for level in levels],
