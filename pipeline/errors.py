@@ -95,3 +95,9 @@ class NotMeasuredError(LatheError):
     """A network of which nothing is known: its measurement on a target stayed invalid."""
 
     exit_code = 12
+
+
+class ExecutorError(LatheError):
+    """Other processes or machines that are to evaluate candidates, and cannot be used."""
+
+    exit_code = 16

@@ -7,7 +7,7 @@ root=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.." && pwd -P)
 venv=$root/.venv
 unfinished=$venv/lathe-unfinished
 log=$venv/lathe-install.log
-test_extras=quickstart,openvino,executorch,huggingface,sign,ssh,postgresql,exchange,nni,search,docs,dev
+test_extras=quickstart,openvino,executorch,huggingface,sign,ssh,postgresql,exchange,nni,search,ray,docs,dev
 
 say() { printf 'lathe: %s\n' "$*" >&2; }
 

@@ -64,6 +64,8 @@ class SearchConfig(Section):
     evaluator: str = SHORT_TRAINING
     ratings: tuple[str, ...] = ()
     executor: str = "in-process"
+    cpus: float = Field(default=1, gt=0, le=1024)
+    gpus: float = Field(default=0, ge=0, le=64)
     ahead: int | None = Field(default=None, ge=1, le=1000)
     reward: Literal["distilled", "labels"] = "distilled"
     train_limit: int | None = Field(default=None, ge=2, le=1_000_000_000)
@@ -118,6 +120,18 @@ class SearchConfig(Section):
     def _known_executor(cls, executor: str) -> str:
         parse_pool(executor)
         return executor
+
+    @model_validator(mode="after")
+    def _room_is_for_a_cluster(self) -> SearchConfig:
+        if parse_pool(self.executor)[1] is None:
+            if self.ahead is None:
+                raise ValueError(
+                    f"executor '{self.executor}' needs search.ahead: how many candidates are evaluated at a "
+                    "time decides what is proposed, and so must not change with the number of nodes"
+                )
+        elif self.cpus != 1 or self.gpus:
+            raise ValueError("search.cpus and search.gpus are for the executor ray: remove them")
+        return self
 
 
 class MeasureConfig(Section):

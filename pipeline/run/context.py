@@ -49,7 +49,8 @@ class Context:
     @cached_property
     def services(self) -> Services:
         """What never decides a result."""
-        pool, _ = parse_pool(self.recipe.search.executor)
+        search = self.recipe.search
+        pool, _ = parse_pool(search.executor, search.cpus, search.gpus)
         evaluated = EvaluatedBefore(self.work.path / "evaluated")
         workers = self.recipe.dna.workers
         return Services(self.store, self.reporter, self.work, workers, pool, evaluated=evaluated)

@@ -1,4 +1,4 @@
-"""Where candidates are evaluated: in this process or in several others, of which any may be lost."""
+"""Where candidates are evaluated: in this process or in others, of which any may be lost."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pipeline.search.journal import Candidate
 from pipeline.spaces.base import Architecture
 
 _PROCESSES = re.compile(r"processes:([1-9]\d{0,3})")
+_RAY = re.compile(r"ray(://[^\s/:@]+:\d{1,5})?")
 
 MakePool = Callable[[Evaluator], "EvaluatorPool"]
 
@@ -76,19 +77,37 @@ class Processes:
         self._executor.shutdown(cancel_futures=True)
 
 
-def parse_pool(text: str) -> tuple[MakePool, int]:
-    """What ``in-process`` or ``processes:4`` means, and how many candidates it evaluates at a time.
+def parse_pool(text: str, cpus: float = 1, gpus: float = 0) -> tuple[MakePool, int | None]:
+    """What ``in-process``, ``processes:4``, ``ray`` or ``ray://head:10001`` means.
+
+    Args:
+        text: of a recipe.
+        cpus: of a candidate, for Ray.
+        gpus: of a candidate, for Ray.
+
+    Returns:
+        What makes the pool, and how many candidates it evaluates at a time; ``None`` where that changes.
 
     Raises:
         ValueError: the text means nothing.
     """
     if text == "in-process":
         return InProcess, 1
-    match = _PROCESSES.fullmatch(text)
-    if match is None:
-        raise ValueError(f"write in-process, or processes:2 for two processes, not {text!r}")
-    count = int(match[1])
-    return lambda evaluator: Processes(evaluator, count), count
+    if processes := _PROCESSES.fullmatch(text):
+        count = int(processes[1])
+        return lambda evaluator: Processes(evaluator, count), count
+    if _RAY.fullmatch(text):
+        return lambda evaluator: _ray(evaluator, None if text == "ray" else text, cpus, gpus), None
+    raise ValueError(
+        "write in-process, processes:2 for two processes, or ray or ray://HOST:PORT for tasks of Ray, "
+        f"not {text!r}"
+    )
+
+
+def _ray(evaluator: Evaluator, address: str | None, cpus: float, gpus: float) -> EvaluatorPool:
+    from pipeline.search.evaluators.ray_tasks import RayTasks
+
+    return RayTasks(evaluator, address, cpus, gpus)
 
 
 class Workers:

@@ -46,7 +46,7 @@ class StrategySettings:
         return cls(
             search.strategy,
             search.evaluations,
-            search.ahead or parse_pool(search.executor)[1],
+            search.ahead or parse_pool(search.executor)[1] or 1,
             search.population,
             search.tournament,
             search.algorithm,

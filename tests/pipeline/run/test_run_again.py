@@ -52,6 +52,8 @@ FIELDS: dict[str, set[str]] = {
     "measure.calibration_networks": {"feasibility", *SEARCHED},
     "search": SEARCHED,
     "search.executor": set(),
+    "search.cpus": set(),
+    "search.gpus": set(),
     "search.reevaluated": {"search", *SHOWN},
     "search.minutes": {"search", *SHOWN},
     "search.finalists": set(),
@@ -158,6 +160,8 @@ OTHER_VALUES: dict[str, Any] = {
     "search.minutes": 5.0,
     "search.evaluator": "other",
     "search.executor": "processes:1",
+    "search.cpus": 2.0,
+    "search.gpus": 1.0,
     "search.train_limit": 5,
     "search.reevaluated": 3,
     "search.training.threads": 2,
@@ -170,6 +174,8 @@ OTHER_VALUES: dict[str, Any] = {
 # Keys that a recipe sets together: what else changes with them.
 TOGETHER = {
     "space.preset": {"space": {"preset": "mobile"}},
+    "search.cpus": {"search": {"executor": "ray", "ahead": 1, "cpus": 2.0}},
+    "search.gpus": {"search": {"executor": "ray", "ahead": 1, "gpus": 1.0}},
     "search.ratings": {"search": {"strategy": "predictor", "ratings": ["synflow"]}},
     "target.budget": {"target": [{"name": TARGET, "budget": "0.5x"}]},
     "teacher.kind": {"teacher": [{"kind": "train"}]},
