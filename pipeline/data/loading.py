@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
 
 from devices.digests import canonical_json
+from devices.host import temporary_folder
 from devices.words import count_of
 from pipeline.data.base import Dataset, Preprocessing, Split
 from pipeline.data.config import DataConfig
@@ -74,8 +75,8 @@ def load(
     test = test.take(balanced_subset(test.labels, test_limit, len(classes), seed=_TEST_SEED))
     kept, held = stratified_split(train.labels, config.validation, classes, seed=seed)
     chosen = dict(zip(SPLITS, (train.take(kept), train.take(held), test), strict=True))
-    with TemporaryDirectory(prefix="lathe-data-") as temporary:
-        stored = _stored(chosen, folder or Path(temporary), config.image_size, progress)
+    with temporary_folder("data") if folder is None else nullcontext(folder) as place:
+        stored = _stored(chosen, place, config.image_size, progress)
         left_out = _left_out(chosen, stored, classes, skip=config.broken == "skip")
         _require_one_size(stored)
         splits = _splits(chosen, stored)
