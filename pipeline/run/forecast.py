@@ -352,7 +352,8 @@ class _Left:
         settings = self._recipe.oracle.training
         took, basis = self._student(settings, self._images)
         work = (
-            f"up to {settings.epochs} epochs of shared weights, {self._recipe.search.evaluations} candidates"
+            f"up to {count_of(settings.epochs, 'epoch')} of shared weights, "
+            f"{count_of(self._recipe.search.evaluations, 'candidate')}"
         )
         return OpenStage("search", work, took, basis)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from devices.words import count_of
 from pipeline.distill.divergence import divergence_is
 from pipeline.distill.settings import DistillationSettings
 from pipeline.errors import VerificationError
@@ -124,8 +125,8 @@ def _by_gates(
         )
     if found.snapped:
         services.reporter.note(
-            f"             {found.snapped} parts were cut though their gates were not zero: to reach a width "
-            "that was measured, or for want of steps (subgraph.selection.epochs)"
+            f"             cut though the gates were not zero: {count_of(found.snapped, 'part')}, to reach a "
+            "width that was measured, or for want of steps (subgraph.selection.epochs)"
         )
     return found.counts
 

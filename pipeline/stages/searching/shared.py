@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from devices.words import count_of
 from pipeline.distill.divergence import divergence_is
 from pipeline.distill.settings import DistillationSettings, EpochRecord
 from pipeline.errors import VerificationError
@@ -52,7 +53,7 @@ class Shared:
 
 def _told(given: SharedInput, value: Shared) -> Sequence[str]:
     return [
-        f"shared       {len(value.history)} epochs of shared weights; the bare backbone gets "
+        f"shared       {count_of(len(value.history), 'epoch')} of shared weights; the bare backbone gets "
         f"{value.backbone_accuracy:.2%} with them on the validation slice"
     ]
 
