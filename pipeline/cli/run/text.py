@@ -28,7 +28,7 @@ def result_text(result: RunResult) -> str:
             "",
             name,
             *_budget(verdict),
-            f"  teacher   {_beside_teacher(whole, verdict.measurement.latency)}",
+            f"  teacher   {_teacher(whole, verdict)}",
             f"  accuracy  {verdict.accuracy_words}, teacher {verified.teacher_accuracy:.2%}",
         ]
         if quantised := result.winner.quantised_words(name):
@@ -66,11 +66,17 @@ def _used(verdict: TargetVerdict) -> str:
     return f", {rest:.0%} of it unused" if rest >= 0 else f", exceeded by {-rest:.0%}"
 
 
-def _beside_teacher(teacher: Interval | None, student: Interval) -> str:
-    """The teacher's latency, and what the student gains; measured with the blocks, not side by side."""
+def _teacher(teacher: Interval | None, verdict: TargetVerdict) -> str:
+    """The teacher's latency, and what the student gains: side by side if that is the budget's ratio."""
     if teacher is None:
         return "could not be exported or run there"
-    factor = teacher.value_ns / student.value_ns
+    budget, ratio = verdict.budget, verdict.ratio
+    side_by_side = ratio is not None and budget is not None and budget.relative_to == "teacher"
+    factor = (
+        ratio.inverse.value
+        if ratio and side_by_side
+        else teacher.value_ns / verdict.measurement.latency.value_ns
+    )
     gain = f"{factor:.2f} times the student's" if factor > 1 else "faster than the student: lower the budget"
     return f"{teacher} measured, {gain}"
 

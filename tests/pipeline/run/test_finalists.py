@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from pipeline.cli.run.text import result_text
+from devices.measurement import Interval, Ratio
+from pipeline.budget import Budget
+from pipeline.cli.run.text import _teacher, result_text
 from pipeline.errors import NotMeasuredError
 from pipeline.recipe.loading import parse_recipe
 from pipeline.spaces.base import Architecture
@@ -141,3 +144,14 @@ def test_the_teacher_is_left_as_a_file_with_the_command_that_compares_it(
     assert Path(teacher).is_file()
     student = found.bundle / "portable" / "board_onnxruntime_fp32_1" / "model.onnx"
     assert f"lathe compare {teacher} {student} --target {target}\n" in result_text(found)
+
+
+@pytest.mark.parametrize(("budget", "times"), [("0.5x teacher", "3.56"), ("0.5x", "4.00"), ("9ms", "4.00")])
+def test_what_the_student_gains_on_the_teacher_is_the_ratio_by_which_its_budget_is_judged(
+    budget: str, times: str
+) -> None:
+    ratio = Ratio(0.27, 1 / 3.56, 0.29, 0.99)
+    measurement = SimpleNamespace(latency=Interval(0.9e6, 1e6, 1.1e6, 0.99))
+    verdict: Any = SimpleNamespace(budget=Budget.parse(budget), ratio=ratio, measurement=measurement)
+    told = _teacher(Interval(3.9e6, 4e6, 4.1e6, 0.99), verdict)
+    assert told.endswith(f"measured, {times} times the student's")
