@@ -250,9 +250,10 @@ class AgentRuntimeContract(RuntimeContract):
 
     def test_identify_tells_how_to_install_the_runtime_when_the_interpreter_lacks_it(self, runtime, target):
         bare = LocalConnection(python=(sys.executable, "-I", "-S"))
-        with pytest.raises(TargetError, match="not installed") as caught:
+        # An engine that imports numpy first does not get as far as its runtime.
+        with pytest.raises(TargetError, match=r"is not installed on|cannot be loaded on") as caught:
             identify(target, bare)
-        assert caught.value.fix == how_to_install(runtime.extra)
+        assert caught.value.fix.endswith(how_to_install(runtime.extra))
         assert "No module named" in caught.value.why
 
 
