@@ -3,7 +3,7 @@
 from latency_db.history.health import Health, Level, Point, health_of
 from latency_db.history.learning import PRIOR, Seen, learned
 from latency_db.history.machines import Machine, machines_of
-from latency_db.history.reading import Batch, History, history_of
+from latency_db.history.reading import Batch, History, history_of, moment_of
 
 __all__ = [
     "PRIOR",
@@ -18,4 +18,5 @@ __all__ = [
     "history_of",
     "learned",
     "machines_of",
+    "moment_of",
 ]

@@ -107,13 +107,19 @@ class History:
         return _mostly_invalid([{"verdict": batch.verdict.value} for batch in self.batches])
 
 
-def history_of(store: Store, device: DeviceIdentity) -> History:
+def history_of(store: Store, device: DeviceIdentity, until: datetime | None = None) -> History:
     """What the database knows of the machine with this identity, and of no other of its kind.
+
+    Args:
+        store: the database.
+        device: the machine.
+        until: batches that began later are left out, so that what follows from the history of a moment stays
+            what it was.
 
     Raises:
         StoreError: the database cannot be read.
     """
-    rows = _listed(store, device)
+    rows = [row for row in _listed(store, device) if until is None or row["moment"] <= until]
     by_batch: dict[tuple[str, datetime], Row] = {}
     for row in rows:
         by_batch.setdefault((row["runtime"], row["moment"]), row)

@@ -9,12 +9,13 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
-from devices.measurement import MeasurementFailure, Outcome
+from devices.measurement import Measurement, MeasurementFailure, Outcome
 from devices.target import Target
 from devices.words import count_of
 from latency_db.errors import EstimateError
-from latency_db.history import history_of
+from latency_db.history import history_of, moment_of
 from latency_db.models import MIN_NETWORKS, NetworkModel, spread
 from latency_db.tables import LatencyTable, explain_missing
 from pipeline.export.base import Format, block_workload, format_of
@@ -155,6 +156,7 @@ def fit_networks(
     }
     seen: dict[Target, list[SeenNetwork]] = {target: [] for target in tables}
     failed: dict[Target, list[Outcome | None]] = {target: [] for target in tables}
+    measured: dict[Target, list[Outcome | None]] = {target: [] for target in tables}
     for _ in range(1 + _FURTHER):
         due = {target: rest[target][: networks - len(seen[target])] for target in tables}
         due = {target: its_due for target, its_due in due.items() if its_due}
@@ -172,8 +174,17 @@ def fit_networks(
             its_seen, its_failed = _sorted_out(target, its_due, outcomes[target])
             seen[target] += its_seen
             failed[target] += its_failed
+            measured[target] += outcomes[target]
     return {
-        target: _fitted(space, table, seen[target], failed[target], planned=len(plan), bench=bench)
+        target: _fitted(
+            space,
+            table,
+            seen[target],
+            failed[target],
+            planned=len(plan),
+            bench=bench,
+            until=_latest(measured[target]),
+        )
         for target, table in tables.items()
     }
 
@@ -203,7 +214,7 @@ def load(space: Space, target: Target, bench: Bench) -> SpaceTable:
                 there.append(network)
                 outcomes.append(found[part.workload.identity])
     seen, failed = _sorted_out(target, there, outcomes)
-    return _fitted(space, table, seen, failed, planned=len(plan), bench=bench)
+    return _fitted(space, table, seen, failed, planned=len(plan), bench=bench, until=_latest(outcomes))
 
 
 def described(table: LatencyTable) -> str:
@@ -268,6 +279,12 @@ def _sorted_out(
     return seen, others
 
 
+def _latest(outcomes: Sequence[Outcome | None]) -> datetime | None:
+    """When the last batch of these began."""
+    moments = [moment_of(each.started_at) for each in outcomes if isinstance(each, Measurement)]
+    return max((moment for moment in moments if moment is not None), default=None)
+
+
 def _fitted(
     space: Space,
     table: LatencyTable,
@@ -276,8 +293,12 @@ def _fitted(
     *,
     planned: int,
     bench: Bench,
+    until: datetime | None,
 ) -> SpaceTable:
-    """The model is for the machine as it usually is, by its history."""
+    """The model is for the machine as it usually is, by its history when the table was measured.
+
+    What is measured later changes no estimate: the same measurements choose the same student.
+    """
     usable = [each for each in seen if runs(space, table, each.architecture)]
     failures = [each for each in failed if isinstance(each, MeasurementFailure)]
     if len(usable) < MIN_NETWORKS:
@@ -289,5 +310,5 @@ def _fitted(
             fix="run 'lathe table build', or the same command again: it measures only what is missing",
         )
     _, device = bench.measurer.probe(table.target)
-    model = fit_seen(space, table, usable).at_another_time(history_of(bench.store, device).between)
+    model = fit_seen(space, table, usable).at_another_time(history_of(bench.store, device, until).between)
     return SpaceTable(table, model, tuple(usable), tuple(each.reason.code for each in failures))

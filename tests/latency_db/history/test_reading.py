@@ -103,6 +103,15 @@ def test_a_clock_that_was_set_back_is_told(store: Store) -> None:
     assert [each.started_at.hour for each in history.batches] == [8, 9, 10]
 
 
+def test_the_history_until_a_moment_stays_what_it_was(store: Store) -> None:
+    earlier, later = hourly([1.0, 1.02, 0.98]), hourly([2.0] * 8)[3:]
+    store_batches(store, earlier)
+    known = history_of(store, DEVICE)
+    store_batches(store, later)
+    assert history_of(store, DEVICE, known.batches[-1].started_at) == known
+    assert len(history_of(store, DEVICE).batches) == 8
+
+
 def test_a_clock_that_only_goes_on_is_not_called_set_back(store: Store) -> None:
     store_batches(store, hourly([1.0] * 5))
     assert history_of(store, DEVICE).set_back == 0

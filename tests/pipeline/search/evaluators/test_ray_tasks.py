@@ -6,6 +6,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,16 @@ def free_port() -> int:
         return port
 
 
+def wait_for(port: int) -> None:
+    """The client server of a head begins to listen some time after the head."""
+    until = time.monotonic() + 120
+    while time.monotonic() < until:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), 5):
+            return
+        time.sleep(0.2)
+    pytest.fail("the client server does not listen")
+
+
 CLIENT_PORT = free_port()
 
 
@@ -59,6 +70,7 @@ def _cluster() -> Iterator[Any]:
 
     head = NODE | {"ray_client_server_port": CLIENT_PORT}
     cluster = Cluster(initialize_head=True, head_node_args=head)
+    wait_for(CLIENT_PORT)
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("RAY_ADDRESS", cluster.address)
         yield cluster
