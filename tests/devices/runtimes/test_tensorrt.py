@@ -371,7 +371,8 @@ class TestPythonApi:
     def test_error_says_how_to_install_when_tensorrt_is_missing(self, connection):
         if importlib.util.find_spec("tensorrt") is not None:
             pytest.skip("TensorRT is installed here, with a GPU perhaps")
-        with pytest.raises(TargetError, match="tensorrt is not installed") as caught:
+        # Without an NVIDIA driver the engine does not get as far as the package.
+        with pytest.raises(TargetError, match=r"tensorrt (is not installed|cannot be loaded) on") as caught:
             identify(Target("host", "tensorrt", "fp16"), connection)
         assert how_to_install("tensorrt") in caught.value.fix
         assert "JetPack" in caught.value.fix and "+native" in caught.value.fix
