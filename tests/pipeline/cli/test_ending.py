@@ -43,6 +43,7 @@ IMPOSSIBLE = {
     ("devices", "add"): "board --ssh host --adb serial",
     ("devices", "trust"): "",
     ("devices", "describe"): "nowhere",
+    ("devices", "health"): "nowhere --db bad",
     ("db", "info"): "--db bad",
     ("db", "query"): "--db bad",
     ("db", "merge"): "bad",
