@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from pipeline.distill.divergence import TrainingDiverged
 from pipeline.distill.settings import TrainingSettings
 from pipeline.errors import DataError, TeacherError
 from pipeline.teachers.convnet import ConvNet
-from tests.killed_process import run_until_killed
+from tests.killed_process import die, run_until_killed
 
 SEARCH = MixtureSearchSettings(epochs=3, warmup_epochs=1, mixture_learning_rate=0.1)
 TRAINING = TrainingSettings(batch_size=8, augment="crop")
@@ -87,16 +88,18 @@ def test_a_seed_repeats_a_search_and_another_does_not(found: tuple[FoundMixture,
     assert _search() == found != _search(seed=1)
 
 
+def _die_after(last: int, number: int, total: int) -> None:
+    if number == last:
+        die()
+
+
 @pytest.mark.parametrize("stop_after", [1, 3, 5, 9])
 def test_a_killed_search_resumed_equals_one_that_was_not(
     found: tuple[FoundMixture, ...], tmp_path: Path, stop_after: int
 ) -> None:
     checkpoint, done = tmp_path / "checkpoint.pt", []
 
-    def until(die: Callable[[], None]) -> None:
-        _search(checkpoint=checkpoint, on_epoch=lambda number, total: number == stop_after and die())
-
-    run_until_killed(until)
+    run_until_killed(partial(_search, checkpoint=checkpoint, on_epoch=partial(_die_after, stop_after)))
     resumed = _search(checkpoint=checkpoint, on_epoch=lambda number, total: done.append((number, total)))
     assert done == [(number, 9) for number in range(stop_after + 1, 10)]
     assert resumed == found

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pickle
 import random
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from pipeline.search.evaluators.shared_weights import SharedWeightsEvaluator
 from pipeline.spaces.add_on.config import AddOnSpaceConfig
 from pipeline.spaces.add_on.space import AddOnChoice, AddOnSpace
 from pipeline.teachers.teacher import Member, Teacher
-from tests.killed_process import run_until_killed
+from tests.killed_process import die, run_until_killed
 
 SPACE = AddOnSpace(AddOnSpaceConfig(width=4, stages=2, depth=1), (1, 6, 6), 2)
 LOSS = (LabelsSettings(weight=0.1), OracleSettings(weight=0.9))
@@ -137,7 +138,7 @@ def test_training_teaches_paths_that_it_was_not_told_of(tmp_path: Path) -> None:
 
 def test_a_training_killed_and_resumed_equals_one_that_was_not(tmp_path: Path) -> None:
     whole = _trained(tmp_path / "whole")
-    run_until_killed(lambda die: _trained(tmp_path / "resumed", die=die))
+    run_until_killed(partial(_trained, tmp_path / "resumed", die=die))
     assert (tmp_path / "resumed").exists()
     resumed = _trained(tmp_path / "resumed")
     states = zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True)

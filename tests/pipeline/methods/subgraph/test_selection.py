@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from pipeline.methods.subgraph.settings import SubgraphSettings
 from pipeline.methods.subgraph.structures import find_structures
 from pipeline.methods.subgraph.units import OpenTeacherSpace, describe_teacher
 from pipeline.spaces.base import Architecture
-from tests.killed_process import run_until_killed
+from tests.killed_process import die, run_until_killed
 from tests.pipeline.methods.subgraph.networks import SHAPE, images, resnet
 
 SETTINGS = SubgraphSettings(epochs=4, batch_size=16)
@@ -47,11 +48,16 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+def _itself(network: nn.Module) -> nn.Module:
+    """In place of a closure, which does not travel to another process."""
+    return network
+
+
 @pytest.fixture(scope="module", name="space")
 def _space() -> OpenTeacherSpace:
     network = resnet()
     config = describe_teacher(network, SHAPE, find_structures(network, SHAPE), most_blocks=100)
-    return OpenTeacherSpace(config, SHAPE, 5, lambda: network)
+    return OpenTeacherSpace(config, SHAPE, 5, partial(_itself, network))
 
 
 def dataset(count: int = 97) -> Dataset:
@@ -113,18 +119,18 @@ def test_a_budget_that_the_teacher_keeps_leaves_all_of_it(space: OpenTeacherSpac
     assert found.counts == {each.name: each.count for each in space.config.structures}
 
 
+def _die_past_half(done: int, total: int) -> None:
+    if done > total // 2:
+        die()
+
+
 def test_equal_seeds_select_equally_and_a_killed_selection_goes_on(
     space: OpenTeacherSpace, tmp_path: Path
 ) -> None:
     whole = selected(space, 0.5)
     checkpoint = tmp_path / "checkpoint.pt"
 
-    def until(die: Callable[[], None]) -> Selection:
-        return selected(
-            space, 0.5, checkpoint=checkpoint, on_step=lambda done, total: done > total // 2 and die()
-        )
-
-    run_until_killed(until)
+    run_until_killed(partial(selected, space, 0.5, checkpoint=checkpoint, on_step=_die_past_half))
     steps, told = [], []
     resumed = selected(
         space,

@@ -23,6 +23,7 @@ from pipeline.search.loop import search
 from pipeline.spaces.base import Architecture
 from tests.pipeline.search.evaluators.score_processes import NumberEvaluator
 from tests.pipeline.search.test_loop import evolution
+from tests.places import ROOT
 
 ray = pytest.importorskip("ray")
 
@@ -69,9 +70,11 @@ def _cluster() -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     head = NODE | {"ray_client_server_port": CLIENT_PORT}
-    cluster = Cluster(initialize_head=True, head_node_args=head)
-    wait_for(CLIENT_PORT)
     with pytest.MonkeyPatch.context() as patched:
+        # What a node must have installed, the evaluators of these tests included.
+        patched.setenv("PYTHONPATH", str(ROOT))
+        cluster = Cluster(initialize_head=True, head_node_args=head)
+        wait_for(CLIENT_PORT)
         patched.setenv("RAY_ADDRESS", cluster.address)
         yield cluster
     ray.shutdown()
