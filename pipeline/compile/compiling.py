@@ -55,6 +55,7 @@ class Wish:
         rules: of the choice.
         arguments: of the factory.
         weights: of the factory's network.
+        weights_key: which of several state dicts in that file, or which prefix.
         input_shape: of one input, where the model does not say it.
         fine_tuning_epochs: at most, of a network of torch that loses too much in int8.
     """
@@ -66,6 +67,7 @@ class Wish:
     rules: Rules = field(default_factory=Rules)
     arguments: Mapping[str, Any] = field(default_factory=dict)
     weights: Path | None = None
+    weights_key: str | None = None
     input_shape: tuple[int, ...] | None = None
     fine_tuning_epochs: int = 5
 
@@ -132,7 +134,7 @@ def compile_model(wish: Wish, work: WorkFolder, reporter: Reporter) -> CompiledM
 def _source(wish: Wish) -> OutsideFile | Factory:
     path = Path(wish.model)
     if not path.exists() and ":" in wish.model:
-        return Factory.of(wish.model, wish.arguments, wish.weights)
+        return Factory.of(wish.model, wish.arguments, wish.weights, wish.weights_key)
     format_of_file(path)
     if wish.weights is not None or wish.arguments:
         raise ExportError(

@@ -24,18 +24,22 @@ class Factory:
         function: ``package.module:function``.
         arguments: by name.
         weights: state dict, ``.safetensors`` or a file of ``torch.save``.
+        weights_key: which of several state dicts in it, or which prefix.
         code: digest of the code.
     """
 
     function: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
     weights: OutsideFile | None = None
+    weights_key: str | None = None
     code: str | None = None
 
     @classmethod
-    def of(cls, function: str, arguments: Mapping[str, Any], weights: Path | None) -> Factory:
+    def of(
+        cls, function: str, arguments: Mapping[str, Any], weights: Path | None, weights_key: str | None = None
+    ) -> Factory:
         """With weights and code as they are now."""
-        return cls(function, arguments, OutsideFile.of(weights), factory_digest(function))
+        return cls(function, arguments, OutsideFile.of(weights), weights_key, factory_digest(function))
 
 
 @dataclass(frozen=True)

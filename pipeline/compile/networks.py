@@ -34,7 +34,9 @@ def network_of(source: OutsideFile | Factory) -> nn.Module:
         return load_exported(source.path)
     network = network_of_factory(source.function, source.arguments)
     if source.weights is not None:
-        fit_weights(network, read_weights(source.weights.path, None), f"'{source.weights.path}'")
+        fit_weights(
+            network, read_weights(source.weights.path, source.weights_key), f"'{source.weights.path}'"
+        )
     return network.eval()
 
 

@@ -41,7 +41,8 @@ def fit_weights(
             f"{source} holds the network's weights more than once, and it is not clear which are meant",
             why=f"it fits the names that begin with {' and those with '.join(map(repr, prefixes))}; one with "
             "'ema' in its name is a moving average, often the better one",
-            fix=f"choose one with weights_key, e.g. weights_key = '{max(prefixes, key=len).rstrip('.')}'",
+            fix=f"choose one, e.g. weights_key = '{max(prefixes, key=len).rstrip('.')}'; in lathe compile by "
+            "--weights-key",
         )
     prefix = prefixes[0] if prefixes else _common_prefix(weights)
     below = {

@@ -151,14 +151,14 @@ def _chosen(found: Mapping[str, dict[str, Tensor]], key: str | None, path: Path)
                 why=f"it has {names}, and no names that begin with '{key}.'"
                 if names
                 else f"it is a state dict itself, and no name in it begins with '{key}.'",
-                fix="correct 'weights_key'" if names else "remove 'weights_key'",
+                fix=f"{'correct' if names else 'remove'} weights_key, or --weights-key of lathe compile",
             )
         return chosen
     if len(found) > 1:
         raise TeacherError(
             f"'{path}' holds several state dicts, and it is not clear which are the teacher's weights",
             why=f"it has {names}; one with 'ema' in its name is a moving average, often the better one",
-            fix=f"choose one with weights_key, e.g. weights_key = {names.split(', ')[-1]}",
+            fix=f"choose one, e.g. weights_key = {names.split(', ')[-1]}; in lathe compile by --weights-key",
         )
     return next(iter(found.values()))
 

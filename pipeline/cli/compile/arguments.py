@@ -67,6 +67,15 @@ class ModelOptions:
             "--weights", metavar="FILE", help="State dict of a factory's network.", rich_help_panel=MODEL
         ),
     ] = None
+    weights_key: Annotated[
+        str | None,
+        typer.Option(
+            "--weights-key",
+            metavar="KEY",
+            help="Which of several state dicts in that file, or which prefix of names.",
+            rich_help_panel=MODEL,
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)

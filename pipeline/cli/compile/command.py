@@ -94,6 +94,10 @@ def _wish(model: str, targets: Sequence[str], given: ModelOptions, rules: Choice
             "--mean and --std do not fit together",
             why="each takes one finite number, or one for each channel, and --std only numbers above 0",
         )
+    if given.weights_key is not None and given.weights is None:
+        raise UsageError(
+            f"--weights-key '{given.weights_key}' is of no file", fix="give the checkpoint with --weights"
+        )
     return Wish(
         model,
         tuple(dict.fromkeys(Place.parse(each) for each in targets)),
@@ -102,6 +106,7 @@ def _wish(model: str, targets: Sequence[str], given: ModelOptions, rules: Choice
         Rules(Objective(rules.objective), rules.max_drop, rules.budget_ms, rules.force),
         _arguments(given.arguments or ()),
         Path(given.weights) if given.weights is not None else None,
+        given.weights_key,
         _shape(given.input_shape),
         rules.fine_tuning_epochs,
     )

@@ -104,6 +104,7 @@ def test_a_budget_that_nothing_keeps_ends_with_its_code_and_shows_the_table(
         (["--input-shape", "3x²"], 2, "no shape"),
         (["--argument", "depth"], 2, "cannot be understood"),
         (["--weights", "weights.pt"], 10, "takes no weights"),
+        (["--weights-key", "ema"], 2, "--weights-key 'ema' is of no file"),
         (["--data", "nowhere"], 3, "there are no data"),
         (["--target", "nowhere"], 6, "no device"),
     ],

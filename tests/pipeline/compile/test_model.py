@@ -8,17 +8,20 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from pipeline.compile import model_files
 from pipeline.compile.model import Factory, GivenModel, ModelInput, TensorSpec
 from pipeline.compile.model_files import external_data_of
+from pipeline.compile.networks import network_of
 from pipeline.compile.opening import open_model
 from pipeline.compile.services import CompileServices
 from pipeline.compile.variants import ModelFormat
 from pipeline.errors import ExportError, TeacherError
 from pipeline.export import flatbuffer
 from pipeline.progress import SilentReporter
+from pipeline.teachers.resnet import resnet_cifar
 from pipeline.work.canonical import OutsideFile
 from pipeline.work.folder import WorkFolder
 from tests.pipeline.compile.finished_models import save, save_classifier
@@ -216,6 +219,19 @@ def test_a_litert_file_without_a_graph_is_refused(tmp_path: Path) -> None:
 
 
 FACTORY = "pipeline.teachers.resnet:resnet_cifar"
+
+
+def test_of_several_state_dicts_in_a_checkpoint_the_key_chooses(tmp_path: Path) -> None:
+    plain, average = resnet_cifar(8).state_dict(), resnet_cifar(8).state_dict()
+    torch.save({"state_dict": plain, "state_dict_ema": average}, tmp_path / "both.pth")
+    with pytest.raises(TeacherError, match="several state dicts") as caught:
+        network_of(Factory.of(FACTORY, {"depth": 8}, tmp_path / "both.pth"))
+    assert "--weights-key" in caught.value.fix
+    chosen = network_of(Factory.of(FACTORY, {"depth": 8}, tmp_path / "both.pth", "state_dict_ema"))
+    name = "layer1.0.conv1.weight"
+    found = next(value for key, value in chosen.state_dict().items() if key.endswith(name))
+    of_average = next(value for key, value in average.items() if key.endswith(name))
+    assert torch.equal(found, of_average)
 
 
 def test_a_factory_without_a_shape_is_refused(tmp_path: Path) -> None:
