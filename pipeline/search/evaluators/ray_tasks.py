@@ -22,6 +22,8 @@ from pipeline.spaces.base import Architecture
 RETRIES = 1
 """How often a candidate is begun again whose process or node was lost."""
 _ANSWERS_WITHIN_S = 10
+_CONNECTIONS = 2
+"""The process that a client server starts for each client ends at once now and then."""
 
 
 class RayTasks:
@@ -103,8 +105,7 @@ def _connected(address: str | None) -> tuple[Any, bool]:
     in_main = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGTERM) if in_main else None
     try:
-        options: dict[str, Any] = {} if address else {"include_dashboard": False, "log_to_driver": False}
-        ray.init(address, logging_level=logging.ERROR, configure_logging=False, **options)
+        _connect(ray, address)
     except Exception as error:  # Ray raises many kinds for a cluster that does not fit.
         raise _unreachable(where, error) from error
     finally:
@@ -112,6 +113,19 @@ def _connected(address: str | None) -> tuple[Any, bool]:
             # Ray puts its own in place of the one that keeps what was finished.
             signal.signal(signal.SIGTERM, handler)
     return ray, True
+
+
+def _connect(ray: Any, address: str | None) -> None:
+    options: dict[str, Any] = {} if address else {"include_dashboard": False, "log_to_driver": False}
+    for left in reversed(range(_CONNECTIONS)):
+        try:
+            ray.init(address, logging_level=logging.ERROR, configure_logging=False, **options)
+        except Exception as error:
+            ray.shutdown()  # Else Ray takes itself for a client of that server from now on.
+            if not (left and isinstance(error, ConnectionError)):
+                raise
+        else:
+            return
 
 
 def _require_answer(where: str) -> None:

@@ -131,6 +131,29 @@ def test_a_cluster_is_reached_by_its_client_server(cluster: Any, tmp_path: Path)
     assert not ray.is_initialized()
 
 
+@pytest.mark.parametrize("failures", [1, 2])
+def test_a_client_server_that_fails_is_asked_once_more(cluster: Any, failures: int) -> None:
+    from ray.util.client.worker import Worker
+
+    address = f"ray://127.0.0.1:{CLIENT_PORT}"
+    answers: list[Any] = [ConnectionAbortedError("the server's process ended")] * failures
+    answer = Worker._server_init
+
+    def flaky(*arguments: Any) -> Any:
+        if answers:
+            raise answers.pop()
+        return answer(*arguments)
+
+    with patch.object(Worker, "_server_init", flaky):
+        if failures == 1:
+            RayTasks(NumberEvaluator(), address).close()
+        else:
+            with pytest.raises(ExecutorError, match="the server's process ended"):
+                RayTasks(NumberEvaluator(), address)
+    assert not ray.is_initialized()
+    RayTasks(NumberEvaluator(), None).close()
+
+
 def test_what_no_node_has_is_refused_and_another_lathe_is_named(cluster: Any, tmp_path: Path) -> None:
     with pytest.raises(ExecutorError, match="no node of the Ray cluster has 1 CPUs and 1 GPUs"):
         RayTasks(NumberEvaluator(), None, gpus=1)
