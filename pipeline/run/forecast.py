@@ -27,6 +27,7 @@ from pipeline.run.searching import search_round
 from pipeline.run.subgraphs import space_of_teacher, teacher_as_layers
 from pipeline.run.supernets import FORWARD_SHARE, cut_teacher_of, scoring
 from pipeline.search.evaluators.registry import SHARED_WEIGHTS
+from pipeline.search.evaluators.workers import require_executor
 from pipeline.spaces.dna.space import DnaSpace
 from pipeline.stages.delivery.bundle import BundleInput, make_bundle
 from pipeline.stages.delivery.report import Findings, ReportInput, write_report
@@ -129,13 +130,15 @@ def forecast(context: Context) -> Forecast:
     Data are loaded if they were not. A few steps of training are timed on noise.
 
     Raises:
-        LatheError: of the kind that says why the run could not begin: data, recipe, targets, memory.
+        LatheError: of the kind that says why the run could not begin: data, recipe, targets, executor,
+            memory.
     """
     looking = _Looking(context)
-    data = looking.do(prepare_data, DataInput.of(context.recipe.data, context.recipe.seed))
+    data = looking.data()
     open_from = looking.first_open()
     if open_from is None:
         return Forecast(tuple(looking.done), ())
+    _require_executor(context, open_from)
     left = _Left(context, data)
     steps = {
         "teacher": left.teacher,
@@ -151,6 +154,24 @@ def forecast(context: Context) -> Forecast:
         left.memory_bytes = None
         stages.append(replace(step(), memory_bytes=left.memory_bytes))
     return Forecast(tuple(looking.done), tuple(stages))
+
+
+def require_targets_and_executor(context: Context) -> None:
+    """Ask them before anything is trained or measured; a search that is done needs no executor.
+
+    Raises:
+        LatheError: of the kind of that which does not answer; or the data cannot be read.
+    """
+    assert context.targets
+    looking = _Looking(context)
+    looking.data()
+    if (open_from := looking.first_open()) is not None:
+        _require_executor(context, open_from)
+
+
+def _require_executor(context: Context, open_from: str) -> None:
+    if PART_OF[open_from] in {"teacher", "table", "search"}:
+        require_executor(context.recipe.search.executor)
 
 
 PART_OF = {
@@ -200,6 +221,10 @@ class _Looking(Context):
         if stage.name not in self.done:
             self.done.append(stage.name)
         return result
+
+    def data(self) -> DataSummary:
+        """The data, loaded if they were not."""
+        return self.do(prepare_data, DataInput.of(self.recipe.data, self.recipe.seed))
 
     def first_open(self) -> str | None:
         """Name of the first stage that is not done; the way of ``recipe_to_bundle.run`` is gone for it."""

@@ -10,7 +10,7 @@ from pipeline.progress import Reporter
 from pipeline.recipe.loading import Recipe
 from pipeline.run.context import Context
 from pipeline.run.finalists import make_winner
-from pipeline.run.forecast import Forecast, forecast
+from pipeline.run.forecast import Forecast, forecast, require_targets_and_executor
 from pipeline.run.missed_budgets import search_and_try
 from pipeline.run.preparation import check_budgets, measure_blocks_of, prepare_task
 from pipeline.run.result import RunResult, SearchResult
@@ -86,7 +86,7 @@ def search(
     """Run a recipe up to its search, with the arguments and errors of ``run``, which goes on from there."""
     with work.opened(recipe.model_dump(mode="json")), open_store(db) as store:
         context = Context(recipe, recipe_text, work, store, reporter)
-        assert context.targets
+        require_targets_and_executor(context)
         task = prepare_task(context)
         feasible, predictors = check_budgets(context, task, measure_blocks_of(context, task))
         searched = search_round(context, task, Round(predictors, context.tries))

@@ -26,7 +26,12 @@ def summary() -> dict[str, Any]:
     narrower = arm(0.7, 0.73, less={"mean": 0.095, "low": 0.032, "high": 0.158}, of=[0.48, 0.48])
     drawn = arm(0.75, less={"mean": 0.05, "low": None, "high": None}, of=[None])
     arms = {"found": found, "narrower": narrower, "random-0": drawn, "random-1": drawn}
-    common = {"teacher_accuracy": 0.85, "teacher_ms": {"board": 2.0}}
+    common = {
+        "teacher_accuracy": 0.85,
+        "teacher_ms": {"board": 2.0},
+        "train_images": 7200,
+        "image_size": 32,
+    }
     return {"0.5": {**common, "arms": arms}, "0.3": {**common, "arms": {"found": found}}}
 
 
@@ -34,6 +39,7 @@ def test_rows_have_means_differences_and_measured_latencies() -> None:
     page = text(summary())
     assert "| found by the gates | 81.00% |  | 0.490 to 0.500 |" in page
     assert "| by hand: channels | 71.50% | 9.50 [3.20, 15.80] | 0.480 |" in page
+    assert "fine-tuned on 7 200 images of CIFAR-10 (JPEG of quality 75) at\n32x32 pixels; 85.00% of" in page
     assert "| 2 at random, one seed | 75.00% (75.00% to 75.00%) | | not measured |" in page
     assert "| 0.3x | found by the gates | 81.00% | 0.490 to 0.500 |" in page
 

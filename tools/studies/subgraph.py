@@ -14,10 +14,13 @@ measured whole.
 - importance, least-blocks, shallower, mixed, narrower: the other proposals of the method.
 - random-0 to random-4: drawn from the space, near the limit, for the first seed.
 - found-fresh: as found, from new weights.
+- uniform: the teacher's own kind with fewer channels in all layers, also between blocks, from new weights:
+  the widest whose measured latency keeps the share. Only for factories that take a width.
 
-All of them at the first share; found and narrower at the others, which gives a curve. FOLDER keeps everything
-that was done, rows.jsonl a line for each trained network: a study that was ended goes on. summary.json has
-means and paired differences to "found" with intervals by Student's t over seeds, PAGE a page and a plot.
+All of them at the first share; found, narrower, found-fresh and uniform at the others, which gives a curve.
+FOLDER keeps everything that was done, rows.jsonl a line for each trained network: a study that was ended goes
+on. summary.json has means and paired differences to "found" with intervals by Student's t over seeds, PAGE a
+page and a plot.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ import random
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -36,11 +40,13 @@ from subgraph_page import write_page
 from torch import nn
 
 from devices.measurement import Measurement, Outcome
-from latency_db.store import open_store
+from devices.target import Target
+from latency_db.store import Workload, open_store
 from pipeline.data.base import Dataset
 from pipeline.distill.settings import DistillationSettings
 from pipeline.distill.targets import targets_for
 from pipeline.distill.training import accuracy, fit
+from pipeline.export.base import exporter_identity, format_of
 from pipeline.methods.subgraph.costs import Costs
 from pipeline.methods.subgraph.proposals import proposal
 from pipeline.methods.subgraph.selection import select
@@ -56,7 +62,9 @@ from pipeline.stages.inputs.structures import open_network
 from pipeline.stages.inputs.teacher import open_teacher
 from pipeline.stages.latency.predictors import LatencyPredictors
 from pipeline.stages.searching.proposals import costs_of
-from pipeline.tables.building.networks import measure_networks
+from pipeline.tables.building.measuring import ModuleWorkload, measure
+from pipeline.tables.building.networks import measure_networks, network_workloads
+from pipeline.teachers.building import network_of_factory
 from pipeline.work.folder import WorkFolder
 from pipeline.work.stage import StageFolder
 
@@ -69,8 +77,10 @@ SEARCHED = {
 }
 RANDOM, NEAR = 5, 0.97
 """How many are drawn, and which share of the limit they take at least."""
-CURVE = ("found", "narrower")
+CURVE = ("found", "narrower", "found-fresh", "uniform")
 """Arms at every share."""
+WIDTHS = range(15, 3, -1)
+"""Of narrowed networks; the teachers' is 16."""
 
 
 def drawn(costs: Costs, seed: int) -> Counts | None:
@@ -121,6 +131,47 @@ class Study:
                 counts = next(r["counts"] for r in self.rows if (r["arm"], r["seed"]) == ("found", seed))
                 torch.manual_seed(seed)
                 self.train("found-fresh", seed, counts, self.fresh(counts))
+            if self.due("uniform", seed) and self.uniform is not None:
+                torch.manual_seed(seed)
+                self.train("uniform", seed, None, self.of_width(self.uniform[0]))
+
+    @cached_property
+    def uniform(self) -> tuple[int, dict[str, float]] | None:
+        """The widest narrowed network that keeps the share, and its latencies as shares of the teacher's."""
+        (config,) = self.context.recipe.teacher
+        if config.factory is None:
+            return None
+        shape = self.task.data.input_shape
+        space, reference = self.space, [self.space.reference()]
+        bench = self.context.services.bench(self.context.protocol)
+        wanted: dict[Target, list[ModuleWorkload]] = {}
+        for target in (each.target for each in self.context.targets):
+            fmt = format_of(target)
+            content = {"factory": config.factory, **config.arguments, **exporter_identity(fmt)}
+            wanted[target] = network_workloads(space, reference, fmt) + [
+                ModuleWorkload(
+                    Workload.of("network", f"width {width}", {**content, "width": width}),
+                    partial(self.of_width, width),
+                    shape,
+                )
+                for width in WIDTHS
+            ]
+        outcomes = measure(bench, wanted, "networks")
+        shares = {
+            str(target): _relative([outcomes[target][each.workload.identity] for each in each_wanted])[1:]
+            for target, each_wanted in wanted.items()
+        }
+        for place, width in enumerate(WIDTHS):
+            its = {target: of[place] for target, of in shares.items()}
+            if all(share is not None and share <= self.share for share in its.values()):
+                return width, {target: share for target, share in its.items() if share is not None}
+        return None
+
+    def of_width(self, width: int) -> nn.Module:
+        """A network of the teacher's kind with weights that are drawn."""
+        (config,) = self.context.recipe.teacher
+        assert config.factory is not None
+        return network_of_factory(config.factory, {**config.arguments, "width": width})
 
     def arms(self, seed: int) -> Iterator[tuple[str, Counts, nn.Module]]:
         """Name, numbers of parts, and the network with the weights that are left of the teacher."""
@@ -144,7 +195,7 @@ class Study:
     def done(self, name: str, seed: int) -> bool:
         return any((row["arm"], row["seed"]) == (name, seed) for row in self.rows)
 
-    def train(self, name: str, seed: int, counts: Counts, network: nn.Module) -> None:
+    def train(self, name: str, seed: int, counts: Counts | None, network: nn.Module) -> None:
         """Distil, test, and keep a row."""
         if self.done(name, seed):
             return
@@ -163,7 +214,7 @@ class Study:
             "arm": name,
             "seed": seed,
             "accuracy": accuracy(network, self.dataset.test, self.dataset.preprocessing),
-            "predicted_share": self.costs.excess(counts),
+            "predicted_share": None if counts is None else self.costs.excess(counts),
             "counts": counts,
         }
         self.rows.append(row)
@@ -181,7 +232,9 @@ class Study:
     def summary(self) -> dict:
         """Accuracy, measured latency and difference to ``found`` of every arm."""
         space = self.space
-        built = {(row["arm"], row["seed"]): space.architecture(row["counts"]) for row in self.rows}
+        built = {
+            (row["arm"], row["seed"]): space.architecture(row["counts"]) for row in self.rows if row["counts"]
+        }
         distinct = list(dict.fromkeys([space.reference(), *built.values()]))
         targets = [each.target for each in self.context.targets]
         bench = self.context.services.bench(self.context.protocol)
@@ -194,16 +247,24 @@ class Study:
         for name in dict.fromkeys(row["arm"] for row in self.rows):
             rows = [row for row in self.rows if row["arm"] == name]
             paired = [row["accuracy"] - found[row["seed"]] for row in rows if row["seed"] in found]
+            fixed = self.uniform[1] if name == "uniform" and self.uniform else None
             arms[name] = {
                 "accuracy": statistics.mean(row["accuracy"] for row in rows),
                 "accuracies": [row["accuracy"] for row in rows],
                 "less_than_found": None if name == "found" else interval([-each for each in paired]),
                 "of_the_teacher": {
-                    target: [of[built[name, row["seed"]]] for row in rows] for target, of in shares.items()
+                    target: [fixed[target] if fixed else of[built[name, row["seed"]]] for row in rows]
+                    for target, of in shares.items()
                 },
             }
         teacher_ms = {str(target): outcomes[target][0].latency.value_ns / 1e6 for target in targets}
-        return {"teacher_accuracy": self._teacher_accuracy(), "teacher_ms": teacher_ms, "arms": arms}
+        return {
+            "train_images": len(self.dataset.train),
+            "image_size": self.task.data.input_shape[-1],
+            "teacher_accuracy": self._teacher_accuracy(),
+            "teacher_ms": teacher_ms,
+            "arms": arms,
+        }
 
     def _teacher_accuracy(self) -> float:
         return accuracy(self.teacher.module, self.dataset.test, self.dataset.preprocessing)

@@ -14,6 +14,7 @@ import matplotlib.pyplot as plt
 WORDS = {
     "found": "found by the gates",
     "found-fresh": "the same, from new weights",
+    "uniform": "the teacher's kind, narrower in all layers, from new weights",
     "found-labels": "gates with labels in place of the teacher",
     "found-macs": "gates, multiply-accumulates in place of latency",
     "found-uniform": "gates, every part at the same price",
@@ -23,7 +24,12 @@ WORDS = {
     "least-blocks": "the least important blocks",
     "importance": "the least important parts for their latency",
 }
-CURVE = {"found": "found by the gates", "narrower": "uniform narrowing"}
+CURVE = {
+    "found": "found by the gates",
+    "narrower": "uniform narrowing inside the blocks",
+    "found-fresh": "found, from new weights",
+    "uniform": "uniform narrowing, from new weights",
+}
 
 
 def write_page(result: dict, page: Path) -> None:
@@ -52,6 +58,7 @@ def text(result: dict) -> str:
         ]
         spread = f"{statistics.mean(values):.2%} ({min(values):.2%} to {max(values):.2%})"
         rows += f"\n| {len(values)} at random, one seed | {spread} | | {' | '.join(of)} |"
+    images, size = f"{result[first]['train_images']:,}".replace(",", " "), result[first]["image_size"]
     head = " | ".join(f"latency, `{target}`" for target in targets)
     curve = "\n".join(
         f"| {share}x | {words} | {_percent(entry['arms'][name]['accuracies'])} | "
@@ -69,9 +76,9 @@ wrote this page; the recipe is `tools/studies/subgraph_study.toml`.
 The [subgraph](../methods/subgraph.md) that gates find stands beside those that one makes by hand or at
 random. All use at most `{first}x` of the teacher's latency as the tables predict it, begin with the teacher's
 weights unless the row says otherwise, and get the same distillation with the same seeds. Teacher: a ResNet-20
-that others trained on CIFAR-10, fine-tuned on 4 500 images of CIFAR-10 (JPEG of quality 75) at 16x16 pixels;
-{result[first]["teacher_accuracy"]:.2%} of the 10 000 test images right. A small study: short trainings, few
-seeds.
+that others trained on CIFAR-10, fine-tuned on {images} images of CIFAR-10 (JPEG of quality 75) at
+{size}x{size} pixels; {result[first]["teacher_accuracy"]:.2%} of the 10 000 test images right. A small study:
+short trainings, few seeds.
 
 ## At {first}x of the teacher
 

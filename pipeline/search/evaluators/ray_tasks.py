@@ -86,9 +86,16 @@ def here() -> str:
     return f"Lathe {lathe} on Python {platform.python_version()}"
 
 
-def _connected(address: str | None) -> tuple[Any, bool]:
-    """The module of Ray, connected, and whether that began here."""
-    # Ray would report how it is used over the network, and show what tasks print.
+def require_cluster(address: str | None) -> Any:
+    """The module of Ray, if it can be imported and something answers where the cluster would be.
+
+    Args:
+        address: as of ``RayTasks``.
+
+    Raises:
+        ExecutorError: one of the two does not hold.
+    """
+    # Ray would report how it is used over the network.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray
@@ -98,16 +105,31 @@ def _connected(address: str | None) -> tuple[Any, bool]:
             why=str(error),
             fix=how_to_install("ray"),
         ) from error
+    host, _, port = _where(address).removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        # Ray itself would try for minutes.
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), _ANSWERS_WITHIN_S).close()
+        except (OSError, OverflowError) as error:
+            raise _unreachable(address, error) from error
+    return ray
+
+
+def _where(address: str | None) -> str:
+    return address or os.environ.get("RAY_ADDRESS") or "this machine"
+
+
+def _connected(address: str | None) -> tuple[Any, bool]:
+    """The module of Ray, connected, and whether that began here."""
+    ray = require_cluster(address)
     if ray.is_initialized():
         return ray, False
-    where = address or os.environ.get("RAY_ADDRESS") or "this machine"
-    _require_answer(where)
     in_main = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGTERM) if in_main else None
     try:
         _connect(ray, address)
     except Exception as error:  # Ray raises many kinds for a cluster that does not fit.
-        raise _unreachable(where, error) from error
+        raise _unreachable(address, error) from error
     finally:
         if handler is not None:
             # Ray puts its own in place of the one that keeps what was finished.
@@ -116,6 +138,7 @@ def _connected(address: str | None) -> tuple[Any, bool]:
 
 
 def _connect(ray: Any, address: str | None) -> None:
+    # Ray would show what tasks print.
     options: dict[str, Any] = {} if address else {"include_dashboard": False, "log_to_driver": False}
     for left in reversed(range(_CONNECTIONS)):
         try:
@@ -128,19 +151,9 @@ def _connect(ray: Any, address: str | None) -> None:
             return
 
 
-def _require_answer(where: str) -> None:
-    """Ray itself would try for minutes."""
-    host, _, port = where.removeprefix("ray://").rpartition(":")
-    if host and port.isdecimal():
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), _ANSWERS_WITHIN_S).close()
-        except (OSError, OverflowError) as error:
-            raise _unreachable(where, error) from error
-
-
-def _unreachable(where: str, error: Exception) -> ExecutorError:
+def _unreachable(address: str | None, error: Exception) -> ExecutorError:
     return ExecutorError(
-        f"Ray cannot be used at {where}",
+        f"Ray cannot be used at {_where(address)}",
         why=f"{type(error).__name__}: {error}",
         fix="see that the cluster runs (ray status on its head), that the port is that of its client server "
         "(10001 by default), and that its Ray and Python are those of this machine",

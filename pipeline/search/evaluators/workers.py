@@ -104,6 +104,18 @@ def parse_pool(text: str, cpus: float = 1, gpus: float = 0) -> tuple[MakePool, i
     )
 
 
+def require_executor(text: str) -> None:
+    """Ask, where that is quick, whether there is what a text that ``parse_pool`` takes needs.
+
+    Raises:
+        ExecutorError: Ray is not installed, or nothing answers at the cluster's address.
+    """
+    if _RAY.fullmatch(text):
+        from pipeline.search.evaluators.ray_tasks import require_cluster
+
+        require_cluster(None if text == "ray" else text)
+
+
 def _ray(evaluator: Evaluator, address: str | None, cpus: float, gpus: float) -> EvaluatorPool:
     from pipeline.search.evaluators.ray_tasks import RayTasks
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -16,11 +17,11 @@ import pipeline.stages
 from devices.measurement import MeasuringProtocol
 from latency_db.store import open_store
 from pipeline.cli.run.text import forecast_text
-from pipeline.errors import RecipeError
+from pipeline.errors import ExecutorError, RecipeError
 from pipeline.export.base import Format
 from pipeline.progress import SilentReporter
 from pipeline.recipe.loading import parse_recipe
-from pipeline.run import durations, foresee
+from pipeline.run import durations, foresee, run, search
 from pipeline.run.context import Context
 from pipeline.run.durations import Duration
 from pipeline.run.forecast import PART_OF, Forecast, OpenStage
@@ -111,6 +112,18 @@ def test_nothing_but_data_is_done_by_an_estimate(tmp_path: Path) -> None:
     assert "up to 9 epochs" in left["distil"].work
     assert found.is_whole
     assert found.seconds > 0
+    assert [path.name.partition("-")[0] for path in (tmp_path / "work" / "stages").iterdir()] == ["data"]
+
+
+@pytest.mark.parametrize("ask", [foresee, run, search])
+def test_a_cluster_that_does_not_answer_is_told_before_anything_is_trained(
+    tmp_path: Path, ask: Callable[..., Any]
+) -> None:
+    pytest.importorskip("ray")
+    far = {**DOCUMENT, "search": {"executor": "ray://127.0.0.1:9", "ahead": 2}}
+    work = WorkFolder(tmp_path / "work")
+    with pytest.raises(ExecutorError, match=r"Ray cannot be used at ray://127\.0\.0\.1:9"):
+        ask(parse_recipe(far, Path()), "", work, str(tmp_path / "latency.db"), SilentReporter())
     assert [path.name.partition("-")[0] for path in (tmp_path / "work" / "stages").iterdir()] == ["data"]
 
 

@@ -112,6 +112,16 @@ def test_search_ends_where_run_goes_on(finished: Finished) -> None:
     assert "measured, within 1000.0000 ms" in text
 
 
+def test_a_search_that_is_done_needs_no_cluster(finished: Finished, tmp_path: Path) -> None:
+    recipe, folder, _ = finished
+    far = tmp_path / "far.toml"
+    section = '[search]\nexecutor = "ray://127.0.0.1:9"\nahead = 1\n'
+    far.write_text(recipe.read_text().replace("[search]\n", section))
+    for what, also in (("search", set()), ("run", {"report", "bundle"})):
+        stages = run_recipe(far, folder, what=what)["stages"]
+        assert {stage["name"] for stage in stages if not stage["cached"]} == also
+
+
 def test_akd_rates_the_best_again_and_takes_the_best_finalist(finished: Finished) -> None:
     recipe, folder, _ = finished
     settings = ["method=akd", "search.reevaluated=2", "search.finalists=2"]
