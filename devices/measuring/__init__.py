@@ -11,6 +11,7 @@ from devices.measuring.limits import (
     ratio_against_limit,
 )
 from devices.measuring.rounds import Entrant, Round, Rounds, measure_round
+from devices.measuring.side_by_side import GoingOn, side_by_side
 
 __all__ = [
     "LAUNCHES",
@@ -19,6 +20,7 @@ __all__ = [
     "AgainstLimit",
     "Comparison",
     "Entrant",
+    "GoingOn",
     "Job",
     "LimitFinding",
     "OtherLoad",
@@ -32,4 +34,5 @@ __all__ = [
     "measure_round",
     "probe",
     "ratio_against_limit",
+    "side_by_side",
 ]

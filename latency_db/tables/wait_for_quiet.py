@@ -28,23 +28,28 @@ def what_disturbs(measurer: Measurer, target: Target) -> str:
 
 
 def wait_for_quiet(
-    measurer: Measurer, target: Target, tell: Callable[[str], None], deadline_s: float | None
+    measurer: Measurer,
+    target: Target,
+    tell: Callable[[str], None],
+    deadline_s: float | None = None,
+    patience_s: float = PATIENCE_S,
 ) -> bool:
-    """Wait until nothing else disturbs the device, ``PATIENCE_S`` at most; whether that came.
+    """Wait until nothing else disturbs the device; whether that came.
 
     Args:
         measurer: tells what the device does.
         target: on the device.
         tell: called with a line at once, and every ``TELL_EVERY_S``, while this waits.
         deadline_s: by ``time.monotonic``, not to wait beyond.
+        patience_s: the longest wait.
     """
     begun = time.monotonic()
-    until = begun + PATIENCE_S if deadline_s is None else min(begun + PATIENCE_S, deadline_s)
+    until = begun + patience_s if deadline_s is None else min(begun + patience_s, deadline_s)
     told = -TELL_EVERY_S
     while busy := what_disturbs(measurer, target):
         now = time.monotonic()
         if now >= until:
-            tell(f"{target.device} stays busy: {busy}; going on with what is known")
+            tell(f"{target.device} stays busy: {busy}; going on all the same")
             return False
         if now - begun >= told + TELL_EVERY_S:
             told = now - begun

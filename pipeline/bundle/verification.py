@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from devices.inventory import ignore_project_file_in
+from devices.measuring import GoingOn, side_by_side
 from devices.target import Target
 from devices.trust import trusted_files
 from devices.untrusted import arrays_from, file_bytes, json_from
@@ -103,14 +105,16 @@ def verify_bundle(
     if key is not None:
         check_signature(folder, key)
     run = {name for entry in manifest.targets for name in (entry.artifact, entry.reference) if name}
-    done = []
     with trusted_files([folder / name for name in sorted(run)], trusting=key is not None) as files:
         earlier = [read_verdict(folder, entry) for entry in manifest.targets]
         tests = [read_test(folder, manifest, entry) for entry in manifest.targets]
         for entry, verdict in zip(manifest.targets, earlier, strict=True):
             check_claims(folder, manifest, entry, verdict)
-        for number, entry in enumerate(manifest.targets):
-            on_progress(number, len(manifest.targets))
+        done: list[str] = []
+
+        def verify(number: int, entry: TargetEntry, going_on: GoingOn) -> TargetVerification:
+            going_on()
+            known = earlier[number].between
             verdict = verify_artifact(
                 files[folder / entry.artifact],
                 tests[number],
@@ -118,12 +122,21 @@ def verify_bundle(
                 budget=entry.budget.build() if entry.budget else None,
                 reference=files[folder / entry.reference] if entry.reference else None,
                 protocol=earlier[number].measurement.protocol,
-                between=lambda _, known=earlier[number].between: known,  # type: ignore[misc]
+                between=lambda _: known,
             )
             check_descriptions(folder, entry, verdict)
-            done.append(TargetVerification(verdict, entry.accuracy.correct if entry.accuracy else None))
-    on_progress(len(manifest.targets), len(manifest.targets))
-    return BundleVerification(manifest.digest, tuple(done), not_repeated(folder, manifest))
+            done.append(entry.target)
+            on_progress(len(done), len(manifest.targets))
+            return TargetVerification(verdict, entry.accuracy.correct if entry.accuracy else None)
+
+        on_progress(0, len(manifest.targets))
+        found = side_by_side(
+            {
+                Target.parse(entry.target): partial(verify, number, entry)
+                for number, entry in enumerate(manifest.targets)
+            }
+        )
+    return BundleVerification(manifest.digest, tuple(found.values()), not_repeated(folder, manifest))
 
 
 def read_verdict(folder: Path, entry: TargetEntry) -> TargetVerdict:

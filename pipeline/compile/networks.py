@@ -47,7 +47,7 @@ def export_to_all(
 
     Args:
         given: what was asked for.
-        network: of one image to one tensor, in evaluation mode.
+        network: of one image, in evaluation mode; see ``pipeline.teachers.outputs.giving_one_tensor``.
         folder: for the files.
         services: where to report.
 
@@ -62,6 +62,7 @@ def export_to_all(
     from pipeline.export.network import export_network
     from pipeline.export.parity import check_parity
     from pipeline.teachers.exported import ExportedNetwork
+    from pipeline.teachers.outputs import OutputsError, giving_one_tensor
 
     shape = given.input_shape
     if shape is None and isinstance(network, ExportedNetwork):
@@ -76,19 +77,20 @@ def export_to_all(
     inputs = torch.randn(_PARITY_INPUTS, *shape, generator=generator)
     try:
         with torch.inference_mode():
+            network = giving_one_tensor(network, inputs)
             outputs = network(inputs)
+    except OutputsError as error:
+        raise ExportError(
+            f"{given.name} cannot be exported",
+            why=str(error),
+            fix="wrap it in a module that gives the tensor that is wanted",
+        ) from error
     except Exception as error:  # the network is the person's own, and may raise anything
         raise ExportError(
             f"{given.name} does not take inputs of shape {'x'.join(map(str, shape))}",
             why=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
             fix="give the shape that it takes with --input-shape",
         ) from error
-    if not isinstance(outputs, torch.Tensor):
-        raise ExportError(
-            f"{given.name} cannot be exported",
-            why=f"it gives a {type(outputs).__name__}, not one tensor",
-            fix="wrap it in a module that gives the tensor that is wanted",
-        )
     tolerance = _PARITY_TOLERANCE * float(outputs.abs().max())
     files = {}
     for fmt in given.formats:

@@ -205,9 +205,10 @@ def _trainable(network: nn.Module, images: Tensor) -> nn.Module:
     """A network whose layers can learn: a program, which is read frozen, is turned back into layers."""
     from torch import nn
 
+    from pipeline.teachers.outputs import giving_one_tensor
     from pipeline.teachers.rebuilding import rebuild_layers
 
-    inside = nn.Sequential(network)
+    inside = nn.Sequential(giving_one_tensor(network, images[:2]))
     rebuild_layers(inside, images[:2])
     return inside.requires_grad_()
 

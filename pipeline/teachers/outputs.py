@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 Place = str | int | None
 """A name in a mapping or an object, a position in a sequence, or ``None``: the output itself."""
@@ -31,6 +32,57 @@ def place_of_logits(output: Any, classes: int) -> Place:
         return "logits"
     fitting = (place for place, tensor in found.items() if tensor.flatten(1).shape[1:] == (classes,))
     return next(fitting, next(iter(found)))
+
+
+class OutputsError(ValueError):
+    """What a network gives leaves open which tensor is meant."""
+
+
+def giving_one_tensor(network: nn.Module, inputs: Tensor) -> nn.Module:
+    """The network itself if it gives a tensor, else one around it that gives the ``logits`` or only tensor.
+
+    Args:
+        network: in evaluation mode.
+        inputs: that it takes.
+
+    Raises:
+        OutputsError: it gives no tensor, or several of which none is called ``logits``.
+        Exception: whatever the network raises.
+    """
+    output = network(inputs)
+    if isinstance(output, Tensor):
+        return network
+    found = dict(_tensors(output))
+    if "logits" not in found and len(found) != 1:
+        listed = ", ".join(f"{place} of {tuple(tensor.shape[1:])}" for place, tensor in found.items())
+        what = f"several tensors and none called 'logits': {listed}" if found else "no tensor"
+        raise OutputsError(f"it gives a {type(output).__name__} with {what}")
+    return _OneOutput(network, "logits" if "logits" in found else next(iter(found))).eval()
+
+
+class _OneOutput(nn.Module):
+    def __init__(self, network: nn.Module, place: Place) -> None:
+        super().__init__()
+        self.network, self._place = network, place
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return tensor_at(self.network(*inputs), self._place)
+
+
+@torch.fx.wrap
+def tensor_at(output: Any, place: Place) -> Tensor:
+    """The tensor at a place of what a network gives.
+
+    Raises:
+        ValueError: there is no tensor there.
+    """
+    if isinstance(place, str) and not isinstance(output, Mapping):
+        output = getattr(output, place, None)
+    elif place is not None:
+        output = output[place]
+    if not isinstance(output, Tensor):
+        raise ValueError(f"the network gives a {type(output).__name__} in place of a tensor")
+    return output
 
 
 def described(output: Any, place: Place) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from pipeline.distill.ensemble import Ensemble
 from pipeline.distill.settings import EpochRecord
 from pipeline.teachers.classes import Outputs
 from pipeline.teachers.config import TeacherConfig
-from pipeline.teachers.outputs import Place
+from pipeline.teachers.outputs import Place, tensor_at
 
 _LEAST_PROBABILITY = 1e-12
 
@@ -146,12 +146,7 @@ def logits_in(output: Any, place: Place) -> Tensor:
     Raises:
         ValueError: there is no tensor there.
     """
-    if isinstance(place, str) and not isinstance(output, Mapping):
-        output = getattr(output, place, None)
-    elif place is not None:
-        output = output[place]
-    if not isinstance(output, Tensor):
-        raise ValueError(f"the network gives a {type(output).__name__} in place of logits")
+    output = tensor_at(output, place)
     pooled = output.flatten(1) if output.ndim == 4 and output.shape[2:] == (1, 1) else output
     return pooled.float()
 

@@ -53,6 +53,23 @@ Trust = Annotated[
         rich_help_panel=MEASURING,
     ),
 ]
+Strict = Annotated[
+    bool,
+    typer.Option(
+        "--strict",
+        help="Count a measurement as failed unless its verdict is valid: for build steps.",
+        rich_help_panel=MEASURING,
+    ),
+]
+Patience = Annotated[
+    str | None,
+    typer.Option(
+        "--wait-for-quiet",
+        metavar="TIME",
+        help="Begin when nothing else keeps the device busy, or after this time, such as 10m.",
+        rich_help_panel=MEASURING,
+    ),
+]
 Shapes = Annotated[
     list[str] | None,
     typer.Option(
@@ -145,6 +162,8 @@ def profile(
         ),
     ] = None,
     require_full_delegation: Full = False,
+    wait_for_quiet: Patience = None,
+    strict: Strict = False,
     timeout_s: Timeout = 120,
     trust: Trust = False,
     db: Database = None,
@@ -177,8 +196,10 @@ def profile(
             timeout_s,
             trust,
             None if spread is None else seconds_of(spread),
+            None if wait_for_quiet is None else seconds_of(wait_for_quiet),
         ),
         Inputs(tuple(shapes or ()), tuple(fills or ()), tuple(inputs or ()), signature),
+        strict=strict,
         db=db,
         save=save,
         as_json=json_output,
@@ -200,6 +221,8 @@ def compare(
     inputs: Files = None,
     signature: Signature = "",
     launches: Annotated[int | None, Launches] = None,
+    wait_for_quiet: Patience = None,
+    strict: Strict = False,
     timeout_s: Timeout = 120,
     trust: Trust = False,
     db: Database = None,
@@ -218,6 +241,8 @@ def compare(
         target,
         Inputs(tuple(shapes or ()), tuple(fills or ()), tuple(inputs or ()), signature),
         launches=launches,
+        patience_s=None if wait_for_quiet is None else seconds_of(wait_for_quiet),
+        strict=strict,
         timeout_s=timeout_s,
         trust=trust,
         db=db,

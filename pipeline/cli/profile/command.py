@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,7 +16,14 @@ from devices.errors import LatheError, MeasurementError
 from devices.host import temporary_folder
 from devices.inputs import Given, given_from
 from devices.inventory import connected, runtime_of
-from devices.measurement import BetweenBatches, Measurement, MeasurementFailure, MeasuringProtocol, Outcome
+from devices.measurement import (
+    BetweenBatches,
+    Measurement,
+    MeasurementFailure,
+    MeasuringProtocol,
+    Outcome,
+    Verdict,
+)
 from devices.measuring import LAUNCHES as COMPARE_LAUNCHES
 from devices.measuring import Comparison, Job, compare, measure
 from devices.requests import profile_operations, sustain
@@ -26,6 +33,8 @@ from devices.target import Target
 from devices.trust import trusted_files
 from devices.words import listed
 from latency_db.history import PRIOR
+from latency_db.tables import default_measurer
+from latency_db.tables.wait_for_quiet import wait_for_quiet
 from pipeline.cli.output import print_json
 from pipeline.cli.profile.documents import entry_json
 from pipeline.cli.profile.keeping import Keeper, keeper
@@ -51,6 +60,7 @@ class Wanted:
         timeout_s: how long a model may take in one launch.
         trust: models that are programs are trusted.
         spread_s: the time over which launches are spread; ``None`` for one after the other.
+        patience_s: how long to wait for a quiet device; ``None`` for not at all.
     """
 
     launches: int | None
@@ -60,6 +70,7 @@ class Wanted:
     timeout_s: float
     trust: bool
     spread_s: float | None = None
+    patience_s: float | None = None
 
     @property
     def protocol(self) -> MeasuringProtocol:
@@ -115,10 +126,12 @@ class Session:
     Attributes:
         file: gets every result as soon as it is there; ``None`` without ``--save``.
         keeper: of the database, which gets every measurement and knows the devices.
+        strict: a measurement whose verdict is not valid is a problem.
     """
 
     file: ResultFile | None
     keeper: Keeper
+    strict: bool = False
     entries: list[Entry] = field(default_factory=list)
     problems: list[Refused] = field(default_factory=list)
 
@@ -130,6 +143,9 @@ class Session:
         with self.problems_on(DATABASE):
             for model, outcome in zip(models, outcomes_of(result), strict=False):
                 self.keeper.keep(model, signature, outcome)
+        for model, outcome in zip(models, outcomes_of(result), strict=False):
+            if self.strict and isinstance(outcome, Measurement) and outcome.verdict is not Verdict.VALID:
+                self.problems.append(Refused(model, True, _not_valid(outcome)))
 
     def between(self, measurement: Measurement) -> BetweenBatches:
         """How far batches differ on the device of a measurement; the prior where the database fails."""
@@ -156,6 +172,14 @@ class Session:
         return 0
 
 
+def _not_valid(outcome: Measurement) -> MeasurementError:
+    return MeasurementError(
+        f"the measurement on {outcome.target} is {outcome.verdict.value}, and --strict is asked for",
+        why="; ".join(reason.detail for reason in outcome.reasons),
+        fix="repeat it when the device is quiet, for example with --wait-for-quiet 10m",
+    )
+
+
 def outcomes_of(result: Result) -> tuple[Outcome, ...]:
     """The latencies in a result, or why there are none: two of a comparison, none of a longer run."""
     if isinstance(result, Comparison):
@@ -169,6 +193,7 @@ def profile_models(
     wanted: Wanted,
     inputs: Inputs,
     *,
+    strict: bool,
     db: str | None,
     save: str | None,
     as_json: bool,
@@ -180,7 +205,7 @@ def profile_models(
             why=f"it takes minutes, above 0 and up to {MAX_MINUTES}",
         )
     reporter = ConsoleReporter()
-    with inputs.given(models) as given, _session(save, db) as session, ExitStack() as opened:
+    with inputs.given(models) as given, _session(save, db, strict) as session, ExitStack() as opened:
         usable = _targets(targets, session)
         files = _files(models, session, reporter, opened, trust=wanted.trust)
         for target, chosen in _plan(list(files), usable, session).items():
@@ -203,6 +228,8 @@ def compare_models(
     inputs: Inputs,
     *,
     launches: int | None,
+    patience_s: float | None,
+    strict: bool,
     timeout_s: float,
     trust: bool,
     db: str | None,
@@ -223,7 +250,7 @@ def compare_models(
         _require_file(path)
         _require_loaded(path, {where: runtime})
     protocol = _protocol(launches or COMPARE_LAUNCHES)
-    with inputs.given((first, second)) as given, _session(save, db) as session:
+    with inputs.given((first, second)) as given, _session(save, db, strict) as session:
         if len(given) > 1:
             raise RecipeError(
                 "a comparison has one shape of each input",
@@ -234,6 +261,7 @@ def compare_models(
             trusted_files([Path(first), Path(second)], trusting=trust) as files,
             ConsoleReporter().task(f"comparing on {where}", "launches") as task,
         ):
+            _wait(where, patience_s, task.say)
             found = compare(
                 files[Path(first)],
                 files[Path(second)],
@@ -267,6 +295,7 @@ def _profile_on(
     protocol = wanted.protocol
     with connected(target.device) as connection:
         with reporter.task(f"timing on {target}", "launches") as task:
+            _wait(target, wanted.patience_s, task.say)
             outcomes = measure(
                 list(jobs),
                 target,
@@ -305,16 +334,21 @@ def _profile_on(
                 session.add([str(jobs[job])], run)
 
 
+def _wait(target: Target, patience_s: float | None, tell: Callable[[str], None]) -> None:
+    if patience_s is not None:
+        wait_for_quiet(default_measurer(), target, tell, patience_s=patience_s)
+
+
 def _shown(path: Path, job: Job) -> str:
     """A job for people: its file, and the shapes that it is given."""
     return printable(f"{path} {job.given.shapes}".strip())
 
 
 @contextmanager
-def _session(save: str | None, db: str | None) -> Iterator[Session]:
+def _session(save: str | None, db: str | None, strict: bool) -> Iterator[Session]:
     file = ResultFile(Path(save)) if save is not None else None
     with keeper(db) as opened:
-        yield Session(file, opened)
+        yield Session(file, opened, strict)
 
 
 def _finish(session: Session, save: str | None, as_json: bool) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from devices.measurement import MeasuringProtocol
+from devices.measuring import GoingOn, side_by_side
 from latency_db.history import history_of
 from pipeline.budget import Budget
 from pipeline.spaces.base import Architecture
@@ -96,12 +98,13 @@ def verify_student(given: VerifyInput, folder: StageFolder, services: Services) 
     from pipeline.distill.training import accuracy
 
     dataset = open_data(given.data, folder)
-    verdicts = {}
+    done: list[str] = []
     with services.reporter.task("verifying on the targets", "targets") as advance:
-        for done, target in enumerate(given.targets):
-            advance(done, len(given.targets))
+
+        def verify(target: BoundTarget, going_on: GoingOn) -> TargetVerdict:
+            going_on()
             compiled = given.compiled[target.name]
-            verdicts[target.name] = verify_artifact(
+            verdict = verify_artifact(
                 folder.find(compiled.student.file),
                 LabelledImages(dataset.test, dataset.preprocessing, compiled.student.format.layout),
                 target.target,
@@ -111,6 +114,14 @@ def verify_student(given: VerifyInput, folder: StageFolder, services: Services) 
                 outputs=outputs_place(target, given.outputs),
                 between=lambda measurement: history_of(services.store, measurement.device).between,
             )
+            done.append(target.name)
+            advance(len(done), len(given.targets))
+            return verdict
+
+        advance(0, len(given.targets))
+        work = {target.target: partial(verify, target) for target in given.targets}
+        found = side_by_side(work, services.reporter.note)
+    verdicts = {target.name: found[target.target] for target in given.targets}
     student = open_student(given.plan, given.architecture, given.weights, folder)
     teacher = open_teacher(given.teacher, folder).module
     return Verified(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from devices.measurement import Outcome
+from devices.measuring import GoingOn, side_by_side
 from devices.target import Target
 from latency_db.store import Workload
 from latency_db.tables import measured, stored
@@ -39,7 +41,8 @@ def measure(
     """One outcome for each of them, by workload identity, on every target.
 
     What the database holds is neither exported nor measured. Everything else is exported first, all formats
-    side by side, so that nothing disturbs the measurements that follow.
+    side by side, so that nothing disturbs the measurements that follow. Devices then measure side by side,
+    this machine after them.
 
     Args:
         bench: where.
@@ -65,22 +68,30 @@ def measure(
         fmt: {name: (each.build, each.shape) for name, each in parts.items()} for fmt, parts in absent.items()
     }
     with bench.export(exportable, what, bench.reporter) as exports:
-        for target, each_wanted in wanted.items():
+
+        def measure_on(target: Target, going_on: GoingOn) -> dict[str, Outcome]:
             files = exports.get(format_of(target), {})
             with bench.reporter.task(f"measuring {what} on {target}", what) as advance:
-                outcomes[target] = measured(
-                    [each.workload for each in each_wanted],
+
+                def progress(done: int, total: int) -> None:
+                    going_on()
+                    advance(done, total)
+
+                return measured(
+                    [each.workload for each in wanted[target]],
                     target,
                     store=bench.store,
-                    exporter=lambda batch, files=files: {w.identity: files[w.identity] for w in batch},  # type: ignore[misc]
+                    exporter=lambda batch: {each.identity: files[each.identity] for each in batch},
                     protocol=bench.protocol,
-                    on_progress=advance,
+                    on_progress=progress,
                     on_state=bench.reporter.note,
                     measurer=bench.measurer,
                     again=again,
                     deadline_s=deadline_s,
                 )
-    return outcomes
+
+        work = {target: partial(measure_on, target) for target in wanted}
+        return side_by_side(work, bench.reporter.note)
 
 
 def look_up(

@@ -322,7 +322,7 @@ def test_measured_goes_on_with_what_is_known_where_the_machine_stays_busy(
     bench.loads = [BUSY_MACHINE] * 9
     told: list[str] = []
     assert run("a", store, bench, on_state=told.append)["a"] == followed(spread(1000, 100))
-    assert "going on with what is known" in told[-1]
+    assert "going on all the same" in told[-1]
     assert bench.measured == [["a"]]
 
 

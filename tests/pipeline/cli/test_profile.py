@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ import devices.measuring.batch
 import devices.runtimes
 from devices.errors import LatheError, MeasurementError, TargetError
 from devices.measurement.measurement import Measurement, MeasurementFailure, Reason
+from devices.measuring import OtherLoad
 from devices.measuring.comparison import Comparison
 from devices.requests.operations import OperationProfile
 from devices.requests.sustained import SustainedRun
@@ -28,6 +30,7 @@ from pipeline.cli.profile.arguments import compare, profile
 from pipeline.errors import RecipeError
 from tests.devices.hostile_runtime import hostile_runtime
 from tests.devices.tiny_models import write_tiny_onnx, write_tiny_tflite
+from tests.made_up_measurer import MadeUpMeasurer
 from tests.places import ROOT
 
 ONNX, LITERT, HOSTILE = "host/onnxruntime:fp32@1", "host/litert:fp32@1", "host/hostile:fp32@1"
@@ -132,6 +135,41 @@ def test_a_verdict_that_is_not_valid_is_a_result_with_its_reasons() -> None:
     assert shown.exit_code == 0
     assert "INVALID, not to be relied on; " in shown.stdout
     assert "differ by" in shown.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [("profile", "a.script"), ("compare", "a.script", "b.script")])
+def test_strict_makes_a_failure_of_a_measurement_that_is_not_valid(command: tuple[str, ...]) -> None:
+    for name in command[1:]:
+        _script(name, f"wander {Path('turns').resolve()}")
+    shown = _lathe(*command, "--target", HOSTILE, "--launches", "3", "--strict", "--json")
+    assert shown.exit_code == MeasurementError.exit_code
+    document = json.loads(shown.stdout)
+    assert len(document["results"]) == 1
+    assert [error["model"] for error in document["errors"]] == list(command[1:])
+    for error in document["errors"]:
+        assert "is invalid, and --strict is asked for" in error["what"]
+        assert "differ by" in error["why"]
+        assert "--wait-for-quiet" in error["fix"]
+
+
+@pytest.mark.parametrize(
+    ("patience", "looks", "said"),
+    [("10m", 5, "waiting up to 600 s for host to be quiet"), ("1s", 2, "host stays busy")],
+)
+def test_measuring_begins_when_the_device_is_quiet_or_patience_ends(
+    monkeypatch: pytest.MonkeyPatch, patience: str, looks: int, said: str
+) -> None:
+    loads = [OtherLoad(2, 1.5)] * 5
+    seconds = iter(np.arange(0.0, 100.0, 0.5))
+    clock = SimpleNamespace(monotonic=lambda: next(seconds), sleep=lambda seconds: None)
+    monkeypatch.setattr("latency_db.tables.wait_for_quiet.time", clock)
+    measurer = MadeUpMeasurer({}, loads=loads)
+    monkeypatch.setattr("pipeline.cli.profile.command.default_measurer", lambda: measurer)
+    shown = _measure("--wait-for-quiet", patience, _script("a.script"))
+    assert shown.exit_code == 0
+    assert said in shown.stderr
+    assert len(loads) == 5 - looks
 
 
 @pytest.mark.parametrize("word", ["refuse", "die", "exit", "raise", "exhaust", "die-loading"])

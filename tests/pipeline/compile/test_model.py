@@ -251,7 +251,18 @@ def test_a_network_that_gives_more_than_one_tensor_is_refused(tmp_path: Path) ->
     pair = Factory("torch.nn:MaxPool2d", {"kernel_size": 2, "return_indices": True})
     with pytest.raises(ExportError, match="cannot be exported") as caught:
         asked(ModelInput(pair, (3, 8, 8), (ModelFormat.TORCH,)), tmp_path)
-    assert "gives a tuple" in caught.value.why
+    assert caught.value.why == (
+        "it gives a tuple with several tensors and none called 'logits': 0 of (3, 4, 4), 1 of (3, 4, 4)"
+    )
+
+
+def test_the_logits_of_an_object_are_what_is_exported(tmp_path: Path) -> None:
+    factory = "tests.pipeline.teachers.tiny_transformers:vit"
+    arguments = {"classes": ["cat", "dog", "hen"]}
+    formats = (ModelFormat.ONNX, ModelFormat.TORCH)
+    # Each export is compared with torch when it is made.
+    model = asked(ModelInput(Factory.of(factory, arguments, None), (3, 8, 8), formats), tmp_path)
+    assert model.outputs == (TensorSpec("logits", (1, 3), "float32"),)
 
 
 def test_a_factory_that_is_not_there_is_refused(tmp_path: Path) -> None:
