@@ -146,8 +146,8 @@ def logits_in(output: Any, place: Place) -> Tensor:
     Raises:
         ValueError: there is no tensor there.
     """
-    output = tensor_at(output, place)
-    pooled = output.flatten(1) if output.ndim == 4 and output.shape[2:] == (1, 1) else output
+    found: Tensor = tensor_at(output, place)
+    pooled = found.flatten(1) if found.ndim == 4 and found.shape[2:] == (1, 1) else found
     return pooled.float()
 
 
