@@ -70,6 +70,14 @@ def find_device(name: str) -> Device:
     )
 
 
+def is_this_machine(name: str) -> bool:
+    """Whether a device is the machine that Lathe runs on, by whatever name; not where nobody knows it."""
+    if name == HOST.name:
+        return True
+    definition = read_definitions().get(name)
+    return definition is not None and definition.connection == "local"
+
+
 def _device(definition: Definition) -> Device:
     return Device(
         definition.name,

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from devices.errors import LatheError
-from devices.inventory.devices import HOST
+from devices.inventory.devices import is_this_machine
 from devices.target import Target
 
 R = TypeVar("R")
@@ -41,7 +41,7 @@ def side_by_side(
     by_device: dict[str, list[Target]] = {}
     for target in work:
         by_device.setdefault(target.device, []).append(target)
-    here = by_device.pop(HOST.name, [])
+    here = [each for device in list(by_device) if is_this_machine(device) for each in by_device.pop(device)]
     found: dict[Target, R] = {}
     failures: dict[str, LatheError] = {}
     given_up = threading.Event()

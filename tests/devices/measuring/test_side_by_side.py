@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -13,17 +15,22 @@ from devices.target import Target
 
 ONE, OTHER = Target("one", "onnxruntime"), Target("other", "litert")
 ONE_TOO = Target("one", "litert")
-HERE, HERE_TOO = Target("host", "onnxruntime"), Target("host", "litert")
+HERE, HERE_TOO = Target("host", "onnxruntime"), Target("another-python", "litert")
 
 
-def test_devices_work_at_once_and_this_machine_alone_after_them() -> None:
+def test_devices_work_at_once_and_this_machine_alone_after_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "devices.toml"
+    file.write_text(f'[devices.{HERE_TOO.device}]\nconnection = "local"\npython = ["{sys.executable}"]\n')
+    monkeypatch.setenv("LATHE_DEVICES", str(file))
     both = threading.Barrier(2, timeout=60)
     order: list[Target] = []
 
     def meet(target: Target) -> Callable[[GoingOn], str]:
         def work(going_on: GoingOn) -> str:
             going_on()
-            if target.device != "host":
+            if target not in (HERE, HERE_TOO):
                 both.wait()
             order.append(target)
             return str(target)
@@ -53,7 +60,7 @@ def test_targets_of_one_device_come_one_after_the_other() -> None:
     assert threads[ONE] == threads[ONE_TOO] != threads[OTHER]
 
 
-@pytest.mark.parametrize("targets", [(ONE, ONE_TOO), (HERE, HERE_TOO), (HERE, ONE)])
+@pytest.mark.parametrize("targets", [(ONE, ONE_TOO), (HERE,), (HERE, ONE)])
 def test_one_device_needs_no_thread(targets: tuple[Target, ...]) -> None:
     found = side_by_side({target: lambda going_on: threading.current_thread() for target in targets})
     assert set(found.values()) == {threading.current_thread()}
