@@ -53,7 +53,7 @@ class ImageDescription(_Model):
 
     height: Annotated[int, Field(gt=0)]
     width: Annotated[int, Field(gt=0)]
-    channels: Literal[1, 3]
+    channels: Literal[1, 2, 3, 4]
     dtype: Literal["uint8"] = "uint8"
     background: tuple[Level, Level, Level] = (255, 255, 255)
 

@@ -88,7 +88,7 @@ class ClassifierContent:
     """What the artifacts of a classifier have in common.
 
     Attributes:
-        image_shape: height, width and channels (1 or 3) of the images.
+        image_shape: height, width and channels (1 to 4) of the images.
         preprocessing: from bytes to the network's input.
         background: red, green and blue of what lies under transparent pixels of image files.
         labels: in the order of the logits.
@@ -253,7 +253,7 @@ def _listed(entry: TargetEntry, content: TargetContent) -> ListedArtifact:
 
 def _describe_classifier(classifier: ClassifierContent) -> ClassifierDescription:
     height, width, channels = classifier.image_shape
-    assert channels in (1, 3)
+    assert channels in (1, 2, 3, 4)
     return ClassifierDescription(
         image=ImageDescription(
             height=height, width=width, channels=channels, background=classifier.background

@@ -95,10 +95,12 @@ def resize_all(images: Pixels, size: int) -> Pixels:
     if images.shape[1:3] == (size, size):
         return images
     _require_room(len(images), size, images.shape[3])
-    squeezed = images[..., 0] if images.shape[3] == 1 else images
+    # Each channel by itself: of two or four, Pillow would take the last for transparency.
+    planes = images.transpose(0, 3, 1, 2).reshape(-1, *images.shape[1:3])
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        resized = pool.map(lambda image: np.asarray(_fit(Image.fromarray(image), size)), squeezed)
-        return np.stack(list(resized)).reshape(len(images), size, size, images.shape[3])
+        resized = pool.map(lambda plane: np.asarray(_fit(Image.fromarray(plane), size)), planes)
+        fitted = np.stack(list(resized)).reshape(len(images), images.shape[3], size, size)
+        return np.ascontiguousarray(fitted.transpose(0, 2, 3, 1))
 
 
 def _require_room(count: int, size: int, channels: int = 1) -> None:

@@ -171,7 +171,11 @@ def _check_classes(train: LabelledImages, test: LabelledImages | None, classes: 
 def _stored(
     chosen: Mapping[str, LabelledImages], folder: Path, size: int | None, progress: Progress
 ) -> dict[str, StoredImages]:
-    """The images of each split in a file; all are grey, or all have colour."""
+    """The images of each split in a file, all of as many channels.
+
+    Raises:
+        DataError: they have other numbers than one and three.
+    """
     read, total = 0, sum(len(split.labels) for split in chosen.values())
 
     def advance(more: int) -> None:
@@ -184,7 +188,14 @@ def _stored(
         return store_images(chosen[name], path, size=size, channels=channels, advance=advance)
 
     stored = {name: each(name, 1) for name in SPLITS}
-    channels = max(found.shape[2] for found in stored.values())
+    numbers = {name: found.shape[2] for name, found in stored.items()}
+    if len(set(numbers.values())) > 1 and not set(numbers.values()) <= {1, 3}:
+        raise DataError(
+            "the images of the splits have different numbers of channels",
+            why=", ".join(f"{name}: {number}" for name, number in numbers.items()),
+            fix="store the same channels for all; only grey images are given colour where others have it",
+        )
+    channels = max(numbers.values())
     return {
         name: found if found.shape[2] == channels else each(name, channels) for name, found in stored.items()
     }

@@ -185,6 +185,11 @@ def _read_array(path: str, image: dict[str, Any]) -> Any:
 
 def _read_picture(path: str, image: dict[str, Any]) -> Any:
     """As it is seen: upright, transparent parts over the background of the training images."""
+    if image["channels"] not in (1, 3):
+        raise ValueError(
+            f"{path} is no .npy file, and this model takes images of {image['channels']} channels, which no "
+            "image file has"
+        )
     try:
         from PIL import Image, ImageOps
     except ImportError:

@@ -15,6 +15,9 @@ from pipeline.errors import DataError
 
 Index = NDArray[np.int64]
 
+CHANNELS = (1, 2, 3, 4)
+"""How many an array's images may have. One is grey and three are a colour; two and four are what they are."""
+
 
 @dataclass(frozen=True, eq=False)
 class LabelledImages:
@@ -31,7 +34,7 @@ class LabelledImages:
         """Check and wrap arrays.
 
         Args:
-            images: ``(N, H, W)`` or ``(N, H, W, C)`` with C 1 or 3; uint8, or floating point in 0..1.
+            images: ``(N, H, W)`` or ``(N, H, W, C)``, C of ``CHANNELS``; uint8, or floating point in 0..1.
             labels: integers ``(N,)`` or ``(N, 1)``.
             what: how to name the split in an error.
 
@@ -101,11 +104,11 @@ def missing(path: Path, expected: str) -> DataError:
 def _pixels(images: NDArray[Any], what: str) -> NDArray[np.uint8]:
     if images.ndim == 3:
         images = images[..., np.newaxis]
-    if images.ndim != 4 or images.shape[3] not in (1, 3) or 0 in images.shape[1:]:
+    if images.ndim != 4 or images.shape[3] not in CHANNELS or 0 in images.shape[1:]:
         raise DataError(
             f"the {what} images have shape {images.shape}",
-            why="expected (N, height, width), (N, height, width, 1) or (N, height, width, 3)",
-            fix="move the channels to the last axis and keep one (grey) or three (RGB)",
+            why="expected (N, height, width) or (N, height, width, channels) of one to four channels",
+            fix="move the channels to the last axis, and keep at most four",
         )
     if images.dtype == np.uint8:
         return images

@@ -81,6 +81,14 @@ def test_resize_all_agrees_with_decoding_at_that_size() -> None:
     assert resize_all(pixels[..., :1], 6).shape == (3, 6, 6, 1)
 
 
+@pytest.mark.parametrize("channels", [2, 3, 4])
+def test_resize_all_treats_each_channel_alike(channels: int) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (2, 12, 9, channels), np.uint8)
+    resized = resize_all(pixels, 6)
+    for place in range(channels):
+        assert np.array_equal(resized[..., place : place + 1], resize_all(pixels[..., place : place + 1], 6))
+
+
 def test_with_channels_leaves_colour_alone() -> None:
     colour = np.zeros((2, 4, 4, 3), np.uint8)
     assert with_channels(colour, 3) is colour

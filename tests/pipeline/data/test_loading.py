@@ -115,6 +115,14 @@ def test_load_resizes_arrays_when_a_size_is_given(tmp_path: Path) -> None:
     assert loaded(tmp_path, arrays(shape=(9, 7, 3)), image_size=6).input_shape == (3, 6, 6)
 
 
+def test_load_refuses_splits_of_two_and_four_channels(tmp_path: Path) -> None:
+    content = arrays(shape=(5, 6, 4))
+    content["train_x"] = content["train_x"][..., :2]
+    with pytest.raises(DataError, match="different numbers of channels") as caught:
+        loaded(tmp_path, content)
+    assert caught.value.why == "train: 2, validation: 2, test: 4"
+
+
 def test_load_names_the_classes_when_train_and_test_differ(tmp_path: Path) -> None:
     content = {**arrays(), "classes": ["ant", "bee", "cow"]}
     content["test_y"] = np.where(content["test_y"] == 2, 1, content["test_y"])

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from pipeline.data import DataConfig, load
-from pipeline.data.sources.base import LabelledImages
+from pipeline.data.sources.base import CHANNELS, LabelledImages
 from pipeline.data.sources.npz import read
 from pipeline.errors import DataError
 from tests.places import SHARED
@@ -33,8 +33,8 @@ def pixels_of(images: LabelledImages) -> np.ndarray:
     return images.read(np.arange(len(images.labels))).pixels
 
 
-@pytest.mark.parametrize("shape", [(6, 4, 4), (6, 4, 4, 1), (6, 4, 4, 3)])
-def test_read_accepts_grey_and_colour_pixels(tmp_path: Path, shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("shape", [(6, 4, 4), *((6, 4, 4, channels) for channels in CHANNELS)])
+def test_read_accepts_one_to_four_channels(tmp_path: Path, shape: tuple[int, ...]) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     train = read(write(tmp_path, train_x=pixels), image_size=None).train
     assert np.array_equal(pixels_of(train).reshape(shape), pixels)
@@ -70,7 +70,7 @@ def test_read_decodes_concatenated_image_files(tmp_path: Path, size: int | None)
     [
         ({"train_x": np.zeros((6, 4, 4), np.int64)}, "type int64"),
         ({"train_x": np.zeros((6, 16), np.uint8)}, r"shape \(6, 16\)"),
-        ({"train_x": np.zeros((6, 3, 4, 4), np.uint8)}, r"shape \(6, 3, 4, 4\)"),
+        ({"train_x": np.zeros((6, 3, 8, 8), np.uint8)}, r"shape \(6, 3, 8, 8\)"),
         ({"train_x": np.full((6, 4, 4), np.nan)}, "NaN or infinity"),
         ({"train_x": np.full((6, 4, 4), 200.0)}, "200 to 200"),
         ({"train_y": np.zeros(5, np.int64)}, "6 images but 5 labels"),
