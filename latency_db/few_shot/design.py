@@ -11,12 +11,12 @@ Indices = NDArray[np.int64]
 
 
 def most_informative(
-    design: Array, covariance: Array, noise: float, count: int, excluded: Indices | None = None
+    design: Array, covariance: Array, noise: Array, count: int, excluded: Indices | None = None
 ) -> Indices:
     """Rows (count,) of design (n, p), each of which lowers the mean variance over all rows the most.
 
-    Greedy A-optimal design. covariance (p, p): of the weights; noise: variance of a measurement. The columns
-    are all but white, so the mean variance is the trace of the weights' covariance.
+    Greedy A-optimal design. covariance (p, p): of the weights; noise (n,): variance of a measurement. The
+    columns are all but white, so the mean variance is the trace of the weights' covariance.
     """
     products = design @ covariance
     variance = np.einsum("ij,ij->i", products, design) + noise

@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike
 
 from latency_db.errors import EstimateError
 from latency_db.few_shot.design import Indices, most_informative
+from latency_db.few_shot.explanation import Explanation
 from latency_db.few_shot.prior import FAILED_BELOW, Array, smooth_devices, whiten
 from latency_db.few_shot.replays import Replays
 
@@ -77,6 +78,15 @@ class DeviceBasis:
         half = np.sqrt(factor**2 * variance + rounding_factor**2 * rounding)
         return np.exp(centre), np.exp(centre - half), np.exp(centre + half)
 
+    def explain(self, sample_index: ArrayLike, sample_ms: ArrayLike, power: float = 1.0) -> Explanation:
+        """How well the known devices explain these samples, which are latencies to the power of ``power``.
+
+        Raises EstimateError as ``predict``.
+        """
+        index, values = self._check_samples(sample_index, sample_ms)
+        left_out = self._model.fit(index, values).left_out
+        return Explanation.of_logs(left_out, self._replays.left_out_errors(self._model, index), power)
+
     def choose(self, count: int) -> Indices:
         """The architectures (count,) to measure first, most informative first."""
         _check_count(count, len(self._design))
@@ -100,7 +110,8 @@ class DeviceBasis:
         kept, times = self._check_samples(index[usable], values[usable])
         posterior = self._model.fit(kept, times)
         _check_count(count, len(self._design) - len(index))
-        return most_informative(self._design, posterior.covariance, posterior.noise, count, index)
+        misfit = self._model.misfit(self._design, posterior.noise)
+        return most_informative(self._design, posterior.covariance, misfit, count, index)
 
     @property
     def _needed(self) -> int:

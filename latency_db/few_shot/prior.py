@@ -22,6 +22,8 @@ _LEAST_NOISE = 1e-3
 _DEVICES_PER_COMPONENT = 3
 _LEAST_UNIQUENESS = 0.05
 _FACTORING_ROUNDS = 50
+_STRETCH = 0.3
+_STRETCH_OF_FEW = 0.5
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,10 @@ class Prior:
     own: Array
     features: Array
     devices: int
+
+    def spread(self, design: Array) -> Array:
+        """Variance (n,) among known devices at these rows (n, p) of features and components."""
+        return np.asarray(((design @ self.factors) ** 2).sum(axis=1) + design**2 @ self.own)
 
 
 def whiten(features: Array) -> tuple[Array, Array]:
@@ -112,7 +118,11 @@ def smooth_devices(white: Array, source_ms: Array, groups: Sequence[str]) -> Dev
 
 
 def learn_prior(devices: Devices, feature_variance: Array) -> Prior:
-    """The prior that these devices teach; groups count alike, whatever the number of their settings."""
+    """The prior that these devices teach; groups count alike, whatever the number of their settings.
+
+    A new device may stretch the mean more than known ones differ: constant costs squeeze its logs, and a
+    small cache pulls them apart.
+    """
     components, loadings = shared_components(devices.residuals, devices.noise)
     weights = np.vstack([devices.weights, loadings])
     size, count = weights.shape
@@ -123,8 +133,8 @@ def learn_prior(devices: Devices, feature_variance: Array) -> Prior:
     share = 1 / (len(settings) * settings[group])
     mean = weights @ share
     factors = (weights - mean[:, None]) * np.sqrt(share * len(settings) / max(len(settings) - 1, 1))
-    if len(settings) <= 2:
-        factors = np.hstack([factors, 0.5 * mean[:, None]])
+    stretch = _STRETCH_OF_FEW if len(settings) <= 2 else _STRETCH
+    factors = np.hstack([factors, stretch * mean[:, None]])
     apart = np.zeros_like(weights)
     if count > 1:
         for device in range(count):

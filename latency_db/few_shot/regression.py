@@ -63,12 +63,17 @@ class Samples:
 
 @dataclass(frozen=True)
 class Posterior:
-    """Weights (1 + p,), offset first, their covariance, the noise variance and the step of rounding."""
+    """Weights (1 + p,), offset first, their covariance, the noise variance and the step of rounding.
+
+    left_out (n,): error of each sample's log if it is predicted from the others, at the scales that all of
+    them have chosen.
+    """
 
     weights: Array
     covariance: Array
     noise: float
     step: float
+    left_out: Array
 
     def variances(self, design: Array, centre: Array) -> tuple[Array, Array]:
         """Variances (n,) of new logs, without and by rounding; centre (n,): logs in the samples' unit."""
@@ -101,7 +106,8 @@ def regress(samples: Samples, prior: Prior, scales: Scales, vote: Array) -> Post
     mean[0] += np.median(samples.logs)
     mean[1:] += prior.mean
     noise = float(share @ scales.noise**2) * _STUDENT_DEGREES / (_STUDENT_DEGREES - 2)
-    return Posterior(mean, covariance, noise, samples.step)
+    left_out = share @ (fit.dual / np.einsum("gii->gi", inverse))
+    return Posterior(mean, covariance, noise, samples.step, left_out)
 
 
 def prior_covariance(prior: Prior, scales: Scales, offset_variance: float) -> Array:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import NormalDist
+from typing import NamedTuple
 
 import numpy as np
 
@@ -29,6 +30,7 @@ _REPLAYED_SAMPLES = 40
 _REPLAYED_CHOICES = 2000
 _CHECKS = 800
 _FOLDS = 10
+_MISFIT = 0.1
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,16 @@ class FewShotModel:
         likely = np.exp(self.vote)
         scales = Scales(*(np.array(likely @ scale / likely.sum()) for scale in self.scales))
         covariance = prior_covariance(self.prior, scales, _DESIGN_OFFSET_VARIANCE)
-        return most_informative(self.design(among), covariance, float(scales.noise) ** 2, count)
+        design = self.design(among)
+        return most_informative(design, covariance, self.misfit(design, float(scales.noise) ** 2), count)
+
+    def misfit(self, design: Array, noise: float) -> Array:
+        """Variance (n,) that a sample is chosen with: where known devices differ more, it is trusted less.
+
+        Without it the most extreme architectures are chosen. Where the model is wrong, they miss to one side
+        and put the level of all others off.
+        """
+        return noise + _MISFIT * self.prior.spread(design[:, 1:])
 
     @cached_property
     def first_choices(self) -> Indices:
@@ -75,6 +86,18 @@ class FewShotModel:
         )
 
 
+class _Outcome(NamedTuple):
+    """What replays have shown.
+
+    errors (n,): of all groups, ascending, in the standard deviations that were stated; reached (n,): the
+    share that each reaches; left_out (n_groups,): typical error of a sample predicted from the others.
+    """
+
+    errors: Array
+    reached: Array
+    left_out: Array
+
+
 class Replays:
     """Known devices and what predicting them teaches.
 
@@ -88,7 +111,7 @@ class Replays:
         self._priors: dict[str, Prior] = {}
         self._ballots: dict[str, Array] = {}
         self._chosen: dict[str, Indices] = {}
-        self._latest: tuple[bytes, Array, Array] | None = None
+        self._latest: tuple[bytes, _Outcome] | None = None
 
     def model(self, without: str | None = None) -> FewShotModel:
         """For a new device, from all known ones or from those of all groups but one.
@@ -139,28 +162,39 @@ class Replays:
         those were chosen, from what would have been chosen for them, as choices look better than they are.
         Groups count alike. With too few groups, folds of the samples are predicted from the rest.
         """
-        if self._latest is None or self._latest[0] != index.tobytes():
-            self._latest = index.tobytes(), *self._replay_all(model, index)
-        _, error, reached = self._latest
-        if not len(error):
+        outcome = self._outcome(model, index)
+        if not len(outcome.errors):
             return _deviations_of_folds(model, index, values, coverage)
-        return float(error[min(int(np.searchsorted(reached, coverage)), len(error) - 1)])
+        position = int(np.searchsorted(outcome.reached, coverage))
+        return float(outcome.errors[min(position, len(outcome.errors) - 1)])
 
-    def _replay_all(self, model: FewShotModel, index: Indices) -> tuple[Array, Array]:
-        """Errors (n,) of all groups, ascending, and the share (n,) that each reaches."""
+    def left_out_errors(self, model: FewShotModel, index: Indices) -> Array:
+        """Typical error (n_groups,) of a sample's log that is predicted from the others, by known group.
+
+        Groups are sampled as for ``deviations``. Empty with too few of them.
+        """
+        return self._outcome(model, index).left_out
+
+    def _outcome(self, model: FewShotModel, index: Indices) -> _Outcome:
+        if self._latest is None or self._latest[0] != index.tobytes():
+            self._latest = index.tobytes(), self._replay_all(model, index)
+        return self._latest[1]
+
+    def _replay_all(self, model: FewShotModel, index: Indices) -> _Outcome:
         if not self._taught:
-            return np.empty(0), np.empty(0)
+            return _Outcome(np.empty(0), np.empty(0), np.empty(0))
         count = min(len(index), _REPLAYED_SAMPLES)
         spread = index[np.linspace(0, len(index) - 1, count).round().astype(int)]
         chosen = np.isin(model.first_choices[:count], index).mean() > 0.5
         found = [
             self._replay(group, self._choices(group)[:count] if chosen else spread) for group in self._groups
         ]
-        found = [errors for errors in found if len(errors)] or [np.empty(0)]
-        errors = np.concatenate(found)
-        shares = np.concatenate([np.full(len(each), 1 / max(len(each), 1)) for each in found])
+        found = [each for each in found if len(each[0])] or [(np.empty(0), np.empty(0))]
+        errors = np.concatenate([each for each, _ in found])
+        shares = np.concatenate([np.full(len(each), 1 / max(len(each), 1)) for each, _ in found])
+        left_out = np.array([np.median(np.abs(each)) for _, each in found if len(each)])
         order = np.argsort(errors)
-        return errors[order], np.cumsum(shares[order]) / len(found)
+        return _Outcome(errors[order], np.cumsum(shares[order]) / len(found), left_out)
 
     def _choices(self, group: str) -> Indices:
         """What would have been chosen for a group, among some architectures."""
@@ -171,11 +205,14 @@ class Replays:
             self._chosen[group] = among[self.model(without=group).choose(count, among)]
         return self._chosen[group]
 
-    def _replay(self, group: str, index: Indices) -> Array:
-        """Errors of a group's devices; where one was not measured, other architectures stand in."""
+    def _replay(self, group: str, index: Indices) -> tuple[Array, Array]:
+        """Errors of a group's devices, and those of the samples, each left out of them.
+
+        Where one was not measured, other architectures stand in.
+        """
         model = self.model(without=group)
         random = np.random.default_rng(0)
-        found = []
+        found, left_out = [], []
         for logs, known in self._members(group):
             sampled = np.intersect1d(index, known)
             others = random.permutation(np.setdiff1d(known, index))
@@ -185,7 +222,8 @@ class Replays:
             if len(sampled) and len(checked):
                 posterior = model.fit(sampled, np.exp(logs[sampled]))
                 found.append(model.errors(posterior, checked, logs[checked]))
-        return np.concatenate(found) if found else np.empty(0)
+                left_out.append(posterior.left_out)
+        return (np.concatenate(found), np.concatenate(left_out)) if found else (np.empty(0), np.empty(0))
 
 
 def _deviations_of_folds(model: FewShotModel, index: Indices, values: Array, coverage: float) -> float:

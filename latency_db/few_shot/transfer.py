@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from devices.words import count_of
 from latency_db.errors import EstimateError
+from latency_db.few_shot.explanation import Explanation
 from latency_db.few_shot.predictor import DeviceBasis
 from latency_db.models.features import Floats
 from latency_db.models.fitting import fit_relative, jackknife_factor
@@ -129,6 +130,14 @@ class Transfer:
             np.column_stack([sums, np.ones(len(sums))]), measured_ns[is_network]
         ).tolist()
         return Fit(low_ns, blocks_ns, high_ns, terms @ np.array(weights), fixed_ns)
+
+    def explain(self, index: Indices, measured_ns: Floats) -> Explanation:
+        """How well the sources explain these rows.
+
+        Raises:
+            EstimateError: there are too few rows.
+        """
+        return self._basis.explain(index, self._relative(index, measured_ns), _POWER)
 
     def calibrate(
         self, index: Indices, measured_ns: Floats, drawn: Sequence[int], coverage: float

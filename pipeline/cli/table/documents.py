@@ -45,6 +45,12 @@ def transferred_json(transferred: Transferred, blocks: dict[str, str]) -> dict[s
             if math.isfinite(row.value_ns)
         ],
         "unknown_blocks": [str(block) for block in transferred.unknown],
+        "explained": {
+            "well": transferred.explanation.is_good,
+            "error": transferred.explanation.error,
+            "known_errors": list(transferred.explanation.known_errors),
+            "wanted_samples": transferred.wanted_samples,
+        },
         "upper_factor": model.upper_factor,
         "coverage": model.coverage,
     }

@@ -154,3 +154,19 @@ def _summary_lines(transferred: Transferred) -> Iterator[str]:
     values_ms = sorted(each.value_ns / 1e6 for _, each in transferred.others if math.isfinite(each.value_ns))
     if values_ms:
         yield f"{len(values_ms)} random ones: ~{values_ms[0]:.4f} ms to ~{values_ms[-1]:.4f} ms"
+    yield from _explanation_lines(transferred)
+
+
+def _explanation_lines(transferred: Transferred) -> Iterator[str]:
+    found = transferred.explanation
+    known = found.known_errors
+    usual = f" ({known[0]:.1%} to {known[-1]:.1%} among the sources' machines)" if known else ""
+    yield f"each sample predicted from the others: half of them miss by at most {found.error:.1%}{usual}"
+    if found.is_good:
+        return
+    target, wanted = transferred.model.target, transferred.wanted_samples
+    yield f"that is more than {found.bound:.1%}: {target} is unlike what was transferred from"
+    if wanted is None:
+        yield f"measure all of it: lathe table build --target {target}"
+    else:
+        yield f"measure more: the same command with --samples {wanted} keeps these and adds others"

@@ -15,7 +15,7 @@ from devices.target import Target
 from devices.words import count_of
 from latency_db.errors import EstimateError
 from latency_db.estimate import Estimate
-from latency_db.few_shot import Transfer, TransferredModel
+from latency_db.few_shot import Explanation, Transfer, TransferredModel
 from latency_db.models import NetworkModel
 from latency_db.tables import TableKey
 from pipeline.export.base import format_of
@@ -31,6 +31,7 @@ T = TypeVar("T")
 
 COVERAGE = 0.9
 FEWEST_NETWORKS = 3
+MOST_SAMPLES = 200
 
 _ROUNDS = 3
 """What is chosen is measured in so many parts: each is chosen by what those before have shown."""
@@ -54,6 +55,8 @@ class Transferred:
         networks: likewise.
         others: random networks that were not tried, with their estimates.
         unknown: blocks that ran on no source: nothing is said of them.
+        explanation: how well the sources explain the samples.
+        untried: how many more blocks and networks could be samples.
     """
 
     model: TransferredModel
@@ -61,6 +64,15 @@ class Transferred:
     networks: tuple[Sample[Architecture], ...]
     others: tuple[tuple[Architecture, Estimate], ...]
     unknown: tuple[Block, ...]
+    explanation: Explanation
+    untried: int
+
+    @property
+    def wanted_samples(self) -> int | None:
+        """How many to ask for: twice as many; None where they are explained or nothing is left."""
+        tried = len(self.blocks) + len(self.networks)
+        wanted = min(2 * tried, tried + self.untried, MOST_SAMPLES)
+        return None if self.explanation.is_good or wanted <= tried else wanted
 
 
 def transfer(
@@ -229,6 +241,8 @@ class _Rows:
                 zip(others, model.estimate([block_names(self._space, each) for each in others]), strict=True)
             ),
             tuple(self._unknown),
+            self._transfer.explain(index, measured_ns),
+            len(self.parts) - len(self.outcomes.keys() | set(self._infeasible())),
         )
 
     def _samples(self, things: Sequence[T], first: int) -> tuple[Sample[T], ...]:

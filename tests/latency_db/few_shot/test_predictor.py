@@ -277,6 +277,56 @@ def test_other_bad_requests_are_refused() -> None:
         DeviceBasis(features, sources, ["a"])
 
 
+def stranger(seed: int, new: np.ndarray, size: float) -> np.ndarray:
+    """The device, with what depends on something that neither the features nor the sources know."""
+    unknown = np.random.default_rng([seed, 3]).integers(0, 2, ARCHITECTURES)
+    return np.asarray(new * np.exp(size * (2 * unknown - 1)))
+
+
+@pytest.mark.parametrize("chosen", [False, True])
+def test_the_level_of_a_stranger_is_kept_its_intervals_widen_and_it_is_told(chosen: bool) -> None:
+    levels, told, wider, covered = [], [], [], []
+    for seed in range(6):
+        features, sources, new = devices(seed, 6, noise=0.03)
+        basis, strange = DeviceBasis(features, sources), stranger(seed, new, 0.25)
+        index = basis.choose(20) if chosen else draw(seed, 20)
+        _, low, high = basis.predict(index, new[index])
+        estimate, lower, higher = basis.predict(index, strange[index])
+        levels.append(np.mean(np.log(estimate / strange)))
+        wider.append(np.median(np.log(higher / lower) / np.log(high / low)))
+        covered.append(((lower <= strange) & (strange <= higher)).mean())
+        told.append((basis.explain(index, new[index]).is_good, basis.explain(index, strange[index]).is_good))
+    assert np.mean(np.abs(levels)) < 0.08
+    assert min(wider) > 1.5
+    assert np.mean(covered) > 0.8
+    assert [known for known, _ in told].count(True) >= 5
+    assert [unknown for _, unknown in told].count(False) >= 5
+
+
+@pytest.mark.parametrize("stretch", [0.5, 1.6])
+def test_a_device_on_which_everything_differs_less_or_more_is_recovered(stretch: float) -> None:
+    errors = []
+    for seed in range(5):
+        features, sources, _ = devices(seed, 6, noise=0.02)
+        new = np.exp(stretch * np.log(sources).mean(axis=1))
+        basis = DeviceBasis(features, sources)
+        index = basis.choose(8)
+        estimate, _, _ = basis.predict(index, new[index])
+        errors.append(np.median(np.abs(np.log(estimate / new))))
+    assert np.mean(errors) < 0.05
+
+
+def test_known_devices_explain_one_of_their_own_as_well_as_each_other() -> None:
+    features, sources, new = devices(3, 6, noise=0.03)
+    index = draw(3, 12)
+    basis = DeviceBasis(features, sources)
+    found = basis.explain(index, new[index])
+    assert len(found.known_errors) == 6
+    assert found.error < 0.1
+    assert basis.explain(index, 1e3 * new[index]).error == pytest.approx(found.error, rel=1e-3)
+    assert not DeviceBasis(features, sources[:, :2]).explain(index, new[index]).known_errors
+
+
 def benchmark() -> ModuleType:
     path = ROOT / "tools" / "bench" / "few_shot.py"
     spec = importlib.util.spec_from_file_location("bench_few_shot", path)

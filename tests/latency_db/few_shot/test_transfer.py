@@ -155,6 +155,21 @@ def test_coverage_is_stated_as_it_is_where_few_networks_were_drawn() -> None:
     assert coverage == pytest.approx(4 / 5)
 
 
+@pytest.mark.parametrize("sources", [1, 4])
+def test_sources_explain_a_machine_like_them_and_no_stranger(sources: int) -> None:
+    told = []
+    for seed in range(5):
+        world = World(seed)
+        found = transfer(world, sources)
+        latencies = np.concatenate(world.machine())
+        unknown = np.random.default_rng([seed, 3]).normal(size=len(latencies))
+        index = sampled(found, latencies)
+        strange = latencies * np.exp(0.6 * unknown)
+        told.append([found.explain(index, each[index]).is_good for each in (latencies, strange)])
+    assert [known for known, _ in told].count(True) >= 4
+    assert [unknown for _, unknown in told].count(False) >= 4
+
+
 def test_what_was_tried_is_not_chosen_again_though_it_failed() -> None:
     world = World(1)
     found = transfer(world, 2)
