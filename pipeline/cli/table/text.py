@@ -164,9 +164,9 @@ def _explanation_lines(transferred: Transferred) -> Iterator[str]:
     yield f"each sample predicted from the others: half of them miss by at most {found.error:.1%}{usual}"
     if found.is_good:
         return
-    target, wanted = transferred.model.target, transferred.wanted_samples
+    target, wanted, left = transferred.model.target, transferred.wanted_samples, transferred.untried
     yield f"that is more than {found.bound:.1%}: {target} is unlike what was transferred from"
     if wanted is None:
         yield f"measure all of it: lathe table build --target {target}"
     else:
-        yield f"measure more: the same command with --samples {wanted} keeps these and adds others"
+        yield f"{left} more can be measured: the same command with --samples {wanted} keeps these"

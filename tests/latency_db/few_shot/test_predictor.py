@@ -7,7 +7,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from latency_db.errors import EstimateError
@@ -34,17 +34,12 @@ def draw(seed: int, count: int) -> np.ndarray:
 
 
 @settings(max_examples=8, derandomize=True)
+@example(seed=2558)
 @given(seed=st.integers(0, 10_000))
 def test_a_combination_of_the_sources_is_recovered(seed: int) -> None:
     estimate, low, high, new = predicted(seed)
     assert np.abs(np.log(estimate / new)).max() < 0.1
     assert (low <= estimate).all() and (estimate <= high).all()
-
-
-@pytest.mark.xfail(strict=True, reason="among hundreds of families there is one whose samples mislead")
-def test_every_combination_of_the_sources_is_recovered() -> None:
-    estimate, _, _, new = predicted(2558)
-    assert np.abs(np.log(estimate / new)).max() < 0.1
 
 
 def predicted(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -77,9 +72,9 @@ def test_the_order_of_samples_and_sources_does_not_matter(seed: int) -> None:
 
 def test_intervals_widen_with_fewer_samples() -> None:
     widths = []
-    for count in (4, 20, 100):
+    for count in (2, 5, 30):
         found = []
-        for seed in range(5):
+        for seed in range(10):
             features, sources, new = devices(seed, 5, noise=0.05)
             _, low, high = predict(features, sources, draw(seed, count), new[draw(seed, count)])
             found.append(np.median(np.log(high / low)))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from latency_db.errors import EstimateError
 from latency_db.models.network_model import NetworkModel
 from latency_db.store.store import open_store
 from latency_db.tables.table import TableKey
+from pipeline.cli.table.documents import transferred_json
+from pipeline.cli.table.text import transferred_text
 from pipeline.progress import ConsoleReporter
 from pipeline.spaces.base import Architecture, Block
 from pipeline.tables.building.bench import Bench
@@ -175,3 +178,42 @@ def test_too_few_networks_that_ran_are_an_error_that_says_why(bench: Bench, mode
     with pytest.raises(EstimateError, match="0 random networks") as caught:
         transfer(SPACE, NEW, [model], bench, samples=FEWEST_NETWORKS - 2)
     assert "no kernel for it" in caught.value.why
+
+
+def strange_ns(block: Block) -> float:
+    """What no size or kind of a block tells."""
+    return new_ns(block) * (1 + 5 * (int(block.identity[:8], 16) % 2))
+
+
+def test_sources_that_explain_the_samples_ask_for_no_more(bench: Bench, model: NetworkModel) -> None:
+    keep_samples(bench)
+    found = transfer(SPACE, NEW, [model], bench, samples=SAMPLES)
+    assert found.explanation.is_good
+    assert found.wanted_samples is None
+    assert found.untried > 0
+
+
+def test_a_stranger_is_told_and_more_samples_are_asked_for(bench: Bench, model: NetworkModel) -> None:
+    keep_blocks(bench, NEW, SOME, strange_ns)
+    keep_networks(bench, NEW, DRAWN[: SAMPLES // 2], strange_ns)
+    found = transfer(SPACE, NEW, [model], bench, samples=SAMPLES)
+    tried = len(found.blocks) + len(found.networks)
+    assert not found.explanation.is_good
+    assert found.wanted_samples == 2 * tried
+    text, document = transferred_text(found, names := block_texts()), transferred_json(found, names)
+    assert f"{NEW} is unlike what was transferred from\n{found.untried} more can be measured" in text
+    assert f"--samples {2 * tried}" in text
+    assert document["explained"]["well"] is False
+    assert document["explained"]["wanted_samples"] == 2 * tried
+
+
+def test_where_nothing_is_left_to_try_the_whole_table_is_advised(bench: Bench, model: NetworkModel) -> None:
+    keep_blocks(bench, NEW, SOME, strange_ns)
+    keep_networks(bench, NEW, DRAWN[: SAMPLES // 2], strange_ns)
+    found = replace(transfer(SPACE, NEW, [model], bench, samples=SAMPLES), untried=0)
+    assert found.wanted_samples is None
+    assert f"lathe table build --target {NEW}" in transferred_text(found, block_texts())
+
+
+def block_texts() -> dict[str, str]:
+    return {block.identity: str(block) for block in BLOCKS}
