@@ -18,7 +18,6 @@ import torch
 from pipeline.data.config import DataConfig
 from pipeline.data.loading import load
 from pipeline.distill.settings import DistillationSettings
-from pipeline.recipe.loading import load_recipe
 from pipeline.search.base import Evaluator, Score
 from pipeline.search.evaluators.short_training import DistillationEvaluator
 from pipeline.search.evaluators.workers import EvaluatorPool, parse_pool
@@ -56,9 +55,8 @@ def main() -> None:
     """Measure all executors in turn."""
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 24
     torch.set_num_threads(1)
-    recipe, _ = load_recipe("quickstart")
     dataset = load(DataConfig(kind="digits"), seed=0)
-    space = MobileSpace(recipe.space, dataset.input_shape, len(dataset.classes))
+    space = MobileSpace.from_config(None, dataset.input_shape, len(dataset.classes))
     generator = random.Random(0)
     asked = [space.sample(generator) for _ in range(count + 1)]
     settings = DistillationSettings(epochs=3, patience=3)
