@@ -160,7 +160,10 @@ def version_of(connection: Connection) -> int | None:
         )
     if version > SCHEMA_VERSION:
         raise _newer(version)
-    if version == SCHEMA_VERSION and (missing := metadata.tables.keys() - tables):
+    if version < SCHEMA_VERSION:
+        return version
+    # Tables are looked at again after the version: another process may have migrated in between.
+    if missing := metadata.tables.keys() - set(inspect(connection).get_table_names()):
         raise StoreError(
             f"the latency database lacks tables of its schema {version}",
             why=f"missing: {', '.join(sorted(missing))}",

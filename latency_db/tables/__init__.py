@@ -10,6 +10,7 @@ from latency_db.tables.outcomes import (
     stored,
 )
 from latency_db.tables.package import WorkPackage, measure_package, write_package
+from latency_db.tables.quiet import wait_for_quiet
 from latency_db.tables.table import BlockSizes, LatencyTable, TableKey
 
 __all__ = [
@@ -25,5 +26,6 @@ __all__ = [
     "measure_package",
     "measured",
     "stored",
+    "wait_for_quiet",
     "write_package",
 ]

@@ -22,7 +22,7 @@ from devices.measurement import (
 from devices.target import Target
 from devices.words import count_of
 from latency_db.store.keys import Key, Workload
-from latency_db.tables.wait_for_quiet import wait_for_quiet, what_disturbs
+from latency_db.tables.quiet import wait_for_quiet, what_disturbs
 
 if TYPE_CHECKING:
     from devices.measuring import Job, OtherLoad

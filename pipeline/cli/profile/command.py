@@ -33,8 +33,7 @@ from devices.target import Target
 from devices.trust import trusted_files
 from devices.words import listed
 from latency_db.history import PRIOR
-from latency_db.tables import default_measurer
-from latency_db.tables.wait_for_quiet import wait_for_quiet
+from latency_db.tables import default_measurer, wait_for_quiet
 from pipeline.cli.output import print_json
 from pipeline.cli.profile.documents import entry_json
 from pipeline.cli.profile.keeping import Keeper, keeper

@@ -16,7 +16,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, MetaData, create_engine, event, insert, select, text
+from sqlalchemy import Engine, MetaData, create_engine, event, insert, inspect, select, text
 from sqlalchemy.exc import IntegrityError
 
 import latency_db.store.migrations
@@ -328,6 +328,28 @@ def test_two_processes_that_open_an_old_file_at_once_migrate_it_once(old: Path, 
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     assert [process.communicate()[0] for process in both] == [f"{ROWS[schema_before]}\n"] * 2
     assert len(backups_of(old)) == 1
+
+
+def test_a_migration_that_ends_while_the_schema_is_read_is_seen_whole(
+    old: Path, schema_before: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(sqlite3.connect(old)) as connection:
+        names = [
+            name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        ]
+    open_store(str(old)).close()
+    tables = iter([names])
+
+    class Inspector:
+        def __init__(self, connection: Any) -> None:
+            self._connection = connection
+
+        def get_table_names(self) -> list[str]:
+            return next(tables, None) or inspect(self._connection).get_table_names()
+
+    monkeypatch.setattr(schema, "inspect", Inspector)
+    assert read_version(str(old)) == schema.SCHEMA_VERSION
+    assert next(tables, None) is None
 
 
 def test_a_damaged_row_does_not_keep_the_others_from_migrating(old: Path, schema_before: int) -> None:

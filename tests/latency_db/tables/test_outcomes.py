@@ -25,7 +25,7 @@ from devices.target import Target
 from latency_db.store.keys import Key, Workload
 from latency_db.store.store import Store, open_store
 from latency_db.tables import outcomes as outcomes_module
-from latency_db.tables import wait_for_quiet
+from latency_db.tables import quiet
 from latency_db.tables.outcomes import (
     BATCH,
     BATCH_S,
@@ -300,7 +300,7 @@ def test_failure_of_the_workload_itself_is_not_tried_again(store: Store, bench: 
 def test_measured_tells_that_the_machine_is_busy_and_waits_before_it_measures_again(
     store: Store, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wait_for_quiet, "LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(quiet, "LOOK_EVERY_S", 0.0)
     bench.outcomes = {"a": [spread(1000, 100), measurement(2)]}
     bench.loads = [BUSY_MACHINE, BUSY_MACHINE, BUSY_MACHINE]
     told: list[str] = []
@@ -317,7 +317,7 @@ def test_measured_tells_that_the_machine_is_busy_and_waits_before_it_measures_ag
 def test_measured_goes_on_with_what_is_known_where_the_machine_stays_busy(
     store: Store, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wait_for_quiet, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(quiet, "PATIENCE_S", 0.0)
     bench.outcomes = {"a": [spread(1000, 100), measurement(2)]}
     bench.loads = [BUSY_MACHINE] * 9
     told: list[str] = []

@@ -163,7 +163,7 @@ def test_measuring_begins_when_the_device_is_quiet_or_patience_ends(
     loads = [OtherLoad(2, 1.5)] * 5
     seconds = iter(np.arange(0.0, 100.0, 0.5))
     clock = SimpleNamespace(monotonic=lambda: next(seconds), sleep=lambda seconds: None)
-    monkeypatch.setattr("latency_db.tables.wait_for_quiet.time", clock)
+    monkeypatch.setattr("latency_db.tables.quiet.time", clock)
     measurer = MadeUpMeasurer({}, loads=loads)
     monkeypatch.setattr("pipeline.cli.profile.command.default_measurer", lambda: measurer)
     shown = _measure("--wait-for-quiet", patience, _script("a.script"))

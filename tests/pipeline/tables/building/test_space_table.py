@@ -16,7 +16,7 @@ from devices.target import Target
 from latency_db.errors import EstimateError
 from latency_db.history import history_of
 from latency_db.store.store import open_store
-from latency_db.tables import wait_for_quiet
+from latency_db.tables import quiet
 from latency_db.tables.table import TableKey
 from pipeline.export.base import Format, block_workload, network_workload
 from pipeline.progress import Advance
@@ -165,7 +165,7 @@ def test_networks_whose_failures_may_pass_are_replaced_counted_and_measured_by_t
 def test_disturbed_machine_costs_width_and_not_the_result(
     bench: Bench, measurer: MadeUpMeasurer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wait_for_quiet, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(quiet, "PATIENCE_S", 0.0)
     measurer.special = dict.fromkeys(LATENCIES, "invalid")
     measurer.loads = [OtherLoad(2, 1.5, processes=(("ffmpeg", 1.4),))] * 9
     found = built(bench)

@@ -32,7 +32,7 @@ def wait_for_quiet(
     target: Target,
     tell: Callable[[str], None],
     deadline_s: float | None = None,
-    patience_s: float = PATIENCE_S,
+    patience_s: float | None = None,
 ) -> bool:
     """Wait until nothing else disturbs the device; whether that came.
 
@@ -41,9 +41,9 @@ def wait_for_quiet(
         target: on the device.
         tell: called with a line at once, and every ``TELL_EVERY_S``, while this waits.
         deadline_s: by ``time.monotonic``, not to wait beyond.
-        patience_s: the longest wait.
+        patience_s: the longest wait, ``PATIENCE_S`` unless given.
     """
-    begun = time.monotonic()
+    begun, patience_s = time.monotonic(), PATIENCE_S if patience_s is None else patience_s
     until = begun + patience_s if deadline_s is None else min(begun + patience_s, deadline_s)
     told = -TELL_EVERY_S
     while busy := what_disturbs(measurer, target):
