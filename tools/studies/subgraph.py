@@ -46,6 +46,7 @@ from pipeline.data.base import Dataset
 from pipeline.distill.settings import DistillationSettings
 from pipeline.distill.targets import targets_for
 from pipeline.distill.training import accuracy, fit
+from pipeline.errors import TeacherError
 from pipeline.export.base import exporter_identity, format_of
 from pipeline.methods.subgraph.costs import Costs
 from pipeline.methods.subgraph.proposals import proposal
@@ -140,6 +141,10 @@ class Study:
         """The widest narrowed network that keeps the share, and its latencies as shares of the teacher's."""
         (config,) = self.context.recipe.teacher
         if config.factory is None:
+            return None
+        try:
+            self.of_width(WIDTHS[0])
+        except TeacherError:  # It takes no width.
             return None
         shape = self.task.data.input_shape
         space, reference = self.space, [self.space.reference()]

@@ -139,10 +139,11 @@ class Session:
         self.entries.append(Entry(tuple(models), result))
         if self.file is not None:
             self.file.add(models, result)
+        outcomes = list(zip(models, outcomes_of(result), strict=False))
         with self.problems_on(DATABASE):
-            for model, outcome in zip(models, outcomes_of(result), strict=False):
+            for model, outcome in outcomes:
                 self.keeper.keep(model, signature, outcome)
-        for model, outcome in zip(models, outcomes_of(result), strict=False):
+        for model, outcome in outcomes:
             if self.strict and isinstance(outcome, Measurement) and outcome.verdict is not Verdict.VALID:
                 self.problems.append(Refused(model, True, _not_valid(outcome)))
 

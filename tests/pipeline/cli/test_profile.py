@@ -20,7 +20,7 @@ from typer.testing import CliRunner, Result
 import devices.measuring.batch
 import devices.runtimes
 from devices.errors import LatheError, MeasurementError, TargetError
-from devices.measurement.measurement import Measurement, MeasurementFailure, Reason
+from devices.measurement.measurement import Measurement, MeasurementFailure, Reason, Verdict
 from devices.measuring import OtherLoad
 from devices.measuring.comparison import Comparison
 from devices.requests.operations import OperationProfile
@@ -32,6 +32,7 @@ from tests.devices.hostile_runtime import hostile_runtime
 from tests.devices.tiny_models import write_tiny_onnx, write_tiny_tflite
 from tests.made_up_measurer import MadeUpMeasurer
 from tests.places import ROOT
+from tests.quiet_machine import be_quiet
 
 ONNX, LITERT, HOSTILE = "host/onnxruntime:fp32@1", "host/litert:fp32@1", "host/hostile:fp32@1"
 
@@ -137,19 +138,27 @@ def test_a_verdict_that_is_not_valid_is_a_result_with_its_reasons() -> None:
     assert "differ by" in shown.stdout
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("command", [("profile", "a.script"), ("compare", "a.script", "b.script")])
-def test_strict_makes_a_failure_of_a_measurement_that_is_not_valid(command: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("verdict", [Verdict.DEGRADED, Verdict.INVALID, Verdict.VALID])
+def test_strict_makes_a_failure_of_a_measurement_that_is_not_valid(
+    command: tuple[str, ...], verdict: Verdict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    be_quiet(monkeypatch.setattr)
+    reasons = () if verdict is Verdict.VALID else (Reason("launches-disagree", "launches differ by 40%"),)
+    monkeypatch.setattr(devices.measuring.batch, "judge", lambda launches, protocol: (verdict, reasons))
     for name in command[1:]:
-        _script(name, f"wander {Path('turns').resolve()}")
-    shown = _lathe(*command, "--target", HOSTILE, "--launches", "3", "--strict", "--json")
-    assert shown.exit_code == MeasurementError.exit_code
+        _script(name)
+    shown = _lathe(*command, "--target", HOSTILE, "--launches", "1", "--strict", "--json")
     document = json.loads(shown.stdout)
     assert len(document["results"]) == 1
+    if verdict is Verdict.VALID:
+        assert (shown.exit_code, document["errors"]) == (0, [])
+        return
+    assert shown.exit_code == MeasurementError.exit_code
     assert [error["model"] for error in document["errors"]] == list(command[1:])
     for error in document["errors"]:
-        assert "is invalid, and --strict is asked for" in error["what"]
-        assert "differ by" in error["why"]
+        assert f"is {verdict.value}, and --strict is asked for" in error["what"]
+        assert error["why"] == "launches differ by 40%"
         assert "--wait-for-quiet" in error["fix"]
 
 
