@@ -64,7 +64,7 @@ def cpu_name() -> str:
 
 
 def conditions() -> dict[str, Any]:
-    """Load, memory, clocks, governor, temperatures, throttling and battery now; see ``Conditions``."""
+    """Load, memory, clocks, governor, temperatures, throttling, boot and battery now; see ``Conditions``."""
     cpus = Path("/sys/devices/system/cpu")
     governors = {read(path) or "" for path in cpus.glob("cpu[0-9]*/cpufreq/scaling_governor")}
     throttled = read_numbers(cpus, "cpu[0-9]*/thermal_throttle/core_throttle_count")
@@ -81,6 +81,7 @@ def conditions() -> dict[str, Any]:
         "governor": ",".join(sorted(governors)) or None,
         "temperature_millicelsius": read_numbers(Path("/sys/class/thermal"), "thermal_zone*/temp"),
         "throttle_count": sum(throttled) if throttled else None,
+        "boot_id": read("/proc/sys/kernel/random/boot_id"),
         **battery(),
     }
 

@@ -1,4 +1,4 @@
-"""How far measurements of one workload on one device differ from batch to batch, and from day to day.
+"""How far measurements of one workload on one device differ between batches, days and boots.
 
 A batch of launches takes seconds, and what happens to a machine over hours does not happen within it. So the
 interval of a batch says what another batch at the same moment would give. This is the other part: the same
@@ -23,12 +23,16 @@ class Spread:
     Attributes:
         deviation: of the logarithm of a latency, so about a share of it.
         freedom: degrees of freedom behind it, those of the prior included.
-        seen: batches or days behind it; 0 where it is the prior alone.
+        seen: batches, days or boots behind it; 0 where it is the prior alone.
     """
 
     deviation: float
     freedom: float
     seen: int = 0
+
+
+UNKNOWN_BOOTS = Spread(0.0, 1.0)
+"""Of what was learned before boots were told apart: their changes are among those of days."""
 
 
 @dataclass(frozen=True)
@@ -37,31 +41,37 @@ class BetweenBatches:
 
     Attributes:
         batch: between batches of one day.
-        day: between days, beyond that.
+        day: between days of one boot, beyond that.
+        boot: between the times that the device was started, beyond both.
     """
 
     batch: Spread
     day: Spread
+    boot: Spread = UNKNOWN_BOOTS
 
     @property
     def deviation(self) -> float:
-        """Standard deviation of the log latency of a batch on some day about what is usual on the device."""
-        return math.hypot(self.batch.deviation, self.day.deviation)
+        """Standard deviation of the log latency of a batch at some time about what is usual on the device."""
+        return math.hypot(*(level.deviation for level in self._levels))
 
     @property
     def freedom(self) -> float:
         """Degrees of freedom of ``deviation`` (Satterthwaite, 1946)."""
-        parts = [(spread.deviation**2, spread.freedom) for spread in (self.batch, self.day)]
+        parts = [(spread.deviation**2, spread.freedom) for spread in self._levels]
         total = sum(variance for variance, _ in parts)
         return total**2 / max(sum(variance**2 / freedom for variance, freedom in parts), 1e-300)
 
     @property
     def assumed(self) -> bool:
         """Nothing of it was seen on the device: all is the prior."""
-        return not (self.batch.seen or self.day.seen)
+        return not any(level.seen for level in self._levels)
+
+    @property
+    def _levels(self) -> tuple[Spread, Spread, Spread]:
+        return self.batch, self.day, self.boot
 
     def margin(self, confidence: float = CONFIDENCE) -> float:
-        """How far the log latencies of two batches on two days differ, with this confidence."""
+        """How far the log latencies of two batches, days and boots apart, differ, with this confidence."""
         from scipy.special import stdtrit
 
         # Both batches are off, this one and the other.

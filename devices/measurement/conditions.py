@@ -16,7 +16,7 @@ class Conditions:
     ``charging`` means that the battery takes up charge, which warms the device: a full battery does not, even
     on a charger. ``thermal_status`` is Android's, 0 (none) to 6 (shutdown). The fields of the GPU are of the
     one that the runtime uses; ``gpu_throttle_reasons`` is the driver's own word for why its clock is held
-    down.
+    down. ``boot_id`` is the kernel's random name for the time since the device was started.
     """
 
     load_1min: float | None = None
@@ -31,6 +31,7 @@ class Conditions:
     gpu_frequency_khz: int | None = None
     gpu_temperature_millicelsius: int | None = None
     gpu_throttle_reasons: str | None = None
+    boot_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ def conditions_from_json(report: Mapping[str, Any]) -> Conditions:
         gpu_frequency_khz=_optional(int, report.get("gpu_frequency_khz")),
         gpu_temperature_millicelsius=_optional(int, report.get("gpu_temperature_millicelsius")),
         gpu_throttle_reasons=_optional(str, report.get("gpu_throttle_reasons")),
+        boot_id=_optional(str, report.get("boot_id")),
     )
 
 

@@ -42,6 +42,7 @@ class _Conditions(_Part):
     gpu_frequency_khz: Whole | None = None
     gpu_temperature_millicelsius: Whole | None = None
     gpu_throttle_reasons: Text | None = None
+    boot_id: Text | None = None
 
 
 class _Usage(_Part):

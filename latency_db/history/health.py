@@ -219,8 +219,8 @@ def _advice(
             "Compare models in the same launches, with lathe compare and relative budgets: its batches "
             f"differ by {between.deviation:.1%}, so latencies in milliseconds say little."
         )
-    if not between.day.seen:
+    if not (between.day.seen or between.boot.seen):
         yield (
             "Nothing speaks against it; measure on another day too, since how days differ is still assumed."
         )
-    yield f"Nothing speaks against it: batches and days differ by {between.deviation:.1%}."
+    yield f"Nothing speaks against it: batches, days and boots differ by {between.deviation:.1%}."

@@ -52,6 +52,7 @@ class Batch:
         canary_error: standard error of the canary's logarithm within the batch.
         launches: of the measurement that was read.
         void: how many of these were void, by code.
+        boot: since which start of the device; ``None`` where it does not tell.
     """
 
     started_at: datetime
@@ -62,6 +63,7 @@ class Batch:
     canary_error: float
     launches: int
     void: Mapping[str, int]
+    boot: str | None = None
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,7 @@ class History:
                 batch.started_at,
                 batch.canary_ns**AMPLIFIED,
                 AMPLIFIED * batch.canary_error,
+                batch.boot,
             )
             for batch in self.batches
             if batch.canary_ns is not None and (self.mostly_invalid or batch.verdict is not Verdict.INVALID)
@@ -198,7 +201,8 @@ def _repeats(rows: Sequence[Row], found: Mapping[int, Measurement]) -> Iterator[
         if measurement is not None:
             headlines = measurement.headlines_ns
             value_ns = quantile(headlines, 0.5)
-            yield Seen(_series(row), row["moment"], value_ns, standard_error(headlines))
+            error = standard_error(headlines)
+            yield Seen(_series(row), row["moment"], value_ns, error, _boot(measurement))
 
 
 def _batch(row: Row, measurement: Measurement) -> Batch:
@@ -215,7 +219,12 @@ def _batch(row: Row, measurement: Measurement) -> Batch:
         standard_error(_canaries(measurement.counted)),
         len(measurement.launches),
         dict(void),
+        _boot(measurement),
     )
+
+
+def _boot(measurement: Measurement) -> str | None:
+    return measurement.launches[0].before.boot_id
 
 
 def _canaries(launches: Sequence[Launch]) -> list[float]:

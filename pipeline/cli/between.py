@@ -17,6 +17,7 @@ def between_json(between: BetweenBatches) -> dict[str, Any]:
         "assumed": between.assumed,
         "batch": asdict(between.batch),
         "day": asdict(between.day),
+        "boot": asdict(between.boot),
     }
 
 
@@ -24,6 +25,8 @@ def between_text(between: BetweenBatches) -> str:
     """What the interval on a machine rests on."""
     if between.assumed:
         return f"without a history yet, batches are taken to differ by {between.deviation:.1%}"
-    batches = f"{between.batch.deviation:.1%} between batches (of {between.batch.seen})"
-    days = f"of {between.day.seen}" if between.day.seen else "assumed, all are of one day"
-    return f"{batches}, {between.day.deviation:.1%} between days ({days})"
+    levels = (("batches", between.batch), ("days", between.day), ("boots", between.boot))
+    return ", ".join(
+        f"{level.deviation:.1%} between {name} ({f'of {level.seen}' if level.seen else 'assumed'})"
+        for name, level in levels
+    )

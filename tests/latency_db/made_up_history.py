@@ -25,6 +25,7 @@ def batch(
     verdict: Verdict = Verdict.VALID,
     canary: bool = True,
     void: int = 0,
+    boot: str | None = None,
 ) -> Measurement:
     """A measurement of a machine that is slower than usual by a factor; so many of its launches are void."""
     found = measurement(round(factor * WORKLOAD_NS), verdict, launches=5)
@@ -33,6 +34,7 @@ def batch(
         replace(
             launch,
             canary_ns=canaries,
+            before=replace(launch.before, boot_id=boot),
             void=Reason("other-load", "other processes ran for 90 ms") if number < void else None,
         )
         for number, launch in enumerate(found.launches)

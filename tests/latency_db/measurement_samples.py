@@ -74,6 +74,7 @@ conditions = st.builds(
     thermal_status=st.none() | st.integers(0, 6),
     gpu_frequency_khz=st.none() | counts,
     gpu_throttle_reasons=st.none() | words,
+    boot_id=st.none() | words,
 )
 signed = st.integers(-(2**62), 2**62)
 usages = st.builds(Usage, counts, counts, st.none() | counts, st.none() | counts, st.none() | counts, signed)

@@ -65,6 +65,7 @@ LC_ALL=C; export LC_ALL
 exec 2>/dev/null
 each() { name=$1; shift; for file; do { read -r value < "$file"; } && echo "$name $value"; done; }
 each load /proc/loadavg
+each boot /proc/sys/kernel/random/boot_id
 while read -r key value unit; do
   case $key in MemAvailable:) echo "memory $value";; esac
 done < /proc/meminfo
@@ -180,6 +181,7 @@ def parse_conditions(readings: Readings) -> Conditions:
         battery_percent=None if level is None else round(100 * level / scale),
         charging=is_charging(battery.get("status")),
         thermal_status=_number(_fields(thermal).get("Thermal Status")),
+        boot_id=next(iter(readings.get("boot", ())), "").strip() or None,
     )
 
 

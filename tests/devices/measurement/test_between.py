@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -58,3 +59,10 @@ def test_what_was_never_seen_is_assumed() -> None:
     prior = BetweenBatches(Spread(0.02, 3), Spread(0.01, 3))
     assert prior.assumed
     assert not BetweenBatches(Spread(0.02, 5, 3), Spread(0.01, 3)).assumed
+    assert not replace(prior, boot=Spread(0.01, 4, 2)).assumed
+
+
+def test_boots_add_to_what_batches_and_days_differ_by() -> None:
+    with_boots = replace(KNOWN, boot=Spread(0.12, 1e6, 500))
+    assert with_boots.deviation == pytest.approx(0.13)
+    assert with_boots.margin() > KNOWN.margin()

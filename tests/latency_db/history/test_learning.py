@@ -123,3 +123,47 @@ def test_a_machine_that_is_far_from_the_prior_still_has_intervals_that_hold() ->
         return found.margin() / (math.sqrt(2) * 0.15)
 
     assert margin(learned(made_up(8, batch=0.15, a_day=30))) > 1.5
+
+
+def boots(seed: int, *, boot: float, day: float = 0.0, batch: float = 0.005, count: int = 30) -> list[Seen]:
+    """So many boots of a machine, each of three days with four batches."""
+    draw = random.Random(seed)
+    found = []
+    for number in range(count):
+        of_boot = draw.gauss(0, boot)
+        for of_day, each in zip((draw.gauss(0, day) for _ in range(3)), range(3), strict=True):
+            for hour in range(4):
+                moment = START + timedelta(days=3 * number + each, hours=hour)
+                value = 1e6 * math.exp(of_boot + of_day + draw.gauss(0, batch))
+                found.append(Seen("block", moment, value, boot=f"boot {number}"))
+    return found
+
+
+def test_boots_are_told_from_days_and_batches() -> None:
+    found = learned(boots(1, boot=0.06, day=0.02))
+    assert found.batch.deviation == pytest.approx(0.005, rel=0.3)
+    assert found.day.deviation == pytest.approx(0.02, rel=0.3)
+    assert found.boot.deviation == pytest.approx(0.06, rel=0.4)
+    assert (found.day.seen, found.boot.seen) == (90, 30)
+
+
+def test_boots_that_do_not_differ_leave_nothing_but_the_prior() -> None:
+    assert learned(boots(2, boot=0.0, day=0.02, count=60)).boot.deviation < PRIOR.boot.deviation
+
+
+def test_one_boot_or_boots_that_are_not_told_leave_the_prior() -> None:
+    assert learned(boots(3, boot=0.1, count=1)).boot == PRIOR.boot
+    assert learned([replace(each, boot=None) for each in boots(3, boot=0.1)]).boot == PRIOR.boot
+
+
+def test_what_a_boot_changes_is_not_taken_for_a_change_between_days() -> None:
+    known = boots(4, boot=0.1, day=0.005)
+    untold = [replace(each, boot=None) for each in known]
+    assert learned(known).day.deviation < 0.3 * learned(untold).day.deviation
+
+
+def test_a_machine_that_is_started_every_day_learns_its_boots() -> None:
+    daily = [replace(each, boot=str(each.moment.date())) for each in boots(5, boot=0.0, day=0.05)]
+    found = learned(daily)
+    assert found.day == PRIOR.day
+    assert found.deviation == pytest.approx(math.hypot(0.05, 0.005), rel=0.3)

@@ -90,6 +90,20 @@ def test_on_a_machine_that_is_always_disturbed_invalid_batches_are_the_usual_one
     assert history_of(store, DEVICE).between.batch.deviation > 0.1
 
 
+def test_boots_are_read_with_the_batches(store: Store) -> None:
+    batches = [
+        batch(START + timedelta(days=number, hours=each), factor, boot=f"boot {number}")
+        for number, factor in enumerate(wave(8, 0.1))
+        for each in range(2)
+    ]
+    store_batches(store, batches)
+    history = history_of(store, DEVICE)
+    assert [each.boot for each in history.batches][:3] == ["boot 0", "boot 0", "boot 1"]
+    assert {each.boot for each in history.repeats} == {f"boot {number}" for number in range(8)}
+    assert history.between.boot.seen == 8
+    assert history.between.boot.deviation > 0.08 > history.between.batch.deviation
+
+
 def test_void_launches_are_counted_by_what_disturbed_them(store: Store) -> None:
     store_batches(store, [batch(START, void=2)])
     assert history_of(store, DEVICE).batches[0].void == {"other-load": 2}

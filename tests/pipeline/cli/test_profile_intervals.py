@@ -82,7 +82,7 @@ def test_the_text_shows_both_intervals_and_what_the_second_rests_on() -> None:
     assert "without a history yet" in shown
     shown = _words("profile", "tiny.onnx", "--target", TARGET, "--launches", "2")
     assert "between batches (of 2)" in shown
-    assert "assumed, all are of one day" in shown
+    assert "between days (assumed)" in shown
 
 
 def test_a_comparison_keeps_both_files_and_its_ratio_is_as_sharp_as_ever() -> None:

@@ -48,6 +48,7 @@ def test_read_conditions_agrees_with_the_agent():
     assert told.load_1min == pytest.approx(os.getloadavg()[0], abs=1)
     total = int(Path("/proc/meminfo").read_text().split()[1]) * 1024
     assert 0 < told.memory_available_bytes <= total
+    assert told.boot_id == machine.conditions()["boot_id"]
     governors = sorted(
         {
             path.read_text().strip()
