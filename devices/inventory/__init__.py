@@ -5,7 +5,10 @@ from devices.inventory.devices import (
     Device,
     connected,
     find_device,
+    find_pool,
     known_devices,
+    known_pools,
+    members_of,
     runtime_of,
     uses_accelerator,
 )
@@ -16,14 +19,19 @@ from devices.inventory.devices_file import (
     user_file,
     write_device,
 )
+from devices.inventory.pools import Pool
 
 __all__ = [
     "HOST",
     "Device",
+    "Pool",
     "connected",
     "find_device",
+    "find_pool",
     "ignore_project_file_in",
     "known_devices",
+    "known_pools",
+    "members_of",
     "project_file",
     "runtime_of",
     "trust_project_file",

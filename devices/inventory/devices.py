@@ -1,17 +1,21 @@
-"""The devices that targets may name."""
+"""The devices that targets may name, alone or as a pool."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from devices.connections import Connection, LocalConnection
-from devices.errors import TargetError
+from devices.errors import LatheError, TargetError
 from devices.inventory.devices_file import Definition, project_file, read_definitions, user_file
+from devices.inventory.pools import Pool, read_pools
 from devices.runtimes import Runtime, find_runtime
 from devices.runtimes.base import Call, Event
 from devices.target import Target
+
+_ANSWER_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,7 @@ class Device:
         has_python: Lathe's agent can run there.
         tools: paths of native tools by name: ``trtexec`` on the device; ``benchmark_model`` and
             ``onnxruntime_perf_test`` on this host, from which they are pushed.
-        definition: what devices.toml says of it; ``None`` for ``host``.
+        definition: what devices.toml says of it; ``None`` for ``host`` and for a pool.
     """
 
     name: str
@@ -51,6 +55,9 @@ def known_devices() -> tuple[Device, ...]:
 def find_device(name: str) -> Device:
     """The device of that name. ``host`` is found whatever a devices.toml says.
 
+    A pool is a device too, for what one machine has to do: its connection is to the first of its members that
+    can be reached. ``members_of`` tells all of them.
+
     Raises:
         TargetError: no such device; the known ones are listed. Or its entry in devices.toml is wrong, or that
             file cannot be read.
@@ -58,6 +65,10 @@ def find_device(name: str) -> Device:
     if name == HOST.name:
         return HOST
     devices = {device.name: device for device in known_devices()}
+    if (pool := find_pool(name)) is not None:
+        first = devices[pool.members[0]]
+        members = [devices[member].connect for member in pool.members]
+        return Device(name, partial(_any_of, name, members), first.emulated, first.has_python, first.tools)
     if name in devices:
         device = devices[name]
         if device.definition is not None and device.definition.fault is not None:
@@ -65,8 +76,64 @@ def find_device(name: str) -> Device:
         return device
     raise TargetError(
         f"there is no device '{name}'",
-        why=f"known devices are {', '.join(devices)}; others would be in {user_file()} or {project_file()}",
+        why=f"known devices are {', '.join((*devices, *read_pools()))}; others would be in {user_file()} or "
+        f"{project_file()}",
         fix="choose one of them, or see 'lathe devices add --help'",
+    )
+
+
+def known_pools() -> tuple[Pool, ...]:
+    """All pools of devices.toml; one whose entry there is wrong is among them, with its ``fault``.
+
+    Raises:
+        TargetError: a devices.toml cannot be read, or is not a list of devices.
+    """
+    return tuple(read_pools().values())
+
+
+def find_pool(name: str) -> Pool | None:
+    """The pool of that name, if it is that of a pool.
+
+    Raises:
+        TargetError: its entry in devices.toml is wrong, or that file cannot be read.
+    """
+    pool = read_pools().get(name)
+    if pool is not None and pool.fault is not None:
+        raise pool.fault
+    return pool
+
+
+def members_of(name: str) -> tuple[str, ...]:
+    """The devices that measure for a target with this device: the members of a pool, or it alone.
+
+    Raises:
+        TargetError: as ``find_pool``.
+    """
+    pool = None if name == HOST.name else find_pool(name)
+    return (name,) if pool is None else pool.members
+
+
+def _any_of(pool: str, members: Sequence[Callable[[], Connection]]) -> Connection:
+    """An open connection to the first of them that can be reached."""
+    reasons = []
+    for connect in members:
+        connection = connect()
+        try:
+            connection.run(("true",), timeout_s=_ANSWER_S)
+        except LatheError as error:
+            reasons.append(error.what)
+            connection.close()
+        else:
+            return connection
+    raise no_member_left(pool, reasons)
+
+
+def no_member_left(pool: str, reasons: Sequence[str]) -> TargetError:
+    """The error of a pool of which no member can be measured on, with what is wrong with each."""
+    return TargetError(
+        f"no member of the pool '{pool}' can be used",
+        why="\n     ".join(reasons),
+        fix=f"see what 'lathe devices check {pool}' says",
     )
 
 

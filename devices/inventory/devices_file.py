@@ -1,5 +1,7 @@
 """devices.toml: which devices there are besides this machine, and how each is reached.
 
+``devices.inventory.pools`` reads the pools in it.
+
 There may be one for the user and one in the current folder, which counts only where the user trusts it: its
 programs are started. Of two devices with one name that of the folder counts. Relative paths on this host are
 taken from the folder of the file, ``~`` is the user's home. The keys are the fields of the tables below;
@@ -41,6 +43,9 @@ returns a ``Connection``, so that the class of a connection will do. It must not
 is wrong with a key it says by TypeError or ValueError.
 """
 
+SECTIONS = ("devices", "pool")
+"""The tables that a file may hold: of devices by name, and of pools of them by name."""
+
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 """Names that a target can hold."""
 
@@ -81,13 +86,47 @@ def project_file() -> Path:
     return Path("devices.toml").absolute()
 
 
+@dataclass(frozen=True)
+class DevicesFile:
+    """What one devices.toml says; ``fault`` is why nothing in it can be used, as it is not trusted."""
+
+    path: Path
+    devices: Mapping[str, Any]
+    pools: Mapping[str, Any]
+    fault: TargetError | None = None
+
+    def definitions(self) -> dict[str, Definition]:
+        """Its devices by name; one whose entry is wrong has a ``fault``, and harms no other."""
+        if self.fault is not None:
+            return {name: _faulty(name, table, self.path, self.fault) for name, table in self.devices.items()}
+        return {name: _define_or_blame(name, table, self.path) for name, table in self.devices.items()}
+
+
+def read_files() -> tuple[DevicesFile, ...]:
+    """The user's file and that of the current folder, as far as they are there.
+
+    Raises:
+        TargetError: a file cannot be read, or is not a list of devices.
+    """
+    user, project = user_file(), project_file()
+    contents = [(user, _content(user)), *([] if _passed_over(project) else [(project, _content(project))])]
+    found = []
+    for path, content in contents:
+        if content is None:
+            continue
+        text = _text(content, path)
+        trusted = path == user or is_trusted(path, content)
+        found.append(_parse(text, path, None if trusted else _untrusted(path)))
+    return tuple(found)
+
+
 def read_definitions() -> dict[str, Definition]:
     """All devices of both files by name, those of the project last; a file that is absent defines none.
 
     Raises:
         TargetError: a file cannot be read, or is not a list of devices.
     """
-    return {**read_file(user_file()), **_read_project(project_file())}
+    return {name: found for file in read_files() for name, found in file.definitions().items()}
 
 
 def ignore_project_file_in(folder: Path) -> None:
@@ -112,24 +151,17 @@ def trust_project_file() -> tuple[Path, dict[str, Definition]]:
     return path, found
 
 
-def _read_project(path: Path) -> dict[str, Definition]:
-    """The devices of the current folder, which cannot be used unless the user trusts the file."""
-    content = _content(path)
-    if (
-        content is None
-        or path == user_file()
-        or any(path.resolve().is_relative_to(folder) for folder in _ignored)
-    ):
-        return {}
-    text = _text(content, path)
-    if is_trusted(path, content):
-        return parse_devices(text, path)
-    fault = TargetError(
+def _passed_over(path: Path) -> bool:
+    """Whether the devices.toml of the current folder is the user's own, or is never to be read."""
+    return path == user_file() or any(path.resolve().is_relative_to(folder) for folder in _ignored)
+
+
+def _untrusted(path: Path) -> TargetError:
+    return TargetError(
         f"{path} is not trusted",
         why="a devices.toml names programs that Lathe starts, and this one is new or was changed",
         fix="look at it, then run 'lathe devices trust' in its folder",
     )
-    return {name: _faulty(name, table, path, fault) for name, table in _tables(text, path).items()}
 
 
 def read_file(path: Path) -> dict[str, Definition]:
@@ -138,7 +170,8 @@ def read_file(path: Path) -> dict[str, Definition]:
     Raises:
         TargetError: naming the file, and the line that is no TOML.
     """
-    return parse_devices(_read(path), path)
+    content = _content(path)
+    return {} if content is None else parse_devices(_text(content, path), path)
 
 
 def parse_devices(text: str, path: Path) -> dict[str, Definition]:
@@ -147,25 +180,31 @@ def parse_devices(text: str, path: Path) -> dict[str, Definition]:
     Raises:
         TargetError: as ``read_file``.
     """
-    return {name: _define_or_blame(name, table, path) for name, table in _tables(text, path).items()}
+    return _parse(text, path).definitions()
 
 
-def _tables(text: str, path: Path) -> dict[str, Any]:
+def _parse(text: str, path: Path, fault: TargetError | None = None) -> DevicesFile:
     try:
         document = toml_from(text)
     except ValueError as error:
         raise TargetError(
             f"{path} is not valid TOML", why=cause_of(error), fix="correct that line"
         ) from error
-    wrong = [unknown_key(key, ["devices"]) for key in document if key != "devices"]
-    tables = document.get("devices", {})
-    if wrong or not isinstance(tables, dict):
+    wrong = [unknown_key(key, SECTIONS) for key in document if key not in SECTIONS]
+    sections = [document.get(section, {}) for section in SECTIONS]
+    wrong += [
+        f"{name} is not a table"
+        for name, section in zip(SECTIONS, sections, strict=True)
+        if not isinstance(section, dict)
+    ]
+    if wrong:
         raise TargetError(
             f"{path} is not a list of devices",
-            why="; ".join(wrong) or "devices is not a table",
-            fix="begin each device with a line [devices.NAME]",
+            why="; ".join(wrong),
+            fix="begin each device with a line [devices.NAME], and each pool with [pool.NAME]",
         )
-    return tables
+    devices, pools = sections
+    return DevicesFile(path, devices, pools, fault)
 
 
 def _define_or_blame(name: str, table: object, path: Path) -> Definition:
@@ -304,11 +343,6 @@ def write_device(path: Path, name: str, table: Mapping[str, Any], *, replace: bo
 def printable_name(name: str) -> str:
     """A name that may be anything, fit for a message."""
     return name if NAME.fullmatch(name) else repr(name)[1:-1]
-
-
-def _read(path: Path) -> str:
-    content = _content(path)
-    return "" if content is None else _text(content, path)
 
 
 def _content(path: Path) -> bytes | None:

@@ -1,8 +1,8 @@
 """How latencies are measured: batches of launches on a device, alone or paired."""
 
-from devices.measuring.batch import Job, adapted, measure, probe
-from devices.measuring.busy import OtherLoad, busy_with
+from devices.measuring.busy import OtherLoad
 from devices.measuring.comparison import LAUNCHES, PRACTICAL, Comparison, compare
+from devices.measuring.launch import Job
 from devices.measuring.limits import (
     LOOKS,
     AgainstLimit,
@@ -10,6 +10,8 @@ from devices.measuring.limits import (
     latency_against_limit,
     ratio_against_limit,
 )
+from devices.measuring.pool import busy_with, measure, probe
+from devices.measuring.probing import adapted
 from devices.measuring.rounds import Entrant, Round, Rounds, measure_round
 from devices.measuring.side_by_side import GoingOn, side_by_side
 

@@ -12,7 +12,9 @@ from devices.connections import Connection
 from devices.inputs import NOTHING, Given
 from devices.measurement.measurement import MeasurementFailure, Outcome, Ratio, Verdict, paired_ratio
 from devices.measurement.protocol import MeasuringProtocol
-from devices.measuring.batch import JOB_TIMEOUT_S, Job, measure
+from devices.measuring.batch import JOB_TIMEOUT_S
+from devices.measuring.launch import Job
+from devices.measuring.pool import measure
 from devices.target import Target
 
 LAUNCHES = 9

@@ -19,8 +19,9 @@ from devices.measurement.headline import launch_interval
 from devices.measurement.measurement import Measurement, MeasurementFailure, Outcome, Verdict
 from devices.measurement.protocol import MeasuringProtocol
 from devices.measurement.statistics import Interval
-from devices.measuring.batch import Job, measure
 from devices.measuring.comparison import compare
+from devices.measuring.launch import Job
+from devices.measuring.pool import measure, member_of
 from devices.target import Target
 from devices.words import count_of
 
@@ -105,10 +106,12 @@ def latency_against_limit(
         TargetError, MeasurementError: as ``devices.measuring.batch.measure``.
     """
 
+    where = target if connection is not None else member_of(target)
+
     def look(launches: int) -> Observed:
         limited = _with_launches(protocol, launches)
         job = Job("the file", artifact)
-        return _observed(measure([job], target, limited, on_progress=on_progress, connection=connection))
+        return _observed(measure([job], where, limited, on_progress=on_progress, connection=connection))
 
     return _decide(look, limit_ns, protocol.drift, on_state, between)
 
@@ -141,9 +144,11 @@ def ratio_against_limit(
         TargetError, MeasurementError: as ``devices.measuring.batch.measure``.
     """
 
+    where = target if connection is not None else member_of(target)
+
     def look(launches: int) -> Observed:
         limited = _with_launches(protocol, launches)
-        pair = compare(old, new, target, limited, on_progress=on_progress, connection=connection)
+        pair = compare(old, new, where, limited, on_progress=on_progress, connection=connection)
         return _observed({"the old file": pair.first, "the new file": pair.second})
 
     return _decide(look, limit, 0.0, on_state)

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from devices.inventory import members_of
 from devices.measurement import (
     DeviceIdentity,
     Measurement,
@@ -93,6 +94,7 @@ def measured(
     Only what is not stored is exported and measured. Each outcome is stored as soon as it is known (one that
     cannot be exported as a failure), so a killed call goes on where it ended, and a second call measures and
     exports nothing. Everything is looked up and stored under the protocol that the target's runtime follows.
+    Of a pool all members measure, each in its own name.
 
     An invalid measurement, or a failure that may pass, settles nothing. When all else is done, these
     workloads are measured again up to ``REPEATS`` times (failures once), once the machine is quiet
@@ -103,7 +105,8 @@ def measured(
         workloads: what to measure; repeated identities are measured once.
         target: where.
         store: where outcomes are found and kept.
-        exporter: called with up to ``BATCH`` workloads at a time; its files are needed until this returns.
+        exporter: called with up to ``BATCH`` workloads at a time, as many times that as a pool has members;
+            its files are needed until this returns.
         protocol: how to measure, as far as the runtime can follow it.
         on_progress: called with the number of workloads done, counting a batch by the share of its launches
             that is done, and their total.
@@ -125,23 +128,19 @@ def measured(
     distinct = {workload.identity: workload for workload in workloads}
     outcomes = {} if again else stored(workloads, target, store=store, protocol=protocol, measurer=measurer)
     absent = [workload for identity, workload in distinct.items() if identity not in outcomes]
-    if absent and not again:
-        why = store.explain_miss(Key.of(absent[0], runtime, device, protocol))
-        _log.info(
-            "%d of %d workloads to measure on %s; the first: %s", len(absent), len(distinct), target, why
-        )
-    if absent and (crowded := target.warning(device.cores)):
-        tell(crowded)
-    if absent and (busy := what_disturbs(measurer, target)):
-        tell(f"{target.device} is busy: {busy}; measuring takes longer, and intervals get wider")
+    if absent:
+        if not again:
+            why = store.explain_miss(Key.of(absent[0], runtime, device, protocol))
+            _log.info(
+                "%d of %d workloads to measure on %s; the first: %s", len(absent), len(distinct), target, why
+            )
+        _warn(measurer, target, device.cores, tell)
 
     def keep(identity: str, outcome: Outcome) -> None:
-        if isinstance(outcome, Measurement):
-            store.add(distinct[identity], outcome.runtime, outcome.device, outcome.protocol, outcome)
-        else:
-            store.add(distinct[identity], runtime, device, protocol, outcome)
+        store.add(distinct[identity], *_ran_on(outcome, runtime, protocol, measurer), outcome)
         outcomes[identity] = _better(outcomes.get(identity), outcome)
 
+    members = len(members_of(target.device))
     shown = 0
 
     def report(known: int, jobs: int = 0, launches_done: int = 0, launches: int = 1) -> None:
@@ -162,7 +161,8 @@ def measured(
             tell(f"the time is up: {count_of(len(absent), 'workload')} not measured on {target}")
             break
         began_s = time.monotonic()
-        batch, absent = _exported(absent[:size], exporter, str(target), keep), absent[size:]
+        batch = _exported(absent[: size * members], exporter, str(target), keep)
+        absent = absent[size * members :]
         jobs += batch
         measurer.measure(
             batch,
@@ -178,14 +178,32 @@ def measured(
         if not unsettled or time_is_up() or not wait_for_quiet(measurer, target, tell, deadline_s):
             break
         tell(f"measuring {len(unsettled)} of {len(distinct)} again on {target}: {_why(unsettled, outcomes)}")
-        for start in range(0, len(unsettled), size):
+        for start in range(0, len(unsettled), size * members):
             if not time_is_up():
-                measurer.measure(unsettled[start : start + size], target, protocol, on_outcome=keep)
-    for job in jobs:
-        if not again and not is_settled(outcomes[job.name]):
-            best = store.find_disturbed(Key.of(distinct[job.name], runtime, device, protocol))
-            outcomes[job.name] = best or outcomes[job.name]
+                part = unsettled[start : start + size * members]
+                measurer.measure(part, target, protocol, on_outcome=keep)
+    unsettled = [] if again else [job for job in jobs if not is_settled(outcomes[job.name])]
+    for job in unsettled:
+        best = store.find_disturbed(Key.of(distinct[job.name], runtime, device, protocol))
+        outcomes[job.name] = best or outcomes[job.name]
     return {identity: outcomes[identity] for identity in distinct if identity in outcomes}
+
+
+def _ran_on(
+    outcome: Outcome, runtime: RuntimeIdentity, protocol: MeasuringProtocol, measurer: Measurer
+) -> tuple[RuntimeIdentity, DeviceIdentity, MeasuringProtocol]:
+    """On what an outcome rests: the very machine, of a pool the member."""
+    if isinstance(outcome, Measurement):
+        return outcome.runtime, outcome.device, outcome.protocol
+    return runtime, measurer.probe(Target.parse(outcome.target))[1], protocol
+
+
+def _warn(measurer: Measurer, target: Target, cores: int, tell: Callable[[str], None]) -> None:
+    """Say beforehand what makes measuring take longer."""
+    if crowded := target.warning(cores):
+        tell(crowded)
+    if busy := what_disturbs(measurer, target):
+        tell(f"{target.device} is busy: {busy}; measuring takes longer, and intervals get wider")
 
 
 def next_size(size: int, took_s: float) -> int:

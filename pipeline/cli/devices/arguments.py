@@ -18,7 +18,7 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the device, a
 
 @devices_app.add("list")
 def list_(json_output: Json = False) -> None:
-    """List the devices that targets may name.
+    """List the devices and pools that targets may name.
 
     Each is shown with how it is reached and where it is defined. The machine that Lathe runs on is host; the
     others stand in your devices.toml (or in the file that the environment variable LATHE_DEVICES names) and
@@ -32,15 +32,17 @@ def list_(json_output: Json = False) -> None:
 @devices_app.add("check", "lathe devices check", "lathe devices check pi5 phone", "lathe devices check --all")
 def check(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]...", help="Devices to check; host if none is given.")
+        list[str] | None,
+        typer.Argument(metavar="[NAME]...", help="Devices or pools to check; host if none is given."),
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="Check every device.")] = False,
     json_output: Json = False,
 ) -> None:
     """Reach devices and run a small model on each runtime.
 
-    If something fails, you are told how to fix it, and the rest is tried all the same. When a device cannot
-    be measured on, the exit code is 6. The times of the small model are not measurements.
+    If something fails, you are told how to fix it, and the rest is tried all the same. Of a pool all members
+    are checked, and whether they are alike and equally fast. When a device cannot be measured on, the exit
+    code is 6. The times of the small model are not measurements.
     """
     from pipeline.cli.devices.command import check_devices
 

@@ -9,11 +9,14 @@ from typing import Any
 
 import typer
 
-from devices.check import check_device, describe_device
+from devices.check import DeviceReport, check_device, check_pool, describe_device
 from devices.errors import TargetError
 from devices.inventory import (
     find_device,
+    find_pool,
     known_devices,
+    known_pools,
+    members_of,
     project_file,
     trust_project_file,
     user_file,
@@ -23,34 +26,50 @@ from devices.words import listed
 from latency_db.errors import StoreError
 from latency_db.history import health_of, history_of, machines_of
 from latency_db.store import open_store
-from pipeline.cli.devices.documents import device_json, health_json, report_json
+from pipeline.cli.devices.documents import device_json, health_json, pool_json, pool_report_json, report_json
 from pipeline.cli.devices.health import facts_text, health_facts
-from pipeline.cli.devices.text import definition_text, list_text, report_text
+from pipeline.cli.devices.text import definition_text, list_text, pool_text, report_text
 from pipeline.cli.output import print_json
 from pipeline.report import render_health
 
 
 def list_devices(*, as_json: bool) -> None:
     """``lathe devices list``."""
-    devices = known_devices()
+    devices, pools = known_devices(), known_pools()
     if as_json:
-        print_json({"devices": [device_json(device) for device in devices]})
+        print_json(
+            {
+                "devices": [device_json(device) for device in devices],
+                "pools": [pool_json(pool) for pool in pools],
+            }
+        )
     else:
-        typer.echo(list_text(devices))
+        typer.echo(list_text(devices, pools))
 
 
 def check_devices(names: Sequence[str], *, every: bool, as_json: bool) -> None:
     """``lathe devices check``; ends with 6 when one of them cannot be measured on."""
     chosen = [device.name for device in known_devices()] if every else names or ["host"]
-    reports = []
-    for name in chosen:
-        report = check_device(name, on_step=_announcing(name))
-        reports.append(report)
+    pools = {name: pool for name in chosen if (pool := find_pool(name)) is not None}
+    reports: dict[str, DeviceReport] = {}
+    for each in dict.fromkeys(member for name in chosen for member in members_of(name)):
+        reports[each] = check_device(each, on_step=_announcing(each))
         if not as_json:
-            typer.echo(report_text(report))
+            typer.echo(report_text(reports[each]))
+    found = []
+    for name, pool in pools.items():
+        members = [reports[member] for member in pool.members]
+        found.append(check_pool(pool, members, on_step=_announcing(name)))
+        if not as_json:
+            typer.echo(pool_text(found[-1]))
     if as_json:
-        print_json({"devices": [report_json(report) for report in reports]})
-    if not all(report.ok for report in reports):
+        print_json(
+            {
+                "devices": [report_json(report) for report in reports.values()],
+                "pools": [pool_report_json(report) for report in found],
+            }
+        )
+    if not (all(report.ok for report in reports.values()) and all(report.ok for report in found)):
         raise typer.Exit(TargetError.exit_code)
 
 
@@ -77,6 +96,12 @@ def trust_folder(*, as_json: bool) -> None:
 
 def show_device(name: str, *, as_json: bool) -> None:
     """``lathe devices describe``; ends with 6 when the device cannot be reached."""
+    if (pool := find_pool(name)) is not None:
+        raise TargetError(
+            f"'{name}' is a pool",
+            why=f"its members are {', '.join(pool.members)}, and one device is described at a time",
+            fix=f"name one of them, or run 'lathe devices check {name}'",
+        )
     device = find_device(name)
     report = describe_device(name)
     if as_json:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from devices.check import DeviceReport
-from devices.inventory import Device
+from devices.check import DeviceReport, PoolReport
+from devices.inventory import Device, Pool
 from latency_db.history import Health, Machine
 from pipeline.cli.between import between_json
 
@@ -25,6 +25,21 @@ def device_json(device: Device) -> dict[str, Any]:
         "table": None if definition is None else dict(definition.table),
         "fault": None if definition is None or definition.fault is None else str(definition.fault),
     }
+
+
+def pool_json(pool: Pool) -> dict[str, Any]:
+    """How a pool is defined."""
+    return {
+        "name": pool.name,
+        "members": list(pool.members),
+        "file": str(pool.file),
+        "fault": None if pool.fault is None else str(pool.fault),
+    }
+
+
+def pool_report_json(report: PoolReport) -> dict[str, Any]:
+    """What a check of a pool found; ``ok`` says whether all members measure."""
+    return {**asdict(report), "ok": report.ok}
 
 
 def report_json(report: DeviceReport) -> dict[str, Any]:

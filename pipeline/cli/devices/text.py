@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from devices.check import DeviceReport, RuntimeReport
-from devices.errors import LatheError
-from devices.inventory import Device
+from devices.check import DeviceReport, PoolReport, Problem, RuntimeReport
+from devices.errors import LatheError, TargetError
+from devices.inventory import Device, Pool
 from devices.locking import LockState
 from devices.words import count_of
 
 
-def list_text(devices: Sequence[Device]) -> str:
-    """A line for each device: how it is reached, and where it is defined."""
-    width = max(len(device.name) for device in devices)
+def list_text(devices: Sequence[Device], pools: Sequence[Pool]) -> str:
+    """A line for each device: how it is reached, and where it is defined; then one for each pool."""
+    width = max(len(name) for name in [*(each.name for each in devices), *(each.name for each in pools)])
     lines = []
     for device in devices:
+        fault = None if device.definition is None else device.definition.fault
         lines.append(f"{device.name:{width}}  " + "  ".join(_notes(device)))
-        lines += [f"{'':{width}}  problem: {each}" for each in _faults(device)]
+        lines += [f"{'':{width}}  problem: {each}" for each in _faults(fault)]
+    for pool in pools:
+        lines.append(f"{pool.name:{width}}  pool  {', '.join(pool.members)}  {pool.file}")
+        lines += [f"{'':{width}}  problem: {each}" for each in _faults(pool.fault)]
     return "\n".join(lines)
 
 
@@ -30,10 +34,26 @@ def _notes(device: Device) -> list[str]:
     return notes + ([definition.note] if definition.note else [])
 
 
-def _faults(device: Device) -> list[str]:
-    """What is wrong with the definition, one by one."""
-    fault = None if device.definition is None else device.definition.fault
+def _faults(fault: TargetError | None) -> list[str]:
+    """What is wrong with a definition, one by one."""
     return [] if fault is None else [line.strip() for line in fault.why.splitlines()]
+
+
+def pool_text(report: PoolReport) -> str:
+    """Whether the members of a pool measure as one, as lines for people."""
+    lines = [f"{report.name} (pool of {', '.join(report.members)})"]
+    if report.canaries_ns:
+        told = ", ".join(f"{ns / 1e6:.3f} ms on {name}" for name, ns in report.canaries_ns.items())
+        lines.append(f"  canary       {told} with {report.runtime} (no measurement)")
+    lines += [f"  left out     {name}: {why}" for name, why in report.left_out.items()]
+    lines += _problem_lines(report.problems)
+    lines.append("  ready" if report.ok else "  not ready as a whole")
+    return "\n".join(lines)
+
+
+def _problem_lines(problems: Sequence[Problem]) -> list[str]:
+    errors = (LatheError(each.what, why=each.why, fix=each.fix) for each in problems)
+    return ["  problem: " + str(error).replace("\n", "\n    ") for error in errors]
 
 
 def report_text(report: DeviceReport, *, checked: bool = True) -> str:
@@ -43,9 +63,7 @@ def report_text(report: DeviceReport, *, checked: bool = True) -> str:
     lines += [f"  {label:12} {text}" for label, text in _facts(report) if text]
     lines += [_runtime_text(runtime) for runtime in report.runtimes]
     problems = [*report.problems, *(each.problem for each in report.runtimes if each.problem is not None)]
-    for problem in problems:
-        error = LatheError(problem.what, why=problem.why, fix=problem.fix)
-        lines.append("  problem: " + str(error).replace("\n", "\n    "))
+    lines += _problem_lines(problems)
     lines += [f"  hint: {hint}" for hint in report.hints]
     if checked:
         lines.append("  ready" if report.ok else "  not ready")

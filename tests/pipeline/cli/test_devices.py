@@ -9,10 +9,14 @@ import pytest
 from typer.testing import CliRunner
 
 import devices.check.checking
+import devices.check.pools
 from devices.errors import TargetError
 from devices.inventory.devices_file import read_file
 from devices.runtimes import find_runtime
 from pipeline.cli.devices.arguments import devices_app
+from tests.devices.shelf import shelf
+
+__all__ = ["shelf"]
 
 
 @pytest.fixture(autouse=True)
@@ -223,3 +227,36 @@ def test_trust_makes_the_folders_devices_usable(tmp_path, monkeypatch):
     }
     assert "board" in lathe("trust").stdout
     assert "is new or was changed" not in lathe("list").stdout
+
+
+def test_list_names_pools_with_their_members_and_what_is_wrong_with_them(user_devices):
+    for name in "ab":
+        assert lathe("add", name, "--ssh", f"{name}.local").exit_code == 0
+    with user_devices.open("a") as file:
+        file.write('[pool.boards]\nmembers = ["a", "b"]\n[pool.alone]\nmembers = ["c"]\n')
+    lines = lathe("list").stdout.splitlines()
+    assert lines[3].split() == ["boards", "pool", "a,", "b", str(user_devices)]
+    assert lines[4].split()[:2] == ["alone", "pool"]
+    assert "problem: it has one member: a pool has at least two" in lines[5]
+    boards, alone = json.loads(lathe("list", "--json").stdout)["pools"]
+    assert boards == {"name": "boards", "members": ["a", "b"], "file": str(user_devices), "fault": None}
+    assert "pool has at least two" in alone["fault"]
+    assert error_of("describe", "boards").what == "'boards' is a pool"
+    assert "pool 'alone' is not well defined" in error_of("check", "alone").what
+
+
+def test_check_of_a_pool_checks_its_members_and_whether_they_agree(shelf, monkeypatch):
+    levels = {"a": 1e6, "b": 1.01e6, "c": 1.2e6}
+    monkeypatch.setattr(devices.check.pools, "canary_ns", lambda target: levels[target.device])
+    ended = lathe("check", "all", "--json")
+    assert ended.exit_code == 6
+    found = json.loads(ended.stdout)
+    assert [each["name"] for each in found["devices"]] == ["a", "b", "c"]
+    (pool,) = found["pools"]
+    assert (pool["ok"], pool["runtime"], pool["canaries_ns"]) == (False, "onnxruntime", levels)
+    assert pool["left_out"] == {"c": "its canary runs 18.8% slower than the others', more than 5%"}
+    levels["c"] = 1e6
+    ended = lathe("check", "all")
+    assert ended.exit_code == 0
+    assert "all (pool of a, b, c)" in ended.stdout
+    assert "canary       1.000 ms on a, 1.010 ms on b, 1.000 ms on c with onnxruntime" in ended.stdout
