@@ -1,8 +1,8 @@
 """Phones and other Android devices that are reached by ADB, over USB or TCP.
 
 The client is Android's own ``adb`` (documentation: https://developer.android.com/tools/adb; SERVICES.TXT of
-AOSP's packages/modules/adb; messages as of version 29.0.6). It talks to the device through a server on this
-machine, which it starts when there is none.
+AOSP's packages/modules/adb; messages as of version 29.0.6). It talks to the device through a server, on this
+machine, where it starts one when there is none, or on the host to which the device is attached.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from devices.errors import MeasurementError, TargetError
 from devices.host import end, start
 
 _DEFAULT_PORT = 5555
+_SERVER_PORT = 5037
 _ONLINE = "device"
 _TRANSIENT = ("offline", "connecting", "authorizing")
 _SLOWEST_BYTES_PER_S = 200_000
@@ -54,6 +55,8 @@ class AdbConnection(RemoteConnection):
         serial: as ``adb devices`` lists it; always the whole of it.
         address: ``HOST`` or ``HOST:PORT`` of a device that listens on TCP, instead of a serial.
         adb: the command that starts the client, as the first words of an argument list.
+        server_host: name or address of another host whose adb server has the device; by default what the
+            environment says (``ADB_SERVER_SOCKET``), or this machine.
         server_port: TCP port of the adb server; by default what the environment says, or 5037.
         python: the command that starts Python 3.8+ there; phones have none.
         folder: where pushed files are kept; see ``RemoteConnection``.
@@ -69,6 +72,7 @@ class AdbConnection(RemoteConnection):
         serial: str | None = None,
         address: str | None = None,
         adb: tuple[str, ...] = ("adb",),
+        server_host: str | None = None,
         server_port: int | None = None,
         python: tuple[str, ...] | None = None,
         folder: str | None = "/data/local/tmp/lathe",
@@ -82,7 +86,12 @@ class AdbConnection(RemoteConnection):
         self._over_tcp = bool(address)
         self._serial = serial or _with_port(address or "")
         super().__init__(self._serial, python, folder)
-        self._adb = (*adb, "-P", str(server_port)) if server_port is not None else adb
+        self._adb = (
+            *adb,
+            *(() if server_host is None else ("-H", server_host)),
+            *(() if server_port is None else ("-P", str(server_port))),
+        )
+        self._server = None if server_host is None else f"{server_host}:{server_port or _SERVER_PORT}"
         self._connect_timeout_s = connect_timeout_s
         self._online = False
 
@@ -215,6 +224,14 @@ class AdbConnection(RemoteConnection):
             ) from error
 
     def _no_server(self, why: str) -> TargetError:
+        if self._server is not None:
+            port = self._server.rpartition(":")[2]
+            return TargetError(
+                f"no adb server answers at {self._server}",
+                why=why.splitlines()[-1] if why else "",
+                fix=f"start it on that host with 'adb -a -P {port} nodaemon server', or reach it through "
+                "'ssh -L'; docs/devices/connecting.md says how",
+            )
         return TargetError(
             "the adb server cannot be started",
             why=why,

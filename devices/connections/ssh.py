@@ -50,6 +50,8 @@ class SshConnection(RemoteConnection):
         host: name or address, or a ``Host`` of the configuration.
         user: name of the account there.
         port: TCP port of the server.
+        jump: ``[user@]host[:port]`` of a host to go through, several with commas between, as ``ssh -J`` takes
+            them, in place of the configuration's; ``none`` goes through none.
         identity_file: private key to log in with; one that has a passphrase must be in the agent.
         known_hosts: keys of hosts, in place of the files that the configuration names.
         config_file: another configuration in place of the user's.
@@ -64,6 +66,7 @@ class SshConnection(RemoteConnection):
         *,
         user: str | None = None,
         port: int | None = None,
+        jump: str | None = None,
         identity_file: Path | None = None,
         known_hosts: Path | None = None,
         config_file: Path | None = None,
@@ -73,6 +76,7 @@ class SshConnection(RemoteConnection):
     ) -> None:
         super().__init__(f"{user}@{host}" if user else host, python, folder)
         self._hop = _Hop(host, user, port)
+        self._jump = jump
         self._identity_file = identity_file
         self._known_hosts = known_hosts
         self._config_file = config_file
@@ -164,9 +168,10 @@ class SshConnection(RemoteConnection):
                 fix="correct that file, or name another one",
             ) from error
         if via is None:
-            for jump in _Hop.parse(settings.tunnel):
+            given = self._jump if hop is self._hop else None
+            for jump in _Hop.parse(settings.tunnel if given is None else given):
                 # A pattern that gives a jump host often matches that host too.
-                if jump.name not in (*before, hop.name):
+                if given is not None or jump.name not in (*before, hop.name):
                     via = await self._connect(jump, via, (*before, hop.name))
         try:
             client = await asyncssh.connect(
@@ -217,6 +222,8 @@ class SshConnection(RemoteConnection):
             by_hand += ["-F", str(self._config_file)]
         if self._known_hosts is not None:
             by_hand += ["-o", f"UserKnownHostsFile={self._known_hosts}"]
+        if hop is self._hop and self._jump is not None:
+            by_hand += ["-J", self._jump]
         if hop.port is not None:
             by_hand += ["-p", str(hop.port)]
         by_hand += [f"{hop.user}@{hop.name}" if hop.user else hop.name, "true"]

@@ -35,6 +35,24 @@ Command = Annotated[
 """First words of an argument list: one program, or a list of it and its arguments."""
 
 
+_HOST = r"[A-Za-z0-9_][A-Za-z0-9_.-]*|\[?[0-9A-Fa-f]*:[0-9A-Fa-f:.]*\]?"
+_JUMP = re.compile(rf"([A-Za-z0-9_][A-Za-z0-9_.-]*@)?({_HOST})(:[0-9]{{1,5}})?")
+
+
+def _check_host(text: str) -> str:
+    if not re.fullmatch(_HOST, text):
+        raise ValueError("it should be the name or address of a host")
+    return text
+
+
+def _check_jump(text: str) -> str:
+    if text != "none" and not all(_JUMP.fullmatch(hop) for hop in text.split(",")):
+        raise ValueError(
+            "it should be [USER@]HOST[:PORT], several with commas between, or none, such as me@bastion"
+        )
+    return text
+
+
 def _check_address(text: str) -> str:
     if not re.fullmatch(r"([^\s:\[\]]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?", text):
         raise ValueError("it should be HOST or HOST:PORT, such as 192.168.1.5:5555")
@@ -89,6 +107,7 @@ class SshTable(DeviceTable):
     host: Text
     user: Text | None = None
     port: Port | None = None
+    jump: Annotated[str, AfterValidator(_check_jump)] | None = None
     identity_file: Text | None = None
     known_hosts: Text | None = None
     config_file: Text | None = None
@@ -101,7 +120,7 @@ class SshTable(DeviceTable):
         from devices.connections.ssh import SshConnection
 
         options: dict[str, Any] = self.model_dump(
-            include={"user", "port", "folder", "connect_timeout_s"}, exclude_none=True
+            include={"user", "port", "jump", "folder", "connect_timeout_s"}, exclude_none=True
         )
         for key in ("identity_file", "known_hosts", "config_file"):
             path = getattr(self, key)
@@ -117,6 +136,7 @@ class AdbTable(DeviceTable):
     serial: Text | None = None
     address: Annotated[str, AfterValidator(_check_address)] | None = None
     adb: Command | None = None
+    server_host: Annotated[str, AfterValidator(_check_host)] | None = None
     server_port: Port | None = None
     python: Command | None = None
     folder: Text | None = None
@@ -133,7 +153,8 @@ class AdbTable(DeviceTable):
         from devices.connections.adb import AdbConnection
 
         options: dict[str, Any] = self.model_dump(
-            include={"serial", "address", "server_port", "folder", "connect_timeout_s"}, exclude_none=True
+            include={"serial", "address", "server_host", "server_port", "folder", "connect_timeout_s"},
+            exclude_none=True,
         )
         if self.adb is not None:
             options["adb"] = host_command(base, self.adb)

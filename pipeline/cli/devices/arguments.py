@@ -54,6 +54,7 @@ def check(
 @devices_app.add(
     "add",
     "lathe devices add pi5 --ssh pi@raspberrypi.local",
+    "lathe devices add pi5 --ssh 10.0.0.5 --jump me@bastion",
     "lathe devices add phone --adb R58M123ABC",
     "lathe devices add other --python ~/other/.venv/bin/python",
 )
@@ -106,6 +107,24 @@ def add(
         int | None,
         typer.Option("--port", metavar="N", help="Port of the SSH server.", rich_help_panel=REACHING),
     ] = None,
+    jump: Annotated[
+        str | None,
+        typer.Option(
+            "--jump",
+            metavar="[USER@]HOST[:PORT]",
+            help="Host to go through (SSH).",
+            rich_help_panel=REACHING,
+        ),
+    ] = None,
+    server_host: Annotated[
+        str | None,
+        typer.Option(
+            "--server-host",
+            metavar="HOST",
+            help="Host whose adb server has the device, if it is not this machine (Android).",
+            rich_help_panel=REACHING,
+        ),
+    ] = None,
     identity_file: Annotated[
         str | None,
         typer.Option("--identity-file", metavar="FILE", help="Private key (SSH).", rich_help_panel=REACHING),
@@ -147,6 +166,8 @@ def add(
         "address": address,
         "user": user,
         "port": port,
+        "jump": jump,
+        "server_host": server_host,
         "identity_file": identity_file,
         "python": python,
         "folder": folder,

@@ -419,6 +419,39 @@ def test_connection_tells_when_another_program_has_the_port_of_the_server(connec
     assert "server_port" in caught.value.fix
 
 
+def test_connection_uses_the_server_of_another_host(adb, connect, phone, tmp_path):
+    """The server listens on all addresses; by that one the client takes it for another machine's."""
+    port = free_port()
+    server = subprocess.Popen((adb.path, "-a", "-P", str(port), "nodaemon", "server"))
+    try:
+        connection = connect(address=phone.address, server_host="127.0.0.2", server_port=port)
+        assert wait_until(lambda: reaches(("127.0.0.2", port)))
+        assert shell(connection, "echo hello; exit 3") == (["hello"], 3)
+        source = tmp_path / "model.bin"
+        source.write_bytes(os.urandom(5000))
+        connection.pull(connection.push(source), tmp_path / "back")
+        assert (tmp_path / "back").read_bytes() == source.read_bytes()
+        assert phone.address not in adb("devices"), "this machine's own server does not know it"
+        connection.close()
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def test_connection_tells_when_no_server_answers_on_the_other_host(connect):
+    port = free_port()
+    with pytest.raises(TargetError) as caught:
+        connect(serial="any", server_host="127.0.0.2", server_port=port).run(("true",), timeout_s=20)
+    assert caught.value.what == f"no adb server answers at 127.0.0.2:{port}"
+    assert "Connection refused" in caught.value.why
+    assert f"adb -a -P {port} nodaemon server" in caught.value.fix
+
+
+def reaches(address) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(address) == 0
+
+
 @pytest.mark.parametrize("given", [{}, {"serial": "a", "address": "b"}])
 def test_connection_wants_either_a_serial_or_an_address(given):
     with pytest.raises(TargetError, match="either"):

@@ -419,6 +419,45 @@ def test_connecting_takes_everything_from_the_configuration_with_a_jump_host(con
     assert wait_until(lambda: not server.sessions())
 
 
+@pytest.fixture(name="bastion")
+def _bastion(tmp_path_factory):
+    """Another server, with keys of its own."""
+    bastion = SshServer(tmp_path_factory.mktemp("bastion")).start()
+    yield bastion
+    bastion.stop()
+
+
+def test_connecting_goes_through_the_jump_host_that_is_given(connect, server, bastion, config, tmp_path):
+    config.write_text(
+        f"Host 127.0.0.1\n  IdentityFile {bastion.identity}\n"
+        "Host board\n  HostName 127.0.0.1\n  ProxyJump nobody@absent.invalid\n"
+    )
+    known_hosts = tmp_path / "known_hosts"
+    known_hosts.write_text(server.known_hosts.read_text() + bastion.known_hosts.read_text())
+    jump = f"{USER}@127.0.0.1:{bastion.port}"
+    connection = connect(host="board", jump=jump, known_hosts=known_hosts)
+    lines: list[str] = []
+    connection.run(("sh", "-c", "echo $SSH_CONNECTION"), timeout_s=10, on_line=lines.append)
+    assert lines[0].split()[3] == str(server.port)
+    assert bastion.sessions() and server.sessions()
+    connection.close()
+    assert wait_until(lambda: not bastion.sessions() and not server.sessions())
+    straight = connect(host="board", jump="none", known_hosts=known_hosts)
+    assert straight.run(("true",), timeout_s=10).returncode == 0
+    assert not bastion.sessions()
+
+
+def test_connecting_says_which_jump_host_is_unknown_and_how_to_accept_it(connect, bastion):
+    error = refused(connect(jump=f"{USER}@127.0.0.1:{bastion.port}"))
+    assert "the host key of 127.0.0.1 is not known" in error.what
+    assert "ssh -F " in error.fix and f"-p {bastion.port} {USER}@127.0.0.1 true" in error.fix
+
+
+def test_connecting_says_that_the_given_jump_host_does_not_answer(connect):
+    error = refused(connect(jump=f"127.0.0.1:{free_port()}"))
+    assert "no SSH server answers at 127.0.0.1" in error.what
+
+
 def test_connecting_fails_when_the_jump_host_does_not_reach_the_device(connect, server, config):
     write_config(server, config)
     error = refused(connect(host="far", port=None, identity_file=None, known_hosts=None))

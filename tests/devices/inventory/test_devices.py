@@ -31,6 +31,7 @@ connection = "ssh"
 host = "pi5.local"
 user = "pi"
 port = 2222
+jump = "me@bastion:2200,[fe80::1]:22,10.0.0.1"
 identity_file = "~/.ssh/pi"
 known_hosts = "hosts"
 folder = "/data/lathe"
@@ -41,6 +42,7 @@ note = "with a fan"
 connection = "adb"
 serial = "37190DLJ"
 adb = "sdk/platform-tools/adb"
+server_host = "lab.local"
 server_port = 5038
 [devices.pixel8.tools]
 benchmark_model = "bin/benchmark_model"
@@ -164,6 +166,11 @@ def test_an_unknown_device_is_refused_with_the_known_ones_and_where_they_are_loo
         ('[devices.a]\nconnection = "adb"', "exactly one of serial"),
         ('[devices.a]\nconnection = "adb"\nserial = "x"\naddress = "h:1"', "exactly one of serial"),
         ('[devices.a]\nconnection = "adb"\naddress = "192.168.1.5:adb"', "HOST:PORT"),
+        ('[devices.a]\nconnection = "adb"\nserial = "x"\nserver_host = "-H"', "name or address of a host"),
+        ('[devices.a]\nconnection = "adb"\nserial = "x"\nserver_host = "a b"', "name or address of a host"),
+        ('[devices.a]\nconnection = "ssh"\nhost = "x"\njump = "-oProxyCommand=x"', "[USER@]HOST[:PORT]"),
+        ('[devices.a]\nconnection = "ssh"\nhost = "x"\njump = "me@bastion,"', "[USER@]HOST[:PORT]"),
+        ('[devices.a]\nconnection = "ssh"\nhost = "x"\njump = "me@b;id"', "[USER@]HOST[:PORT]"),
         ('[devices.a]\nconnection = "carrier-pigeon"', "known ones are local, ssh, adb"),
         ("[devices.a]\nconnection = 7", "known ones are local, ssh, adb"),
         ('[devices.a]\nhost = "x"', "connection is missing"),
