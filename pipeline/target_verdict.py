@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -28,6 +28,7 @@ from devices.measurement import (
 from devices.measuring import Job, measure
 from devices.requests import outputs_target, predict
 from devices.target import Target
+from devices.words import count_of
 from pipeline.budget import Budget
 from pipeline.data.base import Preprocessing, Split
 from pipeline.errors import VerificationError
@@ -58,24 +59,44 @@ class ClassCount:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Test images that an artifact classifies correctly.
+    """How well an artifact does its task on the test images, by the task's metric.
 
     Attributes:
-        correct: of ``total``.
-        by_class: the same class by class, in the order of the labels.
+        correct: of ``total``; ``None`` where the metric counts no images.
+        total: test images.
+        by_class: correct images class by class, in the order of the labels.
         target: where that was found out, as text, if the artifact's own target gives no outputs for given
             inputs; ``None`` for the target itself.
+        metric: its name.
+        value: of the metric, where it counts no images.
     """
 
-    correct: int
+    correct: int | None
     total: int
     by_class: tuple[ClassCount, ...]
     target: str | None = None
+    metric: str = "accuracy"
+    value: float | None = None
 
     @property
     def share(self) -> float:
-        """Correct images as a share of all."""
-        return self.correct / self.total
+        """The metric: where it counts images, correct ones as a share of all."""
+        if self.correct is not None:
+            return self.correct / self.total
+        if self.value is None:
+            raise ValueError("neither images nor a value of the metric")
+        return self.value
+
+    @property
+    def words(self) -> str:
+        """The metric, by its name where that is not accuracy."""
+        return f"{self.share:.2%}" if self.metric == "accuracy" else f"{self.metric} {self.share:.2%}"
+
+    @property
+    def count_words(self) -> str:
+        """What it was taken on."""
+        images = count_of(self.total, "test image")
+        return f"on {images}" if self.correct is None else f"{self.correct} of {images}"
 
     @property
     def note(self) -> str:
@@ -118,7 +139,7 @@ class TargetVerdict:
         """The accuracy, and where it was taken; or that there is none."""
         if self.accuracy is None:
             return "no accuracy, since there are no test images"
-        return f"{self.accuracy.share:.2%} on the test split{self.accuracy.note}"
+        return f"{self.accuracy.words} on the test split{self.accuracy.note}"
 
     @property
     def acceptable(self) -> bool:
@@ -206,9 +227,9 @@ def verify_artifact(
     accuracy = None
     if test is not None:
         place = outputs or outputs_target(target, artifact.suffix)
-        by_class = count_correct(artifact, test, place)
-        correct, where = sum(each.correct for each in by_class), None if place == target else str(place)
-        accuracy = Accuracy(correct, len(test.split), by_class, where)
+        accuracy = replace(
+            artifact_accuracy(artifact, test, place), target=None if place == target else str(place)
+        )
     student, other = measure_artifact(artifact, reference, target, protocol)
     ratio = paired_ratio(student, other) if other is not None else None
     known = between(student)
@@ -233,7 +254,7 @@ def in_layout(images: NDArray[np.float32], layout: Layout) -> NDArray[np.float32
 
 
 def predict_split(artifact: Path, images: LabelledImages, target: Target) -> NDArray[np.float32]:
-    """Logits ``(N, classes)`` of an artifact for all images; not all of them are in memory at a time.
+    """Outputs ``(N, K)`` of an artifact for all images; not all of them are in memory at a time.
 
     Raises:
         MeasurementError: the artifact does not run.
@@ -248,24 +269,26 @@ def predict_split(artifact: Path, images: LabelledImages, target: Target) -> NDA
     return np.concatenate(found)
 
 
-def count_correct(artifact: Path, test: LabelledImages, target: Target) -> tuple[ClassCount, ...]:
-    """Images of ``test`` that the artifact, run on the target, gives their label, class by class.
+def artifact_accuracy(artifact: Path, test: LabelledImages, target: Target) -> Accuracy:
+    """How well the artifact, run on the target, does the task of the test images.
 
     Raises:
         MeasurementError: the artifact does not run, or answers with numbers that are not finite.
     """
-    labels = test.split.labels
-    logits = predict_split(artifact, test, target)
-    if not np.isfinite(logits).all():
+    labels, task = test.split.labels, test.split.task
+    outputs = predict_split(artifact, test, target)
+    if not np.isfinite(outputs).all():
         raise MeasurementError(
             f"{artifact.name} answers with numbers that are not finite on {target}",
             why="the network overflows, or was damaged in conversion",
             fix="compare it with the exported model on the same images",
         )
-    classes = max(logits.shape[1], int(labels.max()) + 1)
-    total = np.bincount(labels, minlength=classes)
-    correct = np.bincount(labels[logits.argmax(axis=1) == labels], minlength=classes)
-    return tuple(ClassCount(int(one), int(other)) for one, other in zip(correct, total, strict=True))
+    counts = task.counts(outputs, labels)
+    if counts is None:
+        return Accuracy(None, len(labels), (), metric=task.metric, value=task.value(outputs, labels))
+    by_class = tuple(ClassCount(int(one), int(other)) for one, other in zip(*counts, strict=True))
+    correct, total = (sum(getattr(each, name) for each in by_class) for name in ("correct", "total"))
+    return Accuracy(correct, total, by_class, metric=task.metric)
 
 
 def judge(

@@ -106,7 +106,9 @@ def _files(
     if target.runtime not in _SESSIONS:
         return
     tensors = _named(entry, artifact)
-    reads_images = manifest.classifier is not None and _takes_reals(entry.inputs[0])
+    classifier = manifest.classifier
+    names_classes = classifier is not None and classifier.task.kind == "single-label"
+    reads_images = names_classes and _takes_reals(entry.inputs[0])
     yield "tensors.h", template("tensors.h")
     yield "session.h", template(f"{target.runtime}.h")
     yield "model_info.h", _cpp_constants(manifest, entry, target, tensors, images=reads_images)

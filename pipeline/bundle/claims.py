@@ -166,10 +166,13 @@ def _accuracy_differences(claimed: AccuracyEntry | None, found: Accuracy | None)
         return
     classes = [(each.correct, each.total) for each in claimed.by_class]
     seen = [(each.correct, each.total) for each in found.by_class[: len(classes)]]
+    if claimed.metric != found.metric:
+        yield f"the metric is called {claimed.metric}, and was {found.metric}"
     if (claimed.correct, claimed.total, claimed.target) != (found.correct, found.total, found.target):
         was = f"{found.correct} of {found.total}"
         yield f"{claimed.correct} of {claimed.total} images are correct, and {was} were"
-    if not math.isclose(claimed.share, claimed.correct / claimed.total, abs_tol=1e-9):
-        yield f"the accuracy of {claimed.correct} of {claimed.total} images is called {claimed.share:.2%}"
+    elif not math.isclose(claimed.share, found.share, abs_tol=1e-9):
+        was = f"and was {found.share:.2%}"
+        yield f"the {found.metric} {found.count_words} is called {claimed.share:.2%}, {was}"
     if classes != seen or (classes and sum(total for _, total in classes) != claimed.total):
         yield "the accuracies of the classes are others"

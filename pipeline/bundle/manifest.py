@@ -15,6 +15,7 @@ from devices.measurement import Verdict
 from devices.target import Target
 from pipeline.budget import Budget
 from pipeline.data.base import Preprocessing
+from pipeline.tasks import SINGLE_LABEL, AnyTask
 
 SCHEMA_VERSION = 3
 MANIFEST_NAME = "manifest.json"
@@ -36,7 +37,7 @@ def plain_path(text: str) -> str:
 
 BundlePath = Annotated[str, AfterValidator(plain_path)]
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-Share = Annotated[float, Field(ge=0, le=1)]
+Metric = Annotated[float, Field(le=1)]
 TensorType = Literal["float32", "float16", "float64", "int8", "uint8", "int16", "int32", "int64", "bool"]
 Level = Annotated[int, Field(ge=0, le=255)]
 
@@ -76,11 +77,18 @@ class PreprocessingDescription(_Model):
 
 
 class ClassifierDescription(_Model):
-    """What a classifier of images takes and answers; ``labels`` are in the order of the logits."""
+    """What a classifier of images, or another model of images, takes, and what it answers.
+
+    ``task`` says what outputs mean: logits of the classes (``single-label``), a logit for each label
+    (``multi-label``), numbers of which ``output * std + mean`` is in the unit of the data (``regression``),
+    or a vector to be compared by its cosine (``embedding``). ``labels`` are names in the order of the
+    outputs; of an embedding, those of the test images.
+    """
 
     image: ImageDescription
     preprocessing: PreprocessingDescription
     labels: Annotated[tuple[str, ...], Field(min_length=1)]
+    task: AnyTask = SINGLE_LABEL
 
     @model_validator(mode="after")
     def _every_channel_is_preprocessed(self) -> Self:
@@ -177,14 +185,17 @@ class ClassEntry(_Model):
 
 
 class AccuracyEntry(_Model):
-    """Test images that the artifact classifies correctly.
+    """How well the artifact does its task on the test images, by the task's ``metric``.
 
-    ``target`` says where that was found out, if the artifact's own target gives no outputs for given inputs.
+    ``share`` is the metric: 1 for outputs that are perfect. Where it counts images it is ``correct`` of
+    ``total``; else ``correct`` is null. ``target`` says where that was found out, if the artifact's own
+    target gives no outputs for given inputs.
     """
 
-    correct: Annotated[int, Field(ge=0)]
+    metric: str = "accuracy"
+    correct: Annotated[int, Field(ge=0)] | None
     total: Annotated[int, Field(gt=0)]
-    share: Share
+    share: Metric
     target: str | None
     by_class: tuple[ClassEntry, ...]
 
@@ -245,17 +256,17 @@ class TargetEntry(_Model):
 
 
 class TeacherEntry(_Model):
-    """The teacher: digest of its configuration and weights, and its accuracy on the test split."""
+    """The teacher: digest of its configuration and weights, and the task's metric on the test split."""
 
     digest: str
-    accuracy: Share
+    accuracy: Metric
 
 
 class StudentEntry(_Model):
-    """The student before export: its architecture in words, and its accuracy in torch on the test split."""
+    """The student before export: its architecture in words, and the metric in torch on the test split."""
 
     architecture: str
-    accuracy: Share
+    accuracy: Metric
 
 
 class RunOrigin(_Model):

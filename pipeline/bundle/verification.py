@@ -18,7 +18,7 @@ from devices.trust import trusted_files
 from devices.untrusted import arrays_from, file_bytes, json_from
 from devices.words import cause_of
 from pipeline.bundle.claims import check_claims, check_descriptions, not_repeated
-from pipeline.bundle.manifest import Manifest, TargetEntry
+from pipeline.bundle.manifest import AccuracyEntry, Manifest, TargetEntry
 from pipeline.bundle.reading import MOST_JSON_BYTES, read_bundle, refused
 from pipeline.bundle.signing import check_signature
 from pipeline.data.base import Split
@@ -38,21 +38,30 @@ class TargetVerification:
 
     Attributes:
         verdict: as seen now.
-        expected_correct: test images that are correct by the manifest; ``None`` if it states no accuracy.
+        expected: what the manifest says of the accuracy; ``None`` if it states none.
     """
 
     verdict: TargetVerdict
-    expected_correct: int | None
+    expected: AccuracyEntry | None
 
     @property
     def accuracy_holds(self) -> bool:
-        """As many images are correct as the manifest says, see ``CHANGED_SHARE``, or it does not say."""
-        if self.expected_correct is None:
+        """As many images are correct as the manifest says, see ``CHANGED_SHARE``, or it does not say.
+
+        A metric that counts no images may differ by as much.
+        """
+        if self.expected is None:
             return True
         now = self.verdict.accuracy
-        if now is None:
+        if now is None or (now.metric, now.correct is None) != (
+            self.expected.metric,
+            self.expected.correct is None,
+        ):
             return False
-        return abs(now.correct - self.expected_correct) <= max(1, int(CHANGED_SHARE * now.total))
+        allowed = max(1, int(CHANGED_SHARE * now.total))
+        if now.correct is None or self.expected.correct is None:
+            return abs(now.share - self.expected.share) <= allowed / now.total
+        return abs(now.correct - self.expected.correct) <= allowed
 
 
 @dataclass(frozen=True)
@@ -127,7 +136,7 @@ def verify_bundle(
             check_descriptions(folder, entry, verdict)
             done.append(entry.target)
             on_progress(len(done), len(manifest.targets))
-            return TargetVerification(verdict, entry.accuracy.correct if entry.accuracy else None)
+            return TargetVerification(verdict, entry.accuracy)
 
         on_progress(0, len(manifest.targets))
         found = side_by_side(
@@ -137,6 +146,16 @@ def verify_bundle(
             }
         )
     return BundleVerification(manifest.digest, tuple(found.values()), not_repeated(folder, manifest))
+
+
+def _fit_task(split: Split, classes: int) -> bool:
+    """Whether the labels, one at least, are those of the split's task."""
+    labels = split.labels
+    if split.task.kind in ("single-label", "embedding"):
+        whole = labels.ndim == 1 and labels.dtype == np.int64
+        return whole and bool(0 <= labels.min() <= labels.max() < classes)
+    plain = labels.dtype == np.float32 and labels.shape[1:] == (classes,) and bool(np.isfinite(labels).all())
+    return plain and (split.task.kind == "regression" or bool(np.isin(labels, (0, 1)).all()))
 
 
 def read_verdict(folder: Path, entry: TargetEntry) -> TargetVerdict:
@@ -173,17 +192,16 @@ def read_test(folder: Path, manifest: Manifest, entry: TargetEntry) -> LabelledI
     layout = entry.image_layout
     try:
         arrays = arrays_from(folder / manifest.test, ("images", "labels"))
-        split = Split(arrays["images"], arrays["labels"])
+        split = Split(arrays["images"], arrays["labels"], manifest.classifier.task)
     except (ValueError, KeyError, OSError) as error:
         raise refused(folder, manifest.test, f"cannot be read: {cause_of(error)}") from error
     image, classes = manifest.classifier.image, len(manifest.classifier.labels)
     if (
         split.images.dtype != np.uint8
-        or split.labels.dtype != np.int64
-        or split.images.shape != (len(split.labels), image.height, image.width, image.channels)
-        or split.labels.ndim != 1
+        or split.labels.ndim < 1
         or not len(split)
-        or not 0 <= split.labels.min() <= split.labels.max() < classes
+        or split.images.shape != (len(split.labels), image.height, image.width, image.channels)
+        or not _fit_task(split, classes)
     ):
         raise refused(
             folder, manifest.test, "does not hold the images and labels that the manifest describes"

@@ -48,6 +48,7 @@ from pipeline.bundle.reading import listing
 from pipeline.data.base import Preprocessing, Split
 from pipeline.errors import VerificationError, WorkFolderError
 from pipeline.target_verdict import Accuracy, TargetVerdict
+from pipeline.tasks import SINGLE_LABEL, AnyTask
 from pipeline.work.disk import disk_errors
 
 _COMMON_IMPORT = re.compile(r"^from pipeline\.bundle\.templates\.infer_common import .*\n", re.MULTILINE)
@@ -56,6 +57,8 @@ _REPORT = "report.html"
 _COMPONENTS = "components.cdx.json"
 _ANY_PROCESSOR = "any processor with the runtime"
 _FUTURE_IMPORT = "from __future__ import annotations\n"
+_METRICS_IMPORT = re.compile(r"^from pipeline\.tasks\.metrics import \([^)]*\)\n", re.MULTILINE)
+_FIRST_FUNCTION = "\ndef "
 
 
 @dataclass(frozen=True)
@@ -85,14 +88,15 @@ class TargetContent:
 
 @dataclass(frozen=True, eq=False)
 class ClassifierContent:
-    """What the artifacts of a classifier have in common.
+    """What the artifacts of a classifier, or of another model of images, have in common.
 
     Attributes:
         image_shape: height, width and channels (1 to 4) of the images.
         preprocessing: from bytes to the network's input.
         background: red, green and blue of what lies under transparent pixels of image files.
-        labels: in the order of the logits.
+        labels: names in the order of the outputs; of an embedding, those of the test images.
         test: labelled images on which the accuracies were taken; ``None`` if there are none.
+        task: says what outputs and labels mean.
     """
 
     image_shape: tuple[int, int, int]
@@ -100,6 +104,7 @@ class ClassifierContent:
     background: tuple[int, int, int]
     labels: tuple[str, ...]
     test: Split | None
+    task: AnyTask = SINGLE_LABEL
 
 
 @dataclass(frozen=True)
@@ -204,6 +209,10 @@ def inference_script(runtime: str) -> str:
             fix="choose a target with one of them",
         )
     common = (templates / "infer_common.py").read_text(encoding="utf-8").partition(_FUTURE_IMPORT)[2]
+    metrics = (importlib.resources.files("pipeline.tasks") / "metrics.py").read_text(encoding="utf-8")
+    functions = metrics[metrics.index(_FIRST_FUNCTION) + 1 :]
+    # The same functions as everywhere, and no second text of them.
+    common = f"{_METRICS_IMPORT.sub('', common).rstrip()}\n\n\n{functions}"
     return _COMMON_IMPORT.sub(lambda _: common.strip() + "\n", template.read_text(encoding="utf-8"))
 
 
@@ -260,6 +269,7 @@ def _describe_classifier(classifier: ClassifierContent) -> ClassifierDescription
         ),
         preprocessing=PreprocessingDescription(**classifier.preprocessing.to_json()),
         labels=classifier.labels,
+        task=classifier.task,
     )
 
 
@@ -340,6 +350,7 @@ def _describe_accuracy(accuracy: Accuracy | None, bundle: BundleContent) -> Accu
     if accuracy is None or bundle.classifier is None:
         return None
     return AccuracyEntry(
+        metric=accuracy.metric,
         correct=accuracy.correct,
         total=accuracy.total,
         share=accuracy.share,

@@ -8,20 +8,40 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.tasks import SINGLE_LABEL, AnyTask
+
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Images ``(N, H, W, C)`` uint8 with C 1 or 3, and labels ``(N,)`` int64 counted from 0."""
+    """Images with their labels, and what these mean.
+
+    Attributes:
+        images: ``(N, H, W, C)`` uint8 with C 1 to 4.
+        labels: of a single label or an embedding ``(N,)`` int64, counted from 0; of other tasks ``(N, K)``
+            float32.
+        task: says what labels and outputs mean.
+    """
 
     images: NDArray[np.uint8]
-    labels: NDArray[np.int64]
+    labels: NDArray[Any]
+    task: AnyTask = SINGLE_LABEL
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, index: NDArray[np.int64]) -> Split:
         """The rows at ``index``, copied."""
-        return Split(self.images[index], self.labels[index])
+        return Split(self.images[index], self.labels[index], self.task)
+
+    @property
+    def present(self) -> set[int]:
+        """The classes that it has images of; none where labels are no classes."""
+        return classes_in(self.labels)
+
+
+def classes_in(labels: NDArray[Any]) -> set[int]:
+    """The classes that labels name; none where labels are no classes."""
+    return set(labels.tolist()) if labels.ndim == 1 else set()
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +88,8 @@ class Dataset:
     """Train and test split with class names; ``digest`` is over the content of everything here.
 
     ``validation`` is a slice of the original train split, disjoint from ``train``; scores and early stop
-    use it. ``test`` is read at verification only. ``notes`` say what was left out.
+    use it. ``test`` is read at verification only. ``classes`` are names: of classes, of labels, or of the
+    numbers of a regression. ``notes`` say what was left out.
     """
 
     name: str
@@ -79,6 +100,11 @@ class Dataset:
     preprocessing: Preprocessing
     digest: str
     notes: tuple[str, ...] = ()
+
+    @property
+    def task(self) -> AnyTask:
+        """What labels and outputs mean."""
+        return self.train.task
 
     @property
     def input_shape(self) -> tuple[int, int, int]:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipeline.recipe.paths import RecipePath
+from pipeline.tasks import TaskKind
 
 Level = Annotated[int, Field(ge=0, le=255)]
 
@@ -16,6 +17,7 @@ class DataConfig(BaseModel):
 
     Attributes:
         kind: where the images come from; ``docs/reference/recipes.md`` shows the layout of each.
+        task: what the labels mean, and what is learned.
         path: folder or file of the source; every kind but ``digits`` needs one.
         validation: share of each class of the train split that is kept for validation.
         test: share of each class held out as test split by a source that comes without one.
@@ -31,6 +33,7 @@ class DataConfig(BaseModel):
 
     kind: Literal["digits", "folder", "npz", "cifar", "mnist", "huggingface"]
     path: RecipePath | None = None
+    task: TaskKind = "single-label"
     validation: float = Field(default=0.15, gt=0, lt=1)
     test: float = Field(default=0.25, gt=0, lt=1)
     train_limit: int | None = Field(default=None, ge=1, le=1_000_000_000)
@@ -46,4 +49,13 @@ class DataConfig(BaseModel):
             raise ValueError("data of kind 'digits' comes with scikit-learn and takes no path; remove 'path'")
         if self.kind != "digits" and self.path is None:
             raise ValueError(f"data of kind '{self.kind}' needs 'path', the folder or file that holds it")
+        return self
+
+    @model_validator(mode="after")
+    def _labels_fit_the_task(self) -> Self:
+        if self.task in ("multi-label", "regression") and self.kind != "npz":
+            raise ValueError(
+                f"data of kind '{self.kind}' have a class for each image; for task = '{self.task}' use kind "
+                "'npz', whose labels may have several numbers for each image"
+            )
         return self

@@ -41,7 +41,7 @@ def rows_without_duplicates(
                 f"{count} of {len(split)} {name} images are {done} {name}: test or validation holds the same "
                 "pixels"
             )
-        gone = sorted(set(split.labels.tolist()) - set(split.labels[rows].tolist()))
+        gone = sorted(split.present - split.take(np.flatnonzero(rows)).present)
         if remove and gone:
             raise DataError(
                 f"no {name} image of class '{classes[gone[0]]}' is left",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +13,14 @@ from numpy.typing import NDArray
 
 from devices.digests import canonical_json
 from devices.host import temporary_folder
-from devices.words import count_of
-from pipeline.data.base import Dataset, Preprocessing, Split
+from pipeline.data.base import Dataset, Preprocessing, Split, classes_in
 from pipeline.data.config import DataConfig
 from pipeline.data.duplicates import rows_without_duplicates
-from pipeline.data.sources.base import LabelledImages, Source
-from pipeline.data.splits import balanced_subset, stratified_split
+from pipeline.data.labels import labelling_of
+from pipeline.data.sources.base import CheckLabels, LabelledImages, Source
 from pipeline.data.store import StoredImages, journal_of, store_images
 from pipeline.errors import DataError
+from pipeline.tasks import AnyTask, Regression
 
 _TEST_SEED = 0
 _STD_FLOOR = 1 / 255
@@ -62,18 +63,18 @@ def load(
     Raises:
         DataError: the data are missing, unreadable, empty or inconsistent.
     """
-    source = _read(config)
+    labelling = labelling_of(config.task)
+    source = _read(config, labelling.check)
     train, test = source.train, source.test
-    classes = _class_names(source)
-    _check_classes(train, test, classes)
+    classes = labelling.names(source)
     if test is None:
-        kept, held = stratified_split(train.labels, config.test, classes, seed=_TEST_SEED)
+        kept, held = labelling.split(train.labels, config.test, classes, _TEST_SEED)
         train, test = train.take(kept), train.take(held)
     if config.train_limit is not None:
-        train = train.take(balanced_subset(train.labels, config.train_limit, len(classes), seed=seed))
+        train = train.take(labelling.subset(train.labels, config.train_limit, classes, seed))
     test_limit = len(test.labels) if config.test_limit is None else config.test_limit
-    test = test.take(balanced_subset(test.labels, test_limit, len(classes), seed=_TEST_SEED))
-    kept, held = stratified_split(train.labels, config.validation, classes, seed=seed)
+    test = test.take(labelling.subset(test.labels, test_limit, classes, _TEST_SEED))
+    kept, held = labelling.split(train.labels, config.validation, classes, seed)
     chosen = dict(zip(SPLITS, (train.take(kept), train.take(held), test), strict=True))
     with temporary_folder("data") if folder is None else nullcontext(folder) as place:
         stored = _stored(chosen, place, config.image_size, progress)
@@ -86,6 +87,8 @@ def load(
                 stored[name] = stored[name].keep(kept)
             journal_of(stored[name].path).unlink()
         splits = _splits(chosen, stored)
+    task = labelling.task(splits[0].labels)
+    splits = [_of_task(split, task) for split in splits]
     preprocessing = _statistics(splits[0].images)
     digest = _digest(splits, classes, preprocessing)
     fitted, validation, tested = splits
@@ -93,7 +96,12 @@ def load(
     return Dataset(config.kind, fitted, validation, tested, classes, preprocessing, digest, notes)
 
 
-def _read(config: DataConfig) -> Source:
+def _of_task(split: Split, task: AnyTask) -> Split:
+    labels = task.standardised(split.labels) if isinstance(task, Regression) else split.labels
+    return Split(split.images, labels, task)
+
+
+def _read(config: DataConfig, check: CheckLabels) -> Source:
     if config.kind == "digits":
         from pipeline.data.sources import digits
 
@@ -113,7 +121,9 @@ def _read(config: DataConfig) -> Source:
             case "npz":
                 from pipeline.data.sources import npz
 
-                return npz.read(config.path, image_size=config.image_size, background=config.background)
+                return npz.read(
+                    config.path, image_size=config.image_size, background=config.background, check=check
+                )
             case "folder":
                 from pipeline.data.sources import folder
 
@@ -128,44 +138,6 @@ def _read(config: DataConfig) -> Source:
         raise DataError(
             f"'{config.path}' cannot be read", why=str(error), fix="check that the files may be read"
         ) from error
-
-
-def _class_names(source: Source) -> tuple[str, ...]:
-    labels = [source.train.labels] + ([source.test.labels] if source.test is not None else [])
-    if any(len(split) == 0 for split in labels):
-        raise DataError(
-            "a split holds no images", fix="give both train and test at least one image per class"
-        )
-    lowest = min(int(split.min()) for split in labels)
-    highest = max(int(split.max()) for split in labels)
-    classes = source.classes or tuple(str(label) for label in range(min(highest, 65535) + 1))
-    if lowest < 0 or highest >= len(classes):
-        raise DataError(
-            f"labels run from {lowest} to {highest}, but there are {count_of(len(classes), 'class')}",
-            why=f"the labels of {count_of(len(classes), 'class')} are 0 to {len(classes) - 1}",
-            fix="count labels from 0 and name every class once",
-        )
-    if len(set(classes)) != len(classes):
-        raise DataError("class names are not unique", why=", ".join(classes), fix="name every class once")
-    return classes
-
-
-def _check_classes(train: LabelledImages, test: LabelledImages | None, classes: tuple[str, ...]) -> None:
-    if len(classes) < 2:
-        raise DataError(
-            "the data have only one class",
-            why=f"every image is labelled '{classes[0]}'",
-            fix="give images of at least two classes; in a folder, one folder per class below train",
-        )
-    splits = {"train": train} if test is None else {"train": train, "test": test}
-    absent = {name: np.setdiff1d(np.arange(len(classes)), split.labels) for name, split in splits.items()}
-    lacking = [f"{name} lacks {_names(rows, classes)}" for name, rows in absent.items() if len(rows)]
-    if lacking:
-        raise DataError(
-            "classes without images" if test is None else "classes differ between train and test",
-            why="; ".join(lacking),
-            fix="give every split images of every class (labels count from 0), or remove the class from both",
-        )
 
 
 def _stored(
@@ -228,20 +200,15 @@ def _left_out(
             why=named,
             fix='replace or remove these files, or set broken = "skip" in [data] to leave them out',
         )
-    for name, split in chosen.items():
-        gone = np.setdiff1d(split.labels, split.labels[stored[name].rows])
-        if len(gone):
+    for name, split in zip(SPLITS, _splits(chosen, stored), strict=True):
+        gone = sorted(classes_in(chosen[name].labels) - split.present)
+        if gone:
             raise DataError(
                 f"no {name} image of class '{classes[gone[0]]}' is left",
                 why=f"{len(broken)} of {count} images cannot be decoded: {named}",
                 fix="replace these files",
             )
     return (f"left out {len(broken)} of {count} images that cannot be decoded: {named}",)
-
-
-def _names(rows: NDArray[np.int64], classes: tuple[str, ...], shown: int = 8) -> str:
-    more = f" and {len(rows) - shown} more" if len(rows) > shown else ""
-    return ", ".join(f"'{classes[row]}'" for row in rows[:shown]) + more
 
 
 def _require_one_size(stored: Mapping[str, StoredImages]) -> None:
@@ -271,7 +238,12 @@ def _statistics(images: NDArray[np.uint8]) -> Preprocessing:
 
 def _digest(splits: list[Split], classes: tuple[str, ...], preprocessing: Preprocessing) -> str:
     shapes = [list(split.images.shape) for split in splits]
-    head = {"shapes": shapes, "classes": list(classes), "preprocessing": preprocessing.to_json()}
+    head = {
+        "shapes": shapes,
+        "classes": list(classes),
+        "preprocessing": preprocessing.to_json(),
+        "task": asdict(splits[0].task),
+    }
     digest = hashlib.sha256(canonical_json(head).encode())
     for split in splits:
         digest.update(np.ascontiguousarray(split.images).data)

@@ -15,14 +15,16 @@ def stratified_split(
 ) -> tuple[Index, Index]:
     """Rows ``(kept, held out)``, with ``share`` of each class held out (at least one, never all).
 
-    The rows come in a random order fixed by ``seed``, so that any prefix is a fair sample.
+    Classes may be absent. The rows come in a random order fixed by ``seed``: any prefix is a fair sample.
 
     Raises:
-        DataError: a class has fewer than two rows.
+        DataError: a class has one row.
     """
     generator = np.random.default_rng(seed)
     kept, held = [], []
     for label, name in enumerate(classes):
+        if not (labels == label).any():
+            continue
         rows = generator.permutation(np.flatnonzero(labels == label))
         if len(rows) < 2:
             raise DataError(
@@ -34,6 +36,19 @@ def stratified_split(
         held.append(rows[:count])
         kept.append(rows[count:])
     return generator.permutation(np.concatenate(kept)), generator.permutation(np.concatenate(held))
+
+
+def random_split(count: int, share: float, *, seed: int) -> tuple[Index, Index]:
+    """Rows ``(kept, held out)`` of ``count``, in a random order fixed by ``seed``; at least one in each.
+
+    Raises:
+        DataError: there are fewer than two rows.
+    """
+    if count < 2:
+        raise DataError("one image is too few to split", fix="add images, or raise the limit on images")
+    rows = np.random.default_rng(seed).permutation(count)
+    held = min(max(round(share * count), 1), count - 1)
+    return rows[held:], rows[:held]
 
 
 def balanced_subset(labels: Index, limit: int, classes: int, *, seed: int) -> Index:

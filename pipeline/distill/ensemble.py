@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.distill.feature_maps import FeatureMap, feature_maps
-from pipeline.distill.losses.base import mean_log_probabilities
+from pipeline.tasks.probabilities import mean_log_probabilities
 
 
 class Ensemble(nn.Module):

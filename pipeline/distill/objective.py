@@ -13,6 +13,7 @@ from pipeline.distill.feature_maps import feature_maps, watched
 from pipeline.distill.losses.base import FeatureLoss, Loss, Step
 from pipeline.distill.losses.settings import LabelsSettings, LossSettings
 from pipeline.distill.targets import SoftTargets
+from pipeline.tasks import SINGLE_LABEL, Task
 
 _ENOUGH_FOR_SHAPES = 2
 
@@ -21,12 +22,16 @@ class Objective(nn.Module):
     """The weighted losses of one training; its parameters are those of the losses' connectors.
 
     Args:
-        losses: what is minimised; without a teacher, cross-entropy with the labels takes their place.
+        losses: what is minimised; without a teacher, that of the labels takes their place.
         targets: what the teacher says to each batch.
+        task: says what labels and outputs mean.
     """
 
-    def __init__(self, losses: Sequence[LossSettings], targets: SoftTargets | None) -> None:
+    def __init__(
+        self, losses: Sequence[LossSettings], targets: SoftTargets | None, task: Task = SINGLE_LABEL
+    ) -> None:
         super().__init__()
+        self._task = task
         chosen = losses if targets is not None else (LabelsSettings(),)
         self.losses = nn.ModuleList(each.make() for each in chosen)
         self._weights = tuple(each.weight for each in chosen)
@@ -71,10 +76,10 @@ class Objective(nn.Module):
             logits: ``(N, classes)``, what the student has just said to ``images``.
             images: ``(N, C, H, W)``, as the student saw them.
             index: ``(N,)``, their rows in the train split.
-            labels: ``(N,)`` int64, on the device of ``logits``.
+            labels: as the task has them, on the device of ``logits``.
         """
         members = logits.new_empty(0) if self._targets is None else self._targets(images, index)
-        step = Step(labels, logits, members, self._student_features, self._teacher_features)
+        step = Step(labels, logits, members, self._student_features, self._teacher_features, self._task)
         terms = [
             weight * self._term(loss, step) for weight, loss in zip(self._weights, self.losses, strict=True)
         ]

@@ -54,7 +54,7 @@ def fit(
     and resumed from ``checkpoint`` gives the same weights as one that was not.
 
     Args:
-        model: ``(N, C, H, W)`` to logits ``(N, classes)``; its present weights are the start.
+        model: ``(N, C, H, W)`` to outputs ``(N, K)`` of the data's task; its present weights are the start.
         dataset: trained on ``train``, stopped by ``validation``; ``test`` is not touched.
         settings: schedule and losses.
         seed: of order, augmentation, and what connects the layers of student and teacher.
@@ -64,7 +64,7 @@ def fit(
         on_epoch: called with epochs done, epochs at most, and the record.
         what: what is trained, in words.
         tell: called with a line when the last process that trained this died in the middle.
-        goal: accuracy on the validation slice at which it ends before its last epoch.
+        goal: the metric on the validation slice at which it ends before its last epoch.
 
     Raises:
         TrainingDiverged: the loss is not finite.
@@ -73,7 +73,7 @@ def fit(
     device = training_device()
     # Depthwise convolutions train 1.5 to 1.8 times faster on CPUs with channels last.
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    objective = Objective(settings.losses, targets)
+    objective = Objective(settings.losses, targets, dataset.task)
     example = to_tensor(dataset.train.images[:EXAMPLES], dataset.preprocessing).to(device)
     with ExitStack() as stack:
         if checkpoint is not None:
@@ -165,7 +165,7 @@ def learning_rate_at(step: int, steps: int, settings: TrainingSettings) -> float
 
 
 def predict_logits(model: nn.Module, split: Split, preprocessing: Preprocessing) -> Tensor:
-    """Logits ``(N, classes)`` of a split, in eval mode, on the CPU; the model's mode is left as eval."""
+    """Outputs ``(N, K)`` of a split, in eval mode, on the CPU; the model's mode is left as eval."""
     device = training_device()
     model.to(device).eval()
     with torch.no_grad():
@@ -173,9 +173,8 @@ def predict_logits(model: nn.Module, split: Split, preprocessing: Preprocessing)
 
 
 def accuracy(model: nn.Module, split: Split, preprocessing: Preprocessing) -> float:
-    """Share of a split that the model gets right, in eval mode."""
-    predicted = predict_logits(model, split, preprocessing).argmax(dim=1)
-    return float((predicted == torch.from_numpy(split.labels)).float().mean())
+    """The metric of the split's task, in eval mode: of a single label the share that the model gets right."""
+    return split.task.value(predict_logits(model, split, preprocessing).numpy(), split.labels)
 
 
 def save_atomically(state: dict[str, Any], path: Path) -> None:

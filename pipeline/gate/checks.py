@@ -17,7 +17,7 @@ from devices.target import Target
 from devices.trust import trusted_files
 from devices.words import count_of
 from pipeline.progress import Task
-from pipeline.target_verdict import LabelledImages, count_correct
+from pipeline.target_verdict import LabelledImages, artifact_accuracy
 
 
 class CheckFinding(StrEnum):
@@ -82,12 +82,11 @@ def check_accuracy(artifact: Path, test: LabelledImages | None, target: Target, 
         return not_measured(target, "accuracy", "the bundle has no labelled test images")
     place = outputs_target(target, artifact.suffix)
     with trusted_files([artifact]) as files:
-        counts = count_correct(files[artifact], test, place)
-    correct, total = sum(each.correct for each in counts), len(test.split)
-    finding = CheckFinding.PASSED if correct >= limit * total else CheckFinding.FAILED
+        found = artifact_accuracy(files[artifact], test, place)
+    finding = CheckFinding.PASSED if found.share >= limit else CheckFinding.FAILED
     where = "" if place == target else f" on {place}"
-    why = f"{correct / total:.2%}, {correct} of {count_of(total, 'test image')}{where}, at least {limit:.2%}"
-    return Check(str(target), "accuracy", finding, why, value=correct / total, limit=limit, unit="share")
+    why = f"{found.words}, {found.count_words}{where}, at least {limit:.2%}"
+    return Check(str(target), "accuracy", finding, why, value=found.share, limit=limit, unit="share")
 
 
 def check_latency(

@@ -29,6 +29,7 @@ from pipeline.recipe.sections import (
     TargetConfig,
     VerifyConfig,
 )
+from pipeline.recipe.tasks import require_served
 from pipeline.search.evaluators.registry import SHARED_WEIGHTS
 from pipeline.spaces.mobile.config import SpaceConfig
 from pipeline.teachers.config import TeacherConfig
@@ -53,6 +54,8 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     },
 }
 """Keys that a method sets where the recipe does not."""
+_IMITATION = {"loss": [{"kind": "soft_targets"}]}
+"""The teacher's vectors alone, for embeddings."""
 
 
 class Recipe(Section):
@@ -90,6 +93,9 @@ class Recipe(Section):
             return document
         method = str(document.get("method"))
         found = _completed(document, _DEFAULTS.get(method, {}))
+        data = document.get("data")
+        if isinstance(data, Mapping) and data.get("task") == "embedding":
+            found = _completed(found, {"search": {"training": _IMITATION}, "distil": _IMITATION})
         if method == "subgraph":
             count = _number_of_proposals(document.get("subgraph"))
             found = _completed(found, {"search": {"evaluations": count, "population": max(2, count)}})
@@ -106,6 +112,11 @@ class Recipe(Section):
     def _shared_weights_are_there(self) -> Recipe:
         if self.search.evaluator == SHARED_WEIGHTS and self.method != "oracle":
             raise ValueError(f"the evaluator '{SHARED_WEIGHTS}' needs method = \"oracle\", which trains them")
+        return self
+
+    @model_validator(mode="after")
+    def _task_is_served(self) -> Recipe:
+        require_served(self)
         return self
 
     @model_validator(mode="after")

@@ -112,12 +112,13 @@ class ReportData:
     Attributes:
         title: name of the run.
         summary: one sentence for the head of the page.
-        teacher_accuracy: share of the test split, 0..1.
-        student_accuracy: of the student in torch, before export, share of the test split.
+        teacher_accuracy: the metric on the test split, at most 1.
+        student_accuracy: of the student in torch, before export.
         teacher_parameters: of all members.
         student_parameters: trainable ones.
         student_macs: multiply-accumulates for one image.
         labels: of the classes.
+        metric: by which accuracies were taken.
         targets: at least one.
         curves: of the teacher or teachers, then of the student.
         provenance: name and value pairs: digests, versions, device, conditions.
@@ -142,6 +143,7 @@ class ReportData:
     ensemble: tuple[str, ...] = ()
     mixtures: tuple[LayerMixture, ...] = ()
     layers: tuple[KeptLayer, ...] = ()
+    metric: str = "accuracy"
 
 
 def pareto_front(points: tuple[CandidatePoint, ...]) -> tuple[CandidatePoint, ...]:

@@ -33,8 +33,8 @@ _LONGEST_LABEL = 72
 _COLOURS = ("var(--measured)", "var(--other)", "var(--estimate)", "var(--limit)")
 
 
-def accuracy_figure(target: TargetReport) -> Figure:
-    """Accuracy of all candidates against predicted latency, with the front and the budget line."""
+def accuracy_figure(target: TargetReport, metric: str) -> Figure:
+    """The metric of all candidates against predicted latency, with the front and the budget line."""
     others = [point for point in target.candidates if not point.winner]
     winners = [point for point in target.candidates if point.winner]
     front = pareto_front(target.candidates)
@@ -50,10 +50,10 @@ def accuracy_figure(target: TargetReport) -> Figure:
             "line": {"shape": "hv", "width": 1.5, "color": "var(--muted)"},
             "hoverinfo": "skip",
         },
-        _candidates("candidate (estimate)", others, "var(--estimate)", 9),
-        _candidates("winner (estimate)", winners, "var(--measured)", 14),
+        _candidates("candidate (estimate)", others, "var(--estimate)", 9, metric),
+        _candidates("winner (estimate)", winners, "var(--measured)", 14, metric),
     ]
-    layout = plain_layout("predicted latency, ms (estimate)", "validation accuracy, %")
+    layout = plain_layout("predicted latency, ms (estimate)", f"validation {metric}, %")
     layout["yaxis"] |= _PERCENT
     layout["shapes"] = [
         {
@@ -182,8 +182,8 @@ def mixtures_figure(mixtures: Sequence[LayerMixture]) -> Figure:
     return {"data": traces, "layout": layout}
 
 
-def curves_figure(curves: Sequence[TrainingCurve], quantity: str) -> Figure:
-    """Training curves, the last first: validation ``accuracy`` in per cent, or training ``loss``."""
+def curves_figure(curves: Sequence[TrainingCurve], quantity: str, metric: str) -> Figure:
+    """Training curves, the last first: validation ``accuracy`` by a metric in per cent, or ``loss``."""
     traces = []
     for curve, colour in zip(reversed(curves), itertools.cycle(_COLOURS), strict=False):
         values = (
@@ -201,7 +201,7 @@ def curves_figure(curves: Sequence[TrainingCurve], quantity: str) -> Figure:
                 "hovertemplate": "epoch %{x}: %{y:.4g}<extra></extra>",
             }
         )
-    layout = plain_layout("epoch", "validation accuracy, %" if quantity == "accuracy" else "training loss")
+    layout = plain_layout("epoch", f"validation {metric}, %" if quantity == "accuracy" else "training loss")
     layout["yaxis"] |= _PERCENT if quantity == "accuracy" else {}
     return {"data": traces, "layout": layout}
 
@@ -220,7 +220,9 @@ def _label_rows(layout: dict[str, Any], labels: Sequence[str]) -> None:
     }
 
 
-def _candidates(name: str, points: Sequence[CandidatePoint], colour: str, size: int) -> dict[str, Any]:
+def _candidates(
+    name: str, points: Sequence[CandidatePoint], colour: str, size: int, metric: str
+) -> dict[str, Any]:
     spreads = [100 * (point.spread or 0.0) for point in points]
     return {
         "type": "scatter",
@@ -234,7 +236,7 @@ def _candidates(name: str, points: Sequence[CandidatePoint], colour: str, size: 
         "marker": {"symbol": "circle-open", "size": size, "color": colour, "line": {"width": 1.8}},
         "text": [
             f"{_wrapped(point.architecture)}<br>estimate {_plain(str(point.predicted))}<br>"
-            f"accuracy {100 * point.accuracy:.2f} %"
+            f"{metric} {100 * point.accuracy:.2f} %"
             for point in points
         ],
         "hovertemplate": "%{text}<extra></extra>",

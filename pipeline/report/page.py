@@ -73,8 +73,11 @@ def _verdict(report: ReportData, target: TargetReport) -> str:
         ("Measured", _interval(measurement.latency, len(measurement.launches))),
         *_ratio(verdict),
         ("Quality of measurement", html.escape(str(measurement.verdict)) + reasons),
-        ("Teacher's accuracy", _percent(report.teacher_accuracy)),
-        ("Student's accuracy", f"{_percent(report.student_accuracy)} <small>in torch, before export</small>"),
+        (f"Teacher's {report.metric}", _percent(report.teacher_accuracy)),
+        (
+            f"Student's {report.metric}",
+            f"{_percent(report.student_accuracy)} <small>in torch, before export</small>",
+        ),
         *_accuracy(verdict.accuracy),
     ]
     rows += _figures(report, target)
@@ -110,7 +113,7 @@ def _figures(report: ReportData, target: TargetReport) -> list[tuple[str, str]]:
     if target.int8:
         rows.append(("On the validation slice", target.int8))
     if verdict.accuracy is not None and verdict.accuracy.by_class:
-        rows.append(("Accuracy by class", _by_class(report, verdict.accuracy)))
+        rows.append((f"{_capital(report.metric)} by class", _by_class(report, verdict.accuracy)))
     return rows
 
 
@@ -138,12 +141,12 @@ def _by_class(report: ReportData, accuracy: Accuracy) -> str:
 
 def _search(report: ReportData) -> str:
     note = (
-        "Every point is an estimate: accuracy after a short distillation, on the validation slice, against "
-        "latency predicted from measured blocks. Vertical bars are one standard error. "
-        "The line is the Pareto front: nothing faster was more accurate."
+        f"Every point is an estimate: {report.metric} after a short distillation, on the validation slice, "
+        "against latency predicted from measured blocks. Vertical bars are one standard error. "
+        "The line is the Pareto front: nothing faster was better."
     )
     plots = [
-        plot(f"search-{number}", target.verdict.target, accuracy_figure(target))
+        plot(f"search-{number}", target.verdict.target, accuracy_figure(target, report.metric))
         for number, target in enumerate(report.targets)
         if len(target.candidates) > 1
     ]
@@ -191,8 +194,12 @@ def _training(report: ReportData) -> str:
     if not report.curves:
         return ""
     plots = [
-        plot("curves-accuracy", "Accuracy on the validation slice", curves_figure(report.curves, "accuracy")),
-        plot("curves-loss", "Training loss", curves_figure(report.curves, "loss")),
+        plot(
+            "curves-accuracy",
+            f"{_capital(report.metric)} on the validation slice",
+            curves_figure(report.curves, "accuracy", report.metric),
+        ),
+        plot("curves-loss", "Training loss", curves_figure(report.curves, "loss", report.metric)),
     ]
     note = "The losses of teacher and student are different functions; compare each with itself only."
     return section("Training", note, plots)
@@ -260,13 +267,17 @@ def _accuracy(accuracy: Accuracy | None) -> Iterator[tuple[str, str]]:
     place = "on the target"
     if accuracy.target is not None:
         place = html.escape(f"on {accuracy.target}: the target gives no outputs for given inputs")
-    count = f"{accuracy.correct} of {accuracy.total} test images"
-    yield "Artifact's accuracy", f"{_percent(accuracy.share)} <small>{count}, {place}</small>"
+    shown = f"{_percent(accuracy.share)} <small>{accuracy.count_words}, {place}</small>"
+    yield f"Artifact's {accuracy.metric}", shown
 
 
 def _percent(share: float) -> str:
     return f"{100 * share:.2f} %"
 
 
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
 def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
+    return _capital(text) + ("" if text.endswith(".") else ".")

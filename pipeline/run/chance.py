@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pipeline.distill.chance import better_than_chance
 from pipeline.errors import TeacherError, VerificationError
 from pipeline.stages.inputs.data import DataSummary
 from pipeline.stages.inputs.teacher import TeacherSummary
@@ -25,7 +24,7 @@ def require_useful_teacher(teacher: TeacherSummary, data: DataSummary) -> None:
             accuracies[name] = member.validation_accuracy
         if member.suspicion is not None:
             raise TeacherError(
-                f"{name} is misread: {_against(member.validation_accuracy, teacher)}",
+                f"{name} is misread: {_against(member.validation_accuracy, teacher, data)}",
                 why=member.suspicion.cause,
                 fix=f"{member.suspicion.fix}, {_ANYWAY}",
             )
@@ -49,7 +48,7 @@ def _useless(name: str, accuracy: float, teacher: TeacherSummary, data: DataSumm
             f"check 'weights' and 'weights_key', {_ANYWAY}"
         )
     return TeacherError(
-        f"{name} is no better than chance: {_against(accuracy, teacher)}", why=causes, fix=fix
+        f"{name} is no better than chance: {_against(accuracy, teacher, data)}", why=causes, fix=fix
     )
 
 
@@ -67,7 +66,7 @@ def require_useful_student(accuracy: float, teacher: TeacherSummary, data: DataS
     if _useful(accuracy, teacher, data):
         return
     raise VerificationError(
-        f"the student is no better than chance: {_against(accuracy, teacher)}",
+        f"the student is no better than chance: {_against(accuracy, teacher, data)}",
         why="its training failed: the learning rate is too high, the epochs are too few, or the budget "
         "leaves only students that are too small",
         fix=f"change [distil], loosen the budgets, {_ANYWAY}",
@@ -75,11 +74,11 @@ def require_useful_student(accuracy: float, teacher: TeacherSummary, data: DataS
 
 
 def _useful(accuracy: float, teacher: TeacherSummary, data: DataSummary) -> bool:
-    return better_than_chance(accuracy, data.counts[1], teacher.chance)
+    return data.task.better_than_chance(accuracy, data.counts[1], teacher.chance)
 
 
-def _against(accuracy: float, teacher: TeacherSummary) -> str:
+def _against(accuracy: float, teacher: TeacherSummary, data: DataSummary) -> str:
     return (
-        f"{accuracy:.2%} of the validation slice, where always naming the most frequent class gets "
+        f"{data.task.shown(accuracy)} of the validation slice, where {data.task.guess} gets "
         f"{teacher.chance:.2%}"
     )

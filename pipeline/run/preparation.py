@@ -84,7 +84,7 @@ def prepare_task(context: Context) -> LearningTask:
         plan = SpacePlan.add_on(recipe.oracle.space, data)
         task = LearningTask(data, teacher, plan, shared=_shared(recipe, plan, data, teacher))
     else:
-        task = LearningTask(data, teacher, SpacePlan.mobile(recipe.space, data))
+        task = LearningTask(data, teacher, SpacePlan.mobile(recipe.space, data, teacher.outputs))
     context.do(describe_space, task.plan)
     return task
 

@@ -74,7 +74,13 @@ class RunResult:
         verified = self.winner.verified
         return {
             "recipe": self.recipe.model_dump(mode="json"),
-            "data": {"name": self.data.name, "digest": self.data.digest, "counts": list(self.data.counts)},
+            "data": {
+                "name": self.data.name,
+                "digest": self.data.digest,
+                "counts": list(self.data.counts),
+                "task": self.data.task.kind,
+                "metric": self.data.task.metric,
+            },
             "teacher": {
                 "name": self.teacher.name,
                 "digest": self.teacher.digest,

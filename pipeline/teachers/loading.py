@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ from pipeline.distill.divergence import divergence_is
 from pipeline.distill.settings import EpochRecord, TrainingSettings
 from pipeline.distill.training import fit
 from pipeline.errors import TeacherError
+from pipeline.tasks import AnyTask, Embedding, MultiLabel, Regression, SingleLabel
 from pipeline.teachers.building import Built, build
 from pipeline.teachers.classes import outputs_of_classes
 from pipeline.teachers.code import code_digest
@@ -94,7 +96,8 @@ def _member(
         content = file_digest(config.path)
     else:
         content = _digest_of(network)
-    digest = value_digest([adapted.config.content(), adapted.outputs, content, code_digest(config)])
+    read_as = [adapted.outputs, asdict(dataset.task)]
+    digest = value_digest([adapted.config.content(), read_as, content, code_digest(config)])
     return Member(config.name, adapted, digest, history)
 
 
@@ -136,22 +139,33 @@ def _described(adapted: AdaptedNetwork, built: Built, dataset: Dataset, tell: Te
         )
     if adapted.place is not None and not built.known_output:
         tell(f"teacher      '{config.name}': {described(output, adapted.place)} is taken as logits")
-    if _are_probabilities(logits):
-        adapted.gives_probabilities = True
-        tell(f"teacher      '{config.name}' gives probabilities, not logits; their logarithm is used")
-    adapted.take(
-        outputs_of_classes(
-            config.classes, classes, logits.shape[1], built.classes, teacher=config.name, tell=tell
+    _fit_to_task(adapted, logits, dataset.task, tell)
+    if not isinstance(dataset.task, Embedding):
+        adapted.take(
+            outputs_of_classes(
+                config.classes, classes, logits.shape[1], built.classes, teacher=config.name, tell=tell
+            )
         )
-    )
     return adapted
 
 
-def _are_probabilities(outputs: Tensor) -> bool:
-    """Whether every output lies in 0..1 and those of an image sum to 1."""
+def _fit_to_task(adapted: AdaptedNetwork, outputs: Tensor, task: AnyTask, tell: Tell) -> None:
+    """Bring what a network gives to the form that the task wants: logits, or numbers in its units."""
+    name = adapted.config.name
+    adapted.several_labels = isinstance(task, MultiLabel)
+    if isinstance(task, SingleLabel | MultiLabel) and _are_probabilities(outputs, task):
+        adapted.gives_probabilities = True
+        used = "logits are" if adapted.several_labels else "logarithm is"
+        tell(f"teacher      '{name}' gives probabilities, not logits; their {used} used")
+    if isinstance(task, Regression) and adapted.config.kind != "train":
+        adapted.in_units_of(task)
+
+
+def _are_probabilities(outputs: Tensor, task: SingleLabel | MultiLabel) -> bool:
+    """Whether every output lies in 0..1 and, of a single label, those of an image sum to 1."""
     sums = outputs.sum(dim=1)
     within = bool(((outputs >= 0) & (outputs <= 1)).all())
-    return within and torch.allclose(sums, torch.ones_like(sums), atol=1e-3)
+    return within and (isinstance(task, MultiLabel) or torch.allclose(sums, torch.ones_like(sums), atol=1e-3))
 
 
 def _train(

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.base import Dataset, Split
-from pipeline.distill.chance import better_than_chance, majority_share
+from pipeline.tasks.chance import better_than_chance, majority_share
 from pipeline.teachers.classes import written
 from pipeline.teachers.config import TeacherConfig
 

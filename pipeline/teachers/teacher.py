@@ -14,11 +14,13 @@ from devices.digests import value_digest
 from pipeline.data.base import Preprocessing
 from pipeline.distill.ensemble import Ensemble
 from pipeline.distill.settings import EpochRecord
+from pipeline.tasks import Regression
 from pipeline.teachers.classes import Outputs
 from pipeline.teachers.config import TeacherConfig
 from pipeline.teachers.outputs import Place, tensor_at
 
 _LEAST_PROBABILITY = 1e-12
+_LEAST_SIGMOID = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +74,9 @@ class AdaptedNetwork(nn.Module):
     Attributes:
         config: the same.
         place: of the logits in what the network gives.
-        gives_probabilities: whether the network ends in a softmax, whose logarithm then stands for logits.
+        gives_probabilities: whether the network ends in a softmax, whose logarithm then stands for logits; or
+            with ``several_labels`` in sigmoids, whose logits are taken.
+        several_labels: whether the labels of an image do not exclude each other.
         outputs: for each class of the data the outputs that stand for it; ``None``: output k for class k.
     """
 
@@ -80,6 +84,8 @@ class AdaptedNetwork(nn.Module):
     _shift: Tensor
     _chosen: Tensor
     _absent: Tensor
+    _centre: Tensor
+    _spread: Tensor
 
     def __init__(self, network: nn.Module, config: TeacherConfig, preprocessing: Preprocessing) -> None:
         super().__init__()
@@ -87,6 +93,8 @@ class AdaptedNetwork(nn.Module):
         self.config = config
         self.place: Place = None
         self.gives_probabilities = False
+        self.several_labels = False
+        self._unit = False
         self.outputs: Outputs | None = None
         self._size = config.resize
         self._channels = config.channels
@@ -112,6 +120,12 @@ class AdaptedNetwork(nn.Module):
         self.register_buffer("_chosen", torch.tensor(rows), persistent=False)
         self.register_buffer("_absent", torch.tensor(absent), persistent=False)
 
+    def in_units_of(self, task: Regression) -> None:
+        """Let outputs be in the unit of the task's labels; the network gives them in that of the data."""
+        self.register_buffer("_centre", torch.tensor(task.mean), persistent=False)
+        self.register_buffer("_spread", torch.tensor(task.std), persistent=False)
+        self._unit = True
+
     def prepared(self, images: Tensor) -> Tensor:
         """``(N, C, H, W)`` as the data give them, to what the network was trained on."""
         if self._channels is not None:  # Of coloured images this repeats nothing.
@@ -130,8 +144,12 @@ class AdaptedNetwork(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """``(N, C, H, W)`` as the data give them, to logits."""
         logits = logits_in(self.network(self.prepared(images)), self.place)
-        if self.gives_probabilities:
+        if self.gives_probabilities and self.several_labels:
+            logits = logits.logit(_LEAST_SIGMOID)
+        elif self.gives_probabilities:
             logits = logits.clamp_min(_LEAST_PROBABILITY).log()
+        if self._unit:
+            logits = (logits - self._centre) / self._spread
         if self.outputs is None:
             return logits
         if self._chosen.shape[1] == 1:

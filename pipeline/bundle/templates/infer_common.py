@@ -19,6 +19,13 @@ try:
 except ImportError as error:
     sys.exit(f"error: numpy cannot be imported ({error}); install it with: python -m pip install numpy")
 
+from pipeline.tasks.metrics import (
+    mean_average_precision,
+    names_the_class,
+    nearest_is_alike,
+    r_squared,
+)
+
 Tensors = list[Any]
 """Arrays in the order of the model's inputs or outputs."""
 Predict = Callable[[Tensors], Tensors]
@@ -32,9 +39,10 @@ def main(runtime: str, load_model: LoadModel) -> NoReturn:
     """Read the arguments, run the model, and exit: 0 done, 1 an error, 2 wrong arguments."""
     parser = argparse.ArgumentParser(
         description=f"Runs the bundle's model by {runtime} and prints one JSON line per image or file. Of a "
-        "classifier: the image's number, the file, the label, the label's index and probability. Image files "
-        "are turned upright, resized to the model's size and cropped to their centre, which needs Pillow. Of "
-        "another model: the file and the outputs by name."
+        "classifier: the image's number, the file, the label, the label's index and probability; where an "
+        "image may have several labels, each with its probability; of a regression its numbers; of an "
+        "embedding its vector, of length 1. Image files are turned upright, resized to the model's size and "
+        "cropped to their centre, which needs Pillow. Of another model: the file and the outputs by name."
     )
     parser.add_argument(
         "files",
@@ -45,7 +53,7 @@ def main(runtime: str, load_model: LoadModel) -> NoReturn:
         "one input",
     )
     parser.add_argument(
-        "--test", action="store_true", help="run the bundle's own test images and print the accuracy"
+        "--test", action="store_true", help="run the bundle's own test images and print the metric"
     )
     parser.add_argument("--top", type=int, default=1, metavar="N", help="name the N likeliest labels")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: as verified)")
@@ -88,11 +96,12 @@ def _run(runtime: str, load_model: LoadModel, arguments: argparse.Namespace) -> 
     predict = load_model(str(model), _settings(entry, arguments.threads))
     if arguments.test:
         with np.load(folder / manifest["test"], allow_pickle=False) as test:
-            _print_accuracy(predict, test["images"], test["labels"], classifier, entry)
+            found = [_outputs(predict, image, classifier, entry) for image in test["images"]]
+            print(json.dumps(_judged(np.stack(found), test["labels"], classifier["task"]["kind"])))
     elif classifier:
         for number, (file, image) in enumerate(work):
-            logits = _logits(predict, image, classifier, entry)
-            answer = {"image": number, "file": file, **_named(logits, classifier["labels"], arguments.top)}
+            outputs = _outputs(predict, image, classifier, entry)
+            answer = {"image": number, "file": file, **_meaning(outputs, classifier, arguments.top)}
             print(json.dumps(answer), flush=True)
     else:
         for file, tensors in work:
@@ -101,13 +110,30 @@ def _run(runtime: str, load_model: LoadModel, arguments: argparse.Namespace) -> 
             print(json.dumps(answer), flush=True)
 
 
-def _logits(predict: Predict, image: Any, classifier: dict[str, Any], entry: dict[str, Any]) -> Any:
+def _outputs(predict: Predict, image: Any, classifier: dict[str, Any], entry: dict[str, Any]) -> Any:
     return np.asarray(predict([_prepare(image, classifier["preprocessing"], entry)])[0]).reshape(-1)
+
+
+def _meaning(outputs: Any, classifier: dict[str, Any], top: int) -> dict[str, Any]:
+    """What the outputs for an image say, in the words of the model's task."""
+    task, labels = classifier["task"], classifier["labels"]
+    outputs = outputs.astype(np.float64)
+    if task["kind"] == "embedding":
+        return {"embedding": (outputs / max(float(np.linalg.norm(outputs)), 1e-12)).tolist()}
+    if task["kind"] == "regression":
+        numbers = outputs * np.array(task["std"]) + np.array(task["mean"])
+        return {"values": dict(zip(labels, numbers.tolist()))}
+    if task["kind"] == "multi-label":
+        shares = 0.5 * (1 + np.tanh(0.5 * outputs))
+        return {
+            "labels": [label for label, share in zip(labels, shares) if share >= 0.5],
+            "probabilities": dict(zip(labels, shares.tolist())),
+        }
+    return _named(outputs, labels, top)
 
 
 def _named(logits: Any, labels: list[str], top: int) -> dict[str, Any]:
     """The likeliest label, and the ``top`` likeliest ones if that is more than one."""
-    logits = logits.astype(np.float64)
     shares = np.exp(logits - logits.max())
     shares /= shares.sum()
     likely = [int(index) for index in np.argsort(-shares, kind="stable")[:top]]
@@ -115,12 +141,20 @@ def _named(logits: Any, labels: list[str], top: int) -> dict[str, Any]:
     return {**named[0], "top": named} if top > 1 else named[0]
 
 
-def _print_accuracy(
-    predict: Predict, images: Any, labels: Any, classifier: dict[str, Any], entry: dict[str, Any]
-) -> None:
-    found = [int(_logits(predict, image, classifier, entry).argmax()) for image in images]
-    correct = sum(one == int(other) for one, other in zip(found, labels))
-    print(json.dumps({"correct": correct, "total": len(labels), "accuracy": correct / len(labels)}))
+def _judged(outputs: Any, labels: Any, task: str) -> dict[str, Any]:
+    """The task's metric on labelled images."""
+    if task == "multi-label":
+        return {
+            "metric": "mean average precision",
+            "total": len(labels),
+            "value": mean_average_precision(outputs, labels),
+        }
+    if task == "regression":
+        return {"metric": "R2", "total": len(labels), "value": r_squared(outputs, labels)}
+    found = nearest_is_alike(outputs, labels) if task == "embedding" else names_the_class(outputs, labels)
+    correct, total = int((found > 0).sum()), int((found >= 0).sum())
+    metric = "retrieval@1" if task == "embedding" else "accuracy"
+    return {"metric": metric, "correct": correct, "total": total, metric: correct / max(1, total)}
 
 
 def _settings(entry: dict[str, Any], threads: int | None) -> Settings:

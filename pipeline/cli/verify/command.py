@@ -65,5 +65,9 @@ def _why_not(target: TargetVerification) -> str:
     verdict = target.verdict
     if target.accuracy_holds:
         return verdict.why
-    now = "no" if verdict.accuracy is None else verdict.accuracy.correct
-    return f"{now} test images are correct on {verdict.target}, not {target.expected_correct}"
+    now, expected = verdict.accuracy, target.expected
+    if expected is not None and expected.correct is None:
+        found = "not known" if now is None else f"{now.share:.2%}"
+        return f"the {expected.metric} on {verdict.target} is {found}, not {expected.share:.2%}"
+    count = "no" if now is None else now.correct
+    return f"{count} test images are correct on {verdict.target}, not {expected and expected.correct}"

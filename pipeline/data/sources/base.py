@@ -14,6 +14,10 @@ from pipeline.data.base import Decoded
 from pipeline.errors import DataError
 
 Index = NDArray[np.int64]
+Labels = NDArray[Any]
+"""Classes ``(N,)`` int64, or ``(N, K)`` float32."""
+CheckLabels = Callable[..., Labels]
+"""``check_labels`` or ``check_vectors``."""
 
 CHANNELS = (1, 2, 3, 4)
 """How many an array's images may have. One is grey and three are a colour; two and four are what they are."""
@@ -21,28 +25,31 @@ CHANNELS = (1, 2, 3, 4)
 
 @dataclass(frozen=True, eq=False)
 class LabelledImages:
-    """Labels ``(N,)`` and a way to read the images of chosen rows.
+    """Labels, ``(N,)`` or ``(N, K)``, and a way to read the images of chosen rows.
 
     Reading is put off, so that images outside a limit are never decoded.
     """
 
-    labels: Index
+    labels: Labels
     read: Callable[[Index], Decoded]
 
     @classmethod
-    def of_arrays(cls, images: Any, labels: Any, *, what: str) -> LabelledImages:
+    def of_arrays(
+        cls, images: Any, labels: Any, *, what: str, check: CheckLabels | None = None
+    ) -> LabelledImages:
         """Check and wrap arrays.
 
         Args:
             images: ``(N, H, W)`` or ``(N, H, W, C)``, C of ``CHANNELS``; uint8, or floating point in 0..1.
             labels: integers ``(N,)`` or ``(N, 1)``.
             what: how to name the split in an error.
+            check: of the labels, if it is another than ``check_labels``.
 
         Raises:
             DataError: another shape or type, NaN, a range other than 0..1, or counts that differ.
         """
         pixels = _pixels(np.asarray(images), what)
-        numbers = check_labels(labels, len(pixels), what=what)
+        numbers = (check or check_labels)(labels, len(pixels), what=what)
         return cls(numbers, lambda index: Decoded.whole(pixels[index]))
 
     def take(self, index: Index) -> LabelledImages:
@@ -84,6 +91,33 @@ def check_labels(labels: Any, count: int, *, what: str) -> Index:
             fix="store exactly one label per image, in the same order",
         )
     return numbers.astype(np.int64)
+
+
+def check_vectors(labels: Any, count: int, *, what: str) -> NDArray[np.float32]:
+    """Labels of several numbers as float32 ``(N, K)``; ``(N,)`` stands for one number each.
+
+    Raises:
+        DataError: not numbers, not finite, or their number is not ``count``.
+    """
+    numbers = np.asarray(labels)
+    if numbers.ndim == 1:
+        numbers = numbers[:, np.newaxis]
+    if numbers.ndim != 2 or numbers.dtype.kind not in "biuf" or not numbers.shape[1]:
+        raise DataError(
+            f"the {what} labels are not a table of numbers",
+            why=f"they have type {numbers.dtype} and shape {numbers.shape}, expected (N, K)",
+            fix="store a row of numbers for each image",
+        )
+    if len(numbers) != count:
+        raise DataError(
+            f"the {what} split has {count} images but {len(numbers)} labels",
+            fix="store exactly one label per image, in the same order",
+        )
+    if not np.isfinite(numbers).all():
+        raise DataError(
+            f"the {what} labels hold NaN or infinity", fix="leave out images whose labels are not known"
+        )
+    return numbers.astype(np.float32)
 
 
 def missing(path: Path, expected: str) -> DataError:

@@ -12,16 +12,25 @@ from numpy.typing import NDArray
 from devices.untrusted import arrays_from
 from pipeline.data.base import Decoded
 from pipeline.data.images import WHITE, Colour, decode_all
-from pipeline.data.sources.base import Index, LabelledImages, Source, check_labels, missing
+from pipeline.data.sources.base import (
+    CheckLabels,
+    Index,
+    LabelledImages,
+    Source,
+    check_labels,
+    missing,
+)
 from pipeline.errors import DataError
 
 _EXPECTED = "an .npz file with train_x, train_y, test_x, test_y (and, if wanted, classes)"
 
 
-def read(path: Path, *, image_size: int | None, background: Colour = WHITE) -> Source:
+def read(
+    path: Path, *, image_size: int | None, background: Colour = WHITE, check: CheckLabels = check_labels
+) -> Source:
     """Read ``train_x`` and ``test_x`` (pixels), or ``*_bytes`` with ``*_offsets`` (n + 1) of image files.
 
-    Object arrays are refused: nothing is ever unpickled.
+    Object arrays are refused: nothing is ever unpickled. ``check`` says what labels have to be.
 
     Raises:
         DataError: not such a file, arrays missing, of another type, or inconsistent.
@@ -39,12 +48,16 @@ def read(path: Path, *, image_size: int | None, background: Colour = WHITE) -> S
     classes = None
     if "classes" in arrays:
         classes = tuple(str(name) for name in arrays["classes"].reshape(-1))
-    train, test = (_split(arrays, split, image_size, background) for split in ("train", "test"))
+    train, test = (_split(arrays, split, image_size, background, check) for split in ("train", "test"))
     return Source(train, test, classes)
 
 
 def _split(
-    arrays: Mapping[str, NDArray[Any]], split: str, image_size: int | None, background: Colour
+    arrays: Mapping[str, NDArray[Any]],
+    split: str,
+    image_size: int | None,
+    background: Colour,
+    check: CheckLabels,
 ) -> LabelledImages:
     encoded = f"{split}_bytes" in arrays
     wanted = [f"{split}_bytes", f"{split}_offsets"] if encoded else [f"{split}_x"]
@@ -57,7 +70,7 @@ def _split(
         )
     labels = arrays[f"{split}_y"]
     if not encoded:
-        return LabelledImages.of_arrays(arrays[f"{split}_x"], labels, what=split)
+        return LabelledImages.of_arrays(arrays[f"{split}_x"], labels, what=split, check=check)
     content, offsets = arrays[f"{split}_bytes"], arrays[f"{split}_offsets"]
     in_order = (
         content.dtype == np.uint8
@@ -79,4 +92,4 @@ def _split(
         files = [content[offsets[row] : offsets[row + 1]].tobytes() for row in index]
         return decode_all(files, [f"{split} image {row}" for row in index], image_size, background)
 
-    return LabelledImages(check_labels(labels, len(offsets) - 1, what=split), decode)
+    return LabelledImages(check(labels, len(offsets) - 1, what=split), decode)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.distill.feature_maps import FeatureMap, MapPair, paired
+from pipeline.tasks import SINGLE_LABEL, Task
+from pipeline.tasks.probabilities import mean_log_probabilities
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,12 +19,13 @@ class Step:
     """One batch, as student and teacher see it. The teacher is in eval mode; no gradient flows into it.
 
     Attributes:
-        labels: ``(N,)`` int64.
-        student_logits: ``(N, classes)``.
+        labels: of the images, as the task has them: ``(N,)`` int64 of a single label.
+        student_logits: ``(N, classes)``, or whatever the task's outputs are.
         member_logits: ``(members, N, classes)``, of each member of the teacher; a teacher that is one network
             has one. Empty where no loss needs the teacher.
         student_features: ``(N, C, H, W)`` by module name, of the layers that a loss watches.
         teacher_features: the same of the teacher.
+        task: says what labels and outputs mean.
     """
 
     labels: Tensor
@@ -31,6 +33,7 @@ class Step:
     member_logits: Tensor
     student_features: Mapping[str, Tensor] = field(default_factory=dict)
     teacher_features: Mapping[str, Tensor] = field(default_factory=dict)
+    task: Task = SINGLE_LABEL
 
     def teacher_log_probabilities(self, temperature: float) -> Tensor:
         """Logarithm of the mean over the members of their softened probabilities, ``(N, classes)``.
@@ -48,11 +51,6 @@ class Step:
     def teacher_logits(self) -> Tensor:
         """``(N, classes)``: a single network's own; of an ensemble the logarithm of its probabilities."""
         return self.member_logits[0] if len(self.member_logits) == 1 else self.teacher_log_probabilities(1.0)
-
-
-def mean_log_probabilities(members: Tensor) -> Tensor:
-    """``(members, ...)`` logarithms of probabilities to the logarithm of their mean."""
-    return members[0] if len(members) == 1 else members.logsumexp(dim=0) - math.log(len(members))
 
 
 class Loss(nn.Module, ABC):

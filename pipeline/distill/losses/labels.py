@@ -1,16 +1,15 @@
-"""Cross-entropy with the labels."""
+"""What the labels teach."""
 
 from __future__ import annotations
 
 from torch import Tensor
-from torch.nn import functional
 
 from pipeline.distill.losses.base import Loss, Step
 
 
 class LabelsLoss(Loss):
-    """``CE(y, q)``, averaged over the batch."""
+    """The task's loss with the labels: of a single label ``CE(y, q)``, averaged over the batch."""
 
     def forward(self, step: Step) -> Tensor:
-        """The mean cross-entropy of the student's logits."""
-        return functional.cross_entropy(step.student_logits, step.labels)
+        """The task's loss of what the student says."""
+        return step.task.label_loss(step.student_logits, step.labels)

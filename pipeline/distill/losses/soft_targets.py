@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from torch import Tensor
-from torch.nn import functional
 
 from pipeline.distill.losses.base import Loss, Step
 
 
 class SoftTargetsLoss(Loss):
-    """``T^2 KL(p^T || q^T)``, p of the teacher and q of the student, averaged over the batch.
+    """The task's loss with what the teacher says.
 
+    Of a single label ``T^2 KL(p^T || q^T)``, p of the teacher and q of the student, averaged over the batch.
     The T^2 keeps the gradient independent of the temperature to first order. Of an ensemble, p^T is the mean
     of its members' softened probabilities.
 
@@ -23,11 +23,5 @@ class SoftTargetsLoss(Loss):
         self._temperature = temperature
 
     def forward(self, step: Step) -> Tensor:
-        """The divergence times the squared temperature."""
-        divergence = functional.kl_div(
-            functional.log_softmax(step.student_logits / self._temperature, dim=1),
-            step.teacher_log_probabilities(self._temperature),
-            reduction="batchmean",
-            log_target=True,
-        )
-        return self._temperature**2 * divergence
+        """Of a single label the divergence times the squared temperature."""
+        return step.task.teacher_loss(step.student_logits, step.member_logits, self._temperature)

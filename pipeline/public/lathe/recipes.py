@@ -57,7 +57,7 @@ class RunTarget:
         high_ms: upper end of the measured interval.
         budget: in words.
         kept: the upper end of the interval is within the budget.
-        accuracy: share of the test split that the artifact classifies correctly.
+        accuracy: of the artifact, by the task's metric on the test split.
     """
 
     target: str
@@ -78,7 +78,7 @@ class Run(Result):
         bundle: folder that is shipped.
         report: HTML file.
         network: choices of the student.
-        teacher_accuracy: share of the test split.
+        teacher_accuracy: the metric on the test split.
         targets: one for each target of the recipe.
     """
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -31,7 +30,7 @@ class DistillationEvaluator:
     seed: int
 
     def evaluate(self, architecture: Architecture) -> Score:
-        """Accuracy in 0..1 with its binomial standard error over the validation slice.
+        """The task's metric over the validation slice, of a single label accuracy, with its standard error.
 
         Raises:
             TrainingDiverged: the loss became NaN or infinite.
@@ -41,5 +40,5 @@ class DistillationEvaluator:
             torch.manual_seed(seed)
             student = self.space.build(architecture)
             result = fit(student, self.dataset, self.settings, seed=seed, targets=self.targets)
-        share = result.best_validation_accuracy
-        return Score(share, math.sqrt(share * (1 - share) / len(self.dataset.validation)))
+        value = result.best_validation_accuracy
+        return Score(value, self.dataset.task.spread(value, len(self.dataset.validation)))

@@ -49,7 +49,7 @@ def make_bundle(given: BundleInput, folder: StageFolder, services: Services) -> 
     test, labels = open_data(given.data, folder).test, given.data.classes
     _, height, width, channels = test.images.shape
     axes = {"NCHW": (1, channels, height, width), "NHWC": (1, height, width, channels)}
-    logits = TensorDescription(name=OUTPUT_NAME, shape=(1, len(labels)), layout="NK")
+    logits = TensorDescription(name=OUTPUT_NAME, shape=(1, findings.plan.classes), layout="NK")
     targets = []
     for target in findings.targets:
         compiled, layout = winner.compiled[target.name], target.format.layout
@@ -82,6 +82,7 @@ def make_bundle(given: BundleInput, folder: StageFolder, services: Services) -> 
             background=given.data.background,
             labels=labels,
             test=test,
+            task=given.data.task,
         ),
         versions=installed(PACKAGES),
     )

@@ -96,7 +96,7 @@ def _report(given: ReportInput) -> ReportData:
     findings = given.findings
     winner, teacher = findings.winner, findings.teacher
     architecture = winner.distilled.architecture
-    verified = winner.verified
+    verified, task = winner.verified, teacher.data.task
     targets = tuple(_target(findings, target) for target in findings.targets)
     curves = [
         _curve(
@@ -109,7 +109,7 @@ def _report(given: ReportInput) -> ReportData:
     return ReportData(
         title=f"Lathe: {given.name}",
         summary=(
-            f"The student reaches {verified.student_accuracy:.2%} on the test split, its teacher "
+            f"The student reaches {task.shown(verified.student_accuracy)} on the test split, its teacher "
             f"{verified.teacher_accuracy:.2%}. Architecture: {architecture.brief}.{_choice(findings)}"
             f"{_not_shipped(winner)}"
         ),
@@ -118,6 +118,7 @@ def _report(given: ReportInput) -> ReportData:
         teacher_parameters=teacher.parameters,
         student_parameters=winner.size.parameters,
         student_macs=winner.size.macs,
+        metric=task.metric,
         labels=teacher.data.classes,
         targets=targets,
         ensemble=tuple(ensemble_lines(teacher)),

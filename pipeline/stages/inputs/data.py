@@ -11,12 +11,19 @@ from pipeline.data.base import Dataset, Preprocessing, Split
 from pipeline.data.config import DataConfig
 from pipeline.data.fingerprint import fingerprint
 from pipeline.stages.services import Services
+from pipeline.tasks import SINGLE_LABEL, AnyTask
 from pipeline.work.canonical import OutsideFile, StoredFile
 from pipeline.work.disk import write_atomically
 from pipeline.work.stage import StageFolder, stage
 
 _LABELS = "labels.safetensors"
 _SHOWN = 20
+_MEANING = {
+    "single-label": "classes",
+    "multi-label": "labels",
+    "regression": "numbers",
+    "embedding": "classes",
+}
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,7 @@ class DataSummary:
         arrays: the file of all labels; those of the images lie beside it.
         notes: what was left out of the source.
         background: red, green and blue of what lies under transparent pixels of image files.
+        task: what labels and outputs mean.
     """
 
     name: str
@@ -61,6 +69,7 @@ class DataSummary:
     arrays: StoredFile
     notes: tuple[str, ...] = ()
     background: tuple[int, int, int] = (255, 255, 255)
+    task: AnyTask = SINGLE_LABEL
 
 
 def _told(given: DataInput, value: DataSummary) -> Sequence[str]:
@@ -69,7 +78,7 @@ def _told(given: DataInput, value: DataSummary) -> Sequence[str]:
     return [
         f"data         {value.name}: {train} train, {validation} validation, {test} test images, "
         f"{height}x{width}x{channels}",
-        f"classes      {_order(value.classes)}",
+        f"{_MEANING[value.task.kind]:13}{_order(value.classes)}",
         *(f"             {note}" for note in value.notes),
     ]
 
@@ -107,13 +116,15 @@ def prepare_data(given: DataInput, folder: StageFolder, services: Services) -> D
         folder.stored(_LABELS),
         dataset.notes,
         given.config.background,
+        dataset.task,
     )
 
 
 def open_data(summary: DataSummary, folder: StageFolder) -> Dataset:
     """All splits; their images are read from the files where they are looked at."""
     path = folder.find(summary.arrays)
-    train, validation, test = _read(path, summary.arrays.digest, summary.input_shape)
+    splits = _read(path, summary.arrays.digest, summary.input_shape)
+    train, validation, test = (Split(each.images, each.labels, summary.task) for each in splits)
     return Dataset(
         summary.name, train, validation, test, summary.classes, summary.preprocessing, summary.digest
     )

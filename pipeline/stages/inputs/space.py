@@ -38,7 +38,8 @@ class SpacePlan:
     Attributes:
         config: its choices.
         input_shape: channels, height and width of the images.
-        classes: of the data.
+        classes: outputs of a network: one for each class, label or number of the data, or for each dimension
+            of a vector.
         teacher: whose subgraphs they are, in a teacher's space.
         importance: of the teacher's parts, if its subgraphs begin with the weights of the most important
             ones; else all weights are drawn.
@@ -51,9 +52,15 @@ class SpacePlan:
     importance: StoredFile | None = None
 
     @classmethod
-    def mobile(cls, config: SpaceConfig | None, data: DataSummary) -> SpacePlan:
-        """Of a recipe's table, or of the defaults for the size of the images."""
-        shape, classes = data.input_shape, len(data.classes)
+    def mobile(cls, config: SpaceConfig | None, data: DataSummary, outputs: int | None = None) -> SpacePlan:
+        """Of a recipe's table, or of the defaults for the size of the images.
+
+        Args:
+            config: the table.
+            data: whose images they take.
+            outputs: of the teacher, where these are not as many as the data have names.
+        """
+        shape, classes = data.input_shape, outputs or len(data.classes)
         return cls(MobileSpace.from_config(config, shape, classes).config, shape, classes)
 
     @classmethod

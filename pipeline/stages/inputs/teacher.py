@@ -87,7 +87,7 @@ class TeacherSummary:
         name: of the members, ``3 x NAME`` where they are of one kind.
         digest: over configuration, code and weights of all members.
         validation_accuracy: on the validation slice.
-        chance: what always naming the most frequent class gets right there.
+        chance: what one gets there who never looks, such as by always naming the most frequent class.
         parameters: of all members.
         members: each network; several are an ensemble.
         data: that it was checked against.
@@ -95,6 +95,7 @@ class TeacherSummary:
         files: given and trained weights.
         configs: of the members, their files named within the stage's folder; ``digest`` stands for them.
         ensemble: how its members differ; ``None`` of a single network.
+        outputs: values that it gives for an image.
     """
 
     name: str
@@ -108,10 +109,12 @@ class TeacherSummary:
     configs: tuple[TeacherConfig, ...] = without_influence(())
     chance: float = 0.0
     ensemble: EnsembleFigures | None = None
+    outputs: int | None = None
 
 
 def _told(given: TeacherInput, value: TeacherSummary) -> Sequence[str]:
-    lines = [f"teacher      {value.name}: {value.validation_accuracy:.2%} on the validation slice"]
+    found = given.data.task.shown(value.validation_accuracy)
+    lines = [f"teacher      {value.name}: {found} on the validation slice"]
     if value.ensemble is not None:
         lines += [f"             {line}" for line in ensemble_lines(value)]
     return lines
@@ -132,7 +135,6 @@ def prepare_teacher(given: TeacherInput, folder: StageFolder, services: Services
     Raises:
         TeacherError: it cannot be loaded, or does not fit the data.
     """
-    from pipeline.distill.chance import majority_share
     from pipeline.distill.training import accuracy
     from pipeline.teachers.loading import load_teacher
 
@@ -147,7 +149,8 @@ def prepare_teacher(given: TeacherInput, folder: StageFolder, services: Services
             progress=lambda done, total, _: advance(done, total),
             tell=services.reporter.note,
         )
-    members = tuple(_summary(member, dataset) for member in teacher.members)
+    seen = [_summary(member, dataset) for member in teacher.members]
+    members = tuple(summary for summary, _ in seen)
     together = (
         members[0].validation_accuracy
         if len(members) == 1
@@ -164,20 +167,23 @@ def prepare_teacher(given: TeacherInput, folder: StageFolder, services: Services
         given.seed,
         tuple(folder.stored(path.as_posix()) for path in files),
         tuple(_within(config) for config in configs),
-        majority_share(dataset.validation.labels),
+        dataset.task.chance(dataset.validation.labels),
         figures_of(teacher, dataset) if len(teacher.members) > 1 else None,
+        seen[0][1],
     )
 
 
-def _summary(member: Member, dataset: Dataset) -> MemberSummary:
+def _summary(member: Member, dataset: Dataset) -> tuple[MemberSummary, int]:
+    """What there is to know of a member, and how many values it gives for an image."""
     from pipeline.distill.training import predict_logits
     from pipeline.teachers.suspicion import suspicion_of
 
     logits = predict_logits(member.network, dataset.validation, dataset.preprocessing)
-    predicted = logits.argmax(dim=1).numpy()
-    right = float((predicted == dataset.validation.labels).mean())
-    suspicion = None if member.history else suspicion_of(member.network, dataset, predicted)
-    return MemberSummary(member.name, right, member.history, suspicion)
+    value = dataset.task.value(logits.numpy(), dataset.validation.labels)
+    suspicion = None
+    if not member.history and dataset.task.kind == "single-label":
+        suspicion = suspicion_of(member.network, dataset, logits.argmax(dim=1).numpy())
+    return MemberSummary(member.name, value, member.history, suspicion), logits.shape[1]
 
 
 def open_teacher(summary: TeacherSummary, folder: StageFolder) -> Teacher:

@@ -70,7 +70,7 @@ def _told(given: SearchInput, value: Searched) -> Sequence[str]:
     error = "" if best.spread is None else f" ± {best.spread:.2%}"
     shown = f"score {best.value:.4g}"
     if value.evaluated_by == "accuracy":
-        shown = f"{best.value:.2%}{error} on the validation slice"
+        shown = f"{given.evaluation.data.task.shown(best.value)}{error} on the validation slice"
     past = {each.architecture for each in (*given.before.candidates, *given.this.known)}
     known = sum(candidate.architecture in past for candidate in value.candidates)
     evaluated = f"{count_of(len(value.candidates) - known, 'candidate')} evaluated, {failed} failed"

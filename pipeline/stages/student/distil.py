@@ -56,7 +56,8 @@ class Distilled:
 
 def _told(given: DistilInput, value: Distilled) -> Sequence[str]:
     return [
-        f"distil       {value.architecture.brief}: {value.validation_accuracy:.2%} on the validation slice "
+        f"distil       {value.architecture.brief}: {given.data.task.shown(value.validation_accuracy)} on the "
+        "validation slice "
         f"after {count_of(len(value.history), 'epoch')}"
     ]
 

@@ -13,7 +13,7 @@ from devices.target import Target
 from pipeline.bundle import CompileOrigin, read_bundle, read_test
 from pipeline.cli.compile.text import said
 from pipeline.compile import Fate, Row, find_variant
-from pipeline.target_verdict import count_correct
+from pipeline.target_verdict import artifact_accuracy
 from tests.pipeline.cli.conftest import Lathe
 from tests.pipeline.compile.finished_models import made_up_rounds, save_classifier
 
@@ -71,8 +71,8 @@ def test_the_choice_becomes_a_bundle_whose_accuracy_is_that_of_the_artifact(
     assert entry.accuracy.share == rows[INT8]["quality"]["accuracy"]
     images = read_test(tmp_path / "bundle", manifest, entry)
     assert images is not None
-    counted = count_correct(tmp_path / "bundle" / entry.artifact, images, Target.parse(entry.target))
-    assert sum(each.correct for each in counted) == entry.accuracy.correct
+    counted = artifact_accuracy(tmp_path / "bundle" / entry.artifact, images, Target.parse(entry.target))
+    assert counted.correct == entry.accuracy.correct
 
     code, output, _ = lathe("compile", *given, "--max-drop", "50", "--json")
     assert (code, json.loads(output)["cached"]) == (0, True)

@@ -56,7 +56,7 @@ def test_what_could_not_be_measured_ends_with_12(
     def fail(*_: object) -> None:
         raise MeasurementError("it does not run")
 
-    monkeypatch.setattr(checks, "count_correct", fail)
+    monkeypatch.setattr(checks, "artifact_accuracy", fail)
     code, output, messages = lathe("gate", str(own_bundle), "--min-accuracy", "0.5")
     assert code == 12
     assert "NOT MEASURED" in output

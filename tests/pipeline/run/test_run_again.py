@@ -259,7 +259,11 @@ OF_METHOD = {
 }
 
 
-REFUSED = {"dna": ("search.minutes", "search.ratings")}
+REFUSED = {
+    "dna": ("search.minutes", "search.ratings", "data.task"),
+    "subgraph": ("data.task",),
+    "oracle": ("data.task",),
+}
 """Keys that a method has no use for, and refuses."""
 
 

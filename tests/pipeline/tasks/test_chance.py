@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.distill.chance import better_than_chance, majority_share
+from pipeline.tasks.chance import better_than_chance, majority_share
 
 
 @pytest.mark.parametrize(

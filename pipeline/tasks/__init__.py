@@ -1,0 +1,18 @@
+"""What is learned: a task says what labels and outputs mean, what is minimised, and how good outputs are."""
+
+from pipeline.tasks.base import AnyTask, Task, TaskKind
+from pipeline.tasks.embedding import Embedding
+from pipeline.tasks.multi_label import MultiLabel
+from pipeline.tasks.regression import Regression
+from pipeline.tasks.single_label import SINGLE_LABEL, SingleLabel
+
+__all__ = [
+    "SINGLE_LABEL",
+    "AnyTask",
+    "Embedding",
+    "MultiLabel",
+    "Regression",
+    "SingleLabel",
+    "Task",
+    "TaskKind",
+]
