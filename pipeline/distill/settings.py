@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipeline.distill.losses.settings import (
     AnyLossSettings,
@@ -16,15 +16,29 @@ from pipeline.distill.losses.settings import (
     SoftTargetsSettings,
 )
 
-Augmentation = Literal["none", "crop", "crop-flip"]
+Operations = Annotated[int, Field(ge=1, le=14)]
+Magnitude = Annotated[float, Field(ge=0, le=10)]
+Precision = Literal["fp32", "bf16", "fp16"]
+Augmentation = Literal["none", "crop", "crop-flip", "resized-crop"]
 
 
 class TrainingSettings(BaseModel):
     """How a network is trained: SGD with Nesterov momentum, linear warm-up, cosine schedule.
 
-    The loss is cross-entropy with the labels. Training stops early when validation accuracy has not
+    The loss is that of the labels. Training stops early when the metric on the validation slice has not
     risen for ``patience`` epochs; the weights of the best epoch are kept. ``threads`` are of the processor;
     without, torch's choice holds.
+
+    Attributes:
+        augment: crops and flips.
+        colour: how far brightness, contrast and saturation change, as a share.
+        rand_augment: number of operations of RandAugment on each image, and their magnitude, 0 to 10.
+        mixup: parameter of the Beta distribution from which the shares of two images come; 0 for none.
+        cutmix: likewise for a rectangle of another image.
+        balance: whether classes with few images count as much as others: by weights in the loss of the
+            labels, or by showing their images more often.
+        workers: processes that prepare batches beside the one that trains; with 0 it does so itself.
+        precision: of what the network computes in training; weights and losses are always in float32.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -36,13 +50,30 @@ class TrainingSettings(BaseModel):
     weight_decay: float = Field(default=5e-4, ge=0, le=1)
     warmup_share: float = Field(default=0.1, ge=0, lt=1)
     augment: Augmentation = "none"
+    colour: float = Field(default=0, ge=0, le=1)
+    rand_augment: tuple[Operations, Magnitude] | None = None
+    mixup: float = Field(default=0, ge=0, le=100)
+    cutmix: float = Field(default=0, ge=0, le=100)
+    balance: Literal["none", "weights", "sampler"] = "none"
     patience: int = Field(default=10, ge=1, le=100_000)
     threads: int | None = Field(default=None, ge=1, le=1024)
+    workers: int = Field(default=0, ge=0, le=1024)
+    precision: Precision = "fp32"
 
     @property
     def losses(self) -> tuple[LossSettings, ...]:
         """What is minimised."""
         return (LabelsSettings(),)
+
+    @property
+    def mixes(self) -> bool:
+        """Whether images are mixed in pairs."""
+        return self.mixup > 0 or self.cutmix > 0
+
+    @property
+    def changes_images(self) -> bool:
+        """Whether the images of an epoch are others than those of the last."""
+        return self.augment != "none" or self.colour > 0 or self.rand_augment is not None or self.mixes
 
     def without_schedule(self) -> TrainingSettings:
         """How images are batched and augmented, and by how many threads; all else as by default."""
@@ -58,6 +89,16 @@ class DistillationSettings(TrainingSettings):
     loss: tuple[AnyLossSettings, ...] = Field(
         default=(LabelsSettings(weight=0.1), SoftTargetsSettings(weight=0.9, temperature=4.0)), min_length=1
     )
+
+    @model_validator(mode="after")
+    def _losses_take_mixed_labels(self) -> Self:
+        by_class = next((each.kind for each in self.loss if each.kind in ("oracle", "decoupled_kd")), None)
+        if self.mixes and by_class is not None:
+            raise ValueError(
+                f"the loss '{by_class}' asks which class is right, which mixed images do not say: remove "
+                "mixup and cutmix, or use 'soft_targets'"
+            )
+        return self
 
     @property
     def losses(self) -> tuple[LossSettings, ...]:

@@ -57,7 +57,7 @@ class LiveTargets:
 
 
 class StoredTargets:
-    """Logits computed once over the train split; right only when training does not augment.
+    """Logits computed once over the train split; right only when training changes no images.
 
     A seeded augmentation does not help: it gives every epoch other images.
     """
@@ -82,6 +82,6 @@ def targets_for(teacher: LogitSource, dataset: Dataset, settings: DistillationSe
     """
     if not settings.needs_teacher:
         return None
-    if settings.augment == "none" and not settings.needs_features:
+    if not settings.changes_images and not settings.needs_features:
         return StoredTargets(teacher, dataset.train, dataset.preprocessing)
     return LiveTargets(teacher)

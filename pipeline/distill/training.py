@@ -15,13 +15,16 @@ from torch import Tensor, nn
 
 from pipeline.data.base import Dataset, Preprocessing, Split
 from pipeline.data.tensors import batches_of, to_tensor
-from pipeline.distill.augment import augment
+from pipeline.distill.batches import Batches, class_weights
 from pipeline.distill.crash_marker import Tell, told_next_time
 from pipeline.distill.divergence import TrainingDiverged
 from pipeline.distill.objective import Objective
 from pipeline.distill.onednn_workaround import sampled_before_convolution
 from pipeline.distill.settings import EpochRecord, TrainingResult, TrainingSettings
+from pipeline.distill.step import TrainingStep
 from pipeline.distill.targets import SoftTargets
+from pipeline.errors import DataError
+from pipeline.tasks import Task, WeightedClasses
 from pipeline.work.disk import write_atomically
 
 EXAMPLES = 64
@@ -63,17 +66,20 @@ def fit(
             runs, a marker lies beside it, by which the next call knows of a sudden death.
         on_epoch: called with epochs done, epochs at most, and the record.
         what: what is trained, in words.
-        tell: called with a line when the last process that trained this died in the middle.
+        tell: called with a line when the last process that trained this died in the middle, or when a GPU
+            has not the memory for a batch.
         goal: the metric on the validation slice at which it ends before its last epoch.
 
     Raises:
         TrainingDiverged: the loss is not finite.
         TeacherError: a loss compares layers that do not belong together.
+        DataError: the images or labels are none that the settings can be applied to.
+        VerificationError: a process that prepares batches was killed.
     """
     device = training_device()
     # Depthwise convolutions train 1.5 to 1.8 times faster on CPUs with channels last.
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    objective = Objective(settings.losses, targets, dataset.task)
+    objective = Objective(settings.losses, targets, _task_of(dataset, settings))
     example = to_tensor(dataset.train.images[:EXAMPLES], dataset.preprocessing).to(device)
     with ExitStack() as stack:
         if checkpoint is not None:
@@ -92,6 +98,7 @@ def fit(
             checkpoint=checkpoint,
             on_epoch=on_epoch,
             goal=goal,
+            tell=tell,
         )
     model.load_state_dict(progress.best_state)
     model.to("cpu", memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
@@ -108,9 +115,9 @@ def _train(
     checkpoint: Path | None,
     on_epoch: OnEpoch | None,
     goal: float | None,
+    tell: Tell,
 ) -> _Progress:
-    device = training_device()
-    labels = torch.from_numpy(dataset.train.labels)
+    batches = Batches(dataset.train, dataset.preprocessing, settings, seed, len(dataset.classes))
     optimizer = torch.optim.SGD(
         [*model.parameters(), *objective.parameters()],
         lr=settings.learning_rate,
@@ -121,38 +128,44 @@ def _train(
     progress = _Progress(model)
     if checkpoint is not None and checkpoint.exists():
         progress.load(checkpoint, model, objective, optimizer)
-    # A batch of one would break BatchNorm, so a last batch of one is left out.
-    batches = max(1, math.ceil((len(labels) - 1) / settings.batch_size))
-    steps = settings.epochs * batches
+    step = TrainingStep(
+        model, objective, optimizer, device=training_device(), precision=settings.precision, tell=tell
+    )
+    steps = settings.epochs * batches.count
     while not progress.finished(settings, goal):
         epoch = len(progress.history)
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-        order = torch.randperm(len(labels), generator=generator)
         model.train()
         total_loss, rate = 0.0, 0.0
-        for step, index in enumerate(
-            torch.split(order, settings.batch_size)[:batches], start=epoch * batches
-        ):
-            rate = learning_rate_at(step, steps, settings)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            images = to_tensor(dataset.train.images[index.numpy()], dataset.preprocessing)
-            batch = augment(images, settings.augment, generator)
-            batch = batch.to(device, memory_format=torch.channels_last)
-            loss = objective(model(batch), batch, index, labels[index].to(device))
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            total_loss += float(loss.detach()) * len(index)
+        for number, batch in enumerate(batches.of_epoch(epoch), start=epoch * batches.count):
+            rate = learning_rate_at(number, steps, settings)
+            total_loss += step(batch, rate) * len(batch.index)
         if not math.isfinite(total_loss):
             raise TrainingDiverged(f"the training loss became {total_loss} in epoch {epoch + 1}")
         validation = accuracy(model, dataset.validation, dataset.preprocessing)
-        progress.add(EpochRecord(epoch, total_loss / len(labels), validation, rate), model)
+        progress.add(EpochRecord(epoch, total_loss / len(dataset.train), validation, rate), model)
         if checkpoint is not None:
             progress.save(checkpoint, model, objective, optimizer)
         if on_epoch is not None:
             on_epoch(epoch + 1, settings.epochs, progress.history[-1])
     return progress
+
+
+def _task_of(dataset: Dataset, settings: TrainingSettings) -> Task:
+    """The task that is learned; with classes that weigh the same, if that is asked for.
+
+    Raises:
+        DataError: classes are to be balanced, and there are none.
+    """
+    if settings.balance == "none":
+        return dataset.task
+    if dataset.task.kind != "single-label":
+        raise DataError(
+            f"balance = '{settings.balance}' needs classes, and the task is {dataset.task.kind}",
+            fix="remove 'balance'",
+        )
+    if settings.balance == "sampler":
+        return dataset.task
+    return WeightedClasses(weights=class_weights(dataset.train.labels, len(dataset.classes)))
 
 
 def learning_rate_at(step: int, steps: int, settings: TrainingSettings) -> float:

@@ -4,7 +4,7 @@ from pipeline.tasks.base import AnyTask, Task, TaskKind
 from pipeline.tasks.embedding import Embedding
 from pipeline.tasks.multi_label import MultiLabel
 from pipeline.tasks.regression import Regression
-from pipeline.tasks.single_label import SINGLE_LABEL, SingleLabel
+from pipeline.tasks.single_label import SINGLE_LABEL, SingleLabel, WeightedClasses
 
 __all__ = [
     "SINGLE_LABEL",
@@ -15,4 +15,5 @@ __all__ = [
     "SingleLabel",
     "Task",
     "TaskKind",
+    "WeightedClasses",
 ]

@@ -67,4 +67,22 @@ class SingleLabel(CountsImages):
         return temperature**2 * divergence
 
 
+@dataclass(frozen=True)
+class WeightedClasses(SingleLabel):
+    """The same where classes weigh differently in the loss of the labels; never kept.
+
+    Attributes:
+        weights: of the classes, 1 on average over the images.
+    """
+
+    weights: tuple[float, ...] = ()
+
+    def label_loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """The mean over the images of the weighted cross-entropy."""
+        from torch.nn import functional
+
+        weights = outputs.new_tensor(self.weights)
+        return functional.cross_entropy(outputs, labels, weights, reduction="none").mean()
+
+
 SINGLE_LABEL = SingleLabel()

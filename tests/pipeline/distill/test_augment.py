@@ -39,3 +39,19 @@ def test_crop_flip_mirrors_about_half_of_the_images() -> None:
     # In a mirrored image the values fall from left to right.
     mirrored = (changed[:, 0, 4, 3] > changed[:, 0, 4, 4]).float().mean()
     assert 0.4 < float(mirrored) < 0.6
+
+
+def test_resized_crop_shows_a_part_of_every_image_at_its_size() -> None:
+    ramp = torch.arange(12.0).expand(200, 1, 8, 12)
+    crops = augment(ramp, "resized-crop", torch.Generator().manual_seed(0))
+    assert crops.shape == ramp.shape
+    assert crops.min() >= 0
+    assert crops.max() <= 11
+    steps = crops.diff(dim=3)
+    # Every row shows the same part of the ramp, enlarged; half of them from the right.
+    assert torch.allclose(crops, crops[:, :, :1].expand_as(crops), atol=1e-4)
+    assert steps.abs().max() <= 1 + 1e-4
+    rising = (steps.mean(dim=(1, 2, 3)) > 0).float().mean()
+    assert 0.4 < float(rising) < 0.6
+    spans = (crops.amax(dim=(1, 2, 3)) - crops.amin(dim=(1, 2, 3))) / 11
+    assert spans.min() < 0.5 < 0.8 < spans.max()

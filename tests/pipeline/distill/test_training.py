@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,15 +12,17 @@ from torch import nn
 
 from pipeline.data.base import Dataset, Preprocessing, Split
 from pipeline.distill.divergence import TrainingDiverged
-from pipeline.distill.losses.settings import SoftTargetsSettings
+from pipeline.distill.losses.settings import LabelsSettings, SoftTargetsSettings
 from pipeline.distill.settings import DistillationSettings, EpochRecord, TrainingSettings
-from pipeline.distill.targets import LiveTargets, StoredTargets
+from pipeline.distill.targets import LiveTargets, StoredTargets, targets_for
 from pipeline.distill.training import (
     accuracy,
     fit,
     learning_rate_at,
     predict_logits,
 )
+from pipeline.errors import DataError
+from pipeline.tasks import Regression
 
 
 def _split(count: int, seed: int) -> Split:
@@ -168,3 +172,59 @@ def test_a_training_uses_the_threads_that_it_is_given_and_gives_them_back(datase
     fit(_network(), dataset, settings, seed=0, on_epoch=lambda *_: seen.append(torch.get_num_threads()))
     assert seen == [before + 1]
     assert torch.get_num_threads() == before
+
+
+class _Recorder(_Teacher):
+    """Remembers what it is asked about."""
+
+    def __init__(self) -> None:
+        self.seen: list[torch.Tensor] = []
+
+    def member_logits(self, images: torch.Tensor) -> torch.Tensor:
+        self.seen.append(images.clone())
+        return super().member_logits(images)
+
+
+def test_the_teacher_sees_the_very_images_that_the_student_sees(dataset: Dataset) -> None:
+    model, teacher, seen = _network(), _Recorder(), list[torch.Tensor]()
+    model.register_forward_pre_hook(
+        lambda module, given: seen.append(given[0].clone()) if module.training else None
+    )
+    settings = DistillationSettings(
+        epochs=1,
+        batch_size=16,
+        augment="resized-crop",
+        colour=0.3,
+        rand_augment=(1, 5),
+        mixup=0.4,
+        cutmix=1.0,
+        loss=(LabelsSettings(weight=0.1), SoftTargetsSettings()),
+    )
+    targets = targets_for(teacher, dataset, settings)
+    assert isinstance(targets, LiveTargets)
+    fit(model, dataset, settings, seed=0, targets=targets)
+    assert len(seen) == len(teacher.seen) == 4
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(seen, teacher.seen, strict=True))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"colour": 0.1}, {"mixup": 0.1}, {"cutmix": 0.1}, {"rand_augment": (1, 1)}]
+)
+def test_logits_are_stored_only_where_images_never_change(dataset: Dataset, changes: dict[str, Any]) -> None:
+    plain = DistillationSettings(loss=(SoftTargetsSettings(),))
+    assert isinstance(targets_for(_Teacher(), dataset, plain), StoredTargets)
+    assert isinstance(targets_for(_Teacher(), dataset, plain.model_copy(update=changes)), LiveTargets)
+
+
+@pytest.mark.parametrize("balance", ["weights", "sampler"])
+def test_there_must_be_classes_to_balance(dataset: Dataset, balance: str) -> None:
+    labels = np.zeros((65, 2), np.float32)
+    numbers = replace(dataset, train=Split(dataset.train.images, labels, Regression((0.0,) * 2, (1.0,) * 2)))
+    with pytest.raises(DataError, match="needs classes"):
+        fit(_network(), numbers, SETTINGS.model_copy(update={"balance": balance}), seed=0)
+
+
+@pytest.mark.parametrize("changes", [{"balance": "weights"}, {"balance": "sampler"}, {"precision": "bf16"}])
+def test_a_training_with_more_settings_learns_too(dataset: Dataset, changes: dict[str, Any]) -> None:
+    result = fit(_network(), dataset, SETTINGS.model_copy(update=changes), seed=0)
+    assert result.best_validation_accuracy > 0.9

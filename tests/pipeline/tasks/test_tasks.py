@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from pipeline.tasks import Embedding, MultiLabel, Regression, SingleLabel, Task
+from pipeline.tasks import Embedding, MultiLabel, Regression, SingleLabel, Task, WeightedClasses
 
 TASKS = (SingleLabel(), MultiLabel(), Regression((3.0, 5.0, -1.0), (2.0, 1.0, 0.5)), Embedding())
 
@@ -111,3 +111,16 @@ def test_a_metric_is_shown_by_its_name_unless_it_is_accuracy() -> None:
         "R2 50.00%",
         "retrieval@1 50.00%",
     ]
+
+
+def test_weighted_classes_teach_all_classes_alike() -> None:
+    labels = torch.tensor([0] * 9 + [1])
+    task = WeightedClasses(weights=(10 / 18, 10 / 2))
+    outputs = torch.zeros(10, 2, requires_grad=True)
+    loss = task.label_loss(outputs, labels)
+    assert loss.item() == pytest.approx(np.log(2))
+    loss.backward()
+    assert outputs.grad is not None
+    assert outputs.grad.sum(dim=0).abs().max() < 1e-6
+    probabilities = functional.one_hot(labels).float()
+    assert task.label_loss(outputs, probabilities).item() == pytest.approx(loss.item())

@@ -1,0 +1,93 @@
+"""One step of a training: gradients of a batch, in as many parts as the memory of the device asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.distill.batches import Batch
+from pipeline.distill.crash_marker import Tell
+from pipeline.distill.objective import Objective
+from pipeline.distill.settings import Precision
+
+_FEWEST = 2
+"""Images of a part: one would break BatchNorm."""
+_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class TrainingStep:
+    """Takes the steps of a training.
+
+    Where a GPU has not the memory for a batch, it is computed in two parts, or four, and so on. Their
+    gradients are added, so that a step is still of the whole batch; only BatchNorm sees smaller ones.
+
+    Args:
+        model: is trained.
+        objective: what is minimised.
+        optimizer: of both.
+        device: where they are.
+        precision: of what the model computes; its weights, and all losses, are in float32.
+        tell: called with a line when batches are computed in parts.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        objective: Objective,
+        optimizer: torch.optim.Optimizer,
+        *,
+        device: torch.device,
+        precision: Precision,
+        tell: Tell,
+    ) -> None:
+        self._model, self._objective, self._optimizer = model, objective, optimizer
+        self._device, self._tell, self._parts = device, tell, 1
+        self._type = _TYPES.get(precision)
+        # Gradients below the smallest number of fp16 would vanish; of bf16 they do not.
+        self._scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+
+    def __call__(self, batch: Batch, rate: float) -> float:
+        """One step at a learning rate; returns the loss of the batch.
+
+        Raises:
+            torch.OutOfMemoryError: two images are too many for the device.
+        """
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        loss = self._gradients(batch)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        return loss
+
+    def _gradients(self, batch: Batch) -> float:
+        while True:
+            self._optimizer.zero_grad(set_to_none=True)
+            try:
+                return sum(self._backward(batch, part) for part in _split(len(batch.index), self._parts))
+            except torch.OutOfMemoryError:
+                if self._parts >= len(batch.index) // _FEWEST:
+                    raise
+            torch.cuda.empty_cache()
+            self._parts = min(2 * self._parts, len(batch.index) // _FEWEST)
+            self._tell(
+                f"the device has not the memory for {len(batch.index)} images at a time; batches are computed"
+                f" in {self._parts} parts"
+            )
+
+    def _backward(self, batch: Batch, part: Tensor) -> float:
+        """Add the gradients of a part of the batch; returns what it adds to the batch's loss."""
+        share = len(part) / len(batch.index)
+        images = batch.images[part].to(self._device, memory_format=torch.channels_last)
+        with torch.autocast(self._device.type, self._type, enabled=self._type is not None):
+            outputs = self._model(images)
+        labels = batch.labels[part].to(self._device)
+        loss = self._objective(outputs.float(), images, batch.index[part], labels) * share
+        self._scaler.scale(loss).backward()
+        return float(loss.detach())
+
+
+def _split(count: int, parts: int) -> Sequence[Tensor]:
+    """Places in a batch, part by part."""
+    return torch.arange(count).tensor_split(max(1, min(parts, count // _FEWEST)))
