@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pipeline.recipe.paths import RecipePath
 from pipeline.tasks import TaskKind
 
+Side = Annotated[int, Field(ge=4, le=4096)]
 Level = Annotated[int, Field(ge=0, le=255)]
 
 
@@ -26,7 +27,8 @@ class DataConfig(BaseModel):
         background: red, green and blue, 0 to 255, of what lies under transparent pixels of image files.
         broken: what is done about image files that cannot be decoded: refuse the data, or leave them out.
         duplicates: what is done about train images whose pixels are those of a test image.
-        image_size: resize the shorter side to this many pixels and crop the centre to a square.
+        image_size: side of a square, or height and width: resize until both sides have at least that many
+            pixels, and crop the centre.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -41,7 +43,7 @@ class DataConfig(BaseModel):
     background: tuple[Level, Level, Level] = (255, 255, 255)
     broken: Literal["refuse", "skip"] = "refuse"
     duplicates: Literal["remove", "keep"] = "remove"
-    image_size: int | None = Field(default=None, ge=4, le=4096)
+    image_size: Side | tuple[Side, Side] | None = None
 
     @model_validator(mode="after")
     def _path_fits_kind(self) -> Self:

@@ -22,6 +22,9 @@ Pixels = NDArray[np.uint8]
 
 Colour = tuple[int, int, int]
 
+Size = int | tuple[int, int]
+"""Side of a square, or height and width."""
+
 WHITE: Colour = (255, 255, 255)
 
 IMAGE_SUFFIXES = frozenset(
@@ -40,7 +43,7 @@ _one_large = threading.Lock()
 def decode_all(
     encoded: Sequence[Path | bytes],
     names: Sequence[str],
-    size: int | None,
+    size: Size | None,
     background: Colour = WHITE,
 ) -> Decoded:
     """Decode image files to ``(n, H, W, C)``, those that can be; C is 1 if all are grey, else 3.
@@ -51,7 +54,8 @@ def decode_all(
     Args:
         encoded: paths, or the bytes of image files.
         names: what to call each image.
-        size: resize the shorter side to this and crop the centre; needed if the images differ in size.
+        size: resize until both sides have at least this, and crop the centre; needed if the images differ in
+            size.
         background: red, green and blue, 0 to 255.
 
     Raises:
@@ -86,26 +90,33 @@ def decode_all(
     return Decoded(np.stack([with_channels(image, channels) for image in images]), rows, broken)
 
 
-def resize_all(images: Pixels, size: int) -> Pixels:
-    """``(N, H, W, C)`` to ``(N, size, size, C)``: shorter side resized, centre cropped.
+def resize_all(images: Pixels, size: Size) -> Pixels:
+    """``(N, H, W, C)`` to images of a size, as ``decode_all`` does.
 
     Raises:
         RecipeError: this machine has not the memory for so many images of this size.
     """
-    if images.shape[1:3] == (size, size):
+    height, width = height_and_width(size)
+    if images.shape[1:3] == (height, width):
         return images
     _require_room(len(images), size, images.shape[3])
     # Each channel by itself: of two or four, Pillow would take the last for transparency.
     planes = images.transpose(0, 3, 1, 2).reshape(-1, *images.shape[1:3])
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         resized = pool.map(lambda plane: np.asarray(_fit(Image.fromarray(plane), size)), planes)
-        fitted = np.stack(list(resized)).reshape(len(images), images.shape[3], size, size)
+        fitted = np.stack(list(resized)).reshape(len(images), images.shape[3], height, width)
         return np.ascontiguousarray(fitted.transpose(0, 2, 3, 1))
 
 
-def _require_room(count: int, size: int, channels: int = 1) -> None:
+def height_and_width(size: Size) -> tuple[int, int]:
+    """Both sides of a size."""
+    return (size, size) if isinstance(size, int) else size
+
+
+def _require_room(count: int, size: Size, channels: int = 1) -> None:
     """For the images one by one, and for the array of them."""
-    require_room(2 * count * size * size * channels, f"to hold {count} images of {size}x{size} pixels")
+    height, width = height_and_width(size)
+    require_room(2 * count * height * width * channels, f"to hold {count} images of {width}x{height} pixels")
 
 
 def with_channels(images: Pixels, channels: int) -> Pixels:
@@ -113,7 +124,7 @@ def with_channels(images: Pixels, channels: int) -> Pixels:
     return np.repeat(images, 3, axis=-1) if channels == 3 and images.shape[-1] == 1 else images
 
 
-def _decode(source: Path | bytes, size: int | None, background: Colour) -> Pixels:
+def _decode(source: Path | bytes, size: Size | None, background: Colour) -> Pixels:
     if isinstance(source, Path) and not source.is_file():
         raise ValueError("it is not a file")
     with Image.open(source if isinstance(source, Path) else io.BytesIO(source), formats=_FORMATS) as opened:
@@ -124,7 +135,7 @@ def _decode(source: Path | bytes, size: int | None, background: Colour) -> Pixel
             return _shown(opened, size, background)
 
 
-def _shown(opened: Image.Image, size: int | None, background: Colour) -> Pixels:
+def _shown(opened: Image.Image, size: Size | None, background: Colour) -> Pixels:
     image = ImageOps.exif_transpose(opened)
     if image.mode.startswith("I;16"):  # Pillow clips 16-bit grey instead of scaling it
         image = Image.fromarray((np.asarray(image, np.uint16) >> 8).astype(np.uint8))
@@ -141,8 +152,9 @@ def _shown(opened: Image.Image, size: int | None, background: Colour) -> Pixels:
     return np.atleast_3d(np.asarray(image))
 
 
-def _fit(image: Image.Image, size: int) -> Image.Image:
-    return ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
+def _fit(image: Image.Image, size: Size) -> Image.Image:
+    height, width = height_and_width(size)
+    return ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
 
 
 def _size(image: Pixels) -> str:

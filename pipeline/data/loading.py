@@ -16,6 +16,7 @@ from devices.host import temporary_folder
 from pipeline.data.base import Dataset, Preprocessing, Split, classes_in
 from pipeline.data.config import DataConfig
 from pipeline.data.duplicates import rows_without_duplicates
+from pipeline.data.images import Size
 from pipeline.data.labels import labelling_of
 from pipeline.data.sources.base import CheckLabels, LabelledImages, Source
 from pipeline.data.store import StoredImages, journal_of, store_images
@@ -141,7 +142,7 @@ def _read(config: DataConfig, check: CheckLabels) -> Source:
 
 
 def _stored(
-    chosen: Mapping[str, LabelledImages], folder: Path, size: int | None, progress: Progress
+    chosen: Mapping[str, LabelledImages], folder: Path, size: Size | None, progress: Progress
 ) -> dict[str, StoredImages]:
     """The images of each split in a file, all of as many channels.
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
-from pipeline.data.images import resize_all, with_channels
+from pipeline.data.images import Size, height_and_width, resize_all, with_channels
 from pipeline.data.sources.base import Index, LabelledImages
 from pipeline.errors import DataError, WorkFolderError
 from pipeline.memory import gigabytes
@@ -92,14 +92,14 @@ _CHUNK = TypeAdapter(_Chunk)
 
 
 def store_images(
-    source: LabelledImages, path: Path, *, size: int | None, channels: int = 1, advance: Advance
+    source: LabelledImages, path: Path, *, size: Size | None, channels: int = 1, advance: Advance
 ) -> StoredImages:
     """Decode all images of a split into a file; what a killed call has decoded is not decoded again.
 
     Args:
         source: where they come from.
         path: the file; a journal lies beside it, by which the next call goes on.
-        size: resize the shorter side to this and crop the centre to a square.
+        size: side of a square, or height and width, to which images are resized and cropped.
         channels: at least this many; three once an image has colour.
         advance: called after every chunk.
 
@@ -173,11 +173,11 @@ def _digest(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
-def _rows_of_chunk(shape: Shape | None, size: int | None) -> int:
+def _rows_of_chunk(shape: Shape | None, size: Size | None) -> int:
     """As many as the memory of a chunk allows; few while the size of images is not known."""
     if shape is None and size is None:
         return _FEWEST_ROWS
-    image = int(np.prod(shape)) if shape is not None else 3 * (size or 1) ** 2
+    image = int(np.prod(shape if shape is not None else (3, *height_and_width(size or 1))))
     return min(max(_CHUNK_BYTES // image, 1), _MOST_ROWS)
 
 

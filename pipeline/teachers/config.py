@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pipeline.distill.settings import TrainingSettings
 from pipeline.recipe.paths import RecipePath
 
+Side = Annotated[int, Field(ge=4, le=4096)]
 Statistic = Annotated[float, Field(ge=-1000, le=1000)]
 OutputName = Annotated[int, Field(strict=True, ge=0, le=1_000_000)] | str
 
@@ -40,7 +41,8 @@ class TeacherConfig(BaseModel):
         members: how many networks are trained like this, each from a seed of its own: an ensemble.
         training: how a ``train`` teacher is trained; for the others it means that the teacher is trained on
             the data first, starting from its weights (fine-tuning).
-        resize: enlarge or shrink the images to this many pixels for the teacher (bilinear).
+        resize: side of a square, or height and width, to which images are enlarged or shrunk for the teacher
+            (bilinear).
         channels: 3 repeats the channel of grey images for the teacher.
         mean: with ``std``: the teacher's own normalisation of images in 0..1, instead of the data's.
         std: see ``mean``.
@@ -67,7 +69,7 @@ class TeacherConfig(BaseModel):
     path: RecipePath | None = None
     members: int = Field(default=1, ge=1, le=100)
     training: TrainingSettings | None = None
-    resize: int | None = Field(default=None, ge=4, le=4096)
+    resize: Side | tuple[Side, Side] | None = None
     channels: Literal[3] | None = None
     mean: tuple[Statistic, ...] | None = None
     std: tuple[Statistic, ...] | None = None

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from devices.digests import value_digest
 from pipeline.data.base import Preprocessing
+from pipeline.data.images import height_and_width
 from pipeline.distill.ensemble import Ensemble
 from pipeline.distill.settings import EpochRecord
 from pipeline.tasks import Regression
@@ -135,9 +136,8 @@ class AdaptedNetwork(nn.Module):
         if self._renormalise:
             images = images * self._scale + self._shift
         if self._size is not None:
-            size = (self._size, self._size)
             images = functional.interpolate(
-                images, size, mode="bilinear", align_corners=False, antialias=True
+                images, height_and_width(self._size), mode="bilinear", align_corners=False, antialias=True
             )
         return images
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from devices.words import count_of, listed
 from pipeline.data.base import Decoded
-from pipeline.data.images import IMAGE_SUFFIXES, WHITE, Colour, decode_all
+from pipeline.data.images import IMAGE_SUFFIXES, WHITE, Colour, Size, decode_all
 from pipeline.data.sources.base import Index, LabelledImages, Source, missing
 from pipeline.errors import DataError
 
@@ -19,7 +19,7 @@ _TEST_NAMES = ("test", "val", "valid", "validation")
 _LAYOUT = "a folder per class with image files, or train/CLASS/ and test/CLASS/"
 
 
-def read(path: Path, *, image_size: int | None, background: Colour = WHITE) -> Source:
+def read(path: Path, *, image_size: Size | None, background: Colour = WHITE) -> Source:
     """Read ``path/train/CLASS/*`` and ``path/test/CLASS/*``, or ``path/CLASS/*`` without a test split.
 
     Without ``test``, a folder ``val``, ``valid`` or ``validation`` stands for it. Hidden files and folders
@@ -59,7 +59,7 @@ def _no_train(path: Path, split: Mapping[str, Path]) -> DataError:
 
 
 def _labelled(
-    folder: Path, names: list[str], image_size: int | None, background: Colour, left_out: list[Path]
+    folder: Path, names: list[str], image_size: Size | None, background: Colour, left_out: list[Path]
 ) -> LabelledImages:
     files: list[Path] = []
     labels: list[int] = []

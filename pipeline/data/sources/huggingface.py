@@ -7,7 +7,7 @@ from typing import Any
 
 from devices.installing import how_to_install
 from pipeline.data.base import Decoded
-from pipeline.data.images import WHITE, Colour, decode_all
+from pipeline.data.images import WHITE, Colour, Size, decode_all
 from pipeline.data.sources.base import Index, LabelledImages, Source, check_labels, missing
 from pipeline.errors import DataError
 
@@ -15,7 +15,7 @@ _EXPECTED = "a folder written by datasets' save_to_disk"
 _TEST_NAMES = ("test", "validation", "valid", "val")
 
 
-def read(path: Path, *, image_size: int | None, background: Colour = WHITE) -> Source:
+def read(path: Path, *, image_size: Size | None, background: Colour = WHITE) -> Source:
     """Read a ``Dataset``, or a ``DatasetDict`` with ``train`` and ``test`` (or ``validation``).
 
     The columns are found by their features: exactly one ``Image`` and one ``ClassLabel``.
@@ -74,7 +74,7 @@ def _column(rows: Any, feature: str) -> str:
     return found[0]
 
 
-def _labelled(rows: Any, split: str, image_size: int | None, background: Colour) -> LabelledImages:
+def _labelled(rows: Any, split: str, image_size: Size | None, background: Colour) -> LabelledImages:
     from datasets import Image
 
     image, label = _column(rows, "Image"), _column(rows, "ClassLabel")

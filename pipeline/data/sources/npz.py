@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from devices.untrusted import arrays_from
 from pipeline.data.base import Decoded
-from pipeline.data.images import WHITE, Colour, decode_all
+from pipeline.data.images import WHITE, Colour, Size, decode_all
 from pipeline.data.sources.base import (
     CheckLabels,
     Index,
@@ -26,7 +26,7 @@ _EXPECTED = "an .npz file with train_x, train_y, test_x, test_y (and, if wanted,
 
 
 def read(
-    path: Path, *, image_size: int | None, background: Colour = WHITE, check: CheckLabels = check_labels
+    path: Path, *, image_size: Size | None, background: Colour = WHITE, check: CheckLabels = check_labels
 ) -> Source:
     """Read ``train_x`` and ``test_x`` (pixels), or ``*_bytes`` with ``*_offsets`` (n + 1) of image files.
 
@@ -55,7 +55,7 @@ def read(
 def _split(
     arrays: Mapping[str, NDArray[Any]],
     split: str,
-    image_size: int | None,
+    image_size: Size | None,
     background: Colour,
     check: CheckLabels,
 ) -> LabelledImages:

@@ -284,6 +284,18 @@ def test_infer_names_a_file_that_is_no_image(own_bundle: Path, tmp_path: Path) -
     assert "allow_pickle" not in done.stderr
 
 
+@pytest.mark.parametrize("channels", [2, 4])
+def test_infer_refuses_a_picture_for_a_model_of_other_channels(
+    own_bundle: Path, tmp_path: Path, channels: int
+) -> None:
+    manifest = json.loads((own_bundle / "manifest.json").read_text())
+    manifest["classifier"]["image"]["channels"] = channels
+    (own_bundle / "manifest.json").write_text(json.dumps(manifest))
+    picture(0).save(tmp_path / "seen.png")
+    done = infer(own_bundle, "onnxruntime", str(tmp_path / "seen.png"))
+    refused(done, f"this model takes images of {channels} channels, which no image file has")
+
+
 def test_infer_takes_either_files_or_the_test_images(own_bundle: Path, images: Path) -> None:
     for arguments in ((), (str(images), "--test")):
         done = infer(own_bundle, "onnxruntime", *arguments)

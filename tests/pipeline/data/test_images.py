@@ -81,6 +81,19 @@ def test_resize_all_agrees_with_decoding_at_that_size() -> None:
     assert resize_all(pixels[..., :1], 6).shape == (3, 6, 6, 1)
 
 
+@pytest.mark.parametrize("shape", [(30, 20), (20, 30), (6, 10)])
+def test_images_become_as_high_and_wide_as_is_asked_for(shape: tuple[int, int]) -> None:
+    pixels = np.zeros((2, *shape, 3), np.uint8)
+    # The middle of the height is bright, over the whole width.
+    pixels[:, shape[0] // 2 - 1 : shape[0] // 2 + 1] = 255
+    resized = resize_all(pixels, (6, 10))
+    assert resized.shape == (2, 6, 10, 3)
+    assert np.array_equal(resized, decode_all([encoded(each) for each in pixels], list("ab"), (6, 10)).pixels)
+    rows = resized[0, :, :, 0].mean(axis=1)
+    assert rows[2:4].min() > rows[[0, 5]].max()
+    assert np.ptp(resized[0, :, :, 0], axis=1).max() == 0
+
+
 @pytest.mark.parametrize("channels", [2, 3, 4])
 def test_resize_all_treats_each_channel_alike(channels: int) -> None:
     pixels = np.random.default_rng(1).integers(0, 256, (2, 12, 9, channels), np.uint8)

@@ -20,7 +20,8 @@ from tests.pipeline.run.tiny_recipe import ONE_TARGET, run_recipe, write_recipe
 pytestmark = [pytest.mark.usefixtures("quiet_machine", "exporters_here"), pytest.mark.slow]
 
 CORNERS = ("top left", "top right", "bottom left")
-HEIGHT, WIDTH, DIMENSIONS = 8, 8, 6
+# Not square.
+HEIGHT, WIDTH, DIMENSIONS = 8, 12, 6
 
 
 class Projection(nn.Module):
