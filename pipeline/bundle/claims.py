@@ -173,6 +173,6 @@ def _accuracy_differences(claimed: AccuracyEntry | None, found: Accuracy | None)
         yield f"{claimed.correct} of {claimed.total} images are correct, and {was} were"
     elif not math.isclose(claimed.share, found.share, abs_tol=1e-9):
         was = f"and was {found.share:.2%}"
-        yield f"the {found.metric} {found.count_words} is called {claimed.share:.2%}, {was}"
+        yield f"the {found.metric}, {found.count_words}, is called {claimed.share:.2%}, {was}"
     if classes != seen or (classes and sum(total for _, total in classes) != claimed.total):
         yield "the accuracies of the classes are others"

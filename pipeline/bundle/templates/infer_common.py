@@ -142,19 +142,16 @@ def _named(logits: Any, labels: list[str], top: int) -> dict[str, Any]:
 
 
 def _judged(outputs: Any, labels: Any, task: str) -> dict[str, Any]:
-    """The task's metric on labelled images."""
+    """The task's metric on labelled images, and how many of them are right where it counts that."""
     if task == "multi-label":
-        return {
-            "metric": "mean average precision",
-            "total": len(labels),
-            "value": mean_average_precision(outputs, labels),
-        }
+        value = mean_average_precision(outputs, labels)
+        return {"metric": "mean average precision", "value": value, "total": len(labels)}
     if task == "regression":
-        return {"metric": "R2", "total": len(labels), "value": r_squared(outputs, labels)}
+        return {"metric": "R2", "value": r_squared(outputs, labels), "total": len(labels)}
     found = nearest_is_alike(outputs, labels) if task == "embedding" else names_the_class(outputs, labels)
     correct, total = int((found > 0).sum()), int((found >= 0).sum())
     metric = "retrieval@1" if task == "embedding" else "accuracy"
-    return {"metric": metric, "correct": correct, "total": total, metric: correct / max(1, total)}
+    return {"metric": metric, "value": correct / max(1, total), "correct": correct, "total": total}
 
 
 def _settings(entry: dict[str, Any], threads: int | None) -> Settings:

@@ -89,7 +89,12 @@ def test_infer_finds_exactly_the_accuracy_of_the_manifest_again(
     done = infer(bundle, ("onnxruntime", "litert")[number], "--test")
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout)
-    assert seen == {"correct": stated.correct, "total": stated.total, "accuracy": stated.share}
+    assert seen == {
+        "metric": "accuracy",
+        "value": stated.share,
+        "correct": stated.correct,
+        "total": stated.total,
+    }
 
 
 def save_for_torch(path: Path) -> Path:
@@ -131,7 +136,12 @@ def test_infer_finds_the_accuracy_again_by_every_other_runtime(
     done = infer(bundle, runtime, "--test")
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout)
-    assert seen == {"correct": stated.correct, "total": stated.total, "accuracy": stated.share}
+    assert seen == {
+        "metric": "accuracy",
+        "value": stated.share,
+        "correct": stated.correct,
+        "total": stated.total,
+    }
     assert seen["correct"] == 11
 
 
