@@ -122,7 +122,10 @@ def try_accelerator(target: Target) -> None:
         MeasurementError: the model does not run there.
     """
     if uses_accelerator(target):
-        with connected(target.device) as connection, device_lock(target.device, connection):
+        with (
+            connected(target.device) as connection,
+            device_lock(target.device, connection, what=f"trying {target}"),
+        ):
             _smoke(runtime_of(target), call_to(target, connection, timeout_s=_RUNTIME_S))
 
 
@@ -192,7 +195,7 @@ class _Check:
                 self._try_python()
         with (
             self.trying("waiting for the device"),
-            device_lock(self.device.name, self.connection, wait_s=self.lock_wait_s),
+            device_lock(self.device.name, self.connection, what="a check", wait_s=self.lock_wait_s),
         ):
             for runtime in known_runtimes():
                 if self.report.python is not None or not runtime.needs_python:

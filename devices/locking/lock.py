@@ -13,14 +13,26 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from platformdirs import user_state_path
 
 from devices.connections import Completed, Connection, LocalConnection
 from devices.errors import LatheError, TargetError
+from devices.locking.doing import Doing, Note, doings, now
 from devices.locking.queue import SCRIPT, LockState, QueueEntry, Ticket, lock_state, machine_folder, printable
+from devices.measurement.conditions import Conditions
 
-__all__ = ["DEFAULT_WAIT_S", "DeviceLock", "LockState", "QueueEntry", "device_lock", "lock_state_of"]
+__all__ = [
+    "DEFAULT_WAIT_S",
+    "DeviceLock",
+    "LockState",
+    "QueueEntry",
+    "device_lock",
+    "doings_here",
+    "lock_state_here",
+    "lock_state_of",
+]
 
 DEFAULT_WAIT_S = 900.0
 """How long to wait for a device; a batch of blocks holds it for seconds."""
@@ -35,7 +47,7 @@ _log = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def device_lock(
-    device: str, connection: Connection, *, wait_s: float = DEFAULT_WAIT_S
+    device: str, connection: Connection, *, what: str = "", wait_s: float = DEFAULT_WAIT_S
 ) -> Iterator[DeviceLock]:
     """Hold a device alone. While others have it, warnings say who and how many are before, and this waits.
 
@@ -50,13 +62,14 @@ def device_lock(
     Args:
         device: its name in targets.
         connection: to it.
+        what: is to be done there, for those who watch.
         wait_s: the longest wait in seconds.
 
     Raises:
         TargetError: the device is still in use after ``wait_s``, cannot be reached, or its folder for the
             lock cannot be written.
     """
-    lock = DeviceLock(device, connection, wait_s)
+    lock = DeviceLock(device, connection, what, wait_s)
     try:
         lock.ensure()
         yield lock
@@ -65,11 +78,23 @@ def device_lock(
 
 
 class DeviceLock:
-    """The lock of one device, held from ``ensure`` to ``release``."""
+    """The lock of one device, held from ``ensure`` to ``release``; meanwhile a note says what is done."""
 
-    def __init__(self, device: str, connection: Connection, wait_s: float) -> None:
+    def __init__(self, device: str, connection: Connection, what: str, wait_s: float) -> None:
         self._device, self._connection, self._wait_s = device, connection, wait_s
+        self._what = what
         self._hold: _Here | _There | None = None
+        self._note: Note | None = None
+
+    def tell(self, **changes: Any) -> None:
+        """Say to those who watch what is done with the device, by the fields of ``Doing``."""
+        if self._note is not None:
+            self._note.tell(**changes)
+
+    def tell_conditions(self, conditions: Conditions) -> None:
+        """Say to those who watch how the device is."""
+        if self._note is not None:
+            self._note.tell_conditions(conditions)
 
     def ensure(self) -> None:
         """Take the device, again if it was lost meanwhile: to be called before each launch.
@@ -80,7 +105,11 @@ class DeviceLock:
         if self._hold is not None and not self._hold.lost:
             return
         self.release()
-        waiting = _Waiting(self._device, self._wait_s)
+        self._note = Note(machine_folder(), Doing(self._device, who_am_i(), self._what, now()))
+        self._take(_Waiting(self._device, self._wait_s, self._note))
+        self._note.tell(holds=True, waiting_for="", since=now())
+
+    def _take(self, waiting: _Waiting) -> None:
         if isinstance(self._connection, LocalConnection):
             self._hold = _Here(machine_folder(), waiting)
             return
@@ -99,6 +128,19 @@ class DeviceLock:
         if self._hold is not None:
             self._hold.close()
             self._hold = None
+        if self._note is not None:
+            self._note.close()
+            self._note = None
+
+
+def doings_here() -> tuple[Doing, ...]:
+    """What the processes of this machine do with devices, and whom they wait for."""
+    return doings(machine_folder())
+
+
+def lock_state_here() -> LockState:
+    """Who has and wants this machine."""
+    return lock_state(machine_folder())
 
 
 def lock_state_of(connection: Connection) -> LockState | None:
@@ -141,8 +183,9 @@ class _NoFlockError(Exception):
 class _Waiting:
     """How long one wait may take, and what was last said about it."""
 
-    def __init__(self, device: str, wait_s: float) -> None:
+    def __init__(self, device: str, wait_s: float, note: Note) -> None:
         self.device, self.wait_s = device, wait_s
+        self._note = note
         self.said = ""
         self._end = time.monotonic() + wait_s
 
@@ -158,6 +201,7 @@ class _Waiting:
             who += f", and {before - 1} more wait before this one"
         if who != self.said:
             self.said = who
+            self._note.tell(waiting_for=who)
             _log.warning("waiting for device '%s': %s", self.device, who)
 
     def over(self) -> TargetError:

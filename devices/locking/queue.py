@@ -152,19 +152,19 @@ class Ticket:
             self._queue.mkdir()
             self._queue.chmod(0o1777)
         with contextlib.suppress(FileExistsError):
-            _create(folder / LOCK)
+            create_shared(folder / LOCK)
         with contextlib.ExitStack() as opened:
             name = f"{self._number()}.{os.getpid()}.{next(_ordinal)}"
             self.path = self._queue / name
             hidden = self._queue / f".{name}"
-            _create(hidden)
+            create_shared(hidden)
             opened.callback(self.path.unlink, missing_ok=True)
             opened.callback(hidden.unlink, missing_ok=True)
-            self._ticket = opened.enter_context(_descriptor(hidden, os.O_RDWR))
+            self._ticket = opened.enter_context(descriptor_of(hidden, os.O_RDWR))
             fcntl.flock(self._ticket, fcntl.LOCK_EX)
             self._write(f"{who}\n")
             hidden.rename(self.path)
-            self._lock = opened.enter_context(_descriptor(folder / LOCK))
+            self._lock = opened.enter_context(descriptor_of(folder / LOCK))
             self._opened = opened.pop_all()
 
     def ahead(self) -> tuple[QueueEntry, ...]:
@@ -202,8 +202,8 @@ def lock_state(folder: Path) -> LockState:
     """Who has and wants the device whose lock is in a folder of this machine."""
     entries = tuple(entry for _, entry in _living(folder / QUEUE))
     try:
-        with _descriptor(folder / LOCK) as descriptor:
-            return LockState(not _lockable(descriptor), entries)
+        with descriptor_of(folder / LOCK) as descriptor:
+            return LockState(not lockable(descriptor), entries)
     except OSError:
         return LockState(False, entries)
 
@@ -211,15 +211,15 @@ def lock_state(folder: Path) -> LockState:
 def _living(queue: Path) -> Iterator[tuple[str, QueueEntry]]:
     """The tickets whose processes live, in order; the others are removed where that is permitted."""
     for path in sorted(queue.glob("[0-9]*")):
-        with contextlib.suppress(OSError), _descriptor(path, os.O_RDONLY | os.O_NONBLOCK) as descriptor:
-            if _lockable(descriptor):
+        with contextlib.suppress(OSError), descriptor_of(path, os.O_RDONLY | os.O_NONBLOCK) as descriptor:
+            if lockable(descriptor):
                 path.unlink()
             else:
                 who, since, *_ = [*os.read(descriptor, 4096).decode("utf-8", "replace").split("\n"), "", ""]
                 yield path.name, QueueEntry(printable(who), printable(since))
 
 
-def _lockable(descriptor: int) -> bool:
+def lockable(descriptor: int) -> bool:
     """Whether nobody holds this file; several may ask at once."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -229,7 +229,7 @@ def _lockable(descriptor: int) -> bool:
     return True
 
 
-def _create(path: Path) -> None:
+def create_shared(path: Path) -> None:
     """A new empty file that everybody may read."""
     descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC)
     try:
@@ -239,7 +239,8 @@ def _create(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _descriptor(path: Path, flags: int = os.O_RDONLY) -> Iterator[int]:
+def descriptor_of(path: Path, flags: int = os.O_RDONLY) -> Iterator[int]:
+    """A file that is no link, open meanwhile."""
     descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         yield descriptor

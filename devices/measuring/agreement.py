@@ -137,7 +137,10 @@ def canary_ns(target: Target) -> float | None:
     files = [path for suffix in runtime.suffixes if (path := CANARIES / f"canary{suffix}").is_file()][:1]
     protocol = runtime.adapt(PROTOCOL)
     levels = []
-    with connected(target.device) as connection, device_lock(target.device, connection) as lock:
+    with (
+        connected(target.device) as connection,
+        device_lock(target.device, connection, what=f"the canary on {target}") as lock,
+    ):
         for _ in range(RUNS):
             lock.ensure()
             reply = runtime.exchange(

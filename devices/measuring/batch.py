@@ -95,7 +95,11 @@ def measure(
     batch.refuse_unfit(runtime)
     if not batch.open:
         return {job.name: batch.outcomes[job.name] for job in jobs}
-    with connected(target.device, connection) as device, device_lock(target.device, device) as lock:
+    with (
+        connected(target.device, connection) as device,
+        device_lock(target.device, device, what=str(target)) as lock,
+    ):
+        batch.on_count = lambda done, total: lock.tell(done=done, total=total)
         identity = probe(target) if connection is None else identify(target, device)
         launcher = Launcher(device, target, runtime, protocol, job_timeout_s, lock.ensure, batch.count)
         cores = identity[1].cores
@@ -108,7 +112,10 @@ def measure(
             random.Random(protocol.input_seed + number).shuffle(order)
             if not order or batch.lost is not None:
                 break
-            batch.add(number, launcher.launch(order))
+            tally = launcher.launch(order)
+            batch.add(number, tally)
+            if last := list(tally.timed.values())[-1:]:
+                lock.tell_conditions(last[0].after)
     for job, launches in batch.marked(batch.open, cores).items():
         if not launches:
             batch.fail(job, batch.lost or Reason("not-measured", "the protocol asks for no launch"))
@@ -155,6 +162,7 @@ class _Batch:
         self.digests = {job: _digest(job.artifact) for job in jobs}
         self.outcomes: dict[str, Outcome] = {}
         self.lost: Reason | None = None
+        self.on_count: Callable[[int, int], None] = lambda done, total: None
         self.started_at = datetime.now(UTC).isoformat(timespec="seconds")
 
     @property
@@ -222,6 +230,7 @@ class _Batch:
     def count(self, launches_done: int = 1) -> None:
         """Tell of progress."""
         self._done += launches_done
+        self.on_count(self._done, self._total)
         if self._on_progress is not None:
             self._on_progress(self._done, self._total)
 

@@ -100,7 +100,7 @@ def measure_round(
     shuffling = random.Random(protocol.input_seed + number)
     shuffling.shuffle(order)
     device = entrants[0].target.device
-    with device_lock(device, connection) as lock:
+    with device_lock(device, connection, what=f"a round of {len(entrants)} files") as lock:
         for target in order:
             runtime = runtime_of(target)
             adapted = runtime.adapt(protocol)

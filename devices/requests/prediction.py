@@ -120,7 +120,7 @@ def predict_all(
         raise MeasurementError(f"there are no inputs to run {artifact.name!r} on")
     with (
         connected(target.device, connection) as device,
-        device_lock(target.device, device),
+        device_lock(target.device, device, what=f"outputs of {target}"),
         temporary_folder("predict") as folder,
     ):
         rows = tuple(folder / f"inputs-{number}.npy" for number in range(len(inputs)))

@@ -66,7 +66,10 @@ def ask(
         )
     if not artifact.is_file():
         raise MeasurementError(f"there is no file {str(artifact)!r}")
-    with connected(target.device, connection) as device, device_lock(target.device, device):
+    with (
+        connected(target.device, connection) as device,
+        device_lock(target.device, device, what=f"one file on {target}"),
+    ):
         identity, machine = identify(target, device)
         subject = Subject(
             artifact_digest(artifact),

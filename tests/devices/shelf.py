@@ -73,7 +73,6 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         text += f'[devices.{name}]\nconnection = "member"\nat = "{tmp_path / name}"\npython = {python!r}\n'
     (tmp_path / "devices.toml").write_text(text + '[pool.all]\nmembers = ["a", "b", "c"]\n')
     monkeypatch.setenv("LATHE_DEVICES", str(tmp_path / "devices.toml"))
-    monkeypatch.setenv("PYTHONPATH", str(Path.cwd()))
     gather.cache_clear()
     probe.cache_clear()
     return tmp_path

@@ -201,6 +201,25 @@ def describe(name: Name, json_output: Json = False) -> None:
     show_device(name, as_json=json_output)
 
 
+@devices_app.add("watch", "lathe devices watch", "lathe devices watch --json --once")
+def watch(
+    *,
+    once: Annotated[bool, typer.Option("--once", help="Tell how it is now, and end.")] = False,
+    json_output: Json = False,
+) -> None:
+    """Show who measures what on each device.
+
+    Also who waits for it, its temperature and its battery. This goes on until you press Ctrl-C; where there
+    is no terminal, it tells once. With --json each second is a line with a document of its own. No device is
+    contacted, so nothing is disturbed: what is shown is what the commands on this machine know of the
+    devices that they hold or wait for. Temperature and battery are those after the newest launch. A command
+    on another machine is seen when one here waits for it.
+    """
+    from pipeline.cli.devices.watching import watch_devices
+
+    watch_devices(once=once, as_json=json_output)
+
+
 @devices_app.add("health", "lathe devices health pi5", "lathe devices health pi5 --page pi5.html")
 def health(
     name: Name,

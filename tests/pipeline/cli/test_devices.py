@@ -41,7 +41,7 @@ def error_of(*arguments: str) -> TargetError:
 
 
 def test_help_of_every_command_is_complete_and_loads_no_heavy_package():
-    for command in ("list", "check", "add", "describe", "health", "trust"):
+    for command in ("list", "check", "add", "describe", "health", "trust", "watch"):
         ended = lathe(command, "--help")
         assert ended.exit_code == 0
         assert "--json" in ended.stdout
