@@ -17,6 +17,7 @@ from pipeline.distill.settings import DistillationSettings
 from pipeline.errors import RecipeError
 from pipeline.methods.subgraph.settings import PROPOSALS
 from pipeline.recipe.explaining import explain, model_of_kind, models_in
+from pipeline.recipe.ratings import require_seen
 from pipeline.recipe.sections import (
     CompileConfig,
     DnaConfig,
@@ -39,7 +40,13 @@ Method = Literal["search", "akd", "dna", "subgraph", "oracle"]
 _ORACLE_LOSS = [{"kind": "labels", "weight": 0.1}, {"kind": "oracle", "weight": 0.9}]
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "akd": {"search": {"strategy": "policy", "reevaluated": 5, "finalists": 3}},
-    "subgraph": {"search": {"training": {"epochs": 1, "patience": 1, "learning_rate": 0.02}}},
+    # A search of the few subgraphs that are proposed is over before there is anything to predict from.
+    "subgraph": {
+        "search": {
+            "strategy": "evolution",
+            "training": {"epochs": 1, "patience": 1, "learning_rate": 0.02},
+        }
+    },
     "oracle": {
         "search": {
             "strategy": "policy",
@@ -121,11 +128,17 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _candidates_are_evaluated(self) -> Recipe:
-        if self.method == "dna" and (self.search.minutes is not None or self.search.ratings):
+        rated = self.search.ratings not in ("auto", ())
+        if self.method == "dna" and (self.search.minutes is not None or rated):
             raise ValueError(
                 'method "dna" scores blocks and evaluates no candidates: remove search.minutes and '
                 "search.ratings"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _ratings_can_see_the_teacher(self) -> Recipe:
+        require_seen(self)
         return self
 
 

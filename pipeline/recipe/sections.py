@@ -54,7 +54,7 @@ class TargetConfig(Section):
 class SearchConfig(Section):
     """How students are searched: who proposes, how they are evaluated, when they are measured."""
 
-    strategy: Literal["random", "evolution", "nsga2", "policy", "predictor"] = "evolution"
+    strategy: Literal["random", "evolution", "nsga2", "policy", "predictor"] = "predictor"
     evaluations: int = Field(default=24, ge=1, le=1_000_000)
     minutes: float | None = Field(default=None, gt=0, le=1_000_000)
     population: int = Field(default=8, ge=2, le=100_000)
@@ -62,7 +62,7 @@ class SearchConfig(Section):
     algorithm: Literal["ppo", "reinforce"] = "ppo"
     exponent: float = Field(default=-0.07, ge=-100, le=0)
     evaluator: str = SHORT_TRAINING
-    ratings: tuple[str, ...] = ()
+    ratings: Literal["auto"] | tuple[str, ...] = "auto"
     executor: str = "in-process"
     cpus: float = Field(default=1, gt=0, le=1024)
     gpus: float = Field(default=0, ge=0, le=64)
@@ -83,7 +83,9 @@ class SearchConfig(Section):
 
     @field_validator("ratings")
     @classmethod
-    def _known_ratings(cls, ratings: tuple[str, ...]) -> tuple[str, ...]:
+    def _known_ratings(cls, ratings: Literal["auto"] | tuple[str, ...]) -> Literal["auto"] | tuple[str, ...]:
+        if ratings == "auto":
+            return ratings
         for rating in ratings:
             find_evaluator(rating)
         if len(set(ratings)) < len(ratings):
@@ -92,6 +94,8 @@ class SearchConfig(Section):
 
     @model_validator(mode="after")
     def _ratings_have_a_reader(self) -> SearchConfig:
+        if self.ratings == "auto":
+            return self
         if self.ratings and self.strategy != "predictor":
             raise ValueError(
                 f"strategy '{self.strategy}' does not look at ratings: set strategy = 'predictor', "

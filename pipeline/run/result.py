@@ -108,6 +108,7 @@ class RunResult:
             ],
             "candidates": [_candidate(candidate, self.searched) for candidate in self.searched.candidates],
             "ratings": [asdict(each) for each in self.searched.ratings],
+            "ratings_left_out": dict(self.searched.left_out),
             "winner": {
                 "architecture": dict(self.winner.distilled.architecture.choices),
                 "tried": len(self.winner.rejected) + len(self.winner.passed_over) + 1,
@@ -168,6 +169,7 @@ class SearchResult:
             "limits_ms": {name: limit / 1e6 for name, limit in self.feasible.limits_ns.items()},
             "candidates": [_candidate(candidate, self.searched) for candidate in self.searched.candidates],
             "ratings": [asdict(each) for each in self.searched.ratings],
+            "ratings_left_out": dict(self.searched.left_out),
             "within_budget": [dict(architecture.choices) for architecture in self.searched.order],
             "stages": _stages(self.stages),
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pipeline.recipe.ratings import ratings_of
 from pipeline.run.context import Context
 from pipeline.run.preparation import LearningTask
 from pipeline.spaces.base import Architecture
@@ -62,7 +63,7 @@ def search_by_evaluation(
     if this.number == 1:
         before = context.do(known_before, KnownInput(this, evaluation, strategy))
     reevaluated = context.recipe.search.reevaluated
-    ratings = tuple(evaluation.by(name) for name in context.recipe.search.ratings)
+    ratings = tuple(evaluation.by(name) for name in ratings_of(context.recipe))
     return context.do(
         search_candidates,
         SearchInput(

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 SHORT_TRAINING = "short-training"
 SHARED_WEIGHTS = "shared-weights"
+UNTRAINED = ("naswot", "synflow", "relation", "readout")
+"""Evaluators that look at untrained networks."""
 ENTRY_POINTS = "lathe.evaluators"
 """Group of entry points by which other distributions add evaluators; each names an ``EvaluatorKind``."""
 
@@ -55,10 +57,14 @@ class EvaluatorKind:
     Attributes:
         make: the evaluator of a task. With more processes than one it travels to them by pickle.
         score: what a score is: an accuracy in 0..1, or a number that only ranks; larger is better.
+        images: as a rating, it takes about as long as a training step takes for so many images, or less.
+        sees_maps: whether it looks at the teacher's feature maps.
     """
 
     make: Callable[[EvaluationTask], Evaluator]
     score: Literal["accuracy", "number"] = "number"
+    images: int = 128
+    sees_maps: bool = False
 
 
 def _short_training(task: EvaluationTask) -> Evaluator:
@@ -105,10 +111,10 @@ def _readout(task: EvaluationTask) -> Evaluator:
 EVALUATORS = {
     SHORT_TRAINING: EvaluatorKind(_short_training, "accuracy"),
     SHARED_WEIGHTS: EvaluatorKind(_shared_weights, "accuracy"),
-    "naswot": EvaluatorKind(_naswot),
-    "synflow": EvaluatorKind(_synflow),
-    "relation": EvaluatorKind(_relation),
-    "readout": EvaluatorKind(_readout),
+    "naswot": EvaluatorKind(_naswot, images=64),
+    "synflow": EvaluatorKind(_synflow, images=32),
+    "relation": EvaluatorKind(_relation, sees_maps=True),
+    "readout": EvaluatorKind(_readout, sees_maps=True),
 }
 
 

@@ -52,9 +52,11 @@ class PredictorStrategy(ConstrainedStrategy):
         initial: scores of draws, before the process is asked.
         boldness: how much what is uncertain is preferred.
         ratings: of an architecture, asked once for each that joins the pool; the same number every time.
+        rated: most new architectures that join the pool, and so are rated, before each ask: those that
+            promise most while their ratings are unknown. All by default.
 
     Raises:
-        ValueError: fewer than two initial scores, or a boldness below zero.
+        ValueError: fewer than two initial scores, nothing that is rated, or a boldness below zero.
         BudgetError: no member of the space is known to keep the budgets.
     """
 
@@ -67,11 +69,14 @@ class PredictorStrategy(ConstrainedStrategy):
         initial: int = INITIAL,
         boldness: float = 0.5,
         ratings: Ratings = lambda architecture: (),
+        rated: int | None = None,
     ) -> None:
+        if rated is not None and rated < 1:
+            raise ValueError("a predictor that rates nothing new has nothing to choose from")
         if initial < 2 or not 0 <= boldness < math.inf:
             raise ValueError("a predictor needs two scores to begin with, and a boldness of at least zero")
         super().__init__(constraints, seed)
-        self._reward, self._ratings = reward, ratings
+        self._reward, self._ratings, self._rated_at_once = reward, ratings, rated
         self._rated: dict[Architecture, Floats] = {}
         self._initial, self._boldness = initial, boldness
         self._evaluated: list[tuple[Architecture, float]] = []
@@ -88,8 +93,9 @@ class PredictorStrategy(ConstrainedStrategy):
         parents = [architecture for architecture, _ in ranking[:_PARENTS]]
         fresh = [self.constraints.draw(self.generator) for _ in range(_DRAWS)]
         fresh += [self._mutant(self.generator.choice(parents)) for _ in range(_MUTANTS)]
-        new = {each: self._code(each) for each in dict.fromkeys(fresh) if each not in self._pool}
-        pool = [pair for pair in (self._pool | new).items() if pair[0] not in self._asked]
+        new = [each for each in dict.fromkeys(fresh) if each not in self._pool and each not in self._asked]
+        joining = {each: self._code(each) for each in self._worth_rating(new)}
+        pool = [pair for pair in (self._pool | joining).items() if pair[0] not in self._asked]
         if pool:
             order = self._order([code for _, code in pool], self._boldness)
             self._pool = dict(pool[index] for index in order[:_POOL])
@@ -155,6 +161,12 @@ class PredictorStrategy(ConstrainedStrategy):
         scores = [value for _, value in self._evaluated]
         return [trust_in(column, scores) for column in ratings.T]
 
+    def _worth_rating(self, architectures: Sequence[Architecture]) -> Sequence[Architecture]:
+        if self._rated_at_once is None or len(architectures) <= self._rated_at_once:
+            return architectures
+        order = self._order(list(map(self._unrated, architectures)), self._boldness)
+        return [architectures[index] for index in order[: self._rated_at_once]]
+
     def _order(self, codes: Sequence[Code], boldness: float) -> list[int]:
         """Places of what promises most first."""
         groups = self._groups(codes)
@@ -183,9 +195,18 @@ class PredictorStrategy(ConstrainedStrategy):
     def _code(self, architecture: Architecture) -> Code:
         if architecture not in self._rated:
             self._rated[architecture] = np.array(self._ratings(architecture), np.float64)
+        encoded, ratios = self._features(architecture)
+        return encoded, ratios, self._rated[architecture]
+
+    def _unrated(self, architecture: Architecture) -> Code:
+        """As if every rating had failed, and so is in the middle."""
+        known = self._codes[0][2]
+        return *self._features(architecture), np.full_like(known, math.nan)
+
+    def _features(self, architecture: Architecture) -> tuple[Floats, Floats]:
         ratios = np.clip(self.constraints.ratios(architecture), *_RATIOS)
         encoded = self.constraints.space.encode(architecture).astype(np.float64)
-        return encoded, np.log(ratios), self._rated[architecture]
+        return encoded, np.log(ratios)
 
     def _groups(self, codes: Sequence[Code]) -> list[Floats]:
         """Features by group, each rating one of its own: its quantile in the pool and what was evaluated."""

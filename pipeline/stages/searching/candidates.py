@@ -110,6 +110,7 @@ class Searched:
         evaluated_by: what a score is: accuracy on the validation slice, the loss of the blocks with a minus,
             or a number that only ranks.
         ratings: what cheap evaluators were worth to the strategy, where it looked at some.
+        left_out: ratings that cannot look at this teacher, and why.
     """
 
     candidates: tuple[EvaluatedCandidate, ...]
@@ -117,6 +118,7 @@ class Searched:
     order: tuple[Architecture, ...]
     evaluated_by: Literal["accuracy", "loss", "number"] = "accuracy"
     ratings: tuple[RatingWorth, ...] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     def tied_with(self, architecture: Architecture) -> tuple[EvaluatedCandidate, ...]:
         """Others to try whose scores differ by less than the noise: nothing but chance prefers one of them.

@@ -3,17 +3,42 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
-from pipeline.search.base import Evaluator, Strategy, TrustingStrategy
+from devices.errors import LatheError
+from pipeline.search.base import Evaluator, Score, Strategy, TrustingStrategy
 from pipeline.search.evaluated_before import EvaluatedBefore, PastEvaluation
+from pipeline.search.evaluators.registry import SHORT_TRAINING, find_evaluator
 from pipeline.search.evaluators.workers import evaluated
+from pipeline.search.journal import Candidate
 from pipeline.spaces.base import Architecture
 from pipeline.stages.searching.candidates import RatingWorth
 from pipeline.stages.searching.evaluation import Evaluation
 from pipeline.stages.searching.known import evaluator_of
 from pipeline.work.stage import StageFolder
+
+_SHARE = 0.25
+"""Of the time of evaluations, that ratings may take."""
+
+
+class _Refusing:
+    """An evaluator, made when it is first asked, and what it said if a user could mend that it failed."""
+
+    def __init__(self, make: Callable[[], Evaluator]) -> None:
+        self._make = make
+        self.refused: LatheError | None = None
+
+    @cached_property
+    def _evaluator(self) -> Evaluator:
+        return self._make()
+
+    def evaluate(self, architecture: Architecture) -> Score:
+        try:
+            return self._evaluator.evaluate(architecture)
+        except LatheError as error:
+            self.refused = error
+            raise
 
 
 class Rating:
@@ -26,13 +51,11 @@ class Rating:
     """
 
     def __init__(self, evaluation: Evaluation, folder: StageFolder, kept: EvaluatedBefore) -> None:
-        self._evaluation, self._folder, self._kept = evaluation, folder, kept
+        self._evaluation, self._kept = evaluation, kept
+        self._evaluator = _Refusing(lambda: evaluation.evaluator(folder, 0))
         self._name = evaluator_of(evaluation)
+        self._asked: dict[Architecture, Candidate] = {}
         self._known = {past.candidate.architecture: past.candidate for past in kept.of(self._name)}
-
-    @cached_property
-    def _evaluator(self) -> Evaluator:
-        return self._evaluation.evaluator(self._folder, 0)
 
     @property
     def name(self) -> str:
@@ -46,9 +69,15 @@ class Rating:
 
     def worth(self, trust: float) -> RatingWorth:
         """What is to be said of it at the end."""
-        failures = [each.failure for each in self._known.values() if each.score is None]
+        failures = [each.failure for each in self._asked.values() if each.score is None]
         why = next((each for each in failures if each), "")
-        return RatingWorth(self.name, len(self._known), len(failures), why, trust)
+        return RatingWorth(self.name, len(self._asked), len(failures), why, trust)
+
+    def refusal(self, architecture: Architecture) -> str | None:
+        """Why there can be no such ratings with this teacher or recipe; any other failure may pass."""
+        self.of(architecture)
+        error = self._evaluator.refused
+        return None if error is None else f"{error.what}: {error.why}" if error.why else error.what
 
     def of(self, architecture: Architecture) -> float:
         """The rating."""
@@ -57,15 +86,26 @@ class Rating:
             self._known[architecture] = candidate
             if candidate.score is not None:
                 self._kept.add(self._name, PastEvaluation(candidate, 0, "", {}))
+        self._asked[architecture] = self._known[architecture]
         found = self.known(architecture)
         return math.nan if found is None else found
 
 
 class Ratings:
-    """Several of them, as a strategy asks for them."""
+    """Several of them, as a strategy asks for them.
 
-    def __init__(self, ratings: Sequence[Rating]) -> None:
-        self._ratings = ratings
+    Args:
+        ratings: those that are wanted.
+        reference: of the space; a rating that refuses it is left out.
+
+    Attributes:
+        left_out: why, by name.
+    """
+
+    def __init__(self, ratings: Sequence[Rating], reference: Architecture) -> None:
+        refusals = {each.name: each.refusal(reference) for each in ratings}
+        self.left_out = {name: why for name, why in refusals.items() if why is not None}
+        self._ratings = [each for each in ratings if each.name not in self.left_out]
 
     def __call__(self, architecture: Architecture) -> tuple[float, ...]:
         """One number for each."""
@@ -80,3 +120,18 @@ class Ratings:
         """What each was worth to a strategy."""
         trust = strategy.trust() if isinstance(strategy, TrustingStrategy) else []
         return tuple(each.worth(its) for each, its in zip(self._ratings, trust, strict=False))
+
+
+def affordable(ratings: Sequence[Evaluation], evaluation: Evaluation) -> int | None:
+    """For how many new candidates they may be asked for each that is evaluated, at least one.
+
+    They may take ``_SHARE`` of the time of evaluations. Both are counted in images of training and not in
+    seconds, so that the same recipe searches alike everywhere. Nobody knows this of evaluators that do not
+    train: then there is no limit.
+    """
+    if not ratings or evaluation.name != SHORT_TRAINING:
+        return None
+    images = evaluation.data.counts[0]
+    trained = evaluation.training.epochs * min(images, evaluation.train_limit or images)
+    cost = sum(find_evaluator(each.name).images for each in ratings)
+    return max(1, int(_SHARE * trained / cost))

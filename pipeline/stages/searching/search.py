@@ -24,7 +24,7 @@ from pipeline.stages.searching.clock import Clock
 from pipeline.stages.searching.evaluation import Evaluation
 from pipeline.stages.searching.known import KnownBefore, drawer_of, evaluator_of
 from pipeline.stages.searching.learning import Learning, MeasuredOn
-from pipeline.stages.searching.ratings import Rating, Ratings
+from pipeline.stages.searching.ratings import Rating, Ratings, affordable
 from pipeline.stages.searching.strategy import StrategySettings, strategy_of
 from pipeline.stages.services import Services
 from pipeline.work.stage import StageFolder, stage
@@ -78,10 +78,14 @@ def _told(given: SearchInput, value: Searched) -> Sequence[str]:
         f"search       {evaluated}{f', {known} known before' if known else ''}; best {shown}; "
         f"{len(value.order)} of those measured go on"
     ]
+    left = given.evaluations - (len(value.candidates) - known)
+    if given.minutes is not None and left > 0:
+        lines.append(f"             {given.minutes:g} minutes left no time for {left} of {given.evaluations}")
     for each in value.ratings:
         failures = f"; {each.failed} failed ({each.why})" if each.failed else ""
         rated = count_of(each.rated, "candidate")
         lines.append(f"             rating {each.name}: {rated}, trusted {each.trust:.2f}{failures}")
+    lines += [f"             rating {name} left out: {why}" for name, why in value.left_out.items()]
     return lines
 
 
@@ -98,8 +102,10 @@ def search_candidates(given: SearchInput, folder: StageFolder, services: Service
     memory = _Memory(given, services)
     known = {each.architecture: each.score for each in this.known if each.score is not None}
     evaluator = Known(evaluator, memory.scores(0) | known)
-    ratings = Ratings([Rating(each, folder, services.evaluated) for each in given.ratings])
-    strategy = strategy_of(given.strategy, learning.predictors, this.number, ratings)
+    wanted = [Rating(each, folder, services.evaluated) for each in given.ratings]
+    ratings = Ratings(wanted, this.predictors.space.reference())
+    rated = affordable(given.ratings, given.evaluation)
+    strategy = strategy_of(given.strategy, learning.predictors, this.number, ratings, rated)
     fresh = list[Candidate]()
     if given.evaluations > 0:
         fresh = _searched(given, strategy, evaluator, learning, memory, folder=folder, services=services)
@@ -138,6 +144,7 @@ def search_candidates(given: SearchInput, folder: StageFolder, services: Service
         tuple(order),
         evaluated_by=given.evaluation.score,
         ratings=ratings.worth(strategy),
+        left_out=ratings.left_out,
     )
 
 

@@ -77,6 +77,7 @@ def strategy_of(
     predictors: LatencyPredictors,
     number: int,
     ratings: Callable[[Architecture], Sequence[float]] = lambda architecture: (),
+    rated: int | None = None,
 ) -> ConstrainedStrategy:
     """The strategy, fresh, for a round of the search.
 
@@ -85,11 +86,12 @@ def strategy_of(
         predictors: of latencies, with the limits.
         number: of the round.
         ratings: for a strategy that looks at them.
+        rated: for how many new candidates it may ask for them before each that is evaluated; all without.
 
     Raises:
         BudgetError: no member of the space is known to keep the limits.
     """
-    strategy = _strategy_of(settings, predictors, number, ratings)
+    strategy = _strategy_of(settings, predictors, number, ratings, rated)
     strategy.begin_with(settings.first)
     return strategy
 
@@ -99,6 +101,7 @@ def _strategy_of(
     predictors: LatencyPredictors,
     number: int,
     ratings: Callable[[Architecture], Sequence[float]],
+    rated: int | None,
 ) -> ConstrainedStrategy:
     constraints, seed = predictors.constraints, settings.seed + number - 1
     reward = predictors.reward(settings.exponent, everywhere=settings.rewards_latency) or hard_reward
@@ -122,7 +125,9 @@ def _strategy_of(
             from pipeline.search.strategies.predictor import INITIAL, PredictorStrategy
 
             initial = max(2, min(INITIAL, settings.evaluations // 3))
-            return PredictorStrategy(constraints, seed, reward=reward, initial=initial, ratings=ratings)
+            return PredictorStrategy(
+                constraints, seed, reward=reward, initial=initial, ratings=ratings, rated=rated
+            )
         case _:
             return RewardedEvolution(
                 constraints,

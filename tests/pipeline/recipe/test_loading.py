@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,9 @@ import pytest
 
 from pipeline.errors import RecipeError
 from pipeline.recipe.loading import EMBEDDED, load_recipe, parse_recipe
+from pipeline.recipe.ratings import ratings_of
 from pipeline.recipe.sections import SearchConfig
+from pipeline.search.evaluators.registry import UNTRAINED
 
 
 def _minimal() -> dict[str, Any]:
@@ -171,7 +174,33 @@ def test_a_method_brings_defaults_that_the_recipe_may_change() -> None:
     assert (akd.strategy, akd.reevaluated, akd.finalists) == ("policy", 5, 3)
     twin = parse_recipe(_minimal() | {"method": "akd", "search": {"strategy": "random"}}, Path()).search
     assert (twin.strategy, twin.reevaluated) == ("random", 5)
-    assert parse_recipe(_minimal(), Path()).search.strategy == "evolution"
+    assert parse_recipe(_minimal(), Path()).search.strategy == "predictor"
+
+
+def test_ratings_by_default_are_of_candidates_that_are_trained_from_fresh_weights() -> None:
+    def ratings(method: str = "search", search: dict[str, Any] | None = None, **tables: Any) -> Sequence[str]:
+        document = _minimal() | {"method": method, "search": search or {}} | tables
+        return ratings_of(parse_recipe(document, Path()))
+
+    predictor = {"strategy": "predictor"}
+    assert ratings() == ratings("akd", predictor) == UNTRAINED
+    assert ratings("subgraph", predictor, subgraph={"weights": "fresh"}) == UNTRAINED
+    for method in ("akd", "dna", "subgraph", "oracle"):
+        assert ratings(method) == ()
+    for method in ("dna", "subgraph", "oracle"):
+        assert ratings(method, predictor) == ()
+    assert ratings(search={"evaluator": "naswot"}) == ratings(search={"strategy": "random"}) == ()
+    assert ratings(search={"ratings": ["synflow"]}) == ("synflow",)
+    assert ratings(search={"ratings": []}) == ()
+
+
+def test_ratings_that_look_at_a_graph_whose_maps_cannot_be_seen_are_refused_and_by_default_tried() -> None:
+    graph = _minimal() | {"teacher": [{"kind": "pt2", "path": "graph.pt2"}]}
+    assert parse_recipe(graph, Path()).search.ratings == "auto"
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(graph | {"search": {"ratings": ["readout"]}}, Path())
+    assert "'readout' looks at the teacher's feature maps" in caught.value.why
+    assert "'factory'" in caught.value.why
 
 
 def test_a_search_from_proposals_evaluates_as_many_as_there_are() -> None:

@@ -69,7 +69,7 @@ def recipe_of(budget: str, **search: Any) -> Recipe:
             "data": {"kind": "digits"},
             "teacher": [{"kind": "train"}],
             "target": [{"name": str(TARGET), "budget": budget}],
-            "search": {"evaluations": 12, "measure_every": 4, **search},
+            "search": {"evaluations": 12, "measure_every": 4, "ratings": [], **search},
         },
         Path(),
     )

@@ -13,19 +13,26 @@ import pytest
 import torch
 
 from latency_db.store.store import open_store
+from pipeline.data.base import Preprocessing
+from pipeline.distill.settings import DistillationSettings
 from pipeline.errors import RecipeError
 from pipeline.recipe.loading import parse_recipe
 from pipeline.run.context import Context
 from pipeline.run.preparation import LearningTask, prepare_task
 from pipeline.run.searching import search_round
 from pipeline.search.base import Score
-from pipeline.search.evaluators.registry import EVALUATORS, EvaluatorKind
+from pipeline.search.evaluators.registry import EVALUATORS, UNTRAINED, EvaluatorKind
 from pipeline.search.strategies.predictor import PredictorStrategy
 from pipeline.spaces.base import Architecture
+from pipeline.stages.inputs.data import DataSummary
 from pipeline.stages.searching.candidates import Round, Searched
+from pipeline.stages.searching.evaluation import Evaluation
+from pipeline.stages.searching.ratings import affordable
+from pipeline.work.canonical import StoredFile
 from pipeline.work.folder import WorkFolder
 from tests.pipeline.run.made_up_run import (
     PLAN,
+    SPACE_PLAN,
     TARGET,
     ByMacs,
     Quiet,
@@ -183,13 +190,56 @@ def test_ratings_are_asked_once_told_with_their_worth_and_survive_one_that_alway
     assert len(asked) == before
 
 
+def test_by_default_untrained_ratings_guide_a_predictor_and_each_search_tells_which(folder: Path) -> None:
+    with prepared(folder, "search") as (context, task):
+        found = search_round(context, task, first_round(context, task))
+        told = context.reporter.notes[-4:]  # type: ignore[attr-defined]
+    assert [each.name for each in found.ratings] == list(UNTRAINED)
+    assert not found.left_out
+    assert [line.split()[1] for line in told] == [f"{name}:" for name in UNTRAINED]
+    assert context.recipe.search.strategy == "predictor"
+
+
+def test_ratings_that_cannot_look_at_the_teacher_are_left_out_and_named(folder: Path) -> None:
+    with prepared(folder, "search", reward="labels") as (context, task):
+        found = search_round(context, task, first_round(context, task))
+        told = context.reporter.notes[-2:]  # type: ignore[attr-defined]
+    assert [each.name for each in found.ratings] == ["naswot", "synflow"]
+    assert found.left_out.keys() == {"relation", "readout"}
+    assert "without it" in found.left_out["relation"]
+    assert all("left out" in line for line in told)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "limit", "names", "count"),
+    [
+        (4, None, UNTRAINED, 3),
+        (4, 500, UNTRAINED, 1),
+        (400, None, UNTRAINED, 325),
+        (1, 2, ["by-macs"], 1),
+    ],
+)
+def test_ratings_take_at_most_a_quarter_of_the_evaluations_but_for_the_candidate_itself(
+    monkeypatch: pytest.MonkeyPatch, epochs: int, limit: int | None, names: Sequence[str], count: int
+) -> None:
+    monkeypatch.setitem(EVALUATORS, "by-macs", EvaluatorKind(lambda task: ByMacs()))
+    training = DistillationSettings(epochs=epochs)
+    scale, file = Preprocessing((0.5,), (0.5,)), StoredFile("data", "labels.npz", "ab" * 32)
+    data = DataSummary("digits", "ab", ("0", "1"), (1, 8, 8), (1146, 200, 450), scale, file)
+    evaluation = Evaluation("short-training", "", SPACE_PLAN, training, limit, 0, data, None)
+    assert affordable([evaluation.by(each) for each in names], evaluation) == count
+    assert affordable([], evaluation) is None
+    assert affordable([evaluation.by("synflow")], evaluation.by("by-macs")) is None
+
+
 @pytest.mark.parametrize(
     ("search", "why"),
     [
-        ({"ratings": ["naswot"]}, "does not look at ratings"),
+        ({"strategy": "evolution", "ratings": ["naswot"]}, "does not look at ratings"),
         ({"strategy": "predictor", "ratings": ["naswot", "naswot"]}, "counts once"),
         ({"strategy": "predictor", "ratings": ["short-training"]}, "'short-training' is no rating"),
-        ({"strategy": "predictor", "ratings": ["naswot"], "evaluator": "naswot"}, "is the evaluator already"),
+        ({"ratings": ["naswot"], "evaluator": "naswot"}, "is the evaluator already"),
+        ({"ratings": ["naswot", "relation"], "reward": "labels"}, "rates without the teacher"),
         ({"strategy": "predictor", "ratings": ["nas-wot"]}, "no evaluator 'nas-wot'"),
     ],
 )

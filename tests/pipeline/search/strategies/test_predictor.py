@@ -46,6 +46,29 @@ def test_ratings_that_tell_something_find_better_networks_with_few_scores():
     assert sum(told_more) > sum(plain)
 
 
+class TestPredictorWithFewRatings(TestPredictorStrategy):
+    def make(self, constraints, seed):
+        return PredictorStrategy(constraints, seed, initial=5, ratings=rated, rated=2)
+
+
+def test_no_more_than_what_can_be_afforded_is_rated_and_that_is_what_promises_most():
+    def ratings_of(rated):
+        asked = []
+        strategy = PredictorStrategy(
+            budgeted(stages=4, share=0.3),
+            0,
+            initial=5,
+            ratings=lambda each: asked.append(each) or (1.0,),
+            rated=rated,
+        )
+        told(strategy, 25)
+        return asked
+
+    few, every = ratings_of(2), ratings_of(None)
+    assert len(few) == len(set(few)) <= 25 + 2 * 20 < len(every)
+    assert np.mean(list(map(value, few[5:]))) > np.mean(list(map(value, every[5:])))
+
+
 def test_a_rating_counts_by_its_quantile_and_one_that_failed_is_in_the_middle():
     seen = np.array([[1.0], [2.0], [math.nan], [400.0]])
     low, middle, high, failed = quantiles(seen, np.array([[1.0], [2.0], [1e9], [-math.inf]]))[:, 0]
@@ -157,7 +180,9 @@ def test_proposals_depend_on_the_order_of_the_scores_alone():
     assert asked(lambda x: x) == asked(lambda x: math.exp(x) - 7)
 
 
-@pytest.mark.parametrize("arguments", [{"initial": 1}, {"boldness": -0.1}, {"boldness": math.inf}])
+@pytest.mark.parametrize(
+    "arguments", [{"initial": 1}, {"rated": 0}, {"boldness": -0.1}, {"boldness": math.inf}]
+)
 def test_settings_without_meaning_are_refused(arguments):
     with pytest.raises(ValueError):
         PredictorStrategy(budgeted(), 0, **arguments)
