@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pipeline.recipe.loading import Recipe
 
-_METHODS = ("search", "akd")
+_METHODS = ("search", "akd", "subgraph")
 _LOSSES = ("labels", "soft_targets", "fitnet", "attention_transfer", "similarity_preserving")
 
 
@@ -32,12 +32,6 @@ def require_served(recipe: Recipe) -> None:
             f"the loss '{other}' is for one class for each image; with data.task = '{task}' use "
             f"{_words(_LOSSES)}"
         )
-    for target in recipe.target:
-        if target.target().precision == "int8":
-            raise ValueError(
-                f"target {target.name}: students in int8 are for one class for each image; with "
-                f"data.task = '{task}' use another precision"
-            )
     if len(recipe.teacher) > 1 or recipe.teacher[0].members > 1:
         raise ValueError(f"data.task = '{task}' needs one teacher: what several say is not joined")
     if task == "multi-label" and any(
@@ -56,10 +50,11 @@ def _require_imitation(recipe: Recipe) -> None:
             "imitated, and labels teach none"
         )
     losses = (*recipe.search.training.loss, *recipe.distil.loss)
-    if any(loss.kind == "labels" for loss in losses) or recipe.search.reward == "labels":
+    from_labels = "labels" in (recipe.search.reward, recipe.subgraph.selection.data_term)
+    if from_labels or any(loss.kind == "labels" for loss in losses):
         raise ValueError(
             "with data.task = 'embedding' there is nothing to learn from labels: leave out the loss "
-            "'labels', and search.reward = 'labels'"
+            "'labels', search.reward = 'labels' and subgraph.selection.data_term = 'labels'"
         )
     if teacher.classes is not None:
         raise ValueError("teacher.classes: an embedding has no classes; remove it")

@@ -78,7 +78,8 @@ def prepare_task(context: Context) -> LearningTask:
         config = context.do(find_teacher_structures, given)
         importance = context.do(measure_importance, ImportanceInput(config, recipe.seed, data, teacher))
         inherited = importance if recipe.subgraph.weights == "inherited" else None
-        plan = SpacePlan(config, data.input_shape, len(data.classes), teacher, inherited)
+        outputs = teacher.outputs or len(data.classes)
+        plan = SpacePlan(config, data.input_shape, outputs, teacher, inherited)
         task = LearningTask(data, teacher, plan, importance=importance)
     elif recipe.method == "oracle":
         plan = SpacePlan.add_on(recipe.oracle.space, data)

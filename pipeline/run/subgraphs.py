@@ -24,7 +24,8 @@ def space_of_teacher(context: Context, data: DataSummary) -> SpacePlan | None:
         return None
     given = StructuresInput(data.input_shape, recipe.subgraph.most_blocks, teacher)
     config = context.work.finished(find_teacher_structures, given)
-    return None if config is None else SpacePlan(config, data.input_shape, len(data.classes), teacher)
+    outputs = teacher.outputs or len(data.classes)
+    return None if config is None else SpacePlan(config, data.input_shape, outputs, teacher)
 
 
 def teacher_as_layers(context: Context, data: DataSummary) -> nn.Module:

@@ -14,7 +14,7 @@ from pipeline.tasks.regression import Regression
 from pipeline.tasks.single_label import SingleLabel
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Generator, Tensor
 
 TaskKind = Literal["single-label", "multi-label", "regression", "embedding"]
 
@@ -67,12 +67,28 @@ class Task(Protocol):
         """Whether ``guess`` hardly ever gets that much over ``count`` images."""
         ...
 
+    def agreement(self, outputs: NDArray[np.float32], others: NDArray[np.float32]) -> float:
+        """How far outputs say the same as others, whatever the labels: 1 if they do."""
+        ...
+
+    def agreement_shown(self, value: float) -> str:
+        """An agreement with the outputs in float, in words."""
+        ...
+
     def label_loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """What the labels alone teach: a scalar, averaged over the batch."""
         ...
 
     def teacher_loss(self, outputs: Tensor, members: Tensor, temperature: float) -> Tensor:
         """What the teacher's outputs ``(members, N, K)`` teach: a scalar, averaged over the batch."""
+        ...
+
+    def sampled_loss(self, outputs: Tensor, generator: Generator) -> Tensor:
+        """Minus the log-likelihood of answers drawn from what the outputs say, averaged over the batch.
+
+        The squares of its gradients are Fisher information. ``generator`` draws on the CPU, so that a seed
+        draws the same everywhere.
+        """
         ...
 
 

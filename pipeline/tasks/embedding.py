@@ -12,7 +12,9 @@ from pipeline.tasks.counting import CountsImages, by_class
 from pipeline.tasks.metrics import nearest_is_alike
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Generator, Tensor
+
+_SHORTEST = 1e-12
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,15 @@ class Embedding(CountsImages):
         asked = counts.sum()
         return float((counts * (counts - 1)).sum() / (asked * (len(labels) - 1))) if asked else 0.0
 
+    def agreement(self, outputs: NDArray[np.float32], others: NDArray[np.float32]) -> float:
+        """The mean cosine of each image's two vectors."""
+        lengths = np.linalg.norm(outputs, axis=1) * np.linalg.norm(others, axis=1)
+        return float(((outputs * others).sum(axis=1) / np.maximum(lengths, _SHORTEST)).mean())
+
+    def agreement_shown(self, value: float) -> str:
+        """The cosine."""
+        return f"a mean cosine of {value:.4f} with the vectors in float"
+
     def label_loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """There is none.
 
@@ -67,3 +78,12 @@ class Embedding(CountsImages):
         from torch.nn import functional
 
         return 2 - 2 * functional.cosine_similarity(outputs, members[0], dim=1).mean()
+
+    def sampled_loss(self, outputs: Tensor, generator: Generator) -> Tensor:
+        """Half the squared distance, at length 1, to vectors drawn around the outputs."""
+        import torch
+        from torch.nn import functional
+
+        unit = functional.normalize(outputs, dim=1)
+        noise = torch.randn(outputs.shape, generator=generator).to(outputs.device)
+        return 0.5 * (unit - (unit.detach() + noise)).square().sum() / len(outputs)

@@ -12,7 +12,7 @@ from pipeline.tasks.counting import MeasuresOutputs
 from pipeline.tasks.metrics import mean_average_precision
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Generator, Tensor
 
 _GUESSES, _HARDLY_EVER = 40, 0.95
 
@@ -42,6 +42,14 @@ class MultiLabel(MeasuresOutputs):
         drawn = [self.value(generator.random(labels.shape, np.float32), labels) for _ in range(_GUESSES)]
         return float(np.quantile(drawn, _HARDLY_EVER))
 
+    def agreement(self, outputs: NDArray[np.float32], others: NDArray[np.float32]) -> float:
+        """Share of the labels of all images that both say are there, or are not."""
+        return float(((outputs > 0) == (others > 0)).mean())
+
+    def agreement_shown(self, value: float) -> str:
+        """How many labels are the same."""
+        return f"{value:.2%} of the labels are the same as in float"
+
     def label_loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Binary cross-entropy, averaged over images and labels."""
         from torch.nn import functional
@@ -58,3 +66,11 @@ class MultiLabel(MeasuresOutputs):
             functional.logsigmoid(-expected) - functional.logsigmoid(-logits)
         )
         return temperature**2 * divergence.mean()
+
+    def sampled_loss(self, outputs: Tensor, generator: Generator) -> Tensor:
+        """Binary cross-entropy, summed over labels, with each label drawn."""
+        import torch
+        from torch.nn import functional
+
+        drawn = torch.bernoulli(outputs.detach().sigmoid().cpu(), generator=generator).to(outputs.device)
+        return functional.binary_cross_entropy_with_logits(outputs, drawn, reduction="sum") / len(outputs)

@@ -12,7 +12,7 @@ from pipeline.tasks.counting import MeasuresOutputs
 from pipeline.tasks.metrics import r_squared
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Generator, Tensor
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,14 @@ class Regression(MeasuresOutputs):
         """0: the mean explains nothing."""
         return 0.0
 
+    def agreement(self, outputs: NDArray[np.float32], others: NDArray[np.float32]) -> float:
+        """The share of the others' variance that the outputs explain."""
+        return r_squared(outputs, others)
+
+    def agreement_shown(self, value: float) -> str:
+        """The share that is explained."""
+        return f"{value:.2%} of the variance in float is explained"
+
     def label_loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """The mean squared difference."""
         from torch.nn import functional
@@ -67,3 +75,10 @@ class Regression(MeasuresOutputs):
         from torch.nn import functional
 
         return functional.mse_loss(outputs, members[0])
+
+    def sampled_loss(self, outputs: Tensor, generator: Generator) -> Tensor:
+        """Half the squared distance to numbers drawn around the outputs with spread 1."""
+        import torch
+
+        noise = torch.randn(outputs.shape, generator=generator).to(outputs.device)
+        return 0.5 * (outputs - (outputs.detach() + noise)).square().sum() / len(outputs)

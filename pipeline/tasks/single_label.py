@@ -13,7 +13,7 @@ from pipeline.tasks.counting import CountsImages, by_class
 from pipeline.tasks.metrics import names_the_class
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Generator, Tensor
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,14 @@ class SingleLabel(CountsImages):
         """Share of the most frequent class."""
         return majority_share(labels)
 
+    def agreement(self, outputs: NDArray[np.float32], others: NDArray[np.float32]) -> float:
+        """Share of the images of which both name the same class."""
+        return float((outputs.argmax(axis=1) == others.argmax(axis=1)).mean())
+
+    def agreement_shown(self, value: float) -> str:
+        """For how many images the class is the same."""
+        return f"the same class as in float for {value:.2%} of the images"
+
     def label_loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy; labels may also be probabilities ``(N, K)`` of the classes."""
         from torch.nn import functional
@@ -65,6 +73,14 @@ class SingleLabel(CountsImages):
             log_target=True,
         )
         return temperature**2 * divergence
+
+    def sampled_loss(self, outputs: Tensor, generator: Generator) -> Tensor:
+        """Cross-entropy with a class drawn for each image."""
+        import torch
+        from torch.nn import functional
+
+        drawn = torch.multinomial(outputs.detach().softmax(dim=1).cpu(), 1, generator=generator).squeeze(1)
+        return functional.cross_entropy(outputs, drawn.to(outputs.device))
 
 
 @dataclass(frozen=True)

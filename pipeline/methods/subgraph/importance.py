@@ -23,14 +23,15 @@ def importances(network: nn.Module, gates: Gates, dataset: Dataset, *, seed: int
 
     At the start network and teacher agree, so the divergence and its gradient are zero, and only its
     curvature tells what matters (as in Fisher pruning, 1801.05787). The curvature of
-    ``KL(teacher || student)`` is ``E[(d log p(y) / dg)^2]`` over images, and labels y that are drawn from
-    what the network says; the gradient of a batch's mean is squared, and multiplied by its size.
+    ``KL(teacher || student)`` is ``E[(d log p(y) / dg)^2]`` over images, and answers y that are drawn from
+    what the network says, labels or whatever the task has; the gradient of a batch's mean is squared, and
+    multiplied by its size.
 
     Args:
         network: with gates that are 1; left in evaluation mode, its parameters' gradients as they were.
         gates: its gates.
         dataset: the first train images are used, in batches of at least two.
-        seed: of the labels.
+        seed: of the answers.
 
     Returns:
         By name of the structure, shape ``(count,)``.
@@ -44,10 +45,7 @@ def importances(network: nn.Module, gates: Gates, dataset: Dataset, *, seed: int
     batches = [images[start : start + size] for start in range(0, len(images) - size + 1, size)]
     for batch in batches:
         inputs = to_tensor(batch, dataset.preprocessing).to(device, memory_format=torch.channels_last)
-        logits = network(inputs)
-        # Drawn on the CPU, so that a seed draws the same everywhere.
-        drawn = torch.multinomial(logits.detach().softmax(dim=1).cpu(), 1, generator=generator).squeeze(1)
-        loss = nn.functional.cross_entropy(logits, drawn.to(device))
+        loss = dataset.task.sampled_loss(network(inputs), generator)
         gradients = torch.autograd.grad(loss, list(gates.values.values()), allow_unused=True)
         for name, gradient in zip(gates.values, gradients, strict=True):
             if gradient is not None:

@@ -28,6 +28,7 @@ from pipeline.methods.subgraph.importance import importances
 from pipeline.methods.subgraph.settings import SubgraphSettings
 from pipeline.methods.subgraph.structures import removed
 from pipeline.spaces.teacher.config import Shape, Structure
+from pipeline.tasks import Task
 
 _STEP = 1.1
 """By how much the penalty's weight rises in a step in which the latency is above its path, or falls else."""
@@ -123,7 +124,7 @@ def select(
             stack.callback(torch.set_num_threads, torch.get_num_threads())
             torch.set_num_threads(settings.threads)
         stack.enter_context(sampled_before_convolution(network))
-        run = _Run(network, structures, settings, costs, teacher)
+        run = _Run(network, structures, settings, costs, _objective(settings, teacher, dataset.task))
         if checkpoint is not None and checkpoint.exists():
             run.restore(torch.load(checkpoint, map_location="cpu", weights_only=True))
         else:
@@ -159,6 +160,14 @@ def _descend(
             save_atomically(run.state(), checkpoint)
 
 
+def _objective(settings: SubgraphSettings, teacher: SoftTargets, task: Task) -> Objective:
+    """What the teacher says, as in the paper, or the labels."""
+    data_term: LossSettings = SoftTargetsSettings(weight=1, temperature=settings.temperature)
+    if settings.data_term == "labels":
+        data_term = LabelsSettings(weight=1)
+    return Objective((data_term,), teacher, task)
+
+
 class _Run:
     """A network with gates on its way down; everything that a checkpoint holds."""
 
@@ -168,12 +177,9 @@ class _Run:
         structures: Sequence[Structure],
         settings: SubgraphSettings,
         costs: Costs,
-        teacher: SoftTargets,
+        objective: Objective,
     ) -> None:
-        data_term: LossSettings = SoftTargetsSettings(weight=1, temperature=settings.temperature)
-        if settings.data_term == "labels":
-            data_term = LabelsSettings(weight=1)
-        self._objective = Objective((data_term,), teacher)
+        self._objective = objective
         self.step, self.penalty, self.snapped, self.settled = 0, _FIRST_PENALTY, 0, False
         self.history: list[SelectionStep] = []
         self._network, self._structures, self._settings, self._costs = network, structures, settings, costs

@@ -32,6 +32,7 @@ from pipeline.stages.searching.candidates import Searched
 from pipeline.stages.services import Services
 from pipeline.stages.student.winner import Winner
 from pipeline.tables.building.networks import MeasuredNetwork
+from pipeline.tasks import Task
 from pipeline.work.canonical import StoredFile
 from pipeline.work.stage import StageFolder, installed, stage
 
@@ -173,7 +174,7 @@ def _target(findings: Findings, target: BoundTarget) -> TargetReport:
         predicted=findings.predicted(name),
         limit_ns=feasible.limits_ns[name],
         size_bytes=winner.compiled[name].student.size_bytes,
-        int8=_int8(winner, name),
+        int8=_int8(winner, name, findings.teacher.data.task),
         runs_on=winner.compiled[name].student.notes.get("cpu", "any"),
         teacher=findings.tables.teacher[name].whole,
         candidates=tuple(
@@ -232,13 +233,13 @@ def _fine_tuning(winner: Winner) -> tuple[TrainingCurve, ...]:
     return (_curve("student, fine-tuned for int8", quantised.history),)
 
 
-def _int8(winner: Winner, target: str) -> str:
+def _int8(winner: Winner, target: str, task: Task) -> str:
     """Accuracy in float and in int8, in words; empty for a target in float."""
     words = winner.quantised_words(target)
     if not words or winner.quantised is None:
         return ""
     agreement = winner.quantised.figures[target].agreement
-    return f"{words}; the same class as in float for {agreement:.2%} of the images"
+    return f"{words}; {task.agreement_shown(agreement)}"
 
 
 def _provenance(findings: Findings) -> dict[str, str]:

@@ -70,8 +70,8 @@ class Int8Figures:
     """A student in int8 as its runtime computes it on the validation slice.
 
     Attributes:
-        accuracy: share of the images that get their label.
-        agreement: share to which it gives the same class as the student in float.
+        accuracy: the task's metric.
+        agreement: how far it says the same as the student in float.
     """
 
     accuracy: float
@@ -154,9 +154,9 @@ def quantise_student(given: QuantiseInput, folder: StageFolder, services: Servic
     student = open_student(given.plan, given.architecture, given.weights, folder)
     dataset = open_data(given.calibration.data, folder)
     validation = dataset.validation
-    classes = predict_logits(student, validation, dataset.preprocessing).argmax(dim=1).numpy()
-    in_float = float((classes == validation.labels).mean())
-    before = _figures(given, given.exported, classes, dataset, folder)
+    outputs = predict_logits(student, validation, dataset.preprocessing).numpy()
+    in_float = dataset.task.value(outputs, validation.labels)
+    before = _figures(given, given.exported, outputs, dataset, folder)
     unchanged = Quantised(given.weights, given.exported, in_float, before, {}, False)
     allowed = in_float - given.max_drop / 100
     if given.training is None or unchanged.accuracy >= allowed:
@@ -167,7 +167,7 @@ def quantise_student(given: QuantiseInput, folder: StageFolder, services: Servic
     for fmt in given.exported:
         export_networks({folder / _model(fmt): student}, given.plan.input_shape, fmt)
     models = {fmt: folder.stored(_model(fmt)) for fmt in given.exported}
-    after = _figures(given, models, classes, dataset, folder)
+    after = _figures(given, models, outputs, dataset, folder)
     checkpoint.unlink(missing_ok=True)
     if _lowest(after) <= unchanged.accuracy:
         return Quantised(given.weights, given.exported, in_float, before, after, False, history)
@@ -177,7 +177,7 @@ def quantise_student(given: QuantiseInput, folder: StageFolder, services: Servic
 def _figures(
     given: QuantiseInput,
     models: Mapping[Format, StoredFile],
-    classes: NDArray[np.int64],
+    outputs: NDArray[np.float32],
     dataset: Dataset,
     folder: StageFolder,
 ) -> dict[str, Int8Figures]:
@@ -186,7 +186,7 @@ def _figures(
     Args:
         given: of the stage.
         models: in float, by format.
-        classes: that the student in float gives.
+        outputs: of the student in float.
         dataset: with the slice.
         folder: of the stage.
     """
@@ -198,9 +198,9 @@ def _figures(
             artifact = compile_artifact(source, target.target, temporary / str(number), calibration=inputs)
             place = outputs_place(target, given.outputs)
             shown = LabelledImages(validation, dataset.preprocessing, layout)
-            answers = predict_split(artifact.path, shown, place).argmax(axis=1)
+            answers = predict_split(artifact.path, shown, place)
             found[target.name] = Int8Figures(
-                float((answers == validation.labels).mean()), float((answers == classes).mean())
+                dataset.task.value(answers, validation.labels), dataset.task.agreement(answers, outputs)
             )
     return found
 

@@ -273,7 +273,6 @@ OF_METHOD = {
 
 REFUSED = {
     "dna": ("search.minutes", "search.ratings", "data.task"),
-    "subgraph": ("data.task",),
     "oracle": (
         "data.task",
         *(f"{place}.{kind}" for place in ("distil", "oracle.training") for kind in ("mixup", "cutmix")),

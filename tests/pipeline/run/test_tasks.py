@@ -19,6 +19,7 @@ from tests.pipeline.run.tiny_recipe import ONE_TARGET, run_recipe, write_recipe
 
 pytestmark = [pytest.mark.usefixtures("quiet_machine", "exporters_here"), pytest.mark.slow]
 
+INT8 = "host/onnxruntime:int8@1"
 CORNERS = ("top left", "top right", "bottom left")
 # Not square.
 HEIGHT, WIDTH, DIMENSIONS = 8, 12, 6
@@ -67,6 +68,16 @@ def recipe_of(folder: Path, task: str) -> str:
         'kind = "digits"\ntrain_limit = 300', f'kind = "npz"\npath = "data.npz"\ntask = "{task}"'
     ).replace("epochs = 3", "epochs = 8")
     assert "npz" in text
+    if task == "multi-label":
+        text = text.replace(
+            "[measure]",
+            f'[[target]]\nname = "{INT8}"\nbudget_ms = 1000\n\n[compile]\nmax_drop = 0.0\n'
+            "calibration_images = 40\nfine_tuning_epochs = 1\n\n[measure]",
+        )
+    if task == "regression":
+        space, target = text.index("[space]"), text.index("[[target]]")
+        text = 'method = "subgraph"\n' + text[:space] + text[target:]
+        text += '\n[subgraph]\nmost_blocks = 12\nproposals = ["importance", "gates"]\nselection = { epochs = 1 }\n'
     if task == "embedding":
         torch.manual_seed(0)
         torch.save(Projection().state_dict(), folder / "teacher.pt")
@@ -97,9 +108,9 @@ def test_everything_tells_the_metric_by_its_name(run: tuple[str, dict[str, Any]]
     metric = METRICS[task]
     assert (document["data"]["task"], document["data"]["metric"]) == (task, metric)
     manifest = read_bundle(Path(document["bundle"]))
-    (entry,) = manifest.targets
     assert manifest.classifier is not None
     assert manifest.classifier.task.kind == task
+    entry = manifest.targets[0]
     assert entry.accuracy is not None
     assert entry.accuracy.metric == metric
     assert entry.accuracy.share == document["winner"]["targets"][0]["test_accuracy"]
@@ -121,17 +132,37 @@ def test_the_bundle_verifies_by_its_metric(run: tuple[str, dict[str, Any]]) -> N
     assert f"{METRICS[task]} " in ended.stdout
 
 
+def test_int8_is_judged_by_the_metric_too(run: tuple[str, dict[str, Any]]) -> None:
+    task, document = run
+    in_int8 = [each for each in document["winner"]["targets"] if each["target"] == INT8]
+    assert len(in_int8) == (task == "multi-label")
+    for target in in_int8:
+        figures = target["int8"]
+        assert figures["agreement_with_float"] > 0.8
+        assert target["test_accuracy"] > 0.6
+        report = Path(document["report"]).read_text("utf-8")
+        assert "of the labels are the same as in float" in report
+
+
+def test_a_teacher_of_numbers_is_cut_like_one_of_classes(run: tuple[str, dict[str, Any]]) -> None:
+    task, document = run
+    assert (document["recipe"]["method"] == "subgraph") == (task == "regression")
+    if task == "regression":
+        assert {"structures", "importance", "proposals"} <= {stage["name"] for stage in document["stages"]}
+        assert document["winner"]["parameters"] < document["teacher"]["parameters"]
+
+
 def test_the_script_says_what_the_outputs_mean(run: tuple[str, dict[str, Any]], tmp_path: Path) -> None:
     task, document = run
     bundle = Path(document["bundle"])
     manifest = read_bundle(bundle)
-    (entry,) = manifest.targets
+    entry = manifest.targets[0]
     test = read_test(bundle, manifest, entry)
     assert test is not None
     np.save(tmp_path / "images.npy", test.split.images[:5])
 
     def infer(*arguments: str) -> list[dict[str, Any]]:
-        command = [sys.executable, str(bundle / "infer_onnxruntime.py"), *arguments]
+        command = [sys.executable, str(bundle / "infer_onnxruntime.py"), "--target", entry.target, *arguments]
         ended = subprocess.run(command, capture_output=True, text=True, check=True)
         return [json.loads(line) for line in ended.stdout.splitlines()]
 

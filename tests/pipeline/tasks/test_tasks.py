@@ -62,6 +62,28 @@ def test_a_student_that_says_what_its_teacher_says_has_nothing_to_learn(task: Ta
     assert task.teacher_loss(teacher.flip(0), teacher[None], 2.0) > 0.01
 
 
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.kind)
+def test_outputs_agree_with_themselves_and_less_with_others(task: Task) -> None:
+    outputs = np.random.default_rng(3).standard_normal((50, 3)).astype(np.float32)
+    assert task.agreement(outputs, outputs) == pytest.approx(1)
+    assert task.agreement(outputs + 1e-5, outputs) > 0.99
+    assert task.agreement(outputs[::-1], outputs) < 0.9
+    assert "float" in task.agreement_shown(0.5)
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.kind)
+def test_answers_are_drawn_from_what_the_outputs_say(task: Task) -> None:
+    """A score function has mean 0 where the drawn answers have the distribution that is scored."""
+    outputs = torch.tensor([[0.5, -1.0, 2.0]]).repeat(4000, 1).requires_grad_()
+    loss = task.sampled_loss(outputs, torch.Generator().manual_seed(0))
+    (gradient,) = torch.autograd.grad(loss, outputs)
+    mean, spread = gradient.mean(dim=0), gradient.std(dim=0) / 4000**0.5
+    assert (mean.abs() < 4 * spread + 1e-9).all()
+    assert gradient.abs().max() > 0
+    again = task.sampled_loss(outputs, torch.Generator().manual_seed(0))
+    assert torch.equal(loss, again)
+
+
 def test_losses_of_labels() -> None:
     outputs = torch.tensor([[2.0, -1.0, 0.5]])
     assert SingleLabel().label_loss(outputs, torch.tensor([1])) == pytest.approx(
