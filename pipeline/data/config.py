@@ -33,7 +33,7 @@ class DataConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Literal["digits", "folder", "npz", "cifar", "mnist", "huggingface"]
+    kind: Literal["digits", "folder", "table", "npz", "cifar", "mnist", "huggingface"]
     path: RecipePath | None = None
     task: TaskKind = "single-label"
     validation: float = Field(default=0.15, gt=0, lt=1)
@@ -55,9 +55,9 @@ class DataConfig(BaseModel):
 
     @model_validator(mode="after")
     def _labels_fit_the_task(self) -> Self:
-        if self.task in ("multi-label", "regression") and self.kind != "npz":
+        if self.task in ("multi-label", "regression") and self.kind not in ("table", "npz"):
             raise ValueError(
                 f"data of kind '{self.kind}' have a class for each image; for task = '{self.task}' use kind "
-                "'npz', whose labels may have several numbers for each image"
+                "'table' or 'npz', whose labels may have several numbers for each image"
             )
         return self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from devices.digests import file_digest, value_digest
 from pipeline.data.config import DataConfig
@@ -10,6 +11,8 @@ from pipeline.data.config import DataConfig
 
 def fingerprint(config: DataConfig) -> str:
     """Digest of a source's content: of a file's bytes, or of a folder's names, sizes and change times.
+
+    Of a table, both: the folder is that which it lies in.
 
     A source that is missing has a fingerprint too; reading it will say what is wrong.
     """
@@ -19,13 +22,17 @@ def fingerprint(config: DataConfig) -> str:
             return value_digest(["scikit-learn", version("scikit-learn")])
         except PackageNotFoundError:
             return "missing"
+    if config.kind == "table" and path.is_file():
+        return value_digest([file_digest(path), _entries(path.parent)])
     if path.is_file():
         return file_digest(path)
-    if not path.is_dir():
-        return "missing"
-    entries = []
-    for entry in sorted(path.rglob("*")):
-        if entry.is_file():
-            stat = entry.stat()
-            entries.append([entry.relative_to(path).as_posix(), stat.st_size, stat.st_mtime_ns])
-    return value_digest(entries)
+    return value_digest(_entries(path)) if path.is_dir() else "missing"
+
+
+def _entries(folder: Path) -> list[list[str | int]]:
+    """Name, size and change time of every file."""
+    found = [entry for entry in sorted(folder.rglob("*")) if entry.is_file()]
+    return [
+        [entry.relative_to(folder).as_posix(), stat.st_size, stat.st_mtime_ns]
+        for entry, stat in zip(found, (entry.stat() for entry in found), strict=True)
+    ]

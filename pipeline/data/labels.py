@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,11 @@ Index = NDArray[np.int64]
 
 class Labelling(Protocol):
     """What is done by labels of a kind."""
+
+    @property
+    def by_class(self) -> bool:
+        """Whether an image has a class; else it has several numbers."""
+        ...
 
     @property
     def check(self) -> CheckLabels:
@@ -74,6 +79,7 @@ class ByClass:
 
     open: bool
     check: CheckLabels = check_labels
+    by_class: ClassVar[bool] = True
 
     def names(self, source: Source) -> tuple[str, ...]:
         """Names of the classes."""
@@ -119,6 +125,7 @@ class ByVector:
 
     binary: bool
     check: CheckLabels = check_vectors
+    by_class: ClassVar[bool] = False
 
     def names(self, source: Source) -> tuple[str, ...]:
         """Names of the labels or numbers."""

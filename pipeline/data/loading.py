@@ -17,8 +17,8 @@ from pipeline.data.base import Dataset, Preprocessing, Split, classes_in
 from pipeline.data.config import DataConfig
 from pipeline.data.duplicates import rows_without_duplicates
 from pipeline.data.images import Size
-from pipeline.data.labels import labelling_of
-from pipeline.data.sources.base import CheckLabels, LabelledImages, Source
+from pipeline.data.labels import Labelling, labelling_of
+from pipeline.data.sources.base import LabelledImages, Source
 from pipeline.data.store import StoredImages, journal_of, store_images
 from pipeline.errors import DataError
 from pipeline.tasks import AnyTask, Regression
@@ -65,7 +65,7 @@ def load(
         DataError: the data are missing, unreadable, empty or inconsistent.
     """
     labelling = labelling_of(config.task)
-    source = _read(config, labelling.check)
+    source = _read(config, labelling)
     train, test = source.train, source.test
     classes = labelling.names(source)
     if test is None:
@@ -102,7 +102,7 @@ def _of_task(split: Split, task: AnyTask) -> Split:
     return Split(split.images, labels, task)
 
 
-def _read(config: DataConfig, check: CheckLabels) -> Source:
+def _read(config: DataConfig, labelling: Labelling) -> Source:
     if config.kind == "digits":
         from pipeline.data.sources import digits
 
@@ -110,35 +110,31 @@ def _read(config: DataConfig, check: CheckLabels) -> Source:
     if config.path is None:
         raise DataError(f"data of kind '{config.kind}' needs a path", fix="set 'path' in [data]")
     try:
-        match config.kind:
-            case "cifar":
-                from pipeline.data.sources import cifar
-
-                return cifar.read(config.path)
-            case "mnist":
-                from pipeline.data.sources import mnist
-
-                return mnist.read(config.path)
-            case "npz":
-                from pipeline.data.sources import npz
-
-                return npz.read(
-                    config.path, image_size=config.image_size, background=config.background, check=check
-                )
-            case "folder":
-                from pipeline.data.sources import folder
-
-                return folder.read(config.path, image_size=config.image_size, background=config.background)
-            case "huggingface":
-                from pipeline.data.sources import huggingface
-
-                return huggingface.read(
-                    config.path, image_size=config.image_size, background=config.background
-                )
+        return _read_files(config, config.path, labelling)
     except OSError as error:
         raise DataError(
             f"'{config.path}' cannot be read", why=str(error), fix="check that the files may be read"
         ) from error
+
+
+def _read_files(config: DataConfig, path: Path, labelling: Labelling) -> Source:
+    from pipeline.data.sources import cifar, folder, huggingface, mnist, npz, table
+
+    size, background = config.image_size, config.background
+    match config.kind:
+        case "cifar":
+            source = cifar.read(path)
+        case "mnist":
+            source = mnist.read(path)
+        case "npz":
+            source = npz.read(path, image_size=size, background=background, check=labelling.check)
+        case "table":
+            source = table.read(path, image_size=size, background=background, by_class=labelling.by_class)
+        case "huggingface":
+            source = huggingface.read(path, image_size=size, background=background)
+        case _:
+            source = folder.read(path, image_size=size, background=background)
+    return source
 
 
 def _stored(

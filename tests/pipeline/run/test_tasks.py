@@ -77,7 +77,8 @@ def recipe_of(folder: Path, task: str) -> str:
     if task == "regression":
         space, target = text.index("[space]"), text.index("[[target]]")
         text = 'method = "subgraph"\n' + text[:space] + text[target:]
-        text += '\n[subgraph]\nmost_blocks = 12\nproposals = ["importance", "gates"]\nselection = { epochs = 1 }\n'
+        text += '\n[subgraph]\nmost_blocks = 12\nproposals = ["importance", "gates"]\n'
+        text += "selection = { epochs = 1 }\n"
     if task == "embedding":
         torch.manual_seed(0)
         torch.save(Projection().state_dict(), folder / "teacher.pt")
