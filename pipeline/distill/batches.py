@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import signal
 import threading
 import warnings
@@ -16,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
+from devices.host import end_with_parent
 from pipeline.data.base import Preprocessing, Split
 from pipeline.data.tensors import to_tensor
 from pipeline.distill.augment import augment
@@ -25,6 +25,7 @@ from pipeline.distill.rand_augment import rand_augmented
 from pipeline.distill.settings import TrainingSettings
 from pipeline.errors import DataError, VerificationError
 
+_FEWEST = 2
 _AHEAD = 2
 """Batches that each worker prepares before they are asked for."""
 
@@ -42,6 +43,10 @@ class Batch:
     images: Tensor
     index: Tensor
     labels: Tensor
+
+    def at(self, places: slice | Tensor) -> Batch:
+        """A part of it."""
+        return Batch(self.images[places], self.index[places], self.labels[places])
 
 
 _Place = tuple[int, int, Tensor]
@@ -78,8 +83,12 @@ class Batches(Dataset[Batch]):
 
     @property
     def count(self) -> int:
-        """Batches of an epoch. One of a single image would break BatchNorm; such a last one is left out."""
-        return max(1, math.ceil((len(self._train) - 1) / self._settings.batch_size))
+        """Batches of an epoch.
+
+        A last one is left out if it has not two images for each process: one alone would break BatchNorm.
+        """
+        whole, rest = divmod(len(self._train), self._settings.batch_size)
+        return max(1, whole + (rest >= _FEWEST * self._settings.processes))
 
     def of_epoch(self, epoch: int) -> Iterator[Batch]:
         """The batches of an epoch, in order.
@@ -172,3 +181,4 @@ def _as_a_worker(number: int) -> None:
     """Who ends the command ends the process that trains; that one ends its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    end_with_parent()

@@ -39,6 +39,7 @@ class TrainingSettings(BaseModel):
             labels, or by showing their images more often.
         workers: processes that prepare batches beside the one that trains; with 0 it does so itself.
         precision: of what the network computes in training; weights and losses are always in float32.
+        processes: that share out each batch and average their gradients, on GPUs one for each.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -59,11 +60,21 @@ class TrainingSettings(BaseModel):
     threads: int | None = Field(default=None, ge=1, le=1024)
     workers: int = Field(default=0, ge=0, le=1024)
     precision: Precision = "fp32"
+    processes: int = Field(default=1, ge=1, le=1024)
 
     @property
     def losses(self) -> tuple[LossSettings, ...]:
         """What is minimised."""
         return (LabelsSettings(),)
+
+    @model_validator(mode="after")
+    def _batches_can_be_shared_out(self) -> Self:
+        if self.processes > 1 and self.batch_size < 2 * self.processes:
+            raise ValueError(
+                f"each of {self.processes} processes needs two images of a batch at least: set batch_size to "
+                f"{2 * self.processes} or more"
+            )
+        return self
 
     @property
     def mixes(self) -> bool:

@@ -11,6 +11,7 @@ from pipeline.distill.batches import Batch
 from pipeline.distill.crash_marker import Tell
 from pipeline.distill.objective import Objective
 from pipeline.distill.settings import Precision
+from pipeline.distill.team import ALONE, Team
 
 _FEWEST = 2
 """Images of a part: one would break BatchNorm."""
@@ -30,6 +31,7 @@ class TrainingStep:
         device: where they are.
         precision: of what the model computes; its weights, and all losses, are in float32.
         tell: called with a line when batches are computed in parts.
+        team: the processes that share out each batch.
     """
 
     def __init__(
@@ -41,33 +43,37 @@ class TrainingStep:
         device: torch.device,
         precision: Precision,
         tell: Tell,
+        team: Team = ALONE,
     ) -> None:
-        self._model, self._objective, self._optimizer = model, objective, optimizer
-        self._device, self._tell, self._parts = device, tell, 1
-        self._type = _TYPES.get(precision)
+        self._loss = team.wrapped(_LossOfBatch(model, objective, device.type, _TYPES.get(precision)))
+        self._optimizer, self._device, self._tell, self._team = optimizer, device, tell, team
+        self._parts = 1
         # Gradients below the smallest number of fp16 would vanish; of bf16 they do not.
         self._scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 
     def __call__(self, batch: Batch, rate: float) -> float:
-        """One step at a learning rate; returns the loss of the batch.
+        """One step at a learning rate; returns the loss of the batch, or of what this process has of it.
 
         Raises:
             torch.OutOfMemoryError: two images are too many for the device.
         """
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        loss = self._gradients(batch)
+        loss = self._gradients(batch.at(self._team.part(len(batch.index))), len(batch.index))
         self._scaler.step(self._optimizer)
         self._scaler.update()
         return loss
 
-    def _gradients(self, batch: Batch) -> float:
+    def _gradients(self, batch: Batch, whole: int) -> float:
         while True:
             self._optimizer.zero_grad(set_to_none=True)
             try:
-                return sum(self._backward(batch, part) for part in _split(len(batch.index), self._parts))
+                return sum(
+                    self._backward(batch.at(part), whole) for part in _split(len(batch.index), self._parts)
+                )
             except torch.OutOfMemoryError:
-                if self._parts >= len(batch.index) // _FEWEST:
+                # Others of a team would wait for gradients that they have already.
+                if self._parts >= len(batch.index) // _FEWEST or self._team.size > 1:
                     raise
             torch.cuda.empty_cache()
             self._parts = min(2 * self._parts, len(batch.index) // _FEWEST)
@@ -76,16 +82,31 @@ class TrainingStep:
                 f" in {self._parts} parts"
             )
 
-    def _backward(self, batch: Batch, part: Tensor) -> float:
-        """Add the gradients of a part of the batch; returns what it adds to the batch's loss."""
-        share = len(part) / len(batch.index)
-        images = batch.images[part].to(self._device, memory_format=torch.channels_last)
-        with torch.autocast(self._device.type, self._type, enabled=self._type is not None):
-            outputs = self._model(images)
-        labels = batch.labels[part].to(self._device)
-        loss = self._objective(outputs.float(), images, batch.index[part], labels) * share
+    def _backward(self, batch: Batch, whole: int) -> float:
+        """Add the gradients of a part of a batch of ``whole`` images; returns its share of the loss.
+
+        Gradients of a team are averaged, so its parts count as often as there are processes.
+        """
+        images = batch.images.to(self._device, memory_format=torch.channels_last)
+        loss = self._loss(images, batch.index, batch.labels.to(self._device))
+        loss = loss * (self._team.size * len(batch.index) / whole)
         self._scaler.scale(loss).backward()
         return float(loss.detach())
+
+
+class _LossOfBatch(nn.Module):
+    """Network and objective as one, which a team needs to average the gradients of both."""
+
+    def __init__(self, model: nn.Module, objective: Objective, device: str, kind: torch.dtype | None) -> None:
+        super().__init__()
+        self.model, self.objective = model, objective
+        self._device, self._type = device, kind
+
+    def forward(self, images: Tensor, index: Tensor, labels: Tensor) -> Tensor:
+        with torch.autocast(self._device, self._type, enabled=self._type is not None):
+            outputs = self.model(images)
+        loss: Tensor = self.objective(outputs.float(), images, index, labels)
+        return loss
 
 
 def _split(count: int, parts: int) -> Sequence[Tensor]:
