@@ -61,9 +61,21 @@ class StoredImages:
 
 
 def mapped(path: Path, count: int, shape: Shape) -> Pixels:
-    """Images in a file as an array ``(count, H, W, C)`` that is read where it is looked at."""
+    """Images in a file as an array ``(count, H, W, C)`` that is read where it is looked at.
+
+    Raises:
+        WorkFolderError: the file is of another length: it is damaged, or holds images of another size.
+    """
     if not count:
         return np.zeros((0, *shape), np.uint8)
+    expected, length = count * int(np.prod(shape)), path.stat().st_size if path.exists() else 0
+    if length != expected:
+        raise WorkFolderError(
+            f"the images in {path} are not those that were prepared",
+            why=f"the file has {length:,} bytes, and {count} images of {shape[1]}x{shape[0]}x{shape[2]} take "
+            f"{expected:,}",
+            fix=f"remove the folder {path.parent} and run the same command again: the images are read anew",
+        )
     return np.asarray(np.memmap(path, np.uint8, "r", shape=(count, *shape)))
 
 

@@ -93,7 +93,7 @@ _LOGGING = "TORCH_CPP_LOG_LEVEL"
 
 @contextmanager
 def _started_apart() -> Iterator[None]:
-    """Ctrl-C does not reach the processes that are started inside, and torch says only what is wrong in them."""
+    """Ctrl-C does not reach the processes that are started inside, and torch tells only of errors in them."""
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     level = os.environ.get(_LOGGING)
     os.environ[_LOGGING] = "ERROR"

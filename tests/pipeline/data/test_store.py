@@ -154,3 +154,24 @@ def test_images_of_one_size_need_not_be_square_and_of_several_are_refused(tmp_pa
     Image.new("RGB", (8, 8)).save(folder / "a" / "other.png")
     with pytest.raises(DataError, match="differ in size"):
         load(DataConfig(kind="folder", path=folder), seed=0)
+
+
+@pytest.mark.parametrize("change", ["shorter", "longer", "gone"])
+def test_a_file_of_other_images_is_told_before_it_is_looked_at(tmp_path: Path, change: str) -> None:
+    """Pages that a mapped file lacks would end the process without a word."""
+    stored = store_images(
+        LabelledImages(np.zeros(100, np.int64), Read()),
+        tmp_path / "images",
+        size=None,
+        advance=lambda more: None,
+    )
+    content = stored.path.read_bytes()
+    assert (stored.images == PIXELS).all()
+    if change == "gone":
+        stored.path.unlink()
+    else:
+        stored.path.write_bytes(content[:-1] if change == "shorter" else content + b"1")
+    with pytest.raises(WorkFolderError, match="not those that were prepared") as caught:
+        _ = stored.images
+    assert "10,500" in caught.value.why
+    assert str(tmp_path) in caught.value.fix

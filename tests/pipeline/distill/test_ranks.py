@@ -115,7 +115,7 @@ def test_a_process_that_is_killed_ends_the_training_with_the_way_on(dataset: Dat
 
 
 def test_a_training_that_diverges_says_so(dataset: Dataset) -> None:
-    with pytest.raises(TrainingDiverged, match="loss became (nan|inf)"):
+    with pytest.raises(TrainingDiverged, match=r"loss became (nan|inf)"):
         fit(
             network(),
             dataset,
