@@ -8,6 +8,9 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
+from multiprocessing import get_context
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from devices.host import end_with_parent
 from pipeline.data.base import Preprocessing, Split
+from pipeline.data.carrying import carried, opened
 from pipeline.data.tensors import to_tensor
 from pipeline.distill.augment import augment
 from pipeline.distill.colours import recoloured
@@ -79,6 +83,7 @@ class Batches(Dataset[Batch]):
             )
         self._train, self._preprocessing, self._settings = train, preprocessing, settings
         self._seed, self._classes = seed, classes
+        self._asked: list[_Place] = []
         self._shares = _shares_of_images(train) if settings.balance == "sampler" else None
 
     @property
@@ -126,20 +131,9 @@ class Batches(Dataset[Batch]):
         return Batch(images, index, labels)
 
     def _by_workers(self, places: Sequence[_Place]) -> Iterator[Batch]:
-        # How many workers there are is for whoever writes the recipe.
-        warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)
-        loader = DataLoader(
-            self,
-            batch_size=None,
-            sampler=places,
-            num_workers=self._settings.workers,
-            prefetch_factor=_AHEAD,
-            worker_init_fn=_as_a_worker,
-            # The images lie in mapped files, which a fork shares and nothing has to carry.
-            multiprocessing_context="fork",
-        )
+        self._asked[:] = places
         with _handler_of_children_kept():
-            prepared = iter(loader)
+            prepared = iter(self._loader)
         try:
             yield from prepared
         except (RuntimeError, EOFError, ConnectionError) as error:
@@ -152,6 +146,33 @@ class Batches(Dataset[Batch]):
                 fix="see that there is memory left, or lower 'workers', and run the same command again: it "
                 "continues from its last epoch",
             ) from error
+
+    @cached_property
+    def _loader(self) -> DataLoader[Batch]:
+        """Its workers stay from epoch to epoch."""
+        # Forked from a server that has no threads and imported torch once for all of them.
+        context = get_context("forkserver")
+        context.set_forkserver_preload(["torch"])
+        # How many workers there are is for whoever writes the recipe.
+        warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)
+        return DataLoader(
+            self,
+            batch_size=None,
+            sampler=self._asked,
+            num_workers=self._settings.workers,
+            prefetch_factor=_AHEAD,
+            persistent_workers=True,
+            worker_init_fn=_as_a_worker,
+            multiprocessing_context=context,
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What goes to the workers."""
+        state = {name: value for name, value in vars(self).items() if name != "_loader"}
+        return state | {"_train": carried(self._train), "_asked": []}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state | {"_train": opened(state["_train"])})
 
 
 def class_weights(labels: np.ndarray[tuple[int], np.dtype[np.int64]], classes: int) -> tuple[float, ...]:

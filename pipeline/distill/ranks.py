@@ -14,12 +14,12 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from devices.host import check_interruption, end_with_parent, temporary_folder
 from pipeline.data.base import Dataset, Split
+from pipeline.data.carrying import carried, opened
 from pipeline.distill.divergence import TrainingDiverged
 from pipeline.distill.settings import EpochRecord, TrainingSettings
 from pipeline.distill.targets import SoftTargets
@@ -107,27 +107,15 @@ def _started_apart() -> Iterator[None]:
 
 
 def _sendable(training: Training) -> bytes:
-    carried = _with_images(training.dataset, _carried)
+    dataset = _with_images(training.dataset, carried)
     try:
-        return pickle.dumps(replace(training, dataset=carried))
+        return pickle.dumps(replace(training, dataset=dataset))
     except Exception as error:  # pickle raises whatever an object's own code does
         raise VerificationError(
             "the training cannot be shared out to several processes",
             why=f"the network or its teacher cannot be sent to another process: {error}",
             fix="leave out 'processes'",
         ) from error
-
-
-@dataclass(frozen=True)
-class _Mapped:
-    """Images in a file, by its name."""
-
-    path: str
-    offset: int
-    shape: tuple[int, ...]
-
-    def open(self) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        return np.asarray(np.memmap(self.path, np.uint8, "r", self.offset, self.shape))
 
 
 def _with_images(dataset: Dataset, change: Callable[[Split], Split]) -> Dataset:
@@ -137,19 +125,6 @@ def _with_images(dataset: Dataset, change: Callable[[Split], Split]) -> Dataset:
         validation=change(dataset.validation),
         test=change(dataset.test),
     )
-
-
-def _carried(split: Split) -> Split:
-    base = split.images.base
-    if not isinstance(base, np.memmap) or base.shape != split.images.shape:
-        return split
-    found: Any = _Mapped(str(base.filename), base.offset, base.shape)
-    return replace(split, images=found)
-
-
-def _opened(split: Split) -> Split:
-    images: Any = split.images
-    return replace(split, images=images.open()) if isinstance(images, _Mapped) else split
 
 
 def _listen(
@@ -198,8 +173,8 @@ def _run(sender: Connection, rank: int, folder: Path, sent: bytes) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         training: Training = pickle.loads(sent)
-        opened = _with_images(training.dataset, _opened)
-        _train(replace(training, dataset=opened), sender, rank, folder)
+        dataset = _with_images(training.dataset, opened)
+        _train(replace(training, dataset=dataset), sender, rank, folder)
         sender.send(("done", None))
     except TrainingDiverged as error:
         sender.send(("diverged", str(error)))

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 import torch
 
 from pipeline.data.base import Preprocessing, Split
+from pipeline.data.store import mapped
 from pipeline.distill.batches import Batch, Batches, class_weights
 from pipeline.distill.settings import TrainingSettings
 from pipeline.errors import DataError, VerificationError
@@ -41,6 +44,15 @@ def same(first: list[Batch], second: list[Batch]) -> bool:
     )
 
 
+class Deadly(Batches):
+    """Its third batch ends whoever prepares it."""
+
+    def __getitem__(self, place: Any) -> Batch:
+        if place[1] == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__getitem__(place)
+
+
 def test_an_epoch_has_every_image_once_but_for_a_last_one_alone() -> None:
     given = batches()
     found = list(given.of_epoch(0))
@@ -61,18 +73,25 @@ def test_what_is_drawn_follows_from_seed_and_epoch_alone() -> None:
     assert not torch.equal(first[0].images, next(batches(seed=1, **EVERYTHING).of_epoch(3)).images)
 
 
-def test_workers_give_the_same_batches_in_the_same_order() -> None:
-    alone = list(batches(**EVERYTHING).of_epoch(1))
-    assert same(alone, list(batches(workers=2, **EVERYTHING).of_epoch(1)))
+def test_workers_give_the_same_batches_in_the_same_order(tmp_path: Path) -> None:
+    train, alone = split(), batches(**EVERYTHING)
+    train.images.tofile(tmp_path / "images")
+    in_file = Split(mapped(tmp_path / "images", len(train), (6, 9, 1)), train.labels)
+    shared = batches(in_file, workers=2, **EVERYTHING)
+    for epoch in (1, 2):
+        assert same(list(alone.of_epoch(epoch)), list(shared.of_epoch(epoch)))
+
+
+def test_images_in_a_file_travel_by_its_name(tmp_path: Path) -> None:
+    train = split(1000)
+    train.images.tofile(tmp_path / "images")
+    in_file = Split(mapped(tmp_path / "images", len(train), (6, 9, 1)), train.labels)
+    sent = pickle.dumps(batches(in_file))
+    assert len(sent) < train.images.nbytes / 3
+    assert same(list(pickle.loads(sent).of_epoch(0)), list(batches(train).of_epoch(0)))
 
 
 def test_a_worker_that_is_killed_ends_the_training_with_the_way_on() -> None:
-    class Deadly(Batches):
-        def __getitem__(self, place: Any) -> Batch:
-            if place[1] == 2:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return super().__getitem__(place)
-
     given = Deadly(split(), RAW, TrainingSettings(batch_size=8, workers=1), 0, 3)
     with pytest.raises(VerificationError, match="ended from outside") as caught:
         list(given.of_epoch(0))
