@@ -88,7 +88,8 @@ def fine_tune_in_int8(
         return fit(
             network,
             dataset,
-            settings,
+            # A network that rounds is changed in a way that goes to no other process.
+            settings.model_copy(update={"processes": 1}),
             seed=seed,
             targets=targets,
             checkpoint=checkpoint,
