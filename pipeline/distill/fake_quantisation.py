@@ -89,7 +89,7 @@ def fine_tune_in_int8(
             network,
             dataset,
             # A network that rounds is changed in a way that goes to no other process.
-            settings.model_copy(update={"processes": 1}),
+            settings.model_copy(update={"processes": 1, "precision": "fp32"}),
             seed=seed,
             targets=targets,
             checkpoint=checkpoint,
