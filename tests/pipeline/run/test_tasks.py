@@ -150,7 +150,7 @@ def test_a_teacher_of_numbers_is_cut_like_one_of_classes(run: tuple[str, dict[st
     assert (document["recipe"]["method"] == "subgraph") == (task == "regression")
     if task == "regression":
         assert {"structures", "importance", "proposals"} <= {stage["name"] for stage in document["stages"]}
-        assert document["winner"]["parameters"] < document["teacher"]["parameters"]
+        assert document["winner"]["parameters"] <= document["teacher"]["parameters"]
 
 
 def test_the_script_says_what_the_outputs_mean(run: tuple[str, dict[str, Any]], tmp_path: Path) -> None:
