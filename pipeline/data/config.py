@@ -7,9 +7,9 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipeline.recipe.paths import RecipePath
+from pipeline.recipe.sizes import ImageSize
 from pipeline.tasks import TaskKind
 
-Side = Annotated[int, Field(ge=4, le=4096)]
 Level = Annotated[int, Field(ge=0, le=255)]
 
 
@@ -43,7 +43,7 @@ class DataConfig(BaseModel):
     background: tuple[Level, Level, Level] = (255, 255, 255)
     broken: Literal["refuse", "skip"] = "refuse"
     duplicates: Literal["remove", "keep"] = "remove"
-    image_size: Side | tuple[Side, Side] | None = None
+    image_size: ImageSize | None = None
 
     @model_validator(mode="after")
     def _path_fits_kind(self) -> Self:

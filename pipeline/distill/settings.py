@@ -52,7 +52,9 @@ class TrainingSettings(BaseModel):
     warmup_share: float = Field(default=0.1, ge=0, lt=1)
     augment: Augmentation = "none"
     colour: float = Field(default=0, ge=0, le=1)
-    rand_augment: tuple[Operations, Magnitude] | None = None
+    rand_augment: tuple[Operations, Magnitude] | None = Field(
+        default=None, description="the number of operations, 1 to 14, and their magnitude, 0 to 10, in a list"
+    )
     mixup: float = Field(default=0, ge=0, le=100)
     cutmix: float = Field(default=0, ge=0, le=100)
     balance: Literal["none", "weights", "sampler"] = "none"

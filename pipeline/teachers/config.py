@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipeline.distill.settings import TrainingSettings
 from pipeline.recipe.paths import RecipePath
+from pipeline.recipe.sizes import ImageSize
 
-Side = Annotated[int, Field(ge=4, le=4096)]
 Statistic = Annotated[float, Field(ge=-1000, le=1000)]
 OutputName = Annotated[int, Field(strict=True, ge=0, le=1_000_000)] | str
 
@@ -69,7 +69,7 @@ class TeacherConfig(BaseModel):
     path: RecipePath | None = None
     members: int = Field(default=1, ge=1, le=100)
     training: TrainingSettings | None = None
-    resize: Side | tuple[Side, Side] | None = None
+    resize: ImageSize | None = None
     channels: Literal[3] | None = None
     mean: tuple[Statistic, ...] | None = None
     std: tuple[Statistic, ...] | None = None

@@ -71,7 +71,7 @@ def _why(changed: dict[str, Any]) -> str:
         ),
         (
             {"data": {"kind": "npz", "path": "x", "image_size": 10**6}},
-            "data.image_size is 1000000; it must be a whole number from 4 to 4096",
+            "data.image_size: write a side from 4 to 4096 pixels, or [height, width] (given: 1000000)",
         ),
         (
             {"method": "magic"},
