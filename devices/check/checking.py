@@ -6,6 +6,7 @@ import contextlib
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from statistics import median
 
 from devices.check.report import DeviceReport, Problem, RuntimeReport, hints_of
@@ -15,7 +16,6 @@ from devices.inventory.devices import Device, call_to, connected, find_device, r
 from devices.locking.lock import device_lock, lock_state_of
 from devices.measurement.measurement import DeviceIdentity
 from devices.measurement.protocol import MeasuringProtocol
-from devices.measuring.agreement import CANARIES
 from devices.runtimes import Runtime, known_runtimes
 from devices.runtimes.base import Call, Identify, Measure, describe_end
 from devices.runtimes.native.shell import identify_device, read_conditions
@@ -26,6 +26,7 @@ _ANSWER_S = 60.0
 _RUNTIME_S = 180.0
 _OLDEST_PYTHON = (3, 8)
 
+CANARIES = Path(__file__).parents[1] / "canary"
 SMOKE = MeasuringProtocol(
     launches=1,
     max_launches=1,

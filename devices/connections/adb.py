@@ -14,6 +14,7 @@ import selectors
 import shlex
 import shutil
 import subprocess
+import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -34,6 +35,8 @@ from devices.host import end, start
 _DEFAULT_PORT = 5555
 _SERVER_PORT = 5037
 _ONLINE = "device"
+_STARTING = threading.Lock()
+"""Two clients that start a server at once disturb each other."""
 _TRANSIENT = ("offline", "connecting", "authorizing")
 _SLOWEST_BYTES_PER_S = 200_000
 _PIECE_BYTES = 1 << 16
@@ -154,7 +157,11 @@ class AdbConnection(RemoteConnection):
 
     def _connect(self) -> None:
         deadline = time.monotonic() + self._connect_timeout_s
-        started = self._ask("start-server", timeout_s=self._connect_timeout_s)
+        with _STARTING:
+            started = self._ask("start-server", timeout_s=self._connect_timeout_s)
+            if started.returncode != 0:
+                # Another process may have started one at the same moment, and that one answers now.
+                started = self._ask("start-server", timeout_s=self._connect_timeout_s)
         if started.returncode != 0:
             raise self._no_server(started.stderr.strip())
         answer = ""

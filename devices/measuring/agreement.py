@@ -7,7 +7,6 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import TypeVar
 
 from devices.errors import LatheError, TargetError
@@ -22,7 +21,6 @@ from devices.measuring.side_by_side import GoingOn, side_by_side
 from devices.runtimes.base import Measure
 from devices.target import Target
 
-CANARIES = Path(__file__).parents[1] / "canary"
 RUNS = 3
 """Processes in which a member times the canary; what disturbs one of them is no trait of the member."""
 
@@ -128,27 +126,27 @@ def refuse_unlike(pool: str, traits: Mapping[str, Mapping[str, object]]) -> None
 def canary_ns(target: Target) -> float | None:
     """How fast a device runs the canary: the best of ``RUNS`` processes, nanoseconds; no measurement.
 
-    ``None`` where the runtime has no canary, or its tool does not tell this quantile.
+    ``None`` where the runtime has no canary.
 
     Raises:
         TargetError: the device cannot be reached, or is in use for too long.
     """
     runtime = runtime_of(target)
-    files = [path for suffix in runtime.suffixes if (path := CANARIES / f"canary{suffix}").is_file()][:1]
     protocol = runtime.adapt(PROTOCOL)
-    levels = []
+    levels: list[float] = []
     with (
         connected(target.device) as connection,
         device_lock(target.device, connection, what=f"the canary on {target}") as lock,
     ):
         for _ in range(RUNS):
             lock.ensure()
-            reply = runtime.exchange(
-                call_to(target, connection, timeout_s=_TIMEOUT_S), Measure(tuple(files), protocol)
-            )
-            for event in reply.all("result" if files else "canary"):
-                if event.get("samples_ns"):
-                    levels.append(quantile(event["samples_ns"], protocol.headline_quantile))
+            call = call_to(target, connection, timeout_s=_TIMEOUT_S)
+            canaries = runtime.exchange(call, Measure((), protocol)).all("canary")
+            levels += [
+                quantile(event["samples_ns"], protocol.headline_quantile)
+                for event in canaries
+                if event["samples_ns"]
+            ]
     return min(levels, default=None)
 
 

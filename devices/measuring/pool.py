@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from devices.connections import Connection
-from devices.errors import LatheError
+from devices.errors import LatheError, MeasurementError, TargetError
 from devices.inventory.devices import members_of, no_member_left, runtime_of
 from devices.measurement.measurement import (
     DeviceIdentity,
@@ -203,7 +203,7 @@ class _Sharing:
                     rest = self._to_give_back(lost)
                     self._gathering.leave_out(member, _loss(found[lost[0].name]))
                     return
-            except LatheError as error:
+            except (MeasurementError, TargetError) as error:
                 rest = [job for job in piece.jobs if job.name not in found]
                 self._gathering.leave_out(member, ": ".join(filter(None, (error.what, error.why))))
                 return

@@ -61,7 +61,7 @@ def test_a_host_with_too_much_to_do_is_what_takes_the_time() -> None:
     busy = replace(Farm(), host_s=1.0)
     found = simulate(busy, 1, pools=False)
     assert found["hosts_busy"] > 0.9
-    assert found["hours"] > 3 * simulate(busy, 16, pools=False)["hours"]
+    assert found["hours"] > 2 * simulate(busy, 16, pools=False)["hours"]
 
 
 def test_a_database_under_the_rate_of_the_farm_loses_nothing(server: PostgresqlServer) -> None:

@@ -41,14 +41,18 @@ WINDOW_S = 10.0
 class Farm:
     """What the simulation starts from.
 
+    ``files`` and ``device_s`` are those of the tables at 96x96 on one machine (docs/results/accuracy.md),
+    ``export_s`` and ``host_s`` of 24 blocks for ONNX Runtime, the latter over SSH, ``row_s`` of ``load``. How
+    fast the models of a farm are is assumed.
+
     Attributes:
         files: blocks and networks of a table, for each target of a device.
         targets: of a device, each with a format of its own.
         batch: files that are measured together.
         cores: of a host.
         export_s: processor seconds to export a file.
-        device_s: seconds that a device of middle speed is busy with a file, over all launches.
-        fastest, slowest: how fast models are: times ``device_s``.
+        device_s: seconds that machine is busy with a file, over all launches.
+        fastest, slowest: how many times as long the models take, those between them in equal ratios.
         host_s: processor seconds of the host for a file.
         row_s: seconds that the database takes for a row, one after the other.
     """
@@ -59,11 +63,11 @@ class Farm:
     targets: int = 2
     batch: int = 64
     cores: int = 2
-    export_s: float = 0.5
-    device_s: float = 1.5
-    fastest: float = 0.5
-    slowest: float = 4.0
-    host_s: float = 0.05
+    export_s: float = 0.36
+    device_s: float = 0.94
+    fastest: float = 1.0
+    slowest: float = 8.0
+    host_s: float = 0.076
     row_s: float = 0.005
 
 

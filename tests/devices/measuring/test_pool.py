@@ -12,10 +12,10 @@ import pytest
 import devices.measuring.launch
 import devices.measuring.pool
 import devices.runtimes
-from devices.errors import TargetError
+from devices.errors import LatheError, TargetError
 from devices.measurement import Measurement, Outcome
 from devices.measuring import Job, busy_with, compare, measure, probe
-from devices.measuring.agreement import disagreement, gather
+from devices.measuring.agreement import canary_ns, disagreement, gather
 from devices.target import Target
 from tests.contracts.runtime import QUICK
 from tests.devices.hostile_runtime import hostile_runtime
@@ -32,6 +32,11 @@ def _hostile_and_undisturbed(undisturbed: None, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(devices.runtimes, "RUNTIMES", (*devices.runtimes.RUNTIMES, hostile_runtime()))
     monkeypatch.setattr(devices.measuring.launch, "LOST_PAUSES_S", (0.0,))
     monkeypatch.setattr(devices.measuring.pool, "SMALLEST_PIECE", 1)
+
+
+@pytest.fixture
+def real_canary_ns() -> Callable[[Target], float | None]:
+    return canary_ns
 
 
 @pytest.fixture(autouse=True)
@@ -150,6 +155,11 @@ def test_a_member_whose_canary_disagrees_is_left_out_and_named(
     assert "'c' is left out of the pool 'all': its canary runs 10.0% slower than the others'" in caplog.text
 
 
+def test_the_canary_of_a_device_is_timed_by_its_runtime(real_canary_ns: Callable[[Target], float]) -> None:
+    assert real_canary_ns(Target("host", "onnxruntime")) > 0
+    assert real_canary_ns(Target("host", "hostile")) > 0
+
+
 @pytest.mark.parametrize(
     "levels, out",
     [
@@ -163,6 +173,19 @@ def test_a_member_whose_canary_disagrees_is_left_out_and_named(
 )
 def test_members_agree_with_the_one_in_the_middle(levels: Levels, out: set[str]) -> None:
     assert set(disagreement(levels)) == out
+
+
+@pytest.mark.usefixtures("shelf")
+def test_what_the_caller_cannot_take_is_no_fault_of_a_member(script: Callable[[str, str], Job]) -> None:
+    class FullDiskError(LatheError):
+        """What a store raises."""
+
+    def refuse(name: str, outcome: Outcome) -> None:
+        raise FullDiskError("no space left")
+
+    with pytest.raises(FullDiskError):
+        measure([script(f"job {number}", "run") for number in range(3)], ALL, QUICK, on_outcome=refuse)
+    assert len(gather(ALL).members) == 3
 
 
 @pytest.mark.usefixtures("shelf")

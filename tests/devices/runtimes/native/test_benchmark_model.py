@@ -7,6 +7,7 @@ import pytest
 from devices.errors import MeasurementError, TargetError
 from devices.measurement.measurement import Measurement, MeasurementFailure, Placed
 from devices.measuring import Job, measure
+from devices.measuring.agreement import canary_ns
 from devices.requests import sustain
 from devices.runtimes.base import ProfileOperations
 from devices.runtimes.native.benchmark_model import BENCHMARK_MODEL, parse_operations, parse_summary
@@ -160,3 +161,7 @@ def test_benchmark_model_reads_the_columns_by_their_names_when_there_are_more():
     assert parse_operations([title, rule, header, row, ""], "xnnpack") == [
         {"name": "[Relu6]:0", "kind": "CONV_2D", "where": "cpu", "samples_ns": [60_957_000]}
     ]
+
+
+def test_the_canary_tells_how_fast_a_phone_is():
+    assert canary_ns(LITERT) == 28_001_000
