@@ -1,10 +1,11 @@
 """Stand-ins of phones on this machine, to try what needs several of them.
 
-    python -m tools.stand_in_phones FOLDER [--count 2]
+    python -m tools.stand_in_phones FOLDER [--count 2] [--seconds 0.05]
 
 The real adb client reaches them, by a server of their own. What answers is a shell of this machine, and a
-program that prints what LiteRT's benchmark_model prints, with latencies that are made up from the size of the
-file. FOLDER gets a devices.toml with the phones and their pool ``phones``. They are there until Ctrl-C.
+program that prints what LiteRT's benchmark_model prints, after some time and with latencies that are made up
+from the size of the file. FOLDER gets a devices.toml with the phones and their pool ``phones``. They are
+there until Ctrl-C.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ for argument; do
     esac
 done
 us=$((40 + $(wc -c < "$graph") / 100))
-sleep 0.05
+sleep {seconds}
 statistics="first=$us curr=$us min=$us max=$us avg=$us std=0 p5=$us median=$us p95=$us"
 applied="Explicitly applied XNNPACK delegate, and the model graph will be completely executed by the"
 echo "INFO: STARTING!"
@@ -121,12 +122,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--count", type=int, default=2)
+    parser.add_argument("--count", type=int, default=2, help="how many")
+    parser.add_argument("--seconds", type=float, default=0.05, help="how long a launch takes them")
     given = parser.parse_args()
     folder = given.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     adb = write_program(folder / "adb", ADB.format(folder=folder))
-    write_program(folder / "benchmark_model", BENCHMARK_MODEL)
+    write_program(folder / "benchmark_model", BENCHMARK_MODEL.replace("{seconds}", str(given.seconds)))
     names, port = [f"phone-{number + 1}" for number in range(given.count)], free_port()
     over = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -1,6 +1,7 @@
 """Finds out whether a device can be measured on."""
 
 from devices.check.checking import (
+    CANARIES,
     LOCK_WAIT_S,
     SMOKE,
     check_device,
@@ -11,6 +12,7 @@ from devices.check.pools import PoolReport, check_pool
 from devices.check.report import DeviceReport, Problem, RuntimeReport
 
 __all__ = [
+    "CANARIES",
     "LOCK_WAIT_S",
     "SMOKE",
     "DeviceReport",

@@ -42,8 +42,8 @@ class Farm:
     """What the simulation starts from.
 
     ``files`` and ``device_s`` are those of the tables at 96x96 on one machine (docs/results/accuracy.md),
-    ``export_s`` and ``host_s`` of 24 blocks for ONNX Runtime, the latter over SSH, ``row_s`` of ``load``. How
-    fast the models of a farm are is assumed.
+    ``export_s`` and ``host_s`` of 24 blocks for ONNX Runtime, the latter over SSH, ``row_s`` of ``load`` with
+    one writer. How fast the models of a farm are is assumed.
 
     Attributes:
         files: blocks and networks of a table, for each target of a device.
@@ -68,7 +68,7 @@ class Farm:
     fastest: float = 1.0
     slowest: float = 8.0
     host_s: float = 0.076
-    row_s: float = 0.005
+    row_s: float = 0.012
 
 
 class Resource:
