@@ -3,6 +3,7 @@
 from pipeline.report.data import (
     BlockLatencies,
     CandidatePoint,
+    CandidateRow,
     ComparedNetwork,
     KeptLayer,
     LayerMixture,
@@ -16,6 +17,7 @@ from pipeline.report.page import render
 __all__ = [
     "BlockLatencies",
     "CandidatePoint",
+    "CandidateRow",
     "ComparedNetwork",
     "KeptLayer",
     "LayerMixture",

@@ -29,6 +29,21 @@ class CandidatePoint:
 
 
 @dataclass(frozen=True)
+class CandidateRow:
+    """One evaluated architecture in words: its score, what it is expected to be, and its ratings.
+
+    Attributes:
+        again: the score of a second, closer evaluation; empty without one, as ``posterior`` and ``ratings``.
+    """
+
+    architecture: str
+    score: str
+    again: str = ""
+    posterior: str = ""
+    ratings: str = ""
+
+
+@dataclass(frozen=True)
 class ComparedNetwork:
     """A whole network that was predicted and measured.
 
@@ -64,6 +79,7 @@ class TargetReport:
         comparisons: whole networks predicted and measured.
         blocks: the winner first, then teacher and reference network as far as they were measured.
         int8: accuracies on the validation slice in float and in int8, in words; empty for a target in float.
+        why_unused: why the winner takes less than its budget, in words; empty where nothing is said.
     """
 
     verdict: TargetVerdict
@@ -76,6 +92,7 @@ class TargetReport:
     comparisons: tuple[ComparedNetwork, ...] = ()
     blocks: tuple[BlockLatencies, ...] = ()
     int8: str = ""
+    why_unused: str = ""
 
 
 @dataclass(frozen=True)
@@ -126,6 +143,8 @@ class ReportData:
         ensemble: how the members of the teacher differ, in sentences; empty where it is one network.
         mixtures: that were searched for the student's training.
         layers: what is left of the teacher, in the order its layers run, if the student is a subgraph of it.
+        candidates: all that were evaluated, best first.
+        ratings: what ratings of candidates were worth, in sentences.
     """
 
     title: str
@@ -143,6 +162,8 @@ class ReportData:
     ensemble: tuple[str, ...] = ()
     mixtures: tuple[LayerMixture, ...] = ()
     layers: tuple[KeptLayer, ...] = ()
+    candidates: tuple[CandidateRow, ...] = ()
+    ratings: tuple[str, ...] = ()
     metric: str = "accuracy"
 
 

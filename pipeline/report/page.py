@@ -104,7 +104,9 @@ def _figures(report: ReportData, target: TargetReport) -> list[tuple[str, str]]:
         rows.append((f"Against the {name}", f"{verdict.ratio.inverse.value:.2f} times as fast"))
     if verdict.used is not None:
         rest = 1 - verdict.used
-        rows.append(("Use of the budget", f"{rest:.0%} unused" if rest >= 0 else f"exceeded by {-rest:.0%}"))
+        why = f" <small>{html.escape(target.why_unused)}</small>" if target.why_unused else ""
+        used = f"{rest:.0%} unused{why}" if rest >= 0 else f"exceeded by {-rest:.0%}"
+        rows.append(("Use of the budget", used))
     rows += [
         ("Parameters", f"{report.student_parameters:,} <small>teacher {report.teacher_parameters:,}</small>"),
         ("Multiply-accumulates", f"{report.student_macs:,}"),
@@ -150,7 +152,26 @@ def _search(report: ReportData) -> str:
         for number, target in enumerate(report.targets)
         if len(target.candidates) > 1
     ]
-    return section("Candidates", note, plots)
+    return section("Candidates", note, plots) + _candidates(report)
+
+
+def _candidates(report: ReportData) -> str:
+    """All of them as a table that opens, where there is more to say of them than the plots do."""
+    if not any(each.posterior or each.ratings for each in report.candidates):
+        return ""
+    columns = ("architecture", "score", "again", "posterior", "ratings")
+    head = "".join(f"<th>{name}</th>" for name in columns)
+    lines = "\n".join(
+        "<tr>" + "".join(f"<td>{html.escape(getattr(each, name))}</td>" for name in columns) + "</tr>"
+        for each in report.candidates
+    )
+    worth = " ".join(html.escape(_sentence(each)) for each in report.ratings)
+    return (
+        '<section><p class="note">The posterior is what a score is expected to be by all scores, the network '
+        "itself, its latency and its ratings; it decides the order, but for those that were evaluated again. "
+        f"{worth}</p>\n<details><summary>All candidates, best first</summary>"
+        f'<div class="panel"><table>\n<tr>{head}</tr>\n{lines}\n</table></div></details></section>'
+    )
 
 
 def _layers(report: ReportData) -> str:

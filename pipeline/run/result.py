@@ -19,6 +19,7 @@ from pipeline.stages.inputs.teacher import TeacherSummary
 from pipeline.stages.latency.feasibility import Feasible
 from pipeline.stages.latency.table import Tables
 from pipeline.stages.searching.candidates import EvaluatedCandidate, Searched
+from pipeline.stages.searching.size import why_unused
 from pipeline.stages.student.quantise import Quantised
 from pipeline.stages.student.winner import Failure, Winner
 from pipeline.target_verdict import Accuracy
@@ -54,6 +55,13 @@ class RunResult:
     def tied(self) -> tuple[EvaluatedCandidate, ...]:
         """Candidates that nothing but the noise of the scores puts after the winner."""
         return self.searched.tied_with(self.winner.distilled.architecture)
+
+    @property
+    def why_unused(self) -> dict[str, str]:
+        """Why the student takes less than its budgets, by target."""
+        feasible = self.feasible
+        architecture = self.winner.distilled.architecture
+        return why_unused(self.searched, architecture, feasible.limits_ns, feasible.soft)
 
     def times_faster_than_teacher(self, target: str) -> float | None:
         """The teacher's latency over the student's: measured by one protocol, but not side by side."""
@@ -109,6 +117,7 @@ class RunResult:
             "candidates": [_candidate(candidate, self.searched) for candidate in self.searched.candidates],
             "ratings": [asdict(each) for each in self.searched.ratings],
             "ratings_left_out": dict(self.searched.left_out),
+            "tau": self.searched.tau,
             "winner": {
                 "architecture": dict(self.winner.distilled.architecture.choices),
                 "tried": len(self.winner.rejected) + len(self.winner.passed_over) + 1,
@@ -131,6 +140,7 @@ class RunResult:
                         if verdict.budget
                         else None,
                         "budget_used": verdict.used,
+                        "budget_unused_because": self.why_unused.get(name),
                         "test_accuracy": verdict.accuracy.share if verdict.accuracy else None,
                         "measured_ms": _milliseconds(verdict.measurement.latency),
                         "verdict": verdict.measurement.verdict.value,
@@ -170,6 +180,7 @@ class SearchResult:
             "candidates": [_candidate(candidate, self.searched) for candidate in self.searched.candidates],
             "ratings": [asdict(each) for each in self.searched.ratings],
             "ratings_left_out": dict(self.searched.left_out),
+            "tau": self.searched.tau,
             "within_budget": [dict(architecture.choices) for architecture in self.searched.order],
             "stages": _stages(self.stages),
         }
@@ -186,6 +197,7 @@ def _candidate(candidate: EvaluatedCandidate, searched: Searched) -> dict[str, A
         "spread": candidate.spread,
         "failure": candidate.failure,
         "ratings": dict(candidate.ratings),
+        "posterior": None if candidate.posterior is None else asdict(candidate.posterior),
         "predicted_ms": {name: e.value_ns / 1e6 for name, e in candidate.estimates.items()},
         "predicted_lower_ms": {name: e.low_ns / 1e6 for name, e in candidate.estimates.items()},
         "predicted_upper_ms": {name: e.high_ns / 1e6 for name, e in candidate.estimates.items()},

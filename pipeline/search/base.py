@@ -97,10 +97,29 @@ class RankingStrategy(Strategy, Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Posterior:
+    """What an architecture's score is expected to be, and one standard deviation, in the unit of scores."""
+
+    mean: float
+    deviation: float
+
+
 @runtime_checkable
-class TrustingStrategy(Strategy, Protocol):
-    """A strategy that weighs ratings by what they were worth so far."""
+class TrustingStrategy(RankingStrategy, Protocol):
+    """A strategy that joins ratings and scores, and weighs ratings by what they were worth so far."""
 
     def trust(self) -> list[float]:
         """The weight of each rating, at least 0; empty before there are scores."""
+        ...
+
+    def posterior(self, architectures: Sequence[Architecture]) -> list[Posterior]:
+        """Of each of these architectures; empty before there are scores. In the order of ``ranking``."""
+        ...
+
+    def held_out(self) -> list[float]:
+        """Kendall's tau between scores and what all but its own says of each.
+
+        First with all ratings, then without each of them; empty where there are too few scores.
+        """
         ...

@@ -74,9 +74,9 @@ def search(
 ) -> None:
     """Run a recipe up to its search, and list the candidates.
 
-    Each candidate is shown with its score and its latency, predicted and measured. A search that was stopped
-    continues when you give the same command again; lathe run with the same recipe and folder continues from
-    the result.
+    Each candidate is shown with its score, its posterior and ratings, and its latency, predicted and
+    measured. A search that was stopped continues when you give the same command again; lathe run with the
+    same recipe and folder continues from the result.
     """
     from pipeline.cli.run.command import search_recipe
 

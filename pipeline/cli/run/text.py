@@ -9,8 +9,14 @@ from devices.words import count_of, listed
 from pipeline.memory import gigabytes
 from pipeline.progress import duration
 from pipeline.run import Forecast, RunResult, SearchResult
+from pipeline.search.base import Score
 from pipeline.stages.inputs.teacher import ensemble_lines
-from pipeline.stages.searching.candidates import EvaluatedCandidate
+from pipeline.stages.searching.candidates import (
+    EvaluatedCandidate,
+    ratings_words,
+    score_words,
+    worth_lines,
+)
 from pipeline.target_verdict import TargetVerdict
 
 
@@ -27,7 +33,7 @@ def result_text(result: RunResult) -> str:
         lines += [
             "",
             name,
-            *_budget(verdict),
+            *_budget(verdict, result.why_unused.get(name, "")),
             f"  teacher   {_teacher(whole, verdict)}",
             f"  accuracy  {verdict.accuracy_words}, teacher {verified.teacher_accuracy:.2%}",
         ]
@@ -51,19 +57,21 @@ def result_text(result: RunResult) -> str:
     return "\n".join([*lines, "", f"bundle  {result.bundle}", f"report  {result.report}", ""])
 
 
-def _budget(verdict: TargetVerdict) -> Iterator[str]:
+def _budget(verdict: TargetVerdict, why_unused: str) -> Iterator[str]:
     ratio = ""
     if verdict.budget is not None:
-        yield f"  budget    {verdict.budget.words}{_used(verdict)}"
+        yield f"  budget    {verdict.budget.words}{_used(verdict, why_unused)}"
         ratio = f", {verdict.ratio} of the {verdict.budget.reference_name}'s" if verdict.ratio else ""
     yield f"  latency   {verdict.measurement.latency} measured{ratio}"
 
 
-def _used(verdict: TargetVerdict) -> str:
+def _used(verdict: TargetVerdict, why_unused: str) -> str:
     if verdict.used is None:
         return ""
     rest = 1 - verdict.used
-    return f", {rest:.0%} of it unused" if rest >= 0 else f", exceeded by {-rest:.0%}"
+    if rest < 0:
+        return f", exceeded by {-rest:.0%}"
+    return f", {rest:.0%} of it unused{f': {why_unused}' if why_unused else ''}"
 
 
 def _teacher(teacher: Interval | None, verdict: TargetVerdict) -> str:
@@ -100,40 +108,39 @@ def forecast_text(name: str, found: Forecast) -> str:
 
 
 def search_text(result: SearchResult) -> str:
-    """Every candidate, best first: score, what was predicted, and what was measured."""
+    """Every candidate, best first: score, posterior and ratings; what was predicted and measured; the worth
+    of the ratings.
+    """
     searched = result.searched
     lines = [f"{result.recipe.name}: {count_of(len(searched.candidates), 'candidate')}, best first"]
     for number, candidate in enumerate(searched.candidates, start=1):
         lines += ["", f"{number:3}. {_score(candidate, searched.evaluated_by)}  {candidate.architecture}"]
         lines += _latencies(result, candidate)
+        if candidate.posterior is not None:
+            expected = Score(candidate.posterior.mean, candidate.posterior.deviation)
+            lines.append(f"     posterior {score_words(expected, searched.evaluated_by)}")
         if candidate.ratings:
-            rated = ", ".join(f"{name} {value:.4g}" for name, value in candidate.ratings.items())
-            lines.append(f"     rated {rated}")
+            lines.append(f"     rated {ratings_words(candidate.ratings)}")
     soft = result.feasible.soft
     which = "every budget" if not soft else "every budget that is not soft"
     if result.feasible.limits_ns.keys() == soft:
         kept = f"{count_of(len(searched.order), 'candidate')} ready, every budget is soft"
     else:
         kept = f"{count_of(len(searched.order), 'candidate')} within {which}"
+    if worth := list(worth_lines(searched)):
+        lines += ["", *worth]
     return "\n".join([*lines, "", f"{kept}; 'lathe run' continues with them", ""])
 
 
 def _score(candidate: EvaluatedCandidate, evaluated_by: str) -> str:
     if candidate.score is None:
         return f"failed: {candidate.failure}"
-    if evaluated_by == "loss":
-        return f"loss {-candidate.score:.4f}"
-    if evaluated_by == "number":
-        again = "" if candidate.reevaluation is None else f" ({candidate.reevaluation:.4g} again)"
-        return f"score {candidate.score:.4g}{again}"
+    name = "score " if evaluated_by == "number" else ""
     again = ""
     if candidate.reevaluation is not None:
-        again = f" ({candidate.reevaluation:.2%}{_error(candidate.reevaluation_spread)} again)"
-    return f"{candidate.score:.2%}{_error(candidate.spread)}{again}"
-
-
-def _error(spread: float | None) -> str:
-    return "" if spread is None else f" ± {spread:.2%}"
+        closer = Score(candidate.reevaluation, candidate.reevaluation_spread)
+        again = f" ({score_words(closer, evaluated_by)} again)"
+    return f"{name}{score_words(Score(candidate.score, candidate.spread), evaluated_by)}{again}"
 
 
 def _latencies(result: SearchResult, candidate: EvaluatedCandidate) -> Iterator[str]:

@@ -166,6 +166,12 @@ class Constraints:
                 architecture = generator.choice(larger)
         return architecture
 
+    def can_grow(self, architecture: Architecture) -> bool:
+        """Whether another choice of one decision takes more and keeps the limits."""
+        used = self.use(architecture)
+        variants = (each for name, _ in architecture.choices for each in self._variants(architecture, name))
+        return any(self.feasible(each) and self.use(each) > used for each in variants)
+
     def _variants(self, architecture: Architecture, name: str) -> list[Architecture]:
         """With each choice of one decision."""
         choices = next(each.choices for each in self.space.decisions if each.name == name)

@@ -172,16 +172,22 @@ def trust_in(rating: NDArray[np.float64], scores: Sequence[float]) -> float:
         scores: of these architectures.
     """
     count = len(scores)
-    return max(0.0, (count * _tau(rating, scores) + _TRUSTED_FOR * _TRUST) / (count + _TRUSTED_FOR))
+    return max(0.0, (count * tau(rating, scores) + _TRUSTED_FOR * _TRUST) / (count + _TRUSTED_FOR))
 
 
-def _tau(rating: NDArray[np.float64], scores: Sequence[float]) -> float:
+def trust_without_each(rating: NDArray[np.float64], scores: Sequence[float]) -> NDArray[np.float64]:
+    """``trust_in`` a rating by all scores but each in turn; shape ``(n,)``."""
+    others = [[*scores[:place], *scores[place + 1 :]] for place in range(len(scores))]
+    return np.array([trust_in(np.delete(rating, place), known) for place, known in enumerate(others)])
+
+
+def tau(rating: NDArray[np.float64], scores: Sequence[float]) -> float:
     """Kendall's rank correlation; 0 where one of them tells nothing apart."""
     finite = np.isfinite(rating)
     if finite.sum() < 2:
         return 0.0
-    tau = float(kendalltau(rating[finite], np.array(scores)[finite]).statistic)
-    return 0.0 if math.isnan(tau) else tau
+    found = float(kendalltau(rating[finite], np.array(scores)[finite]).statistic)
+    return 0.0 if math.isnan(found) else found
 
 
 def to_pairs(architecture: Architecture) -> list[list[Any]]:

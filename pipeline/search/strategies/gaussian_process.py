@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import cho_solve
 from scipy.optimize import minimize
 from scipy.special import ndtri
 from scipy.stats import rankdata
@@ -49,7 +50,7 @@ class GaussianProcess:
 
     def __init__(self, groups: Groups, scores: Floats, shape: Shape) -> None:
         self._scales = _scales(groups)
-        self._noise = shape.noise
+        self._noise, self._scores = shape.noise, scores
         self._process = GaussianProcessRegressor(_kernel(groups, shape), optimizer=None)
         self._process.fit(_columns(groups, self._scales), scores)
 
@@ -57,6 +58,15 @@ class GaussianProcess:
         """Means and standard deviations without the noise, shape (n,) each, at n points."""
         means, deviations = self._process.predict(_columns(groups, self._scales), return_std=True)
         return means, np.sqrt(np.maximum(0.0, deviations**2 - self._noise))
+
+    def held_out(self) -> Floats:
+        """The mean at each point that is known, had its own score not been; shape (n,).
+
+        Without fitting n times (Rasmussen and Williams, 2006, equation 5.12).
+        """
+        inverse = cho_solve((self._process.L_, True), np.eye(len(self._scores)))
+        means: Floats = self._scores - self._process.alpha_ / np.diag(inverse)
+        return means
 
 
 def better_shape(groups: Groups, scores: Floats, start: Shape) -> Shape:

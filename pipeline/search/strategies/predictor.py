@@ -8,10 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.search.base import Score
+from pipeline.search.base import Posterior, Score
 from pipeline.search.budgets.constraints import Constraints
 from pipeline.search.rewards import Reward, hard_reward
-from pipeline.search.strategies.base import ConstrainedStrategy, to_pairs, trust_in
+from pipeline.search.strategies.base import (
+    ConstrainedStrategy,
+    tau,
+    to_pairs,
+    trust_in,
+    trust_without_each,
+)
 from pipeline.search.strategies.gaussian_process import (
     Floats,
     GaussianProcess,
@@ -27,6 +33,9 @@ INITIAL = 20
 
 _POOL, _DRAWS, _MUTANTS, _PARENTS = 64, 2, 8, 5
 _MEMORY = 300
+_TELLING = 5
+"""Scores from which on a rank correlation with them is told."""
+
 _SHAPED_EVERY = 10
 _RATIOS = (1e-9, 1e9)
 
@@ -161,6 +170,55 @@ class PredictorStrategy(ConstrainedStrategy):
         scores = [value for _, value in self._evaluated]
         return [trust_in(column, scores) for column in ratings.T]
 
+    def posterior(self, architectures: Sequence[Architecture]) -> list[Posterior]:
+        """What is promised, as a reward, and how sure the process is; in the order of ``ranking``.
+
+        Process and ratings together promise too much. By how much is known from what they promised of each
+        score without it: the slope of the scores over that.
+        """
+        if not self._evaluated or not architectures:
+            return []
+        promised, deviations = self._promised(list(map(self._code, architectures)))
+        known, scores = self._held_out(self._every_rating()), self._known()[1]
+        slope = max(0.0, float(known @ scores) / (float(known @ known) or 1.0))
+        rewards = sorted(value for _, value in self._evaluated[-_MEMORY:])
+
+        def as_reward(normal: Floats) -> Floats:
+            found: Floats = np.interp(normal, np.sort(scores), rewards)
+            return found
+
+        means = slope * promised
+        spans = (as_reward(means + deviations) - as_reward(means - deviations)) / 2
+        return [Posterior(float(m), float(s)) for m, s in zip(as_reward(means), spans, strict=True)]
+
+    def held_out(self) -> list[float]:
+        """By the shape of the kernel for all; its last ``_MEMORY`` scores. From ``_TELLING`` scores on."""
+        if len(self._evaluated) < _TELLING:
+            return []
+        every = self._every_rating()
+        without = [[other for other in every if other != each] for each in every]
+        scores = [value for _, value in self._evaluated[-_MEMORY:]]
+        return [tau(self._held_out(kept), scores) for kept in (every, *without)]
+
+    def _every_rating(self) -> list[int]:
+        return list(range(len(self._codes[0][2])))
+
+    def _held_out(self, ratings: Sequence[int]) -> Floats:
+        """What process and these ratings promise of each known architecture without its score."""
+        groups, scores = self._known()
+        kept = [*range(len(groups) - len(self._every_rating()))]
+        kept += [len(kept) + each for each in ratings]
+        lengths, noise = self._shape or initial_shape(len(groups))
+        shape = Shape(tuple(lengths[each] for each in kept), noise)
+        chosen = [groups[each] for each in kept]
+        promised = GaussianProcess(chosen, scores, shape).held_out()
+        values = [value for _, value in self._evaluated[-_MEMORY:]]
+        codes = self._codes[-_MEMORY:]
+        for each, column in zip(ratings, chosen[len(chosen) - len(ratings) :], strict=True):
+            rating = np.array([code[2][each] for code in codes])
+            promised = promised + trust_without_each(rating, values) * column[:, 0]
+        return promised
+
     def _worth_rating(self, architectures: Sequence[Architecture]) -> Sequence[Architecture]:
         if self._rated_at_once is None or len(architectures) <= self._rated_at_once:
             return architectures
@@ -169,13 +227,17 @@ class PredictorStrategy(ConstrainedStrategy):
 
     def _order(self, codes: Sequence[Code], boldness: float) -> list[int]:
         """Places of what promises most first."""
+        promised, deviations = self._promised(codes)
+        order: list[int] = np.argsort(-promised - boldness * deviations, kind="stable").tolist()
+        return order
+
+    def _promised(self, codes: Sequence[Code]) -> tuple[Floats, Floats]:
+        """The mean of the process and the ratings by their trust, and the deviation of the process."""
         groups = self._groups(codes)
-        means, deviations = self._fitted().predict(groups)
-        promised = means + boldness * deviations
+        promised, deviations = self._fitted().predict(groups)
         for trust, column in zip(self.trust(), groups[2:], strict=True):
             promised = promised + trust * column[:, 0]
-        order: list[int] = np.argsort(-promised, kind="stable").tolist()
-        return order
+        return promised, deviations
 
     def _fitted(self) -> GaussianProcess:
         if self._process is None:

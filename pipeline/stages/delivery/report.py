@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from devices.measurement import Interval
 from devices.words import count_of
@@ -13,6 +14,7 @@ from pipeline.distill.settings import EpochRecord
 from pipeline.report import (
     BlockLatencies,
     CandidatePoint,
+    CandidateRow,
     ComparedNetwork,
     KeptLayer,
     LayerMixture,
@@ -21,6 +23,7 @@ from pipeline.report import (
     TrainingCurve,
     render,
 )
+from pipeline.search.base import Score
 from pipeline.spaces.base import Architecture, Space
 from pipeline.spaces.teacher.space import TeacherSpace
 from pipeline.stages.inputs.space import SpacePlan
@@ -28,7 +31,14 @@ from pipeline.stages.inputs.teacher import TeacherSummary, ensemble_lines
 from pipeline.stages.latency.feasibility import Feasible
 from pipeline.stages.latency.table import Tables
 from pipeline.stages.latency.targets import BoundTarget
-from pipeline.stages.searching.candidates import Searched
+from pipeline.stages.searching.candidates import (
+    EvaluatedCandidate,
+    Searched,
+    ratings_words,
+    score_words,
+    worth_lines,
+)
+from pipeline.stages.searching.size import why_unused
 from pipeline.stages.services import Services
 from pipeline.stages.student.winner import Winner
 from pipeline.tables.building.networks import MeasuredNetwork
@@ -132,6 +142,21 @@ def _report(given: ReportInput) -> ReportData:
             for group in mixtures.groups
         ),
         layers=_layers(findings.plan.space, architecture),
+        candidates=tuple(_row(findings.searched, each) for each in findings.searched.candidates),
+        ratings=tuple(worth_lines(findings.searched)),
+    )
+
+
+def _row(searched: Searched, each: EvaluatedCandidate) -> CandidateRow:
+    shown = partial(score_words, evaluated_by=searched.evaluated_by)
+    score = None if each.score is None else Score(each.score, each.spread)
+    again = None if each.reevaluation is None else Score(each.reevaluation, each.reevaluation_spread)
+    return CandidateRow(
+        str(each.architecture),
+        "failed" if score is None else shown(score),
+        "" if again is None else shown(again),
+        "" if each.posterior is None else shown(Score(each.posterior.mean, each.posterior.deviation)),
+        ratings_words(each.ratings),
     )
 
 
@@ -175,6 +200,7 @@ def _target(findings: Findings, target: BoundTarget) -> TargetReport:
         limit_ns=feasible.limits_ns[name],
         size_bytes=winner.compiled[name].student.size_bytes,
         int8=_int8(winner, name, findings.teacher.data.task),
+        why_unused=why_unused(searched, architecture, feasible.limits_ns, feasible.soft).get(name, ""),
         runs_on=winner.compiled[name].student.notes.get("cpu", "any"),
         teacher=findings.tables.teacher[name].whole,
         candidates=tuple(

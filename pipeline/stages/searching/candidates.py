@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
+from devices.words import count_of
 from latency_db.estimate import Estimate
-from pipeline.search.base import Score
+from pipeline.search.base import Posterior, Score
 from pipeline.search.journal import Candidate
 from pipeline.spaces.base import Architecture
 from pipeline.stages.latency.predictors import LatencyPredictors
@@ -33,6 +34,7 @@ class EvaluatedCandidate:
         reevaluation: of the best ones, from other weights and on all images, if asked for.
         reevaluation_spread: one standard error of that, if known.
         ratings: what cheap evaluators say of it, by name.
+        posterior: what its score is expected to be by all scores and ratings, if the strategy says so.
     """
 
     architecture: Architecture
@@ -43,6 +45,7 @@ class EvaluatedCandidate:
     reevaluation: float | None = None
     reevaluation_spread: float | None = None
     ratings: Mapping[str, float] = field(default_factory=dict)
+    posterior: Posterior | None = None
 
     @classmethod
     def of(
@@ -51,6 +54,7 @@ class EvaluatedCandidate:
         again: Candidate | None,
         predictors: LatencyPredictors,
         ratings: Mapping[str, float] = MappingProxyType({}),
+        posterior: Posterior | None = None,
     ) -> EvaluatedCandidate:
         """A candidate with what is predicted of it, and perhaps evaluated again."""
         score, reevaluation = candidate.score, again.score if again else None
@@ -63,6 +67,7 @@ class EvaluatedCandidate:
             reevaluation.value if reevaluation else None,
             reevaluation.spread if reevaluation else None,
             dict(ratings),
+            posterior,
         )
 
     @property
@@ -88,6 +93,7 @@ class RatingWorth:
         rated: candidates that it was asked for.
         failed: for how many of them it had no number, and why the first.
         trust: what it counts beside the scores, from 0; 1 if it puts candidates in the order of their scores.
+        tau_without: ``Searched.tau`` without this rating.
     """
 
     name: str
@@ -95,6 +101,7 @@ class RatingWorth:
     failed: int
     why: str
     trust: float
+    tau_without: float | None = None
 
 
 @dataclass(frozen=True)
@@ -111,6 +118,11 @@ class Searched:
             or a number that only ranks.
         ratings: what cheap evaluators were worth to the strategy, where it looked at some.
         left_out: ratings that cannot look at this teacher, and why.
+        tau: Kendall's tau between scores and what all but its own says of each; ``None`` where that is not
+            known.
+        could_grow: those in ``order`` of which a larger neighbour keeps the limits; ``None`` where nobody
+            looked.
+        size_tau: Kendall's tau between scores and shares of the limits that are used.
     """
 
     candidates: tuple[EvaluatedCandidate, ...]
@@ -119,6 +131,9 @@ class Searched:
     evaluated_by: Literal["accuracy", "loss", "number"] = "accuracy"
     ratings: tuple[RatingWorth, ...] = ()
     left_out: Mapping[str, str] = field(default_factory=dict)
+    tau: float | None = None
+    could_grow: tuple[Architecture, ...] | None = None
+    size_tau: float | None = None
 
     def tied_with(self, architecture: Architecture) -> tuple[EvaluatedCandidate, ...]:
         """Others to try whose scores differ by less than the noise: nothing but chance prefers one of them.
@@ -137,6 +152,37 @@ class Searched:
             and each.decided_by is not None
             and tied(mine.decided_by, each.decided_by)
         )
+
+
+def worth_lines(searched: Searched) -> Iterator[str]:
+    """How far the order of scores was known without each score itself, and what each rating was worth."""
+    if searched.tau is not None:
+        scores = sum(each.score is not None for each in searched.candidates)
+        yield (
+            f"posterior: each score is predicted from the others with tau {searched.tau:.2f} "
+            f"({count_of(scores, 'score')})"
+        )
+    for each in searched.ratings:
+        failures = f"; {each.failed} failed ({each.why})" if each.failed else ""
+        without = "" if each.tau_without is None else f", tau {each.tau_without:.2f} without it"
+        rated = count_of(each.rated, "candidate")
+        yield f"rating {each.name}: {rated}, trusted {each.trust:.2f}{without}{failures}"
+    for name, why in searched.left_out.items():
+        yield f"rating {name} left out: {why}"
+
+
+def score_words(score: Score, evaluated_by: str) -> str:
+    """A score, with one standard error where that is known."""
+    if evaluated_by == "loss":
+        return f"loss {-score.value:.4f}"
+    if evaluated_by == "number":
+        return f"{score.value:.4g}" + ("" if score.spread is None else f" ± {score.spread:.2g}")
+    return f"{score.value:.2%}" + ("" if score.spread is None else f" ± {score.spread:.2%}")
+
+
+def ratings_words(ratings: Mapping[str, float]) -> str:
+    """Each with its name."""
+    return ", ".join(f"{name} {value:.4g}" for name, value in ratings.items())
 
 
 def tied(one: Score, other: Score) -> bool:

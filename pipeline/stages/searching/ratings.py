@@ -67,11 +67,11 @@ class Rating:
         candidate = self._known.get(architecture)
         return None if candidate is None or candidate.score is None else candidate.score.value
 
-    def worth(self, trust: float) -> RatingWorth:
+    def worth(self, trust: float, tau_without: float | None) -> RatingWorth:
         """What is to be said of it at the end."""
         failures = [each.failure for each in self._asked.values() if each.score is None]
         why = next((each for each in failures if each), "")
-        return RatingWorth(self.name, len(self._asked), len(failures), why, trust)
+        return RatingWorth(self.name, len(self._asked), len(failures), why, trust, tau_without)
 
     def refusal(self, architecture: Architecture) -> str | None:
         """Why there can be no such ratings with this teacher or recipe; any other failure may pass."""
@@ -116,10 +116,14 @@ class Ratings:
         found = {each.name: each.known(architecture) for each in self._ratings}
         return {name: value for name, value in found.items() if value is not None}
 
-    def worth(self, strategy: Strategy) -> tuple[RatingWorth, ...]:
-        """What each was worth to a strategy."""
-        trust = strategy.trust() if isinstance(strategy, TrustingStrategy) else []
-        return tuple(each.worth(its) for each, its in zip(self._ratings, trust, strict=False))
+    def worth(self, strategy: Strategy) -> tuple[float | None, tuple[RatingWorth, ...]]:
+        """How well all together predict scores that they are not told, and what each was worth to that."""
+        if not isinstance(strategy, TrustingStrategy):
+            return None, ()
+        unknown: list[float | None] = [None] * (1 + len(self._ratings))
+        tau, *without = strategy.held_out() or unknown
+        each = zip(self._ratings, strategy.trust(), without, strict=False)
+        return tau, tuple(rating.worth(trust, its) for rating, trust, its in each)
 
 
 def affordable(ratings: Sequence[Evaluation], evaluation: Evaluation) -> int | None:

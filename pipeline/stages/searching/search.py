@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from devices.words import count_of
-from pipeline.search.base import Evaluator, RankingStrategy, Score
+from pipeline.search.base import Evaluator, Posterior, RankingStrategy, Score, TrustingStrategy
 from pipeline.search.evaluated_before import PastEvaluation
 from pipeline.search.evaluators.workers import MakePool, Workers
 from pipeline.search.journal import Candidate, Journal
@@ -19,12 +19,20 @@ from pipeline.search.rewards import hard_reward
 from pipeline.search.strategies.base import ConstrainedStrategy
 from pipeline.spaces.base import Architecture
 from pipeline.stages.latency.predictors import LatencyPredictors
-from pipeline.stages.searching.candidates import EvaluatedCandidate, Round, Searched, shortlist, tied
+from pipeline.stages.searching.candidates import (
+    EvaluatedCandidate,
+    Round,
+    Searched,
+    shortlist,
+    tied,
+    worth_lines,
+)
 from pipeline.stages.searching.clock import Clock
 from pipeline.stages.searching.evaluation import Evaluation
 from pipeline.stages.searching.known import KnownBefore, drawer_of, evaluator_of
 from pipeline.stages.searching.learning import Learning, MeasuredOn
 from pipeline.stages.searching.ratings import Rating, Ratings, affordable
+from pipeline.stages.searching.size import size_tau
 from pipeline.stages.searching.strategy import StrategySettings, strategy_of
 from pipeline.stages.services import Services
 from pipeline.work.stage import StageFolder, stage
@@ -81,11 +89,7 @@ def _told(given: SearchInput, value: Searched) -> Sequence[str]:
     left = given.evaluations - (len(value.candidates) - known)
     if given.minutes is not None and left > 0:
         lines.append(f"             {given.minutes:g} minutes left no time for {left} of {given.evaluations}")
-    for each in value.ratings:
-        failures = f"; {each.failed} failed ({each.why})" if each.failed else ""
-        rated = count_of(each.rated, "candidate")
-        lines.append(f"             rating {each.name}: {rated}, trusted {each.trust:.2f}{failures}")
-    lines += [f"             rating {name} left out: {why}" for name, why in value.left_out.items()]
+    lines += [f"             {line}" for line in worth_lines(value)]
     return lines
 
 
@@ -113,7 +117,8 @@ def search_candidates(given: SearchInput, folder: StageFolder, services: Service
     within = [each for each in past if this.predictors.constraints.feasible(each.architecture)]
     every = {each.architecture: each for each in (*within, *fresh)}
     ranked = _ranked(given, learning.predictors, list(every.values()))
-    if fresh and isinstance(strategy, RankingStrategy):
+    if isinstance(strategy, RankingStrategy):
+        _teach(strategy, [each for each in within if each not in fresh])
         ranked = _ranked_by(strategy, ranked)
     count = _ties(ranked) if given.reevaluated == "ties" else given.reevaluated
     best, rest = ranked[:count], ranked[count:]
@@ -130,6 +135,9 @@ def search_candidates(given: SearchInput, folder: StageFolder, services: Service
         again = {each.architecture: each for each in best}
     ranked = [*best, *rest]
     order = shortlist(learning, ranked, this)
+    constraints = learning.predictors.constraints
+    posterior = _posterior(strategy, ranked)
+    tau, worth = ratings.worth(strategy)
     return Searched(
         tuple(
             EvaluatedCandidate.of(
@@ -137,15 +145,36 @@ def search_candidates(given: SearchInput, folder: StageFolder, services: Service
                 again.get(each.architecture),
                 learning.predictors,
                 ratings.known(each.architecture),
+                posterior.get(each.architecture),
             )
             for each in ranked
         ),
         tuple(learning.measured.values()),
         tuple(order),
         evaluated_by=given.evaluation.score,
-        ratings=ratings.worth(strategy),
+        ratings=worth,
         left_out=ratings.left_out,
+        tau=tau,
+        could_grow=tuple(filter(constraints.can_grow, order)),
+        size_tau=size_tau(constraints, ranked),
     )
+
+
+def _teach(strategy: ConstrainedStrategy, candidates: Sequence[Candidate]) -> None:
+    """Tell a strategy that ranks of scores that it never asked for."""
+    for each in candidates:
+        if each.score is not None:
+            strategy.learn(each.architecture, each.score)
+
+
+def _posterior(
+    strategy: ConstrainedStrategy, candidates: Sequence[Candidate]
+) -> Mapping[Architecture, Posterior]:
+    """By architecture, of those that did not fail, where the strategy has one."""
+    if not isinstance(strategy, TrustingStrategy):
+        return {}
+    scored = [each.architecture for each in candidates if each.score is not None]
+    return dict(zip(scored, strategy.posterior(scored), strict=False))
 
 
 def _ties(ranked: Sequence[Candidate]) -> int:

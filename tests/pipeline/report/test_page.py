@@ -30,6 +30,7 @@ from pipeline.errors import WorkFolderError
 from pipeline.report import (
     BlockLatencies,
     CandidatePoint,
+    CandidateRow,
     ComparedNetwork,
     KeptLayer,
     LayerMixture,
@@ -39,6 +40,7 @@ from pipeline.report import (
     render,
 )
 from pipeline.report.data import pareto_front
+from pipeline.report.page import page
 from pipeline.target_verdict import Accuracy, ClassCount, TargetVerdict
 
 HOSTILE = '</script><img src=x onerror="alert(1)"> & "quoted" <b>bold</b>'
@@ -128,6 +130,7 @@ def a_target(target: str, scale: float, *, feasible: bool, text: str = "k=5 e=4 
         TEACHER,
         comparisons,
         networks,
+        why_unused="the budget on <b>another</b> is nearer",
     )
 
 
@@ -158,6 +161,10 @@ def a_report(text: str = "k=5 e=4 d=2") -> ReportData:
             a_target("host/litert:fp32@1", 1.7, feasible=False, text=text),
         ),
         curves=curves,
+        candidates=(
+            CandidateRow(text, "98.10 % ± 0.40 %", "", "97.20 % ± 0.30 %", "naswot 12.5, <i>synflow</i> 3"),
+        ),
+        ratings=("rating naswot: trusted 0.41, tau 0.20 without it",),
         provenance=(
             ("teacher", "ef" * 32),
             ("student architecture", text),
@@ -275,6 +282,22 @@ def test_render_says_how_large_how_fast_and_how_good_the_student_is_class_by_cla
     ):
         assert figure in report_page.text
     assert "compiled for Fixture <1> CPU; the model in the bundle's folder portable/" in report_page.text
+
+
+def test_render_shows_each_candidate_with_posterior_and_ratings_and_why_the_budget_is_not_used_up(
+    report_page: Elements,
+) -> None:
+    for words in (
+        "98.10 % ± 0.40 %",
+        "97.20 % ± 0.30 %",
+        "naswot 12.5, <i>synflow</i> 3",
+        "Rating naswot: trusted 0.41, tau 0.20 without it.",
+        "the budget on <b>another</b> is nearer",
+    ):
+        assert words in report_page.text
+    report = a_report()
+    bare = replace(report, candidates=(CandidateRow("k=3", "98 %"),))
+    assert page(bare) == page(replace(report, candidates=()))
 
 
 def test_render_labels_estimates_and_measurements(report_page: Elements) -> None:

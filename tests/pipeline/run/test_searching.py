@@ -7,18 +7,21 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from latency_db.store.store import open_store
+from pipeline.cli.run.text import search_text
 from pipeline.data.base import Preprocessing
 from pipeline.distill.settings import DistillationSettings
-from pipeline.errors import RecipeError
+from pipeline.errors import RecipeError, TeacherError
 from pipeline.recipe.loading import parse_recipe
 from pipeline.run.context import Context
 from pipeline.run.preparation import LearningTask, prepare_task
+from pipeline.run.result import SearchResult
 from pipeline.run.searching import search_round
 from pipeline.search.base import Score
 from pipeline.search.evaluators.registry import EVALUATORS, UNTRAINED, EvaluatorKind
@@ -198,6 +201,24 @@ def test_by_default_untrained_ratings_guide_a_predictor_and_each_search_tells_wh
     assert not found.left_out
     assert [line.split()[1] for line in told] == [f"{name}:" for name in UNTRAINED]
     assert context.recipe.search.strategy == "predictor"
+    assert found.tau is not None
+    assert all(each.tau_without is not None for each in found.ratings)
+    closer = [each for each in found.candidates if each.reevaluation is not None]
+    means = [each.posterior.mean for each in found.candidates[len(closer) :] if each.posterior is not None]
+    assert means == sorted(means, reverse=True)
+    assert len(means) + len(closer) == len(found.candidates)
+    with prepared(folder, "search") as (context, task):
+        feasible = SimpleNamespace(
+            limits_ns={str(TARGET): 1e9}, soft=set(), models=predictors(context, task.plan).models
+        )
+        result = SearchResult(context.recipe, feasible, found, ())  # type: ignore[arg-type]
+    shown, document = search_text(result), result.to_json()
+    assert shown.count("     posterior ") == len(found.candidates)
+    assert f"posterior: each score is predicted from the others with tau {found.tau:.2f} (5 scores)" in shown
+    assert shown.count("without it") == len(UNTRAINED)
+    assert document["tau"] == found.tau
+    assert document["ratings"][0]["tau_without"] == found.ratings[0].tau_without
+    assert all(each["posterior"].keys() == {"mean", "deviation"} for each in document["candidates"])
 
 
 def test_ratings_that_cannot_look_at_the_teacher_are_left_out_and_named(folder: Path) -> None:
@@ -208,6 +229,55 @@ def test_ratings_that_cannot_look_at_the_teacher_are_left_out_and_named(folder: 
     assert found.left_out.keys() == {"relation", "readout"}
     assert "without it" in found.left_out["relation"]
     assert all("left out" in line for line in told)
+
+
+def test_a_rating_that_finds_nothing_to_look_at_in_the_teacher_is_left_out(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Blind:
+        def evaluate(self, architecture: Architecture) -> Score:
+            raise TeacherError("no maps", why="it is a graph")
+
+    monkeypatch.setitem(EVALUATORS, "blind", EvaluatorKind(lambda task: Blind()))
+    found = searched(folder, "search", ratings=["synflow", "blind"])
+    assert [each.name for each in found.ratings] == ["synflow"]
+    assert found.left_out == {"blind": "no maps: it is a graph"}
+    assert all(each.ratings.keys() == {"synflow"} for each in found.candidates)
+
+
+def test_a_time_too_short_for_the_first_rating_still_gives_a_candidate_and_is_told(folder: Path) -> None:
+    with prepared(folder, "search", minutes=1e-9) as (context, task):
+        found = search_round(context, task, first_round(context, task))
+        told = context.reporter.notes  # type: ignore[attr-defined]
+    (only,) = found.candidates
+    assert only.posterior is not None
+    assert only.posterior.mean == only.score
+    assert found.tau is None
+    assert found.order == (only.architecture,)
+    assert any(line.endswith("1e-09 minutes left no time for 4 of 5") for line in told)
+
+
+def test_a_killed_search_goes_on_with_what_scores_and_ratings_told(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[ByMacs] = []
+
+    def make(lives: int | None) -> EvaluatorKind:
+        made.append(ByMacs(lives))
+        return EvaluatorKind(lambda task: made[-1])
+
+    settings: Any = {"evaluator": "by-macs", "ratings": ["naswot", "synflow"], "evaluations": 7}
+    monkeypatch.setitem(EVALUATORS, "by-macs", make(5))
+    with pytest.raises(KeyboardInterrupt):
+        searched(folder, "search", **settings)
+    monkeypatch.setitem(EVALUATORS, "by-macs", make(None))
+    continued = searched(folder, "search", **settings)
+    assert len(made[-1].evaluated) == 2
+    stages = folder / "work" / "stages"
+    shutil.rmtree(max(stages.glob("search-*"), key=lambda each: each.stat().st_mtime))
+    shutil.rmtree(folder / "work" / "evaluated")
+    assert searched(folder, "search", **settings) == continued
+    assert len(made[-1].evaluated) == 2 + 7
 
 
 @pytest.mark.parametrize(

@@ -185,6 +185,13 @@ def test_fill_leaves_alone_what_is_near_a_limit_and_grows_the_smallest():
     assert near and all(constraints.fill(each, random.Random(1)) == each for each in near)
 
 
+def test_what_can_grow_has_a_larger_neighbour_within_the_limits():
+    constraints = two_targets(0.5)
+    assert constraints.can_grow(constraints.certificate.ranges[0].fastest)
+    largest = max(constraints.members, key=constraints.use)
+    assert not constraints.can_grow(largest)
+
+
 def test_draw_reaches_every_member_when_the_budget_is_tight():
     space = small_space(1)
     model = latency_model(space, by_macs)

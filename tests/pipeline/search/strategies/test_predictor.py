@@ -4,7 +4,7 @@ import random
 import numpy as np
 import pytest
 
-from pipeline.search.base import RankingStrategy, Score
+from pipeline.search.base import RankingStrategy, Score, TrustingStrategy
 from pipeline.search.strategies.evolution import EvolutionStrategy
 from pipeline.search.strategies.gaussian_process import (
     GaussianProcess,
@@ -118,6 +118,63 @@ def test_ranking_has_every_evaluated_architecture_once_and_changes_nothing():
     assert strategy.state() == before
     assert unanswered not in ranking
     assert len(ranking) == len(set(ranking)) == 13
+
+
+def test_the_posterior_is_in_the_unit_of_scores_and_in_the_order_of_the_ranking():
+    strategy = PredictorStrategy(budgeted(stages=3, share=0.5), 0, initial=5, ratings=rated)
+    assert isinstance(strategy, TrustingStrategy)
+    assert strategy.posterior([strategy.constraints.certificate.anchor]) == strategy.held_out() == []
+    told(strategy, 4)
+    assert strategy.posterior(evaluated_by(strategy))
+    assert strategy.held_out() == []
+    told(strategy, 26, noise=2.0)
+    before, ranking = strategy.state(), strategy.ranking(evaluated_by(strategy))
+    posterior = strategy.posterior(ranking)
+    means = [each.mean for each in posterior]
+    scores = [score for _, score in strategy.learned()["evaluated"]]
+    assert means == sorted(means, reverse=True)
+    assert min(scores) <= means[-1] < means[0] <= max(scores)
+    assert all(0 <= each.deviation < max(scores) - min(scores) for each in posterior)
+    # The best score was luck in part, and is not expected to come again.
+    assert means[0] < max(scores)
+    assert strategy.state() == before
+
+
+def test_scores_and_ratings_that_are_all_the_same_promise_that_score():
+    strategy = PredictorStrategy(budgeted(), 0, initial=5, ratings=lambda _: (7.0,))
+    for _ in range(12):
+        strategy.tell(strategy.ask(), Score(0.25))
+    asked = evaluated_by(strategy)
+    assert [each.mean for each in strategy.posterior(asked)] == [0.25] * 12
+    assert strategy.held_out() == [0.0, 0.0]
+    assert len(set(strategy.ranking(asked))) == 12
+
+
+def test_what_a_rating_was_worth_is_what_is_lost_without_it():
+    def ratings(architecture):
+        return value(architecture), float(int(architecture.identity[:6], 16))
+
+    strategy = told(PredictorStrategy(budgeted(stages=4), 0, initial=30, ratings=ratings), 30, noise=2.0)
+    every, without_the_good, without_the_random = strategy.held_out()
+    assert without_the_good < every
+    assert abs(without_the_random - every) < every - without_the_good
+
+
+def test_a_score_held_out_is_predicted_as_by_a_process_that_never_knew_it():
+    features, scores = [codes(15), codes(15, 2)[:, :3]], normal_scores(range(15))
+    shape = Shape((0.5, 3.0), 0.2)
+    process = GaussianProcess(features, scores, shape)
+    # Scales of features are those of all.
+    alone = [features[0] / process._scales[0], features[1] / process._scales[1]]
+    others = np.arange(15) != 4
+    kernel = np.exp(
+        -sum(
+            ((group[:, None] - group[None]) ** 2).sum(axis=-1) / length
+            for group, length in zip(alone, shape.lengths, strict=True)
+        )
+    )
+    known = kernel[others][:, others] + shape.noise * np.eye(14)
+    assert process.held_out()[4] == pytest.approx(kernel[4, others] @ np.linalg.solve(known, scores[others]))
 
 
 def test_budgets_that_become_narrower_are_kept():
