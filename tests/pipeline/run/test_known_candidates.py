@@ -29,7 +29,7 @@ from tests.pipeline.run.made_up_run import (
 class Evaluation:
     maker: ByMacs = without_influence()
     seed: int = 0
-    score: str = "accuracy"
+    score: str = "number"
 
     def evaluator(self, folder: StageFolder, level: int) -> Evaluator:
         return self.maker

@@ -207,7 +207,7 @@ class Noisy:
     """An evaluation whose first look cannot tell the best ones apart; the second prefers the smallest."""
 
     spread: float
-    score: str = "accuracy"
+    score: str = "number"
 
     def evaluator(self, folder: StageFolder, level: int) -> Evaluator:
         return NoisyEvaluator(self.spread, level)
