@@ -1,7 +1,7 @@
 """Measuring on a target whose device may be a pool: its members share the files out, each in its own name.
 
-A member takes some files at a time, so that the faster takes more, and no member waits for another while
-there is anything left. One that drops out gives back what it has not finished.
+As members are equally fast, each takes an equal share at once: what a launch costs besides its files, such as
+the canary, is then paid least often. One that drops out gives back what it has not finished.
 """
 
 from __future__ import annotations
@@ -31,10 +31,6 @@ from devices.measuring.launch import Job
 from devices.measuring.side_by_side import GoingOn, side_by_side
 from devices.target import Target
 
-PIECES = 2
-"""How many pieces there are for each member."""
-SMALLEST_PIECE = 8
-"""Files of a piece, where there are so many: what starts a launch is shared by its files."""
 MOST_LOSSES = 2
 """How many members may go away over a file before it is believed to be the cause."""
 _LOST = "device-lost"
@@ -88,7 +84,7 @@ def measure(
     if len({job.name for job in jobs}) < len(jobs):
         raise ValueError("the names of the jobs of a batch must differ")
     gathering = gather(target)
-    size = len(jobs) if paired else _size(len(jobs), len(gathering.members))
+    size = len(jobs) if paired else -(-len(jobs) // max(1, len(gathering.members)))
     launches = runtime_of(target).adapt(protocol).launches
     sharing = _Sharing(
         gathering, jobs, size=size, launches=launches, on_progress=on_progress, on_outcome=on_outcome
@@ -130,12 +126,6 @@ def busy_with(device: str, *, connection: Connection | None = None) -> OtherLoad
     if not loads:
         raise failures[0]
     return max(loads, key=lambda load: load.busy_cores + load.stolen_cores)
-
-
-def _size(jobs: int, members: int) -> int:
-    """How many files a piece has."""
-    fair = -(-jobs // members)
-    return max(-(-fair // PIECES), min(SMALLEST_PIECE, fair), 1)
 
 
 @dataclass(frozen=True)

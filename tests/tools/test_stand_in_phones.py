@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-import devices.measuring.pool
 from devices.measurement import Measurement
 from devices.measuring import Job, measure
 from devices.measuring.agreement import gather
@@ -45,8 +44,7 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("quiet_machine")
-def test_two_phones_share_what_there_is_to_measure(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices.measuring.pool, "SMALLEST_PIECE", 1)
+def test_two_phones_share_what_there_is_to_measure(folder: Path) -> None:
     jobs = []
     for number in range(6):
         jobs.append(Job(f"job {number}", folder / f"{number}.tflite"))

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 import devices.measuring.agreement
-import devices.measuring.pool
 import devices.runtimes
 from devices.measurement import Measurement
 from devices.target import Target
@@ -27,7 +26,6 @@ def test_rows_name_the_member_that_measured_and_are_found_for_the_pool(
     shelf: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(devices.runtimes, "RUNTIMES", (*devices.runtimes.RUNTIMES, hostile_runtime()))
-    monkeypatch.setattr(devices.measuring.pool, "SMALLEST_PIECE", 1)
     monkeypatch.setattr(devices.measuring.agreement, "canary_ns", lambda target: 1.0)
     workloads = [Workload.of("block", f"block {number}", number) for number in range(12)]
 
