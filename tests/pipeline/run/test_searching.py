@@ -152,7 +152,7 @@ def test_strategy_with_a_ranking_decides_the_order(folder: Path, monkeypatch: py
         return sorted(architectures, key=str)
 
     monkeypatch.setattr(PredictorStrategy, "ranking", by_name)
-    found = searched(folder, "search", strategy="predictor")
+    found = searched(folder, "search", strategy="predictor", evaluations=4)
     asked = [candidate.architecture for candidate in found.candidates]
     assert asked == sorted(asked, key=str)
     assert list(found.order) == asked[: len(found.order)]
@@ -212,9 +212,9 @@ def test_by_default_untrained_ratings_guide_a_predictor_and_each_search_tells_wh
             limits_ns={str(TARGET): 1e9}, soft=set(), models=predictors(context, task.plan).models
         )
         result = SearchResult(context.recipe, feasible, found, ())  # type: ignore[arg-type]
-    shown, document = search_text(result), result.to_json()
+    shown, document, count = search_text(result), result.to_json(), len(found.candidates)
     assert shown.count("     posterior ") == len(found.candidates)
-    assert f"posterior: each score is predicted from the others with tau {found.tau:.2f} (5 scores)" in shown
+    assert f"posterior: each score is predicted from the others with tau {found.tau:.2f} ({count} scores)" in shown
     assert shown.count("without it") == len(UNTRAINED)
     assert document["tau"] == found.tau
     assert document["ratings"][0]["tau_without"] == found.ratings[0].tau_without
@@ -266,11 +266,11 @@ def test_a_killed_search_goes_on_with_what_scores_and_ratings_told(
         made.append(ByMacs(lives))
         return EvaluatorKind(lambda task: made[-1])
 
-    settings: Any = {"evaluator": "by-macs", "ratings": ["naswot", "synflow"], "evaluations": 7}
-    monkeypatch.setitem(EVALUATORS, "by-macs", make(5))
+    settings: Any = {"evaluator": "mortal", "ratings": ["naswot", "synflow"], "evaluations": 7}
+    monkeypatch.setitem(EVALUATORS, "mortal", make(5))
     with pytest.raises(KeyboardInterrupt):
         searched(folder, "search", **settings)
-    monkeypatch.setitem(EVALUATORS, "by-macs", make(None))
+    monkeypatch.setitem(EVALUATORS, "mortal", make(None))
     continued = searched(folder, "search", **settings)
     assert len(made[-1].evaluated) == 2
     stages = folder / "work" / "stages"
