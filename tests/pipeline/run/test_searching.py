@@ -214,7 +214,10 @@ def test_by_default_untrained_ratings_guide_a_predictor_and_each_search_tells_wh
         result = SearchResult(context.recipe, feasible, found, ())  # type: ignore[arg-type]
     shown, document, count = search_text(result), result.to_json(), len(found.candidates)
     assert shown.count("     posterior ") == len(found.candidates)
-    assert f"posterior: each score is predicted from the others with tau {found.tau:.2f} ({count} scores)" in shown
+    assert (
+        f"posterior: each score is predicted from the others with tau {found.tau:.2f} ({count} scores)"
+        in shown
+    )
     assert shown.count("without it") == len(UNTRAINED)
     assert document["tau"] == found.tau
     assert document["ratings"][0]["tau_without"] == found.ratings[0].tau_without
