@@ -37,7 +37,7 @@ Layout = Literal["NCHW", "NHWC"]
 
 
 RETRY_PAUSES_S = (5.0, 20.0, 60.0)
-"""Waits before an invalid measurement is repeated: what disturbs a shared machine often passes."""
+"""Waits before a measurement that decides nothing is repeated: what disturbs a machine often passes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,11 +148,8 @@ class TargetVerdict:
 
     @property
     def measured(self) -> bool:
-        """Latencies can be trusted as far as the budget needs them; else nothing is known of it."""
-        if self.budget is None or self.budget.relative is None:
-            return self.measurement.verdict is not Verdict.INVALID
-        both = (self.measurement, self.reference)
-        return self.ratio is not None and all(one and one.verdict is not Verdict.INVALID for one in both)
+        """Latencies are known as far as the budget needs them; else nothing is known of it."""
+        return not _open(self.budget, self.measurement, self.reference, self.ratio, self.between)
 
     @property
     def used(self) -> float | None:
@@ -208,9 +205,10 @@ def verify_artifact(
     ``devices.requests.outputs_target`` finds.
 
     With a ``reference`` both are measured in the same launches, so that a ratio compares like with like.
-    An invalid measurement is repeated, see ``RETRY_PAUSES_S``, and never called feasible. A budget in
-    milliseconds is judged by the interval that holds at another time too: ``between`` tells how far batches
-    differ on the device of a measurement. A ratio needs no such allowance.
+    A measurement that was disturbed is repeated, see ``RETRY_PAUSES_S``, unless it shows all the same that
+    the budget is kept or exceeded; an invalid one is never called feasible. A budget in milliseconds is
+    judged by the interval that holds at another time too: ``between`` tells how far batches differ on the
+    device of a measurement. A ratio needs no such allowance.
 
     Raises:
         VerificationError: the budget is relative and there is no reference.
@@ -230,9 +228,15 @@ def verify_artifact(
         accuracy = replace(
             artifact_accuracy(artifact, test, place), target=None if place == target else str(place)
         )
-    student, other = measure_artifact(artifact, reference, target, protocol)
-    ratio = paired_ratio(student, other) if other is not None else None
-    known = between(student)
+    known: BetweenBatches | None = None
+
+    def decides(student: Measurement, other: Measurement | None) -> bool:
+        nonlocal known
+        known = between(student)
+        return not _open(budget, student, other, _ratio(student, other), known)
+
+    student, other = measure_artifact(artifact, reference, target, protocol, decides)
+    ratio = _ratio(student, other)
     feasible, why = judge(budget, student, other, ratio, known)
     return TargetVerdict(
         target=str(target),
@@ -299,15 +303,8 @@ def judge(
     between: BetweenBatches | None = None,
 ) -> tuple[bool, str]:
     """Whether the budget is kept, and one sentence that says why."""
-    needed = [("artifact", student)]
-    if budget is not None and budget.relative is not None and reference is not None:
-        needed.append((budget.reference_name, reference))
-    for name, measurement in needed:
-        if measurement.verdict is Verdict.INVALID:
-            reasons = "; ".join(reason.detail for reason in measurement.reasons)
-            return False, f"the measurement of the {name} is invalid, also when repeated: {reasons}"
-    if budget is None:
-        return True, f"the measured latency is {student.latency}, and no budget limits it"
+    if (doubt := _open(budget, student, reference, ratio, between)) or budget is None:
+        return not doubt, doubt or f"the measured latency is {student.latency}, and no budget limits it"
     if budget.limit_ns is not None:
         latency, limit = on_device(student, between), budget.limit_ns
         low, high, seen = latency.low_ns, latency.high_ns, f"the measured latency {latency}"
@@ -323,10 +320,55 @@ def judge(
     return high <= limit, f"{seen} {outcome} the budget of {budget.words}"
 
 
+def _open(
+    budget: Budget | None,
+    student: Measurement,
+    reference: Measurement | None,
+    ratio: Ratio | None,
+    between: BetweenBatches | None,
+) -> str:
+    """Why measurements leave open whether a budget is kept; empty where they are sharp, or show it anyway."""
+    needed = [("artifact", student)]
+    if budget is not None and budget.relative is not None and reference is not None:
+        needed.append((budget.reference_name, reference))
+    shown = _shown(budget, student, ratio, between)
+    for name, measurement in needed:
+        invalid = measurement.verdict is Verdict.INVALID
+        if invalid or not (measurement.sharp or shown):
+            reasons = "; ".join(reason.detail for reason in measurement.reasons)
+            word = "invalid" if invalid else f"too wide, {measurement.latency}"
+            return f"the measurement of the {name} is {word}, also when repeated: {reasons}"
+    return ""
+
+
+def _shown(
+    budget: Budget | None, student: Measurement, ratio: Ratio | None, between: BetweenBatches | None
+) -> bool:
+    """The whole interval is on one side of the budget."""
+    if budget is not None and budget.limit_ns is not None:
+        latency = on_device(student, between)
+        return latency.high_ns <= budget.limit_ns or latency.low_ns > budget.limit_ns
+    if budget is not None and budget.relative is not None and ratio is not None:
+        return ratio.high <= budget.relative or ratio.low > budget.relative
+    return False
+
+
+def _ratio(student: Measurement, reference: Measurement | None) -> Ratio | None:
+    return None if reference is None else paired_ratio(student, reference)
+
+
+def _sharp(student: Measurement, reference: Measurement | None) -> bool:
+    return student.sharp and (reference is None or reference.sharp)
+
+
 def measure_artifact(
-    artifact: Path, reference: Path | None, target: Target, protocol: MeasuringProtocol
+    artifact: Path,
+    reference: Path | None,
+    target: Target,
+    protocol: MeasuringProtocol,
+    decides: Callable[[Measurement, Measurement | None], bool] = _sharp,
 ) -> tuple[Measurement, Measurement | None]:
-    """Measure an artifact, and a reference in the same launches; again after each pause while one is invalid.
+    """Measure an artifact, and a reference in the same launches; again after each pause until that decides.
 
     Raises:
         MeasurementError: one of them does not run on the target.
@@ -335,17 +377,14 @@ def measure_artifact(
     jobs = [Job("artifact", artifact)]
     if reference is not None:
         jobs.append(Job("reference", reference))
-    outcomes = measure(jobs, target, protocol, paired=True)
-    for pause_s in RETRY_PAUSES_S:
-        if not any(
-            isinstance(outcome, Measurement) and outcome.verdict is Verdict.INVALID
-            for outcome in outcomes.values()
-        ):
+    for pause_s in (*RETRY_PAUSES_S, None):
+        outcomes = measure(jobs, target, protocol, paired=True)
+        measured = {job.name: _ran(job, outcomes[job.name]) for job in jobs}
+        found = measured["artifact"], measured.get("reference")
+        if pause_s is None or decides(*found):
             break
         time.sleep(pause_s)
-        outcomes = measure(jobs, target, protocol, paired=True)
-    measured = {job.name: _ran(job, outcomes[job.name]) for job in jobs}
-    return measured["artifact"], measured.get("reference")
+    return found
 
 
 def _ran(job: Job, outcome: Outcome) -> Measurement:

@@ -224,8 +224,9 @@ def measure_one(on: Any, job: dict[str, Any], request: dict[str, Any]) -> dict[s
     _, told, first_inference_ns = first_run(on, model, settings, protocol["input_seed"])
     try:
         warm_up(model.run, protocol)
+        queue = on.machine.QueueMeter()
         samples_ns = time_steadily(model.run, protocol)
-        used = usage.until_now()
+        queued, used = queue.until_now(), usage.until_now()
         to_device_ns, from_device_ns = (
             [timed(getattr(model, name)) for _ in range(COPIES)] if hasattr(model, name) else []
             for name in ("copy_in", "copy_out")
@@ -246,6 +247,7 @@ def measure_one(on: Any, job: dict[str, Any], request: dict[str, Any]) -> dict[s
         "before": before,
         "after": conditions(on, settings),
         "usage": used,
+        "queue": queued,
         "placement": None if parts is None else {"delegate": settings["delegate"], "parts": parts},
         "to_device_ns": to_device_ns,
         "from_device_ns": from_device_ns,

@@ -144,6 +144,34 @@ class UsageMeter:
         }
 
 
+class QueueMeter:
+    """How this process gets processors from now on; see ``devices.measurement.conditions.RunQueue``."""
+
+    def __init__(self) -> None:
+        self._start = self._read()
+
+    def until_now(self) -> dict[str, int] | None:
+        """The fields of a RunQueue; None where the kernel does not tell."""
+        end = self._read()
+        if not end:
+            return None
+        spent = [
+            tuple(now - then for now, then in zip(counts, self._start.get(thread, (0, 0))))
+            for thread, counts in end.items()
+        ]
+        return {"waiting_ns": max(each[0] for each in spent), "slices": sum(each[1] for each in spent)}
+
+    @staticmethod
+    def _read() -> dict[str, tuple[int, int]]:
+        """For each thread the time that it waited for a processor, and how often it got one."""
+        found = {}
+        for path in Path("/proc/self/task").glob("*/schedstat"):
+            numbers = (read(path) or "").split()
+            if len(numbers) == 3:
+                found[path.parent.name] = (int(numbers[1]), int(numbers[2]))
+        return found
+
+
 def process_age_ns() -> int | None:
     """The time since this process was started, to a tick of 10 ms."""
     stat = read("/proc/self/stat")

@@ -56,6 +56,19 @@ class Usage:
     clock_jump_ns: int = 0
 
 
+@dataclass(frozen=True)
+class RunQueue:
+    """How the measuring process got processors while the samples were taken.
+
+    Attributes:
+        waiting_ns: how long the thread that waited most was ready to run and was not let.
+        slices: how often any of its threads got a processor, so at most so many samples were interrupted.
+    """
+
+    waiting_ns: int
+    slices: int
+
+
 def conditions_from_json(report: Mapping[str, Any]) -> Conditions:
     """Conditions from the agent's JSON, where what cannot be read is ``null`` or left out.
 

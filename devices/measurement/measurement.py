@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Literal
 
-from devices.measurement.conditions import Conditions, Usage
+from devices.measurement.conditions import Conditions, RunQueue, Usage
+from devices.measurement.disturbance import UNBOUNDED, UNEVEN, best_canary_ns, bounds
 from devices.measurement.headline import launch_interval
 from devices.measurement.inputs import InputUse
 from devices.measurement.protocol import MeasuringProtocol
@@ -93,6 +95,7 @@ class Launch:
         samples_ns: empty only where ``summary`` stands in for them.
         peak_memory_bytes: of the whole process: interpreter, runtime and model.
         usage: the processors meanwhile.
+        queue: the run queue while the samples were taken.
         canary_ns: the canary's latency in the same process: at its start, in its middle, at its end.
         placement: where the operations ran; ``None`` where the runtime does not tell.
         to_device_ns: copies of the inputs to an accelerator, which are in no other time.
@@ -110,6 +113,7 @@ class Launch:
     before: Conditions
     after: Conditions
     usage: Usage | None = None
+    queue: RunQueue | None = None
     canary_ns: tuple[int, ...] = ()
     placement: Placement | None = None
     to_device_ns: tuple[int, ...] = ()
@@ -143,6 +147,19 @@ def counted(launches: Sequence[Launch]) -> tuple[Launch, ...]:
     return sound if len(sound) >= MIN_LAUNCHES else tuple(launches)
 
 
+def moved(launches: Sequence[Launch], protocol: MeasuringProtocol) -> tuple[float, ...]:
+    """``Measurement.moved`` of some launches of one batch."""
+    found = bounds(counted(launches), protocol.headline_quantile, best_canary_ns(launches))
+    return tuple(min(each, UNBOUNDED) for each in found)
+
+
+def latency_of(launches: Sequence[Launch], protocol: MeasuringProtocol) -> Interval:
+    """Median of a batch's launches that count, from the least that they may have taken to what they took."""
+    took = [launch.quantile_ns(protocol.headline_quantile) for launch in counted(launches)]
+    least = [value * math.exp(-each) for value, each in zip(took, moved(launches, protocol), strict=True)]
+    return replace(launch_interval(took), low_ns=launch_interval(least).low_ns)
+
+
 @dataclass(frozen=True)
 class RuntimeIdentity:
     """The inference engine that ran: its version, the digest of its binary, and the options it was given."""
@@ -174,13 +191,17 @@ class DeviceIdentity:
     emulated: bool = False
 
 
+WIDE = 1 / 3
+"""Width of an interval, relative to its value, beyond which a measurement is repeated where it can be."""
+
+
 @dataclass(frozen=True)
 class Measurement:
     """Something that ran. Never made from an estimate.
 
     ``latency`` is the headline: the median over the launches that count of each one's headline quantile, with
-    a distribution-free interval over these launches that is widened by the protocol's ``drift``. Where the
-    verdict is invalid, something disturbed nearly all launches or they disagree, and the interval is wider.
+    a distribution-free interval over these launches that is widened by the protocol's ``drift``. Where
+    something disturbed nearly all launches, the interval reaches down by as much as that can have added.
     """
 
     artifact_digest: str
@@ -198,20 +219,25 @@ class Measurement:
     def latency(self) -> Interval:
         """Headline latency in nanoseconds with its interval over launches, widened by the drift.
 
-        What disturbs a launch adds time, as a rule. So the interval of an invalid measurement goes from the
-        fastest launch, less the share by which the canary was slower in it than at its best, to the slowest.
+        What disturbs a launch adds time, as a rule. So the low end is that of what the launches may have
+        taken undisturbed (``moved``), and the high end that of what they took. The interval of an invalid
+        measurement goes from the least of the former to the slowest launch.
         """
-        interval = launch_interval(self.headlines_ns)
+        interval = latency_of(self.launches, self.protocol)
         if self.verdict is Verdict.INVALID:
-            undisturbed_ns = min(map(operator.truediv, self.headlines_ns, self._slowdowns))
-            interval = replace(interval, low_ns=undisturbed_ns, high_ns=max(self.headlines_ns))
+            least = map(operator.mul, self.headlines_ns, (math.exp(-each) for each in self.moved))
+            interval = replace(interval, low_ns=min(least), high_ns=max(self.headlines_ns))
         return interval.widened(self.protocol.drift)
 
     @property
-    def _slowdowns(self) -> tuple[float, ...]:
-        """For each launch that counts, its slowest canary over the fastest of all launches."""
-        best_ns = min((value for launch in self.launches for value in launch.canary_ns), default=1)
-        return tuple(max(launch.canary_ns, default=best_ns) / max(best_ns, 1) for launch in self.counted)
+    def moved(self) -> tuple[float, ...]:
+        """For each launch that counts, how far what disturbed it may have moved the log of its headline."""
+        return moved(self.launches, self.protocol)
+
+    @property
+    def sharp(self) -> bool:
+        """It can be used as it is: not invalid, and its interval at most ``WIDE`` of its value."""
+        return self.verdict is not Verdict.INVALID and self.latency.relative_width <= WIDE
 
     @property
     def counted(self) -> tuple[Launch, ...]:
@@ -274,12 +300,25 @@ class Ratio:
 
 
 def paired_ratio(one: Measurement, other: Measurement) -> Ratio | None:
-    """Latency of one over that of another, launch by launch; ``None`` where launches cannot be paired."""
+    """Latency of one over that of another, launch by launch; ``None`` where launches cannot be paired.
+
+    What disturbed a launch disturbed both, but a longer inference is interrupted where a shorter one may not
+    be. So the interval holds the ratio as it was seen, and as it were if both had been moved as far as they
+    may have been.
+    """
     if len(one.headlines_ns) != len(other.headlines_ns):
         return None
-    pairs = zip(one.headlines_ns, other.headlines_ns, strict=True)
-    interval = launch_interval([mine / theirs for mine, theirs in pairs])
-    return Ratio(interval.low_ns, interval.value_ns, interval.high_ns, interval.confidence)
+    seen = [mine / theirs for mine, theirs in zip(one.headlines_ns, other.headlines_ns, strict=True)]
+    moves = zip(one.moved, other.moved, strict=True)
+    corrected = [ratio * math.exp(theirs - mine) for ratio, (mine, theirs) in zip(seen, moves, strict=True)]
+    interval, undisturbed = launch_interval(seen), launch_interval(corrected)
+    uneven = UNEVEN if any((*one.moved, *other.moved)) else 0.0
+    return Ratio(
+        (1 - uneven) * min(interval.low_ns, undisturbed.low_ns),
+        interval.value_ns,
+        (1 + uneven) * max(interval.high_ns, undisturbed.high_ns),
+        interval.confidence,
+    )
 
 
 PASSING_CODES = (

@@ -6,9 +6,11 @@ launches are repeated because they disagree, so that no rule favours a fast or a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from devices.measurement.disturbance import best_canary_ns, bounds
 from devices.measurement.headline import launch_interval
 from devices.measurement.measurement import MIN_LAUNCHES, Launch, Reason, Verdict, counted
 from devices.measurement.protocol import MeasuringProtocol
@@ -55,8 +57,7 @@ def mark(launches: Sequence[Launch], protocol: MeasuringProtocol, *, cores: int)
         protocol: its ``headline_quantile`` is also the canary's.
         cores: processors of the device.
     """
-    canaries = [value for launch in launches for value in launch.canary_ns]
-    best_ns = min(canaries, default=0)
+    best_ns = best_canary_ns(launches)
     return tuple(
         launch
         if launch.void is not None
@@ -88,17 +89,18 @@ def _disturbances(launch: Launch, best_canary_ns: int, cores: int) -> Iterator[R
 def settled(launches: Sequence[Launch], protocol: MeasuringProtocol) -> bool:
     """Whether enough launches count and they agree, so that further ones are not needed."""
     sound = [launch for launch in launches if launch.void is None]
-    return len(sound) >= protocol.launches and not any(_spread(sound, protocol))
+    return len(sound) >= protocol.launches and not any(_spread(sound, protocol, 1))
 
 
 def judge(launches: Sequence[Launch], protocol: MeasuringProtocol) -> tuple[Verdict, tuple[Reason, ...]]:
     """The verdict on some marked launches of one workload, with every reason that speaks against them.
 
-    Hardly any samples, launches that disagree by more than ``SPREAD_INVALID``, or a canary that drifted in
-    all but a few launches make a measurement invalid. Degraded is one with too few samples or launches, with
-    other disturbances in all but a few launches, with launches that still disagree after ``max_launches``,
-    with a trend within launches (heat, or a ramping clock), with a throttle counter that moved, without a
-    canary, or with one of ``DEGRADING_WARNINGS``.
+    Invalid is a measurement that nothing bounds: one with hardly any samples, with launches that disagree by
+    more than ``SPREAD_INVALID`` beyond what disturbed them can have added, or of which most launches waited
+    for a processor nearly all the time. Degraded is one with too few samples or launches, with disturbances
+    in all but a few launches, with launches that still disagree after ``max_launches``, with a trend within
+    launches (heat, or a ramping clock), with a throttle counter that moved, without a canary, or with one of
+    ``DEGRADING_WARNINGS``.
 
     Raises:
         ValueError: no launches.
@@ -109,7 +111,7 @@ def judge(launches: Sequence[Launch], protocol: MeasuringProtocol) -> tuple[Verd
     found = [
         *_void(launches),
         *_counts(basis),
-        *_spread(basis, protocol),
+        *_spread(basis, protocol, best_canary_ns(launches)),
         *_trend(basis),
         *_throttling(basis),
         *_canary(basis),
@@ -126,7 +128,7 @@ def _void(launches: Sequence[Launch]) -> Found:
         for code in dict.fromkeys(reason.code for reason in reasons):
             details = [reason.detail for reason in reasons if reason.code == code]
             detail = f"in {len(details)} of {len(launches)} launches: {details[0]}"
-            yield Verdict.INVALID if code == "canary-drift" else Verdict.DEGRADED, Reason(code, detail)
+            yield Verdict.DEGRADED, Reason(code, detail)
 
 
 def _counts(launches: Sequence[Launch]) -> Found:
@@ -142,11 +144,21 @@ def _counts(launches: Sequence[Launch]) -> Found:
         yield Verdict.DEGRADED, Reason("few-launches", detail)
 
 
-def _spread(launches: Sequence[Launch], protocol: MeasuringProtocol) -> Found:
-    interval = launch_interval([launch.quantile_ns(protocol.headline_quantile) for launch in launches])
+def _spread(launches: Sequence[Launch], protocol: MeasuringProtocol, best_ns: int) -> Found:
+    level = protocol.headline_quantile
+    moved = bounds(launches, level, best_ns)
+    if 2 * sum(each == math.inf for each in moved) > len(moved):
+        yield (
+            Verdict.INVALID,
+            Reason("unbounded", "most launches waited for a processor nearly all the time"),
+        )
+    took = [launch.quantile_ns(level) for launch in launches]
+    interval = launch_interval(took)
     spread = (interval.high_ns - interval.low_ns) / interval.value_ns
     if spread > SPREAD_DEGRADED:
-        invalid = spread > SPREAD_INVALID
+        least = [value * math.exp(-each) for value, each in zip(took, moved, strict=True)]
+        unexplained = (launch_interval(least).high_ns - interval.low_ns) / interval.value_ns
+        invalid = unexplained > SPREAD_INVALID
         limit = SPREAD_INVALID if invalid else SPREAD_DEGRADED
         detail = f"did not stabilise: launches differ by {spread:.1%} of their median, more than {limit:.0%}"
         yield Verdict.INVALID if invalid else Verdict.DEGRADED, Reason("launches-disagree", detail)

@@ -10,7 +10,7 @@ from typing import Literal
 
 from devices.connections import Connection
 from devices.inputs import NOTHING, Given
-from devices.measurement.measurement import MeasurementFailure, Outcome, Ratio, Verdict, paired_ratio
+from devices.measurement.measurement import MeasurementFailure, Outcome, Ratio, paired_ratio
 from devices.measurement.protocol import MeasuringProtocol
 from devices.measuring.batch import JOB_TIMEOUT_S
 from devices.measuring.launch import Job
@@ -36,7 +36,11 @@ class Finding(StrEnum):
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two files that ran in the same launches, in random order."""
+    """Two files that ran in the same launches, in random order.
+
+    What disturbs a launch disturbs both, so that the ratio can be sure where neither latency is; its interval
+    says how far the two may have been moved differently (``paired_ratio``).
+    """
 
     first: Outcome
     second: Outcome
@@ -57,9 +61,6 @@ class Comparison:
         for name, outcome in (("the first", self.first), ("the second", self.second)):
             if isinstance(outcome, MeasurementFailure):
                 found.append(f"{name} did not run ({outcome.reason.code})")
-            elif outcome.verdict is Verdict.INVALID:
-                why = "; ".join(reason.detail for reason in outcome.reasons)
-                found.append(f"the measurement of {name} is invalid: {why}")
         if found:
             return tuple(found)
         ratio = self.ratio

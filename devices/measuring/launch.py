@@ -12,7 +12,7 @@ from devices.connections import Connection
 from devices.errors import MeasurementError, TargetError
 from devices.inputs import NOTHING, Given
 from devices.inventory.devices import call_to
-from devices.measurement.conditions import Usage, conditions_from_json
+from devices.measurement.conditions import RunQueue, Usage, conditions_from_json
 from devices.measurement.inputs import InputUse
 from devices.measurement.measurement import Launch, Placed, Placement, Reason, Summary
 from devices.measurement.protocol import MeasuringProtocol
@@ -218,7 +218,9 @@ def _unexpected(event: Event, why: str) -> Reason:
 
 
 def _launch_from_json(result: Event, process_start_ns: int | None, canary_ns: tuple[int, ...]) -> Launch:
-    usage, placement, summary = (result.get(name) for name in ("usage", "placement", "summary"))
+    usage, queue, placement, summary = (
+        result.get(name) for name in ("usage", "queue", "placement", "summary")
+    )
     return Launch(
         process_start_ns=result.get("process_start_ns", process_start_ns),
         load_ns=result["load_ns"],
@@ -228,6 +230,7 @@ def _launch_from_json(result: Event, process_start_ns: int | None, canary_ns: tu
         before=conditions_from_json(result["before"]),
         after=conditions_from_json(result["after"]),
         usage=None if usage is None else Usage(**usage),
+        queue=None if queue is None else RunQueue(**queue),
         canary_ns=canary_ns,
         placement=None
         if placement is None

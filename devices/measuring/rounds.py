@@ -23,6 +23,7 @@ from devices.locking.lock import device_lock
 from devices.measurement.headline import launch_interval
 from devices.measurement.measurement import (
     MIN_LAUNCHES,
+    WIDE,
     Launch,
     Measurement,
     MeasurementFailure,
@@ -30,6 +31,7 @@ from devices.measurement.measurement import (
     Ratio,
     Reason,
     Verdict,
+    latency_of,
 )
 from devices.measurement.protocol import MeasuringProtocol
 from devices.measurement.verdict import judge, mark
@@ -145,9 +147,11 @@ class Rounds:
         """Why a file did not run, if it did not."""
         return next((each.failed[name] for each in self.rounds if name in each.failed), None)
 
-    def valid(self, name: str) -> bool:
-        """Whether the latency of a file can be trusted so far."""
-        return judge(tuple(self._by_round(name).values()), self.protocol)[0] is not Verdict.INVALID
+    def sharp(self, name: str) -> bool:
+        """Whether the latency of a file is known well enough so far, as ``Measurement.sharp``."""
+        launches = tuple(self._by_round(name).values())
+        invalid = judge(launches, self.protocol)[0] is Verdict.INVALID
+        return not invalid and latency_of(launches, self.protocol).relative_width <= WIDE
 
     def outcome(self, entrant: Entrant, started_at: str) -> Outcome:
         """The measurement of a file, or its failure.

@@ -54,6 +54,11 @@ class _Usage(_Part):
     clock_jump_ns: Whole = 0
 
 
+class _Queue(_Part):
+    waiting_ns: Count
+    slices: Count
+
+
 class _Placed(_Part):
     where: Text
     nodes: Count | None
@@ -149,6 +154,7 @@ class _Result(_Part):
     after: _Conditions
     process_start_ns: Ns | None = None
     usage: _Usage | None = None
+    queue: _Queue | None = None
     placement: _Placement | None = None
     to_device_ns: Samples = []
     from_device_ns: Samples = []

@@ -36,7 +36,6 @@ AMPLIFIED = 1.3
 results on drift."""
 
 Row = Mapping[str, Any]
-INVALID = Verdict.INVALID.value
 
 
 @dataclass(frozen=True)
@@ -48,6 +47,7 @@ class Batch:
         runtime: digest of its identity, since each runtime has a canary of its own.
         target: of the batch.
         verdict: of the measurement that was read.
+        sharp: whether that measurement's interval is narrow enough to tell what is usual.
         canary_ns: ``None`` where the runtime has none.
         canary_error: standard error of the canary's logarithm within the batch.
         launches: of the measurement that was read.
@@ -59,6 +59,7 @@ class Batch:
     runtime: str
     target: str
     verdict: Verdict
+    sharp: bool
     canary_ns: float | None
     canary_error: float
     launches: int
@@ -70,8 +71,8 @@ class Batch:
 class History:
     """What a database knows of one machine.
 
-    What was disturbed too much to count is not what is usual on a device, unless most of its batches are so:
-    ``between`` leaves invalid measurements out where they are at most half of all.
+    What was disturbed so much that its interval is wide is not what is usual on a device, unless most of its
+    batches are so: ``between`` leaves such measurements out where they are at most half of all.
 
     Attributes:
         batches: the newest, in the order of their moments.
@@ -101,13 +102,13 @@ class History:
                 batch.boot,
             )
             for batch in self.batches
-            if batch.canary_ns is not None and (self.mostly_invalid or batch.verdict is not Verdict.INVALID)
+            if batch.canary_ns is not None and (batch.sharp or self.mostly_disturbed)
         ]
 
     @property
-    def mostly_invalid(self) -> bool:
-        """Most batches are invalid."""
-        return _mostly_invalid([{"verdict": batch.verdict.value} for batch in self.batches])
+    def mostly_disturbed(self) -> bool:
+        """Most batches have a wide interval, or are invalid."""
+        return _mostly_disturbed(self.batches)
 
 
 def history_of(store: Store, device: DeviceIdentity, until: datetime | None = None) -> History:
@@ -127,8 +128,7 @@ def history_of(store: Store, device: DeviceIdentity, until: datetime | None = No
     for row in rows:
         by_batch.setdefault((row["runtime"], row["moment"]), row)
     newest = list(by_batch.values())[:MOST_BATCHES]
-    usual = [row for row in rows if row["verdict"] != INVALID or _mostly_invalid(newest)]
-    repeated = _repeated(usual)[:MOST_REPEATS]
+    repeated = _repeated(rows)[:MOST_REPEATS]
     wanted = sorted({row["id"] for row in (*newest, *repeated)})
     found = {
         record.id: record.outcome
@@ -136,9 +136,10 @@ def history_of(store: Store, device: DeviceIdentity, until: datetime | None = No
         if isinstance(record.outcome, Measurement)
     }
     batches = [_batch(row, found[row["id"]]) for row in newest if row["id"] in found]
+    usual = {row: outcome for row, outcome in found.items() if outcome.sharp or _mostly_disturbed(batches)}
     return History(
         tuple(sorted(batches, key=lambda batch: batch.started_at)),
-        tuple(_repeats(repeated, found)),
+        tuple(_repeats(repeated, usual)),
         _set_back(newest),
     )
 
@@ -167,9 +168,8 @@ def _listed(store: Store, device: DeviceIdentity) -> list[Row]:
     ]
 
 
-def _mostly_invalid(batches: Sequence[Row]) -> bool:
-    invalid = [row for row in batches if row["verdict"] == INVALID]
-    return 2 * len(invalid) > len(batches)
+def _mostly_disturbed(batches: Sequence[Batch]) -> bool:
+    return 2 * sum(not batch.sharp for batch in batches) > len(batches)
 
 
 def moment_of(text: str) -> datetime | None:
@@ -215,6 +215,7 @@ def _batch(row: Row, measurement: Measurement) -> Batch:
         row["runtime"],
         measurement.target,
         measurement.verdict,
+        measurement.sharp,
         measurement.canary_ns,
         standard_error(_canaries(measurement.counted)),
         len(measurement.launches),

@@ -186,8 +186,8 @@ def _misleading(row: Mapping[str, Any], record: Record) -> str | None:
         ("latency_low_ns", "latency_ns", "latency_high_ns"), found or (None,) * 3, strict=True
     ):
         told = row[name]
-        if row["verdict"] == Verdict.INVALID and name != "latency_ns" and told is not None:
-            continue  # Their intervals were narrower in earlier versions.
+        if row["verdict"] != Verdict.VALID and name != "latency_ns" and told is not None:
+            continue  # Intervals of what was disturbed were narrower in earlier versions.
         if (told is None) != (value is None) or (
             value is not None and not math.isclose(told, value, rel_tol=1e-6, abs_tol=0.5)
         ):

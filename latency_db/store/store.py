@@ -146,20 +146,22 @@ class Store:
     def find(self, key: Key) -> Outcome | None:
         """What is known under exactly this key: its newest outcome by when it was measured, or ``None``.
 
-        Invalid measurements, and failures that may pass, settle nothing and are left out.
+        Measurements that are invalid or have a wide interval, and failures that may pass, settle nothing and
+        are left out. Of measurements that are not valid, the newest ``MOST_DISTURBED`` are looked at.
         """
         is_invalid = measurements.c.verdict == Verdict.INVALID.value
         may_pass = measurements.c.reasons[0]["code"].as_string().in_(PASSING_CODES)
         lasting = not_(is_invalid | ((measurements.c.verdict == FAILED) & may_pass))
-        return next(self._outcomes(key, lasting, limit=1), None)
+        found = self._outcomes(key, lasting, limit=MOST_DISTURBED)
+        return next((each for each in found if not isinstance(each, Measurement) or each.sharp), None)
 
     def find_disturbed(self, key: Key) -> Measurement | None:
-        """The invalid measurement under exactly this key that was disturbed the least, or ``None``.
+        """The measurement under exactly this key that was disturbed the least, where ``find`` finds none.
 
         That is the one whose interval is narrowest relative to its value.
         """
-        is_invalid = measurements.c.verdict == Verdict.INVALID.value
-        found = self._outcomes(key, is_invalid, limit=MOST_DISTURBED)
+        disturbed = measurements.c.verdict.in_((Verdict.INVALID.value, Verdict.DEGRADED.value))
+        found = self._outcomes(key, disturbed, limit=MOST_DISTURBED)
         ran = (outcome for outcome in found if isinstance(outcome, Measurement))
         return min(ran, key=lambda each: each.latency.relative_width, default=None)
 

@@ -18,7 +18,6 @@ from devices.measurement import (
     Outcome,
     Reason,
     RuntimeIdentity,
-    Verdict,
 )
 from devices.target import Target
 from devices.words import count_of
@@ -228,7 +227,7 @@ def stored(
         store: where outcomes are kept.
         protocol: how to measure, as far as the runtime can follow it.
         measurer: ``devices.measuring`` unless given.
-        disturbed: of workloads without a settled outcome, give the invalid measurement that was disturbed the
+        disturbed: of workloads without a settled outcome, give the measurement that was disturbed the
             least, if there is one.
 
     Raises:
@@ -268,10 +267,10 @@ def explain_missing(
 
 
 def is_settled(outcome: Outcome) -> bool:
-    """Whether measuring again would only find the same: not a disturbed measurement, no passing failure."""
+    """Whether measuring again would only find the same: not a wide interval, no passing failure."""
     if isinstance(outcome, MeasurementFailure):
         return not outcome.passing
-    return outcome.verdict is not Verdict.INVALID
+    return outcome.sharp
 
 
 def _deserves_another(outcome: Outcome, repeats: int) -> bool:

@@ -18,7 +18,6 @@ from devices.measurement import (
     Outcome,
     Reason,
     RuntimeIdentity,
-    Verdict,
 )
 from devices.target import Target
 from latency_db.errors import EstimateError
@@ -78,8 +77,8 @@ class LatencyTable:
         key: under which all rows were measured; ``None`` where nothing ran.
         canaries_ns: how fast the machine was when a block was measured (``Measurement.canary_ns``), where
             known.
-        disturbed: the blocks among ``rows`` whose measurement is invalid: something disturbed it, and its
-            interval is wider.
+        disturbed: the blocks among ``rows`` whose measurement was disturbed, so that its interval is wide or
+            it is invalid.
         missing: why a block has no latency, although it may have one another time: a timeout, a device that
             went away. Nothing is known of these blocks, and of networks that hold them.
     """
@@ -124,7 +123,7 @@ class LatencyTable:
             sizes or {},
             key,
             {block: canary_ns for block, m in ran.items() if (canary_ns := m.canary_ns) is not None},
-            tuple(sorted(block for block, m in ran.items() if m.verdict is Verdict.INVALID)),
+            tuple(sorted(block for block, m in ran.items() if not m.sharp)),
             {block: failure.reason for block, failure in failures.items() if failure.passing},
         )
 

@@ -140,8 +140,9 @@ def _differences(manifest: Manifest, entry: TargetEntry, verdict: TargetVerdict)
 def _latency_differences(claimed: MeasuredLatency, found: Measurement) -> Iterator[str]:
     latency = found.latency
     names = ["value_ns", "confidence"]
-    # Intervals of invalid measurements were narrower in earlier versions.
-    names += [] if found.verdict is Verdict.INVALID else ["low_ns", "high_ns"]
+    # In earlier versions what was disturbed reached less far down, and where it was invalid to either side.
+    names += [] if found.verdict is Verdict.INVALID else ["high_ns"]
+    names += ["low_ns"] if found.verdict is Verdict.VALID else []
     for name in names:
         said, value = getattr(claimed, name), getattr(latency, name)
         if not math.isclose(said, value, rel_tol=1e-6):

@@ -103,7 +103,7 @@ def _reason(chosen: Row, baseline: str, rules: Rules, table: Rounds, rows: tuple
 
 def _doubt(chosen: Row) -> str:
     measurement = chosen.measurement
-    if measurement is None or measurement.verdict is not Verdict.INVALID:
+    if measurement is None or measurement.sharp:
         return ""
     return "; the device was disturbed, so only the ratio counts, which is of launches side by side"
 

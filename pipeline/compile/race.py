@@ -146,7 +146,7 @@ class _Race:
             return []
         table, alive = self._table, self._runners.alive
         always = {self._runners.baseline, *(self._ordered()[:1] if self._rounds else [])}
-        doubtful = [name for name in always if table.count(name) and not table.valid(name)]
+        doubtful = [name for name in always if table.count(name) and not table.sharp(name)]
         waiting = doubtful + [name for name in alive if table.count(name) < LAUNCHES]
         if not waiting:
             return []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from devices.measurement import Measurement, MeasurementFailure, Verdict
+from devices.measurement import Measurement, MeasurementFailure
 from devices.measuring import Rounds
 from pipeline.compile.choice import choose
 from pipeline.compile.result import Fate, Raced, Row
@@ -59,7 +59,7 @@ class Finished:
             outcome = table.outcome(self.runners.entrant(runner), self.started_at)
         if isinstance(outcome, MeasurementFailure):
             fate, why, outcome = Fate.FAILED, f"{outcome.reason.code}: {outcome.reason.detail}", None
-        elif isinstance(outcome, Measurement) and outcome.verdict is Verdict.INVALID and not why:
+        elif isinstance(outcome, Measurement) and not outcome.sharp and not why:
             why = "; ".join(reason.detail for reason in outcome.reasons)
         path = None if made.file is None else self.folder.find(made.file)
         return Row(

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from devices.measurement import Interval, Measurement, Outcome, Verdict
+from devices.measurement import Interval, Measurement, Outcome
 from devices.target import Target
 from latency_db.estimate import Estimate
 from latency_db.models import NetworkModel
@@ -24,27 +24,22 @@ class NetworkLatency:
 
     Attributes:
         measured: its latency.
-        verdict: how far that may be trusted; where it is invalid, the interval is wider.
+        disturbed: so that its interval is wide, or the measurement is invalid.
         canary_ns: how fast the machine was meanwhile (``Measurement.canary_ns``), where that is known.
         batch: when the batch began in which it was measured.
         scored: whether its error counts for the interval of a model: not where it was chosen.
     """
 
     measured: Interval
-    verdict: Verdict
+    disturbed: bool
     canary_ns: float | None
     batch: str
     scored: bool
 
-    @property
-    def disturbed(self) -> bool:
-        """Something disturbed the measurement."""
-        return self.verdict is Verdict.INVALID
-
 
 def latency_of(outcome: Measurement, *, scored: bool) -> NetworkLatency:
     """What a measurement says; see ``NetworkLatency``."""
-    return NetworkLatency(outcome.latency, outcome.verdict, outcome.canary_ns, outcome.started_at, scored)
+    return NetworkLatency(outcome.latency, not outcome.sharp, outcome.canary_ns, outcome.started_at, scored)
 
 
 @dataclass(frozen=True)

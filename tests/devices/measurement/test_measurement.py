@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from devices.measurement.conditions import Conditions
+from devices.measurement.conditions import Conditions, RunQueue
+from devices.measurement.disturbance import AMPLIFIED
 from devices.measurement.measurement import (
     DeviceIdentity,
     Launch,
@@ -15,6 +16,7 @@ from devices.measurement.measurement import (
     Reason,
     RuntimeIdentity,
     Verdict,
+    paired_ratio,
 )
 from devices.measurement.protocol import MeasuringProtocol
 
@@ -51,18 +53,57 @@ def measurement(
     )
 
 
-def test_interval_of_an_invalid_measurement_reaches_down_by_what_the_canary_was_slower() -> None:
+def test_the_interval_of_disturbed_launches_reaches_down_by_what_that_may_have_added() -> None:
     launches = [(1200, (110, 120)), (1100, (100, 110)), (1500, (150, 150))]
-    latency = measurement(launches, Verdict.INVALID).latency
-    assert (latency.low_ns, latency.value_ns, latency.high_ns) == pytest.approx((1000, 1200, 1500))
-    assert measurement(launches, Verdict.DEGRADED).latency.low_ns == 1100.0
+    latency = measurement(launches, Verdict.DEGRADED).latency
+    least = [value / 1.05 / slower**AMPLIFIED for value, slower in ((1200, 1.2), (1100, 1.1), (1500, 1.5))]
+    assert (latency.low_ns, latency.value_ns, latency.high_ns) == pytest.approx((min(least), 1200, 1500))
 
 
-def test_interval_of_an_invalid_measurement_without_canary_holds_every_launch() -> None:
+def test_undisturbed_launches_speak_for_themselves() -> None:
+    calm = measurement([(1200, (110, 120)), (1100, (100, 110)), (1500, (150, 150))], Verdict.VALID)
+    latency = replace(calm, launches=tuple(replace(each, void=None) for each in calm.launches)).latency
+    assert (latency.low_ns, latency.high_ns) == (1100, 1500)
+
+
+def test_interval_of_an_invalid_measurement_holds_every_launch() -> None:
     launches = [(latency_ns, ()) for latency_ns in (1000, 1010, 1020, 1030, 1040, 1050, 1060, 1070, 2000)]
     latency = measurement(launches, Verdict.INVALID, drift=0.1).latency
-    assert (latency.low_ns, latency.high_ns) == (1000 - 104, 2000 + 104)
-    assert measurement(launches, Verdict.VALID).latency.high_ns == 1070
+    assert (latency.low_ns, latency.high_ns) == pytest.approx((1000 / 1.05 - 104, 2000 + 104))
+    assert measurement(launches, Verdict.DEGRADED).latency.high_ns == 1070
+
+
+def test_what_nothing_bounds_has_a_finite_interval_all_the_same() -> None:
+    stuck = measurement([(1000, ())] * 5, Verdict.INVALID)
+    waited = tuple(replace(each, queue=RunQueue(19_999, 60)) for each in stuck.launches)
+    assert replace(stuck, launches=waited).latency.low_ns == pytest.approx(100)
+
+
+@pytest.mark.parametrize(("slowest", "sharp"), [(1200, True), (1500, False)])
+def test_a_measurement_is_sharp_where_its_interval_is_narrow(slowest: int, sharp: bool) -> None:
+    found = measurement([(1000, (100,)), (1000, (100,)), (slowest, (100,))], Verdict.DEGRADED)
+    assert found.sharp is sharp
+    assert not replace(found, verdict=Verdict.INVALID).sharp
+
+
+def test_a_ratio_holds_what_it_were_if_only_the_longer_inference_was_interrupted() -> None:
+    one = measurement([(8000, (100,))] * 9, Verdict.DEGRADED)
+    other = measurement([(1000, (100,))] * 9, Verdict.DEGRADED)
+    half = tuple(replace(each, queue=RunQueue(80_000, 60)) for each in one.launches)
+    ratio = paired_ratio(replace(one, launches=half), other)
+    assert ratio is not None
+    assert (ratio.low, ratio.value, ratio.high) == pytest.approx((4 * 0.99, 8, 8 * 1.01))
+    both = paired_ratio(one, other)
+    assert both is not None
+    assert (both.low, both.high) == pytest.approx((8 * 0.99, 8 * 1.01))
+
+
+def test_a_ratio_of_undisturbed_launches_is_as_sharp_as_they_are() -> None:
+    calm = measurement([(8000, (100,))] * 9, Verdict.VALID)
+    calm = replace(calm, launches=tuple(replace(each, void=None) for each in calm.launches))
+    ratio = paired_ratio(calm, calm)
+    assert ratio is not None
+    assert (ratio.low, ratio.high) == (1, 1)
 
 
 @given(

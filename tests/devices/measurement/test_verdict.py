@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from devices.measurement.conditions import Conditions, Usage
+from devices.measurement.conditions import Conditions, RunQueue, Usage
 from devices.measurement.measurement import Launch, Reason, Verdict, counted
 from devices.measurement.protocol import MeasuringProtocol
 from devices.measurement.verdict import judge, mark, settled
@@ -125,11 +125,32 @@ def test_judge_says_valid_when_void_launches_were_made_up_for():
     assert codes([disturbed(), *[launch([1000] * 60)] * 5]) == (Verdict.VALID, [])
 
 
-def test_judge_says_degraded_when_hardly_a_launch_was_undisturbed_and_invalid_when_the_canary_drifted():
+def test_judge_says_degraded_when_hardly_a_launch_was_undisturbed():
     sound = [launch([1000] * 60)] * 2
     found = codes([disturbed(), disturbed(), disturbed("stolen"), *sound])
     assert found == (Verdict.DEGRADED, ["other-load", "stolen"])
-    assert codes([disturbed("canary-drift"), disturbed(), *sound])[0] is Verdict.INVALID
+    assert codes([disturbed("canary-drift"), disturbed(), *sound])[0] is Verdict.DEGRADED
+
+
+def waiting(latency_ns, share):
+    """A launch of inferences that were all interrupted, and waited for such a share of their time."""
+    queue = RunQueue(round(60 * latency_ns * share), 60)
+    return launch([latency_ns] * 60, void=Reason("preempted", "it waited"), queue=queue)
+
+
+def test_launches_that_disagree_by_no_more_than_was_waited_are_not_invalid():
+    explained = [waiting(round(1000 / (1 - share)), share) for share in (0.1, 0.5, 0.6, 0.3, 0.7)]
+    assert codes(explained) == (Verdict.DEGRADED, ["preempted", "launches-disagree"])
+    unexplained = [waiting(latency_ns, 0.1) for latency_ns in (1000, 2000, 2500, 1400, 3300)]
+    assert codes(unexplained) == (Verdict.INVALID, ["preempted", "launches-disagree"])
+
+
+def test_judge_says_unbounded_when_most_launches_hardly_ran():
+    assert codes([waiting(1000, 0.95)] * 3 + [waiting(1000, 0.5)] * 2) == (
+        Verdict.INVALID,
+        ["preempted", "unbounded"],
+    )
+    assert codes([waiting(1000, 0.95)] * 2 + [waiting(1000, 0.5)] * 3)[0] is Verdict.DEGRADED
 
 
 def test_judge_says_no_canary_when_conditions_cannot_be_compared():

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from devices.measurement.measurement import MeasurementFailure, Reason, Verdict
+from devices.measurement.conditions import RunQueue
+from devices.measurement.measurement import Measurement, MeasurementFailure, Reason, Verdict
 from devices.measurement.protocol import MeasuringProtocol
 from devices.measuring.comparison import Comparison, Finding, compare
 from tests.devices.made_up import made_up_launch, made_up_measurement
@@ -13,6 +14,7 @@ from tests.devices.made_up import made_up_launch, made_up_measurement
 QUICK = MeasuringProtocol(
     launches=6, max_launches=6, warmup_count=1, warmup_ns=0, min_count=20, min_ns=0, max_count=20
 )
+DRIFTED = Reason("canary-drift", "the canary ran slower")
 FAILURE = MeasurementFailure("ef" * 32, "host/litert:fp32@1", Reason("load-failed", "no such operation"))
 
 
@@ -65,16 +67,31 @@ def test_pairing_shows_a_difference_that_a_drift_of_both_would_hide() -> None:
 
 
 @pytest.mark.parametrize("place", ["first", "second"])
-def test_nothing_can_be_told_when_one_is_invalid_or_failed(place: str) -> None:
-    sound = Comparison(_noisy(1000), _noisy(2000))
-    invalid = replace(
-        _noisy(1000), verdict=Verdict.INVALID, reasons=(Reason("canary-drift", "canary 20 % slower"),)
-    )
-    for bad, word in ((invalid, "canary 20 % slower"), (FAILURE, "load-failed")):
-        found = replace(sound, **{place: bad})
-        assert found.finding is Finding.CANNOT_TELL
-        assert word in found.describe("a", "b")
-        assert place in found.describe("a", "b")
+def test_nothing_can_be_told_when_one_failed(place: str) -> None:
+    found = replace(Comparison(_noisy(1000), _noisy(2000)), **{place: FAILURE})
+    assert found.finding is Finding.CANNOT_TELL
+    assert "load-failed" in found.describe("a", "b")
+    assert place in found.describe("a", "b")
+
+
+@pytest.mark.parametrize("share", [0.5, 0.8, 0.99])
+def test_a_large_difference_is_sure_under_any_load(share: float) -> None:
+    """Both wait for the same share of their time, and only the longer one has to: what was seen is either."""
+    waited = RunQueue(round(1e9 * share), 1_000)
+
+    def slowed(level: int, queue: RunQueue) -> Measurement:
+        found = made_up_measurement([[level] * 20] * 9, Verdict.INVALID, (DRIFTED,))
+        launches = (
+            replace(each, void=DRIFTED, queue=replace(queue, waiting_ns=round(share * 20 * level)))
+            for each in found.launches
+        )
+        return replace(found, launches=tuple(launches))
+
+    both = Comparison(slowed(8_000_000, waited), slowed(64_000_000, waited))
+    assert both.finding is Finding.FASTER
+    shorter = slowed(1_000, replace(waited, slices=1))
+    longer = slowed(round(8_000 / (1 - share)), waited)
+    assert Comparison(shorter, longer).finding is Finding.FASTER
 
 
 def test_nothing_can_be_told_from_five_launches() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from devices.measurement.measurement import PASSING_CODES, Verdict
+from devices.measurement.measurement import PASSING_CODES
 from devices.measurement.protocol import MeasuringProtocol
 from devices.measuring import OtherLoad
 from devices.target import Target
@@ -172,7 +172,7 @@ def test_disturbed_machine_costs_width_and_not_the_result(
     measured = [name for names in measurer.measured for name in names]
     assert len(measured) == len(set(measured)) == len(BLOCKS) + NETWORKS
     assert set(found.table.disturbed) == {block.identity for block in BLOCKS}
-    assert all(network.verdict is Verdict.INVALID for network in found.networks)
+    assert all(network.disturbed for network in found.networks)
     (estimate,) = found.model.estimate([block_names(SPACE, SPACE.reference())])
     quiet_ns = 0.8 * sum(map(cost_ns, SPACE.blocks(SPACE.reference()))) + 2000
     assert estimate.low_ns < quiet_ns < estimate.high_ns
