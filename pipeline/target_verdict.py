@@ -303,8 +303,15 @@ def judge(
     between: BetweenBatches | None = None,
 ) -> tuple[bool, str]:
     """Whether the budget is kept, and one sentence that says why."""
-    if (doubt := _open(budget, student, reference, ratio, between)) or budget is None:
-        return not doubt, doubt or f"the measured latency is {student.latency}, and no budget limits it"
+    needed = _needed(budget, student, reference)
+    for name, measurement in needed:
+        if measurement.verdict is Verdict.INVALID:
+            return (
+                False,
+                f"the measurement of the {name} is invalid, also when repeated: {_reasons(measurement)}",
+            )
+    if budget is None:
+        return True, f"the measured latency is {student.latency}, and no budget limits it"
     if budget.limit_ns is not None:
         latency, limit = on_device(student, between), budget.limit_ns
         low, high, seen = latency.low_ns, latency.high_ns, f"the measured latency {latency}"
@@ -317,7 +324,27 @@ def judge(
     else:
         return False, f"the launches of the artifact and the {budget.reference_name} cannot be paired"
     outcome = "keeps" if high <= limit else "exceeds" if low > limit else "may exceed"
-    return high <= limit, f"{seen} {outcome} the budget of {budget.words}"
+    doubt = (
+        f"; something disturbed it, also when repeated: {_reasons(*(each for _, each in needed))}"
+        if _open(budget, student, reference, ratio, between)
+        else ""
+    )
+    return high <= limit, f"{seen} {outcome} the budget of {budget.words}{doubt}"
+
+
+def _reasons(*measurements: Measurement) -> str:
+    details = [reason.detail for measurement in measurements for reason in measurement.reasons]
+    return "; ".join(dict.fromkeys(details))
+
+
+def _needed(
+    budget: Budget | None, student: Measurement, reference: Measurement | None
+) -> list[tuple[str, Measurement]]:
+    """The measurements on which a budget rests, with what they are of."""
+    needed = [("artifact", student)]
+    if budget is not None and budget.relative is not None and reference is not None:
+        needed.append((budget.reference_name, reference))
+    return needed
 
 
 def _open(
@@ -326,29 +353,26 @@ def _open(
     reference: Measurement | None,
     ratio: Ratio | None,
     between: BetweenBatches | None,
-) -> str:
-    """Why measurements leave open whether a budget is kept; empty where they are sharp, or show it anyway."""
-    needed = [("artifact", student)]
-    if budget is not None and budget.relative is not None and reference is not None:
-        needed.append((budget.reference_name, reference))
-    shown = _shown(budget, student, ratio, between)
-    for name, measurement in needed:
-        invalid = measurement.verdict is Verdict.INVALID
-        if invalid or not (measurement.sharp or shown):
-            reasons = "; ".join(reason.detail for reason in measurement.reasons)
-            word = "invalid" if invalid else f"too wide, {measurement.latency}"
-            return f"the measurement of the {name} is {word}, also when repeated: {reasons}"
-    return ""
+) -> bool:
+    """Measurements leave open whether a budget is kept: they are invalid, or wide and on both sides of it."""
+    needed = [measurement for _, measurement in _needed(budget, student, reference)]
+    if any(each.verdict is Verdict.INVALID for each in needed):
+        return True
+    if budget is not None and budget.relative is not None and ratio is None:
+        return True
+    return not (all(each.sharp for each in needed) or _shown(budget, student, ratio, between))
 
 
 def _shown(
     budget: Budget | None, student: Measurement, ratio: Ratio | None, between: BetweenBatches | None
 ) -> bool:
-    """The whole interval is on one side of the budget."""
-    if budget is not None and budget.limit_ns is not None:
+    """The whole interval is on one side of the budget, where there is one."""
+    if budget is None:
+        return True
+    if budget.limit_ns is not None:
         latency = on_device(student, between)
         return latency.high_ns <= budget.limit_ns or latency.low_ns > budget.limit_ns
-    if budget is not None and budget.relative is not None and ratio is not None:
+    if budget.relative is not None and ratio is not None:
         return ratio.high <= budget.relative or ratio.low > budget.relative
     return False
 

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 
 from devices.errors import MeasurementError
 from devices.measurement.between import BetweenBatches, Spread
-from devices.measurement.conditions import Conditions
+from devices.measurement.conditions import Conditions, RunQueue
 from devices.measurement.measurement import (
     DeviceIdentity,
     Launch,
@@ -170,6 +170,45 @@ def test_judge_never_calls_an_invalid_measurement_feasible(which: str) -> None:
     feasible, why = judge(Budget.parse("0.9x"), student, reference, ratio)
     assert not feasible
     assert f"measurement of the {which} is invalid" in why
+
+
+def disturbed(latency_ns: int, share: float) -> Measurement:
+    """Launches of inferences that were all interrupted, and waited for such a share of their time."""
+    reason = Reason("preempted", "it waited for a processor")
+    found = dataclasses.replace(a_measurement([latency_ns] * 5, Verdict.DEGRADED), reasons=(reason,))
+    launches = (
+        dataclasses.replace(
+            each,
+            void=reason,
+            queue=RunQueue(round(share * sum(each.samples_ns)), len(each.samples_ns)),
+        )
+        for each in found.launches
+    )
+    return dataclasses.replace(found, launches=tuple(launches))
+
+
+@pytest.mark.parametrize(
+    ("budget", "feasible", "measured", "word"),
+    [
+        ("2.1ms", True, True, "keeps"),
+        ("1.5ms", False, False, "may exceed"),
+        ("0.9ms", False, True, "exceeds"),
+        ("0.7x", True, True, "keeps"),
+        ("0.3x", False, False, "may exceed"),
+        ("0.2x", False, True, "exceeds"),
+    ],
+)
+def test_what_was_disturbed_decides_where_its_whole_interval_does(
+    budget: str, feasible: bool, measured: bool, word: str
+) -> None:
+    """The student took 2 ms and waited for half of it at most; the reference took 4 ms."""
+    asked, student, reference = Budget.parse(budget), disturbed(2_000_000, 0.5), disturbed(4_000_000, 0.1)
+    ratio = paired_ratio(student, reference)
+    kept, why = judge(asked, student, reference, ratio)
+    found = TargetVerdict(str(HOST), "00", None, student, reference, ratio, asked, kept, why)
+    assert (found.feasible, found.measured) == (feasible, measured)
+    assert f"{word} the budget of {asked.words}" in why
+    assert ("something disturbed it, also when repeated: it waited" in why) is not measured
 
 
 @pytest.mark.parametrize(
