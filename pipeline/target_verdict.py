@@ -16,7 +16,6 @@ from devices.artifacts import artifact_digest
 from devices.errors import MeasurementError
 from devices.measurement import (
     BetweenBatches,
-    Interval,
     Measurement,
     MeasurementFailure,
     MeasuringProtocol,
@@ -157,7 +156,7 @@ class TargetVerdict:
         if self.budget is None or not self.measured:
             return None
         if self.budget.limit_ns is not None:
-            return on_device(self.measurement, self.between).high_ns / self.budget.limit_ns
+            return self.measurement.on_device(self.between).high_ns / self.budget.limit_ns
         assert self.ratio is not None
         assert self.budget.relative is not None
         return self.ratio.high / self.budget.relative
@@ -181,11 +180,6 @@ class TargetVerdict:
 
 _INPUT_BYTES = 256_000_000
 _VERDICT = TypeAdapter(TargetVerdict)
-
-
-def on_device(measurement: Measurement, between: BetweenBatches | None) -> Interval:
-    """The interval that holds at another time too; that of the launches where nothing is known of that."""
-    return measurement.latency if between is None else between.around(measurement.latency)
 
 
 def verify_artifact(
@@ -313,7 +307,7 @@ def judge(
     if budget is None:
         return True, f"the measured latency is {student.latency}, and no budget limits it"
     if budget.limit_ns is not None:
-        latency, limit = on_device(student, between), budget.limit_ns
+        latency, limit = student.on_device(between), budget.limit_ns
         low, high, seen = latency.low_ns, latency.high_ns, f"the measured latency {latency}"
         if between is not None:
             seen += f" on this machine, {student.latency.ends} here and now,"
@@ -370,7 +364,7 @@ def _shown(
     if budget is None:
         return True
     if budget.limit_ns is not None:
-        latency = on_device(student, between)
+        latency = student.on_device(between)
         return latency.high_ns <= budget.limit_ns or latency.low_ns > budget.limit_ns
     if budget.relative is not None and ratio is not None:
         return ratio.high <= budget.relative or ratio.low > budget.relative

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Literal
 
+from devices.measurement.between import BetweenBatches
 from devices.measurement.conditions import Conditions, RunQueue, Usage
 from devices.measurement.disturbance import UNBOUNDED, UNEVEN, best_canary_ns, bounds
 from devices.measurement.headline import launch_interval
@@ -228,6 +229,10 @@ class Measurement:
             least = map(operator.mul, self.headlines_ns, (math.exp(-each) for each in self.moved))
             interval = replace(interval, low_ns=min(least), high_ns=max(self.headlines_ns))
         return interval.widened(self.protocol.drift)
+
+    def on_device(self, between: BetweenBatches | None) -> Interval:
+        """The interval that holds at another time too; that of here and now where nothing is known."""
+        return self.latency if between is None else between.around(self.latency)
 
     @property
     def moved(self) -> tuple[float, ...]:

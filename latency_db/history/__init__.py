@@ -3,7 +3,7 @@
 from latency_db.history.health import Health, Level, Point, health_of
 from latency_db.history.learning import PRIOR, Seen, learned
 from latency_db.history.machines import Machine, machines_of
-from latency_db.history.reading import Batch, History, history_of, moment_of
+from latency_db.history.reading import Batch, History, history_of, latest, moment_of
 
 __all__ = [
     "PRIOR",
@@ -16,6 +16,7 @@ __all__ = [
     "Seen",
     "health_of",
     "history_of",
+    "latest",
     "learned",
     "machines_of",
     "moment_of",

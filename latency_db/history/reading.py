@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -13,7 +13,15 @@ from typing import Any
 from sqlalchemy import func, select
 
 from devices.digests import value_digest
-from devices.measurement import BetweenBatches, DeviceIdentity, Launch, Measurement, Verdict, quantile
+from devices.measurement import (
+    BetweenBatches,
+    DeviceIdentity,
+    Launch,
+    Measurement,
+    Outcome,
+    Verdict,
+    quantile,
+)
 from latency_db.history.learning import Seen, learned
 from latency_db.store.database import fetch
 from latency_db.store.keys import kind_of_device
@@ -179,6 +187,12 @@ def moment_of(text: str) -> datetime | None:
     except ValueError:
         return None
     return moment.astimezone(UTC) if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+
+
+def latest(outcomes: Iterable[Outcome | None]) -> datetime | None:
+    """When the last batch of these began; ``None`` where there is none."""
+    moments = [moment_of(each.started_at) for each in outcomes if isinstance(each, Measurement)]
+    return max((moment for moment in moments if moment is not None), default=None)
 
 
 def _series(row: Row) -> tuple[str, str, Any]:

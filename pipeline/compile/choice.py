@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from devices.measurement import Ratio, Verdict
+from devices.measurement import BetweenBatches, Ratio, Verdict
 from devices.measuring import PRACTICAL, Rounds
 from devices.target import Target
 from pipeline.compile.result import Fate, Objective, Raced, Row, front_of
@@ -27,7 +27,13 @@ class Rules:
     forced: bool = False
 
 
-def choose(rows: tuple[Row, ...], baseline: str, rules: Rules, table: Rounds) -> Raced:
+def choose(
+    rows: tuple[Row, ...],
+    baseline: str,
+    rules: Rules,
+    table: Rounds,
+    between: BetweenBatches | None = None,
+) -> Raced:
     """The choice among measured rows.
 
     For latency: of those that are slower than the fastest by ``PRACTICAL`` at most, the one that loses least
@@ -38,16 +44,20 @@ def choose(rows: tuple[Row, ...], baseline: str, rules: Rules, table: Rounds) ->
         baseline: name of the model as it comes.
         rules: what to keep.
         table: the rounds, for ratios of any two.
+        between: how far batches differ on the device: a budget in milliseconds is to be kept tomorrow, too.
     """
     measured = [row for row in rows if row.fate is Fate.MEASURED and row.measurement is not None]
     front = front_of(rows)
-    keeping = [row for row in measured if _keeps(row, rules)]
+    keeping = [row for row in measured if _keeps(row, rules, between)]
     if not measured:
-        return Raced("", rows, baseline, None, "no variant runs and keeps the accuracy", front)
+        return Raced(
+            "", rows, baseline, None, "no variant runs and keeps the accuracy", front, between=between
+        )
     if not keeping:
         fastest = min(measured, key=lambda row: row.latency_ms or 0.0)
-        reason = f"no variant keeps {rules.budget_ms:g} ms: the fastest, {fastest.name}, takes {_ms(fastest)}"
-        return Raced("", rows, baseline, None, reason, front, False)
+        taken = _ms(fastest, between)
+        reason = f"no variant keeps {rules.budget_ms:g} ms: the fastest, {fastest.name}, takes {taken}"
+        return Raced("", rows, baseline, None, reason, front, False, between=between)
     if rules.objective is Objective.SIZE:
         chosen = min(keeping, key=lambda row: (row.size_bytes or 0, row.latency_ms))
     else:
@@ -56,7 +66,7 @@ def choose(rows: tuple[Row, ...], baseline: str, rules: Rules, table: Rounds) ->
         chosen = min(alike, key=_preference)
     reason = _reason(chosen, baseline, rules, table, rows)
     kept = None if rules.budget_ms is None else True
-    return Raced("", rows, baseline, chosen.name, reason, front, kept)
+    return Raced("", rows, baseline, chosen.name, reason, front, kept, between=between)
 
 
 def _preference(row: Row) -> tuple[float, int, int, int, float]:
@@ -71,11 +81,11 @@ def _preference(row: Row) -> tuple[float, int, int, int, float]:
     )
 
 
-def _keeps(row: Row, rules: Rules) -> bool:
+def _keeps(row: Row, rules: Rules, between: BetweenBatches | None) -> bool:
     if rules.budget_ms is None or row.measurement is None:
         return rules.budget_ms is None
     valid = row.measurement.verdict is not Verdict.INVALID
-    return valid and row.measurement.latency.high_ns <= rules.budget_ms * 1e6
+    return valid and row.measurement.on_device(between).high_ns <= rules.budget_ms * 1e6
 
 
 def _ratio(table: Rounds, row: Row, baseline: str) -> float:
@@ -124,5 +134,5 @@ def _cost(chosen: Row, rules: Rules) -> str:
     return f"; its outputs differ by {quality.max_rel:.2g} of the largest" if quality.max_rel else ""
 
 
-def _ms(row: Row) -> str:
-    return "?" if row.latency_ms is None else f"{row.latency_ms:.4g} ms"
+def _ms(row: Row, between: BetweenBatches | None) -> str:
+    return "?" if row.measurement is None else f"{row.measurement.on_device(between)} on this machine"

@@ -16,6 +16,8 @@ from devices.measurement import MeasuringProtocol
 from devices.measuring import LAUNCHES
 from devices.requests import OperationProfile
 from devices.target import Target
+from latency_db.history import history_of
+from latency_db.store import Store
 from pipeline.compile.choice import Rules
 from pipeline.compile.feeding import Feeding
 from pipeline.compile.making import versions_of
@@ -93,13 +95,17 @@ class CompiledModel:
     seconds: float
 
 
-def compile_model(wish: Wish, work: WorkFolder, reporter: Reporter) -> CompiledModel:
+def compile_model(
+    wish: Wish, work: WorkFolder, reporter: Reporter, store: Store | None = None
+) -> CompiledModel:
     """Try every variant that fits on every place; a place that fails keeps no other from being tried.
 
     Args:
         wish: what is asked for.
         work: an opened folder, in which everything is kept.
         reporter: where to tell of progress.
+        store: the latency database that knows how far batches differ on a device; without one that is
+            assumed.
 
     Raises:
         ExportError, TeacherError: the model cannot be opened.
@@ -108,6 +114,8 @@ def compile_model(wish: Wish, work: WorkFolder, reporter: Reporter) -> CompiledM
     """
     started = time.monotonic()
     services = CompileServices(reporter, work)
+    if store is not None:
+        services = replace(services, between=lambda device: history_of(store, device).between)
     source = _source(wish)
     fmt = ModelFormat.TORCH if isinstance(source, Factory) else format_of_file(source.path)
     wanted = _formats(fmt, wish.places)

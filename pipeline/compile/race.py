@@ -131,7 +131,7 @@ class _Race:
             self._measure_memory(connection)
         for name in runners.alive:
             runners.keeps(runners[name])
-        return Finished(given, runners, self._table, started_at, self._folder).raced()
+        return Finished(given, runners, self._table, started_at, self._folder).raced(self._services.between)
 
     def _cores_of(self, target: Target) -> int:
         return probe(target)[1].cores

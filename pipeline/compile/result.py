@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from devices.measurement import Measurement, Ratio
+from devices.measurement import BetweenBatches, Measurement, Ratio
 from devices.measuring import PRACTICAL
 from pipeline.compile.quality import Quality
 from pipeline.compile.sensitivity import LayerSensitivity
@@ -44,7 +44,8 @@ class Row:
         variant: its name.
         target: as text.
         fate: what became of it.
-        why: for every fate but ``measured``; of that, why the measurement is invalid, if it is.
+        why: for every fate but ``measured``; of that, what disturbed the measurement so that its interval
+            is wide.
         lossless: it computes what the model does.
         file: what was made.
         notes: how it was made.
@@ -101,6 +102,8 @@ class Raced:
         warnings: of the whole.
         sensitivity: of operators to int8, the most sensitive first, by format of the model; of formats whose
             int8 variants were chosen or lost too much.
+        between: how far batches differ on the device, by which the budget is judged; ``None`` where nothing
+            ran, and in results of earlier versions.
     """
 
     place: str
@@ -112,6 +115,7 @@ class Raced:
     keeps_budget: bool | None = None
     warnings: tuple[str, ...] = ()
     sensitivity: Mapping[ModelFormat, tuple[LayerSensitivity, ...]] = field(default_factory=dict)
+    between: BetweenBatches | None = None
 
     def row(self, name: str) -> Row:
         """The row of a name."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from devices.measurement import Measurement, MeasurementFailure
+from devices.measurement import BetweenBatches, DeviceIdentity, Measurement, MeasurementFailure
 from devices.measuring import Rounds
 from pipeline.compile.choice import choose
 from pipeline.compile.result import Fate, Raced, Row
@@ -31,8 +32,8 @@ class Finished:
     started_at: str
     folder: StageFolder
 
-    def raced(self) -> Raced:
-        """The rows, the front and the choice."""
+    def raced(self, between: Callable[[DeviceIdentity], BetweenBatches]) -> Raced:
+        """The rows, the front and the choice; ``between`` tells how far batches differ on a device."""
         given, runners = self.given, self.runners
         baseline = runners.baseline
         rows = [self._row(each) for each in runners.all.values()]
@@ -40,7 +41,9 @@ class Finished:
         rows += [
             Row(name, name, str(given.place), Fate.LEFT_OUT, why) for name, why in runners.left_out.items()
         ]
-        found = choose(tuple(rows), baseline, given.rules, self.table)
+        devices = [row.measurement.device for row in rows if row.measurement is not None]
+        known = between(devices[0]) if devices else None
+        found = choose(tuple(rows), baseline, given.rules, self.table, known)
         unknown = runners[baseline].unknown
         warnings = (
             *given.model.notes,

@@ -4,9 +4,9 @@
     python tools/bench/disturbance.py judge FOLDER               # prints figures as JSON
 
 A round measures three of seven models, drawn at random, in three batches: without hogs, beside hogs, without.
-One to three hogs compute, move memory, or work and sleep by turns; they stay for the whole batch, or come and
-go every few seconds. Hogs run where the bench does, so bind it to one core (``taskset -c 1``) to have them take
-the processor from the models.
+One to three hogs compute, move memory, or work and sleep by turns; they stay for the whole batch, or come
+and go every few seconds. Hogs run where the bench does, so bind it to one core (``taskset -c 1``) to have
+them take the processor from the models.
 
 A case is one model in one batch. What it takes undisturbed is the median over all launches without hogs that
 hardly waited for a processor; a case has moved by its headline over that. ``as_seen`` are intervals from the
@@ -43,7 +43,7 @@ SHORT, LONG = ("c1", "c2", "c3", "c4"), ("c5", "c6", "c7")
 HOGS = {
     "computing": "while True: pass",
     "memory": "import numpy as n\na = n.zeros(1 << 24)\nwhile True: a[:] = a + 1",
-    "bursts": "import time as t\nwhile True:\n s = t.time()\n while t.time() < s + .005: pass\n t.sleep(.005)",
+    "bursts": "import time as t\nwhile True:\n s = t.time()\n while t.time() < s + 5e-3: 0\n t.sleep(5e-3)",
 }
 PROTOCOL = MeasuringProtocol(launches=6, max_launches=6)
 HARDLY = 0.02

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from pipeline.cli.options import Json, with_options
+from pipeline.cli.options import Database, Json, with_options
 
 MODEL, CHOICE = "Model and data", "Choice"
 
@@ -160,6 +160,7 @@ def compile_(
     work: Annotated[
         str, typer.Option("--work", metavar="DIR", help="Folder that keeps everything that was made.")
     ] = "lathe-work",
+    db: Database = None,
     json_output: Json = False,
 ) -> None:
     """Compile a finished model for a device, by measurement.
@@ -171,4 +172,4 @@ def compile_(
     """
     from pipeline.cli.compile.command import compile_for
 
-    compile_for(model, targets, given, rules, ops=ops, out=out, work=work, as_json=json_output)
+    compile_for(model, targets, given, rules, ops=ops, out=out, work=work, db=db, as_json=json_output)

@@ -11,6 +11,7 @@ from typing import Any
 import typer
 
 from devices.untrusted import toml_from
+from latency_db.store import open_store
 from pipeline.cli.compile.arguments import ChoiceOptions, ModelOptions
 from pipeline.cli.compile.documents import compiled_json
 from pipeline.cli.compile.text import show
@@ -41,6 +42,7 @@ def compile_for(
     ops: bool,
     out: str | None,
     work: str,
+    db: str | None,
     as_json: bool,
 ) -> None:
     """``lathe compile``."""
@@ -48,8 +50,8 @@ def compile_for(
     let_waiting_threads_sleep()
     wish = _wish(model, targets, given, rules)
     folder = WorkFolder(Path(work))
-    with ConsoleReporter() as reporter, folder.opened():
-        found = compile_model(wish, folder, reporter)
+    with ConsoleReporter() as reporter, folder.opened(), open_store(db) as store:
+        found = compile_model(wish, folder, reporter, store)
         profiles = operations_of(found, folder, reporter) if ops else {}
         document = compiled_json(found, profiles, folder)
         chosen = not found.errors and all(raced.chosen is not None for raced in found.raced.values())

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from devices.errors import LatheError
+from devices.measurement import BetweenBatches
 from devices.requests import OperationProfile
 from devices.result_file import Entry
 from pipeline.cli.output import error_json
@@ -55,7 +56,7 @@ def _raced(
         "sensitivity": {
             fmt.value: [asdict(layer) for layer in layers] for fmt, layers in raced.sensitivity.items()
         },
-        "variants": [_row(row, folder) for row in raced.rows],
+        "variants": [_row(row, folder, raced.between) for row in raced.rows],
     }
     if isinstance(profile, LatheError):
         document["operations"] = error_json(profile)
@@ -67,10 +68,12 @@ def _raced(
     return document
 
 
-def _row(row: Row, folder: WorkFolder) -> dict[str, Any]:
+def _row(row: Row, folder: WorkFolder, between: BetweenBatches | None) -> dict[str, Any]:
     measured = None
     if row.measurement is not None:
-        measured = entry_json(Entry((row.name,), row.measurement))
+        measured = entry_json(
+            Entry((row.name,), row.measurement), None if between is None else lambda _: between
+        )
     return {
         "name": row.name,
         "variant": row.variant,

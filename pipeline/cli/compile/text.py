@@ -11,9 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from devices.errors import LatheError
-from devices.measurement import quantile
+from devices.measurement import BetweenBatches, quantile
 from devices.requests import OperationProfile
 from devices.words import count_of
+from pipeline.cli.between import between_text
 from pipeline.compile import CompiledModel, Fate, Raced, Row
 from pipeline.progress import duration
 from pipeline.work.folder import WorkFolder
@@ -55,7 +56,16 @@ def show(found: CompiledModel, profiles: Profiles, folder: WorkFolder, bundle: s
 def _show_raced(console: Console, raced: Raced, folder: WorkFolder) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("variant", no_wrap=True)
-    for name in ("latency, ms", "of baseline", "accuracy", "parity", "size, kB", "load, ms", "memory, MB"):
+    for name in (
+        "latency, ms",
+        "on this machine, ms",
+        "of baseline",
+        "accuracy",
+        "parity",
+        "size, kB",
+        "load, ms",
+        "memory, MB",
+    ):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("", overflow="fold")
     for row in raced.rows:
@@ -63,6 +73,8 @@ def _show_raced(console: Console, raced: Raced, folder: WorkFolder) -> None:
             table.add_row(*_cells(row, raced))
     console.print(f"{raced.place}", soft_wrap=True)
     console.print(table)
+    if raced.between is not None:
+        console.print(f"batches      {between_text(raced.between)}", soft_wrap=True)
     left_out: dict[str, list[str]] = {}
     for row in raced.rows:
         if row.fate is Fate.LEFT_OUT:
@@ -101,6 +113,7 @@ def _cells(row: Row, raced: Raced) -> tuple[Text | str, ...]:
     return (
         Text(row.name),
         _latency(row),
+        _on_device(row, raced.between),
         "" if row.ratio is None else f"{row.ratio.value:.2f}x",
         _accuracy(row),
         "" if quality is None or quality.max_rel is None else f"{quality.max_rel:.1e}",
@@ -122,6 +135,14 @@ def _latency(row: Row) -> str:
         return ""
     doubt = "" if row.measurement is None or row.measurement.verdict.value == "valid" else "?"
     return f"{row.latency_ms:.4g}{doubt}"
+
+
+def _on_device(row: Row, between: BetweenBatches | None) -> str:
+    """What the same measurement gives at another time, from low to high."""
+    if row.measurement is None:
+        return ""
+    wide = row.measurement.on_device(between)
+    return f"{wide.low_ns / 1e6:.4g} to {wide.high_ns / 1e6:.4g}"
 
 
 def _accuracy(row: Row) -> str:

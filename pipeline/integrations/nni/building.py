@@ -7,6 +7,7 @@ from functools import partial
 from devices.measurement import Measurement
 from devices.target import Target
 from latency_db.errors import EstimateError
+from latency_db.history import history_of, latest
 from latency_db.models import MIN_NETWORKS, NetworkModel, is_random, spread
 from latency_db.store import Workload
 from latency_db.tables import LatencyTable, explain_missing
@@ -40,6 +41,8 @@ def measure(space: ModelSpaceBlocks, target: Target, bench: Bench, networks: int
 def load(space: ModelSpaceBlocks, target: Target, bench: Bench, networks: int) -> NetworkModel:
     """The network model, with its table, from what is stored for the target as it is now.
 
+    Its intervals hold at another time too, by what was known of the machine when the table was measured.
+
     Raises:
         NniError: the space has too few networks.
         EstimateError: blocks are missing, of which the first is named with what differs from what is stored;
@@ -70,7 +73,9 @@ def load(space: ModelSpaceBlocks, target: Target, bench: Bench, networks: int) -
         if isinstance(outcome, Measurement) and table.rows.keys() >= set(blocks):
             names.append(blocks)
             latencies.append(latency_of(outcome, scored=is_random(position)))
-    return fit_model(table, names, latencies)
+    until = latest([*outcomes.values(), *measured.values()])
+    _, device = bench.measurer.probe(target)
+    return fit_model(table, names, latencies).at_another_time(history_of(bench.store, device, until).between)
 
 
 def block_parts(space: ModelSpaceBlocks, fmt: Format) -> dict[str, ModuleWorkload]:

@@ -15,6 +15,7 @@ from lathe.result import Result, Rows, reporter
 if TYPE_CHECKING:
     from devices.inputs import Given
     from devices.measurement import Outcome
+    from pipeline.cli.profile.keeping import Keeper
 
 TIMEOUT_S = 600.0
 
@@ -27,6 +28,7 @@ class Profile(Result):
         model: path of the file, as it was given.
         target: where it ran.
         latency: headline with its interval over fresh processes, nanoseconds; ``None`` if it did not run.
+        latency_on_device: the same with the interval that holds at another time too, on this machine.
         verdict: how far the measurement may be trusted: ``valid``, ``degraded`` or ``invalid``; ``failed``
             where there is none.
         reasons: for the verdict, in words.
@@ -36,6 +38,7 @@ class Profile(Result):
     model: str
     target: str
     latency: Interval | None
+    latency_on_device: Interval | None
     verdict: str
     reasons: tuple[str, ...]
     inputs: tuple[InputUse, ...] = ()
@@ -49,7 +52,7 @@ class Profile(Result):
         return f"{self.model} on {self.target}"
 
     def _rows(self) -> Rows:
-        latency = "not measured" if self.latency is None else f"{self.latency} measured"
+        latency = _words(self.latency, self.latency_on_device)
         return [
             ("latency", latency),
             *(("inputs", str(each)) for each in self.inputs),
@@ -67,6 +70,7 @@ class ModelComparison(Result):
         models: paths of the files, as they were given.
         target: where they ran.
         latencies: of each, nanoseconds; ``None`` for one that did not run.
+        latencies_on_device: the same with intervals that hold at another time too, on this machine.
         ratio: the second's latency over the first's; ``None`` if one did not run.
         finding: ``faster``, ``slower``, ``no-difference-shown`` or ``cannot-tell``, said of the first.
         obstacles: why nothing can be said; empty where something can.
@@ -75,6 +79,7 @@ class ModelComparison(Result):
     models: tuple[str, str]
     target: str
     latencies: tuple[Interval | None, Interval | None]
+    latencies_on_device: tuple[Interval | None, Interval | None]
     ratio: Ratio | None
     finding: str
     obstacles: tuple[str, ...]
@@ -83,8 +88,8 @@ class ModelComparison(Result):
         return f"{self.models[0]} and {self.models[1]} on {self.target}: {self.finding}"
 
     def _rows(self) -> Rows:
-        pairs = zip(self.models, self.latencies, strict=True)
-        rows = [(model, "did not run" if each is None else f"{each} measured") for model, each in pairs]
+        each = zip(self.models, self.latencies, self.latencies_on_device, strict=True)
+        rows = [(model, _words(narrow, wide)) for model, narrow, wide in each]
         if self.ratio is not None:
             rows.append(("second / first", str(self.ratio)))
         return [*rows, *(("obstacle", each) for each in self.obstacles)]
@@ -101,6 +106,7 @@ def profile(
     launches: int | None = None,
     timeout_s: float = TIMEOUT_S,
     trust: bool = False,
+    db: str | None = None,
     progress: bool = False,
 ) -> Profile:
     """Measure the latency of a model file on a target.
@@ -117,12 +123,15 @@ def profile(
         timeout_s: seconds that the model may take in one launch.
         trust: load a file that is a program (``.pt2``, ``.engine``), now and later while its content is the
             same.
+        db: latency database, a file or an SQLAlchemy URL, which keeps the measurement and knows how the
+            machine changes; the user's own if None.
         progress: show it on standard error.
 
     Raises:
         MeasurementError: there is no such file, it is a program that you do not trust, or no launch could be
             made.
         TargetError: the target is unknown or cannot be reached, or its runtime is not installed.
+        StoreError: the database cannot be opened, read or written.
     """
     from devices.measurement import Measurement, MeasuringProtocol
     from devices.measuring import Job, measure
@@ -130,6 +139,7 @@ def profile(
     from devices.target import Target
     from devices.trust import trusted_files
     from pipeline.cli.profile.documents import entry_json
+    from pipeline.cli.profile.keeping import keeper
 
     path, where, protocol = _file(model), Target.parse(target), MeasuringProtocol()
     if launches is not None:
@@ -149,9 +159,12 @@ def profile(
         )
     (outcome,) = found.values()
     verdict, reasons = _verdict(outcome)
-    document = entry_json(Entry((str(path),), outcome))
+    with keeper(db) as kept:
+        kept.keep(str(path), signature, outcome)
+        document = entry_json(Entry((str(path),), outcome), kept.between)
+        wide = _on_device(outcome, kept)
     used = outcome.inputs if isinstance(outcome, Measurement) else ()
-    return Profile(str(path), str(where), _latency(outcome), verdict, reasons, used, _document=document)
+    return Profile(str(path), str(where), _latency(outcome), wide, verdict, reasons, used, _document=document)
 
 
 def compare(
@@ -166,6 +179,7 @@ def compare(
     launches: int | None = None,
     timeout_s: float = TIMEOUT_S,
     trust: bool = False,
+    db: str | None = None,
     progress: bool = False,
 ) -> ModelComparison:
     """Measure two model files side by side on one target, with arguments and errors as ``profile``."""
@@ -176,6 +190,7 @@ def compare(
     from devices.target import Target
     from devices.trust import trusted_files
     from pipeline.cli.profile.documents import entry_json
+    from pipeline.cli.profile.keeping import keeper
 
     paths, where = (_file(first), _file(second)), Target.parse(target)
     count = launches or LAUNCHES
@@ -196,14 +211,20 @@ def compare(
             job_timeout_s=timeout_s,
         )
     models = str(paths[0]), str(paths[1])
+    with keeper(db) as kept:
+        for each, outcome in zip(models, (found.first, found.second), strict=True):
+            kept.keep(each, signature, outcome)
+        document = entry_json(Entry(models, found), kept.between)
+        wide = _on_device(found.first, kept), _on_device(found.second, kept)
     return ModelComparison(
         models,
         str(where),
         (_latency(found.first), _latency(found.second)),
+        wide,
         found.ratio,
         str(found.finding.value),
         found.obstacles,
-        _document=entry_json(Entry(models, found)),
+        _document=document,
     )
 
 
@@ -243,6 +264,18 @@ def _latency(outcome: Outcome) -> Interval | None:
     from devices.measurement import Measurement
 
     return outcome.latency if isinstance(outcome, Measurement) else None
+
+
+def _on_device(outcome: Outcome, kept: Keeper) -> Interval | None:
+    from devices.measurement import Measurement
+
+    return kept.between(outcome).around(outcome.latency) if isinstance(outcome, Measurement) else None
+
+
+def _words(narrow: Interval | None, wide: Interval | None) -> str:
+    if narrow is None or wide is None:
+        return "did not run"
+    return f"{narrow} measured here and now, {wide.ends} on this machine"
 
 
 def _verdict(outcome: Outcome) -> tuple[str, tuple[str, ...]]:

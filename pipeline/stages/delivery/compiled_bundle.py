@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from devices.measurement import BetweenBatches
 from devices.target import Target
 from pipeline.budget import Budget
 from pipeline.bundle import (
@@ -131,17 +132,21 @@ class CompiledBundle:
             ),
             outputs=tuple(_described(each, None, edge) for each, edge in zip(outputs, edges[1], strict=True)),
             predicted=None,
-            verdict=self._verdict(row, like, None if classifier is None else self._accuracy(raced)),
+            verdict=self._verdict(
+                row, like, None if classifier is None else self._accuracy(raced), raced.between
+            ),
         )
 
-    def _verdict(self, row: Row, like: Row | None, accuracy: Accuracy | None) -> TargetVerdict:
+    def _verdict(
+        self, row: Row, like: Row | None, accuracy: Accuracy | None, between: BetweenBatches | None
+    ) -> TargetVerdict:
         assert row.file is not None
         assert row.measurement is not None
         budget_ms = self.wish.rules.budget_ms
         budget = None if budget_ms is None else Budget(limit_ms=budget_ms)
         reference = None if like is None else like.measurement
         ratio = None if like is None else row.ratio
-        feasible, why = judge(budget, row.measurement, reference, ratio)
+        feasible, why = judge(budget, row.measurement, reference, ratio, between)
         return TargetVerdict(
             row.target,
             row.file.digest,
@@ -152,6 +157,7 @@ class CompiledBundle:
             budget,
             feasible,
             why,
+            between,
         )
 
     def _accuracy(self, raced: Raced) -> Accuracy:

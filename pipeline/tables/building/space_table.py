@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from devices.measurement import Measurement, MeasurementFailure, Outcome
+from devices.measurement import MeasurementFailure, Outcome
 from devices.target import Target
 from devices.words import count_of
 from latency_db.errors import EstimateError
-from latency_db.history import history_of, moment_of
+from latency_db.history import history_of, latest
 from latency_db.models import MIN_NETWORKS, NetworkModel, spread
 from latency_db.tables import LatencyTable, explain_missing
 from pipeline.export.base import Format, block_workload, format_of
@@ -183,7 +183,7 @@ def fit_networks(
             failed[target],
             planned=len(plan),
             bench=bench,
-            until=_latest(measured[target]),
+            until=latest(measured[target]),
         )
         for target, table in tables.items()
     }
@@ -214,7 +214,7 @@ def load(space: Space, target: Target, bench: Bench) -> SpaceTable:
                 there.append(network)
                 outcomes.append(found[part.workload.identity])
     seen, failed = _sorted_out(target, there, outcomes)
-    return _fitted(space, table, seen, failed, planned=len(plan), bench=bench, until=_latest(outcomes))
+    return _fitted(space, table, seen, failed, planned=len(plan), bench=bench, until=latest(outcomes))
 
 
 def described(table: LatencyTable) -> str:
@@ -277,12 +277,6 @@ def _sorted_out(
         else:
             others.append(outcome)
     return seen, others
-
-
-def _latest(outcomes: Sequence[Outcome | None]) -> datetime | None:
-    """When the last batch of these began."""
-    moments = [moment_of(each.started_at) for each in outcomes if isinstance(each, Measurement)]
-    return max((moment for moment in moments if moment is not None), default=None)
 
 
 def _fitted(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Generic, TypeGuard, TypeVar
 
@@ -16,6 +16,7 @@ from devices.words import count_of
 from latency_db.errors import EstimateError
 from latency_db.estimate import Estimate
 from latency_db.few_shot import Explanation, Transfer, TransferredModel
+from latency_db.history import history_of, latest
 from latency_db.models import NetworkModel
 from latency_db.tables import TableKey
 from pipeline.export.base import format_of
@@ -204,13 +205,15 @@ class _Rows:
         names = [block.identity for block in self._blocks]
         tried = {names[row] for row in self.outcomes if row < len(names) and row not in missing}
         first = next(iter(ran.values()))
+        known = history_of(self._bench.store, first.device, latest(self.outcomes.values())).between
+        level = known.margin(COVERAGE)
         model = TransferredModel(
             target=self._target,
             key=TableKey.of(first.runtime, first.device, first.protocol),
             sources=tuple(source.table.target for source in self._sources),
             measured={names[row]: ran[row].latency for row in blocks},
             estimated={
-                name: Estimate(low, value, high, COVERAGE)
+                name: _at_another_time(Estimate(low, value, high, COVERAGE), level)
                 for name, low, value, high in zip(
                     names, fit.low_ns.tolist(), fit.blocks_ns.tolist(), fit.high_ns.tolist(), strict=True
                 )
@@ -223,7 +226,7 @@ class _Rows:
                 if row not in failed
             },
             fixed_ns=fit.fixed_ns,
-            upper_factor=factor,
+            upper_factor=math.exp(math.hypot(math.log(factor), level)),
             coverage=coverage,
             fitted_networks=len(ran) - len(blocks),
             canary_ns=canary_ns,
@@ -251,6 +254,16 @@ class _Rows:
             for row, thing in enumerate(things, first)
             if row in self.outcomes
         )
+
+
+def _at_another_time(estimate: Estimate, level: float) -> Estimate:
+    """The estimate with how far the level of all latencies differs from batch to batch, of the logarithm."""
+    low, high = (math.log(end / estimate.value_ns) for end in (estimate.low_ns, estimate.high_ns))
+    return replace(
+        estimate,
+        low_ns=estimate.value_ns * math.exp(-math.hypot(low, level)),
+        high_ns=estimate.value_ns * math.exp(math.hypot(high, level)),
+    )
 
 
 def _cannot_run(outcome: Outcome) -> TypeGuard[MeasurementFailure]:
