@@ -92,7 +92,7 @@ class SignatureError(LatheError):
 
 
 class NotMeasuredError(LatheError):
-    """A network of which nothing is known: its measurement on a target stayed invalid."""
+    """A network of which nothing is known: its measurement on a target stayed invalid or too wide."""
 
     exit_code = 12
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import devices.measuring.batch as batch
-from devices.measurement import Verdict
+from devices.measurement import Measurement, Verdict
 
 
 def be_quiet(patch: Callable[[object, str, object], None] = setattr) -> None:
@@ -16,3 +16,4 @@ def be_quiet(patch: Callable[[object, str, object], None] = setattr) -> None:
     patch(batch, "mark", lambda launches, protocol, *, cores: tuple(launches))
     patch(batch, "settled", lambda launches, protocol: True)
     patch(batch, "judge", lambda launches, protocol: (Verdict.VALID, ()))
+    patch(Measurement, "sharp", property(lambda measurement: measurement.verdict is not Verdict.INVALID))

@@ -2,12 +2,13 @@
 
 from devices.artifacts.companions import artifact_digest, companions, onnx_facts, refuse_incomplete
 from devices.artifacts.hints import Hint, added, hints_of, input_names, open_inputs
-from devices.artifacts.onnx_file import OnnxFile, read_onnx
+from devices.artifacts.onnx_file import OnnxFile, OnnxNode, read_onnx
 from devices.artifacts.pushing import push_artifact
 
 __all__ = [
     "Hint",
     "OnnxFile",
+    "OnnxNode",
     "added",
     "artifact_digest",
     "companions",

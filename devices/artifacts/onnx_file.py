@@ -15,7 +15,7 @@ import numpy as np
 
 from devices.artifacts.protobuf import Span, Walk
 
-__all__ = ["OnnxFile", "OnnxTensor", "read_onnx"]
+__all__ = ["OnnxFile", "OnnxNode", "OnnxTensor", "read_onnx"]
 
 MOST_FIELDS = 20_000_000
 MOST_DEPTH = 30
@@ -23,7 +23,7 @@ MOST_DEPTH = 30
 
 MODEL_GRAPH, MODEL_FUNCTIONS, FUNCTION_NODES = 7, 25, 7
 GRAPH_NODES, GRAPH_INITIALIZERS, GRAPH_INPUTS, GRAPH_OUTPUTS, GRAPH_SPARSE = 1, 5, 11, 12, 15
-NODE_INPUTS, NODE_NAME, NODE_OP, NODE_ATTRIBUTES, NODE_DOMAIN = 1, 3, 4, 5, 7
+NODE_INPUTS, NODE_OUTPUTS, NODE_NAME, NODE_OP, NODE_ATTRIBUTES, NODE_DOMAIN = 1, 2, 3, 4, 5, 7
 ATTRIBUTE_NAME, ATTRIBUTE_INT = 1, 3
 ATTRIBUTE_TENSORS, ATTRIBUTE_GRAPHS, ATTRIBUTE_SPARSE = (5, 10), (6, 11), (22, 23)
 VALUE_TYPE, TYPE_TENSOR, TENSOR_KIND, TENSOR_SHAPE, SHAPE_SIZES, SIZE_VALUE, SIZE_NAME = 2, 1, 1, 2, 1, 1, 2
@@ -52,6 +52,16 @@ class OnnxTensor:
 
 
 @dataclass(frozen=True)
+class OnnxNode:
+    """A node of the outer graph: its name, what it does, and the tensors that it takes and gives, by name."""
+
+    name: str
+    kind: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Convolution:
     """A convolution with its groups and the sizes of its weights: outputs, inputs of a group, kernel."""
 
@@ -74,6 +84,7 @@ class OnnxFile:
         convolutions: the outer graph's, whose weights are in the file.
         inputs: of the outer graph, by name in their order.
         outputs: likewise.
+        nodes: of the outer graph, in their order.
     """
 
     external: dict[str, int]
@@ -85,6 +96,7 @@ class OnnxFile:
     convolutions: tuple[Convolution, ...]
     inputs: dict[str, OnnxTensor]
     outputs: dict[str, OnnxTensor]
+    nodes: tuple[OnnxNode, ...]
 
 
 @dataclass
@@ -100,6 +112,7 @@ class _Found:
     convolutions: list[tuple[str, int, str]] = field(default_factory=list)
     inputs: dict[str, OnnxTensor] = field(default_factory=dict)
     outputs: dict[str, OnnxTensor] = field(default_factory=dict)
+    nodes: list[OnnxNode] = field(default_factory=list)
 
     def model(self, span: Span) -> None:
         for number, value in self.walk.fields(span):
@@ -108,7 +121,7 @@ class _Found:
             elif number == MODEL_FUNCTIONS:
                 for each, node in self.walk.fields(_bytes(value)):
                     if each == FUNCTION_NODES:
-                        self.node(_bytes(node), 0)
+                        self.node(_bytes(node), 1)
 
     def graph(self, span: Span, depth: int) -> None:
         if depth > MOST_DEPTH:
@@ -136,9 +149,12 @@ class _Found:
     def node(self, span: Span, depth: int) -> None:
         kind, domain, name, groups = "", "", "", 1
         inputs: list[str] = []
+        outputs: list[str] = []
         for number, value in self.walk.fields(span):
             if number == NODE_INPUTS:
                 inputs.append(self.walk.text(_bytes(value)))
+            elif number == NODE_OUTPUTS:
+                outputs.append(self.walk.text(_bytes(value)))
             elif number == NODE_NAME:
                 name = self.walk.text(_bytes(value))
             elif number == NODE_OP:
@@ -147,6 +163,8 @@ class _Found:
                 domain = self.walk.text(_bytes(value))
             elif number == NODE_ATTRIBUTES:
                 groups = self.attribute(_bytes(value), depth) or groups
+        if depth == 0:
+            self.nodes.append(OnnxNode(name, kind, tuple(inputs), tuple(outputs)))
         if kind == "Conv" and depth == 0 and len(inputs) > 1:
             self.convolutions.append((name, groups, inputs[1]))
         self.operations[f"{domain}.{kind}" if domain not in ("", "ai.onnx") else kind] += 1
@@ -266,4 +284,5 @@ def read_onnx(path: Path) -> OnnxFile:
         convolutions,
         found.inputs,
         found.outputs,
+        tuple(found.nodes),
     )

@@ -1,4 +1,4 @@
-"""Self-contained HTML pages: the report of a run, and the health of a device."""
+"""Self-contained HTML pages: the report of a run, the health of a device, the profile of models."""
 
 from pipeline.report.data import (
     BlockLatencies,
@@ -13,6 +13,7 @@ from pipeline.report.data import (
 )
 from pipeline.report.health import render_health
 from pipeline.report.page import render
+from pipeline.report.profile import render_profile
 
 __all__ = [
     "BlockLatencies",
@@ -26,4 +27,5 @@ __all__ = [
     "TrainingCurve",
     "render",
     "render_health",
+    "render_profile",
 ]

@@ -35,7 +35,7 @@ from pydantic import TypeAdapter
 
 from devices.measurement import Launch, Measurement, MeasuringProtocol, Verdict
 from devices.measurement.headline import launch_interval
-from devices.measuring import Comparison, Finding, Job, measure
+from devices.measuring import Comparison, Job, measure
 from devices.target import Target
 
 MOVED = 0.05
@@ -196,7 +196,7 @@ def compared(one: Case, other: Case, usual: dict[tuple[str, str], float]) -> Ite
         "holds": ratio.low <= true <= ratio.high,
         "as_seen": seen.low_ns <= true <= seen.high_ns,
         "width": (ratio.high - ratio.low) / ratio.value,
-        "sure": comparison.finding is Finding.FASTER,
+        "sure": comparison.finding.value == "faster",
     }
 
 

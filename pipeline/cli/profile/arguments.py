@@ -150,6 +150,14 @@ def profile(
             rich_help_panel=MEASURING,
         ),
     ] = None,
+    view: Annotated[
+        str | None,
+        typer.Option(
+            "--view",
+            metavar="FILE",
+            help="Also time each operation, and write a page: latencies by size, the graph with times.",
+        ),
+    ] = None,
     launches: Annotated[int | None, Launches] = None,
     spread: Annotated[
         str | None,
@@ -190,7 +198,7 @@ def profile(
         targets,
         Wanted(
             launches,
-            ops,
+            ops or view is not None,
             sustained,
             require_full_delegation,
             timeout_s,
@@ -202,6 +210,7 @@ def profile(
         strict=strict,
         db=db,
         save=save,
+        view=view,
         as_json=json_output,
     )
 

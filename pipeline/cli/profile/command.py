@@ -40,6 +40,7 @@ from pipeline.cli.profile.keeping import Keeper, keeper
 from pipeline.cli.profile.text import printable, show
 from pipeline.errors import RecipeError
 from pipeline.progress import ConsoleReporter
+from pipeline.report import render_profile
 
 MAX_MINUTES = 24 * 60
 DATABASE = "the latency database"
@@ -196,6 +197,7 @@ def profile_models(
     strict: bool,
     db: str | None,
     save: str | None,
+    view: str | None,
     as_json: bool,
 ) -> None:
     """``lathe profile``; a target or file that cannot be used keeps no other from being measured."""
@@ -218,7 +220,7 @@ def profile_models(
                 _profile_on(target, jobs, wanted, session, reporter)
         if len(session.problems) == 1 and not session.entries:
             raise session.problems[0].error
-        _finish(session, save, as_json)
+        _finish(session, save, as_json, view)
 
 
 def compare_models(
@@ -351,8 +353,12 @@ def _session(save: str | None, db: str | None, strict: bool) -> Iterator[Session
         yield Session(file, opened, strict)
 
 
-def _finish(session: Session, save: str | None, as_json: bool) -> None:
-    """Print what was found; end with the code of what went wrong."""
+def _finish(session: Session, save: str | None, as_json: bool, view: str | None = None) -> None:
+    """Print what was found, with a page if one is asked for; end with the code of what went wrong."""
+    if view is not None:
+        with session.problems_on(view):
+            render_profile(session.entries, session.between, Path(view))
+            sys.stderr.write(f"page: {printable(view)}\n")
     if as_json:
         results = [entry_json(entry, session.between) for entry in session.entries]
         errors = [

@@ -1,11 +1,13 @@
 """What files show that often costs time."""
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from devices.artifacts import added, hints_of, open_inputs
+from devices.artifacts import added, hints_of, onnx_facts, open_inputs
 from devices.target import Target
 from tests.devices.tiny_models import write_branching_onnx, write_quantised_onnx, write_tiny_onnx
 
@@ -104,3 +106,12 @@ def test_operations_that_are_not_in_the_file_were_added(tmp_path):
     path = write_tiny_onnx(tmp_path / "a.onnx")
     assert added(["Cast", "Cast", "Relu"], path) == 2
     assert added(["Cast"], tmp_path / "a.tflite") is None
+
+
+def test_the_nodes_of_a_file_are_those_of_its_outer_graph(tiny_onnx: Path) -> None:
+    found = onnx_facts(tiny_onnx)
+    assert found is not None
+    assert [(each.name, each.kind, each.inputs, each.outputs) for each in found.nodes] == [
+        (node.name, node.op_type, tuple(node.input), tuple(node.output))
+        for node in onnx.load(tiny_onnx).graph.node
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,15 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
+from devices.measuring import probe
+from devices.target import Target
 from latency_db.errors import StoreError
 from latency_db.history import PRIOR
 from latency_db.store import open_store, records
 from pipeline.cli.profile.arguments import compare, profile
+from pipeline.errors import WorkFolderError
 from tests.devices.tiny_models import write_tiny_onnx
+from tests.latency_db.made_up_history import START, batch, store_batches, wave
 
 TARGET = "host/onnxruntime:fp32@1"
 
@@ -134,3 +139,53 @@ def test_a_database_that_cannot_be_written_loses_no_result(monkeypatch: pytest.M
     assert shown.exit_code == StoreError.exit_code
     assert document["results"][0]["between_batches"]["assumed"]
     assert [each["target"] for each in document["errors"]] == ["the latency database"]
+
+
+def test_a_page_shows_the_latency_and_the_graph_with_times() -> None:
+    shown = _lathe("profile", "tiny.onnx", "--target", TARGET, "--launches", "2", "--view", "page.html")
+    page = Path("page.html").read_text()
+    assert shown.exit_code == 0
+    assert "operation" in shown.stdout
+    assert "on this machine" in page
+    assert page.count("<rect") >= 1
+
+
+def test_a_page_that_cannot_be_written_is_told_and_loses_nothing() -> None:
+    Path("file").write_text("")
+    shown = _lathe("profile", "tiny.onnx", "--target", TARGET, "--launches", "2", "--view", "file/page.html")
+    assert shown.exit_code == WorkFolderError.exit_code
+    assert "here and now" in shown.stdout
+
+
+def _with_history(factors: list[float], *, canary: bool = True) -> None:
+    """Batches of this very machine in the database of the test, an hour apart."""
+    _, device = probe(Target.parse(TARGET))
+    batches = [
+        batch(START + timedelta(hours=number), factor, device=device, canary=canary)
+        for number, factor in enumerate(factors)
+    ]
+    with open_store(None) as store:
+        store_batches(store, batches)
+
+
+def test_a_device_whose_history_says_that_it_cannot_be_trusted_has_a_wide_interval() -> None:
+    _with_history(wave(20, 0.3))
+    result = _profiled()
+    narrow, wide = result["latency_ns"], result["latency_on_device_ns"]
+    assert not result["between_batches"]["assumed"]
+    assert result["between_batches"]["deviation"] > 0.2
+    assert wide["high"] > 1.5 * wide["value"] > wide["value"] / 1.5 > wide["low"]
+    assert narrow["high"] < wide["high"]
+
+
+def test_a_database_without_canaries_tells_by_what_was_repeated() -> None:
+    _with_history(wave(20, 0.1), canary=False)
+    between = _profiled()["between_batches"]
+    assert between["batch"]["seen"] == 20
+    assert 0.05 < between["batch"]["deviation"] < 0.2
+
+
+def test_batches_of_a_clock_that_was_set_back_are_known_all_the_same() -> None:
+    _with_history([1.0, 1.1])
+    _with_history([1.0, 1.1, 1.0])
+    assert _profiled()["between_batches"]["batch"]["seen"] >= 3
