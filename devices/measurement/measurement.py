@@ -241,8 +241,10 @@ class Measurement:
 
     @property
     def sharp(self) -> bool:
-        """It can be used as it is: not invalid, and its interval at most ``WIDE`` of its value."""
-        return self.verdict is not Verdict.INVALID and self.latency.relative_width <= WIDE
+        """It can be used as it is: valid, or degraded with an interval of at most ``WIDE`` of its value."""
+        return self.verdict is Verdict.VALID or (
+            self.verdict is Verdict.DEGRADED and self.latency.relative_width <= WIDE
+        )
 
     @property
     def counted(self) -> tuple[Launch, ...]:

@@ -150,8 +150,9 @@ class Rounds:
     def sharp(self, name: str) -> bool:
         """Whether the latency of a file is known well enough so far, as ``Measurement.sharp``."""
         launches = tuple(self._by_round(name).values())
-        invalid = judge(launches, self.protocol)[0] is Verdict.INVALID
-        return not invalid and latency_of(launches, self.protocol).relative_width <= WIDE
+        verdict, _ = judge(launches, self.protocol)
+        wide = latency_of(launches, self.protocol).relative_width > WIDE
+        return verdict is Verdict.VALID or (verdict is Verdict.DEGRADED and not wide)
 
     def outcome(self, entrant: Entrant, started_at: str) -> Outcome:
         """The measurement of a file, or its failure.

@@ -11,12 +11,14 @@ from hypothesis import given, settings
 from sqlalchemy import insert, select, text
 from sqlalchemy.exc import IntegrityError
 
+from devices.measurement.conditions import RunQueue
 from devices.measurement.measurement import (
     PASSING_CODES,
     DeviceIdentity,
     Measurement,
     MeasurementFailure,
     Outcome,
+    Reason,
     Verdict,
 )
 from latency_db.errors import StoreError
@@ -84,6 +86,27 @@ def test_find_returns_the_newest_when_there_are_several(store: Store) -> None:
 def test_find_returns_a_degraded_measurement(store: Store) -> None:
     degraded = measurement(verdict=Verdict.DEGRADED)
     assert store.find(add(store, block("a"), degraded)) == degraded
+
+
+def test_find_passes_over_a_degraded_measurement_with_a_wide_interval_while_there_is_another(
+    store: Store,
+) -> None:
+    void = Reason("other-load", "other processes ran")
+    degraded = measurement(1000, Verdict.DEGRADED)
+    wide = replace(
+        degraded,
+        launches=tuple(
+            replace(each, void=void, queue=RunQueue(sum(each.samples_ns) // 2, len(each.samples_ns)))
+            for each in degraded.launches
+        ),
+    )
+    assert not wide.sharp
+    key = add(store, block("a"), wide)
+    assert store.find(key) is None
+    assert store.find_disturbed(key) == wide
+    add(store, block("a"), degraded)
+    add(store, block("a"), wide)
+    assert store.find(key) == degraded
 
 
 def test_find_passes_over_invalid_measurements(store: Store) -> None:
