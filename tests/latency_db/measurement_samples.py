@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from devices.measurement.conditions import Conditions, Usage
+from devices.measurement.conditions import Conditions, RunQueue, Usage
 from devices.measurement.measurement import (
     DeviceIdentity,
     Launch,
@@ -95,6 +95,7 @@ launches = st.builds(
     before=conditions,
     after=conditions,
     usage=st.none() | usages,
+    queue=st.none() | st.builds(RunQueue, counts, counts),
     canary_ns=few_samples,
     placement=st.none() | placements,
     to_device_ns=few_samples,

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -51,3 +52,21 @@ def test_peak_memory_counts_what_was_held():
     held = np.ones(64 << 20, np.uint8)
     assert machine.peak_memory_bytes() - before > 32 << 20
     assert held.any()
+
+
+def test_the_run_queue_is_that_of_all_threads_since_the_meter_was_made():
+    before = machine.QueueMeter().until_now()
+    assert before is None or (before["waiting_ns"] >= 0 and before["slices"] >= 0)
+    meter = machine.QueueMeter()
+    sleeper = threading.Thread(target=lambda: [time.sleep(0.001) for _ in range(5)])
+    sleeper.start()
+    sleeper.join()
+    [time.sleep(0.001) for _ in range(5)]
+    told = meter.until_now()
+    # Each sleep gives the processor back, so that this thread got one again at least so often.
+    assert told is None or told["slices"] >= 5
+
+
+def test_a_kernel_that_does_not_tell_of_the_run_queue_leaves_it_unknown(monkeypatch):
+    monkeypatch.setattr(machine, "read", lambda path: None)
+    assert machine.QueueMeter().until_now() is None
