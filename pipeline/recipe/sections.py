@@ -12,6 +12,7 @@ from pipeline.distill.settings import DistillationSettings
 from pipeline.methods.dna.settings import DnaSettings
 from pipeline.methods.subgraph.settings import PROPOSALS, Proposal, SubgraphSettings
 from pipeline.search.evaluators.registry import SHARED_WEIGHTS, SHORT_TRAINING, find_evaluator
+from pipeline.search.evaluators.supernet.settings import SupernetSettings
 from pipeline.search.evaluators.workers import parse_pool
 from pipeline.spaces.add_on.config import AddOnSpaceConfig
 from pipeline.spaces.dna.config import DnaSpaceConfig
@@ -63,6 +64,7 @@ class SearchConfig(Section):
     exponent: float = Field(default=-0.07, ge=-100, le=0)
     evaluator: str = SHORT_TRAINING
     ratings: Literal["auto"] | tuple[str, ...] = "auto"
+    supernet: SupernetSettings = SupernetSettings()
     executor: str = "in-process"
     cpus: float = Field(default=1, gt=0, le=1024)
     gpus: float = Field(default=0, ge=0, le=64)

@@ -26,7 +26,7 @@ from pipeline.run.preparation import check_budgets, dna_plan, measure_blocks_of,
 from pipeline.run.searching import search_round
 from pipeline.run.subgraphs import space_of_teacher, teacher_as_layers
 from pipeline.run.supernets import FORWARD_SHARE, cut_teacher_of, scoring
-from pipeline.search.evaluators.registry import SHARED_WEIGHTS
+from pipeline.search.evaluators.registry import SHARED_WEIGHTS, find_evaluator
 from pipeline.search.evaluators.workers import require_executor
 from pipeline.spaces.dna.space import DnaSpace
 from pipeline.stages.delivery.bundle import BundleInput, make_bundle
@@ -184,6 +184,7 @@ PART_OF = {
     "feasibility": "table",
     "scores": "search",
     "shared": "search",
+    "supernet": "search",
     "proposals": "search",
     "known": "search",
     "search": "search",
@@ -355,6 +356,11 @@ class _Left:
         if took is not None and settings.minutes is not None:
             took = min(took, 60 * settings.minutes)
             work = f"{work}, for {settings.minutes:g} minutes at most"
+        for name in settings.ratings:
+            if find_evaluator(name).train is not None:
+                its, of = self._supernet(images)
+                work = f"{of} for rating {name}; {work}"
+                took = None if took is None or its is None else took + its
         if self._recipe.method == "subgraph" and "gates" in self._recipe.subgraph.proposals:
             gates, selecting = self._selection()
             work = f"{selecting}; {work}"
@@ -371,6 +377,16 @@ class _Left:
             took += took / settings.epochs * FORWARD_SHARE * answers * members
         work = f"{count_of(settings.epochs, 'epoch')} of {self._images} images with gates on the teacher"
         return took, work
+
+    def _supernet(self, images: int) -> tuple[float | None, str]:
+        """Weights that candidates share, for a rating: about a step of one candidate for each batch."""
+        settings = self._recipe.search.supernet
+        images = min(images, settings.train_limit or images)
+        as_student = TrainingSettings(
+            epochs=settings.epochs, batch_size=settings.batch_size, augment=settings.augment
+        )
+        took, _ = self._student(as_student, images)
+        return took, f"{count_of(settings.epochs, 'epoch')} of {images} images of a supernet"
 
     def _shared(self) -> OpenStage:
         """Training of shared weights; candidates are evaluated by them in no time."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pipeline.recipe.ratings import ratings_of
 from pipeline.run.context import Context
 from pipeline.run.preparation import LearningTask
+from pipeline.search.evaluators.registry import find_evaluator
 from pipeline.spaces.base import Architecture
 from pipeline.stages.searching.candidates import Round, Searched
 from pipeline.stages.searching.evaluation import Evaluation
@@ -15,6 +18,7 @@ from pipeline.stages.searching.search import SearchInput, search_candidates
 from pipeline.stages.searching.selection import SelectionInput, select_candidates
 from pipeline.stages.searching.shared import train_shared
 from pipeline.stages.searching.strategy import StrategySettings
+from pipeline.stages.searching.supernet import SupernetInput, train_supernet
 
 
 def search_round(context: Context, task: LearningTask, this: Round) -> Searched:
@@ -63,7 +67,7 @@ def search_by_evaluation(
     if this.number == 1:
         before = context.do(known_before, KnownInput(this, evaluation, strategy))
     reevaluated = context.recipe.search.reevaluated
-    ratings = tuple(evaluation.by(name) for name in ratings_of(context.recipe))
+    ratings = tuple(_rating(context, evaluation, name) for name in ratings_of(context.recipe))
     return context.do(
         search_candidates,
         SearchInput(
@@ -77,3 +81,11 @@ def search_by_evaluation(
             context.recipe.search.minutes,
         ),
     )
+
+
+def _rating(context: Context, evaluation: Evaluation, name: str) -> Evaluation:
+    """A cheap evaluator, with the weights that it shares between candidates, if it does."""
+    rating = evaluation.by(name, context.recipe.search.supernet)
+    if find_evaluator(name).train is None:
+        return rating
+    return replace(rating, shared=context.do(train_supernet, SupernetInput(rating)))

@@ -5,23 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from cell_space import CODES, EDGES, PATHS, Cell, CellSpace
+from cell_space import CODES, EDGES, OPERATIONS, PATHS, Cell, CellSpace, cell
 from torch import Tensor, nn
 
 WIDTHS = (16, 32, 64)
 
 
-def live(cell: Cell) -> Cell:
+def live(whole: Cell) -> Cell:
     """The cell with "none" on every edge that leads nowhere: equal networks are equal cells."""
-    operations = [CODES[operation] for _, operation in cell.choices]
+    operations = [CODES[operation] for _, operation in whole.choices]
     kept = {edge for path in PATHS if all(operations[edge] for edge in path) for edge in path}
-    choices = enumerate(cell.choices)
+    choices = enumerate(whole.choices)
     return Cell(tuple((edge, name if place in kept else "none") for place, (edge, name) in choices))
 
 
-def is_connected(cell: Cell) -> bool:
+def is_connected(whole: Cell) -> bool:
     """Whether anything leads from the input to the output."""
-    return any(operation != "none" for _, operation in live(cell).choices)
+    return any(operation != "none" for _, operation in live(whole).choices)
 
 
 @dataclass(frozen=True)
@@ -30,20 +30,39 @@ class CellBlock:
 
     kind: str
     input_shape: tuple[int, int, int]
-    cell: Cell
+    cell: Cell | None
 
 
 class CellNetworks(CellSpace):
-    """Networks of 32x32 images in 10 classes."""
+    """Networks of 32x32 images in 10 classes.
+
+    As a space whose members share weights: connected cells are drawn, and the blocks by which the shapes of
+    weights are known are those of cells with one operation everywhere.
+    """
+
+    input_shape = (3, 32, 32)
+
+    def sample(self, generator) -> Cell:
+        while not is_connected(found := super().sample(generator)):
+            pass
+        return found
+
+    def distinct_blocks(self) -> tuple[CellBlock, ...]:
+        everywhere = (cell([operation] * len(EDGES)) for operation in OPERATIONS[1:])
+        return tuple(dict.fromkeys(block for each in everywhere for block in self.blocks(each)))
+
+    def extreme(self, cost, *, largest: bool = False) -> Cell:
+        found = [cell([operation] * len(EDGES)) for operation in OPERATIONS[1:]]
+        return (max if largest else min)(found, key=lambda each: sum(map(cost, self.blocks(each))))
 
     def blocks(self, architecture: Cell) -> tuple[CellBlock, ...]:
-        cell, found, shape = live(architecture), [CellBlock("stem", (3, 32, 32), architecture)], (16, 32, 32)
+        own, found, shape = live(architecture), [CellBlock("stem", self.input_shape, None)], (16, 32, 32)
         for width in WIDTHS:
             if width != shape[0]:
-                found.append(CellBlock("reduction", shape, cell))
+                found.append(CellBlock("reduction", shape, None))
                 shape = (width, shape[1] // 2, shape[2] // 2)
-            found.append(CellBlock("cell", shape, cell))
-        return (*found, CellBlock("head", shape, cell))
+            found.append(CellBlock("cell", shape, own))
+        return (*found, CellBlock("head", shape, None))
 
     def build_block(self, block: CellBlock) -> nn.Module:
         channels = block.input_shape[0]
@@ -72,14 +91,18 @@ class CellModule(nn.Module):
     def __init__(self, cell: Cell, channels: int) -> None:
         super().__init__()
         self._ends = [tuple(map(int, edge.split("-"))) for edge in EDGES]
-        self.edges = nn.ModuleList(_operation(name, channels) for _, name in cell.choices)
+        self._names = [f"{edge} {name}" for edge, name in cell.choices]
+        # By operation, so that weights are shared with cells that have the same one there.
+        self.edges = nn.ModuleDict(
+            {f"{edge} {name}": _operation(name, channels) for edge, name in cell.choices}
+        )
         self._absent = [name == "none" for _, name in cell.choices]
 
     def forward(self, images: Tensor) -> Tensor:
         nodes = [images, None, None, None]
-        for (start, end), edge, absent in zip(self._ends, self.edges, self._absent, strict=True):
+        for (start, end), name, absent in zip(self._ends, self._names, self._absent, strict=True):
             if not absent and nodes[start] is not None:
-                made = edge(nodes[start])
+                made = self.edges[name](nodes[start])
                 nodes[end] = made if nodes[end] is None else nodes[end] + made
         return torch.zeros_like(images) if nodes[3] is None else nodes[3]
 

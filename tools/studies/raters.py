@@ -81,7 +81,14 @@ def rated(count: int, seed: int, path: Path) -> list[dict]:
     rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     known, network = {row["cell"] for row in rows}, teacher()
     task = EvaluationTask(
-        CellNetworks(), dataset(), DistillationSettings(epochs=1), 0, lambda: network, lambda: None, dict
+        CellNetworks(),
+        dataset(),
+        DistillationSettings(epochs=1),
+        0,
+        lambda: network,
+        lambda: None,
+        SupernetSettings(),
+        dict,
     )
     evaluators = {name: find_evaluator(name).make(task) for name in RATINGS}
     with path.open("a") as stream:

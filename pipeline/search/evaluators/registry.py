@@ -12,11 +12,16 @@ from pipeline.errors import RecipeError
 from pipeline.search.base import Evaluator
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor, nn
 
     from pipeline.data.base import Dataset
     from pipeline.distill.settings import DistillationSettings
     from pipeline.distill.targets import SoftTargets
+    from pipeline.search.evaluators.supernet.settings import SupernetSettings
+    from pipeline.search.evaluators.supernet.training import OnEpoch
+    from pipeline.search.evaluators.supernet.weights import SharedWeights
     from pipeline.spaces.base import Space
 
 SHORT_TRAINING = "short-training"
@@ -38,7 +43,8 @@ class EvaluationTask:
         seed: of everything that is drawn.
         teacher: gives the trained teacher, a frozen network from images to logits.
         targets: gives its soft targets on the train split; ``None`` for labels alone.
-        shared: gives the weights that all candidates share, with method ``oracle``.
+        supernet: how weights that all candidates share are trained, for an evaluator that has some.
+        shared: gives these weights, trained.
     """
 
     space: Space
@@ -47,7 +53,11 @@ class EvaluationTask:
     seed: int
     teacher: Callable[[], nn.Module]
     targets: Callable[[], SoftTargets | None]
+    supernet: SupernetSettings
     shared: Callable[[], Mapping[str, Tensor]]
+
+
+TrainShared = Callable[[EvaluationTask, "Path", "OnEpoch"], tuple["Mapping[str, Tensor]", list[float]]]
 
 
 @dataclass(frozen=True)
@@ -59,12 +69,16 @@ class EvaluatorKind:
         score: what a score is: an accuracy in 0..1, or a number that only ranks; larger is better.
         images: as a rating, it takes about as long as a training step takes for so many images, or less.
         sees_maps: whether it looks at the teacher's feature maps.
+        train: trains the weights that candidates share, once before the search; ``make`` finds them in
+            ``task.shared``. It gets a file to write after every epoch and to go on from, and gives the
+            weights with the loss of each epoch.
     """
 
     make: Callable[[EvaluationTask], Evaluator]
     score: Literal["accuracy", "number"] = "number"
     images: int = 128
     sees_maps: bool = False
+    train: TrainShared | None = None
 
 
 def _short_training(task: EvaluationTask) -> Evaluator:
@@ -108,13 +122,70 @@ def _readout(task: EvaluationTask) -> Evaluator:
     return BlockwiseReadout(task.space, task.dataset, task.seed, task.teacher())
 
 
+def _blockwise(task: EvaluationTask) -> Evaluator:
+    from pipeline.search.evaluators.supernet.blockwise import BlockwiseEvaluator
+
+    return BlockwiseEvaluator(task.space, task.dataset, task.supernet, task.teacher(), _weights(task))
+
+
+def _train_blockwise(
+    task: EvaluationTask, checkpoint: Path, on_epoch: OnEpoch
+) -> tuple[Mapping[str, Tensor], list[float]]:
+    from pipeline.search.evaluators.supernet.blockwise import train_blockwise
+
+    weights, losses = train_blockwise(
+        task.space,
+        task.dataset,
+        task.supernet,
+        seed=task.seed,
+        teacher=task.teacher(),
+        checkpoint=checkpoint,
+        on_epoch=on_epoch,
+    )
+    return weights.tensors, losses
+
+
+def _one_shot(task: EvaluationTask) -> Evaluator:
+    from pipeline.search.evaluators.supernet.one_shot import OneShotEvaluator
+
+    return OneShotEvaluator(task.space, task.dataset, task.supernet, _weights(task))
+
+
+def _train_one_shot(
+    task: EvaluationTask, checkpoint: Path, on_epoch: OnEpoch
+) -> tuple[Mapping[str, Tensor], list[float]]:
+    from pipeline.search.evaluators.supernet.one_shot import train_one_shot
+
+    weights, losses = train_one_shot(
+        task.space,
+        task.dataset,
+        task.supernet,
+        seed=task.seed,
+        teacher=task.teacher(),
+        checkpoint=checkpoint,
+        on_epoch=on_epoch,
+    )
+    return weights.tensors, losses
+
+
+def _weights(task: EvaluationTask) -> SharedWeights:
+    from pipeline.search.evaluators.supernet.weights import SharedWeights
+
+    weights = SharedWeights(task.space, task.seed)
+    weights.load(task.shared())
+    weights.freeze()
+    return weights
+
+
 EVALUATORS = {
     SHORT_TRAINING: EvaluatorKind(_short_training, "accuracy"),
     SHARED_WEIGHTS: EvaluatorKind(_shared_weights, "accuracy"),
     "naswot": EvaluatorKind(_naswot, images=64),
     "synflow": EvaluatorKind(_synflow, images=32),
-    "relation": EvaluatorKind(_relation, sees_maps=True),
-    "readout": EvaluatorKind(_readout, sees_maps=True),
+    "relation": EvaluatorKind(_relation, images=64, sees_maps=True),
+    "readout": EvaluatorKind(_readout, images=32, sees_maps=True),
+    "blockwise": EvaluatorKind(_blockwise, sees_maps=True, train=_train_blockwise),
+    "one-shot": EvaluatorKind(_one_shot, train=_train_one_shot),
 }
 
 

@@ -20,12 +20,21 @@ from pipeline.search.evaluators.registry import (
     evaluator_version,
     find_evaluator,
 )
+from pipeline.search.evaluators.supernet.settings import SupernetSettings
 from pipeline.stages.inputs.data import DataSummary, open_data
 from pipeline.stages.inputs.space import SpacePlan
 from pipeline.stages.inputs.teacher import TeacherSummary, open_teacher, soft_targets
 from pipeline.stages.searching.shared import Shared, open_shared
-from pipeline.work.canonical import by_digest
+from pipeline.work.canonical import StoredFile, by_digest
 from pipeline.work.stage import StageFolder
+
+
+@dataclass(frozen=True)
+class TrainedSupernet:
+    """Weights that an evaluator trained for all candidates, and the loss of each epoch."""
+
+    weights: StoredFile
+    losses: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -41,6 +50,7 @@ class Evaluation:
         version: of the distribution that brings it.
         teacher: gives soft targets; ``None`` where labels alone are to be learned.
         shared: weights that all candidates share, if the evaluator uses them.
+        supernet: how these are trained, if the evaluator itself does that.
         reward_images: of the validation slice, at level 0; all of them without.
     """
 
@@ -52,7 +62,8 @@ class Evaluation:
     seed: int
     data: DataSummary = by_digest()
     teacher: TeacherSummary | None = by_digest()
-    shared: Shared | None = None
+    shared: Shared | TrainedSupernet | None = None
+    supernet: SupernetSettings | None = None
     reward_images: int | None = None
 
     @classmethod
@@ -80,16 +91,17 @@ class Evaluation:
             data,
             None if search.reward == "labels" else teacher,
             shared,
-            None if shared is None else recipe.oracle.reward_images,
+            reward_images=None if shared is None else recipe.oracle.reward_images,
         )
 
-    def by(self, name: str) -> Evaluation:
-        """The same by another evaluator, one that does not train.
+    def by(self, name: str, supernet: SupernetSettings) -> Evaluation:
+        """The same by another evaluator, one that trains no candidates.
 
         Raises:
             RecipeError: as ``of``.
         """
-        return replace(self, name=name, version=evaluator_version(name), shared=None)
+        settings = supernet if find_evaluator(name).train else None
+        return replace(self, name=name, version=evaluator_version(name), shared=None, supernet=settings)
 
     @property
     def score(self) -> Literal["accuracy", "number"]:
@@ -98,6 +110,10 @@ class Evaluation:
 
     def evaluator(self, folder: StageFolder, level: int) -> Evaluator:
         """The evaluator of a fidelity: 0 for all candidates, 1 for the best ones, closer."""
+        return find_evaluator(self.name).make(self.task(folder, level))
+
+    def task(self, folder: StageFolder, level: int) -> EvaluationTask:
+        """What an evaluator of that fidelity may use."""
         dataset = open_data(self.data, folder)
         if level == 0:
             train, validation = (
@@ -125,11 +141,17 @@ class Evaluation:
 
         def shared() -> Mapping[str, Tensor]:
             assert self.shared is not None
-            return open_shared(self.shared, folder)
+            return open_shared(self.shared.weights, folder)
 
-        seed = self.seed + level
-        return find_evaluator(self.name).make(
-            EvaluationTask(self.plan.open(folder), dataset, self.training, seed, teacher, targets, shared)
+        return EvaluationTask(
+            self.plan.open(folder),
+            dataset,
+            self.training,
+            self.seed + level,
+            teacher,
+            targets,
+            self.supernet or SupernetSettings(),
+            shared,
         )
 
 

@@ -98,8 +98,8 @@ def train_shared(given: SharedInput, folder: StageFolder, services: Services) ->
     return Shared(folder.stored(_WEIGHTS), result.best_validation_accuracy, result.history)
 
 
-def open_shared(shared: Shared, folder: StageFolder) -> Mapping[str, Tensor]:
+def open_shared(weights: StoredFile, folder: StageFolder) -> Mapping[str, Tensor]:
     """The weights, from the stage's file."""
     from safetensors.torch import load_file
 
-    return load_file(folder.find(shared.weights))
+    return load_file(folder.find(weights))

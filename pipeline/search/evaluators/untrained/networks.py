@@ -44,7 +44,9 @@ def drawn(seed: int, architecture: Architecture) -> Iterator[None]:
 
 def images_of(dataset: Dataset, count: int) -> Tensor:
     """The first train images, which come in a random order: ``(count, C, H, W)``, or as many as there are."""
-    return to_tensor(dataset.train.images[:count], dataset.preprocessing)
+    images = to_tensor(dataset.train.images[:count], dataset.preprocessing)
+    # Nearly twice as fast on CPUs.
+    return images.contiguous(memory_format=torch.channels_last)
 
 
 class Activations(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -64,4 +66,5 @@ class Activations(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 def without_gradients(network: nn.Module) -> nn.Module:
     """The network in training mode, in which its norms use the statistics of the batch; frozen."""
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network.train().requires_grad_(False)

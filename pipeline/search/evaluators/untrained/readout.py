@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,24 +10,22 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.data.base import Dataset
-from pipeline.distill.feature_maps import feature_maps, no_common_size, watched
 from pipeline.search.base import Score
+from pipeline.search.evaluators.aligned import Size, TeacherMaps, of_size, stages_of
 from pipeline.search.evaluators.untrained.networks import drawn, images_of, without_gradients
-from pipeline.spaces.base import Architecture, Block, Space
+from pipeline.spaces.base import Architecture, Space
 
 _IMAGES, _PIXELS, _RIDGE = 128, 8192, 0.01
-_IMAGE = (0, 0)
-"""Stands for the size of the images, before any map."""
 
 
 @dataclass(frozen=True)
 class BlockwiseReadout:
     """The share of variance that ridge regression leaves over, summed over stages.
 
-    A stage is the blocks of the student that give maps of one size. It is fed the teacher's last map of the
-    size before; where the teacher has other channels than the student, a random orthogonal map of them. Its
-    outputs are regressed on the teacher's last map of its own size, per pixel, on one half of the pixels;
-    the residual is that of the other half, over the variance, mean over channels.
+    A stage is what lies between the teacher's last maps of two sizes. It is fed the map of the size before;
+    where the teacher has other channels than the student, a random orthogonal map of them. Its outputs are
+    regressed on the teacher's last map of its own size, per pixel, on one half of the pixels; the residual is
+    that of the other half, over the variance, mean over channels.
 
     More left over was better in the spaces looked at, against expectation (docs/results/raters.md): it tells
     how strongly a random stage mixes. So the value is a number to learn from, not a goal.
@@ -40,15 +37,10 @@ class BlockwiseReadout:
     teacher: nn.Module
 
     @cached_property
-    def _features(self) -> dict[tuple[int, int], Tensor]:
+    def _features(self) -> Mapping[Size, Tensor]:
         """The images, and the teacher's last map of every size."""
         images = images_of(self.dataset, _IMAGES)
-        teacher = self.teacher
-        maps = {each.size: each.name for each in feature_maps(teacher, images)}
-        with watched(teacher, list(maps.values())) as outputs, torch.no_grad():
-            teacher(images)
-            found = {size: outputs[name] for size, name in maps.items()}
-        return found | {_IMAGE: images}
+        return TeacherMaps(self.teacher, images)(images)
 
     def evaluate(self, architecture: Architecture) -> Score:
         """The sum over all stages whose size the teacher has.
@@ -56,29 +48,16 @@ class BlockwiseReadout:
         Raises:
             TeacherError: there is none.
         """
-        found, before = [], _IMAGE
+        found, features = 0.0, self._features
         with drawn(self.seed, architecture), torch.no_grad():
-            stages = _stages(self.space.blocks(architecture))
-            for size, blocks in stages:
-                if size not in self._features:
-                    continue
-                given = _as_wide(self._features[before], blocks[0].input_shape)
-                for block in blocks:
+            blocks = self.space.blocks(architecture)
+            for stage in stages_of(blocks, features.keys()):
+                own = blocks[stage.blocks]
+                given = _as_wide(features[stage.before], own[0].input_shape)
+                for block in own:
                     given = without_gradients(self.space.build_block(block))(given)
-                found.append(left_over(given, self._features[size], self.seed))
-                before = size
-        if not found:
-            raise no_common_size([size for size, _ in stages], self._features.keys() - {_IMAGE})
-        return Score(sum(found))
-
-
-def _stages(blocks: Sequence[Block]) -> list[tuple[tuple[int, int], list[Block]]]:
-    """The blocks but the last, by the size of what they give; the last gives logits."""
-    sized = [(after.input_shape[1:], block) for block, after in itertools.pairwise(blocks)]
-    return [
-        (size, [block for _, block in group])
-        for size, group in itertools.groupby(sized, key=lambda each: each[0])
-    ]
+                found += left_over(given, features[stage.size], self.seed)
+        return Score(found)
 
 
 def _as_wide(features: Tensor, shape: tuple[int, int, int]) -> Tensor:
@@ -88,9 +67,7 @@ def _as_wide(features: Tensor, shape: tuple[int, int, int]) -> Tensor:
         wide = max(channels, features.shape[1])
         rotation = torch.linalg.qr(torch.randn(wide, wide))[0][:channels, : features.shape[1]]
         features = torch.einsum("oc,nchw->nohw", rotation, features)
-    if features.shape[2:] != (height, width):
-        features = nn.functional.adaptive_avg_pool2d(features, (height, width))
-    return features
+    return of_size(features, (height, width))
 
 
 def left_over(ours: Tensor, theirs: Tensor, seed: int) -> float:

@@ -17,6 +17,7 @@ from pipeline.distill.settings import DistillationSettings
 from pipeline.errors import TeacherError
 from pipeline.search.base import Evaluator
 from pipeline.search.evaluators.registry import EvaluationTask, find_evaluator
+from pipeline.search.evaluators.supernet.settings import SupernetSettings
 from pipeline.search.evaluators.untrained.naswot import ActivationCodes
 from pipeline.search.evaluators.untrained.networks import images_of
 from pipeline.search.evaluators.untrained.readout import BlockwiseReadout, left_over
@@ -85,7 +86,9 @@ def small_teacher(seed: int = 3) -> nn.Module:
 
 def made(name: str, dataset: Dataset, teacher: Callable[[], nn.Module] = small_teacher) -> Evaluator:
     settings = DistillationSettings(epochs=1)
-    task = EvaluationTask(small_space(), dataset, settings, 0, teacher, lambda: None, dict)
+    task = EvaluationTask(
+        small_space(), dataset, settings, 0, teacher, lambda: None, SupernetSettings(), dict
+    )
     return find_evaluator(name).make(task)
 
 

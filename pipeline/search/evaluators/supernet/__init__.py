@@ -1,0 +1,1 @@
+"""Evaluators that look at members of a space with weights which all of them share, trained once."""
