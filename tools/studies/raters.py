@@ -35,6 +35,7 @@ from pipeline.data.config import DataConfig
 from pipeline.data.loading import load
 from pipeline.distill.settings import DistillationSettings
 from pipeline.search.evaluators.registry import EvaluationTask, find_evaluator
+from pipeline.search.evaluators.supernet.settings import SupernetSettings
 from pipeline.search.strategies.base import trust_in
 from pipeline.search.strategies.gaussian_process import (
     GaussianProcess,

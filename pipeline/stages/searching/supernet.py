@@ -27,7 +27,7 @@ class SupernetInput:
 def _told(given: SupernetInput, value: TrainedSupernet) -> Sequence[str]:
     first, last = value.losses[0], value.losses[-1]
     return [
-        f"supernet     {count_of(len(value.losses), 'epoch')} of the weights that candidates share for rating "
+        f"supernet     {count_of(len(value.losses), 'epoch')} of weights that candidates share for rating "
         f"{given.evaluation.name}; loss {first:.3g}, then {last:.3g}"
     ]
 
@@ -38,7 +38,7 @@ def train_supernet(given: SupernetInput, folder: StageFolder, services: Services
 
     Raises:
         VerificationError: the training diverges.
-        TeacherError: the evaluator needs feature maps that the teacher does not have in common with candidates.
+        TeacherError: teacher and candidates have no feature maps of one size.
     """
     from safetensors.torch import save
 

@@ -1,4 +1,4 @@
-"""Weights that all members of a space share: a block takes slices of the largest that may stand in its place."""
+"""Weights that all members of a space share: a block has slices of the largest that may take its place."""
 
 from __future__ import annotations
 
