@@ -1,17 +1,17 @@
-"""What ratings of untrained networks are worth on NAS-Bench-201, where all accuracies are known.
+"""What ratings of networks that nobody trained are worth on NAS-Bench-201, where all accuracies are known.
 
-python tools/studies/raters.py [--cells 1000] [--seed 1] [--work FOLDER] [--page PAGE]
+python tools/studies/raters.py [--cells 1000] [--seed 1] [--ratings FILE] [--page PAGE]
 
-Connected cells are drawn, each a network of its own, and rated by each of Lathe's untrained evaluators, with
-the benchmark's skeleton at one cell a stage, images of CIFAR-10 (JPEG), and as teacher a ResNet-56 as others
-trained it. The truth is the test accuracy after 200 epochs. Kendall's tau is told over all cells, and as the
-mean over five bands of equal multiply-accumulates: what costs more is more accurate in this space, and a
-rating that knows nothing else is of no use within a budget.
+FILE is what cell_ratings.py made: by default the one in docs/results/raters. Connected cells are drawn, each
+a network of its own, that were not looked at while anything was tuned. The truth is the test accuracy after
+200 epochs. Kendall's tau is told over all cells, as the mean over five bands of equal multiply-accumulates,
+and as the mean over such bands of equal latency on the 19 device settings: what costs more is more accurate
+in this space, and a rating that knows nothing else is of no use within a budget.
 
 Fusions: the sum of ranks, and a Gaussian process as the predictor has it, that knows validation accuracies
 after 12 epochs of a tenth of the cells and predicts the others.
 
-Reads $LATHE_SHARED_DATA. FOLDER/rows.jsonl gets a line for each cell, and a study that was ended goes on.
+Reads $LATHE_SHARED_DATA.
 """
 
 from __future__ import annotations
@@ -19,23 +19,15 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import time
 from pathlib import Path
 
 import numpy as np
-import torch
 from cell_networks import CellNetworks, is_connected, live
-from raters_page import write_page
-from safetensors.torch import load_file
+from cell_ratings import STORED
+from raters_page import FUSION, PROCESS, UNTRAINED, write_page
 from scipy.stats import kendalltau, rankdata
 from tabular import SHARED, Benchmark
 
-from pipeline.data.base import Dataset
-from pipeline.data.config import DataConfig
-from pipeline.data.loading import load
-from pipeline.distill.settings import DistillationSettings
-from pipeline.search.evaluators.registry import EvaluationTask, find_evaluator
-from pipeline.search.evaluators.supernet.settings import SupernetSettings
 from pipeline.search.strategies.base import trust_in
 from pipeline.search.strategies.gaussian_process import (
     GaussianProcess,
@@ -43,9 +35,9 @@ from pipeline.search.strategies.gaussian_process import (
     initial_shape,
     normal_scores,
 )
-from pipeline.teachers.resnet import resnet_cifar
 
-RATINGS = ("naswot", "synflow", "relation", "readout")
+SUPERNETS = ("blockwise", "one-shot")
+FUSED = ("naswot", "synflow", "relation", "readout", "blockwise")
 BANDS, RESAMPLES = 5, 200
 TRUTHS = {
     "cifar10": "acc200_cifar10_test",
@@ -64,50 +56,14 @@ def cells(count: int, seed: int) -> list:
     return list(found.values())
 
 
-def dataset() -> Dataset:
-    path = SHARED / "cifar10_jpeg" / "cifar10_jpeg_bytes.npz"
-    return load(DataConfig(kind="npz", path=path, train_limit=2000, test_limit=100), seed=0)
-
-
-def teacher() -> torch.nn.Module:
-    network = resnet_cifar(depth=56)
-    weights = load_file(SHARED / "teachers_cifar10" / "resnet56.safetensors")
-    network.load_state_dict(weights, strict=False)
-    return network.eval().requires_grad_(False)
-
-
-def rated(count: int, seed: int, path: Path) -> list[dict]:
-    """A row for each cell: its number, ratings and their seconds."""
-    torch.set_num_threads(1)
-    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    known, network = {row["cell"] for row in rows}, teacher()
-    task = EvaluationTask(
-        CellNetworks(),
-        dataset(),
-        DistillationSettings(epochs=1),
-        0,
-        lambda: network,
-        lambda: None,
-        SupernetSettings(),
-        dict,
-    )
-    evaluators = {name: find_evaluator(name).make(task) for name in RATINGS}
-    with path.open("a") as stream:
-        for place, cell in enumerate(cells(count, seed)):
-            if cell.number in known:
-                continue
-            row = {"cell": cell.number, "ratings": {}, "seconds": {}}
-            for name, evaluator in evaluators.items():
-                began = time.process_time()
-                row["ratings"][name] = evaluator.evaluate(cell).value
-                row["seconds"][name] = round(time.process_time() - began, 4)
-            rows.append(row)
-            stream.write(json.dumps(row) + "\n")
-            stream.flush()
-            if place % 50 == 49:
-                print(f"{place + 1} cells", flush=True)
-    wanted = {cell.number for cell in cells(count, seed)}
-    return [row for row in rows if row["cell"] in wanted]
+def stored(path: Path) -> tuple[dict[str, np.ndarray], dict[str, tuple[float, float]]]:
+    """Ratings of all cells by name, in the order of ``Cell.number``; seconds of a cell, and of training."""
+    with np.load(path) as data:
+        names = [str(name) for name in data["names"]]
+        costs = zip(data["seconds_per_cell"].tolist(), data["seconds_of_training"].tolist(), strict=True)
+        return dict(zip(names, data["ratings"].T.astype(float), strict=True)), dict(
+            zip(names, costs, strict=True)
+        )
 
 
 def tau(values: np.ndarray, truth: np.ndarray) -> float:
@@ -150,34 +106,45 @@ def predicted(
     return means + sum(trust_in(column[known], scores[known].tolist()) * column for column in columns)
 
 
-def summary(rows: list[dict], seed: int) -> dict:
+def summary(path: Path, count: int, seed: int) -> dict:
     data, benchmark = np.load(SHARED / "nasbench201" / "nasbench201.npz"), Benchmark()
     order = np.argsort(data["arch_ops"].astype(int) @ 5 ** np.arange(6)[::-1])
-    numbers = np.array([row["cell"] for row in rows])
+    drawn = cells(count, seed)
+    numbers = np.array([cell.number for cell in drawn])
     macs = data["macs_cifar10"][order][numbers]
+    latencies = benchmark.latencies_ns[numbers]
     short = benchmark.score[numbers]
-    ratings = {name: np.array([row["ratings"][name] for row in rows]) for name in RATINGS}
+    of_all, costs = stored(path)
+    ratings = {name: values[numbers] for name, values in of_all.items()}
+    # A rating that failed counts as the middle, as in a search.
+    ratings = {
+        name: np.where(np.isfinite(values), values, np.nanmedian(values)) for name, values in ratings.items()
+    }
     raters = {"multiply-accumulates": macs, **ratings, "12 epochs": short}
     ranks = {name: rankdata(values) for name, values in raters.items()}
-    raters["sum of ranks, untrained"] = sum(ranks[name] for name in RATINGS)
-    raters["sum of ranks, with 12 epochs"] = raters["sum of ranks, untrained"] + ranks["12 epochs"]
-    space, generator = CellNetworks(), np.random.default_rng(0)
-    members = dict(enumerate(space.members()))
-    codes = np.stack([space.encode(members[number]) for number in numbers]).astype(float)
+    raters[UNTRAINED] = sum(ranks[name] for name in FUSED if name not in SUPERNETS)
+    raters[FUSION] = sum(ranks[name] for name in FUSED)
+    raters["sum of ranks, with 12 epochs"] = raters[FUSION] + ranks["12 epochs"]
+    codes = np.stack([CellNetworks().encode(cell) for cell in drawn]).astype(float)
     cost = np.log(macs)[:, None]
-    standard = [normal_scores(values.tolist())[:, None] for values in ratings.values()]
-    known = generator.permutation(len(rows))[: max(20, len(rows) // 10)]
+    standard = [normal_scores(ratings[name].tolist())[:, None] for name in FUSED]
+    known = np.random.default_rng(0).permutation(count)[: max(20, count // 10)]
     raters["process, decisions and cost"] = predicted([codes, cost], short, known)
-    raters["process, with ratings"] = predicted([codes, cost, *standard], short, known, len(standard))
-    result = {"cells": len(rows), "seed": seed, "known_to_the_process": len(known), "raters": {}}
+    raters[PROCESS] = predicted([codes, cost, *standard], short, known, len(standard))
+    result = {"cells": count, "seed": seed, "known_to_the_process": len(known), "raters": {}}
     for name, values in raters.items():
         entry = {}
         for label, column in TRUTHS.items():
             truth = data[column][order][numbers]
             entry[label] = {"tau": with_interval(tau, values, truth)}
             entry[label]["in_bands"] = with_interval(in_bands, values, truth, macs)
-        if name in RATINGS:
-            entry["core_seconds"] = round(float(np.median([row["seconds"][name] for row in rows])), 3)
+            entry[label]["in_bands_of_latency"] = round(
+                float(np.mean([in_bands(values, truth, latency) for latency in latencies.T])), 4
+            )
+        if name in costs:
+            entry["core_seconds"], entry["core_seconds_of_training"] = (
+                round(each, 3) for each in costs[name]
+            )
         result["raters"][name] = entry
     return result
 
@@ -186,14 +153,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--cells", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--work", type=Path, default=Path("lathe-work/raters"))
+    parser.add_argument("--ratings", type=Path, default=STORED)
     parser.add_argument("--page", type=Path)
     arguments = parser.parse_args()
-    arguments.work.mkdir(parents=True, exist_ok=True)
-    rows = rated(arguments.cells, arguments.seed, arguments.work / "rows.jsonl")
-    text = json.dumps(result := summary(rows, arguments.seed), indent=1)
-    (arguments.work / "summary.json").write_text(text + "\n")
-    print(text)
+    print(json.dumps(result := summary(arguments.ratings, arguments.cells, arguments.seed), indent=1))
     if arguments.page:
         write_page(result, arguments.page)
 

@@ -10,7 +10,9 @@ mpl.use("Agg")
 
 import matplotlib.pyplot as plt
 
-TARGETS = {"sum of ranks, untrained": (0.74, 0.58), "process, with ratings": (0.82, 0.74)}
+UNTRAINED, FUSION = "sum of ranks, untrained", "sum of ranks, with block-wise"
+PROCESS = "process, with ratings"
+TARGETS = {FUSION: (0.74, 0.58), PROCESS: (0.82, 0.74)}
 
 
 def write_page(result: dict, page: Path) -> None:

@@ -57,6 +57,7 @@ FIELDS: dict[str, set[str]] = {
     "search.reevaluated": {"search", *SHOWN},
     "search.ratings": {"search", *SHOWN},
     "search.minutes": {"search", *SHOWN},
+    "search.supernet": set(),  # where no rating has one
     "search.finalists": set(),
     "search.rounds": set(),
     "dna": set(),
@@ -176,6 +177,8 @@ OTHER_VALUES: dict[str, Any] = {
     "search.cpus": 2.0,
     "search.gpus": 1.0,
     "search.train_limit": 5,
+    "search.supernet.train_limit": 5,
+    "search.supernet.threads": 2,
     "search.reevaluated": 3,
     "search.training.threads": 2,
     "distil.threads": 2,

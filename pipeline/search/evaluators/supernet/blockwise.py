@@ -33,8 +33,9 @@ class Stages:
     """The stages of a space's members, between the teacher's maps, with weights that members share.
 
     A stage is what lies between the teacher's last maps of two sizes. It is fed the teacher's map of the size
-    before. Where the space has other widths there than the teacher, a 1x1 convolution without an activation
-    stands at its begin or end, which members share, too.
+    before. At its end stands a BatchNorm, because the scale of features is nothing that a later layer could not
+    correct, and, where the space has other widths than the teacher, at both ends a 1x1 convolution without an
+    activation. Members share these, too.
 
     Args:
         space: whose members are rated.
@@ -59,15 +60,23 @@ class Stages:
 
     def imitated(self, stage: Stage, path: Sequence[Placed], features: Mapping[Size, Tensor]) -> Tensor:
         """What a stage makes of the teacher's map before it, in the shape of the teacher's own."""
-        channels, *size = path[0].block.input_shape
-        given = of_size(features[stage.before], (size[0], size[1]))
+        channels, *rest = path[0].block.input_shape
+        size = (rest[0], rest[1])
+        given = of_size(features[stage.before], size)
         if stage.before != IMAGE:
             given = self._as_wide(given, channels, f"into-{stage.size}", size)
-        made = self._weights.run(path, given)
+        made = self._normal(self._weights.run(path, given), stage.size)
         return self._as_wide(made, features[stage.size].shape[1], f"out-of-{stage.size}", stage.size)
 
-    def _as_wide(self, features: Tensor, channels: int, name: str, size: Sequence[int]) -> Tensor:
-        widths = self._widths.get((size[0], size[1]), frozenset()) | {features.shape[1], channels}
+    def _normal(self, features: Tensor, size: Size) -> Tensor:
+        channels = features.shape[1]
+        widest = max(self._widths.get(size, frozenset()) | {channels})
+        scale = self._weights.tensor(f"scale-{size}", lambda: torch.ones(widest))[:channels]
+        shift = self._weights.tensor(f"shift-{size}", lambda: torch.zeros(widest))[:channels]
+        return functional.batch_norm(features, None, None, scale, shift, training=True)
+
+    def _as_wide(self, features: Tensor, channels: int, name: str, size: Size) -> Tensor:
+        widths = self._widths.get(size, frozenset()) | {features.shape[1], channels}
         if len(widths) == 1:
             return features
         widest = max(widths)

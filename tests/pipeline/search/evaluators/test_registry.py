@@ -22,6 +22,7 @@ from pipeline.search.evaluators.registry import (
 )
 from pipeline.search.evaluators.short_training import DistillationEvaluator
 from pipeline.search.loop import search
+from pipeline.search.evaluators.supernet.settings import SupernetSettings
 from pipeline.spaces.cost import block_cost
 from tests.pipeline.search.search_models import small_space
 from tests.pipeline.search.test_loop import evolution
@@ -41,6 +42,7 @@ def task(dataset: Dataset) -> EvaluationTask:
         0,
         no_teacher,  # type: ignore[arg-type]
         lambda: None,
+        SupernetSettings(),
         dict,
     )
 
