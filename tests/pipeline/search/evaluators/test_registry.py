@@ -21,8 +21,8 @@ from pipeline.search.evaluators.registry import (
     find_evaluator,
 )
 from pipeline.search.evaluators.short_training import DistillationEvaluator
-from pipeline.search.loop import search
 from pipeline.search.evaluators.supernet.settings import SupernetSettings
+from pipeline.search.loop import search
 from pipeline.spaces.cost import block_cost
 from tests.pipeline.search.search_models import small_space
 from tests.pipeline.search.test_loop import evolution
