@@ -15,7 +15,7 @@ from pipeline.search.evaluators.aligned import Size, TeacherMaps, of_size, stage
 from pipeline.search.evaluators.untrained.networks import drawn, images_of, without_gradients
 from pipeline.spaces.base import Architecture, Space
 
-_IMAGES, _PIXELS, _RIDGE = 128, 8192, 0.01
+_IMAGES, _PIXELS, _RIDGE = 32, 4096, 0.01
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from pipeline.search.base import Score
 from pipeline.search.evaluators.untrained.networks import drawn, images_of, without_gradients
 from pipeline.spaces.base import Architecture, Space
 
-_IMAGES = 128
+_IMAGES = 64
 _LOOKED_AT = 2
 """Images with which maps are found."""
 
