@@ -17,6 +17,7 @@ from pipeline.export.cache import ExportCache
 from pipeline.memory import gigabytes, machine_bytes, require_room, training_bytes
 from pipeline.methods.subgraph.settings import SubgraphSettings
 from pipeline.progress import SilentReporter, duration
+from pipeline.recipe.ratings import ratings_of
 from pipeline.run import durations
 from pipeline.run.context import Context
 from pipeline.run.durations import Duration
@@ -356,7 +357,7 @@ class _Left:
         if took is not None and settings.minutes is not None:
             took = min(took, 60 * settings.minutes)
             work = f"{work}, for {settings.minutes:g} minutes at most"
-        for name in settings.ratings:
+        for name in ratings_of(self._recipe):
             if find_evaluator(name).train is not None:
                 its, of = self._supernet(images)
                 work = f"{of} for rating {name}; {work}"

@@ -33,9 +33,9 @@ class Stages:
     """The stages of a space's members, between the teacher's maps, with weights that members share.
 
     A stage is what lies between the teacher's last maps of two sizes. It is fed the teacher's map of the size
-    before. A BatchNorm stands at its end, because later layers would correct the scale of features, and where
-    the space has other widths than the teacher, a 1x1 convolution without an activation at either end. Members
-    share these, too.
+    before. A BatchNorm stands at its end, because later layers would correct the scale of features, and
+    where the space has other widths than the teacher, a 1x1 convolution without an activation at either end.
+    Members share these, too.
 
     Args:
         space: whose members are rated.
