@@ -193,6 +193,23 @@ def test_ratings_are_asked_once_told_with_their_worth_and_survive_one_that_alway
     assert len(asked) == before
 
 
+def test_ratings_by_shared_weights_are_trained_once_and_told(folder: Path) -> None:
+    settings: Any = {
+        "ratings": ["blockwise", "one-shot"],
+        "supernet": {"epochs": 1, "batch_size": 32, "train_limit": 64, "score_images": 32},
+    }
+    with prepared(folder, "search", **settings) as (context, task):
+        found = search_round(context, task, first_round(context, task))
+        told = [line for line in context.reporter.notes if line.startswith("supernet")]  # type: ignore[attr-defined]
+    assert all(each.ratings.keys() == {"blockwise", "one-shot"} for each in found.candidates)
+    assert [line.partition(";")[0].split()[-1] for line in told] == ["blockwise", "one-shot"]
+    kept = set((folder / "work" / "stages").glob("supernet-*/supernet.safetensors"))
+    assert len(kept) == 2
+    times = {each: each.stat().st_mtime_ns for each in kept}
+    assert searched(folder, "search", **settings, evaluations=4).candidates
+    assert {each: each.stat().st_mtime_ns for each in kept} == times
+
+
 def test_by_default_untrained_ratings_guide_a_predictor_and_each_search_tells_which(folder: Path) -> None:
     with prepared(folder, "search") as (context, task):
         found = search_round(context, task, first_round(context, task))

@@ -1,0 +1,68 @@
+"""The study of what a search is worth: its recipes are valid, and its page follows from results."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.recipe.loading import load_recipe
+from pipeline.spaces.mobile.space import MobileSpace
+from tests.places import ROOT
+
+
+@pytest.fixture(name="studies")
+def _studies(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Modules of the folder by name."""
+    before = set(sys.modules)
+    monkeypatch.syspath_prepend(ROOT / "tools" / "studies")
+    yield importlib.import_module
+    for name in set(sys.modules) - before:
+        if name in ("worth", "worth_page", "units"):
+            del sys.modules[name]
+
+
+def test_every_arm_is_a_recipe_and_the_mobile_network_the_only_member_of_its_space(studies: Any) -> None:
+    worth = studies("worth")
+    tuned = {56: Path("a.safetensors"), 44: Path("b.safetensors")}
+    arms = worth.arms(tuned)
+    common = [worth.teachers({56: tuned[56]}), "data.path=data.npz", "target.*.budget=0.25x teacher"]
+    for name, attempts in arms.items():
+        for settings in attempts:
+            recipe, _ = load_recipe(str(ROOT / "tools" / "studies" / "worth.toml"), [*common, *settings])
+            assert len(recipe.teacher) == (2 if name == "oracle" else 1)
+            assert recipe.distil.epochs == 4
+            if name == "mobilenetv2":
+                space = MobileSpace.from_config(recipe.space, (3, 32, 32), 10)
+                assert space.count() == 1
+    assert {"search", "akd", "dna", "oracle", "subgraph", "subgraph-int8"} <= arms.keys()
+
+
+def test_the_page_compares_the_best_method_with_the_best_student_made_by_hand(
+    studies: Any, tmp_path: Path
+) -> None:
+    page = studies("worth_page")
+
+    def result(accuracy: float) -> dict[str, Any]:
+        stages = [{"name": "search", "seconds": 120.0}, {"name": "distil", "seconds": 600.0}]
+        targets = {"a": {"budget_used": 0.9}, "b": {"budget_used": 0.95}}
+        return {"accuracy": accuracy, "parameters": 1000, "macs": 2e6, "targets": targets, "stages": stages}
+
+    done = {
+        "shallower 0.5 0": result(0.80),
+        "subgraph 0.5 0": result(0.82),
+        "subgraph 0.5 1": result(0.83),
+        "narrower 0.5 0": None,
+    }
+    (tmp_path / "results").mkdir()
+    page.write_page(done, tmp_path / "results" / "worth.md")
+    text = (tmp_path / "results" / "worth.md").read_text()
+    assert "| shallower | 80.00% | 0.95 | 1,000 | 2.0 M | 2 |" in text
+    assert "| subgraph | 82.50% \u00b1 0.71% |" in text
+    assert "| narrower | none keeps the budgets |" in text
+    assert "+2.50 points (target: at least 1.0; reached" in text
+    assert (tmp_path / "figures" / "worth.png").stat().st_size > 0
