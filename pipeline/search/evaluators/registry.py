@@ -148,7 +148,7 @@ def _train_blockwise(
 def _one_shot(task: EvaluationTask) -> Evaluator:
     from pipeline.search.evaluators.supernet.one_shot import OneShotEvaluator
 
-    return OneShotEvaluator(task.space, task.dataset, task.supernet, _weights(task))
+    return OneShotEvaluator(task.space, task.dataset, task.supernet, task.teacher(), _weights(task))
 
 
 def _train_one_shot(

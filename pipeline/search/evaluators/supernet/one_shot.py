@@ -1,8 +1,7 @@
-"""One-shot rating: accuracy of a member with weights that all members share, trained by distillation."""
+"""One-shot rating: how closely a member says what the teacher says, with weights that all members share."""
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,7 +10,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from pipeline.data.base import Dataset
 from pipeline.data.tensors import to_tensor
@@ -36,24 +34,25 @@ def train_one_shot(
 ) -> tuple[SharedWeights, list[float]]:
     """Train by the sandwich rule with in-place distillation (BigNAS, 2003.11142, section 3.1).
 
-    Each batch goes through the member with the most parameters, which learns labels and soft targets, and
-    through the one with the fewest and some drawn uniformly, which learn what the first one says.
+    Each batch goes through the member with the most parameters, which learns what the teacher says (and not,
+    as there, what the labels say), and through the one with the fewest and some drawn uniformly, which learn
+    what the first one says.
 
     Raises:
         TrainingDiverged: the loss is not finite.
     """
     weights = SharedWeights(space, seed)
     largest, smallest = (space.extreme(_parameters(space), largest=each) for each in (True, False))
-    labels = torch.from_numpy(dataset.train.labels)
 
     def losses(images: Tensor, rows: Tensor, chance: random.Random) -> Iterator[Tensor]:
-        logits = weights.run(weights.placed(largest), images)
         with torch.no_grad():
-            taught = teacher(images)
-        yield 0.1 * functional.cross_entropy(logits, labels[rows]) + 0.9 * _divergence(logits, taught)
-        said = logits.detach()
+            taught = teacher(images)[None]
+        outputs = weights.run(weights.placed(largest), images)
+        yield dataset.task.teacher_loss(outputs, taught, _TEMPERATURE)
+        said = outputs.detach()[None]
         for member in (smallest, *(space.sample(chance) for _ in range(_DRAWN))):
-            yield _divergence(weights.run(weights.placed(member), images), said)
+            found = weights.run(weights.placed(member), images)
+            yield dataset.task.teacher_loss(found, said, _TEMPERATURE)
 
     history = train(weights, losses, dataset, settings, seed=seed, checkpoint=checkpoint, on_epoch=on_epoch)
     return weights, history
@@ -61,35 +60,32 @@ def train_one_shot(
 
 @dataclass(frozen=True)
 class OneShotEvaluator:
-    """Minus the cross-entropy on images of the validation slice; it tells members apart that are right alike.
+    """Minus the loss against the teacher on images of the validation slice, as the task defines it.
 
-    BatchNorm has the statistics of the images that are looked at.
+    It tells members apart that are right as often. BatchNorm has the statistics of the images that are looked
+    at.
     """
 
     space: Space
     dataset: Dataset
     settings: SupernetSettings
+    teacher: nn.Module
     weights: SharedWeights
 
     @cached_property
-    def _images(self) -> Tensor:
-        images = self.dataset.validation.images[: self.settings.score_images]
-        given = to_tensor(images, self.dataset.preprocessing)
-        return given.contiguous(memory_format=torch.channels_last)
+    def _given(self) -> tuple[Tensor, Tensor]:
+        """Images, and what the teacher says of them."""
+        chosen = self.dataset.validation.images[: self.settings.score_images]
+        images = to_tensor(chosen, self.dataset.preprocessing)
+        with torch.no_grad():
+            return images.contiguous(memory_format=torch.channels_last), self.teacher(images)[None]
 
     def evaluate(self, architecture: Architecture) -> Score:
-        """The mean, with one standard error over images."""
+        """The mean over images."""
+        images, taught = self._given
         with torch.no_grad():
-            logits = self.weights.run(self.weights.placed(architecture), self._images)
-        labels = torch.from_numpy(self.dataset.validation.labels[: len(self._images)])
-        each = functional.cross_entropy(logits, labels, reduction="none")
-        return Score(-float(each.mean()), float(each.std()) / math.sqrt(len(each)))
-
-
-def _divergence(logits: Tensor, said: Tensor) -> Tensor:
-    """Of softened outputs, by the batch, times the square of the temperature."""
-    ours, theirs = (functional.log_softmax(each / _TEMPERATURE, dim=1) for each in (logits, said))
-    return functional.kl_div(ours, theirs, log_target=True, reduction="batchmean") * _TEMPERATURE**2
+            outputs = self.weights.run(self.weights.placed(architecture), images)
+            return Score(-float(self.dataset.task.teacher_loss(outputs, taught, _TEMPERATURE)))
 
 
 def _parameters(space: Space) -> Callable[[Block], float]:
