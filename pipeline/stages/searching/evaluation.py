@@ -94,7 +94,7 @@ class Evaluation:
             reward_images=None if shared is None else recipe.oracle.reward_images,
         )
 
-    def by(self, name: str, supernet: SupernetSettings) -> Evaluation:
+    def by(self, name: str, supernet: SupernetSettings | None = None) -> Evaluation:
         """The same by another evaluator, one that trains no candidates.
 
         Raises:

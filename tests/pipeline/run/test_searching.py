@@ -303,9 +303,9 @@ def test_a_killed_search_goes_on_with_what_scores_and_ratings_told(
 @pytest.mark.parametrize(
     ("epochs", "limit", "names", "count"),
     [
-        (4, None, UNTRAINED, 3),
-        (4, 500, UNTRAINED, 1),
-        (400, None, UNTRAINED, 325),
+        (4, None, UNTRAINED, 5),
+        (4, 500, UNTRAINED, 2),
+        (400, None, UNTRAINED, 596),
         (1, 2, ["by-macs"], 1),
     ],
 )
