@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,10 +11,20 @@ from typing import Any
 import pytest
 import torch
 
+from pipeline.search.evaluators.supernet.weights import SharedWeights
 from tests.places import ROOT, SHARED
 
 DATA = SHARED / "nasbench201" / "nasbench201.npz"
-ROWS = ROOT / "docs" / "results" / "raters" / "rows.jsonl"
+RATINGS = ROOT / "docs" / "results" / "raters" / "ratings.npz"
+STUDIES = (
+    "raters",
+    "raters_page",
+    "cell_networks",
+    "cell_ratings",
+    "cell_space",
+    "tabular",
+    "tabular_page",
+)
 ALL_3X3 = ("nor_conv_3x3",) * 6
 
 
@@ -26,7 +35,15 @@ def _studies(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.syspath_prepend(ROOT / "tools" / "studies")
     yield importlib.import_module
     for name in set(sys.modules) - before:
-        if name in ("raters", "raters_page", "cell_networks", "cell_space", "tabular", "tabular_page"):
+        if name in (
+            "raters",
+            "raters_page",
+            "cell_networks",
+            "cell_ratings",
+            "cell_space",
+            "tabular",
+            "tabular_page",
+        ):
             del sys.modules[name]
 
 
@@ -57,12 +74,28 @@ def test_edges_that_lead_nowhere_make_no_other_network(studies: Any) -> None:
     assert networks.live(whole) == whole
 
 
-def test_cells_are_different_networks_and_the_same_for_a_seed(studies: Any) -> None:
+def test_networks_that_are_tuned_on_are_different_and_the_same_for_a_seed(studies: Any) -> None:
     raters, networks = studies("raters"), studies("cell_networks")
-    found = raters.cells(60, 1)
+    found = raters.tuned_on(60, 1)
     assert len({networks.live(cell) for cell in found}) == 60
-    assert [cell.number for cell in raters.cells(30, 1)] == [cell.number for cell in found[:30]]
+    assert [cell.number for cell in raters.tuned_on(30, 1)] == [cell.number for cell in found[:30]]
     assert all(networks.is_connected(cell) for cell in found)
+
+
+def test_cells_share_the_weights_of_an_operation_on_an_edge(studies: Any) -> None:
+    networks, cells = studies("cell_networks"), studies("cell_space")
+    space = networks.CellNetworks()
+    weights = SharedWeights(space, 0)
+    images = torch.randn(4, 3, 32, 32)
+    one = cells.cell(ALL_3X3)
+    other = one.with_choice("0-1", "nor_conv_1x1")
+    assert weights.run(weights.placed(one), images).shape == (4, 10)
+    before = set(weights.tensors)
+    assert weights.run(weights.placed(other), images).shape == (4, 10)
+    # Nothing is new but the other operation, with its norm, in three cells.
+    new = set(weights.tensors) - before
+    assert len(new) == 3 * 3
+    assert all("0-1 nor_conv_1x1" in name for name in new)
 
 
 @pytest.mark.skipif(not DATA.exists(), reason="NAS-Bench-201 is not beside the checkout")
@@ -71,9 +104,14 @@ def test_summary_and_page_follow_from_the_ratings_that_were_kept(
 ) -> None:
     raters, page = studies("raters"), studies("raters_page")
     monkeypatch.setattr(raters, "RESAMPLES", 5)
-    rows = [json.loads(line) for line in ROWS.read_text().splitlines()]
-    assert len({row["cell"] for row in rows}) == 1000
-    result = raters.summary(rows[:120], 1)
+    ratings, costs = raters.stored(RATINGS)
+    assert {len(values) for values in ratings.values()} == {15625}
+    assert costs["blockwise"][1] > costs["blockwise"][0] > 0
+    numbers = raters.drawn(ratings, 120, 1)
+    assert len(set(numbers.tolist())) == 120
+    with pytest.raises(SystemExit, match="networks are rated"):
+        raters.drawn(ratings, 100_000, 1)
+    result = raters.summary(RATINGS, 120, 1)
     assert (result["cells"], result["known_to_the_process"]) == (120, 20)
     cost = result["raters"]["multiply-accumulates"]["cifar10"]
     assert cost["tau"]["low"] <= cost["tau"]["value"] <= cost["tau"]["high"]

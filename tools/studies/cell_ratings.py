@@ -1,6 +1,7 @@
 """Rates the networks of NAS-Bench-201 without training any of them, and keeps the ratings as data.
 
-python tools/studies/cell_ratings.py [--images 5200] [--work FOLDER] [--out docs/results/raters/ratings.npz]
+python tools/studies/cell_ratings.py [--ratings naswot,synflow,relation,readout,blockwise] [--images 5200]
+    [--most 6000] [--work FOLDER] [--out docs/results/raters/ratings.npz]
 
 The networks are those of the cells, in the benchmark's skeleton with one cell a stage; of cells that the
 benchmark calls isomorphic the first one is rated, and its ratings are those of all. Images are of CIFAR-10
@@ -9,7 +10,8 @@ block-wise and one-shot evaluators first train the weights that all cells share,
 
 Reads $LATHE_SHARED_DATA. FOLDER keeps weights and a line for each cell, and a study that was ended goes on.
 The file has, for every cell in the order of ``Cell.number``, a column for each rating (not a number where
-there is none), and the core-seconds that one cell takes and that the shared weights took.
+there is none), and the core-seconds that one cell takes and that the shared weights took. They come in a
+random order, so that what is there at any time is a fair sample.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from pipeline.search.evaluators.registry import EvaluationTask, find_evaluator
 from pipeline.search.evaluators.supernet.settings import SupernetSettings
 from pipeline.teachers.resnet import resnet_cifar
 
-RATINGS = ("naswot", "synflow", "relation", "readout", "blockwise", "one-shot")
+RATINGS = ("naswot", "synflow", "relation", "readout", "blockwise")
 SUPERNETS = {"blockwise": SupernetSettings(epochs=24), "one-shot": SupernetSettings(epochs=24)}
 STORED = Path(__file__).parents[2] / "docs" / "results" / "raters" / "ratings.npz"
 
@@ -61,11 +63,11 @@ def told(name: str, done: int, total: int) -> None:
 class Raters:
     """Evaluators by name, with shared weights that are trained once."""
 
-    def __init__(self, images: int, folder: Path) -> None:
+    def __init__(self, names: Sequence[str], images: int, folder: Path) -> None:
         network, data = teacher(), dataset(images)
         self.trained_s: dict[str, float] = {}
         self.evaluators = {}
-        for name in RATINGS:
+        for name in names:
             found: dict[str, torch.Tensor] = {}
             task = EvaluationTask(
                 CellNetworks(),
@@ -113,14 +115,13 @@ def representatives() -> np.ndarray:
     return of
 
 
-def rated(raters: Raters, path: Path) -> list[dict]:
+def rated(raters: Raters, path: Path, most: int | None) -> list[dict]:
     """A row for each network."""
     rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     known = {row["cell"] for row in rows}
     wanted = sorted({*representatives().tolist()} - {-1})
     members = dict(enumerate(CellNetworks().members()))
-    # In a random order, so that what is there at any time is a fair sample.
-    wanted = np.random.default_rng(0).permutation(wanted).tolist()
+    wanted = np.random.default_rng(0).permutation(wanted)[:most].tolist()
     with path.open("a") as stream:
         for place, number in enumerate(wanted):
             if number not in known:
@@ -134,16 +135,17 @@ def rated(raters: Raters, path: Path) -> list[dict]:
 
 def write(rows: list[dict], raters: Raters, out: Path) -> None:
     by_cell = {row["cell"]: row["ratings"] for row in rows}
-    missing = dict.fromkeys(RATINGS, np.nan)
+    names = list(raters.evaluators)
+    missing = dict.fromkeys(names, np.nan)
     columns = [
         [by_cell.get(number, missing)[name] for name in RATINGS] for number in representatives().tolist()
     ]
-    seconds = [float(np.median([row["seconds"][name] for row in rows])) for name in RATINGS]
-    trained = [raters.trained_s.get(name, 0.0) for name in RATINGS]
+    seconds = [float(np.median([row["seconds"][name] for row in rows])) for name in names]
+    trained = [raters.trained_s.get(name, 0.0) for name in names]
     out.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(
         out,
-        names=np.array(RATINGS),
+        names=np.array(names),
         ratings=np.array(columns, np.float32),
         seconds_per_cell=np.array(seconds),
         seconds_of_training=np.array(trained),
@@ -152,14 +154,16 @@ def write(rows: list[dict], raters: Raters, out: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--ratings", default=",".join(RATINGS))
+    parser.add_argument("--most", type=int)
     parser.add_argument("--images", type=int, default=5200)
     parser.add_argument("--work", type=Path, default=Path("lathe-work/cell-ratings"))
     parser.add_argument("--out", type=Path, default=STORED)
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    raters = Raters(arguments.images, arguments.work)
-    write(rated(raters, arguments.work / "rows.jsonl"), raters, arguments.out)
+    raters = Raters(arguments.ratings.split(","), arguments.images, arguments.work)
+    write(rated(raters, arguments.work / "rows.jsonl", arguments.most), raters, arguments.out)
 
 
 if __name__ == "__main__":

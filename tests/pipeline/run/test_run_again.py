@@ -96,6 +96,7 @@ OF_SUBGRAPH = {"structures", "importance", "proposals"}
 PROPOSED = {"proposals", *SEARCHED}
 CUT_ANEW = {*OF_SUBGRAPH, "space", "distil", *MEASURED, *SHIPPED}
 FIELDS_OF_SUBGRAPH: dict[str, set[str]] = FIELDS | {
+    "search.ratings": set(),  # none by default
     "seed": {"data", "teacher", *CUT_ANEW},
     "data": {"data", "teacher", *CUT_ANEW},
     "teacher": {"teacher", *CUT_ANEW},
@@ -114,6 +115,7 @@ OF_INT8 = {"quantise"}
 OF_ORACLE = {"shared"}
 SHARED = {*OF_ORACLE, *SEARCHED}
 FIELDS_OF_ORACLE: dict[str, set[str]] = FIELDS | {
+    "search.ratings": set(),  # none by default
     "seed": {"data", "shared", *TAUGHT},
     "data": {"data", "shared", *TAUGHT},
     "teacher": {"shared", *TAUGHT},
@@ -177,6 +179,7 @@ OTHER_VALUES: dict[str, Any] = {
     "search.cpus": 2.0,
     "search.gpus": 1.0,
     "search.train_limit": 5,
+    "search.ratings": (),
     "search.supernet.train_limit": 5,
     "search.supernet.threads": 2,
     "search.reevaluated": 3,
