@@ -19,6 +19,8 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -82,11 +84,7 @@ class Raters:
             kind = find_evaluator(name)
             if kind.train is not None:
                 began, clock = time.process_time(), folder / f"{name}-seconds.json"
-                tensors, _ = kind.train(
-                    task,
-                    folder / f"{name}.pt",
-                    lambda done, total, name=name: print(name, done, total, flush=True),
-                )
+                tensors, _ = kind.train(task, folder / f"{name}.pt", partial(told, name))
                 if not clock.exists():
                     clock.write_text(json.dumps(time.process_time() - began))
                 self.trained_s[name] = json.loads(clock.read_text())

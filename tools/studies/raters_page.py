@@ -48,7 +48,8 @@ networks.
 "12 epochs" is the validation accuracy after 12 epochs. The process is the
 [predictor's](../methods/predictor.md): it knows that accuracy of {known} of the cells, and orders all of
 them. It is told with the features of the space and the cost alone, and with the ratings as features and by
-their trust. Seconds are those of one core for one network; `blockwise` also takes {trained:.0f} core-seconds
+their trust. Seconds are those of one core for one network, beside other work; `blockwise` also takes
+{trained:.0f} core-seconds
 of training, once.
 
 ![Tau in bands of every rating](../figures/raters.png)
