@@ -27,5 +27,5 @@ class SupernetSettings(BaseModel):
     learning_rate: float = Field(default=0.004, gt=0, le=100)
     augment: Augmentation = "none"
     train_limit: int | None = Field(default=None, ge=2, le=1_000_000_000)
-    score_images: int = Field(default=256, ge=2, le=1_000_000_000)
+    score_images: int = Field(default=128, ge=2, le=1_000_000_000)
     threads: int | None = Field(default=None, ge=1, le=1024)
