@@ -123,6 +123,7 @@ class Searched:
         could_grow: those in ``order`` of which a larger neighbour keeps the limits; ``None`` where nobody
             looked.
         size_tau: Kendall's tau between scores and shares of the limits that are used.
+        no_time_for: evaluations that were wanted, and not begun because the time was over.
     """
 
     candidates: tuple[EvaluatedCandidate, ...]
@@ -134,6 +135,7 @@ class Searched:
     tau: float | None = None
     could_grow: tuple[Architecture, ...] | None = None
     size_tau: float | None = None
+    no_time_for: int = 0
 
     def tied_with(self, architecture: Architecture) -> tuple[EvaluatedCandidate, ...]:
         """Others to try whose scores differ by less than the noise: nothing but chance prefers one of them.

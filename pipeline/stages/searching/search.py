@@ -86,9 +86,9 @@ def _told(given: SearchInput, value: Searched) -> Sequence[str]:
         f"search       {evaluated}{f', {known} known before' if known else ''}; best {shown}; "
         f"{len(value.order)} of those measured go on"
     ]
-    left = given.evaluations - (len(value.candidates) - known)
-    if given.minutes is not None and left > 0:
-        lines.append(f"             {given.minutes:g} minutes left no time for {left} of {given.evaluations}")
+    if value.no_time_for:
+        left = f"{value.no_time_for} of {given.evaluations}"
+        lines.append(f"             {given.minutes:g} minutes left no time for {left}")
     lines += [f"             {line}" for line in worth_lines(value)]
     return lines
 
@@ -100,7 +100,7 @@ def search_candidates(given: SearchInput, folder: StageFolder, services: Service
     Raises:
         BudgetError: no member of the space can keep the budgets, as they are tightened in this round.
     """
-    this = given.this
+    this, clock = given.this, Clock(folder / "seconds.json")
     evaluator = given.evaluation.evaluator(folder, 0)
     learning = Learning(services, given.where, this.predictors, folder)
     memory = _Memory(given, services)
@@ -112,7 +112,10 @@ def search_candidates(given: SearchInput, folder: StageFolder, services: Service
     strategy = strategy_of(given.strategy, learning.predictors, this.number, ratings, rated)
     fresh = list[Candidate]()
     if given.evaluations > 0:
-        fresh = _searched(given, strategy, evaluator, learning, memory, folder=folder, services=services)
+        fresh = _searched(
+            given, strategy, evaluator, learning, memory, clock=clock, folder=folder, services=services
+        )
+    over = given.minutes is not None and clock.seconds() >= 60 * given.minutes
     past = (*given.before.candidates, *this.known)
     within = [each for each in past if this.predictors.constraints.feasible(each.architecture)]
     every = {each.architecture: each for each in (*within, *fresh)}
@@ -157,6 +160,7 @@ def search_candidates(given: SearchInput, folder: StageFolder, services: Service
         tau=tau,
         could_grow=tuple(filter(constraints.can_grow, order)),
         size_tau=size_tau(constraints, ranked),
+        no_time_for=max(0, given.evaluations - len(fresh)) if over else 0,
     )
 
 
@@ -228,6 +232,7 @@ def _searched(
     learning: Learning,
     memory: _Memory,
     *,
+    clock: Clock,
     folder: StageFolder,
     services: Services,
 ) -> list[Candidate]:
@@ -236,7 +241,7 @@ def _searched(
     Every ``measure_every`` candidates the models learn, and the search goes on under the new ones, as long as
     by them any network keeps the budgets: else measuring decides in the end.
     """
-    settings, clock = given.strategy, Clock(folder / "seconds.json")
+    settings = given.strategy
     found: list[Candidate] = []
     with ExitStack() as shown:
         advance = shown.enter_context(services.reporter.task("score candidates", "candidates"))
