@@ -206,15 +206,16 @@ def load(url: str, *, rate: float, seconds: float, writers: int, batch: int) -> 
         written = pool.starmap(
             _write, [(url, name, rate / writers, seconds, batch) for name in range(writers)]
         )
-    took_ms = sorted(each for _, some in written for each in some)
-    reported = {description for descriptions, _ in written for description in descriptions}
+    took_ms = sorted(each for _, some, _ in written for each in some)
+    reported = {description for descriptions, *_ in written for description in descriptions}
+    longest_s = max(seconds, *(took_s for *_, took_s in written))
     with open_store(url, must_exist=True) as store:
         found = Counter(each.parts["workload"]["description"] for part in records(store) for each in part)
         problems = check(store).problems
     return {
         "asked_rows_per_s": rate,
-        "rows_per_s": len(reported) / seconds,
-        "seconds": seconds,
+        "rows_per_s": len(reported) / longest_s,
+        "seconds": longest_s,
         "writers": writers,
         "rows": len(reported),
         "lost": len(reported - found.keys()),
@@ -226,8 +227,10 @@ def load(url: str, *, rate: float, seconds: float, writers: int, batch: int) -> 
     }
 
 
-def _write(url: str, name: int, rate: float, seconds: float, batch: int) -> tuple[list[str], list[float]]:
-    """Store rows as their time comes; their names, and how many milliseconds each took."""
+def _write(
+    url: str, name: int, rate: float, seconds: float, batch: int
+) -> tuple[list[str], list[float], float]:
+    """Store rows as their time comes; their names, how many milliseconds each took, and seconds in all."""
     outcome = measurement(random.Random(name), SAMPLES_PER_LAUNCH, PROTOCOL.launches)
     names: list[str] = []
     took_ms: list[float] = []
@@ -240,7 +243,8 @@ def _write(url: str, name: int, rate: float, seconds: float, batch: int) -> tupl
             store.add(workload, RUNTIME, DEVICE, PROTOCOL, outcome)
             took_ms.append((time.perf_counter() - before) * 1e3)
             names.append(workload.description)
-    return names, took_ms
+        took_s = time.monotonic() - began
+    return names, took_ms, took_s
 
 
 def _moments(rate: float, seconds: float, batch: int) -> Iterator[float]:
