@@ -16,7 +16,7 @@ from pathlib import Path
 from devices.connections import Connection
 from devices.measurement.between import BetweenBatches
 from devices.measurement.headline import launch_interval
-from devices.measurement.measurement import Measurement, MeasurementFailure, Outcome
+from devices.measurement.measurement import Measurement, MeasurementFailure, Outcome, Verdict
 from devices.measurement.protocol import MeasuringProtocol
 from devices.measurement.statistics import Interval
 from devices.measuring.comparison import compare
@@ -209,4 +209,5 @@ def _obstacles(outcomes: Mapping[str, Outcome]) -> Iterator[str]:
             yield f"{name} did not run ({outcome.reason.code}: {outcome.reason.detail})"
         elif not outcome.sharp:
             why = "; ".join(reason.detail for reason in outcome.reasons)
-            yield f"the measurement of {name} is invalid: {why}"
+            word = "invalid" if outcome.verdict is Verdict.INVALID else f"too wide, {outcome.latency}"
+            yield f"the measurement of {name} is {word}: {why}"

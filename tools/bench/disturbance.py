@@ -141,6 +141,10 @@ def judge(folder: Path) -> dict[str, Any]:
         for each in compared(one, other, usual)
     ]
     beside = [each for each in found if each["hogs"]]
+    if not ratios:
+        raise SystemExit(
+            "no two models of a batch have launches without hogs that hardly waited: collect more"
+        )
     return {
         "undisturbed_ms": {" ".join(model): value / 1e6 for model, value in sorted(usual.items())},
         "beside_hogs": summary(beside),
@@ -201,6 +205,8 @@ def compared(one: Case, other: Case, usual: dict[tuple[str, str], float]) -> Ite
 
 
 def summary(found: list[dict[str, Any]]) -> dict[str, Any]:
+    if not found:
+        return {"cases": 0}
     moved = [each for each in found if abs(each["moved"] - 1) > MOVED]
     return {
         "cases": len(found),
