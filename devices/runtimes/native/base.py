@@ -21,6 +21,7 @@ from devices.agent.agent import parse_cores
 from devices.artifacts import push_artifact
 from devices.connections import Completed
 from devices.errors import MeasurementError, TargetError
+from devices.inputs import NOTHING, Given
 from devices.measurement.measurement import Placement
 from devices.measurement.protocol import MeasuringProtocol
 from devices.runtimes.base import (
@@ -39,11 +40,15 @@ from devices.runtimes.base import (
 from devices.runtimes.capabilities import Capabilities, Support
 from devices.runtimes.native.shell import identify_device, read_conditions
 from devices.target import Target
+from devices.words import listed
 
 Fields = dict[str, Any]
 
 CANNOT_START = (126, 127)
 """Exit statuses of a shell that found no such command, or could not start it."""
+SHAPES_ALONE = Support(True, "shapes alone, of all inputs: the tool makes up the values")
+_SEPARATORS = ",:;= "
+"""What separates names, shapes and options on the command lines of the tools."""
 DETAIL_LINES = 12
 """Lines of a tool's last output that explain a failure."""
 CORES = "run on these cores only, as in cores=4-7"
@@ -95,10 +100,12 @@ class ToolSession:
 
     Attributes:
         deadline: by ``time.monotonic``.
+        given: to the model that is under way.
     """
 
     call: Call
     deadline: float
+    given: Given = NOTHING
     events: list[Event] = field(default_factory=list)
 
     def emit(self, event: str, **fields: Any) -> None:
@@ -176,6 +183,7 @@ class NativeRuntime(Runtime, Generic[ToolT]):
     canary: Path
 
     needs_python: ClassVar[bool] = False
+    inputs: ClassVar[Support] = Support(False, "the tool makes up its inputs")
     operations: ClassVar[Support] = Support(True)
     no_outputs: ClassVar[str] = "the tool makes up its inputs"
 
@@ -271,9 +279,10 @@ class NativeRuntime(Runtime, Generic[ToolT]):
             )
 
     def capabilities(self, target: Target) -> Capabilities:
-        """Everything but given inputs and outputs for them."""
-        without = Support(False, self.no_outputs)
-        return Capabilities(operations=self.operations, inputs=without, outputs=without)
+        """Everything but given values and outputs for them."""
+        return Capabilities(
+            operations=self.operations, inputs=self.inputs, outputs=Support(False, self.no_outputs)
+        )
 
     def check(self, target: Target) -> None:
         """Refuse a precision or option that the runtime does not have, and cores that are not a list."""
@@ -297,22 +306,22 @@ class NativeRuntime(Runtime, Generic[ToolT]):
                     device = self.identity(session, tool)
                     runtime = {"version": tool.version, "binary_digest": tool.digest}
                     session.emit("identity", runtime=runtime, device=device)
-                case Measure(artifacts, protocol, _):
-                    self._measure(session, tool, artifacts, protocol)
+                case Measure():
+                    self._measure(session, tool, request)
                 case ProfileOperations() | Sustain():
                     self._ask_of_one(session, tool, request)
         except ExchangeEnded as end:
             return Reply(tuple(session.events), end.ended)
         return Reply(tuple(session.events), Completed(0, ""))
 
-    def _measure(
-        self, session: ToolSession, tool: ToolT, artifacts: Sequence[Path], protocol: MeasuringProtocol
-    ) -> None:
+    def _measure(self, session: ToolSession, tool: ToolT, request: Measure) -> None:
+        artifacts, protocol = request.artifacts, request.protocol
         session.emit("ready", process_start_ns=None)
         self._time_canary(session, tool, protocol)
         for number, artifact in enumerate(artifacts):
             session.emit("started", job=number)
             try:
+                session.given = _shapes_alone(request.given[number]) if request.given else NOTHING
                 model = self.load(session, tool, artifact)
                 before = self.conditions(session)
                 fields = self.time(session, tool, model, protocol)
@@ -320,7 +329,8 @@ class NativeRuntime(Runtime, Generic[ToolT]):
                     placement = self.placement(session, tool, model, protocol)
                     fields |= {} if placement is None else {"placement": asdict(placement)}
                 after = self.conditions(session)
-                session.emit("result", job=number, **fields, before=before, after=after)
+                told = _told(session.given)
+                session.emit("result", job=number, **fields, before=before, after=after, inputs=told)
             except ToolFailed as failure:
                 session.emit("failed", job=number, code=failure.code, detail=str(failure))
             if number + 1 == len(artifacts) // 2:
@@ -328,6 +338,7 @@ class NativeRuntime(Runtime, Generic[ToolT]):
         self._time_canary(session, tool, protocol)
 
     def _time_canary(self, session: ToolSession, tool: ToolT, protocol: MeasuringProtocol) -> None:
+        session.given = NOTHING
         try:
             fields = self.time(session, tool, self.load(session, tool, self.canary), protocol)
         except ToolFailed:
@@ -338,6 +349,7 @@ class NativeRuntime(Runtime, Generic[ToolT]):
         session.emit("ready", process_start_ns=None)
         session.emit("started", job=0)
         try:
+            session.given = _shapes_alone(request.given)
             model = self.load(session, tool, request.artifact)
             if isinstance(request, Sustain):
                 self.sustain(session, tool, model, request)
@@ -347,6 +359,39 @@ class NativeRuntime(Runtime, Generic[ToolT]):
                 session.emit("operations", operations=operations, total_ns=total_ns)
         except ToolFailed as failure:
             session.emit("failed", code=failure.code, detail=str(failure))
+
+
+def _shapes_alone(given: Given) -> Given:
+    """What is given, if that is nothing but shapes.
+
+    Raises:
+        ToolFailed: values or a signature are given.
+    """
+    odd = [each.name for each in given.inputs if set(each.name) & set(_SEPARATORS)]
+    if odd:
+        raise ToolFailed("not-supported", f"the tool cannot be told of an input whose name is {odd[0]!r}")
+    others = [each.name for each in given.inputs if each.values is not None or each.shape is None]
+    if others or given.signature:
+        what = f"values of {listed(others)}" if others else "a signature"
+        raise ToolFailed(
+            "not-supported", f"{what} cannot be given: the tool makes up values; give shapes alone"
+        )
+    return given
+
+
+def _told(given: Given) -> list[Fields]:
+    """The inputs whose shapes were given; of others the tool does not tell."""
+    return [
+        {
+            "name": each.name,
+            "dtype": "",
+            "shape": each.shape,
+            "declared": ["?"] * len(each.shape or ()),
+            "fill": "made up by the tool",
+            "given": True,
+        }
+        for each in given.inputs
+    ]
 
 
 def core_mask(text: str) -> int:

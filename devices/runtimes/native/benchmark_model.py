@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import ClassVar
 
 from devices.errors import TargetError
+from devices.inputs import GivenInput
 from devices.measurement.measurement import Placed, Placement, Summary
 from devices.measurement.protocol import MeasuringProtocol
-from devices.runtimes.native.base import CORES, Fields, Tool, ToolFailed, ToolSession, tail
+from devices.runtimes.capabilities import Support
+from devices.runtimes.native.base import CORES, SHAPES_ALONE, Fields, Tool, ToolFailed, ToolSession, tail
 from devices.runtimes.native.pushed import PushedTool
 from devices.target import Target
 
@@ -49,6 +51,7 @@ _KERNELS = {"TfLiteGpuDelegateV2": "gpu", "TfLiteNnapiDelegate": "nnapi", "TfLit
 class BenchmarkModel(PushedTool):
     """``benchmark_model``, with XNNPACK on the CPU or another delegate by option."""
 
+    inputs: ClassVar[Support] = SHAPES_ALONE
     usage_arguments: ClassVar[tuple[str, ...]] = ("--help=true",)
 
     def delegate(self, target: Target) -> str:
@@ -63,7 +66,7 @@ class BenchmarkModel(PushedTool):
         """Time a model in one process; times in whole microseconds, given in nanoseconds."""
         target = session.call.target
         lines = _run(
-            session, tool, (*_arguments(target, model, protocol), "--report_peak_memory_footprint=true")
+            session, tool, (*_arguments(session, model, protocol), "--report_peak_memory_footprint=true")
         )
         timings = _find(_TIMINGS, lines)
         if timings is None:
@@ -84,7 +87,7 @@ class BenchmarkModel(PushedTool):
     ) -> tuple[list[Fields], list[int]]:
         """The average of each operation, as its only sample, and that of whole inferences."""
         target = session.call.target
-        lines = _run(session, tool, (*_arguments(target, model, protocol), "--enable_op_profiling=true"))
+        lines = _run(session, tool, (*_arguments(session, model, protocol), "--enable_op_profiling=true"))
         operations = parse_operations(lines, self.delegate(target))
         if not operations:
             raise ToolFailed("truncated-output", tail(lines))
@@ -184,7 +187,8 @@ def parse_operations(lines: Sequence[str], delegate: str) -> list[Fields]:
     return operations
 
 
-def _arguments(target: Target, model: str, protocol: MeasuringProtocol) -> tuple[str, ...]:
+def _arguments(session: ToolSession, model: str, protocol: MeasuringProtocol) -> tuple[str, ...]:
+    target, given = session.call.target, session.given.inputs
     delegate = BENCHMARK_MODEL.delegate(target)
     halves = target.precision == "fp16"
     precision = {
@@ -202,6 +206,16 @@ def _arguments(target: Target, model: str, protocol: MeasuringProtocol) -> tuple
         f"--max_secs={protocol.max_ns / 1e9:f}",
         DELEGATES[delegate],
         *precision[delegate],
+        *(_shapes(given) if given else ()),
+    )
+
+
+def _shapes(given: Sequence[GivenInput]) -> tuple[str, str]:
+    """Names by commas; shapes by colons, and their sizes by commas."""
+    shapes = (",".join(map(str, each.shape or ())) for each in given)
+    return (
+        f"--input_layer={','.join(each.name for each in given)}",
+        f"--input_layer_shape={':'.join(shapes)}",
     )
 
 

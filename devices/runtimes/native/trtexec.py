@@ -22,6 +22,7 @@ from devices.runtimes.capabilities import Support
 from devices.runtimes.native import trtexec_output
 from devices.runtimes.native.base import (
     CORES,
+    SHAPES_ALONE,
     Fields,
     NativeRuntime,
     Tool,
@@ -101,6 +102,7 @@ class Trtexec(NativeRuntime[InstalledTrtexec]):
     values. The time of the first inference, peak memory and usage of the processor are not reported.
     """
 
+    inputs: ClassVar[Support] = SHAPES_ALONE
     operations: ClassVar[Support] = Support(True, "a mean for each layer")
     no_outputs: ClassVar[str] = "trtexec would need a process for each input, and prints six digits"
 
@@ -165,7 +167,7 @@ class Trtexec(NativeRuntime[InstalledTrtexec]):
         remote = super().load(session, tool, artifact)
         if artifact.suffix.lower() != ".onnx":
             return remote
-        options = _build_options(session.call.target, tool)
+        options = [*_build_options(session.call.target, tool), *_shapes(session)]
         builder = {"version": tool.version, "gpu": tool.gpu}
         key = value_digest({"model": artifact_digest(artifact), "options": options, **builder})
         engine = f"{tool.cache}/{key}.engine"
@@ -277,6 +279,13 @@ def _build_options(target: Target, tool: InstalledTrtexec) -> list[str]:
     return ["--profilingVerbosity=detailed", *precision, *tf32]
 
 
+def _shapes(session: ToolSession) -> list[str]:
+    """The shapes that are given, for which an engine is built and by which it is run."""
+    given = session.given.inputs
+    shapes = ",".join(f"{each.name}:{'x'.join(map(str, each.shape or ()))}" for each in given)
+    return [f"--shapes={shapes}"] if given else []
+
+
 def _run_engine(
     session: ToolSession,
     tool: InstalledTrtexec,
@@ -298,7 +307,10 @@ def _run_engine(
     )
     try:
         return _run(
-            session, tool, (f"--loadEngine={engine}", "--exposeDMA", *mode, *timing, *arguments), on_line
+            session,
+            tool,
+            (f"--loadEngine={engine}", "--exposeDMA", *mode, *timing, *_shapes(session), *arguments),
+            on_line,
         )
     except ToolFailed as failed:
         if engine.startswith(f"{tool.cache}/") and failed.code == "load-failed":

@@ -17,6 +17,7 @@ import pytest
 
 from devices.connections import Completed, LocalConnection
 from devices.errors import MeasurementError, TargetError
+from devices.inputs import Given, GivenInput
 from devices.installing import how_to_install
 from devices.inventory import devices as inventory
 from devices.inventory.devices import runtime_of
@@ -114,6 +115,17 @@ class TestTrtexec:
         tool.write_text("#!/bin/sh\necho hello\n")
         with pytest.raises(TargetError, match="not a trtexec that works"):
             ask(connection, Identify())
+
+    def test_each_shape_has_an_engine_of_its_own_which_is_run_with_it(
+        self, connection, tool, tmp_path, cache
+    ):
+        artifact = model(tmp_path)
+        for sizes in ((1, 3, 48, 320), (1, 3, 48, 640), (1, 3, 48, 320)):
+            given = Given((GivenInput("x", sizes), GivenInput("n", (1,))))
+            (result,) = ask(connection, Measure((artifact,), QUICK, (given,))).all("result")
+            assert [tuple(each["shape"]) for each in result["inputs"]] == [sizes, (1,)]
+        assert [line.count("--shapes=x:1x3x48x") for line in builds(cache)] == [1, 1]
+        assert "--shapes=x:1x3x48x640,n:1" in builds(cache)[1]
 
     def test_path_in_devices_toml_is_used_before_all_others(self, connection, tool, tmp_path, monkeypatch):
         other = tmp_path / "-named here"

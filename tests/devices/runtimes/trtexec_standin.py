@@ -22,7 +22,16 @@ VERSION = int(os.environ.get("TRTEXEC_STANDIN_VERSION", "100300"))
 MAJOR = VERSION // 10_000 if VERSION >= 10_000 else VERSION // 1000
 BUILD = " [b26]" if VERSION >= 100_000 else ""
 COMMON = {
-    *("onnx", "saveEngine", "loadEngine", "skipInference", "profilingVerbosity", "timingCacheFile", "noTF32"),
+    *(
+        "onnx",
+        "saveEngine",
+        "shapes",
+        "loadEngine",
+        "skipInference",
+        "profilingVerbosity",
+        "timingCacheFile",
+        "noTF32",
+    ),
     *("exposeDMA", "useSpinWait", "warmUp", "iterations", "duration", "help"),
     *("exportTimes", "exportProfile", "exportLayerInfo"),
 }

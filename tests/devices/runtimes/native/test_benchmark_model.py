@@ -5,11 +5,12 @@ from dataclasses import replace
 import pytest
 
 from devices.errors import MeasurementError, TargetError
+from devices.inputs import Fill, Given, GivenInput
 from devices.measurement.measurement import Measurement, MeasurementFailure, Placed
 from devices.measuring import Job, measure
 from devices.measuring.agreement import canary_ns
 from devices.requests import sustain
-from devices.runtimes.base import ProfileOperations
+from devices.runtimes.base import Measure, ProfileOperations
 from devices.runtimes.native.benchmark_model import BENCHMARK_MODEL, parse_operations, parse_summary
 from tests.devices.runtimes.native.native_targets import LITERT, PROTOCOL, arguments_of
 
@@ -165,3 +166,44 @@ def test_benchmark_model_reads_the_columns_by_their_names_when_there_are_more():
 
 def test_the_canary_tells_how_fast_a_phone_is():
     assert canary_ns(LITERT) == 28_001_000
+
+
+def shaped(**shapes):
+    return Given(tuple(GivenInput(name, shape) for name, shape in shapes.items()))
+
+
+def test_benchmark_model_is_given_shapes_and_they_are_told(ask, tmp_path, without_canary):
+    given = shaped(image=(1, 64, 64, 3), size=(1, 2))
+    result = ask(
+        BENCHMARK_MODEL, LITERT, "record", request=lambda *models: Measure(models, PROTOCOL, (given,))
+    ).only("result")
+    assert {"--input_layer=image,size", "--input_layer_shape=1,64,64,3:1,2"} <= set(
+        arguments_of(tmp_path / "0.tflite")
+    )
+    assert [(each["name"], tuple(each["shape"]), each["given"]) for each in result["inputs"]] == [
+        ("image", (1, 64, 64, 3), True),
+        ("size", (1, 2), True),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (Given((GivenInput("x", None, Fill("ones")),)), "values of x cannot be given"),
+        (Given(signature="encode"), "a signature cannot be given"),
+        (shaped(**{"a,b": (1, 2)}), "whose name is 'a,b'"),
+    ],
+)
+def test_benchmark_model_refuses_what_it_cannot_be_told(ask, without_canary, given, says):
+    failed = ask(
+        BENCHMARK_MODEL, LITERT, "plain", request=lambda *models: Measure(models, PROTOCOL, (given,))
+    ).only("failed")
+    assert failed["code"] == "not-supported"
+    assert says in failed["detail"]
+
+
+def test_a_sweep_on_a_device_without_python_has_a_result_for_each_shape(tmp_path):
+    (tmp_path / "plain.tflite").write_text("plain\n")
+    jobs = [Job(str(size), tmp_path / "plain.tflite", shaped(x=(1, size))) for size in (32, 64)]
+    outcomes = measure(jobs, LITERT, replace(PROTOCOL, launches=1, max_launches=1))
+    assert [each.inputs[0].shape for each in outcomes.values()] == [(1, 32), (1, 64)]
