@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -116,16 +117,18 @@ def test_a_signal_ends_a_measurement_with_one_json_document(tmp_path: Path) -> N
     assert not ended.left
 
 
-@pytest.fixture(name="board")
-def _board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SshServer]:
-    """A device ``board`` behind a real server for SSH."""
-    folder = tmp_path / "sshd"
-    folder.mkdir()
-    server = SshServer(folder).start()
+@pytest.fixture(name="boards")
+def _boards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, SshServer]]:
+    """Two devices behind real servers for SSH, ``board`` and ``other``, each with a lock of its own."""
+    servers = {}
     (tmp_path / "ssh_config").touch()
-    (tmp_path / "devices.toml").write_text(
-        f"""
-        [devices.board]
+    text = ""
+    for name in ("board", "other"):
+        folder = tmp_path / f"sshd-{name}"
+        folder.mkdir()
+        servers[name] = server = SshServer(folder, f'SetEnv "LATHE_STATE_DIR={folder}"').start()
+        text += f"""
+        [devices.{name}]
         connection = "ssh"
         host = "127.0.0.1"
         port = {server.port}
@@ -134,12 +137,78 @@ def _board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SshServe
         known_hosts = "{server.known_hosts}"
         config_file = "{tmp_path / "ssh_config"}"
         python = "{sys.executable}"
-        folder = "{tmp_path / "board"}"
+        folder = "{tmp_path / name}"
         """
-    )
+    (tmp_path / "devices.toml").write_text(text)
     monkeypatch.setenv("LATHE_DEVICES", str(tmp_path / "devices.toml"))
-    yield server
-    server.stop()
+    yield servers
+    for server in servers.values():
+        server.stop()
+
+
+@pytest.fixture(name="board")
+def _board(boards: dict[str, SshServer]) -> SshServer:
+    return boards["board"]
+
+
+def measuring_on(server: SshServer) -> list[psutil.Process]:
+    """Pythons on a board, which measure."""
+    found = []
+    for session in server.sessions():
+        with contextlib.suppress(psutil.Error):
+            below = psutil.Process(session).children(recursive=True)
+            found += [each for each in below if each.cmdline()[:1] == [sys.executable]]
+    return found
+
+
+def rows_of(database: Path) -> dict[tuple[str, str], list[int]]:
+    """Ids of the rows by workload and target; none while there is no database."""
+    if not database.is_file():
+        return {}
+    found: dict[tuple[str, str], list[int]] = {}
+    query = "SELECT id, workload, target FROM measurements"
+    with (
+        contextlib.closing(sqlite3.connect(database)) as connection,
+        contextlib.suppress(sqlite3.OperationalError),
+    ):
+        for number, workload, target in connection.execute(query):
+            found.setdefault((workload, target), []).append(number)
+    return found
+
+
+@pytest.mark.slow
+def test_a_signal_in_the_middle_of_two_devices_ends_both_and_keeps_what_was_measured(
+    tmp_path: Path, boards: dict[str, SshServer]
+) -> None:
+    database = tmp_path / "latency.db"
+    targets = [f"{name}/onnxruntime:fp32@1" for name in boards]
+    options = ("--space", str(write_recipe(tmp_path)), "--input", "1x8x8", "--db", str(database))
+    command = ["table", "build", "--target", targets[0], "--target", targets[1], *options]
+    measuring: list[psutil.Process] = []
+
+    def both_measure(_: psutil.Process) -> bool:
+        there = [measuring_on(server) for server in boards.values()]
+        measuring[:] = [process for each in there for process in each]
+        return all(there) and bool(rows_of(database))
+
+    ended = interrupt(signal.SIGINT, tmp_path, both_measure, *command)
+    assert ended.code == 130
+    assert "interrupted by SIGINT while measuring" in ended.stderr
+    assert "Fix: run the same command again: it measures only what is missing" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not ended.left
+    _, alive = psutil.wait_procs(measuring, timeout=HANG_S)
+    assert not alive
+    kept = rows_of(database)
+    assert kept
+    (tmp_path / "after").mkdir()
+    with patch.dict(os.environ, {"LATHE_CACHE": str(tmp_path / "cache")}):
+        again = LatheProcess(*command, log=tmp_path / "after").wait()
+    assert again.returncode == 0, again.stderr
+    rows = rows_of(database)
+    assert {key: rows[key] for key in kept} == kept
+    assert {target for _, target in rows} == set(targets)
+    assert len({workload for workload, _ in rows}) * 2 == len(rows)
 
 
 @pytest.mark.slow
@@ -149,19 +218,10 @@ def test_a_signal_ends_a_measurement_over_ssh_and_what_runs_there(
 ) -> None:
     model = write_tiny_onnx(tmp_path / "model.onnx")
 
-    def there() -> list[psutil.Process]:
-        """Pythons on the board, which measure."""
-        found = []
-        for session in board.sessions():
-            with contextlib.suppress(psutil.Error):
-                below = psutil.Process(session).children(recursive=True)
-                found += [each for each in below if each.cmdline()[:1] == [sys.executable]]
-        return found
-
     measuring: list[psutil.Process] = []
 
     def measures(command: psutil.Process) -> bool:
-        measuring[:] = there()
+        measuring[:] = measuring_on(board)
         return bool(measuring)
 
     options = ("--target", "board/onnxruntime:fp32@1", "--launches", "1000")
