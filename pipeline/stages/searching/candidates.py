@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Literal
 
@@ -192,6 +192,19 @@ def tied(one: Score, other: Score) -> bool:
     if one.spread is None or other.spread is None:
         return False
     return abs(one.value - other.value) < math.hypot(one.spread, other.spread)
+
+
+def joined(again: Candidate, expected: Posterior | None) -> Candidate:
+    """A candidate that was evaluated again, with what was expected of it weighed in by the inverse variances.
+
+    A second score may be lucky, too. It stands alone where nothing was expected or its spread is not known.
+    """
+    score = again.score
+    if score is None or expected is None or not score.spread or not expected.deviation:
+        return again
+    its, others = score.spread**-2, expected.deviation**-2
+    value = (its * score.value + others * expected.mean) / (its + others)
+    return replace(again, score=Score(value, (its + others) ** -0.5))
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from pipeline.stages.searching.candidates import (
     EvaluatedCandidate,
     Round,
     Searched,
+    joined,
     shortlist,
     tied,
     worth_lines,
@@ -134,8 +135,10 @@ def search_candidates(given: SearchInput, folder: StageFolder, services: Service
         )
         for each in reevaluations:
             memory.add(each, 1)
-        best = _ranked(given, learning.predictors, reevaluations)
-        again = {each.architecture: each for each in best}
+        again = {each.architecture: each for each in reevaluations}
+        expected = _posterior(strategy, reevaluations)
+        weighed = [joined(each, expected.get(each.architecture)) for each in reevaluations]
+        best = [again[each.architecture] for each in _ranked(given, learning.predictors, weighed)]
     ranked = [*best, *rest]
     order = shortlist(learning, ranked, this)
     constraints = learning.predictors.constraints
