@@ -97,7 +97,7 @@ def plot(result: dict, path: Path) -> None:
     for name, entry in result["raters"].items():
         found = entry["cifar10"]["in_bands"]
         place = list(result["raters"]).index(name)
-        error = [[found["value"] - found["low"]], [found["high"] - found["value"]]]
+        error = [[max(0.0, found["value"] - found["low"])], [max(0.0, found["high"] - found["value"])]]
         axes.errorbar([found["value"]], [place], xerr=error, fmt="o", color="tab:blue")
     axes.set_yticks(range(len(result["raters"])), list(result["raters"]))
     axes.invert_yaxis()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -50,7 +51,7 @@ def test_who_measures_is_shown_with_what_it_knows() -> None:
         lock.tell_conditions(Conditions(temperature_millicelsius=(51_000,), battery_percent=80))
         lines = watch().splitlines()
         (held,) = json.loads(watch("--json"))["devices"][0]["held"]
-    assert lines[0].startswith("host  host/litert:fp32@1, for 0 s, 51 °C and battery 80 % ")
+    assert re.match(r"host  host/litert:fp32@1, for \d+ s, 51 °C and battery 80 % \d+ s ago, ", lines[0])
     assert (held["what"], held["holds"], held["temperature_millicelsius"]) == (
         "host/litert:fp32@1",
         True,

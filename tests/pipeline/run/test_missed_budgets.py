@@ -13,9 +13,10 @@ from pipeline.recipe.loading import Recipe
 from pipeline.run.context import Context
 from pipeline.run.missed_budgets import search_and_try
 from pipeline.search.base import Evaluator, Score
+from pipeline.search.journal import Candidate
 from pipeline.search.strategies.predictor import INITIAL, PredictorStrategy
 from pipeline.spaces.base import Architecture
-from pipeline.stages.searching.candidates import Round, Searched
+from pipeline.stages.searching.candidates import Round, Searched, joined
 from pipeline.stages.searching.search import SearchInput, search_candidates
 from pipeline.stages.searching.strategy import StrategySettings
 from pipeline.stages.student.winner import Failure
@@ -238,7 +239,13 @@ def test_what_only_noise_tells_apart_is_evaluated_again_and_said_so(
     assert shown == [True] * again + [False] * (12 - again)
     best = found.candidates[0]
     if again:
-        assert best.reevaluation == max(each.reevaluation for each in found.candidates[:again])  # type: ignore[type-var]
+        seconds = [Score(each.reevaluation or 0.0, spread) for each in found.candidates[:again]]
+        weighed = [
+            joined(Candidate(each.architecture, second), each.posterior).score
+            for each, second in zip(found.candidates, seconds, strict=False)
+        ]
+        values = [each.value for each in weighed if each is not None]
+        assert values == sorted(values, reverse=True)
         assert best.reevaluation_spread == spread
     tied = found.tied_with(best.architecture)
     assert bool(tied) is (spread == 0.4)
