@@ -508,7 +508,8 @@ connection.run(["true"], timeout_s=600)
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=lambda number: number.name)
 def test_clients_end_with_the_process_that_started_them(tmp_path, number):
     client, pid = tmp_path / "adb", tmp_path / "pid"
-    client.write_text(f"#!/bin/sh\necho $$ > {pid}.new && mv {pid}.new {pid}\nexec sleep 600\n")
+    # The guard is told of a client just after it has begun: see devices.host.start.
+    client.write_text(f"#!/bin/sh\nsleep 1\necho $$ > {pid}.new && mv {pid}.new {pid}\nexec sleep 600\n")
     client.chmod(0o755)
     with subprocess.Popen([sys.executable, "-c", HANGING, str(client)], cwd=ROOT) as parent:
         assert wait_until(pid.exists)
