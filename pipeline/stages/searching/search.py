@@ -51,7 +51,8 @@ class SearchInput:
         evaluation: how candidates are evaluated.
         strategy: who proposes them.
         ratings: what the strategy is told of every candidate that it thinks of, by cheap evaluators.
-        minutes: after which no more candidates are begun; those of processes that were killed count.
+        minutes: after which no more candidates are begun, nor the best evaluated again; those of processes
+            that were killed count.
         reevaluated: how many of the best are evaluated again, closer; or ``ties``, those that are within the
             noise of the best.
         where: the best are measured whole.
@@ -125,6 +126,8 @@ def search_candidates(given: SearchInput, folder: StageFolder, services: Service
         _teach(strategy, [each for each in within if each not in fresh])
         ranked = _ranked_by(strategy, ranked)
     count = _ties(ranked) if given.reevaluated == "ties" else given.reevaluated
+    if over:
+        count = 0
     best, rest = ranked[:count], ranked[count:]
     again: dict[Architecture, Candidate] = {}
     if best:

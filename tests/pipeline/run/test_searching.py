@@ -266,10 +266,11 @@ def test_a_rating_that_finds_nothing_to_look_at_in_the_teacher_is_left_out(
 
 
 def test_a_time_too_short_for_the_first_rating_still_gives_a_candidate_and_is_told(folder: Path) -> None:
-    with prepared(folder, "search", minutes=1e-9) as (context, task):
+    with prepared(folder, "search", minutes=1e-9, reevaluated=1) as (context, task):
         found = search_round(context, task, first_round(context, task))
         told = context.reporter.notes  # type: ignore[attr-defined]
     (only,) = found.candidates
+    assert only.reevaluation is None
     assert only.posterior is not None
     assert only.posterior.mean == only.score
     assert found.tau is None
