@@ -25,8 +25,8 @@ from pipeline.report.data import (
 )
 
 Figure = dict[str, Any]
-_PERCENT = {"autorangeoptions": {"minallowed": 0, "maxallowed": 100}}
-"""An axis of accuracies ends where they do."""
+_PERCENT = {"autorangeoptions": {"clipmax": 100}}
+"""An axis of accuracies ends where they do; ``maxallowed`` would have it reach there always."""
 
 _NS_PER_MS = 1e6
 _LONGEST_LABEL = 72

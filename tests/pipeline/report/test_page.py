@@ -307,7 +307,7 @@ def test_render_labels_estimates_and_measurements(report_page: Elements) -> None
         x_title, y_title = (figure["layout"][axis]["title"]["text"] for axis in ("xaxis", "yaxis"))
         if name.startswith("search"):
             assert "estimate" in x_title
-            assert figure["layout"]["yaxis"]["autorangeoptions"]["maxallowed"] == 100
+            assert figure["layout"]["yaxis"]["autorangeoptions"] == {"clipmax": 100}
             markers = [trace["marker"]["symbol"] for trace in figure["data"] if trace["mode"] == "markers"]
             assert all(symbol.endswith("-open") for symbol in markers)
         elif name.startswith("prediction"):
