@@ -38,7 +38,7 @@ from pipeline.cli.output import print_json
 from pipeline.cli.profile.documents import entry_json
 from pipeline.cli.profile.keeping import Keeper, keeper
 from pipeline.cli.profile.text import printable, show
-from pipeline.errors import RecipeError
+from pipeline.errors import RecipeError, WorkFolderError
 from pipeline.progress import ConsoleReporter
 from pipeline.report import render_profile
 
@@ -206,6 +206,8 @@ def profile_models(
             f"--sustained {wanted.minutes:g} is not a time that a model can be run for",
             why=f"it takes minutes, above 0 and up to {MAX_MINUTES}",
         )
+    if view is not None and Path(view).is_dir():
+        raise RecipeError(f"--view {view} is a folder", fix="name a file, such as page.html")
     reporter = ConsoleReporter()
     with inputs.given(models) as given, _session(save, db, strict) as session, ExitStack() as opened:
         usable = _targets(targets, session)
@@ -357,7 +359,14 @@ def _finish(session: Session, save: str | None, as_json: bool, view: str | None 
     """Print what was found, with a page if one is asked for; end with the code of what went wrong."""
     if view is not None:
         with session.problems_on(view):
-            render_profile(session.entries, session.between, Path(view))
+            try:
+                render_profile(session.entries, session.between, Path(view))
+            except OSError as error:
+                raise WorkFolderError(
+                    f"the page {view} cannot be written",
+                    why=str(error.strerror),
+                    fix="name another file with --view",
+                ) from error
             sys.stderr.write(f"page: {printable(view)}\n")
     if as_json:
         results = [entry_json(entry, session.between) for entry in session.entries]

@@ -52,7 +52,7 @@ def train_supernet(given: SupernetInput, folder: StageFolder, services: Services
     )
     with (
         divergence_is(diverged),
-        services.reporter.task(f"train the supernet of rating {evaluation.name}", "epochs") as advance,
+        services.reporter.task(f"training the supernet of rating {evaluation.name}", "epochs") as advance,
     ):
         tensors, losses = kind.train(evaluation.task(folder, 0), checkpoint, advance)
     write_atomically(folder / _WEIGHTS, save({name: each.detach() for name, each in tensors.items()}))

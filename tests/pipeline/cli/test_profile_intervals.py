@@ -18,7 +18,7 @@ from latency_db.errors import StoreError
 from latency_db.history import PRIOR
 from latency_db.store import open_store, records
 from pipeline.cli.profile.arguments import compare, profile
-from pipeline.errors import WorkFolderError
+from pipeline.errors import RecipeError, WorkFolderError
 from tests.devices.tiny_models import write_tiny_onnx
 from tests.latency_db.made_up_history import START, batch, store_batches, wave
 
@@ -154,6 +154,15 @@ def test_a_page_that_cannot_be_written_is_told_and_loses_nothing() -> None:
     Path("file").write_text("")
     shown = _lathe("profile", "tiny.onnx", "--target", TARGET, "--launches", "2", "--view", "file/page.html")
     assert shown.exit_code == WorkFolderError.exit_code
+    assert "here and now" in shown.stdout
+
+
+def test_a_page_in_place_of_a_folder_or_where_there_is_none_is_refused_in_words() -> None:
+    with pytest.raises(RecipeError, match="is a folder"):
+        _lathe("profile", "tiny.onnx", "--target", TARGET, "--launches", "2", "--view", ".")
+    shown = _lathe("profile", "tiny.onnx", "--target", TARGET, "--launches", "2", "--view", "/proc/page.html")
+    assert shown.exit_code == WorkFolderError.exit_code
+    assert "name another file with --view" in shown.output
     assert "here and now" in shown.stdout
 
 
