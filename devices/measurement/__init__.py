@@ -3,7 +3,7 @@
 from devices.measurement.between import BetweenBatches, Spread
 from devices.measurement.conditions import Conditions
 from devices.measurement.headline import launch_interval
-from devices.measurement.inputs import InputUse, sizes
+from devices.measurement.inputs import InputUse, fed_alike, sizes
 from devices.measurement.measurement import (
     PASSING_CODES,
     DeviceIdentity,
@@ -42,6 +42,7 @@ __all__ = [
     "RuntimeIdentity",
     "Spread",
     "Verdict",
+    "fed_alike",
     "launch_interval",
     "paired_ratio",
     "pooled_ns",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["InputUse", "sizes"]
+__all__ = ["InputUse", "fed_alike", "sizes"]
 
 
 @dataclass(frozen=True)
@@ -64,3 +66,9 @@ class InputUse:
 def sizes(shape: tuple[int, ...] | tuple[str, ...]) -> str:
     """A shape for people."""
     return f"[{', '.join(map(str, shape))}]"
+
+
+def fed_alike(first: Sequence[InputUse], second: Sequence[InputUse]) -> bool:
+    """Whether two models were fed with as many numbers, in whatever layout, as far as they tell."""
+    counts = [sorted(math.prod(each.shape) for each in inputs) for inputs in (first, second)]
+    return not all(counts) or counts[0] == counts[1]

@@ -19,6 +19,7 @@ from devices.measurement import (
     MeasurementFailure,
     Reason,
     Verdict,
+    fed_alike,
     pooled_ns,
     sizes,
 )
@@ -81,6 +82,13 @@ def _show_entry(console: Console, entry: Entry, between: Between) -> None:
     result = entry.result
     if isinstance(result, Comparison):
         console.print(f"{result.describe(*names)}, on {result.first.target}", soft_wrap=True)
+        both = [each.inputs for each in (result.first, result.second) if isinstance(each, Measurement)]
+        if len(both) == 2 and not fed_alike(*both):
+            console.print(
+                "NOTE: they were fed with inputs of different sizes, so they did not do the same work; "
+                "give the sizes you use with --shape",
+                soft_wrap=True,
+            )
         for path, outcome in zip(entry.models, (result.first, result.second), strict=True):
             console.print(f"\n{printable(path)}", soft_wrap=True)
             _print_rows(console, [*_outcome_rows(outcome, between), *_hint_rows(path, outcome)])
