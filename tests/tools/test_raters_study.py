@@ -35,15 +35,7 @@ def _studies(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.syspath_prepend(ROOT / "tools" / "studies")
     yield importlib.import_module
     for name in set(sys.modules) - before:
-        if name in (
-            "raters",
-            "raters_page",
-            "cell_networks",
-            "cell_ratings",
-            "cell_space",
-            "tabular",
-            "tabular_page",
-        ):
+        if name in STUDIES:
             del sys.modules[name]
 
 

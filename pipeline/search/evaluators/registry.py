@@ -57,7 +57,10 @@ class EvaluationTask:
     shared: Callable[[], Mapping[str, Tensor]]
 
 
-TrainShared = Callable[[EvaluationTask, "Path", "OnEpoch"], tuple["Mapping[str, Tensor]", list[float]]]
+Trained = tuple["Mapping[str, Tensor]", list[float]]
+"""Weights by name, and the loss of each epoch."""
+
+TrainShared = Callable[[EvaluationTask, "Path", "OnEpoch"], Trained]
 
 
 @dataclass(frozen=True)
@@ -128,21 +131,10 @@ def _blockwise(task: EvaluationTask) -> Evaluator:
     return BlockwiseEvaluator(task.space, task.dataset, task.supernet, task.teacher(), _weights(task))
 
 
-def _train_blockwise(
-    task: EvaluationTask, checkpoint: Path, on_epoch: OnEpoch
-) -> tuple[Mapping[str, Tensor], list[float]]:
+def _train_blockwise(task: EvaluationTask, checkpoint: Path, on_epoch: OnEpoch) -> Trained:
     from pipeline.search.evaluators.supernet.blockwise import train_blockwise
 
-    weights, losses = train_blockwise(
-        task.space,
-        task.dataset,
-        task.supernet,
-        seed=task.seed,
-        teacher=task.teacher(),
-        checkpoint=checkpoint,
-        on_epoch=on_epoch,
-    )
-    return weights.tensors, losses
+    return _trained(train_blockwise, task, checkpoint, on_epoch)
 
 
 def _one_shot(task: EvaluationTask) -> Evaluator:
@@ -151,12 +143,19 @@ def _one_shot(task: EvaluationTask) -> Evaluator:
     return OneShotEvaluator(task.space, task.dataset, task.supernet, task.teacher(), _weights(task))
 
 
-def _train_one_shot(
-    task: EvaluationTask, checkpoint: Path, on_epoch: OnEpoch
-) -> tuple[Mapping[str, Tensor], list[float]]:
+def _train_one_shot(task: EvaluationTask, checkpoint: Path, on_epoch: OnEpoch) -> Trained:
     from pipeline.search.evaluators.supernet.one_shot import train_one_shot
 
-    weights, losses = train_one_shot(
+    return _trained(train_one_shot, task, checkpoint, on_epoch)
+
+
+def _trained(
+    train: Callable[..., tuple[SharedWeights, list[float]]],
+    task: EvaluationTask,
+    checkpoint: Path,
+    on_epoch: OnEpoch,
+) -> Trained:
+    weights, losses = train(
         task.space,
         task.dataset,
         task.supernet,

@@ -13,6 +13,7 @@ from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from devices.digests import value_digest
+from pipeline.distill.onednn_workaround import sampled_before_convolution
 from pipeline.spaces.base import Architecture, Block, Space
 
 Size = tuple[int, int]
@@ -71,7 +72,9 @@ class SharedWeights:
         """What these blocks make of features, one after the other."""
         for block, place in path:
             module = self._module(block)
-            features = functional_call(module, self._of(module, block, place), (features,))
+            # The way back follows what ran here.
+            with sampled_before_convolution(module):
+                features = functional_call(module, self._of(module, block, place), (features,))
         return features
 
     def tensor(self, name: str, draw: Callable[[], Tensor]) -> nn.Parameter:
