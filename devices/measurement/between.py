@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from devices.measurement.statistics import Interval
+from devices.measurement.statistics import Interval, student_t_quantile
 
 CONFIDENCE = 0.95
 """Of what lies between batches; the interval of both parts has that of the batch's own where it is less."""
@@ -72,10 +72,8 @@ class BetweenBatches:
 
     def margin(self, confidence: float = CONFIDENCE) -> float:
         """How far the log latencies of two batches, days and boots apart, differ, with this confidence."""
-        from scipy.special import stdtrit
-
         # Both batches are off, this one and the other.
-        return float(stdtrit(self.freedom, (1 + confidence) / 2)) * math.sqrt(2) * self.deviation
+        return student_t_quantile(self.freedom, (1 + confidence) / 2) * math.sqrt(2) * self.deviation
 
     def around(self, within: Interval) -> Interval:
         """The interval of a batch, widened to hold what the same measurement gives at another time."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 _LEAST_NS = 1e-9
+_PARTS, _STEPS, _CLOSE = 200, 50, 1e-12
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,36 @@ def quantile(samples: Sequence[float], level: float) -> float:
     below = math.floor(position)
     above = min(below + 1, len(ordered) - 1)
     return ordered[below] + (ordered[above] - ordered[below]) * (position - below)
+
+
+def student_t_quantile(freedom: float, level: float) -> float:
+    """Quantile of Student's t distribution; not from scipy, whose import takes longer than a short command.
+
+    With ``t = sqrt(freedom) tan(angle)`` the distribution is a smooth integral of powers of ``cos(angle)``,
+    and Newton's steps from 0 never go too far. At a level of 0.975 it is exact to some millionths.
+
+    Args:
+        freedom: degrees of freedom, any number of at least 1.
+        level: from one half to below 1.
+    """
+    log_scale = math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2) - math.log(math.pi) / 2
+
+    def density(angle: float) -> float:
+        return math.exp(log_scale + (freedom - 1) * math.log(math.cos(angle)))
+
+    def up_to(angle: float) -> float:
+        """By Simpson's rule."""
+        step = angle / _PARTS
+        inner = sum((4 if part % 2 else 2) * density(part * step) for part in range(1, _PARTS))
+        return (density(0.0) + inner + density(angle)) * step / 3
+
+    angle = 0.0
+    for _ in range(_STEPS):
+        step = (level - 0.5 - up_to(angle)) / density(angle)
+        angle += step
+        if step <= _CLOSE * angle:
+            break
+    return math.sqrt(freedom) * math.tan(angle)
 
 
 def can_carry(level: float, count: int, confidence: float = 0.99) -> bool:

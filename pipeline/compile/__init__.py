@@ -17,6 +17,7 @@ from pipeline.compile.model import TensorSpec
 from pipeline.compile.model_files import specs_of
 from pipeline.compile.place import Place
 from pipeline.compile.result import Fate, Objective, Raced, Row
+from pipeline.compile.services import BetweenOf
 from pipeline.compile.students import compile_artifact, fastest_variant
 from pipeline.compile.variants import (
     CompileTask,
@@ -30,6 +31,7 @@ from pipeline.compile.variants import (
 
 __all__ = [
     "Artifact",
+    "BetweenOf",
     "CompileTask",
     "CompileVariant",
     "CompiledModel",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,6 @@ from devices.measurement import MeasuringProtocol
 from devices.measuring import LAUNCHES
 from devices.requests import OperationProfile
 from devices.target import Target
-from latency_db.history import history_of
-from latency_db.store import Store
 from pipeline.compile.choice import Rules
 from pipeline.compile.feeding import Feeding
 from pipeline.compile.making import versions_of
@@ -36,7 +34,7 @@ from pipeline.compile.race import race
 from pipeline.compile.result import Raced
 from pipeline.compile.runners import RaceInput
 from pipeline.compile.samples import Samples, SamplesInput, open_samples, prepare_samples
-from pipeline.compile.services import CompileServices
+from pipeline.compile.services import BetweenOf, CompileServices, assumed
 from pipeline.compile.tuning import Tuning, why_not_tuned
 from pipeline.compile.variants import ModelFormat, find_variant
 from pipeline.errors import ExportError
@@ -96,7 +94,7 @@ class CompiledModel:
 
 
 def compile_model(
-    wish: Wish, work: WorkFolder, reporter: Reporter, store: Store | None = None
+    wish: Wish, work: WorkFolder, reporter: Reporter, history: Callable[[], BetweenOf] = assumed
 ) -> CompiledModel:
     """Try every variant that fits on every place; a place that fails keeps no other from being tried.
 
@@ -104,8 +102,7 @@ def compile_model(
         wish: what is asked for.
         work: an opened folder, in which everything is kept.
         reporter: where to tell of progress.
-        store: the latency database that knows how far batches differ on a device; without one that is
-            assumed.
+        history: as of the services.
 
     Raises:
         ExportError, TeacherError: the model cannot be opened.
@@ -113,9 +110,7 @@ def compile_model(
         LatheError: the error of the place, if there is but one.
     """
     started = time.monotonic()
-    services = CompileServices(reporter, work)
-    if store is not None:
-        services = replace(services, between=lambda device: history_of(store, device).between)
+    services = CompileServices(reporter, work, history)
     source = _source(wish)
     fmt = ModelFormat.TORCH if isinstance(source, Factory) else format_of_file(source.path)
     wanted = _formats(fmt, wish.places)

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from pipeline.compile.model import GivenModel, TensorSpec
 from pipeline.data.base import Preprocessing
-from pipeline.data.images import resize_all, with_channels
 from pipeline.errors import DataError
 
 
@@ -84,6 +83,8 @@ def images_of(values: NDArray[np.uint8], model: GivenModel, spec: TensorSpec) ->
     Raises:
         DataError: they cannot be brought to that.
     """
+    from pipeline.data.images import resize_all, with_channels
+
     size = image_size(spec)
     images = values[..., None] if values.ndim == 3 else values
     if size is None or images.ndim != 4 or images.shape[3] not in (1, 3):

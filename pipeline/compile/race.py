@@ -9,6 +9,7 @@ that are dear to make join after the first round, where others that are like the
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -36,7 +37,11 @@ NEAR = 2.0
 """A dear variant is made if one that is like it takes at most this many times the leader's latency."""
 MAX_ROUNDS = 2 * LAUNCHES
 _JOURNAL = "rounds.jsonl"
-_ROUND = TypeAdapter(Round)
+
+
+@functools.cache
+def _rounds() -> TypeAdapter[Round]:
+    return TypeAdapter(Round)
 
 
 def _is_final(raced: Raced) -> bool:
@@ -95,6 +100,7 @@ class _Race:
 
     def run(self) -> Raced:
         given, runners = self._given, self._runners
+        between = self._services.history()
         runners.start()
         self._cores = self._cores_of(runners[runners.baseline].target)
         started_at = datetime.now(UTC).isoformat(timespec="seconds")
@@ -131,7 +137,7 @@ class _Race:
             self._measure_memory(connection)
         for name in runners.alive:
             runners.keeps(runners[name])
-        return Finished(given, runners, self._table, started_at, self._folder).raced(self._services.between)
+        return Finished(given, runners, self._table, started_at, self._folder).raced(between)
 
     def _cores_of(self, target: Target) -> int:
         return probe(target)[1].cores
@@ -263,7 +269,7 @@ class _Race:
         found = []
         for line in path.read_bytes().splitlines():
             try:
-                past = _ROUND.validate_json(line)
+                past = _rounds().validate_json(line)
             except ValueError:
                 break
             if any(reason.code in PASSING_CODES for reason in past.failed.values()):
@@ -272,5 +278,5 @@ class _Race:
         return found
 
     def _note(self, found: Round) -> None:
-        lines = [_ROUND.dump_json(each).decode() for each in (*self._rounds, found)]
+        lines = [_rounds().dump_json(each).decode() for each in (*self._rounds, found)]
         write_atomically(self._folder / _JOURNAL, ("\n".join(lines) + "\n").encode())

@@ -29,8 +29,6 @@ from pipeline.compile.services import CompileServices
 from pipeline.data.base import Dataset
 from pipeline.data.config import DataConfig
 from pipeline.data.fingerprint import fingerprint
-from pipeline.data.images import IMAGE_SUFFIXES, decode_all
-from pipeline.data.loading import load
 from pipeline.errors import DataError
 from pipeline.work.canonical import OutsideFile, StoredFile
 from pipeline.work.disk import write_atomically
@@ -218,6 +216,8 @@ def dataset_at(path: Path, kind: Any, entry: TensorSpec, *, train_limit: int) ->
         entry: the model's input.
         train_limit: images for train and validation together, at most.
     """
+    from pipeline.data.loading import load
+
     config = DataConfig(
         kind=kind,
         path=path,
@@ -234,6 +234,8 @@ def kind_of_data(path: Path) -> Any:
     """The ``kind`` of a recipe's data that lies there; ``None`` for a folder of images without classes."""
     if path.is_file():
         return "npz" if path.suffix.lower() == ".npz" else "cifar"
+    from pipeline.data.images import IMAGE_SUFFIXES
+
     names = {each.name for each in path.iterdir()}
     if names & {"dataset_dict.json", "dataset_info.json", "state.json"}:
         return "huggingface"
@@ -310,6 +312,8 @@ def array_of_input(
 
 
 def _of_images(path: Path, feeding: Feeding, model: GivenModel) -> _Read:
+    from pipeline.data.images import IMAGE_SUFFIXES, decode_all
+
     files = sorted(each for each in path.iterdir() if each.suffix.lower() in IMAGE_SUFFIXES)
     order = np.random.default_rng(0).permutation(len(files))
     first, second = parts_of(order)

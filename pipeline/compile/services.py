@@ -6,9 +6,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from devices.measurement import BetweenBatches, DeviceIdentity
-from latency_db.history import PRIOR
 from pipeline.progress import Reporter
 from pipeline.work.folder import WorkFolder
+
+BetweenOf = Callable[[DeviceIdentity], BetweenBatches]
+"""How far batches differ on a device, by which a budget in milliseconds is judged."""
+
+
+def assumed() -> BetweenOf:
+    """What is taken without any history."""
+    from latency_db.history import PRIOR
+
+    return lambda device: PRIOR
 
 
 @dataclass(frozen=True)
@@ -18,9 +27,10 @@ class CompileServices:
     Attributes:
         reporter: where to report.
         work: in which stages of parts are found by their whole input.
-        between: how far batches differ on a device, by which a budget in milliseconds is judged.
+        history: opens what is known of devices. Called before anything is measured, and not where all is
+            known already.
     """
 
     reporter: Reporter
     work: WorkFolder
-    between: Callable[[DeviceIdentity], BetweenBatches] = lambda device: PRIOR
+    history: Callable[[], BetweenOf] = assumed

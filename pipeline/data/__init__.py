@@ -1,7 +1,9 @@
-"""Labelled images from the person's own source, split, subsampled and normalised; see ``load``."""
+"""Labelled images from the person's own source, split, subsampled and normalised; see ``loading.load``.
+
+Nothing is imported here that reads images, since what was made of them is often there already.
+"""
 
 from pipeline.data.base import Dataset, Preprocessing, Split
 from pipeline.data.config import DataConfig
-from pipeline.data.loading import load
 
-__all__ = ["DataConfig", "Dataset", "Preprocessing", "Split", "load"]
+__all__ = ["DataConfig", "Dataset", "Preprocessing", "Split"]

@@ -6,16 +6,18 @@ import functools
 from collections.abc import Mapping
 from enum import StrEnum
 from importlib import metadata
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from devices.digests import value_digest
 from devices.errors import TargetError
 from devices.installing import how_to_install
 from devices.target import Target
 from devices.words import listed
-from latency_db.store import Workload
 from pipeline.errors import ExportError
 from pipeline.spaces.base import Architecture, Block
+
+if TYPE_CHECKING:
+    from latency_db.store import Workload
 
 # Raised by one when this package writes another graph for the same module and the same exporter.
 _CONVENTION = 1
@@ -135,6 +137,8 @@ def block_workload(block: Block, fmt: Format) -> Workload:
         "arguments": [list(pair) for pair in block.arguments],
         **exporter_identity(fmt),
     }
+    from latency_db.store import Workload
+
     return Workload.of("block", str(block), content)
 
 
@@ -151,6 +155,8 @@ def network_workload(
         "architecture": [list(pair) for pair in architecture.choices],
         **exporter_identity(fmt),
     }
+    from latency_db.store import Workload
+
     return Workload.of("network", str(architecture), content)
 
 

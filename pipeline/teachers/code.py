@@ -9,9 +9,12 @@ from importlib.machinery import ModuleSpec
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from devices.digests import file_digest, value_digest
-from pipeline.teachers.config import TeacherConfig
+
+if TYPE_CHECKING:
+    from pipeline.teachers.config import TeacherConfig
 
 _OWN = {"devices", "latency_db", "lathe", "pipeline"}
 """Lathe's packages, whose version is in every key."""

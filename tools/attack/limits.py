@@ -21,7 +21,8 @@ from devices.result_file import read_results
 from latency_db.published import import_table
 from latency_db.store import import_file, open_store
 from latency_db.tables.package import MANIFEST, read_manifest
-from pipeline.data import DataConfig, load
+from pipeline.data import DataConfig
+from pipeline.data.loading import load
 from pipeline.recipe.loading import load_recipe
 from pipeline.tables.exchange.table_file import read_table
 from tools.attack.fuzzing import judged

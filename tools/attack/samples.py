@@ -26,7 +26,8 @@ from devices.target import Target
 from latency_db.published import import_table
 from latency_db.store import Workload, check, export_file, import_file, open_store, records
 from latency_db.tables.package import MANIFEST, read_manifest, write_package
-from pipeline.data import DataConfig, load
+from pipeline.data import DataConfig
+from pipeline.data.loading import load
 from pipeline.recipe.loading import EMBEDDED, embedded_text, load_recipe
 
 TARGET = Target("host", "onnxruntime")

@@ -21,7 +21,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from PIL import Image
 
-from pipeline.data import DataConfig, Dataset, Split, load
+from pipeline.data import DataConfig, Dataset, Split
+from pipeline.data.loading import load
 from pipeline.data.tensors import to_tensor
 
 PIXELS, PAIRS, BATCH = 256, 5, 128

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import typer
 
 from devices.untrusted import toml_from
-from latency_db.store import open_store
 from pipeline.cli.compile.arguments import ChoiceOptions, ModelOptions
-from pipeline.cli.compile.documents import compiled_json
 from pipeline.cli.compile.text import show
 from pipeline.cli.libraries import let_waiting_threads_sleep, quiet_libraries
 from pipeline.cli.output import print_json, write_error
 from pipeline.compile import (
+    BetweenOf,
     CompiledModel,
     Feeding,
     Objective,
@@ -29,7 +29,6 @@ from pipeline.compile import (
 )
 from pipeline.errors import UsageError, VerificationError
 from pipeline.progress import ConsoleReporter
-from pipeline.stages.delivery.compiled_bundle import CompiledBundle
 from pipeline.work.folder import WorkFolder
 
 
@@ -50,12 +49,18 @@ def compile_for(
     let_waiting_threads_sleep()
     wish = _wish(model, targets, given, rules)
     folder = WorkFolder(Path(work))
-    with ConsoleReporter() as reporter, folder.opened(), open_store(db) as store:
-        found = compile_model(wish, folder, reporter, store)
+    with ConsoleReporter() as reporter, folder.opened(), _history(db) as history:
+        found = compile_model(wish, folder, reporter, history)
         profiles = operations_of(found, folder, reporter) if ops else {}
-        document = compiled_json(found, profiles, folder)
         chosen = not found.errors and all(raced.chosen is not None for raced in found.raced.values())
+        document: dict[str, Any] = {}
+        if as_json or out is not None:
+            from pipeline.cli.compile.documents import compiled_json
+
+            document = compiled_json(found, profiles, folder)
         if out is not None and chosen:
+            from pipeline.stages.delivery.compiled_bundle import CompiledBundle
+
             bundle = CompiledBundle(found, wish, folder, reporter)
             document["bundle"] = str(bundle.write(_portable(document), Path(out)))
     if as_json:
@@ -63,6 +68,21 @@ def compile_for(
     else:
         show(found, profiles, folder, document.get("bundle"))
     _end(found)
+
+
+@contextmanager
+def _history(db: str | None) -> Iterator[Callable[[], BetweenOf]]:
+    """What the database knows of devices; it is opened when that is asked for, which takes a while."""
+    with ExitStack() as opened:
+
+        def history() -> BetweenOf:
+            from latency_db.history import history_of
+            from latency_db.store import open_store
+
+            store = opened.enter_context(open_store(db))
+            return lambda device: history_of(store, device).between
+
+        yield history
 
 
 def _portable(document: dict[str, Any]) -> dict[str, Any]:

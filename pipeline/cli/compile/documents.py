@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -10,12 +9,11 @@ from devices.errors import LatheError
 from devices.measurement import BetweenBatches
 from devices.requests import OperationProfile
 from devices.result_file import Entry
+from pipeline.cli.compile.text import Profiles
 from pipeline.cli.output import error_json
 from pipeline.cli.profile.documents import entry_json
 from pipeline.compile import CompiledModel, Raced, Row
 from pipeline.work.folder import WorkFolder
-
-Profiles = Mapping[str, tuple[OperationProfile, OperationProfile] | LatheError]
 
 
 def compiled_json(found: CompiledModel, profiles: Profiles, folder: WorkFolder) -> dict[str, Any]:

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.special import stdtrit
 
-from devices.measurement.statistics import Interval, can_carry, quantile
+from devices.measurement.statistics import Interval, can_carry, quantile, student_t_quantile
 
 latencies = st.lists(st.integers(1, 10**12), min_size=1, max_size=60)
 levels = st.floats(0, 1)
@@ -48,3 +49,9 @@ def test_can_carry_says_from_how_many_samples_on_a_percentile_is_known(level, co
 def test_can_carry_refuses_what_is_no_percentile(level):
     with pytest.raises(ValueError):
         can_carry(level, 100)
+
+
+@pytest.mark.parametrize("freedom", [1, 1.3, 2, 2.7, 5, 10.5, 60, 5e3, 1e6])
+@pytest.mark.parametrize("level", [0.5, 0.6, 0.95, 0.975, 0.995])
+def test_student_t_quantile_is_that_of_scipy(freedom, level):
+    assert student_t_quantile(freedom, level) == pytest.approx(stdtrit(freedom, level), rel=1e-5, abs=1e-12)

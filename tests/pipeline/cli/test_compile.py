@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +82,37 @@ def test_the_choice_becomes_a_bundle_whose_accuracy_is_that_of_the_artifact(
     assert code == 0
     assert f"choice       {target['reason']}" in output
     assert "nothing was new" in output
+
+
+@pytest.mark.slow
+def test_a_finished_answer_loads_nothing_that_makes_one(
+    lathe: Lathe, given: list[str], tmp_path: Path
+) -> None:
+    assert lathe("compile", *given)[0] == 0
+    code = (
+        f"import sys; sys.argv = {['lathe', 'compile', *given]}; import atexit\n"
+        "from pipeline.compile.place import *; import pipeline.compile.place as place\n"
+        f"place.known_variants = lambda known=place.known_variants: tuple(v for v in known() if v.name in "
+        f"{(BASE, INT8)})\n"
+        "atexit.register(lambda: print(*sys.modules))\n"
+        "from pipeline.cli.main import main; main()"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    ).stdout
+    assert "nothing was new" in answer
+    makers = {"torch", "onnx", "onnxruntime", "openvino", "scipy", "PIL", "sqlalchemy", "plotly", "cyclonedx"}
+    assert not makers & set(answer.splitlines()[-1].split())
+
+
+@pytest.mark.slow
+def test_a_database_that_cannot_be_used_is_told_before_anything_is_made(
+    lathe: Lathe, given: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "broken.db").write_text("no database" * 1000)
+    code, _, messages = lathe("compile", *given, "--db", "broken.db")
+    assert (code, "broken.db" in messages) == (8, True), messages
+    assert not list((tmp_path / "lathe-work" / "stages").glob("variant-*"))
 
 
 @pytest.mark.slow

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.data import DataConfig, Split, load
+from pipeline.data import DataConfig, Split
 from pipeline.data.duplicates import rows_without_duplicates
+from pipeline.data.loading import load
 from pipeline.errors import DataError
 
 

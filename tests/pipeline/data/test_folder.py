@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.data import DataConfig, load
+from pipeline.data import DataConfig
+from pipeline.data.loading import load
 from pipeline.errors import DataError
 
 

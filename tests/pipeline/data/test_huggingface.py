@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from devices.installing import how_to_install
-from pipeline.data import DataConfig, load
+from pipeline.data import DataConfig
+from pipeline.data.loading import load
 from pipeline.errors import DataError
 
 

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.data import DataConfig, Dataset, load
+from pipeline.data import DataConfig, Dataset
+from pipeline.data.loading import load
 from pipeline.errors import DataError
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.data import DataConfig, load
+from pipeline.data import DataConfig
+from pipeline.data.loading import load
 from pipeline.errors import DataError
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.data import DataConfig, load
+from pipeline.data import DataConfig
+from pipeline.data.loading import load
 from pipeline.data.sources.base import CHANNELS, LabelledImages
 from pipeline.data.sources.npz import read
 from pipeline.errors import DataError

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.data import DataConfig, load
+from pipeline.data import DataConfig
 from pipeline.data.base import Decoded
+from pipeline.data.loading import load
 from pipeline.data.sources.base import Index, LabelledImages
 from pipeline.data.store import StoredImages, journal_of, store_images
 from pipeline.errors import DataError, WorkFolderError
@@ -128,7 +129,8 @@ def test_a_folder_that_a_kill_interrupted_gives_the_same_data(tmp_path: Path) ->
     config = DataConfig(kind="folder", path=folder)
     whole = load(config, seed=0)
     code = (
-        "import os, signal, sys\nfrom pathlib import Path\nfrom pipeline.data import DataConfig, load\n"
+        "import os, signal, sys\nfrom pathlib import Path\nfrom pipeline.data import DataConfig\n"
+        "from pipeline.data.loading import load\n"
         "def told(done, total):\n    if done > 40: os.kill(os.getpid(), signal.SIGKILL)\n"
         "load(DataConfig(kind='folder', path=Path(sys.argv[1])), seed=0, folder=Path(sys.argv[2]), "
         "progress=told)"

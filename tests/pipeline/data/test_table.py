@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.data import DataConfig, Dataset, load
+from pipeline.data import DataConfig, Dataset
 from pipeline.data.fingerprint import fingerprint
+from pipeline.data.loading import load
 from pipeline.errors import DataError
 from pipeline.tasks import Regression
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.data import DataConfig, Dataset, load
+from pipeline.data import DataConfig, Dataset
+from pipeline.data.loading import load
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,8 @@ from torch import nn
 from torch.nn import functional
 
 from devices.installing import how_to_install
-from pipeline.data import DataConfig, Dataset, load
+from pipeline.data import DataConfig, Dataset
+from pipeline.data.loading import load
 from pipeline.data.tensors import batches_of
 from pipeline.distill.settings import TrainingSettings
 from pipeline.distill.training import accuracy
