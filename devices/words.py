@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterable
 
-__all__ = ["cause_of", "count_of", "listed"]
+__all__ = ["cause_of", "count_of", "listed", "nearest"]
 
 _PLURALS = {
     "copy": "copies",
@@ -29,6 +30,12 @@ def listed(parts: Iterable[object], word: str = "and") -> str:
     """``a``, ``a and b``, ``a, b and c``."""
     *others, last = [str(part) for part in parts] or [""]
     return f"{', '.join(others)} {word} {last}" if others else last
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """``; did you mean 'board'?``, if one of those that are known is like the name; else nothing."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean '{near[0]}'?" if near else ""
 
 
 def cause_of(error: BaseException) -> str:

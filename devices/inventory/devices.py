@@ -14,6 +14,7 @@ from devices.inventory.pools import Pool, read_pools
 from devices.runtimes import Runtime, find_runtime
 from devices.runtimes.base import Call, Event
 from devices.target import Target
+from devices.words import nearest
 
 _ANSWER_S = 60.0
 
@@ -74,10 +75,11 @@ def find_device(name: str) -> Device:
         if device.definition is not None and device.definition.fault is not None:
             raise device.definition.fault
         return device
+    known = list(dict.fromkeys((*devices, *read_pools())))
     raise TargetError(
         f"there is no device '{name}'",
-        why=f"known devices are {', '.join((*devices, *read_pools()))}; others would be in {user_file()} or "
-        f"{project_file()}",
+        why=f"known devices are {', '.join(known)}{nearest(name, known)} "
+        f"(others would be in {user_file()} or {project_file()})",
         fix="choose one of them, or see 'lathe devices add --help'",
     )
 
@@ -92,13 +94,15 @@ def known_pools() -> tuple[Pool, ...]:
 
 
 def find_pool(name: str) -> Pool | None:
-    """The pool of that name, if it is that of a pool.
+    """The pool of that name, if it is that of a pool; a device goes before a pool that is called as it.
 
     Raises:
         TargetError: its entry in devices.toml is wrong, or that file cannot be read.
     """
-    pool = read_pools().get(name)
-    if pool is not None and pool.fault is not None:
+    pool = None if name == HOST.name else read_pools().get(name)
+    if pool is None or name in read_definitions():
+        return None
+    if pool.fault is not None:
         raise pool.fault
     return pool
 
@@ -109,7 +113,7 @@ def members_of(name: str) -> tuple[str, ...]:
     Raises:
         TargetError: as ``find_pool``.
     """
-    pool = None if name == HOST.name else find_pool(name)
+    pool = find_pool(name)
     return (name,) if pool is None else pool.members
 
 

@@ -309,8 +309,8 @@ def write_device(path: Path, name: str, table: Mapping[str, Any], *, replace: bo
     """Write one device into a file, which keeps its comments and all else; atomically.
 
     Raises:
-        TargetError: the device is there already and ``replace`` is false, the table or the file is wrong, or
-            the file cannot be written.
+        TargetError: the device is there already and ``replace`` is false, a pool has its name, the table or
+            the file is wrong, or the file cannot be written.
     """
     import tomlkit
     from tomlkit.items import Table
@@ -323,6 +323,13 @@ def write_device(path: Path, name: str, table: Mapping[str, Any], *, replace: bo
             f"{path} has a device '{name}' already",
             why=f"its connection is {known[name].connection or 'not well defined'}",
             fix="choose another name, or give --replace",
+        )
+    pools = {each: file.path for file in read_files() for each in file.pools}
+    if name in pools and name not in known:
+        raise TargetError(
+            f"{pools[name]} has a pool '{name}' already",
+            why="targets name devices and pools alike",
+            fix="choose another name, or rename the pool in that file",
         )
     define(name, dict(table), path)
     document = tomlkit.parse(text)

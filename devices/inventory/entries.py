@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from pydantic import (
 )
 
 from devices.connections import Connection, LocalConnection
+from devices.words import nearest
 
 Text = Annotated[str, Field(min_length=1)]
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -188,9 +188,7 @@ def reasons_of(error: ValidationError, model: type[DeviceTable]) -> list[str]:
 
 def unknown_key(key: str, known: Iterable[str], where: str = "") -> str:
     """What to say of a key that is not among the known ones: the nearest of them, and all."""
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    hint = f"; did you mean '{near[0]}'?" if near else ""
-    return f"'{where or key}' is not a key{hint} (keys are {', '.join(known)})"
+    return f"'{where or key}' is not a key{nearest(key, known)} (keys are {', '.join(known)})"
 
 
 def host_command(base: Path, words: tuple[str, ...]) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from typing import Any
 from devices.errors import TargetError
 from devices.inventory.devices_file import NAME, Definition, printable_name, read_definitions, read_files
 from devices.inventory.entries import unknown_key
-from devices.words import listed
+from devices.words import listed, nearest
 
 MEMBERS = "members"
 
@@ -37,6 +37,8 @@ class Pool:
 def read_pools() -> dict[str, Pool]:
     """All pools of both files by name, those of the project last. Members may be in either file.
 
+    One that is called as a device has a fault, and harms neither that device nor other pools.
+
     Raises:
         TargetError: a file cannot be read, or is not a list of devices.
     """
@@ -45,17 +47,15 @@ def read_pools() -> dict[str, Pool]:
     if not tables:
         return {}
     devices = read_definitions()
+    taken = {"host", *devices}
     members = {name: _members(table) for name, (_, table) in tables.items()}
     pools = {}
     for name, (file, table) in tables.items():
-        elsewhere = {
-            each: other
-            for other in members
-            if other != name
-            for each in members[other]
-            if each in members[name]
-        }
-        reasons = [*_wrong_table(name, table, devices), *_wrong_members(members[name], devices, elsewhere)]
+        if name in taken:
+            reasons = [f"a device is called '{name}' already"]
+        else:
+            others = {other: members[other] for other in members if other not in {name, *taken}}
+            reasons = [*_wrong_table(name, table), *_wrong_members(members[name], devices, others)]
         fault = file.fault or (_fault(name, file.path, reasons) if reasons else None)
         pools[name] = Pool(name, file.path, members[name], fault)
     return pools
@@ -75,10 +75,8 @@ def _fault(name: str, path: Path, reasons: Sequence[str]) -> TargetError:
     )
 
 
-def _wrong_table(name: str, table: Any, devices: Mapping[str, Definition]) -> list[str]:
+def _wrong_table(name: str, table: Any) -> list[str]:
     """What is wrong with the entry itself."""
-    if name == "host" or name in devices:
-        return [f"a device is called '{name}' already"]
     if not NAME.fullmatch(name):
         return ["a name is made of letters, digits, '_', '.' and '-', and begins with a letter or digit"]
     if not isinstance(table, dict):
@@ -95,17 +93,23 @@ def _wrong_table(name: str, table: Any, devices: Mapping[str, Definition]) -> li
 
 
 def _wrong_members(
-    names: Sequence[str], devices: Mapping[str, Definition], elsewhere: Mapping[str, str]
+    names: Sequence[str], devices: Mapping[str, Definition], others: Mapping[str, Sequence[str]]
 ) -> list[str]:
-    """What is wrong with the members, as far as the files tell."""
-    wrong = [f"'{each}' is in the pool '{pool}' too" for each, pool in elsewhere.items()]
+    """What is wrong with the members, as far as the files tell; ``others`` are the members of other pools."""
+    wrong = []
     known: dict[str, Definition] = {}
+    remote = [name for name, device in devices.items() if device.connection != "local"]
     for each in dict.fromkeys(names):
+        if elsewhere := [f"'{pool}'" for pool in others if each in others[pool]]:
+            word = "pool" if len(elsewhere) == 1 else "pools"
+            wrong.append(f"'{each}' is in the {word} {listed(elsewhere)} too")
         if each == "host" or (each in devices and devices[each].connection == "local"):
             wrong.append(f"'{each}' is this machine, which cannot be measured while it serves other members")
+        elif each in others:
+            wrong.append(f"'{each}' is a pool, and members are devices")
         elif each not in devices:
-            others = [name for name, device in devices.items() if device.connection != "local"]
-            wrong.append(f"there is no device '{each}'; known ones are {listed(others) or 'none'}")
+            known_ones = f"(known ones are {listed(remote) or 'none'})"
+            wrong.append(f"there is no device '{each}'{nearest(each, remote)} {known_ones}")
         elif (fault := devices[each].fault) is not None:
             wrong.append(f"'{each}' cannot be used: {fault.why or fault.what}")
         else:

@@ -58,7 +58,9 @@ def test_a_pool_is_a_device_that_targets_may_name() -> None:
         ("members = []", "it has no member: a pool has at least two"),
         ('members = ["a"]', "it has one member: a pool has at least two"),
         ('members = ["a", "a"]', "a member is named twice"),
-        ('members = ["a", "z"]', "there is no device 'z'; known ones are a, b, c"),
+        ('members = ["a", "z"]', "there is no device 'z' (known ones are a, b, c, phone, slow and wrong)"),
+        ('members = ["a", "fone"]', "there is no device 'fone'; did you mean 'phone'? (known ones are"),
+        ('members = ["a", "shelf"]', "'shelf' is a pool, and members are devices"),
         ('members = ["a", "host"]', "'host' is this machine"),
         ('members = "a"', "members should be a list of names of devices"),
         ('members = ["a", 3]', "members should be a list of names of devices"),
@@ -73,6 +75,7 @@ def test_what_is_wrong_with_a_pool_is_said(text: str, expected: str) -> None:
         '[devices.phone]\nconnection = "adb"\nserial = "X"\n'
         '[devices.slow]\nconnection = "ssh"\nhost = "slow"\nemulated = true\n'
         '[devices.wrong]\nconnection = "ssh"\n'
+        '[pool.shelf]\nmembers = ["b", "c"]\n'
         f"[pool.boards]\n{text}\n"
     )
     assert expected in why("boards")
@@ -85,11 +88,46 @@ def test_a_device_in_two_pools_makes_both_wrong() -> None:
     assert why("other") == "'b' is in the pool 'one' too"
 
 
-def test_a_pool_may_not_be_called_as_a_device() -> None:
-    write('[pool.c]\nmembers = ["a", "b"]\n')
-    assert "a device is called 'c' already" in known_pools()[0].fault.why
-    with pytest.raises(TargetError, match="boards"):
-        find_device("boards")
+def test_every_pool_that_has_a_member_too_is_named() -> None:
+    pools = {"one": '"a", "b"', "two": '"c", "b"', "three": '"b", "a"'}
+    write("".join(f"[pool.{name}]\nmembers = [{members}]\n" for name, members in pools.items()))
+    assert why("one").splitlines() == [
+        "'a' is in the pool 'three' too",
+        "     'b' is in the pools 'two' and 'three' too",
+    ]
+
+
+@pytest.mark.parametrize("name", ["c", "host"])
+def test_a_pool_called_as_a_device_is_wrong_and_the_device_can_be_used(name: str) -> None:
+    write(f'[pool.{name}]\nmembers = ["a", "b"]\n[pool.boards]\nmembers = ["a", "b"]\n')
+    assert find_device(name).name == name
+    assert find_pool(name) is None
+    assert members_of(name) == (name,)
+    wrong, good = known_pools()
+    assert wrong.fault is not None
+    assert wrong.fault.why == f"a device is called '{name}' already"
+    assert good.fault is None, "its members are in no other pool that could be used"
+    assert members_of("boards") == ("a", "b")
+
+
+def test_a_device_is_not_added_under_the_name_of_a_pool() -> None:
+    write('[pool.boards]\nmembers = ["a", "b"]\n')
+    before = user_file().read_text()
+    for file in (user_file(), project_file()):
+        with pytest.raises(TargetError) as caught:
+            write_device(file, "boards", {"connection": "ssh", "host": "d"}, replace=True)
+        assert caught.value.what == f"{user_file()} has a pool 'boards' already"
+    assert user_file().read_text() == before
+    assert not project_file().exists()
+
+
+def test_the_nearest_device_or_pool_is_named() -> None:
+    write('[pool.boards]\nmembers = ["a", "b"]\n')
+    with pytest.raises(TargetError) as caught:
+        find_device("board")
+    assert (
+        "known devices are host, a, b, c, boards; did you mean 'boards'? (others would be" in caught.value.why
+    )
 
 
 def test_pools_of_the_folder_count_when_it_is_trusted_and_take_members_of_the_user() -> None:
