@@ -16,26 +16,20 @@ from pipeline.export.base import Format, block_workload
 from pipeline.export.cache import ExportCache
 from pipeline.memory import gigabytes, machine_bytes, require_room, training_bytes
 from pipeline.methods.subgraph.settings import SubgraphSettings
-from pipeline.progress import SilentReporter, duration
+from pipeline.progress import duration
 from pipeline.recipe.ratings import ratings_of
 from pipeline.run import durations
 from pipeline.run.context import Context
 from pipeline.run.durations import Duration
-from pipeline.run.finalists import make_winner
-from pipeline.run.missed_budgets import search_and_try
-from pipeline.run.preparation import check_budgets, dna_plan, measure_blocks_of, prepare_task
-from pipeline.run.searching import search_round
+from pipeline.run.looking import Looked
+from pipeline.run.preparation import dna_plan
 from pipeline.run.subgraphs import space_of_teacher, teacher_as_layers
 from pipeline.run.supernets import FORWARD_SHARE, cut_teacher_of, scoring
 from pipeline.search.evaluators.registry import SHARED_WEIGHTS, find_evaluator
-from pipeline.search.evaluators.workers import require_executor
 from pipeline.spaces.dna.space import DnaSpace
-from pipeline.stages.delivery.bundle import BundleInput, make_bundle
-from pipeline.stages.delivery.report import Findings, ReportInput, write_report
-from pipeline.stages.inputs.data import DataInput, DataSummary, open_data, prepare_data
+from pipeline.stages.inputs.data import DataSummary, open_data
 from pipeline.stages.inputs.space import SpacePlan
-from pipeline.stages.services import Services
-from pipeline.work.stage import Stage, StageFolder
+from pipeline.work.stage import StageFolder
 
 if TYPE_CHECKING:
     from torch import nn
@@ -125,22 +119,15 @@ class Forecast:
             )
 
 
-def forecast(context: Context) -> Forecast:
-    """Look how far an earlier run has come, and estimate the rest.
-
-    Data are loaded if they were not. A few steps of training are timed on noise.
+def forecast(context: Context, looked: Looked) -> Forecast:
+    """Estimate what an earlier run has left; a few steps of training are timed on noise.
 
     Raises:
-        LatheError: of the kind that says why the run could not begin: data, recipe, targets, executor,
-            memory.
+        LatheError: of the kind that says why the run could not begin: recipe, memory.
     """
-    looking = _Looking(context)
-    data = looking.data()
-    open_from = looking.first_open()
-    if open_from is None:
-        return Forecast(tuple(looking.done), ())
-    _require_executor(context, open_from)
-    left = _Left(context, data)
+    if looked.part is None:
+        return Forecast(looked.done, ())
+    left = _Left(context, looked.data)
     steps = {
         "teacher": left.teacher,
         "table": left.table,
@@ -149,103 +136,12 @@ def forecast(context: Context) -> Forecast:
         "verify": left.verify,
     }
     names = list(steps)
-    begin = names.index(PART_OF[open_from])
+    begin = names.index(looked.part)
     stages = []
     for step in list(steps.values())[begin:]:
         left.memory_bytes = None
         stages.append(replace(step(), memory_bytes=left.memory_bytes))
-    return Forecast(tuple(looking.done), tuple(stages))
-
-
-def require_targets_and_executor(context: Context) -> None:
-    """Ask them before anything is trained or measured; a search that is done needs no executor.
-
-    Raises:
-        LatheError: of the kind of that which does not answer; or the data cannot be read.
-    """
-    assert context.targets
-    looking = _Looking(context)
-    looking.data()
-    if (open_from := looking.first_open()) is not None:
-        _require_executor(context, open_from)
-
-
-def _require_executor(context: Context, open_from: str) -> None:
-    if PART_OF[open_from] in {"teacher", "table", "search"}:
-        require_executor(context.recipe.search.executor)
-
-
-PART_OF = {
-    "teacher": "teacher",
-    "cut": "teacher",
-    "structures": "teacher",
-    "importance": "teacher",
-    "space": "table",
-    "table": "table",
-    "feasibility": "table",
-    "scores": "search",
-    "shared": "search",
-    "supernet": "search",
-    "proposals": "search",
-    "known": "search",
-    "search": "search",
-    "mixtures": "distil",
-    "distil": "distil",
-    "export": "verify",
-    "quantise": "verify",
-    "compile": "verify",
-    "verify": "verify",
-    "report": "verify",
-    "bundle": "verify",
-}
-"""Stages that are estimated together, under the name of the one that takes the most time."""
-
-
-class _NotDone(Exception):
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self.name = name
-
-
-class _Looking(Context):
-    """A run that reads what stages have left, and ends at the first that is not done."""
-
-    def __init__(self, context: Context) -> None:
-        super().__init__(context.recipe, context.recipe_text, context.work, context.store, SilentReporter())
-        self.done: list[str] = []
-
-    def do(self, stage: Stage[I, Services, R], given: I) -> R:
-        result = self.work.finished(stage, given)
-        if result is None and stage.name == prepare_data.name:
-            result = self.work.run(stage, given, self.services)
-        if result is None:
-            raise _NotDone(stage.name)
-        if stage.name not in self.done:
-            self.done.append(stage.name)
-        return result
-
-    def data(self) -> DataSummary:
-        """The data, loaded if they were not."""
-        return self.do(prepare_data, DataInput.of(self.recipe.data, self.recipe.seed))
-
-    def first_open(self) -> str | None:
-        """Name of the first stage that is not done; the way of ``recipe_to_bundle.run`` is gone for it."""
-        try:
-            task = prepare_task(self)
-            tables = measure_blocks_of(self, task)
-            feasible, predictors = check_budgets(self, task, tables)
-            searched, winner = search_and_try(
-                self,
-                predictors,
-                search=partial(search_round, self, task),
-                attempt=partial(make_winner, self, task, feasible.reference),
-            )
-            findings = Findings(task.plan, task.teacher, self.targets, tables, feasible, searched, winner)
-            report = self.do(write_report, ReportInput(self.recipe.name, self.recipe_text, findings))
-            self.do(make_bundle, BundleInput(self.recipe.name, self.recipe_text, task.data, findings, report))
-        except _NotDone as reached:
-            return reached.name
-        return None
+    return Forecast(looked.done, tuple(stages))
 
 
 class _Left:

@@ -10,7 +10,8 @@ from pipeline.progress import Reporter
 from pipeline.recipe.loading import Recipe
 from pipeline.run.context import Context
 from pipeline.run.finalists import make_winner
-from pipeline.run.forecast import Forecast, forecast, require_targets_and_executor
+from pipeline.run.forecast import Forecast, forecast
+from pipeline.run.looking import look
 from pipeline.run.missed_budgets import search_and_try
 from pipeline.run.preparation import check_budgets, measure_blocks_of, prepare_task
 from pipeline.run.result import RunResult, SearchResult
@@ -37,7 +38,7 @@ def run(recipe: Recipe, recipe_text: str, work: WorkFolder, db: str | None, repo
     with work.opened(recipe.model_dump(mode="json")), open_store(db) as store:
         context = Context(recipe, recipe_text, work, store, reporter)
         targets = context.targets
-        for line in forecast(context).lines():
+        for line in forecast(context, look(context)).lines():
             reporter.note(line)
         task = prepare_task(context)
         tables = measure_blocks_of(context, task)
@@ -73,11 +74,10 @@ def foresee(
     """What ``run`` with these arguments would still do, and how long that may take; nothing is trained or
     measured, and the arguments and errors are those of ``run``.
     """
-    with work.opened(), open_store(db) as store:
+    with work.opened(recipe.model_dump(mode="json")), open_store(db) as store:
         context = Context(recipe, recipe_text, work, store, reporter)
         with reporter.task("estimating the run", ""):
-            assert context.targets
-            return forecast(context)
+            return forecast(context, look(context))
 
 
 def search(
@@ -86,7 +86,7 @@ def search(
     """Run a recipe up to its search, with the arguments and errors of ``run``, which goes on from there."""
     with work.opened(recipe.model_dump(mode="json")), open_store(db) as store:
         context = Context(recipe, recipe_text, work, store, reporter)
-        require_targets_and_executor(context)
+        look(context)
         task = prepare_task(context)
         feasible, predictors = check_budgets(context, task, measure_blocks_of(context, task))
         searched = search_round(context, task, Round(predictors, context.tries))

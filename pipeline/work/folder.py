@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from devices.host import remove_abandoned
 from pipeline.errors import WorkFolderError
 from pipeline.work.canonical import StoredFile, canonical
 from pipeline.work.disk import disk_errors, write_atomically
-from pipeline.work.interrupted import begin
+from pipeline.work.interrupted import begin, require_unchanged
 from pipeline.work.stage import Stage, StageFolder
 
 I = TypeVar("I")  # noqa: E741
@@ -121,7 +121,7 @@ class WorkFolder:
         cached = result is not None
         if result is None:
             if stage.resumes and self._asked is not None:
-                begin(folder, self._asked, anew=self._anew)
+                begin(folder, self._asked, stage.beginnings(given), anew=self._anew)
             folder.mkdir(parents=True, exist_ok=True)
             result = stage.function(given, StageFolder(folder), services)
             document = adapter.dump_python(result, mode="json")
@@ -140,6 +140,15 @@ class WorkFolder:
             TypeError: the input cannot be part of a key.
         """
         return self._read(self._folder(stage, stage.key(given)), _adapter(stage.result))
+
+    def require_unchanged(self, names: Collection[str]) -> None:
+        """Refuse at once what ``run`` would refuse of stages of these names, which are going to be begun.
+
+        Raises:
+            WorkFolderError: as ``run`` does.
+        """
+        if self._asked is not None and not self._anew:
+            require_unchanged(self.stages, names, self._asked)
 
     def find(self, file: StoredFile) -> Path:
         """Where a file lies that a stage made."""

@@ -58,6 +58,8 @@ class Stage(Generic[I, S, R]):
             changed since.
         final: whether a result is kept; one that is not is made again by the next run.
         tell: what there is to say of a result, a line each.
+        begun: of an input, what decides the beginnings: all but what says how long to go on. They are taken
+            over by an input that differs in the rest alone.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Stage(Generic[I, S, R]):
     resumes: bool
     final: Callable[[R], bool]
     tell: Callable[[I, R], Sequence[str]]
+    begun: Callable[[I], Any]
 
     def key(self, given: I) -> str:
         """Digest of everything that decides the result: name, versions, and the whole input.
@@ -74,7 +77,18 @@ class Stage(Generic[I, S, R]):
         Raises:
             TypeError: the input holds something that has no canonical form.
         """
-        return value_digest([self.name, installed((_OWN_PACKAGE, *self.packages)), canonical(given)])
+        return self._digest(given)
+
+    def beginnings(self, given: I) -> str:
+        """Digest of everything that decides what the stage leaves in its folder while it works.
+
+        Raises:
+            TypeError: as ``key`` does.
+        """
+        return self._digest(self.begun(given))
+
+    def _digest(self, value: Any) -> str:
+        return value_digest([self.name, installed((_OWN_PACKAGE, *self.packages)), canonical(value)])
 
 
 def stage(
@@ -84,6 +98,7 @@ def stage(
     resumes: bool = False,
     final: Callable[[Any], bool] = lambda result: True,
     tell: Callable[[Any, Any], Sequence[str]] = lambda given, result: (),
+    begun: Callable[[Any], Any] = lambda given: given,
 ) -> Callable[[Callable[[I, StageFolder, S], R]], Stage[I, S, R]]:
     """Declare a function of a module as a stage; the arguments are those of ``Stage``.
 
@@ -97,7 +112,7 @@ def stage(
         if getattr(function, "__qualname__", "") != name_of or not name_of.isidentifier():
             raise TypeError(f"the stage '{name}' is not a function of a module")
         result: type[R] = typing.get_type_hints(function)["return"]
-        return Stage(name, function, result, tuple(packages), resumes, final, tell)
+        return Stage(name, function, result, tuple(packages), resumes, final, tell, begun)
 
     return declare
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -95,7 +95,18 @@ def _told(given: SearchInput, value: Searched) -> Sequence[str]:
     return lines
 
 
-@stage("search", packages=("torch", "pymoo"), resumes=True, tell=_told)
+def _begun(given: SearchInput) -> SearchInput:
+    """All but what decides only when candidates are enough, and what is done with them then."""
+    return replace(
+        given,
+        this=replace(given.this, tries=0),
+        strategy=given.strategy.begun(),
+        reevaluated=0,
+        minutes=None,
+    )
+
+
+@stage("search", packages=("torch", "pymoo"), resumes=True, tell=_told, begun=_begun)
 def search_candidates(given: SearchInput, folder: StageFolder, services: Services) -> Searched:
     """Evaluate candidates drawn under the upper end of their estimated latency, and put them in order.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.recipe.loading import Recipe
 from pipeline.search.base import Score
@@ -56,6 +56,17 @@ class StrategySettings:
             recipe.seed,
             first,
         )
+
+    @property
+    def initial(self) -> int:
+        """Candidates that the predictor draws before it is fitted: a third of all, if these are few."""
+        from pipeline.search.strategies.predictor import INITIAL
+
+        return max(2, min(INITIAL, self.evaluations // 3))
+
+    def begun(self) -> StrategySettings:
+        """The same for every number of evaluations that begins alike."""
+        return replace(self, evaluations=self.initial if self.strategy == "predictor" else 1)
 
 
 class RewardedEvolution(EvolutionStrategy):
@@ -122,11 +133,10 @@ def _strategy_of(
             learning = PolicySettings() if settings.algorithm == "ppo" else PolicySettings(clip=None)
             return PolicyStrategy(constraints, seed, reward=reward, settings=learning)
         case "predictor":
-            from pipeline.search.strategies.predictor import INITIAL, PredictorStrategy
+            from pipeline.search.strategies.predictor import PredictorStrategy
 
-            initial = max(2, min(INITIAL, settings.evaluations // 3))
             return PredictorStrategy(
-                constraints, seed, reward=reward, initial=initial, ratings=ratings, rated=rated
+                constraints, seed, reward=reward, initial=settings.initial, ratings=ratings, rated=rated
             )
         case _:
             return RewardedEvolution(

@@ -58,7 +58,7 @@ def _lathe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lathe]:
     )
     monkeypatch.setattr("pipeline.run.recipe_to_bundle.publish", lambda bundle, name, bundles: bundle)
     # What is made up cannot be timed.
-    monkeypatch.setattr("pipeline.run.recipe_to_bundle.forecast", lambda context: Forecast((), ()))
+    monkeypatch.setattr("pipeline.run.recipe_to_bundle.forecast", lambda context, looked: Forecast((), ()))
     monkeypatch.setattr("pipeline.teachers.code.version", lambda name: "1")
     monkeypatch.setitem(EVALUATORS, "other", EVALUATORS[SHORT_TRAINING])
     with made_up_functions():

@@ -173,4 +173,5 @@ def searched(context: Context, this: Round, evaluator: ByMacs | None = None) -> 
     """A round of the recipe's search, with scores that are made up."""
     evaluation = MadeUpEvaluation(evaluator or ByMacs())
     strategy = StrategySettings.of(context.recipe)
-    return context.do(search_candidates, SearchInput(this, evaluation, strategy, 0, context.where))
+    given = SearchInput(this, evaluation, strategy, 0, context.where, minutes=context.recipe.search.minutes)
+    return context.do(search_candidates, given)

@@ -24,7 +24,8 @@ from pipeline.recipe.loading import parse_recipe
 from pipeline.run import durations, foresee, run, search
 from pipeline.run.context import Context
 from pipeline.run.durations import Duration
-from pipeline.run.forecast import PART_OF, Forecast, OpenStage
+from pipeline.run.forecast import Forecast, OpenStage
+from pipeline.run.looking import PART_OF
 from pipeline.run.preparation import prepare_task
 from pipeline.stages.inputs.space import SpacePlan
 from pipeline.work.folder import WorkFolder

@@ -199,6 +199,48 @@ def test_a_change_that_does_not_concern_the_search_goes_on_with_it(tmp_path: Pat
     assert len(evaluator.evaluated) == 7
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({}, {"evaluations": 14}),
+        ({"evaluations": 14}, {}),
+        ({"strategy": "evolution"}, {"strategy": "evolution", "evaluations": 30}),
+        ({}, {"minutes": 60.0}),
+        ({"minutes": 60.0}, {}),
+        ({}, {"finalists": 5}),
+    ],
+)
+def test_a_change_of_how_long_a_search_goes_on_goes_on_with_it(
+    tmp_path: Path, before: dict[str, Any], after: dict[str, Any]
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        search(tmp_path / "changed", recipe_of(BUDGET, **before), ByMacs(5))
+    evaluator = ByMacs()
+    changed = search(tmp_path / "changed", recipe_of(BUDGET, **after), evaluator)
+    assert len(evaluator.evaluated) == after.get("evaluations", 12) - 5
+    assert changed == search(tmp_path / "whole", recipe_of(BUDGET, **after))
+    # It is the same search, with its journal and its clock.
+    assert len(list((tmp_path / "changed" / "work" / "stages").glob("search-*"))) == 1
+
+
+def test_other_evaluations_are_refused_where_a_search_would_have_begun_otherwise(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        search(tmp_path, recipe_of(BUDGET, strategy="predictor"), ByMacs(5))
+    with pytest.raises(WorkFolderError, match="was interrupted") as caught:
+        search(tmp_path, recipe_of(BUDGET, strategy="predictor", evaluations=30))
+    assert caught.value.why == "search.evaluations: 30, was 12"
+
+
+def test_the_time_before_a_change_of_the_limit_counts(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        search(tmp_path, recipe_of(BUDGET), ByMacs(5))
+    (clock,) = (tmp_path / "work" / "stages").glob("search-*/seconds.json")
+    clock.write_text('{"seconds": 120}')
+    found = search(tmp_path, recipe_of(BUDGET, minutes=2.0))
+    assert len(found.candidates) == 5
+    assert found.no_time_for == 7
+
+
 def test_the_space_of_these_tests_has_room_for_a_search() -> None:
     assert len(MEMBERS) > 50
 

@@ -6,9 +6,15 @@ from typing import Any
 import pytest
 
 from pipeline.errors import WorkFolderError
-from pipeline.work.interrupted import begin
+from pipeline.work import interrupted
+from pipeline.work.interrupted import require_unchanged
 
 RECIPE: dict[str, Any] = {"name": "mine", "seed": 0, "target": [{"budget": "0.6x"}]}
+
+
+def begin(folder: Path, asked: dict[str, Any], *, anew: bool, beginnings: str | None = None) -> None:
+    """As each stage does, by default with beginnings of its own."""
+    interrupted.begin(folder, asked, beginnings or folder.name, anew=anew)
 
 
 def finish(folder: Path) -> None:
@@ -57,3 +63,37 @@ def test_begin_anew_gives_up_what_was_interrupted_and_takes_it_up_when_it_is_ask
     assert (tmp_path / "search-1" / "journal.jsonl").read_text() == "evaluated"
     with pytest.raises(WorkFolderError):
         begin(tmp_path / "search-3", RECIPE | {"seed": 2}, anew=False)
+
+
+LONGER = RECIPE | {"minutes": 5}
+
+
+@pytest.mark.parametrize("anew", [False, True])
+def test_begin_takes_over_what_began_alike(tmp_path: Path, anew: bool) -> None:
+    begin(tmp_path / "search-1", RECIPE, anew=False, beginnings="alike")
+    (tmp_path / "search-1" / "journal.jsonl").write_text("evaluated")
+    begin(tmp_path / "search-2", LONGER, anew=anew, beginnings="alike")
+    assert not (tmp_path / "search-1").exists()
+    assert (tmp_path / "search-2" / "journal.jsonl").read_text() == "evaluated"
+    # From now on it is the changed recipe's.
+    with pytest.raises(WorkFolderError) as caught:
+        begin(tmp_path / "search-3", LONGER | {"seed": 1}, anew=False)
+    assert caught.value.why == "seed: 1, was 0"
+
+
+def test_begin_leaves_what_another_recipe_began_alike_or_what_is_finished(tmp_path: Path) -> None:
+    begin(tmp_path / "search-1", RECIPE | {"name": "other"}, anew=False, beginnings="alike")
+    begin(tmp_path / "search-2", RECIPE, anew=False, beginnings="alike")
+    finish(tmp_path / "search-2")
+    begin(tmp_path / "search-3", LONGER, anew=False, beginnings="alike")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["search-1", "search-2", "search-3"]
+
+
+def test_stages_that_a_change_would_drop_are_found_before_they_are_begun(tmp_path: Path) -> None:
+    begin(tmp_path / "search-1", RECIPE, anew=False)
+    require_unchanged(tmp_path, ("supernet",), RECIPE | {"seed": 1})
+    require_unchanged(tmp_path, ("supernet", "search"), RECIPE)
+    require_unchanged(tmp_path, ("supernet", "search"), RECIPE | {"name": "other", "seed": 1})
+    with pytest.raises(WorkFolderError, match="the search of mine was interrupted") as caught:
+        require_unchanged(tmp_path, ("supernet", "search"), RECIPE | {"seed": 1})
+    assert caught.value.why == "seed: 1, was 0"
