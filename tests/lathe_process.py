@@ -7,6 +7,7 @@ killed dies as any process does.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import functools
 import io
 import json
@@ -50,18 +51,29 @@ class LatheProcess:
     Args:
         arguments: of ``lathe``.
         log: a folder for what it writes.
+        folder: in which it runs; this process's unless given.
+        environment: this process's unless given.
         largest_file_bytes: writes beyond fail, as on a full disk.
     """
 
-    def __init__(self, *arguments: str, log: Path, largest_file_bytes: int | None = None) -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        log: Path,
+        folder: Path | None = None,
+        environment: dict[str, str] | None = None,
+        largest_file_bytes: int | None = None,
+    ) -> None:
         self.arguments = arguments
-        self._stdout, self._stderr = log / "stdout", log / "stderr"
+        self._stdout, self._stderr, self._stacks = log / "stdout", log / "stderr", log / "stacks"
         self._code: int | None = None
         self.pid: int = _ask(
             arguments=arguments,
-            environment=dict(os.environ),
+            environment=dict(os.environ) if environment is None else environment,
+            folder=str(folder or Path.cwd()),
             stdout=str(self._stdout),
             stderr=str(self._stderr),
+            stacks=str(self._stacks),
             largest_file_bytes=largest_file_bytes,
         )
 
@@ -76,6 +88,19 @@ class LatheProcess:
         while (code := self.poll()) is None:
             time.sleep(0.01)
         return Ended(self.arguments, code, self._stdout.read_text(), self._stderr.read_text())
+
+    def where(self) -> str:
+        """The stack of its main thread now, as ``faulthandler`` writes it; empty if it is not known."""
+        self._stacks.write_bytes(b"")
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGUSR1)
+        said, end = "", time.monotonic() + 1
+        while self.poll() is None and time.monotonic() < end:
+            time.sleep(0.003)
+            before, said = said, self._stacks.read_text()
+            if said and said == before:
+                break
+        return said
 
     def kill_when(self, reached: Callable[[], bool]) -> bool:
         """Kill it as soon as something is reached; whether it was killed before it ended."""
@@ -134,6 +159,8 @@ def _become(request: dict[str, Any]) -> None:
         descriptor = os.open(path, flags)
         os.dup2(descriptor, stream)
         os.close(descriptor)
+    _tell_where(request["stacks"])
+    os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["environment"])
     tempfile.tempdir = None  # which was found under the old environment
@@ -143,10 +170,22 @@ def _become(request: dict[str, Any]) -> None:
     be_quiet()
 
 
+def _tell_where(path: str) -> None:
+    """Have SIGUSR1 write the stack to a file."""
+    stacks = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    faulthandler.register(signal.SIGUSR1, stacks, all_threads=False)
+
+
 if __name__ == "__main__":
+    # Before the first fork, which may be asked before it has a file of its own.
+    _tell_where(os.devnull)
     import sklearn.datasets  # noqa: F401
     import torch.export  # noqa: F401
 
+    import pipeline.cli.db.command
+    import pipeline.cli.profile.command
+    import pipeline.cli.run.command
+    import pipeline.cli.table.command  # noqa: F401
     from pipeline.cli.main import main
 
     _become(_serve())

@@ -11,10 +11,14 @@ from typing import Any
 import pytest
 
 from latency_db.errors import StoreError
+from tests.lathe_process import LatheProcess
+from tests.places import ROOT
 from tools.attack import __main__ as attack
+from tools.attack import fuzzing
 from tools.attack.fuzzing import damaged, fuzz, judged
-from tools.attack.kills import kills
+from tools.attack.kills import kills, stage
 from tools.attack.limits import limits
+from tools.attack.samples import formats
 from tools.attack.writers import writers
 
 Found = dict[str, Any]
@@ -100,7 +104,7 @@ def test_the_command_line_writes_the_counts(
 ) -> None:
     found: Found = {"kills": {}, "limits": {"faults": {}}, "fuzzing": {"faults": {}}, "sound": True}
     monkeypatch.setattr(
-        attack, "attack", lambda form, seed, place: {**found, "form": form["inputs"], "seed": seed}
+        attack, "attack", lambda form, seed, place, kept: {**found, "form": form["inputs"], "seed": seed}
     )
     for name in ("LATHE_STATE_DIR", "LATHE_CACHE", "XDG_CONFIG_HOME", "LATHE_DEVICES"):
         monkeypatch.setenv(name, str(tmp_path))
@@ -109,6 +113,54 @@ def test_the_command_line_writes_the_counts(
     with pytest.raises(SystemExit) as ended:
         attack.main()
     assert ended.value.code == 0
-    written = json.loads((tmp_path / "found.json").read_text())
+    written = json.loads(capsys.readouterr().out)
     assert (written["form"], written["seed"]) == (5, 3)
-    assert json.loads(capsys.readouterr().out) == written
+
+
+def test_an_attack_that_was_ended_keeps_its_counts_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = list(formats())[7:9]
+    monkeypatch.setattr(fuzzing, "formats", lambda: wanted)
+    monkeypatch.setattr(fuzzing, "bundle_formats", lambda: [])
+    monkeypatch.setattr(attack, "limits", lambda say: {"bombs": 1, "most_bytes_more": 5, "faults": {}})
+    tally = {"lost": 0, "twice": 0, "problems": []}
+    monkeypatch.setattr(attack, "writers", lambda *_: tally)
+    kept, form = tmp_path / "counts.json", {"inputs": 6, "kills": 0, "scenarios": (), "minutes": 0}
+
+    def end(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as ended:
+        ended.setattr(attack, "kills", end)
+        with pytest.raises(KeyboardInterrupt):
+            attack.attack({**form, "databases": ()}, 0, tmp_path, kept)
+    before = json.loads(kept.read_bytes())
+    assert before["fuzzing"]["inputs"] == 6
+    assert before["sound"]
+    monkeypatch.setattr(attack, "limits", end)
+    attack.attack({**form, "inputs": 10, "databases": ("postgresql+psycopg://x",)}, 0, tmp_path, kept)
+    after = json.loads(kept.read_bytes())
+    assert (after["fuzzing"]["inputs"], after["limits"]) == (10, before["limits"])
+    assert [each["database"] for each in after["writers"]] == ["writers.db", "postgresql"]
+    assert sum(after["fuzzing"]["outcomes"].values()) == 10
+
+
+def test_where_a_command_was_killed_is_told_by_its_stack() -> None:
+    def stack(*files: str) -> str:
+        return "".join(f'  File "{ROOT}/{file}", line 1 in f\n' for file in files)
+
+    in_run = stack("devices/measuring/batch.py", "pipeline/tables/building/plan.py")
+    assert stage(in_run) == "devices/measuring"
+    assert (
+        stage(in_run + stack("pipeline/stages/latency/table.py", "pipeline/run/context.py"))
+        == "table: devices/measuring"
+    )
+    assert stage('  File "/usr/lib/python3/re.py", line 1 in f\n') == "starting"
+
+
+def test_a_killed_command_says_where_it_was(tmp_path: Path) -> None:
+    process = LatheProcess("devices", "list", log=tmp_path)
+    where = process.where()
+    process.kill_when(lambda: True)
+    assert "lathe_process.py" in where or process.poll() == 0

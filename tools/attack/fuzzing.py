@@ -15,7 +15,6 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Container
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,15 +44,6 @@ _NUMBERS = (
 )
 
 
-@dataclass
-class Found:
-    """What became of the inputs of one format; faults with what shows them again."""
-
-    outcomes: Counter[str] = field(default_factory=Counter)
-    faults: list[str] = field(default_factory=list)
-    most_bytes: int = 0
-
-
 def damaged(content: bytes, random: random.Random) -> bytes:
     """The content after one to four changes."""
     result = bytearray(content)
@@ -78,49 +68,58 @@ def damaged(content: bytes, random: random.Random) -> bytes:
     return bytes(result)
 
 
-def fuzz(count: int, seed: int, on_progress: Callable[[str], None]) -> dict[str, Any]:
-    """So many damaged inputs over all formats; counts by outcome, and every fault."""
-    found: dict[str, Found] = {}
+def fuzz(
+    count: int, seed: int, on_progress: Callable[[str], None], known: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """So many damaged inputs over all formats; counts by outcome, and every fault.
+
+    Args:
+        count: of inputs.
+        seed: decides the damage.
+        on_progress: called with a line after each format, when the counts are up to date.
+        known: counts of an attack that was ended, to go on with; they are changed.
+    """
+    known = {} if known is None else known
+    every = known.setdefault("by_format", {})
     wanted = [*formats(), *bundle_formats()]
     with tempfile.TemporaryDirectory(prefix="attack-") as place:
         for number, fmt in enumerate(wanted):
-            folder = Path(place) / str(number)
-            folder.mkdir()
-            path = fmt.write(folder)
-            share = count // len(wanted) + (number < count % len(wanted))
-            found[fmt.name] = _fuzz_one(fmt, path, share, random.Random(f"{seed} {fmt.name}"))
-            on_progress(f"{fmt.name}: {dict(found[fmt.name].outcomes)}")
-    total: Counter[str] = sum((each.outcomes for each in found.values()), Counter())
-    return {
-        "inputs": total.total(),
-        "formats": len(wanted),
-        "outcomes": dict(total),
-        "most_bytes_more": max(each.most_bytes for each in found.values()),
-        "faults": {name: each.faults for name, each in found.items() if each.faults},
-    }
+            done = every.setdefault(
+                fmt.name, {"inputs": 0, "outcomes": {}, "most_bytes_more": 0, "faults": []}
+            )
+            share = count // len(wanted) + (number < count % len(wanted)) - done["inputs"]
+            if share > 0:
+                folder = Path(place) / str(number)
+                folder.mkdir()
+                _fuzz_one(fmt, folder, share, random.Random(f"{seed} {fmt.name} {done['inputs']}"), done)
+            total: Counter[str] = sum((Counter(each["outcomes"]) for each in every.values()), Counter())
+            known["inputs"], known["formats"], known["outcomes"] = total.total(), len(every), dict(total)
+            known["most_bytes_more"] = max(each["most_bytes_more"] for each in every.values())
+            known["faults"] = {name: each["faults"] for name, each in every.items() if each["faults"]}
+            on_progress(f"{fmt.name}: {done['outcomes']}")
+    return known
 
 
-def _fuzz_one(fmt: Format, path: Path, count: int, random: random.Random) -> Found:
-    found, sound = Found(), path.read_bytes()
+def _fuzz_one(fmt: Format, folder: Path, count: int, random: random.Random, done: dict[str, Any]) -> None:
+    path = fmt.write(folder)
+    sound = path.read_bytes()
     outcome, told, _ = judged(fmt.read, path)
     assert outcome == "read", (fmt.name, outcome, told)
+    outcomes: Counter[str] = Counter(done["outcomes"])
     for _ in range(count):
         content = damaged(sound, random)
         path.write_bytes(content)
         outcome, answer, size = judged(fmt.read, path, fmt.codes)
         if outcome == "read" and fmt.digested and not _is_part(answer, told):
             outcome = "damage accepted"
-        found.outcomes[outcome] += 1
-        found.most_bytes = max(found.most_bytes, size)
+        outcomes[outcome] += 1
+        done["most_bytes_more"] = max(done["most_bytes_more"], size)
         if outcome not in ("read", "refused"):
-            kept = (
-                Path(tempfile.gettempdir())
-                / f"attack-fault-{os.getpid()}-{fmt.name.replace(' ', '-')}-{len(found.faults)}"
-            )
+            name = f"attack-fault-{os.getpid()}-{fmt.name.replace(' ', '-')}-{len(done['faults'])}"
+            kept = Path(tempfile.gettempdir()) / name
             kept.write_bytes(content)
-            found.faults.append(f"{outcome}: {answer[-1500:]} ({kept})")
-    path.write_bytes(sound)
-    return found
+            done["faults"].append(f"{outcome}: {answer[-1500:]} ({kept})")
+    done["inputs"], done["outcomes"] = outcomes.total(), dict(outcomes)
 
 
 def _is_part(answer: str, told: str) -> bool:
