@@ -92,11 +92,12 @@ class LatheProcess:
     def where(self) -> str:
         """The stack of its main thread now, as ``faulthandler`` writes it; empty if it is not known."""
         self._stacks.write_bytes(b"")
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGUSR1)
-        said, end = "", time.monotonic() + 1
+        said, end = "", time.monotonic() + 2
         while self.poll() is None and time.monotonic() < end:
-            time.sleep(0.003)
+            # Again, since it may just have been forked and have had no file to write to.
+            if not said:
+                os.kill(self.pid, signal.SIGUSR1)
+            time.sleep(0.005)
             before, said = said, self._stacks.read_text()
             if said and said == before:
                 break

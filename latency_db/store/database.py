@@ -12,7 +12,17 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from sqlalchemy import URL, Connection, Engine, RowMapping, Select, create_engine, event, make_url
+from sqlalchemy import (
+    URL,
+    ColumnElement,
+    Connection,
+    Engine,
+    RowMapping,
+    Select,
+    create_engine,
+    event,
+    make_url,
+)
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from devices.untrusted import json_from
@@ -78,6 +88,41 @@ def transact(engine: Engine, work: Callable[[Connection], T]) -> T:
 def fetch(engine: Engine, query: Select[Any]) -> Sequence[RowMapping]:
     """The rows of a query; see ``transact``."""
     return transact(engine, lambda connection: connection.execute(query).mappings().all())
+
+
+def pages(
+    engine: Engine, query: Select[Any], key: ColumnElement[int], after: int
+) -> Iterator[Sequence[RowMapping]]:
+    """The rows of a query with a limit in the order of a key, as many at once as the limit says.
+
+    Args:
+        engine: of the database.
+        query: without an order.
+        key: one of its columns, of which no two rows have the same value.
+        after: rows whose key is larger than this.
+
+    Raises:
+        StoreError: as ``transact``; or rows are not in their order in the file, which would never end.
+    """
+    ordered = query.order_by(key)
+    while rows := fetch(engine, ordered.where(key > after)):
+        for row in rows:
+            after = require_order(after, row[key.name], engine.url)
+        yield rows
+
+
+def require_order(before: int, key: object, url: URL) -> int:
+    """The key of a row, which must be larger than that of the row before.
+
+    Raises:
+        StoreError: it is not.
+    """
+    if isinstance(key, int) and key > before:
+        return key
+    what, fix = _SQLITE_ERRORS[sqlite3.SQLITE_CORRUPT]
+    raise StoreError(
+        f"the latency database {shown(url)} {what}", why=f"row {key!r} comes after row {before}", fix=fix
+    )
 
 
 def sqlite_file(url: URL) -> Path | None:

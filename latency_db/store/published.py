@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Dialect, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from devices.digests import value_digest
-from latency_db.store.database import fetch, transact
+from latency_db.store.database import fetch, pages, transact
 from latency_db.store.schema import (
     published_latencies,
     published_series,
@@ -171,18 +171,11 @@ def published_pages(
 
 def _pages(store: Store, series: int, workload: str | None) -> Iterator[list[Any]]:
     columns = [column for column in published_latencies.columns if column.name != "series"]
-    query = (
-        select(*columns)
-        .where(published_latencies.c.series == series)
-        .order_by(published_latencies.c.row)
-        .limit(BATCH)
-    )
+    query = select(*columns).where(published_latencies.c.series == series).limit(BATCH)
     if workload is not None:
         query = query.where(published_latencies.c.workload.contains(workload, autoescape=True))
-    last = -1
-    while rows := fetch(store.engine, query.where(published_latencies.c.row > last)):
+    for rows in pages(store.engine, query, published_latencies.c.row, after=-1):
         yield [dict(row) for row in rows]
-        last = rows[-1]["row"]
 
 
 def published_rows(

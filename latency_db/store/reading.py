@@ -12,7 +12,7 @@ from sqlalchemy import RowMapping, Select, select
 
 from devices.measurement import Measurement, Outcome
 from latency_db.errors import StoreError
-from latency_db.store.database import fetch
+from latency_db.store.database import fetch, pages
 from latency_db.store.rows import COLUMNS, damage_of, damage_of_part, outcome_of
 from latency_db.store.schema import PARTS, measurements, workloads
 from latency_db.store.store import Store
@@ -131,13 +131,9 @@ def records(store: Store, wanted: Filter = Filter(), *, after: int = 0) -> Itera
     Raises:
         StoreError: the database cannot be read.
     """
-    query = wanted.apply(_whole_rows()).order_by(measurements.c.id).limit(BATCH)
-    while True:
-        rows = fetch(store.engine, query.where(measurements.c.id > after))
-        if not rows:
-            return
+    query = wanted.apply(_whole_rows()).limit(BATCH)
+    for rows in pages(store.engine, query, measurements.c.id, after):
         yield [_record(row) for row in rows]
-        after = rows[-1]["id"]
 
 
 def sound_records(store: Store, ids: Sequence[int]) -> Iterator[Record]:

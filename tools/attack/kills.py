@@ -1,7 +1,7 @@
 """Commands that are killed at random moments and given again, until they come through.
 
 What is stored in the end must be what a command stores that nobody killed; nothing of a killed one may live
-on, and the next one leaves nothing in the temporary folder, neither its own nor the killed one's.
+on, and in the end nothing is in the temporary folder that is not there after a command that nobody killed.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,21 @@ _KILLS_A_ROUND = 12
 _SHARES = (0.1, 0.4, 1.0)
 """Up to which share of its length a command lives: short ones hit what a try begins with, and make many."""
 _FAULTS = ("lost", "differ", "orphans", "left_behind", "failed")
+
+
+@dataclass(frozen=True)
+class Unkilled:
+    """What a command does that nobody kills.
+
+    Attributes:
+        took_s: how long it took.
+        result: what it made.
+        left: what is in the temporary folder afterwards: torch keeps a folder of its own there.
+    """
+
+    took_s: float
+    result: set[str]
+    left: set[str]
 
 
 def kills(
@@ -50,7 +66,7 @@ def kills(
     for scenario in left:
         new = {"kills": 0, "rounds": 0, "at": {}, **dict.fromkeys(_FAULTS, 0), "faults": []}
         tallies.setdefault(scenario.name, new)
-    unkilled: dict[str, tuple[float, set[str]]] = {}
+    unkilled: dict[str, Unkilled] = {}
     # In turns, so that an attack that is ended has killed each of them.
     while left := [each for each in left if tallies[each.name]["kills"] < count]:
         for scenario in left:
@@ -58,10 +74,10 @@ def kills(
             if scenario.name not in unkilled:
                 with tempfile.TemporaryDirectory(prefix="attack-") as place:
                     unkilled[scenario.name] = _unkilled(scenario, Path(place))
-            took_s, wanted = unkilled[scenario.name]
+            wanted = unkilled[scenario.name]
             chosen = random.Random(f"{seed} {scenario.name} {tally['rounds']} {tally['kills']}")
             most = min(_KILLS_A_ROUND, count - tally["kills"])
-            lives = [took_s * chosen.choice(_SHARES) * chosen.random() for _ in range(most)]
+            lives = [wanted.took_s * chosen.choice(_SHARES) * chosen.random() for _ in range(most)]
             with tempfile.TemporaryDirectory(prefix="attack-") as place:
                 _round(scenario, Path(place), lives, wanted, tally, on_progress)
     return tallies
@@ -72,8 +88,7 @@ def faults(tally: dict[str, Any]) -> int:
     return sum(tally[name] for name in _FAULTS)
 
 
-def _unkilled(scenario: Scenario, place: Path) -> tuple[float, set[str]]:
-    """How long the command takes that nobody kills, in seconds, and what it makes."""
+def _unkilled(scenario: Scenario, place: Path) -> Unkilled:
     folder = _folder(place)
     scenario.prepare(folder)
     LatheProcess("--version", log=place / "log").wait()  # the first one waits for heavy imports
@@ -83,14 +98,14 @@ def _unkilled(scenario: Scenario, place: Path) -> tuple[float, set[str]]:
     assert ended.returncode == 0, f"{scenario.name}: {ended.stderr[-2000:]}"
     result = scenario.result(folder)
     assert result, f"{scenario.name} keeps nothing"
-    return took_s, result
+    return Unkilled(took_s, result, _left(place))
 
 
 def _round(  # noqa: PLR0917
     scenario: Scenario,
     place: Path,
     lives_s: list[float],
-    wanted: set[str],
+    wanted: Unkilled,
     tally: dict[str, Any],
     on_progress: Callable[[str], None],
 ) -> None:
@@ -111,8 +126,9 @@ def _round(  # noqa: PLR0917
             while time.monotonic() < end and process.poll() is None:
                 time.sleep(0.005)
             where = process.where()
-            if process.kill_when(lambda: True):
-                at = stage(where)
+            # The question where it is ends one that is about to end by itself.
+            if process.kill_when(lambda: True) or process.poll() == -signal.SIGUSR1:
+                at = stage(where) if process.poll() == -signal.SIGKILL else "ending"
                 tally["kills"] += 1
                 tally["at"][at] = tally["at"].get(at, 0) + 1
                 orphans = _orphans(place)
@@ -127,10 +143,14 @@ def _round(  # noqa: PLR0917
         found("failed", int(ended.returncode != 0), f"{ended.returncode} {ended.stderr[-500:]}")
         break
     result = scenario.result(folder)
-    found("differ", int(result != wanted), sorted(result ^ wanted)[:5])
-    left = sorted(str(path.relative_to(place)) for path in (place / "tmp").iterdir())
-    found("left_behind", len(left), left[:5])
+    found("differ", int(result != wanted.result), sorted(result ^ wanted.result)[:5])
+    left = _left(place) - wanted.left
+    found("left_behind", len(left), sorted(left)[:5])
     tally["rounds"] += 1
+
+
+def _left(place: Path) -> set[str]:
+    return {path.name for path in (place / "tmp").iterdir()}
 
 
 def _folder(place: Path) -> Path:

@@ -177,9 +177,7 @@ def _made(folder: Path) -> set[str]:
     results = {path.parent.name.rpartition("-")[0]: path for path in (folder / "work").rglob("result.json")}
     teacher = json.loads(results["teacher"].read_bytes())["files"] if "teacher" in results else {}
     weights = {digest for name, digest in teacher.items() if name.endswith(".safetensors")}
-    files = {
-        path.relative_to(folder).as_posix()
-        for path in (folder / "work" / "bundles").rglob("*")
-        if path.is_file()
-    }
-    return {*results, *weights, *files, *_measured(folder)}
+    # Below bundles/NAME-DIGEST, where the digest is that of what was measured.
+    bundles = folder / "work" / "bundles"
+    parts = (path.relative_to(bundles).parts for path in bundles.rglob("*") if path.is_file())
+    return {*results, *weights, *("/".join(each[1:]) for each in parts), *_measured(folder)}

@@ -26,6 +26,7 @@ from latency_db.store.published import (
     put_published,
     sources,
 )
+from latency_db.store.reading import records
 from latency_db.store.store import Store, open_store
 from tests.latency_db.measurement_samples import (
     DEVICE,
@@ -332,3 +333,51 @@ def test_a_damaged_file_is_not_merged_silently(tmp_path: Path) -> None:
         merge(store, str(path))
     with closing(sqlite3.connect(path)):
         assert path.read_bytes() == bytes(content)
+
+
+def put_out_of_order(file: Path, table: str) -> None:
+    """Exchange the first and the last row of a table, as damage to its file may do."""
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("PRAGMA journal_mode = DELETE")
+        (size,) = connection.execute("PRAGMA page_size").fetchone()
+        query = "SELECT rootpage FROM sqlite_master WHERE name = ?"
+        (root,) = connection.execute(query, (table,)).fetchone()
+    content = bytearray(file.read_bytes())
+    page = (root - 1) * size
+
+    def number(place: int) -> int:
+        return int.from_bytes(content[place : place + 2], "big")
+
+    # Source: "Database File Format" of SQLite, "B-tree Pages".
+    if content[page] in {0x0A, 0x0D}:
+        # A leaf: its cells are found by an array of pointers after the header.
+        first, length = page + 8, 2
+        last = first + length * (number(page + 3) - 1)
+    else:
+        # Pages below it: the first cell begins with the number of one, the last one stands in the header.
+        first, last, length = page + number(page + 12), page + 8, 4
+    assert first != last
+    here, there = slice(first, first + length), slice(last, last + length)
+    content[here], content[there] = content[there], content[here]
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("table", ["measurements", "published_latencies"])
+def test_rows_out_of_order_end_in_an_error_and_are_not_read_for_ever(tmp_path: Path, table: str) -> None:
+    file = tmp_path / "latency.db"
+    with open_store(str(file)) as store:
+        fill(store, 0, 9)
+        add_table(store)
+    put_out_of_order(file, table)
+    with open_store(str(file)) as store, pytest.raises(StoreError, match="is damaged") as error:
+        list(records(store))
+        published_of(store)
+    assert error.value.exit_code == 8
+    assert "comes after row" in str(error.value)
+
+
+def test_an_old_file_with_rows_out_of_order_is_not_migrated_for_ever(tmp_path: Path) -> None:
+    file = Path(shutil.copy(OLD, tmp_path / "latency.db"))
+    put_out_of_order(file, "measurements")
+    with pytest.raises(StoreError, match="is damaged"):
+        open_store(str(file))

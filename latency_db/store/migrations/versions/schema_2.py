@@ -14,6 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import op
 
+from latency_db.store.database import require_order
 from latency_db.store.schema import keep_for_ever
 
 revision = "2"
@@ -88,7 +89,8 @@ def _fill_digests(connection: sa.Connection) -> None:
         ).all()
         if not rows:
             return
-        last = rows[-1].id
+        for row in rows:
+            last = require_order(last, row.id, connection.engine.url)
         changes = [_change(dict(row._mapping), seen) for row in rows]
         connection.execute(
             sa.update(_measurements)
