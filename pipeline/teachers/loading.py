@@ -26,6 +26,7 @@ from pipeline.teachers.code import code_digest
 from pipeline.teachers.config import TeacherConfig
 from pipeline.teachers.fitting import fit_weights
 from pipeline.teachers.outputs import described, place_of_logits
+from pipeline.teachers.plain_weights import with_plain_weights
 from pipeline.teachers.teacher import AdaptedNetwork, Member, Teacher, logits_in
 from pipeline.teachers.weights import read_weights, weights_bytes
 from pipeline.work.disk import write_atomically
@@ -96,6 +97,7 @@ def _member(
         content = file_digest(config.path)
     else:
         content = _digest_of(network)
+    with_plain_weights(network)
     read_as = [adapted.outputs, asdict(dataset.task)]
     digest = value_digest([adapted.config.content(), read_as, content, code_digest(config)])
     return Member(config.name, adapted, digest, history)

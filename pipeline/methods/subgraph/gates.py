@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.methods.subgraph.structures import channels_of, spread
+from pipeline.methods.subgraph.structures import NORMS, channels_of, spread
 from pipeline.spaces.teacher.config import Structure
 
 _SMALLEST = 1e-3
@@ -26,7 +26,7 @@ class Gates:
 
     Attributes:
         values: one factor per part, by name of the structure, shape ``(count,)``, each with its gradient, on
-            the device of its layers.
+            the device of the network.
 
     Args:
         network: changed in place: its layers multiply what they give.
@@ -41,7 +41,7 @@ class Gates:
         gates_of: dict[nn.Module, list[Tensor]] = {}
         for structure in structures:
             layers = [network.get_submodule(name) for name in structure.gated]
-            device = next(layers[0].parameters()).device
+            device = next(network.parameters()).device
             value = torch.ones(structure.count, requires_grad=True, device=device)
             self.values[structure.name] = value
             self._momentum[structure.name] = torch.zeros_like(value)
@@ -129,11 +129,28 @@ class Gates:
 
 def _scale(layer: nn.Module, factors: Tensor) -> None:
     """Multiply a layer's output channels, in place."""
+    if isinstance(layer, NORMS) and layer.weight is None:
+        _make_affine(layer)
+    weight, bias = layer.weight, layer.bias
+    assert isinstance(weight, Tensor)
+    outputs = weight.shape[:1]
     with torch.no_grad():
-        for parameter in (layer.weight, layer.bias):
-            if parameter is not None:
-                assert isinstance(parameter, Tensor)
-                parameter.mul_(spread(factors, len(parameter)).view(-1, *(1,) * (parameter.dim() - 1)))
+        if isinstance(layer, nn.modules.conv._ConvTransposeNd):
+            # (inputs, outputs of a group, ...), as (groups, outputs of a group, inputs of a group, ...).
+            weight = weight.view(layer.groups, -1, *weight.shape[1:]).transpose(1, 2)
+            outputs = weight.shape[:2]
+        of_outputs = spread(factors, math.prod(outputs)).expand(math.prod(outputs))
+        weight.mul_(of_outputs.view(*outputs, *(1,) * (weight.dim() - len(outputs))))
+        if bias is not None:
+            assert isinstance(bias, Tensor)
+            bias.mul_(of_outputs)
+
+
+def _make_affine(norm: Any) -> None:
+    """Give a norm without weights those with which it is the same."""
+    channels = norm.num_channels if isinstance(norm, nn.GroupNorm) else norm.num_features
+    norm.affine, norm.weight = True, nn.Parameter(torch.ones(channels))
+    norm.bias = nn.Parameter(torch.zeros(channels))
 
 
 def _gate(layer: nn.Module, gates: Sequence[Tensor]) -> Callable[[], None]:
@@ -147,8 +164,8 @@ def _gate(layer: nn.Module, gates: Sequence[Tensor]) -> Callable[[], None]:
                 images,
                 norm.running_mean,
                 norm.running_var,
-                math.prod(gates, start=norm.weight),
-                math.prod(gates, start=norm.bias),
+                math.prod((spread(gate, norm.num_features) for gate in gates), start=norm.weight),
+                math.prod((spread(gate, norm.num_features) for gate in gates), start=norm.bias),
                 norm.training or norm.running_mean is None,
                 norm.momentum or 0.0,
                 norm.eps,

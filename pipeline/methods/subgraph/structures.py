@@ -1,14 +1,15 @@
 """What can be removed from a network: channels, heads and residual blocks, each proven by removing it once.
 
-Channels that must go together are found by following the graph (torch-pruning's dependency graph). What the
-graph says is not believed: a structure is removable if the network without it gives the outputs of the
-network in which it is silenced.
+Channels that must go together are found by following the graph (torch-pruning's dependency graph). Where a
+convolution or a norm has groups, its channels go group by group. What the graph says is not believed: a
+structure is removable if the network without it gives the outputs of the network in which it is silenced.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence, Set
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,13 +19,16 @@ from torch import Tensor, nn
 from devices.installing import how_to_install
 from pipeline.errors import TeacherError
 from pipeline.methods.subgraph.attention import Attention
-from pipeline.spaces.teacher.config import Shape, Structure
+from pipeline.spaces.teacher.config import Kind, Shape, Structure
 
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm, nn.GroupNorm)
 """Layers that scale channels."""
 
 _WEIGHTED = (nn.modules.conv._ConvNd, nn.Linear)
 _LAYERS = (*_WEIGHTED, *NORMS)
+_LAST_LAYERS = (*_LAYERS, nn.LayerNorm)
+"""With which the branch of a block may end."""
+
 _TOLERANCE = 1e-4
 
 
@@ -88,7 +92,7 @@ def removed(
             layer.remove(gone)
             continue
         graph = graph or _dependency_graph(smaller, example_images(smaller, input_shape))
-        _remove(graph, layer, gone)
+        _remove(graph, structure, layer, gone)
     return smaller
 
 
@@ -108,7 +112,7 @@ def narrowed_one_by_one(
         if isinstance(layer, Attention):
             layer.remove([0])
         else:
-            _remove(graph, layer, [0])
+            _remove(graph, structure, layer, [0])
         yield structure, smaller
 
 
@@ -118,7 +122,7 @@ def channels_of(layer: nn.Module) -> int:
 
 
 def spread(factors: Tensor, channels: int) -> Tensor:
-    """A factor for each channel of a layer, of one for each of its parts: heads have several channels."""
+    """A factor for each channel of a layer, of one for each of its parts: heads and groups have several."""
     return factors if len(factors) in (1, channels) else factors.repeat_interleave(channels // len(factors))
 
 
@@ -128,34 +132,33 @@ def example_images(network: nn.Module, input_shape: Shape) -> Tensor:
     return images.to(next((tensor.device for tensor in network.parameters()), torch.device("cpu")))
 
 
-def _pruning() -> Any:
+def _dependency_graph(network: nn.Module, images: Tensor) -> Any:
     try:
-        import torch_pruning
+        from pipeline.methods.subgraph.dependencies import GroupedDependencyGraph
     except ModuleNotFoundError as error:
         raise TeacherError(
             "the method subgraph needs torch-pruning",
             why=str(error),
             fix=how_to_install("subgraph"),
         ) from error
-    return torch_pruning
-
-
-def _dependency_graph(network: nn.Module, images: Tensor) -> Any:
     # A dependency graph follows gradients, so parameters must have them while it is built.
     frozen = [parameter for parameter in network.parameters() if not parameter.requires_grad]
     for parameter in frozen:
         parameter.requires_grad_(True)
     try:
         with torch.enable_grad():
-            return _pruning().DependencyGraph().build_dependency(network, example_inputs=images)
+            return GroupedDependencyGraph().build_dependency(network, example_inputs=images, verbose=False)
     finally:
         for parameter in frozen:
             parameter.requires_grad_(False)
 
 
-def _remove(graph: Any, layer: nn.Module, parts: list[int]) -> None:
-    """Remove output channels of a layer, and all that hangs on them."""
-    graph.get_pruning_group(layer, graph.get_pruner_of_module(layer).prune_out_channels, parts).prune()
+def _remove(graph: Any, structure: Structure, layer: nn.Module, parts: Sequence[int]) -> None:
+    """Remove parts of a layer that has all of them, and everything that hangs on them."""
+    pruner = graph.get_pruner_of_module(layer)
+    each = pruner.get_out_channels(layer) // structure.count
+    channels = [part * each + channel for part in parts for channel in range(each)]
+    graph.get_pruning_group(layer, pruner.prune_out_channels, channels).prune()
 
 
 def _proven(network: nn.Module, images: Tensor, structures: Sequence[Structure]) -> list[Structure]:
@@ -167,6 +170,8 @@ def _proven(network: nn.Module, images: Tensor, structures: Sequence[Structure])
 
 def _channels(network: nn.Module, images: Tensor) -> list[Structure]:
     graph = _dependency_graph(network, images)
+    from pipeline.methods.subgraph.dependencies import channels_of_group
+
     names = {module: name for name, module in network.named_modules()}
     shared = _with_shared_weights(network)
     _, order = _calls(network, images)
@@ -187,9 +192,11 @@ def _channels(network: nn.Module, images: Tensor) -> list[Structure]:
             continue
         ends = _ends(graph, producers)
         gated = tuple(name for name in called if network.get_submodule(name) in ends)
-        count = len(group[0].idxs)
-        if weighted and gated and count > 1:
-            found.append(Structure(weighted[0], "channels", count, gated))
+        size = math.lcm(*(channels_of_group(module) for module in touched))
+        count, rest = divmod(len(group[0].idxs), size)
+        if weighted and gated and count > 1 and not rest:
+            kind: Kind = "channels" if size == 1 else "groups"
+            found.append(Structure(weighted[0], kind, count, gated))
     found.sort(key=lambda each: order[each.name])
     alone = [each for each in found if len(each.gated) == 1]
     coupled = [each for each in found if len(each.gated) > 1]
@@ -222,10 +229,15 @@ def _heads(network: nn.Module, images: Tensor) -> list[Structure]:
 
 def _ends(graph: Any, producers: Set[nn.Module]) -> Set[nn.Module]:
     """Layers of a group after which its channels leave it; norms alone where there are some."""
+
+    def stays(follower: nn.Module) -> bool:
+        pruner = graph.get_pruner_of_module(follower)
+        return follower in producers and pruner.prune_in_channels == pruner.prune_out_channels
+
     ends = {
         module
         for module in producers
-        if not any(follower in producers for follower in _followers(graph.module2node[module]))
+        if not (followers := list(_followers(graph.module2node[module]))) or not all(map(stays, followers))
     }
     return {module for module in ends if isinstance(module, NORMS)} or ends
 
@@ -245,12 +257,23 @@ def _followers(node: Any) -> Iterator[nn.Module]:
 
 
 def _is_proven(network: nn.Module, images: Tensor, structures: Sequence[Structure]) -> bool:
-    """Whether the network without every second part equals the one in which these parts are silenced."""
-    kept = {each.name: [] if each.kind == "block" else list(range(1, each.count, 2)) for each in structures}
+    """Whether the network without some parts equals the one in which these parts are silenced: without every
+    second one, and without the first alone, for layers may demand that numbers of channels can be divided.
+    """
+    if not _equal(network, images, structures, lambda part: part % 2 == 1):
+        return False
+    of_parts = [each for each in structures if each.count > 2]
+    return not of_parts or _equal(network, images, of_parts, lambda part: part > 0)
+
+
+def _equal(
+    network: nn.Module, images: Tensor, structures: Sequence[Structure], stays: Callable[[int], bool]
+) -> bool:
+    kept = {each.name: [part for part in range(each.count) if stays(part)] for each in structures}
     channels, height, width = images.shape[1:]
     try:
         smaller = removed(network, (channels, height, width), structures, kept)
-        with torch.no_grad(), _silenced(network, structures):
+        with torch.no_grad(), _silenced(network, structures, kept):
             silenced = network(images)
         with torch.no_grad():
             outputs = smaller(images)
@@ -262,11 +285,14 @@ def _is_proven(network: nn.Module, images: Tensor, structures: Sequence[Structur
 
 
 @contextmanager
-def _silenced(network: nn.Module, structures: Sequence[Structure]) -> Iterator[None]:
-    """Inside, the outputs of every second part are zero, from the first."""
+def _silenced(
+    network: nn.Module, structures: Sequence[Structure], kept: Mapping[str, Sequence[int]]
+) -> Iterator[None]:
+    """Inside, the outputs of parts that are not kept are zero."""
 
-    def silence(count: int) -> Any:
-        factors = torch.tensor([part % 2 for part in range(count)])
+    def silence(structure: Structure) -> Any:
+        factors = torch.zeros(structure.count)
+        factors[list(kept[structure.name])] = 1
 
         def hook(layer: nn.Module, _: Any, output: Tensor) -> Tensor:
             channels = output.movedim(channels_of(layer), -1)
@@ -276,7 +302,7 @@ def _silenced(network: nn.Module, structures: Sequence[Structure]) -> Iterator[N
         return hook
 
     handles = [
-        network.get_submodule(name).register_forward_hook(silence(each.count))
+        network.get_submodule(name).register_forward_hook(silence(each))
         for each in structures
         for name in each.gated
     ]
@@ -298,7 +324,7 @@ def _blocks(network: nn.Module, images: Tensor) -> list[Structure]:
         layers = [
             child
             for child, layer in module.named_modules(prefix=name)
-            if isinstance(layer, _LAYERS) and child in order
+            if isinstance(layer, _LAST_LAYERS) and child in order
         ]
         given, gave = shapes.get(name, (None, None))
         wrapped = isinstance(module, nn.Sequential) and len(module) == 1

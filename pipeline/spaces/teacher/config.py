@@ -9,7 +9,7 @@ from typing import Literal, get_args
 from pipeline.spaces.base import Cost
 
 Shape = tuple[int, int, int]
-Kind = Literal["channels", "heads", "block"]
+Kind = Literal["channels", "groups", "heads", "block"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
@@ -19,8 +19,9 @@ class Structure:
 
     Attributes:
         name: of the layer whose output channels they are, of the attention, or of the residual block.
-        kind: channels or heads that are removed one by one, or a whole block.
-        count: how many parts: channels, heads, or 1 for a block.
+        kind: channels, groups of channels or heads that are removed one by one, or a whole block. Groups are
+            those of a convolution or a norm that has some.
+        count: how many parts: channels, groups, heads, or 1 for a block.
         gated: layers whose outputs carry the gate; silencing these silences the structure.
     """
 
@@ -68,8 +69,8 @@ class TeacherSpaceConfig:
 
     Attributes:
         structures: what can be removed, a block before what can be removed inside it.
-        widths: how many channels or heads may stay of each structure of these, ascending, the last one all.
-        inside: the block in which a structure of channels or heads lies, if it lies in one.
+        widths: how many parts may stay of each structure but blocks, ascending, the last one all.
+        inside: the block in which a structure of parts lies, if it lies in one.
         units: from input to output.
         sizes: of every distinct block, by its identity.
     """

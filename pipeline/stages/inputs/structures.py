@@ -28,8 +28,11 @@ class StructuresInput:
 
 def _told(given: StructuresInput, value: TeacherSpaceConfig) -> Sequence[str]:
     of_kind = {kind: [each for each in value.structures if each.kind == kind] for kind in KINDS}
-    channels, heads = (sum(each.count for each in of_kind[kind]) for kind in ("channels", "heads"))
+    channels, groups, heads = (
+        sum(each.count for each in of_kind[kind]) for kind in ("channels", "groups", "heads")
+    )
     found = [f"{channels} channels in {count_of(len(of_kind['channels']), 'group')}"]
+    found += [f"{groups} whole groups of grouped layers"] if groups else []
     found += [f"{heads} attention heads"] if heads else []
     found += [count_of(len(of_kind["block"]), "whole block")]
     units = count_of(len(value.units), "unit")

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.methods.subgraph.attention import separate_heads
+from pipeline.methods.subgraph.structures import NORMS
 from pipeline.teachers.resnet import resnet_cifar
 
 SHAPE = (3, 16, 16)
@@ -172,6 +173,46 @@ class Inverted(nn.Module):
         return images + self.project(inner * scale)
 
 
+class Grouped(nn.Module):
+    """1x1, 3x3 in groups, 1x1 with a residual, as in ResNeXt."""
+
+    def __init__(self, channels: int, inner: int, groups: int) -> None:
+        super().__init__()
+        self.reduce = nn.Sequential(nn.Conv2d(channels, inner, 1), nn.BatchNorm2d(inner), nn.ReLU())
+        self.grouped = nn.Conv2d(inner, inner, 3, padding=1, groups=groups)
+        self.norm = nn.BatchNorm2d(inner)
+        self.expand = nn.Sequential(nn.Conv2d(inner, channels, 1), nn.BatchNorm2d(channels))
+
+    def forward(self, images: Tensor) -> Tensor:
+        inner = functional.relu(self.norm(self.grouped(self.reduce(images))))
+        return functional.relu(images + self.expand(inner))
+
+
+class GroupNormed(nn.Module):
+    """Two convolutions with group norms and a residual."""
+
+    def __init__(self, channels: int, inner: int, groups: int) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv2d(channels, inner, 3, padding=1), nn.GroupNorm(groups, inner))
+        self.second = nn.Sequential(nn.Conv2d(inner, channels, 3, padding=1), nn.GroupNorm(groups, channels))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return functional.relu(images + self.second(functional.relu(self.first(images))))
+
+
+class Branches(nn.Module):
+    """3x3, 1x1 and a norm alone, added, as in RepVGG."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.wide = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1), nn.BatchNorm2d(channels))
+        self.thin = nn.Sequential(nn.Conv2d(channels, channels, 1), nn.BatchNorm2d(channels))
+        self.alone = nn.BatchNorm2d(channels)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return functional.relu(self.wide(images) + self.thin(images) + self.alone(images))
+
+
 class Reused(nn.Module):
     """One convolution called twice: nothing in it can be removed."""
 
@@ -236,6 +277,39 @@ def projected() -> nn.Module:
 
 
 @seeded
+def grouped() -> nn.Module:
+    stem = [nn.Conv2d(3, 12, 3, padding=1), nn.BatchNorm2d(12), nn.ReLU()]
+    return trained(nn.Sequential(*stem, Grouped(12, 15, 5), Grouped(12, 8, 4), *head(12)))
+
+
+@seeded
+def group_normed() -> nn.Module:
+    stem = [nn.Conv2d(3, 12, 3, padding=1), nn.GroupNorm(4, 12), nn.ReLU()]
+    return trained(nn.Sequential(*stem, GroupNormed(12, 8, 4), GroupNormed(12, 16, 4), *head(12)))
+
+
+@seeded
+def branches() -> nn.Module:
+    stem = [nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU()]
+    return trained(nn.Sequential(*stem, Branches(8), Branches(8), *head(8)))
+
+
+@seeded
+def instance_normed() -> nn.Module:
+    layers = [nn.Conv2d(3, 8, 3, padding=1), nn.InstanceNorm2d(8, affine=True), nn.PReLU(8)]
+    layers += [nn.Conv2d(8, 12, 3, stride=2, padding=1), nn.BatchNorm2d(12), nn.ReLU()]
+    return trained(nn.Sequential(*layers, *head(12)))
+
+
+@seeded
+def without_scales() -> nn.Module:
+    """Norms that have no weights, and layers that have no norm, one of them transposed."""
+    layers = [nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8, affine=False), nn.ReLU()]
+    layers += [nn.ConvTranspose2d(8, 10, 2, stride=2), nn.ReLU(), nn.Conv2d(10, 12, 3, stride=2), nn.ReLU()]
+    return trained(nn.Sequential(*layers, *head(12)))
+
+
+@seeded
 def transformer() -> nn.Module:
     return Transformer([TransformerLayer(12, 16), TransformerLayer(12, 16)]).eval()
 
@@ -271,9 +345,10 @@ def trained(network: nn.Module) -> nn.Module:
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for module in network.modules():
-            if isinstance(module, nn.BatchNorm2d):
+            if isinstance(module, (*NORMS, nn.LayerNorm)) and module.weight is not None:
                 module.weight.uniform_(0.3, 1.5, generator=generator)
                 module.bias.normal_(generator=generator)
+            if isinstance(module, nn.BatchNorm2d):
                 module.running_mean.normal_(generator=generator)
                 module.running_var.uniform_(0.5, 2, generator=generator)
     return network.eval()

@@ -12,18 +12,38 @@ from pipeline.methods.subgraph.structures import find_structures, removed
 from tests.pipeline.methods.subgraph.networks import (
     SHAPE,
     bottlenecks,
+    branches,
     fused,
+    group_normed,
+    grouped,
     images,
+    instance_normed,
     inverted,
     multihead,
     plain,
     projected,
     resnet,
     transformer,
+    without_scales,
 )
 
 NETWORKS = pytest.mark.parametrize(
-    "network", [plain, bottlenecks, inverted, resnet, projected, transformer, fused, multihead]
+    "network",
+    [
+        plain,
+        bottlenecks,
+        inverted,
+        resnet,
+        projected,
+        grouped,
+        group_normed,
+        branches,
+        instance_normed,
+        without_scales,
+        transformer,
+        fused,
+        multihead,
+    ],
 )
 
 
@@ -71,6 +91,8 @@ def test_folded_gates_and_removed_zeros_leave_the_outputs_as_they_were(
     for name, value in gates.values.items():
         gates.keep(name, torch.arange(max(1, len(value) // 2)))
     with torch.no_grad():
+        for value in gates.values.values():
+            value.mul_(torch.linspace(0.5, 1.5, len(value)))
         before = student(images())
         gates.fold()
         torch.testing.assert_close(student(images()), before, rtol=1e-4, atol=1e-5)

@@ -16,8 +16,12 @@ from tests.pipeline.methods.subgraph.networks import (
     Bottleneck,
     Reused,
     bottlenecks,
+    branches,
     fused,
+    group_normed,
+    grouped,
     images,
+    instance_normed,
     inverted,
     multihead,
     plain,
@@ -90,8 +94,48 @@ def test_padded_shortcuts_leave_the_channels_inside_blocks_alone_removable() -> 
     assert "layer2.0" not in found
 
 
+def test_of_a_grouped_convolution_whole_groups_are_found_with_the_layer_before() -> None:
+    found = named(grouped())
+    assert found["3.reduce.0"] == Structure("3.reduce.0", "groups", 5, ("3.norm",))
+    assert found["0"].kind == "channels"
+    teacher = grouped()
+    smaller = removed(teacher, SHAPE, tuple(found.values()), {"3.reduce.0": [1, 4]})
+    layer = smaller.get_submodule("3.grouped")
+    assert (layer.groups, layer.in_channels, tuple(layer.weight.shape)) == (2, 6, (6, 3, 3, 3))
+    assert torch.equal(layer.weight, teacher.get_submodule("3.grouped").weight[[3, 4, 5, 12, 13, 14]])
+
+
+def test_of_a_group_norm_whole_groups_are_found_so_that_the_others_keep_their_statistics() -> None:
+    found = named(group_normed())
+    assert found["0"] == Structure("0", "groups", 4, ("1", "3.second.1", "4.second.1"))
+    assert found["3.first.0"].kind == found["4.first.0"].kind == "groups"
+    assert found["3"].gated == ("3.second.1",)
+    smaller = removed(group_normed(), SHAPE, tuple(found.values()), {"4.first.0": [0]})
+    assert (smaller[4].first[1].num_groups, smaller[4].first[1].num_channels) == (1, 4)
+
+
+def test_channels_that_leave_before_a_norm_of_their_own_are_gated_at_both_places() -> None:
+    found = named(branches())
+    assert found["0"].gated == ("1", "3.wide.1", "3.thin.1", "3.alone", "4.wide.1", "4.thin.1", "4.alone")
+
+
 @pytest.mark.parametrize(
-    "network", [plain, bottlenecks, inverted, resnet, projected, transformer, separate, fused, multihead]
+    "network",
+    [
+        plain,
+        bottlenecks,
+        inverted,
+        resnet,
+        projected,
+        grouped,
+        group_normed,
+        branches,
+        instance_normed,
+        transformer,
+        separate,
+        fused,
+        multihead,
+    ],
 )
 @settings(max_examples=5)
 @given(data=st.data())
