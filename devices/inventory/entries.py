@@ -22,7 +22,7 @@ from devices.words import nearest
 
 Text = Annotated[str, Field(min_length=1)]
 Port = Annotated[int, Field(ge=1, le=65535)]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(gt=0, le=3600)]
 Command = Annotated[
     tuple[Text, ...],
     BeforeValidator(

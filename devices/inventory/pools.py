@@ -54,7 +54,9 @@ def read_pools() -> dict[str, Pool]:
         if name in taken:
             reasons = [f"a device is called '{name}' already"]
         else:
-            others = {other: members[other] for other in members if other not in {name, *taken}}
+            # What an untrusted file says counts for its own pools alone.
+            believed = [other for other in members if other not in taken and tables[other][0].fault is None]
+            others = {other: members[other] for other in believed if other != name}
             reasons = [*_wrong_table(name, table), *_wrong_members(members[name], devices, others)]
         fault = file.fault or (_fault(name, file.path, reasons) if reasons else None)
         pools[name] = Pool(name, file.path, members[name], fault)

@@ -6,7 +6,7 @@ docs/reference/limits.md states the limits.
 from devices.untrusted.arrays import Header, array_from, arrays_from, npy_header
 from devices.untrusted.compressed import Bounded, open_zip
 from devices.untrusted.documents import MOST_TOML_BYTES, json_from, toml_from
-from devices.untrusted.files import file_bytes
+from devices.untrusted.files import file_bytes, regular_size
 
 __all__ = [
     "MOST_TOML_BYTES",
@@ -18,5 +18,6 @@ __all__ = [
     "json_from",
     "npy_header",
     "open_zip",
+    "regular_size",
     "toml_from",
 ]

@@ -8,6 +8,8 @@ import zipfile
 from pathlib import Path
 from typing import IO, Any
 
+from devices.untrusted.files import regular_size
+
 FREE_BYTES = 64 << 20
 """So much may come of any file, however small."""
 MOST_RATIO = 200
@@ -22,12 +24,13 @@ def open_zip(path: Path) -> zipfile.ZipFile:
 
     Raises:
         OSError, zipfile.BadZipFile: it cannot be read.
-        ValueError: it unpacks to too much.
+        ValueError: it unpacks to too much, or is no regular file.
     """
+    size = regular_size(path)
     archive = zipfile.ZipFile(path)
     members = archive.infolist()
     unpacked = sum(member.file_size for member in members)
-    if len(members) > MOST_MEMBERS or unpacked > FREE_BYTES + MOST_RATIO * path.stat().st_size:
+    if len(members) > MOST_MEMBERS or unpacked > FREE_BYTES + MOST_RATIO * size:
         archive.close()
         raise ValueError("it is suspiciously small for what it unpacks to")
     return archive

@@ -25,6 +25,7 @@ from itertools import chain, repeat
 from pathlib import Path
 
 from devices.digests import file_digest
+from devices.untrusted import regular_size
 from latency_db.errors import StoreError
 from latency_db.published.arrays import read_arrays
 from latency_db.published.readers import UNITS, Published, Reader
@@ -91,8 +92,9 @@ def import_table(
         )
     read = _reader(path)
     try:
+        size = regular_size(path)
         table = read(path, device, unit)
-        passes = _Passes(table, path.stat().st_size, on_progress or (lambda done, total: None))
+        passes = _Passes(table, size, on_progress or (lambda done, total: None))
         screening = Screening()
         for cells in chain.from_iterable(passes.batches(0)):
             screening.see(cells)

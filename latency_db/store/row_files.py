@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, TextIO
 
 from devices.installing import how_to_install
-from devices.untrusted import json_from
+from devices.untrusted import json_from, regular_size
 from devices.words import cause_of, listed
 from latency_db.errors import StoreError
 
@@ -56,7 +56,9 @@ def read_rows(path: Path, columns: Columns) -> Iterator[tuple[int, dict[str, Any
         StoreError: it has other columns, or the format is unknown.
         OSError, ValueError, csv.Error: it cannot be read, now or further on.
     """
-    rows: Iterator[tuple[int, dict[str, Any]]] = _format(path, _READERS)(path, columns)
+    read = _format(path, _READERS)
+    regular_size(path)
+    rows: Iterator[tuple[int, dict[str, Any]]] = read(path, columns)
     return rows
 
 

@@ -192,6 +192,18 @@ class ConnectionContract:
         connection.pull(connection.push(source), tmp_path / "back")
         assert (tmp_path / "back").read_bytes() == b"two"
 
+    def test_programs_of_two_versions_are_there_at_once_and_each_runs_its_own(self, connection, tmp_path):
+        places = {}
+        for version in ("old", "new"):
+            agent = tmp_path / version / "agent.py"
+            agent.parent.mkdir()
+            agent.write_text(f"print({version!r})\n")
+            places[version] = connection.push(agent)
+        assert places["old"] != places["new"]
+        code = "import runpy, sys; runpy.run_path(sys.argv[1])"
+        said = {version: self.run_python(connection, code, place)[0] for version, place in places.items()}
+        assert said == {"old": ["old"], "new": ["new"]}
+
     def test_files_that_belong_together_are_beside_each_other_by_their_names(self, connection, tmp_path):
         names = ("model.onnx.data", "-rf $(x)", "deep/er/größe 模.bin")
         for name in names:

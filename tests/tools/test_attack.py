@@ -123,6 +123,7 @@ def test_an_attack_that_was_ended_keeps_its_counts_and_goes_on(
     wanted = list(formats())[7:9]
     monkeypatch.setattr(fuzzing, "formats", lambda: wanted)
     monkeypatch.setattr(fuzzing, "bundle_formats", lambda: [])
+    monkeypatch.setattr(fuzzing, "model_formats", lambda: [])
     monkeypatch.setattr(attack, "limits", lambda say: {"bombs": 1, "most_bytes_more": 5, "faults": {}})
     tally = {"lost": 0, "twice": 0, "problems": []}
     monkeypatch.setattr(attack, "writers", lambda *_: tally)

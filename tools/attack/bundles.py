@@ -54,6 +54,11 @@ def bundle_formats() -> Iterator[Format]:
 
 
 def _bundle(folder: Path, name: str) -> Path:
+    return sound_bundle(folder) / name
+
+
+def sound_bundle(folder: Path) -> Path:
+    """A bundle in a folder."""
     content = BundleContent(
         name="tiny",
         origin=RunContent(
@@ -65,7 +70,7 @@ def _bundle(folder: Path, name: str) -> Path:
         ),
         versions={"onnxruntime": "1"},
     )
-    return write_bundle(content, folder / "bundle") / name
+    return write_bundle(content, folder / "bundle")
 
 
 def _split() -> Split:

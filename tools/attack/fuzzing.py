@@ -20,6 +20,7 @@ from typing import Any
 
 from devices.errors import LatheError
 from tools.attack.bundles import bundle_formats
+from tools.attack.model_samples import model_formats
 from tools.attack.samples import Format, formats
 
 HANG_S = 20
@@ -81,7 +82,7 @@ def fuzz(
     """
     known = {} if known is None else known
     every = known.setdefault("by_format", {})
-    wanted = [*formats(), *bundle_formats()]
+    wanted = [*formats(), *model_formats(), *bundle_formats()]
     with tempfile.TemporaryDirectory(prefix="attack-") as place:
         for number, fmt in enumerate(wanted):
             done = every.setdefault(

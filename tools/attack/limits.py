@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import struct
 import tarfile
 import tempfile
@@ -25,6 +26,8 @@ from pipeline.data import DataConfig
 from pipeline.data.loading import load
 from pipeline.recipe.loading import load_recipe
 from pipeline.tables.exchange.table_file import read_table
+from pipeline.teachers.exported import load_exported
+from pipeline.teachers.weights import read_weights
 from tools.attack.fuzzing import judged
 
 MB = 1 << 20
@@ -32,11 +35,11 @@ MB = 1 << 20
 
 @dataclass(frozen=True)
 class Bomb:
-    """A file, by its name and content, and what reads it."""
+    """A file, by its name and content, and what reads it; without a content a pipe that nobody writes to."""
 
     name: str
     file: str
-    content: bytes
+    content: bytes | None
     read: Callable[[Path], Any]
 
 
@@ -48,7 +51,10 @@ def limits(on_progress: Callable[[str], None]) -> dict[str, Any]:
         with tempfile.TemporaryDirectory(prefix="attack-") as folder:
             path = Path(folder) / bomb.file
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(bomb.content)
+            if bomb.content is None:
+                os.mkfifo(path)
+            else:
+                path.write_bytes(bomb.content)
             outcome, said, grown = judged(lambda path, read=bomb.read: str(read(path)), path)  # type: ignore[misc]
         most = max(most, grown)
         if outcome != "refused":
@@ -62,6 +68,7 @@ def bombs() -> Iterator[Bomb]:
     yield from _texts()
     yield from _arrays()
     yield from _packed()
+    yield from _pipes()
 
 
 def _texts() -> Iterator[Bomb]:
@@ -133,6 +140,27 @@ def _packed() -> Iterator[Bomb]:
         "a list in itself": b"]q\x00h\x00a",
     }.items():
         yield Bomb(f"pickle with {name}", "c/data_batch_1", b"\x80\x02" + opcodes + b".", _batch)
+
+
+def _pipes() -> Iterator[Bomb]:
+    """A pipe in the place of a file, of which reading would not end."""
+    readers: dict[str, tuple[Callable[[Path], Any], tuple[str, ...]]] = {
+        "recipe": (lambda path: load_recipe(str(path)), ("toml",)),
+        "devices": (read_file, ("toml",)),
+        "results": (read_results, ("json",)),
+        "rows": (_rows, ("csv", "json", "parquet")),
+        "published": (_published, ("csv", "csv.gz", "yaml", "npz")),
+        "data": (_npz, ("npz",)),
+        "weights": (lambda path: read_weights(path, None), ("pt", "safetensors")),
+        "teacher": (load_exported, ("pt2",)),
+        "table": (read_table, ("json",)),
+    }
+    for name, (read, suffixes) in readers.items():
+        for suffix in suffixes:
+            yield Bomb(f"a pipe for {name}.{suffix}", f"{name}.{suffix}", None, read)
+    yield Bomb("a pipe for IDX", "train-images-idx3-ubyte", None, _mnist)
+    yield Bomb("a pipe for a batch", "data_batch_1", None, lambda path: _cifar(path.parent))
+    yield Bomb("a pipe for a package", MANIFEST, None, lambda path: read_manifest(path.parent))
 
 
 def npy(descr: str, shape: tuple[int, ...]) -> bytes:

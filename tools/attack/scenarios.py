@@ -82,19 +82,22 @@ def _cells(folder: Path) -> set[str]:
         return {f"cannot be read: {error}"} if "no tables" not in str(error) else set()
 
 
-def _package(folder: Path) -> None:
-    from devices.inventory import HOST
+def package_of(folder: Path, workloads: int) -> None:
+    """A work package of so many workloads, all of one small model."""
     from devices.measurement import MeasuringProtocol, Reason
     from devices.target import Target
     from latency_db.store import Workload
     from latency_db.tables.package import write_package
 
-    assert HOST.name == "host"
     canary = Path(__file__).parents[2] / "devices" / "canary" / "canary.onnx"
-    workloads = [Workload.of("block", f"block {n}", n) for n in range(6)]
-    artifacts: dict[str, Path | Reason] = {each.identity: canary for each in workloads}
+    blocks = [Workload.of("block", f"block {n}", n) for n in range(workloads)]
+    artifacts: dict[str, Path | Reason] = {each.identity: canary for each in blocks}
     protocol = MeasuringProtocol(launches=3, max_launches=3)
-    write_package(folder / "package", Target("host", "onnxruntime"), protocol, workloads, artifacts)
+    write_package(folder / "package", Target("host", "onnxruntime"), protocol, blocks, artifacts)
+
+
+def _package(folder: Path) -> None:
+    package_of(folder, workloads=6)
 
 
 def _measured(folder: Path) -> set[str]:

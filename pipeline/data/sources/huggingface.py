@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from devices.installing import how_to_install
+from devices.words import cause_of
 from pipeline.data.base import Decoded
 from pipeline.data.images import WHITE, Colour, Size, decode_all
 from pipeline.data.sources.base import Index, LabelledImages, Source, check_labels, missing
@@ -33,12 +36,9 @@ def read(path: Path, *, image_size: Size | None, background: Colour = WHITE) -> 
         ) from error
     if not path.is_dir():
         raise missing(path, _EXPECTED)
-    try:
-        saved = datasets.load_from_disk(str(path))
-    except Exception as error:  # datasets and pyarrow raise many kinds
-        raise DataError(
-            f"'{path}' cannot be read as a saved dataset", why=str(error), fix=f"expected {_EXPECTED}"
-        ) from error
+    with _explained(path):
+        # As it was written, whatever format of what is read the folder asks for.
+        saved = datasets.load_from_disk(str(path)).with_format(None)
     if not isinstance(saved, datasets.DatasetDict):
         train, test = saved, None
     elif "train" in saved:
@@ -54,8 +54,21 @@ def read(path: Path, *, image_size: Size | None, background: Colour = WHITE) -> 
             why=f"train names {', '.join(classes)}; test names {', '.join(_classes(test))}",
             fix="save both splits with the same ClassLabel feature",
         )
-    held_out = None if test is None else _labelled(test, "test", image_size, background)
-    return Source(_labelled(train, "train", image_size, background), held_out, classes)
+    held_out = None if test is None else _labelled(path, test, "test", image_size, background)
+    return Source(_labelled(path, train, "train", image_size, background), held_out, classes)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Of what is damaged, datasets and pyarrow raise many kinds of errors, at any row."""
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(
+            f"'{path}' cannot be read as a saved dataset", why=cause_of(error), fix=f"expected {_EXPECTED}"
+        ) from error
 
 
 def _classes(rows: Any) -> tuple[str, ...]:
@@ -74,17 +87,21 @@ def _column(rows: Any, feature: str) -> str:
     return found[0]
 
 
-def _labelled(rows: Any, split: str, image_size: Size | None, background: Colour) -> LabelledImages:
+def _labelled(
+    path: Path, rows: Any, split: str, image_size: Size | None, background: Colour
+) -> LabelledImages:
     from datasets import Image
 
     image, label = _column(rows, "Image"), _column(rows, "ClassLabel")
-    encoded = rows.cast_column(image, Image(decode=False))
-    numbers = [-1 if value is None else value for value in rows.select_columns(label)[:][label]]
+    with _explained(path):
+        encoded = rows.cast_column(image, Image(decode=False))
+        numbers = [-1 if value is None else value for value in rows.select_columns(label)[:][label]]
     labels = check_labels(numbers, len(rows), what=split)
 
     def decode(index: Index) -> Decoded:
-        cells = [encoded[int(row)][image] for row in index]
-        files = [cell["bytes"] if cell["bytes"] is not None else Path(cell["path"]) for cell in cells]
+        with _explained(path):
+            cells = [encoded[int(row)][image] for row in index]
+            files = [cell["bytes"] if cell["bytes"] is not None else Path(cell["path"]) for cell in cells]
         return decode_all(files, [f"{split} image {row}" for row in index], image_size, background)
 
     return LabelledImages(labels, decode)

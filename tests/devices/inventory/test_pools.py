@@ -145,3 +145,12 @@ def test_adding_a_device_keeps_the_pools() -> None:
     assert members_of("boards") == ("a", "b")
     with pytest.raises(TargetError, match="known devices are host, a, b, c, d, boards"):
         find_device("e")
+
+
+def test_an_untrusted_file_harms_no_pool_of_the_user() -> None:
+    write('[pool.boards]\nmembers = ["a", "b"]\n')
+    project_file().write_text('[pool.others]\nmembers = ["a", "c"]\n[pool.more]\nmembers = ["boards", "c"]\n')
+    assert members_of("boards") == ("a", "b")
+    for name in ("others", "more"):
+        with pytest.raises(TargetError, match="is not trusted"):
+            find_pool(name)

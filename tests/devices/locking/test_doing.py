@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,10 @@ def test_what_others_write_is_read_as_text_or_not_at_all(tmp_path: Path) -> None
     from devices.locking.doing import doings
 
     assert [each.who for each in doings(tmp_path)] == ["me [31m you"]
+    # Of a version that knows more.
+    newer = json.dumps({**asdict(Doing("host", "newer", "", now())), "battery_cycles": 7}).encode()
+    os.pwrite(broken[0]._file, newer.ljust(4096), 0)
+    assert [each.who for each in doings(tmp_path) if "me" not in each.who] == ["newer"]
     for note in (with_escape, *broken):
         note.close()
 

@@ -356,3 +356,42 @@ def test_device_lock_is_shared_with_another_user_when_the_folder_is_like_tmp(tmp
         assert as_nobody(SCRIPT, "take", "nobody")[0] == "held\n"
         with device_lock("host", LocalConnection(), wait_s=5):
             assert as_nobody(SCRIPT, "take", "nobody")[0].startswith("waiting\t1\t")
+
+
+OTHER_VERSION = """
+import fcntl, os, sys
+from pathlib import Path
+folder = Path(sys.argv[1])
+(folder / "lathe-device.queue").mkdir(parents=True, exist_ok=True)
+lock = os.open(folder / "lathe-device.lock", os.O_CREAT | os.O_RDONLY)
+ticket = os.open(folder / "lathe-device.queue" / "000000000001.77.later", os.O_CREAT | os.O_RDWR)
+fcntl.flock(ticket, fcntl.LOCK_EX)
+fcntl.flock(lock, fcntl.LOCK_EX)
+os.write(ticket, sys.argv[2].encode())
+print("held", flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("another Lathe\n2030-01-01T00:00:00Z\n", "another Lathe holds it since 2030-01-01T00:00:00Z"),
+        ("a newer one\n2030-01-01T00:00:00Z\nmore\nlines\n", "a newer one holds it since 2030"),
+        ("an older one\n", "an older one is next"),
+        ("", "another process holds it"),
+    ],
+)
+def test_a_lock_of_another_version_is_kept_to_whatever_its_ticket_says(lines, said, connection):
+    command = [sys.executable, "-c", OTHER_VERSION, str(machine_folder()), lines]
+    other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(TargetError, match="in use") as caught, device_lock("pi5", connection, wait_s=1):
+            pytest.fail("the lock was given twice")
+        assert said in caught.value.why
+    finally:
+        other.kill()
+        other.communicate()
+    with device_lock("pi5", connection, wait_s=30):
+        assert [entry.who for entry in lock_state(machine_folder()).entries] == [who_am_i()]

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import json
 from pathlib import Path
 from typing import Any
 
@@ -73,3 +75,58 @@ def test_load_names_the_extra_when_datasets_is_not_installed(
     with pytest.raises(DataError, match="cannot be imported") as caught:
         load(DataConfig(kind="huggingface", path=tmp_path), seed=0)
     assert caught.value.fix == how_to_install("huggingface")
+
+
+def _hostile(folder: Path, how: str) -> None:
+    state, info = folder / "state.json", folder / "dataset_info.json"
+
+    def change(file: Path, **values: Any) -> None:
+        file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
+
+    script = "from pathlib import Path\nPath('pwned').touch()\n"
+    match how:
+        case "scripts":
+            for name in (f"{folder.name}.py", "dataset.py", "__init__.py", "setup.py"):
+                (folder / name).write_text(script)
+        case "a feature of any class":
+            change(info, features={"picture": {"_type": "os.system", "command": "touch pwned"}})
+        case "a builder":
+            change(info, builder_name="pwn", dataset_name="pwn", script_version="pwn.py")
+        case "another file":
+            change(state, _data_files=[{"filename": "../../../../../../etc/passwd"}])
+        case "a file of the network":
+            change(state, _data_files=[{"filename": "https://localhost:9/data.arrow"}])
+        case "a format of any kind":
+            change(state, _format_type="custom", _format_kwargs={"transform": "os.system"})
+
+
+@pytest.mark.parametrize(
+    ("how", "refused"),
+    [
+        ("scripts", False),
+        ("a builder", False),
+        ("a feature of any class", True),
+        ("another file", True),
+        ("a file of the network", True),
+        ("a format of any kind", False),
+    ],
+)
+def test_nothing_of_a_hostile_folder_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, *, refused: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = saved(tmp_path, only=16)
+    _hostile(folder, how)
+    with pytest.raises(DataError, match="cannot be read as") if refused else contextlib.nullcontext():
+        load(DataConfig(kind="huggingface", path=folder, image_size=4), seed=0)
+    assert not list(tmp_path.rglob("pwned"))
+
+
+def test_a_row_that_is_damaged_further_on_is_an_error_of_the_data(tmp_path: Path) -> None:
+    folder = saved(tmp_path, only=16)
+    (arrow,) = folder.glob("*.arrow")
+    content = bytearray(arrow.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 64] = b"\xff" * 64
+    arrow.write_bytes(content)
+    with pytest.raises(DataError):
+        load(DataConfig(kind="huggingface", path=folder, image_size=4), seed=0)
