@@ -10,6 +10,9 @@ from devices.artifacts.onnx_file import OnnxFile, read_onnx
 from devices.digests import file_digest, value_digest
 from devices.errors import MeasurementError
 
+_LONGEST_NAME = 255
+"""Bytes that file systems take for the name of a file."""
+
 __all__ = ["artifact_digest", "companions", "onnx_facts", "refuse_incomplete"]
 
 
@@ -28,8 +31,7 @@ def refuse_incomplete(artifact: Path) -> None:
         MeasurementError: naming the file that is missing, too short, or in another folder.
     """
     for name, least_bytes in _external(artifact).items():
-        place = PurePosixPath(name)
-        if place.is_absolute() or ".." in place.parts:
+        if not _may_be_beside(name):
             raise MeasurementError(
                 f"the weights of {str(artifact)!r} are not looked for in {name!r}",
                 why="a model's files lie in its folder",
@@ -48,6 +50,12 @@ def refuse_incomplete(artifact: Path) -> None:
                 why=f"{name!r} has {path.stat().st_size:,} bytes, and the model needs {least_bytes:,}",
                 fix="copy that file again",
             )
+
+
+def _may_be_beside(name: str) -> bool:
+    place = PurePosixPath(name)
+    too_long = any(len(part.encode("utf-8", "replace")) > _LONGEST_NAME for part in place.parts)
+    return not (place.is_absolute() or ".." in place.parts or "\0" in name or too_long)
 
 
 def artifact_digest(artifact: Path) -> str:

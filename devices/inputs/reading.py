@@ -117,7 +117,7 @@ def _sound(path: Path, name: str) -> NDArray[Any]:
                 raise ValueError(f"its samples have {8 * opened.getsampwidth()} bits, not 16")
             channels, count = opened.getnchannels(), opened.getnframes()
             content = opened.readframes(count)
-    except (wave.Error, EOFError) as error:
+    except (wave.Error, EOFError, RuntimeError) as error:  # the last where a chunk is longer than the file
         raise ValueError(
             f"it is no .wav file with 16 bits, or damaged: {error or 'it ends too early'}"
         ) from error

@@ -44,12 +44,13 @@ def npy_header(stream: IO[bytes], size_bytes: int) -> Header:
         ValueError: it is no array of numbers or texts, or promises other than what follows.
     """
     version = np.lib.format.read_magic(stream)
-    if version == (1, 0):
-        shape, by_columns, dtype = np.lib.format.read_array_header_1_0(stream)
-    elif version == (2, 0):
-        shape, by_columns, dtype = np.lib.format.read_array_header_2_0(stream)
-    else:
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    if version not in readers:
         raise ValueError(f"it has version {version} of the format of arrays")
+    try:
+        shape, by_columns, dtype = readers[version](stream)
+    except Exception as error:  # the header is Python's syntax, whose readers raise many kinds
+        raise ValueError(f"its header cannot be read: {error}") from error
     header = Header(shape, by_columns, dtype)
     if dtype.kind not in _KINDS or dtype.itemsize == 0:
         raise ValueError(f"it has type {dtype}, not one of numbers or texts")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,9 +33,11 @@ def external_data_of(path: Path) -> tuple[OutsideFile, ...]:
 
     Of a file that cannot be read there are none: whoever opens it says why.
     """
-    folder = path.absolute().parent.resolve()
-    files = sorted({each.resolve() for each in companions(path.absolute()).values()})
-    found = (OutsideFile.of(each) for each in files if each.is_relative_to(folder))
+    folder, files = path.absolute().parent.resolve(), set()
+    for each in companions(path.absolute()).values():
+        with contextlib.suppress(OSError, ValueError):  # a name that no file can have
+            files.add(each.resolve())
+    found = (OutsideFile.of(each) for each in sorted(files) if folder in each.parents and each.is_file())
     return tuple(each for each in found if each is not None)
 
 

@@ -103,8 +103,8 @@ def resize_all(images: Pixels, size: Size) -> Pixels:
     # Each channel by itself: of two or four, Pillow would take the last for transparency.
     planes = images.transpose(0, 3, 1, 2).reshape(-1, *images.shape[1:3])
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        resized = pool.map(lambda plane: np.asarray(_fit(Image.fromarray(plane), size)), planes)
-        fitted = np.stack(list(resized)).reshape(len(images), images.shape[3], height, width)
+        resized = list(pool.map(lambda plane: np.asarray(_fit(Image.fromarray(plane), size)), planes))
+        fitted = np.array(resized, np.uint8).reshape(len(images), images.shape[3], height, width)
         return np.ascontiguousarray(fitted.transpose(0, 2, 3, 1))
 
 

@@ -7,12 +7,14 @@ are safetensors, or read by torch with ``weights_only=True``.
 from __future__ import annotations
 
 import re
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from devices.untrusted import open_zip, regular_size
 from pipeline.errors import TeacherError
 from pipeline.teachers.building import Built, Tell
 from pipeline.teachers.config import TeacherConfig
@@ -39,6 +41,7 @@ def build_from_folder(config: TeacherConfig, classes: int, tell: Tell) -> Built:
     folder = config.path
     assert folder is not None
     transformers = transformers_here()
+    _attempt(folder, lambda: _require_plain_files(folder))
     _require_no_code(folder)
     if not (folder / "config.json").is_file():
         raise TeacherError(
@@ -78,13 +81,24 @@ def build_from_folder(config: TeacherConfig, classes: int, tell: Tell) -> Built:
     return Built(network, _completed(config, settings, folder, transformers), names, known_output=True)
 
 
+def _require_plain_files(folder: Path) -> None:
+    """Refuse what transformers would read without an end, or into all memory.
+
+    Raises:
+        ValueError: naming the file.
+    """
+    for path in sorted(folder.glob("*")):
+        if not path.is_dir():
+            size = regular_size(path)
+            if path.suffix == ".json" and size > _MOST_JSON_BYTES:
+                raise ValueError(f"{path.name} has more than {_MOST_JSON_BYTES:,} bytes")
+            if zipfile.is_zipfile(path):
+                open_zip(path).close()
+
+
 def _require_no_code(folder: Path) -> None:
     code = sorted(path.name for path in folder.glob("*.py"))
-    asking = [
-        path.name
-        for path in sorted(folder.glob("*.json"))
-        if path.stat().st_size <= _MOST_JSON_BYTES and b'"auto_map"' in path.read_bytes()
-    ]
+    asking = [path.name for path in sorted(folder.glob("*.json")) if b'"auto_map"' in path.read_bytes()]
     if code or asking:
         raise TeacherError(
             f"the folder '{folder}' has code of its own, which is never run",

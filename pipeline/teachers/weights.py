@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from devices.untrusted import open_zip
 from pipeline.errors import TeacherError
 
 _SUFFIXES = (".pt", ".pth", ".tar", ".ckpt", ".bin")
@@ -110,6 +112,8 @@ def _load(path: Path) -> tuple[Any, list[str]]:
 
     What a checkpoint says beside its weights is of no interest, so no class of it is ever imported.
     """
+    if zipfile.is_zipfile(path):
+        open_zip(path).close()
     try:
         names = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
     except ValueError:  # The format before torch 1.6 has no list of them, and is read without stand-ins.

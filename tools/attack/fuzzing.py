@@ -143,7 +143,7 @@ def judged(
     # Not beside the file: a bundle has nothing in it that is not listed.
     answer = Path(tempfile.gettempdir()) / f"attack-answer-{os.getpid()}"
     answer.unlink(missing_ok=True)
-    before = time.monotonic()
+    before, own_bytes = time.monotonic(), _resident_bytes()
     child = os.fork()
     if child == 0:
         _read_and_die(read, path, answer)
@@ -159,7 +159,7 @@ def judged(
     code = os.waitstatus_to_exitcode(status)
     said = answer.read_text(errors="replace") if answer.exists() else ""
     answer.unlink(missing_ok=True)
-    grown = max(0, usage.ru_maxrss * 1024 - _own_bytes())
+    grown = max(0, usage.ru_maxrss * 1024 - own_bytes)
     if code < 0:
         return "crash", f"signal {-code}", grown
     if code >= _REFUSED:
@@ -173,8 +173,9 @@ def judged(
     return outcome, said, grown
 
 
-def _own_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def _resident_bytes() -> int:
+    """Memory of this process now, with which a fork begins; its own peak may have been higher."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def _read_and_die(read: Callable[[Path], str], path: Path, answer: Path) -> None:

@@ -11,6 +11,7 @@ from devices.installing import how_to_install
 from devices.words import cause_of
 from pipeline.data.base import Decoded
 from pipeline.data.images import WHITE, Colour, Size, decode_all
+from pipeline.data.sources.arrow import refuse_compressed
 from pipeline.data.sources.base import Index, LabelledImages, Source, check_labels, missing
 from pipeline.errors import DataError
 
@@ -37,8 +38,12 @@ def read(path: Path, *, image_size: Size | None, background: Colour = WHITE) -> 
     if not path.is_dir():
         raise missing(path, _EXPECTED)
     with _explained(path):
+        files = sorted(path.rglob("*.arrow"))
+        for file in files:
+            refuse_compressed(file)
         # As it was written, whatever format of what is read the folder asks for.
         saved = datasets.load_from_disk(str(path)).with_format(None)
+        _require_content(saved, sum(file.stat().st_size for file in files))
     if not isinstance(saved, datasets.DatasetDict):
         train, test = saved, None
     elif "train" in saved:
@@ -56,6 +61,14 @@ def read(path: Path, *, image_size: Size | None, background: Colour = WHITE) -> 
         )
     held_out = None if test is None else _labelled(path, test, "test", image_size, background)
     return Source(_labelled(path, train, "train", image_size, background), held_out, classes)
+
+
+def _require_content(saved: Any, size_bytes: int) -> None:
+    """Refuse more rows than their files have bytes: columns of nothing may have any number of rows."""
+    splits = saved.values() if isinstance(saved, dict) else [saved]
+    count = sum(map(len, splits))
+    if count > size_bytes:
+        raise ValueError(f"it has {count:,} rows in {size_bytes:,} bytes")
 
 
 @contextmanager

@@ -53,7 +53,7 @@ def test_a_model_without_its_weights_is_refused_with_the_name_of_the_file(tmp_pa
         refuse_incomplete(model)
 
 
-@pytest.mark.parametrize("location", ["/etc/passwd", "../outside", "a/../../outside"])
+@pytest.mark.parametrize("location", ["/etc/passwd", "../outside", "a/../../outside", "a\0b", "x" * 300])
 def test_weights_outside_the_folder_of_the_model_are_refused(tmp_path, location):
     model = onnx.load(split(tmp_path / "a", 1), load_external_data=False)
     for tensor in model.graph.initializer:
@@ -64,6 +64,8 @@ def test_weights_outside_the_folder_of_the_model_are_refused(tmp_path, location)
     path.write_bytes(model.SerializeToString())
     with pytest.raises(MeasurementError, match="not looked for"):
         refuse_incomplete(path)
+    with pytest.raises(MeasurementError, match="not looked for"):
+        artifact_digest(path)
 
 
 def test_weights_in_attributes_and_subgraphs_are_found(tmp_path):

@@ -81,6 +81,9 @@ def test_damaged_files_are_refused_with_the_cause(tmp_path):
         *(cut(tmp_path / f"empty{suffix}", b"") for suffix in (".npy", ".npz", ".png", ".jpg", ".wav")),
         cut(tmp_path / "html.png", b"<html>404</html>"),
         cut(tmp_path / "other.npz", whole[".npy"]),
+        # Of a header without its end, and a part longer than all, readers raise kinds of their own.
+        cut(tmp_path / "open.npy", whole[".npy"].replace(b"}", b"(", 1)),
+        cut(tmp_path / "long.wav", whole[".wav"].replace(b"fmt ", b"FMT ", 1)[:16] + b"\xff\xff\xff\x7f"),
         sound(tmp_path / "wide.wav", np.zeros(10, np.int32), width=4),
     ]
     np.save(tmp_path / "text.npy", np.array(["a"]))

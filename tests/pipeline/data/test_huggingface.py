@@ -130,3 +130,47 @@ def test_a_row_that_is_damaged_further_on_is_an_error_of_the_data(tmp_path: Path
     arrow.write_bytes(content)
     with pytest.raises(DataError):
         load(DataConfig(kind="huggingface", path=folder, image_size=4), seed=0)
+
+
+def written_again(folder: Path, table: Any, compression: str | None = None) -> None:
+    """The rows of a saved dataset replaced by others."""
+    import pyarrow as pa
+
+    (arrow,) = folder.glob("*.arrow")
+    with pa.memory_map(str(arrow)) as source:
+        metadata = pa.ipc.open_stream(source).schema.metadata
+    arrow.unlink()
+    table = table.replace_schema_metadata(metadata)
+    options = pa.ipc.IpcWriteOptions(compression=compression)
+    with pa.OSFile(str(arrow), "wb") as sink, pa.ipc.new_stream(sink, table.schema, options=options) as out:
+        out.write_table(table)
+
+
+def of_rows(pictures: list[Any], kinds: Any) -> Any:
+    import pyarrow as pa
+
+    picture = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    notes = pa.array(["x"] * len(kinds), pa.string())
+    return pa.table({"picture": pa.array(pictures, picture), "kind": kinds, "note": notes})
+
+
+def test_a_small_file_that_unpacks_to_gigabytes_is_refused_unread(tmp_path: Path) -> None:
+    folder = saved(tmp_path, only=16)
+    import pyarrow as pa
+
+    zeros = [{"bytes": bytes(1 << 20), "path": ""}] * 16
+    for compression, refused in (("zstd", True), ("lz4", True), (None, False)):
+        written_again(folder, of_rows(zeros, pa.array([0, 1] * 8)), compression)
+        with pytest.raises(DataError) as caught:
+            load(DataConfig(kind="huggingface", path=folder, image_size=4), seed=0)
+        assert ("is compressed" in str(caught.value)) == refused
+
+
+def test_more_rows_than_bytes_are_refused(tmp_path: Path) -> None:
+    folder = saved(tmp_path, only=16)
+    import pyarrow as pa
+
+    nothing = pa.nulls(50_000_000)
+    written_again(folder, pa.table({"picture": nothing, "kind": nothing, "note": nothing}))
+    with pytest.raises(DataError, match=r"50,000,000 rows|cannot be read"):
+        load(DataConfig(kind="huggingface", path=folder, image_size=4), seed=0)

@@ -79,6 +79,7 @@ def test_resize_all_agrees_with_decoding_at_that_size() -> None:
     decoded = decode_all([encoded(image) for image in pixels], list("abc"), 6).pixels
     assert np.array_equal(resize_all(pixels, 6), decoded)
     assert resize_all(pixels[..., :1], 6).shape == (3, 6, 6, 1)
+    assert resize_all(pixels[:0], 6).shape == (0, 6, 6, 3)  # where none could be decoded
 
 
 @pytest.mark.parametrize("shape", [(30, 20), (20, 30), (6, 10)])

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +145,14 @@ def _spoil(folder: Path, how: str) -> None:
         case "pickle":
             (folder / "model.safetensors").unlink()
             torch.save({"a": _Code()}, folder / "pytorch_model.bin")
+        case "a pipe":
+            os.mkfifo(folder / "tokenizer.json")
+        case "a long description":
+            (folder / "more.json").write_bytes(b" " * 16_000_001)
+        case "packed":
+            (folder / "model.safetensors").unlink()
+            with zipfile.ZipFile(folder / "pytorch_model.bin", "w", zipfile.ZIP_DEFLATED) as archive:
+                archive.writestr("archive/data/0", bytes(100 << 20))
         case "no head":
             saved(vit("abc").vit, folder, None)
         case "no processor":
@@ -163,6 +173,9 @@ def _spoil(folder: Path, how: str) -> None:
         ("code", "code of its own, which is never run"),
         ("asks for code", "'auto_map', which names code"),
         ("pickle", "cannot open"),
+        ("a pipe", "tokenizer.json is not a regular file"),
+        ("a long description", "more.json has more than 16,000,000 bytes"),
+        ("packed", "suspiciously small"),
         ("no head", "missing: classifier.bias, classifier.weight"),
         ("no processor", "no preprocessor_config.json"),
         ("no configuration", "no config.json"),

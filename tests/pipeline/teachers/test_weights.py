@@ -192,3 +192,16 @@ def test_read_weights_refuses_a_file_in_whose_archive_something_is_damaged(
             damaged.writestr(name, change(content) if name.endswith(f"/{member}") else content)
     with pytest.raises(TeacherError):
         read_weights(tmp_path / "damaged.pt", None)
+
+
+def test_read_weights_refuses_what_unpacks_to_too_much(tmp_path: Path) -> None:
+    torch.save({"a.weight": torch.zeros(100 << 20, dtype=torch.uint8)}, tmp_path / "large.pt")
+    with (
+        zipfile.ZipFile(tmp_path / "large.pt") as large,
+        zipfile.ZipFile(tmp_path / "small.pt", "w", zipfile.ZIP_DEFLATED) as small,
+    ):
+        for name in large.namelist():
+            small.writestr(name, large.read(name))
+    with pytest.raises(TeacherError, match="suspiciously small"):
+        read_weights(tmp_path / "small.pt")
+    assert read_weights(tmp_path / "large.pt")["a.weight"].numel() == 100 << 20
