@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from devices.words import count_of
 from pipeline.distill.losses.settings import OracleSettings
 from pipeline.errors import BudgetError
 from pipeline.recipe.loading import Recipe
@@ -92,16 +93,20 @@ def prepare_task(context: Context) -> LearningTask:
 
 def measure_blocks_of(context: Context, task: LearningTask) -> Tables:
     """The latency tables of the space, with the teacher's latencies."""
+    return context.do(build_tables, _table_input(context, task))
+
+
+def _table_input(context: Context, task: LearningTask) -> TableInput:
     where, networks = context.where, context.recipe.measure.calibration_networks
-    given = TableInput(task.plan, where.targets, where.protocol, where.exporters, task.teacher, networks)
-    return context.do(build_tables, given)
+    return TableInput(task.plan, where.targets, where.protocol, where.exporters, task.teacher, networks)
 
 
 def check_budgets(context: Context, task: LearningTask, tables: Tables) -> tuple[Feasible, LatencyPredictors]:
     """Whether the space can keep the budgets, and what a search starts from.
 
     Raises:
-        BudgetError: no member of the space can keep every budget.
+        BudgetError: no member of the space can keep every budget, or because of what disturbed the machine it
+            cannot be told. Then the next run measures that again.
         EstimateError: too few networks could be measured.
     """
     recipe, where = context.recipe, context.where
@@ -116,11 +121,29 @@ def check_budgets(context: Context, task: LearningTask, tables: Tables) -> tuple
         recipe.measure.calibration_networks,
     )
     feasible = context.do(check_feasibility, given)
-    feasible.require_reachable(context.budgets)
+    try:
+        feasible.require_reachable(context.budgets)
+    except BudgetError as error:
+        disturbed = sum(len(table.disturbed) for table in tables.by_target.values())
+        disturbed += sum(network.disturbed for network in feasible.calibration)
+        if not (feasible.in_doubt and disturbed):
+            raise
+        context.work.forget(build_tables, _table_input(context, task))
+        context.work.forget(check_feasibility, given)
+        raise _in_doubt(error, disturbed) from None
     most = recipe.oracle.max_parameters if recipe.method == "oracle" else None
     if most is not None:
         _require_small_backbone(task.plan, most)
     return feasible, feasible.predictors(task.plan, most)
+
+
+def _in_doubt(error: BudgetError, disturbed: int) -> BudgetError:
+    return BudgetError(
+        "it cannot be told whether a network of the space keeps the budgets",
+        why=f"{error.why}. The estimate keeps them, but not its whole interval, which is wide because "
+        f"something disturbed {count_of(disturbed, 'measurement')}",
+        fix=f"run again when the machine is quiet, which repeats these measurements; or {error.fix}",
+    )
 
 
 def _teacher_ns(context: Context, tables: Tables) -> dict[str, float]:

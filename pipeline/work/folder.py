@@ -141,6 +141,14 @@ class WorkFolder:
         """
         return self._read(self._folder(stage, stage.key(given)), _adapter(stage.result))
 
+    def forget(self, stage: Stage[I, S, T], given: I) -> None:
+        """Make a stage run again the next time; its other files stay.
+
+        Raises:
+            TypeError: the input cannot be part of a key.
+        """
+        (self._folder(stage, stage.key(given)) / _RESULT).unlink(missing_ok=True)
+
     def require_unchanged(self, names: Collection[str]) -> None:
         """Refuse at once what ``run`` would refuse of stages of these names, which are going to be begun.
 

@@ -86,6 +86,7 @@ def _teacher(teacher: Interval | None, verdict: TargetVerdict) -> str:
         else teacher.value_ns / verdict.measurement.latency.value_ns
     )
     gain = f"{factor:.2f} times the student's" if factor > 1 else "faster than the student: lower the budget"
+    gain += " side by side" if side_by_side and factor > 1 else ""
     return f"{teacher} measured, {gain}"
 
 

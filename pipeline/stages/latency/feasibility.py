@@ -64,6 +64,15 @@ class Feasible:
     certificate: Feasibility
     calibration: tuple[MeasuredNetwork, ...]
 
+    @property
+    def in_doubt(self) -> bool:
+        """Whether a network is estimated within every budget, but its interval reaches beyond one."""
+        found = self.certificate
+        middles = zip(found.anchor_estimates, found.ranges, strict=True)
+        return not found.reachable and all(
+            estimate.value_ns <= each.limit_ns for estimate, each in middles if each.target not in self.soft
+        )
+
     def require_reachable(self, budgets: Mapping[str, Budget]) -> None:
         """Refuse budgets that no member of the space keeps.
 

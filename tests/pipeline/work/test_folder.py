@@ -63,6 +63,18 @@ def test_stage_computes_once_and_reads_back_an_equal_value(tmp_path: Path) -> No
     assert calls == [1]
 
 
+def test_a_stage_that_is_forgotten_runs_again_and_no_other(tmp_path: Path) -> None:
+    with WorkFolder(tmp_path).opened() as work:
+        work.run(demo, Input(1), None)
+        work.run(demo, Input(2), None)
+        work.forget(demo, Input(1))
+        work.forget(demo, Input(3))
+        assert work.finished(demo, Input(1)) is None
+        work.run(demo, Input(1), None)
+        work.run(demo, Input(2), None)
+    assert calls == [1, 2, 1]
+
+
 def test_stage_computes_again_when_an_input_differs(tmp_path: Path) -> None:
     with WorkFolder(tmp_path).opened() as work:
         values = [work.run(demo, Input(x), None).number for x in (2, 3, 2)]
