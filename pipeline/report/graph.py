@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import html
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from devices.artifacts import OnnxNode
 from devices.requests import Operation
+from pipeline.report.nodes import nodes_of
 
 MOST_DRAWN = 3000
 """Operations beyond which nothing is drawn: a browser would take seconds for every movement."""
 WIDTH, HEIGHT, ACROSS, DOWN = 190, 36, 210, 58
 _LONGEST = 24
-_SUFFIXES = re.compile(r"(_nchwc|_token_\d+|_fused_\w+)+$")
-"""What ONNX Runtime adds to a name when it changes an operation's layout or joins it with others."""
 
 
 @dataclass(frozen=True)
@@ -42,22 +40,16 @@ def drawn_graph(
 ) -> tuple[list[Drawn], list[Operation]]:
     """The nodes of a file with their times, and the operations that are none of them.
 
-    A runtime joins nodes and calls the result by one of them, or by a tensor that it gives. So a node without
-    a time of its own was joined with another, or computed before anything ran.
+    A node without a time of its own was joined with another, computed before anything ran, or runs under a
+    name that is not in the file.
     """
-    by_name: dict[str, int] = {}
-    for position, node in enumerate(nodes):
-        for name in (*node.outputs, node.name):
-            by_name[name] = position
     found: dict[int, list[Operation]] = {}
     others = []
-    for operation in operations:
-        plain = _SUFFIXES.sub("", operation.name)
-        at = by_name.get(operation.name, by_name.get(plain))
-        if at is None or not operation.name:
+    for operation, position in zip(operations, nodes_of(nodes, operations), strict=True):
+        if position is None:
             others.append(operation)
         else:
-            found.setdefault(at, []).append(operation)
+            found.setdefault(position, []).append(operation)
     makers = {name: position for position, node in enumerate(nodes) for name in node.outputs if name}
     return [
         Drawn(

@@ -162,11 +162,15 @@ def _graph(model: Path, profile: OperationProfile, shapes: str) -> str:
         notes.append(_CHAIN_NOTE)
     else:
         without = count_of(sum(each.time_ns is None for each in graph), "operation")
-        notes.append(f"{without} of the file have no time of their own: the runtime joined or removed them.")
+        notes.append(
+            f"{without} of the file have no time of their own: the runtime joined them with others, removed "
+            "them, or runs them under another name."
+        )
     if others:
         kinds = ", ".join(sorted({each.kind for each in others}))
         notes.append(
-            f"The runtime runs {count_of(len(others), 'operation')} more ({kinds}), which take "
+            f"The runtime runs {count_of(len(others), 'operation')} that bear no name of the file ({kinds}), "
+            f"which take "
             f"{moving / _NS_PER_MS:.4f} ms, {profile.share(moving):.1%}."
         )
     drawn = (

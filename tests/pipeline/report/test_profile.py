@@ -59,12 +59,12 @@ def test_the_plot_of_a_sweep_has_both_intervals() -> None:
 
 def test_operations_find_their_nodes_by_name_or_by_what_they_give() -> None:
     operations = [
-        operation("b_nchwc", "Conv", 3000),
+        operation("a_nchwc", "Conv", 3000),
         operation("last", "Add", 1000),
         operation("reorder", "ReorderOutput", 500),
     ]
     graph, others = drawn_graph(NODES, operations)
-    assert [each.time_ns for each in graph] == [None, 3000, 1000]
+    assert [each.time_ns for each in graph] == [3000, None, 1000]
     assert [each.after for each in graph] == [(), (0,), (1,)]
     assert [each.kind for each in others] == ["ReorderOutput"]
 
