@@ -16,6 +16,7 @@ from devices.artifacts import artifact_digest
 from devices.errors import MeasurementError
 from devices.measurement import (
     BetweenBatches,
+    Interval,
     Measurement,
     MeasurementFailure,
     MeasuringProtocol,
@@ -149,6 +150,11 @@ class TargetVerdict:
     def measured(self) -> bool:
         """Latencies are known as far as the budget needs them; else nothing is known of it."""
         return not _open(self.budget, self.measurement, self.reference, self.ratio, self.between)
+
+    @property
+    def on_device(self) -> Interval | None:
+        """The latency with the interval that holds at another time too; ``None`` where nothing is known."""
+        return None if self.between is None else self.measurement.on_device(self.between)
 
     @property
     def used(self) -> float | None:
@@ -305,7 +311,8 @@ def judge(
                 f"the measurement of the {name} is invalid, also when repeated: {_reasons(measurement)}",
             )
     if budget is None:
-        return True, f"the measured latency is {student.latency}, and no budget limits it"
+        wide = "" if between is None else f" here and now, {student.on_device(between).ends} on this machine"
+        return True, f"the measured latency is {student.latency}{wide}, and no budget limits it"
     if budget.limit_ns is not None:
         latency, limit = student.on_device(between), budget.limit_ns
         low, high, seen = latency.low_ns, latency.high_ns, f"the measured latency {latency}"

@@ -3,6 +3,7 @@
 from latency_db.history.health import Health, Level, Point, health_of
 from latency_db.history.learning import PRIOR, Seen, learned
 from latency_db.history.machines import Machine, machines_of
+from latency_db.history.own import own_history
 from latency_db.history.reading import Batch, History, history_of, latest, moment_of
 
 __all__ = [
@@ -20,4 +21,5 @@ __all__ = [
     "learned",
     "machines_of",
     "moment_of",
+    "own_history",
 ]

@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from devices.inventory import ignore_project_file_in
+from devices.measurement import BetweenBatches, Interval, Measurement
 from devices.measuring import GoingOn, side_by_side
 from devices.target import Target
 from devices.trust import trusted_files
@@ -84,15 +85,21 @@ class BundleVerification:
         return all(target.accuracy_holds and target.verdict.acceptable for target in self.targets)
 
     def to_json(self) -> dict[str, Any]:
-        """All fields, raw samples included, and ``holds`` as JSON."""
+        """All fields, raw samples included, both intervals of each latency, and ``holds`` as JSON."""
         document: dict[str, Any] = TypeAdapter(BundleVerification).dump_python(self, mode="json")
         for entry, target in zip(document["targets"], self.targets, strict=True):
             entry["accuracy_holds"] = target.accuracy_holds
+            entry["latency_ns"] = _interval_json(target.verdict.measurement.latency)
+            entry["latency_on_device_ns"] = _interval_json(target.verdict.on_device)
         return {**document, "holds": self.holds}
 
 
 def verify_bundle(
-    folder: Path, on_progress: Callable[[int, int], None], *, key: Path | None = None
+    folder: Path,
+    on_progress: Callable[[int, int], None],
+    *,
+    key: Path | None = None,
+    between: Callable[[Measurement], BetweenBatches | None] = lambda measurement: None,
 ) -> BundleVerification:
     """Repeat integrity, accuracy and latency from the bundle alone; nothing is written into it.
 
@@ -100,6 +107,8 @@ def verify_bundle(
         folder: the bundle.
         on_progress: called with how many targets are done, and how many there are.
         key: public key of whoever must have signed the bundle; nothing of it runs unless they did.
+        between: how far batches differ on the device of a measurement, by which a budget in milliseconds is
+            judged; where it is not known, what the bundle says of its device counts.
 
     Raises:
         VerificationError: the bundle was changed, see ``read_bundle``; or its manifest says other than its
@@ -131,7 +140,7 @@ def verify_bundle(
                 budget=entry.budget.build() if entry.budget else None,
                 reference=files[folder / entry.reference] if entry.reference else None,
                 protocol=earlier[number].measurement.protocol,
-                between=lambda _: known,
+                between=lambda measurement: between(measurement) or known,
             )
             check_descriptions(folder, entry, verdict)
             done.append(entry.target)
@@ -146,6 +155,13 @@ def verify_bundle(
             }
         )
     return BundleVerification(manifest.digest, tuple(found.values()), not_repeated(folder, manifest))
+
+
+def _interval_json(interval: Interval | None) -> dict[str, float] | None:
+    if interval is None:
+        return None
+    ends = {"low": interval.low_ns, "value": interval.value_ns, "high": interval.high_ns}
+    return {**ends, "confidence": interval.confidence}
 
 
 def _fit_task(split: Split, classes: int) -> bool:

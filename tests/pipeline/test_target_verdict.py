@@ -133,6 +133,14 @@ def test_a_budget_in_milliseconds_is_judged_by_what_holds_at_another_time() -> N
     assert "exceeds" in judge(Budget.parse("0.7ms"), measurement, None, None, BETWEEN)[1]
 
 
+def test_without_a_budget_both_intervals_are_told() -> None:
+    measurement = a_measurement([1_000_000] * 5)
+    wide = BETWEEN.around(measurement.latency)
+    told = f"{measurement.latency} here and now, {wide.ends} on this machine, and no budget limits it"
+    assert judge(None, measurement, None, None, BETWEEN)[1] == f"the measured latency is {told}"
+    assert "on this machine" not in judge(None, measurement, None, None)[1]
+
+
 def test_the_use_of_a_budget_is_told_by_the_interval_that_judges_it() -> None:
     measurement, budget = a_measurement([1_000_000] * 5), Budget.parse("1.1ms")
     narrow = TargetVerdict(str(HOST), "00", None, measurement, None, None, budget, True, "")
@@ -140,6 +148,8 @@ def test_the_use_of_a_budget_is_told_by_the_interval_that_judges_it() -> None:
     assert narrow.used is not None
     assert wide.used is not None
     assert narrow.used < 1 < wide.used
+    assert narrow.on_device is None
+    assert wide.on_device == BETWEEN.around(measurement.latency)
     assert TargetVerdict.from_json(wide.to_json()) == wide
 
 

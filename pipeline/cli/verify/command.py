@@ -9,6 +9,7 @@ from typing import Any
 import typer
 
 from devices.errors import LatheError
+from latency_db.history import own_history
 from pipeline.bundle import BundleVerification, TargetVerification, verify_bundle
 from pipeline.cli.libraries import quiet_libraries
 from pipeline.cli.output import error_json, print_json, write_error
@@ -17,14 +18,15 @@ from pipeline.errors import NotMeasuredError, SignatureError, UnsignedError, Ver
 from pipeline.progress import ConsoleReporter
 
 
-def verify_folder(bundle: str, key: str | None, *, as_json: bool) -> None:
+def verify_folder(bundle: str, key: str | None, *, db: str | None, as_json: bool) -> None:
     """``lathe verify``; ends with the code of a failed verification when a promise does not hold."""
     quiet_libraries()
     document: dict[str, Any] = {"bundle": bundle, "holds": False}
     error: LatheError | None = None
     try:
-        with ConsoleReporter().task(f"verifying {bundle}", "targets") as advance:
-            verified = verify_bundle(Path(bundle), advance, key=None if key is None else Path(key))
+        with own_history(db) as between, ConsoleReporter().task(f"verifying {bundle}", "targets") as advance:
+            trusted = None if key is None else Path(key)
+            verified = verify_bundle(Path(bundle), advance, key=trusted, between=between)
         document |= verified.to_json()
         error = _failure(bundle, verified)
     except (VerificationError, UnsignedError, SignatureError) as refused:

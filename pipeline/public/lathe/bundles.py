@@ -85,6 +85,9 @@ class VerifiedTarget:
     Attributes:
         target: where.
         latency: as measured now, nanoseconds.
+        latency_on_device: the same with the interval that holds at another time too, on this machine, by
+            which a budget in milliseconds is judged; ``None`` where neither your database nor the bundle
+            knows the device.
         accuracy: share of the test split, now; ``None`` without one.
         holds: accuracy and budget are kept.
         why: one sentence with the figures behind that.
@@ -92,6 +95,7 @@ class VerifiedTarget:
 
     target: str
     latency: Interval
+    latency_on_device: Interval | None
     accuracy: float | None
     holds: bool
     why: str
@@ -116,9 +120,13 @@ class Verification(Result):
 
     def _rows(self) -> Rows:
         return [
-            (each.target, f"{each.latency} measured", _percent(each.accuracy), each.why)
+            (each.target, _measured(each.latency, each.latency_on_device), _percent(each.accuracy), each.why)
             for each in self.targets
         ]
+
+
+def _measured(narrow: Interval, wide: Interval | None) -> str:
+    return f"{narrow} measured here and now" + ("" if wide is None else f", {wide.ends} on this machine")
 
 
 def _percent(share: float | None) -> str:
@@ -171,13 +179,18 @@ def open_bundle(folder: str | PathLike[str]) -> Bundle:
 
 
 def verify(
-    folder: str | PathLike[str], *, key: str | PathLike[str] | None = None, progress: bool = False
+    folder: str | PathLike[str],
+    *,
+    key: str | PathLike[str] | None = None,
+    db: str | None = None,
+    progress: bool = False,
 ) -> Verification:
     """Repeat integrity, accuracy and latency of a bundle; nothing is written into it.
 
     Args:
         folder: of the bundle.
         key: file of the public key of whoever must have signed it.
+        db: URL or file of the latency database that knows how far the device changes; your own by default.
         progress: show it on standard error.
 
     Raises:
@@ -185,12 +198,14 @@ def verify(
         UnsignedError, SignatureError: it was not signed with that key.
         TargetError: a target cannot be reached, or its runtime is not installed.
         MeasurementError: an artifact does not run on its target.
+        StoreError: the database cannot be read.
     """
+    from latency_db.history import own_history
     from pipeline.bundle import verify_bundle
 
     where = Path(folder)
-    with reporter(progress).task(f"verifying {where}", "targets") as advance:
-        found = verify_bundle(where, advance, key=None if key is None else Path(key))
+    with own_history(db) as between, reporter(progress).task(f"verifying {where}", "targets") as advance:
+        found = verify_bundle(where, advance, key=None if key is None else Path(key), between=between)
     return Verification(
         where,
         found.holds,
@@ -198,6 +213,7 @@ def verify(
             VerifiedTarget(
                 each.verdict.target,
                 each.verdict.measurement.latency,
+                each.verdict.on_device,
                 each.verdict.accuracy.share if each.verdict.accuracy else None,
                 each.accuracy_holds and each.verdict.acceptable,
                 each.verdict.why,

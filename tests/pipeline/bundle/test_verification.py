@@ -19,6 +19,7 @@ from devices.digests import file_digest
 from devices.errors import MeasurementError
 from devices.inventory.devices import HOST, known_devices
 from devices.inventory.devices_file import trust_project_file
+from devices.measurement import BetweenBatches, Spread
 from pipeline.budget import Budget
 from pipeline.bundle import BundleContent, read_bundle, verify_bundle, write_bundle
 from pipeline.bundle.claims import not_repeated
@@ -27,6 +28,8 @@ from pipeline.bundle.manifest import manifest_bytes, manifest_digest
 from pipeline.errors import VerificationError
 from pipeline.target_verdict import Accuracy, judge
 from tests.pipeline.tiny_bundles import with_program
+
+WILD = BetweenBatches(Spread(20.0, 20, 20), Spread(0.0, 5, 3))
 
 
 def state(folder: Path) -> list[tuple[str, int, int]]:
@@ -59,6 +62,26 @@ def test_verify_bundle_repeats_accuracy_and_latency_and_writes_nothing(
     document = json.loads(json.dumps(result.to_json(), allow_nan=False))
     assert document["holds"] is result.holds
     assert document["targets"][0]["verdict"]["measurement"]["kind"] == "measurement"
+
+
+@pytest.mark.usefixtures("quiet_machine")
+def test_verify_bundle_judges_by_what_is_known_here_of_the_device(
+    bundle_content: BundleContent, tmp_path: Path
+) -> None:
+    """A budget that the launches keep, on a machine that changes by more than that."""
+    (target,) = bundle_content.targets
+    budget, given = Budget.parse("1000ms"), target.verdict
+    feasible, why = judge(budget, given.measurement, given.reference, given.ratio)
+    verdict = dataclasses.replace(given, budget=budget, feasible=feasible, why=why)
+    content = dataclasses.replace(bundle_content, targets=(dataclasses.replace(target, verdict=verdict),))
+    folder = write_bundle(content, tmp_path / "bundle")
+    steady, wild = verify_bundle(folder, ignore), verify_bundle(folder, ignore, between=lambda _: WILD)
+    assert steady.targets[0].verdict.feasible
+    assert steady.targets[0].verdict.between is None
+    assert not wild.targets[0].verdict.feasible
+    entry = wild.to_json()["targets"][0]
+    assert entry["latency_on_device_ns"]["high"] > 1e9 > entry["latency_ns"]["high"]
+    assert steady.to_json()["targets"][0]["latency_on_device_ns"] is None
 
 
 def test_verify_bundle_does_not_hold_when_accuracy_or_budget_was_claimed_too_high(

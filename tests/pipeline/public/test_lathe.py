@@ -150,6 +150,9 @@ def test_examples_of_bundles_run(
     assert bundle.to_json()["digest"] == bundle.digest
     assert [each.target for each in verified.targets] == [each.target for each in bundle.targets]
     assert verified.targets[0].accuracy == bundle.targets[0].accuracy
+    narrow, wide = verified.targets[0].latency, verified.targets[0].latency_on_device
+    assert wide is None or (wide.low_ns < narrow.low_ns and wide.high_ns > narrow.high_ns)
+    assert f"{narrow} measured here and now" in repr(verified)
 
 
 @pytest.mark.usefixtures("quiet_machine", "exporters_here")
