@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pipeline.search.evaluators.registry import SHORT_TRAINING, UNTRAINED, find_evaluator
 
 if TYPE_CHECKING:
     from pipeline.recipe.loading import Recipe
+
+
+SHARE = 0.25
+"""Of the time of evaluations, that ratings may take."""
 
 
 def ratings_of(recipe: Recipe) -> tuple[str, ...]:
@@ -23,6 +28,24 @@ def ratings_of(recipe: Recipe) -> tuple[str, ...]:
     inherits = recipe.method == "subgraph" and recipe.subgraph.weights == "inherited"
     trained = recipe.method != "dna" and search.evaluator == SHORT_TRAINING and not inherits
     return UNTRAINED if trained and search.strategy == "predictor" else ()
+
+
+def rated_for_each(ratings: Sequence[str], images: int) -> int:
+    """For how many new candidates ratings may be asked for each that is evaluated, at least one.
+
+    They may take ``SHARE`` of the time of evaluations. Both are counted in images of training and not in
+    seconds, so that the same recipe searches alike everywhere.
+
+    Args:
+        ratings: names of one or more.
+        images: that an evaluation trains with, those of all epochs.
+    """
+    return max(1, int(SHARE * images / images_of(ratings)))
+
+
+def images_of(ratings: Sequence[str]) -> int:
+    """How many images' training steps these ratings of one candidate take about."""
+    return sum(find_evaluator(each).images for each in ratings)
 
 
 def require_seen(recipe: Recipe) -> None:

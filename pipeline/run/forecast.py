@@ -17,7 +17,7 @@ from pipeline.export.cache import ExportCache
 from pipeline.memory import gigabytes, machine_bytes, require_room, training_bytes
 from pipeline.methods.subgraph.settings import SubgraphSettings
 from pipeline.progress import duration
-from pipeline.recipe.ratings import ratings_of
+from pipeline.recipe.ratings import images_of, rated_for_each, ratings_of
 from pipeline.run import durations
 from pipeline.run.context import Context
 from pipeline.run.durations import Duration
@@ -25,7 +25,7 @@ from pipeline.run.looking import Looked
 from pipeline.run.preparation import dna_plan
 from pipeline.run.subgraphs import space_of_teacher, teacher_as_layers
 from pipeline.run.supernets import FORWARD_SHARE, cut_teacher_of, scoring
-from pipeline.search.evaluators.registry import SHARED_WEIGHTS, find_evaluator
+from pipeline.search.evaluators.registry import SHARED_WEIGHTS, SHORT_TRAINING, find_evaluator
 from pipeline.spaces.dna.space import DnaSpace
 from pipeline.stages.inputs.data import DataSummary, open_data
 from pipeline.stages.inputs.space import SpacePlan
@@ -248,8 +248,10 @@ class _Left:
             f"of {images} images each"
             + (", and those that tie with the best again" if again == "ties" else "")
         )
+        rated, its_share = self._ratings(settings.training.epochs * images)
+        work += rated
         if took is not None:
-            took *= count
+            took *= count + settings.evaluations * its_share
         if took is not None and settings.minutes is not None:
             took = min(took, 60 * settings.minutes)
             work = f"{work}, for {settings.minutes:g} minutes at most"
@@ -263,6 +265,20 @@ class _Left:
             work = f"{selecting}; {work}"
             took = None if took is None or gates is None else took + gates
         return OpenStage("search", work, took, basis)
+
+    def _ratings(self, images: int) -> tuple[str, float]:
+        """What ratings there are, in words, and at most their share of the time of evaluations.
+
+        Args:
+            images: that an evaluation trains with, those of all epochs.
+        """
+        ratings = ratings_of(self._recipe)
+        if not ratings:
+            return "", 0.0
+        if self._recipe.search.evaluator != SHORT_TRAINING:
+            return f", with ratings {', '.join(ratings)}, whose time is not known", 0.0
+        rated = rated_for_each(ratings, images)
+        return f"; {rated} rated before each, at most", rated * images_of(ratings) / images
 
     def _selection(self) -> tuple[float | None, str]:
         """Training steps of the teacher with its gates, and its answers: once, or in each epoch."""

@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 
 from devices.errors import LatheError
+from pipeline.recipe.ratings import rated_for_each
 from pipeline.search.base import Evaluator, Score, Strategy, TrustingStrategy
 from pipeline.search.evaluated_before import EvaluatedBefore, PastEvaluation
-from pipeline.search.evaluators.registry import SHORT_TRAINING, find_evaluator
+from pipeline.search.evaluators.registry import SHORT_TRAINING
 from pipeline.search.evaluators.workers import evaluated
 from pipeline.search.journal import Candidate
 from pipeline.spaces.base import Architecture
@@ -17,9 +18,6 @@ from pipeline.stages.searching.candidates import RatingWorth
 from pipeline.stages.searching.evaluation import Evaluation
 from pipeline.stages.searching.known import evaluator_of
 from pipeline.work.stage import StageFolder
-
-_SHARE = 0.25
-"""Of the time of evaluations, that ratings may take."""
 
 
 class _Refusing:
@@ -127,15 +125,12 @@ class Ratings:
 
 
 def affordable(ratings: Sequence[Evaluation], evaluation: Evaluation) -> int | None:
-    """For how many new candidates they may be asked for each that is evaluated, at least one.
+    """For how many new candidates they may be asked for each that is evaluated, see ``rated_for_each``.
 
-    They may take ``_SHARE`` of the time of evaluations. Both are counted in images of training and not in
-    seconds, so that the same recipe searches alike everywhere. Nobody knows this of evaluators that do not
-    train: then there is no limit.
+    Nobody knows this of evaluators that do not train: then there is no limit.
     """
     if not ratings or evaluation.name != SHORT_TRAINING:
         return None
     images = evaluation.data.counts[0]
     trained = evaluation.training.epochs * min(images, evaluation.train_limit or images)
-    cost = sum(find_evaluator(each.name).images for each in ratings)
-    return max(1, int(_SHARE * trained / cost))
+    return rated_for_each([each.name for each in ratings], trained)

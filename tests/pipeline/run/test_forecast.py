@@ -173,6 +173,30 @@ def test_a_search_for_mixtures_adds_to_the_estimate_of_the_training(tmp_path: Pa
     assert long.seconds > short.seconds
 
 
+def test_ratings_add_at_most_a_quarter_to_the_estimate_of_evaluations(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """170 images twice: 340 of training for each candidate, of which ratings may take 85."""
+    monkeypatch.setattr(durations, "training_step", lambda *given: Duration(1.0, "a step"))
+
+    def search_of(**search: Any) -> OpenStage:
+        recipe = parse_recipe(DOCUMENT | {"search": {**DOCUMENT["search"], **search}}, Path())
+        work = WorkFolder(tmp_path / "work")
+        found = foresee(recipe, "", work, str(tmp_path / "latency.db"), SilentReporter())
+        return next(stage for stage in found.left if stage.name == "search")
+
+    plain = search_of(ratings=[])
+    assert plain.seconds == 11 * 2 * 3
+    rated = search_of(ratings=["synflow"])
+    assert "; 2 rated before each, at most" in rated.work
+    assert rated.seconds == pytest.approx(66 * (1 + 2 * 32 / 340))
+    # One at least is rated, whatever it takes.
+    assert search_of(ratings=["naswot", "synflow"]).seconds == pytest.approx(66 * (1 + 96 / 340))
+    assert search_of(ratings=["synflow"], minutes=0.5).seconds == 30
+    trained = search_of(ratings=["one-shot"], supernet={"epochs": 4, "batch_size": 170})
+    assert trained.seconds == pytest.approx(66 * (1 + 128 / 340) + 4)
+
+
 DNA = DOCUMENT | {
     "method": "dna",
     "teacher": [{"kind": "train", "width": 8, "depth": 1}],
