@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +12,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from devices.words import count_of
+from devices.words import count_of, listed
 
 _KINDS = {
     "int": "a whole number",
@@ -27,14 +28,17 @@ _KINDS = {
 }
 """What a value has to be, by the first word of pydantic's name for the error."""
 
+_SAID = {"missing", "union_tag_not_found", "union_tag_invalid", "value_error", "too_short"}
+"""Errors that say what is wrong, whatever else the value might have been."""
+
 
 def explain(error: ValidationError, document: Mapping[str, Any], model: type[BaseModel]) -> list[str]:
     """One line for each wrong value of ``document``, which should have been a ``model``."""
-    return [
-        _line(detail, document, model)
-        for detail in (dict(each) for each in error.errors())
-        if not _follows_from_another(detail, document)
-    ]
+    places: dict[tuple[str | int, ...], list[dict[str, Any]]] = {}
+    for detail in (dict(each) for each in error.errors()):
+        if not _follows_from_another(detail, document):
+            places.setdefault(tuple(_steps(detail, document)), []).append(detail)
+    return [_line(steps, details, document, model) for steps, details in places.items()]
 
 
 def models_in(annotation: Any) -> list[type[BaseModel]]:
@@ -52,9 +56,12 @@ def model_of_kind(item: Any, models: Sequence[type[BaseModel]]) -> type[BaseMode
     return next((each for each in models if each.model_fields["kind"].default == kind), None)
 
 
-def _line(detail: dict[str, Any], document: Any, model: type[BaseModel]) -> str:
-    steps = list(_steps(detail["loc"], document))
+def _line(
+    steps: Sequence[str | int], details: Sequence[dict[str, Any]], document: Any, model: type[BaseModel]
+) -> str:
+    """What is wrong in one place: of a value that may be of several kinds, each says why it is not that."""
     where = ".".join(map(str, steps)) or "the recipe"
+    detail = next((each for each in details if each["type"] in _SAID), details[0])
     context = detail.get("ctx", {})
     match detail["type"]:
         case "missing":
@@ -69,7 +76,8 @@ def _line(detail: dict[str, Any], document: Any, model: type[BaseModel]) -> str:
             entries = count_of(context["actual_length"], "entry")
             line = f"{where} has {entries}; it needs at least {context['min_length']}"
         case _:
-            wanted = _wanted(detail, _field(steps, document, model))
+            field = _field(steps, document, model)
+            wanted = listed(dict.fromkeys(_wanted(each, field) for each in details), "or")
             line = f"{where} is {_shown(detail.get('input'))}; it must be {wanted}"
     return line
 
@@ -92,7 +100,8 @@ def _shown(value: Any) -> str:
 def _wanted(detail: Mapping[str, Any], field: FieldInfo | None) -> str:
     kind, context = str(detail["type"]), detail.get("ctx", {})
     if kind == "literal_error":
-        return f"one of {context['expected']}"
+        expected = str(context["expected"])
+        return f"one of {expected}" if " or " in expected else expected
     if field is not None and field.description:
         return field.description
     if kind == "string_too_long":
@@ -103,8 +112,31 @@ def _wanted(detail: Mapping[str, Any], field: FieldInfo | None) -> str:
         whole = field is not None and "int" in str(field.annotation)
         return f"{'a whole number' if whole or kind.startswith('int') else 'a number'}{_range(field)}"
     words = _KINDS.get(kind.partition("_")[0])
+    if words == "a list" and field is not None:
+        words += " of tables" if models_in(field.annotation) else _as_list(detail.get("input"), field)
     message = str(detail["msg"])
     return words or f"{message[0].lower()}{message[1:]}"
+
+
+def _as_list(value: Any, field: FieldInfo) -> str:
+    """How a value that stands alone is written as a list; or text that was to be one, without quotes.
+
+    Nothing for lists of a fixed length, where one value is too few.
+    """
+    open_ended = any(... in typing.get_args(part) for part in _parts(field.annotation))
+    if not (open_ended and isinstance(value, str | int | float)) or isinstance(value, bool) or value == "":
+        return ""
+    text = str(value)
+    entries = text[1:-1].split(",") if text.startswith("[") and text.endswith("]") else [text]
+    return f", such as [{', '.join(_as_entry(each.strip()) for each in entries if each.strip())}]"
+
+
+def _as_entry(text: str) -> str:
+    try:
+        float(text)
+    except ValueError:
+        return json.dumps(text)
+    return text
 
 
 def _range(field: FieldInfo | None) -> str:
@@ -149,14 +181,14 @@ def _follows_from_another(detail: Mapping[str, Any], document: Any) -> bool:
     if detail["type"] != "too_short":
         return False
     value = document
-    for step in _steps(detail["loc"], document):
+    for step in _steps(detail, document):
         value = value[step]
     return isinstance(value, Sequence) and len(value) >= detail["ctx"]["min_length"]
 
 
-def _steps(location: Sequence[str | int], document: Any) -> Iterator[str | int]:
-    """A place as the document has it: pydantic also names the kind of a table where there are several."""
-    value = document
+def _steps(detail: Mapping[str, Any], document: Any) -> Iterator[str | int]:
+    """A place as the document has it: pydantic also names the kind of a value where there are several."""
+    value, location = document, detail["loc"]
     for number, step in enumerate(location):
         inside = isinstance(value, Mapping) and step in value
         if isinstance(value, Sequence) and isinstance(step, int) and step < len(value):
@@ -164,7 +196,7 @@ def _steps(location: Sequence[str | int], document: Any) -> Iterator[str | int]:
         if inside:
             value = value[step]
             yield step
-        elif number == len(location) - 1:
+        elif number == len(location) - 1 and detail["type"] == "missing":
             yield step
 
 

@@ -7,11 +7,12 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from devices.target import Target
+from devices.words import nearest
 from pipeline.budget import Budget
 from pipeline.distill.settings import DistillationSettings
 from pipeline.methods.dna.settings import DnaSettings
 from pipeline.methods.subgraph.settings import PROPOSALS, Proposal, SubgraphSettings
-from pipeline.search.evaluators.registry import SHARED_WEIGHTS, SHORT_TRAINING, find_evaluator
+from pipeline.search.evaluators.registry import SHORT_TRAINING, TRAINED, evaluator_names, find_evaluator
 from pipeline.search.evaluators.supernet.settings import SupernetSettings
 from pipeline.search.evaluators.workers import parse_pool
 from pipeline.spaces.add_on.config import AddOnSpaceConfig
@@ -88,7 +89,11 @@ class SearchConfig(Section):
     def _known_ratings(cls, ratings: Literal["auto"] | tuple[str, ...]) -> Literal["auto"] | tuple[str, ...]:
         if ratings == "auto":
             return ratings
+        known = [each for each in evaluator_names() if each not in TRAINED]
         for rating in ratings:
+            if rating not in {*known, *TRAINED}:
+                names = f"(known ones are {', '.join(known)})"
+                raise ValueError(f"there is no rating '{rating}'{nearest(rating, known)} {names}")
             find_evaluator(rating)
         if len(set(ratings)) < len(ratings):
             raise ValueError(f"each rating counts once, got {', '.join(ratings)}")
@@ -103,9 +108,9 @@ class SearchConfig(Section):
                 f"strategy '{self.strategy}' does not look at ratings: set strategy = 'predictor', "
                 "or remove them"
             )
-        if dear := {SHORT_TRAINING, SHARED_WEIGHTS} & set(self.ratings):
+        if dear := TRAINED.intersection(self.ratings):
             raise ValueError(
-                f"'{dear.pop()}' is no rating: ratings are asked for far more candidates than are evaluated"
+                f"'{min(dear)}' is no rating: ratings are asked for far more candidates than are evaluated"
             )
         if self.evaluator in self.ratings:
             raise ValueError(f"'{self.evaluator}' is the evaluator already: leave it out of the ratings")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from devices.added import added, loaded, owner_of
+from devices.words import nearest
 from pipeline.errors import RecipeError
 from pipeline.search.base import Evaluator
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 SHORT_TRAINING = "short-training"
 SHARED_WEIGHTS = "shared-weights"
+TRAINED = frozenset({SHORT_TRAINING, SHARED_WEIGHTS})
+"""Evaluators that are no ratings: they take too long to be asked for more candidates than are evaluated."""
 UNTRAINED = ("naswot", "synflow", "relation", "readout")
 """Evaluators that look at untrained networks."""
 ENTRY_POINTS = "lathe.evaluators"
@@ -197,6 +200,11 @@ def find_evaluator(name: str) -> EvaluatorKind:
     return EVALUATORS[name] if name in EVALUATORS else _added(name)[0]
 
 
+def evaluator_names() -> list[str]:
+    """All that there are, Lathe's own and those that distributions add."""
+    return sorted({*EVALUATORS, *(entry.name for entry in added(ENTRY_POINTS))})
+
+
 def evaluator_version(name: str) -> str:
     """Version of the distribution that added an evaluator; empty for Lathe's own.
 
@@ -210,9 +218,10 @@ def evaluator_version(name: str) -> str:
 def _added(name: str) -> tuple[EvaluatorKind, str]:
     known = {entry.name: entry for entry in added(ENTRY_POINTS)}
     if name not in known:
+        names = evaluator_names()
         raise RecipeError(
             f"there is no evaluator '{name}'",
-            why=f"known ones are {', '.join(sorted({*EVALUATORS, *known}))}",
+            why=f"known ones are {', '.join(names)}{nearest(name, names)}",
             fix="choose one of them, or install the distribution that brings it",
         )
     owner = owner_of(known[name])

@@ -128,9 +128,54 @@ def test_parse_recipe_refuses_one_target_twice_however_it_is_written() -> None:
     assert "must differ" in caught.value.why
 
 
+def test_the_nearest_evaluator_is_named() -> None:
+    with pytest.raises(RecipeError, match="there is no evaluator 'short-train'") as caught:
+        load_recipe("quickstart", ["search.evaluator=short-train"])
+    assert caught.value.why.endswith("; did you mean 'short-training'?")
+
+
 def test_parse_recipe_refuses_an_evaluator_that_is_not_there_before_anything_starts() -> None:
     with pytest.raises(RecipeError, match="there is no evaluator 'psychic'"):
         parse_recipe(_minimal() | {"search": {"evaluator": "psychic"}}, Path())
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        (
+            "search.ratings=naswot",
+            "search.ratings is 'naswot'; it must be 'auto' or a list, such as [\"naswot\"]",
+        ),
+        ("search.ratings=[naswot, synflow]", 'or a list, such as ["naswot", "synflow"]'),
+        ("search.ratings=3", "search.ratings is 3; it must be 'auto' or a list, such as [3]"),
+        ("data.background=3", "data.background is 3; it must be a list"),
+        ("target=host", "target is 'host'; it must be a list of tables"),
+        (
+            'search.ratings=["short-training"]',
+            "'short-training' is no rating: ratings are asked for far",
+        ),
+        ('subgraph.proposals="gates"', 'it must be a list, such as ["gates"]'),
+        ("dna.cuts=layer1", 'it must be a list, such as ["layer1"]'),
+        (
+            "search.reevaluated=tie",
+            "search.reevaluated is 'tie'; it must be a whole number from 0 to 1000000 or 'ties'",
+        ),
+        (
+            'search.ratings=["naswo"]',
+            "there is no rating 'naswo'; did you mean 'naswot'? (known ones are blockwise, naswot, one-shot, "
+            "readout, relation, synflow)",
+        ),
+    ],
+)
+def test_a_value_that_should_be_a_list_or_one_of_several_kinds_is_told_in_words(
+    override: str, said: str
+) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe("quickstart", [override])
+    assert said in caught.value.why
+    assert "literal[" not in caught.value.why
+    assert "tuple[" not in caught.value.why
+    assert len(caught.value.why.splitlines()) == 1
 
 
 def test_overrides_change_values_by_dotted_keys() -> None:
