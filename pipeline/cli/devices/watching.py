@@ -14,8 +14,10 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from devices.inventory import HOST, known_devices
+from devices.errors import TargetError
+from devices.inventory import HOST, known_devices, known_pools
 from devices.locking import Doing, LockState, doings_here, lock_state_here
+from devices.words import listed
 from pipeline.progress import duration
 
 EVERY_S = 1.0
@@ -23,12 +25,29 @@ EVERY_S = 1.0
 
 @dataclass(frozen=True)
 class Watched:
-    """One device: who of this machine has it and who waits for it; ``lock`` of this machine itself."""
+    """One device: who of this machine has it and who waits for it.
+
+    Attributes:
+        lock: of this machine itself.
+        fault: why it cannot be used as it is defined.
+        members: of a pool, each of which is held for itself.
+        is_pool: it is one.
+    """
 
     name: str
     holders: tuple[Doing, ...] = ()
     waiting: tuple[Doing, ...] = ()
     lock: LockState | None = None
+    fault: TargetError | None = None
+    members: tuple[str, ...] = ()
+    is_pool: bool = False
+
+    @property
+    def state(self) -> str:
+        """What it is where nobody holds it."""
+        if self.fault is not None:
+            return f"cannot be used: {'; '.join(map(str.strip, self.fault.why.splitlines()))}"
+        return f"pool of {listed(self.members)}" if self.is_pool else "free, as far as this machine knows"
 
     @property
     def held_by_others(self) -> str:
@@ -59,22 +78,27 @@ def watch_devices(*, once: bool, as_json: bool) -> None:
 
 
 def look() -> list[Watched]:
-    """All devices that devices.toml names or a command uses, in that order.
+    """All devices that devices.toml names or a command uses, in that order, and the pools.
 
     Raises:
         TargetError: a devices.toml cannot be read.
     """
     found = doings_here()
-    names = dict.fromkeys([*(device.name for device in known_devices()), *(each.device for each in found)])
-    return [
+    definitions = {device.name: device.definition for device in known_devices()}
+    devices = [
         Watched(
             name,
             tuple(each for each in found if each.device == name and each.holds),
             tuple(each for each in found if each.device == name and not each.holds),
             lock_state_here() if name == HOST.name else None,
+            None if (definition := definitions.get(name)) is None else definition.fault,
         )
-        for name in names
+        for name in dict.fromkeys([*definitions, *(each.device for each in found)])
     ]
+    pools = [
+        Watched(pool.name, fault=pool.fault, members=pool.members, is_pool=True) for pool in known_pools()
+    ]
+    return devices + pools
 
 
 def watched_json(devices: Sequence[Watched]) -> dict[str, object]:
@@ -84,17 +108,28 @@ def watched_json(devices: Sequence[Watched]) -> dict[str, object]:
         "devices": [
             {
                 "name": each.name,
+                "fault": None if each.fault is None else str(each.fault),
                 "held": [asdict(doing) for doing in each.holders],
                 "held_by_others": each.held_by_others or None,
                 "waiting": [asdict(doing) for doing in each.waiting],
             }
             for each in devices
+            if not each.is_pool
+        ],
+        "pools": [
+            {
+                "name": each.name,
+                "fault": None if each.fault is None else str(each.fault),
+                "members": list(each.members),
+            }
+            for each in devices
+            if each.is_pool
         ],
     }
 
 
 def watched_text(devices: Sequence[Watched], at: datetime) -> str:
-    """A line for each device, and one for each command that waits for it.
+    """A line for each device, one for each command that waits for it, and one for each pool.
 
     Args:
         devices: all of them.
@@ -106,7 +141,7 @@ def watched_text(devices: Sequence[Watched], at: datetime) -> str:
         holders = [_holder(doing, at) for doing in each.holders]
         if each.held_by_others:
             holders.append(f"held by {each.held_by_others}")
-        for number, text in enumerate(holders or ["free, as far as this machine knows"]):
+        for number, text in enumerate(holders or [each.state]):
             lines.append(f"{'' if number else each.name:{width}}  {text}")
         lines += [f"{'':{width}}  waiting: {_waiter(doing, at)}" for doing in each.waiting]
     return "\n".join(lines)

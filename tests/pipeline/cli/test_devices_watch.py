@@ -42,8 +42,29 @@ def test_devices_are_free_as_far_as_this_machine_knows_and_none_is_contacted() -
     free = "free, as far as this machine knows"
     assert watch().splitlines() == [f"host  {free}", f"pi5   {free}"]
     document = json.loads(watch("--json"))
-    nothing = {"held": [], "held_by_others": None, "waiting": []}
+    nothing = {"fault": None, "held": [], "held_by_others": None, "waiting": []}
     assert document["devices"] == [{"name": name, **nothing} for name in ("host", "pi5")]
+
+
+def test_what_cannot_be_used_is_not_free_and_pools_are_told(tmp_path: Path) -> None:
+    with (tmp_path / "devices.toml").open("a") as stream:
+        stream.write(
+            '[devices.pi4]\nconnection = "ssh"\nhost = "pi4.invalid"\n[devices.wrong]\nconnection = "ssh"\n'
+            '[pool.boards]\nmembers = ["pi4", "pi5"]\n[pool.alone]\nmembers = ["pi4"]\n'
+        )
+    lines = dict(line.split(maxsplit=1) for line in watch().splitlines())
+    assert lines["pi5"] == "free, as far as this machine knows"
+    assert lines["wrong"] == "cannot be used: host is missing"
+    assert lines["boards"].startswith("cannot be used: 'pi4' is in the pool 'alone' too")
+    (tmp_path / "devices.toml").write_text(
+        (tmp_path / "devices.toml").read_text().partition("[pool.alone]")[0]
+    )
+    assert watch().splitlines()[-1].split(maxsplit=1) == ["boards", "pool of pi4 and pi5"]
+    document = json.loads(watch("--json"))
+    faults = {each["name"]: each["fault"] for each in document["devices"]}
+    assert [name for name, fault in faults.items() if fault] == ["wrong"]
+    assert "host is missing" in faults["wrong"]
+    assert document["pools"] == [{"name": "boards", "fault": None, "members": ["pi4", "pi5"]}]
 
 
 def test_who_measures_is_shown_with_what_it_knows() -> None:
