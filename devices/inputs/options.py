@@ -117,12 +117,16 @@ def _shape(text: str) -> tuple[str, tuple[int, ...]]:
     if not re.fullmatch(r"\d{1,10}(,\d{1,10})*|", listed, re.ASCII) or len(words) > MOST_RANK:
         raise MeasurementError(
             f"--shape {text} gives no shape",
-            why=f"a shape is at most {MOST_RANK} sizes, each a whole number and none below 0",
+            why=f"a shape is at most {MOST_RANK} sizes, each a whole number and none below 1",
             fix="write for example --shape x=1,3,48,320",
         )
     sizes = tuple(int(word) for word in words)
-    if any(size > MOST_SIZE for size in sizes):
-        raise MeasurementError(f"--shape {text} gives no shape", why=f"a size is {MOST_SIZE:,} at most")
+    if not all(1 <= size <= MOST_SIZE for size in sizes):
+        raise MeasurementError(
+            f"--shape {text} gives no shape",
+            why=f"a size is from 1 to {MOST_SIZE:,}",
+            fix="write for example --shape x=1,3,48,320",
+        )
     return name, sizes
 
 

@@ -68,10 +68,11 @@ def test_several_shapes_of_an_input_are_a_sweep_in_which_others_keep_theirs(tmp_
     [
         ({"shapes": ["x"]}, "--shape x gives no input"),
         ({"shapes": ["=1,2"]}, "gives no input"),
-        ({"shapes": ["x=1,-3"]}, "none below 0"),
+        ({"shapes": ["x=1,-3"]}, "none below 1"),
+        ({"shapes": ["x=1,3,0,0"]}, "a size is from 1 to"),
         ({"shapes": ["x=1,a"]}, "each a whole number"),
         ({"shapes": ["x=1,,2"]}, "each a whole number"),
-        ({"shapes": ["x=1,9999999999"]}, "2,147,483,647 at most"),
+        ({"shapes": ["x=1,9999999999"]}, "a size is from 1 to 2,147,483,647"),
         ({"shapes": ["x=" + ",".join("1" * 40)]}, "at most 16 sizes"),
         ({"shapes": ["x=1", "x=2", "y=1", "y=2", "y=3"]}, "do not go together"),
         ({"fills": ["x=noise"]}, "values are zeros, ones, random, range:LOW,HIGH or value:NUMBER"),
