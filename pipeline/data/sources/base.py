@@ -83,7 +83,7 @@ def check_labels(labels: Any, count: int, *, what: str) -> Index:
         raise DataError(
             f"the {what} labels are not a list of whole numbers",
             why=f"they have type {numbers.dtype} and shape {numbers.shape}",
-            fix="store one integer per image, counted from 0",
+            fix=f"store one integer per image, counted from 0{_other_task(numbers)}",
         )
     if len(numbers) != count:
         raise DataError(
@@ -91,6 +91,15 @@ def check_labels(labels: Any, count: int, *, what: str) -> Index:
             fix="store exactly one label per image, in the same order",
         )
     return numbers.astype(np.int64)
+
+
+def _other_task(labels: NDArray[Any]) -> str:
+    """What to do where labels are of another task."""
+    if labels.dtype.kind == "f":
+        return ', or set data.task = "regression" to learn numbers'
+    if labels.ndim == 2 and labels.dtype.kind in "biu":
+        return ', or set data.task = "multi-label" for several labels of an image, each 0 or 1'
+    return ""
 
 
 def check_vectors(labels: Any, count: int, *, what: str) -> NDArray[np.float32]:

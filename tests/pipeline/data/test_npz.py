@@ -89,6 +89,21 @@ def test_read_says_what_is_wrong_when_arrays_do_not_fit(
     assert caught.value.fix
 
 
+@pytest.mark.parametrize(
+    ("labels", "task"),
+    [
+        (np.linspace(0, 1, 6), "regression"),
+        (np.zeros((6, 3)), "regression"),
+        (np.zeros((6, 3), np.uint8), "multi-label"),
+        (np.array(["a"] * 6), None),
+    ],
+)
+def test_labels_of_another_task_are_told_so(tmp_path: Path, labels: Any, task: str | None) -> None:
+    with pytest.raises(DataError, match="not a list of whole numbers") as caught:
+        read(write(tmp_path, train_y=labels), image_size=None)
+    assert f'set data.task = "{task}"' in caught.value.fix if task else "task" not in caught.value.fix
+
+
 @pytest.mark.parametrize("keep", [0, 100, 400])
 def test_read_refuses_a_truncated_file(tmp_path: Path, keep: int) -> None:
     path = write(tmp_path)
