@@ -99,10 +99,14 @@ class RankingStrategy(Strategy, Protocol):
 
 @dataclass(frozen=True)
 class Posterior:
-    """What an architecture's score is expected to be, and one standard deviation, in the unit of scores."""
+    """What an architecture's score is expected to be, and one standard deviation, in the unit of scores.
+
+    Attributes:
+        deviation: ``None`` where the scores do not tell it: there is one, or those around are all equal.
+    """
 
     mean: float
-    deviation: float
+    deviation: float | None
 
 
 @runtime_checkable

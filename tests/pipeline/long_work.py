@@ -53,7 +53,7 @@ def score(folder: Path) -> None:
     """Train the blocks of DNA by two processes."""
     settings = dna_parts.SETTINGS.model_copy(update={"epochs": LONG})
     space, teacher, data = dna_parts.space(), dna_parts.teacher(), dna_parts.dataset()
-    with ConsoleReporter().task("score the blocks", "blocks") as advance:
+    with ConsoleReporter().task("scoring the blocks", "blocks") as advance:
         score_blocks(
             space,
             teacher,

@@ -28,7 +28,7 @@ CHECKPOINTS = {
 DOING = {
     "teacher": "training the teacher",
     "distil": "distilling the student",
-    "dna": "score the blocks",
+    "dna": "scoring the blocks",
 }
 
 

@@ -1,11 +1,14 @@
+import ast
 import contextlib
 import io
+import re
 import time
 
 import pytest
 from rich.console import Console
 
 from pipeline.progress import HEARTBEAT_S, ConsoleReporter, duration, pace, what_is_going_on
+from tests.places import ROOT
 
 
 class Clock:
@@ -179,3 +182,22 @@ def test_a_task_whose_total_grows_is_told_of_again_when_it_ends() -> None:
         "timing: 5/6 launches, 5 launches, 2 disturbed",
         "timing: 6/6 launches, 5 launches, 2 disturbed",
     ]
+
+
+def test_what_is_going_on_fits_behind_while() -> None:
+    """As an interrupt tells it: *interrupted while training the teacher*."""
+    nodes = [
+        node
+        for package in ("devices", "latency_db", "pipeline")
+        for path in (ROOT / package).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+    ]
+    said = [
+        node.args[0].values[0] if isinstance(node.args[0], ast.JoinedStr) else node.args[0]
+        for node in nodes
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "task"
+        if node.args
+    ]
+    begun = {each.value for each in said if isinstance(each, ast.Constant)}
+    assert {"training the teacher", "scoring candidates"} <= begun
+    assert [words for words in begun if not re.match(r"[a-z-]+ing ", words)] == []

@@ -189,7 +189,7 @@ class PredictorStrategy(ConstrainedStrategy):
 
         means = slope * promised
         spans = (as_reward(means + deviations) - as_reward(means - deviations)) / 2
-        return [Posterior(float(m), float(s)) for m, s in zip(as_reward(means), spans, strict=True)]
+        return [Posterior(float(m), float(s) or None) for m, s in zip(as_reward(means), spans, strict=True)]
 
     def held_out(self) -> list[float]:
         """By the shape of the kernel for all; its last ``_MEMORY`` scores. From ``_TELLING`` scores on."""

@@ -50,7 +50,7 @@ def score_blocks(given: ScoresInput, folder: StageFolder, services: Services) ->
     from pipeline.methods.dna import run
 
     assert isinstance(given.plan.space, DnaSpace)
-    with services.reporter.task("score the blocks", "blocks") as advance:
+    with services.reporter.task("scoring the blocks", "blocks") as advance:
         return Scores(
             run.score_blocks(
                 given.plan.space,

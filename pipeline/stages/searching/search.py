@@ -261,7 +261,7 @@ def _searched(
     settings = given.strategy
     found: list[Candidate] = []
     with ExitStack() as shown:
-        advance = shown.enter_context(services.reporter.task("score candidates", "candidates"))
+        advance = shown.enter_context(services.reporter.task("scoring candidates", "candidates"))
 
         def on_candidate(done: int, total: int, candidate: Candidate) -> None:
             nonlocal advance
@@ -274,7 +274,7 @@ def _searched(
                 learning.learn(found)
                 if learning.predictors.constraints.certificate.reachable:
                     strategy.constraints = learning.predictors.constraints
-                advance = shown.enter_context(services.reporter.task("score candidates", "candidates"))
+                advance = shown.enter_context(services.reporter.task("scoring candidates", "candidates"))
 
         return search(
             strategy,

@@ -81,7 +81,7 @@ def train_shared(given: SharedInput, folder: StageFolder, services: Services) ->
     diverged = VerificationError(
         "the training of the shared weights diverged", fix="lower oracle.training.learning_rate"
     )
-    with divergence_is(diverged), services.reporter.task("train the shared weights", "epochs") as advance:
+    with divergence_is(diverged), services.reporter.task("training the shared weights", "epochs") as advance:
         result = fit(
             network,
             dataset,

@@ -273,6 +273,7 @@ def test_a_time_too_short_for_the_first_rating_still_gives_a_candidate_and_is_to
     assert only.reevaluation is None
     assert only.posterior is not None
     assert only.posterior.mean == only.score
+    assert only.posterior.deviation is None, "one score tells of no spread"
     assert found.tau is None
     assert found.order == (only.architecture,)
     assert any(line.endswith("1e-09 minutes left no time for 4 of 5") for line in told)
