@@ -6,12 +6,22 @@ from typing import Annotated, Any
 
 import typer
 
+from devices.words import listed
 from pipeline.cli.help import Commands
 from pipeline.cli.options import Database, Json
 
 devices_app = Commands("List, check and add the devices that you measure on.")
 
 REACHING = "How it is reached"
+
+_OPTIONS = {
+    "ssh": ("user", "port", "jump", "identity_file", "folder"),
+    "adb": ("server_host", "folder"),
+    "local": (),
+}
+"""Keys that only some connections have, by connection; each is the option of its name."""
+_WAYS = {"ssh": "--ssh", "adb": "--adb or --address"}
+_REACHED = {"ssh": "by SSH", "adb": "as an Android device", "local": "as another Python of this machine"}
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the device, as in targets.")]
 
@@ -175,6 +185,7 @@ def add(
         "emulated": emulated or None,
     }
     table |= {key: value for key, value in given.items() if value is not None}
+    _require_fitting(table)
     add_device(name, table, project=project, replace=replace, as_json=json_output)
 
 
@@ -248,3 +259,14 @@ def _kind(ssh: str | None, adb: str | None, address: str | None, python: str | N
     if len(ways) > 1 or not (ways or python):
         raise typer.BadParameter("give one of --ssh, --adb and --address, or --python alone")
     return ways[0] if ways else "local"
+
+
+def _require_fitting(table: dict[str, Any]) -> None:
+    """Refuse options of another way to reach a device than the one that is given."""
+    kind = table["connection"]
+    for key in dict.fromkeys(key for keys in _OPTIONS.values() for key in keys):
+        if key in table and key not in _OPTIONS[kind]:
+            ways = listed([_WAYS[each] for each, keys in _OPTIONS.items() if key in keys], "or")
+            raise typer.BadParameter(
+                f"--{key.replace('_', '-')} goes with {ways}, and this device is reached {_REACHED[kind]}"
+            )

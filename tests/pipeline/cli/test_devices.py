@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -151,12 +152,31 @@ def test_add_wants_exactly_one_way_to_reach_a_device(user_devices, arguments):
         (["host", "--ssh", "h"], "'host' is always"),
         (["a b", "--ssh", "h"], "a name is made of"),
         (["a", "--ssh", "h", "--port", "70000"], "65535"),
-        (["a", "--adb", "x", "--user", "me"], "'user' is not a key"),
         (["a", "--address", "h:x"], "HOST:PORT"),
     ],
 )
 def test_add_refuses_what_cannot_be_and_writes_nothing(user_devices, arguments, said):
     assert said in str(error_of("add", *arguments))
+    assert not user_devices.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ["--adb", "x", "--jump", "me@bastion"],
+            "--jump goes with --ssh, and this device is reached as an",
+        ),
+        (["--python", "p", "--jump", "me@bastion"], "reached as another Python of this machine"),
+        (["--adb", "x", "--identity-file", "key"], "--identity-file goes with --ssh"),
+        (["--ssh", "h", "--server-host", "x"], "--server-host goes with --adb or --address"),
+        (["--python", "p", "--folder", "/x"], "--folder goes with --ssh or --adb or --address"),
+    ],
+)
+def test_add_refuses_options_of_another_connection(user_devices, arguments, said):
+    ended = lathe("add", "a", *arguments)
+    assert ended.exit_code == 2
+    assert said in " ".join(re.sub("[│╭╰─╮╯]", " ", ended.output).split())
     assert not user_devices.exists()
 
 
