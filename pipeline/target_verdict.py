@@ -32,6 +32,7 @@ from devices.words import count_of
 from pipeline.budget import Budget
 from pipeline.data.base import Preprocessing, Split
 from pipeline.errors import VerificationError
+from pipeline.tasks import Task
 
 Layout = Literal["NCHW", "NHWC"]
 
@@ -287,6 +288,11 @@ def artifact_accuracy(artifact: Path, test: LabelledImages, target: Target) -> A
             why="the network overflows, or was damaged in conversion",
             fix="compare it with the exported model on the same images",
         )
+    return accuracy_of(outputs, labels, task)
+
+
+def accuracy_of(outputs: NDArray[np.float32], labels: NDArray[Any], task: Task) -> Accuracy:
+    """How well finite outputs ``(N, K)`` do the task of the labels."""
     counts = task.counts(outputs, labels)
     if counts is None:
         return Accuracy(None, len(labels), (), metric=task.metric, value=task.value(outputs, labels))

@@ -13,7 +13,6 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import NormalDist
 
 from devices.artifacts import artifact_digest
 from devices.connections import Connection
@@ -34,6 +33,7 @@ from devices.measurement.measurement import (
     latency_of,
 )
 from devices.measurement.protocol import MeasuringProtocol
+from devices.measurement.statistics import student_t_quantile
 from devices.measurement.verdict import judge, mark
 from devices.measuring.batch import JOB_TIMEOUT_S
 from devices.measuring.launch import Job, Launcher
@@ -199,12 +199,12 @@ class Rounds:
         if not count or (count == 1 and any(each.void is not None for each in pairs[0])):
             return 0.0
         if count == 1:
-            return math.exp(logarithms[0] - _t_quantile(_CONFIDENCE, _USUAL_ROUNDS) * ONE_ROUND_SPREAD)
+            return math.exp(logarithms[0] - student_t_quantile(_USUAL_ROUNDS, _CONFIDENCE) * ONE_ROUND_SPREAD)
         mean = sum(logarithms) / count
         squares = sum((each - mean) ** 2 for each in logarithms)
         freedom = _USUAL_ROUNDS + count - 1
         variance = (_USUAL_ROUNDS * USUAL_SPREAD**2 + squares) / freedom
-        return math.exp(mean - _t_quantile(_CONFIDENCE, freedom) * math.sqrt(variance / count))
+        return math.exp(mean - student_t_quantile(freedom, _CONFIDENCE) * math.sqrt(variance / count))
 
     def _ratios(self, pairs: Sequence[tuple[Launch, Launch]]) -> list[float]:
         level = self.protocol.headline_quantile
@@ -224,12 +224,3 @@ class Rounds:
         }
         marked = mark(tuple(found.values()), self.protocol, cores=self.cores)
         return dict(zip(found, marked, strict=True))
-
-
-def _t_quantile(level: float, freedom: int) -> float:
-    """Of Student's t distribution, by the expansion of Cornish and Fisher; 1 % off at 5 degrees."""
-    z = NormalDist().inv_cdf(level)
-    first = (z**3 + z) / 4
-    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
-    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
-    return z + first / freedom + second / freedom**2 + third / freedom**3

@@ -1,7 +1,8 @@
 """Example programs that run a bundle's model in C++ and Kotlin, and its bytes as a C header.
 
-The programs are the same for every bundle (``templates/callers``), and those in C++ for every runtime but for
-``session.h``. A file of constants beside them, made from the manifest, says what the model takes and answers.
+The programs are the same for every bundle (``templates/callers``), those in C++ for every runtime but for
+``session.h``, and all for every task but for what the outputs mean (``answer.h``, ``Answer.kt``). A file of
+constants beside them, made from the manifest, says what the model takes and answers.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pipeline.bundle.descriptions import edges_of
 from pipeline.bundle.manifest import Manifest, TargetEntry, TensorDescription, target_slug
 from pipeline.bundle.reading import read_bundle
 from pipeline.errors import VerificationError
+from pipeline.tasks import Regression
 from pipeline.work.disk import disk_errors, write_atomically
 
 _TEMPLATES = "pipeline.bundle.templates"
@@ -107,21 +109,23 @@ def _files(
         return
     tensors = _named(entry, artifact)
     classifier = manifest.classifier
-    names_classes = classifier is not None and classifier.task.kind == "single-label"
-    reads_images = names_classes and _takes_reals(entry.inputs[0])
+    reads_images = classifier is not None and _takes_reals(entry.inputs[0])
+    task = "" if classifier is None else classifier.task.kind.replace("-", "_")
     yield "tensors.h", template("tensors.h")
     yield "session.h", template(f"{target.runtime}.h")
     yield "model_info.h", _cpp_constants(manifest, entry, target, tensors, images=reads_images)
     yield "run.cc", template("run.cc")
     if reads_images:
-        yield "classify.h", template("classify.h")
-        yield "classify.cc", template("classify.cc")
+        yield "image.h", template("image.h")
+        yield "answer.h", template(f"answer_{task}.h")
+        yield "image.cc", template("image.cc")
     if target.runtime == "litert" and all(each.dtype in _KOTLIN_TYPES for each in itertools.chain(*tensors)):
         yield "Tensors.kt", template("Tensors.kt")
         yield "Runner.kt", template("Runner.kt")
         yield "ModelInfo.kt", _kotlin_constants(manifest, tensors, images=reads_images)
         if reads_images:
-            yield "Classifier.kt", template("Classifier.kt")
+            yield "ImageModel.kt", template("ImageModel.kt")
+            yield "Answer.kt", template(f"Answer_{task}.kt")
 
 
 def _named(entry: TargetEntry, artifact: Path) -> Tensors:
@@ -163,12 +167,17 @@ def _cpp_constants(
         parts += [
             f"constexpr std::size_t kHeight = {image.height}, kWidth = {image.width}, "
             f"kChannels = {image.channels};",
-            f"constexpr std::size_t kClasses = {len(labels)};",
             f"constexpr bool kChannelsFirst = {str(entry.inputs[0].layout == 'NCHW').lower()};",
             f"constexpr float kMean[] = {{{_floats(steps.mean)}}};",
             f"constexpr float kStd[] = {{{_floats(steps.std)}}};",
+            f"constexpr bool kProbabilities = {str(manifest.classifier.outputs == 'probabilities').lower()};",
             f"constexpr const char* kLabels[] = {{{_listed(map(_quoted, labels))}}};",
         ]
+        if isinstance(task := manifest.classifier.task, Regression):
+            parts += [
+                f"constexpr double kOutputMean[] = {{{_listed(task.mean)}}};",
+                f"constexpr double kOutputStd[] = {{{_listed(task.std)}}};",
+            ]
     return "\n".join([*parts, "\n}  // namespace model\n"])
 
 
@@ -206,8 +215,14 @@ def _kotlin_constants(manifest: Manifest, tensors: Tensors, *, images: bool) -> 
             f"const val CHANNELS = {image.channels}",
             f"val MEAN = floatArrayOf({_floats(steps.mean)})",
             f"val STD = floatArrayOf({_floats(steps.std)})",
+            f"const val PROBABILITIES = {str(manifest.classifier.outputs == 'probabilities').lower()}",
             f"val LABELS = listOf({_listed(map(_kotlin_quoted, manifest.classifier.labels))})",
         ]
+        if isinstance(task := manifest.classifier.task, Regression):
+            lines += [
+                f"val OUTPUT_MEAN = floatArrayOf({_floats(task.mean)})",
+                f"val OUTPUT_STD = floatArrayOf({_floats(task.std)})",
+            ]
     return "\n".join(lines) + "\n"
 
 

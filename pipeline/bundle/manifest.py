@@ -82,13 +82,15 @@ class ClassifierDescription(_Model):
     ``task`` says what outputs mean: logits of the classes (``single-label``), a logit for each label
     (``multi-label``), numbers of which ``output * std + mean`` is in the unit of the data (``regression``),
     or a vector to be compared by its cosine (``embedding``). ``labels`` are names in the order of the
-    outputs; of an embedding, those of the test images.
+    outputs; of an embedding, those of the test images. ``outputs`` says whether a finished network gives
+    probabilities already where a task has logits.
     """
 
     image: ImageDescription
     preprocessing: PreprocessingDescription
     labels: Annotated[tuple[str, ...], Field(min_length=1)]
     task: AnyTask = SINGLE_LABEL
+    outputs: Literal["logits", "probabilities"] = "logits"
 
     @model_validator(mode="after")
     def _every_channel_is_preprocessed(self) -> Self:

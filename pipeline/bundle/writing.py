@@ -97,6 +97,7 @@ class ClassifierContent:
         labels: names in the order of the outputs; of an embedding, those of the test images.
         test: labelled images on which the accuracies were taken; ``None`` if there are none.
         task: says what outputs and labels mean.
+        probabilities: outputs are probabilities where the task has logits.
     """
 
     image_shape: tuple[int, int, int]
@@ -105,6 +106,7 @@ class ClassifierContent:
     labels: tuple[str, ...]
     test: Split | None
     task: AnyTask = SINGLE_LABEL
+    probabilities: bool = False
 
 
 @dataclass(frozen=True)
@@ -270,6 +272,7 @@ def _describe_classifier(classifier: ClassifierContent) -> ClassifierDescription
         preprocessing=PreprocessingDescription(**classifier.preprocessing.to_json()),
         labels=classifier.labels,
         task=classifier.task,
+        outputs="probabilities" if classifier.probabilities else "logits",
     )
 
 

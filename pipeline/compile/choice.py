@@ -8,6 +8,7 @@ from devices.measurement import BetweenBatches, Ratio, Verdict
 from devices.measuring import PRACTICAL, Rounds
 from devices.target import Target
 from pipeline.compile.result import Fate, Objective, Raced, Row, front_of
+from pipeline.tasks import SINGLE_LABEL, AnyTask
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ def choose(
     rules: Rules,
     table: Rounds,
     between: BetweenBatches | None = None,
+    *,
+    task: AnyTask | None = SINGLE_LABEL,
 ) -> Raced:
     """The choice among measured rows.
 
@@ -45,6 +48,7 @@ def choose(
         rules: what to keep.
         table: the rounds, for ratios of any two.
         between: how far batches differ on the device: a budget in milliseconds is to be kept tomorrow, too.
+        task: by which accuracies were taken, if by any.
     """
     measured = [row for row in rows if row.fate is Fate.MEASURED and row.measurement is not None]
     front = front_of(rows)
@@ -64,7 +68,8 @@ def choose(
         fastest = min(keeping, key=lambda row: _ratio(table, row, baseline))
         alike = [row for row in keeping if row is fastest or not _slower(table, row, fastest)]
         chosen = min(alike, key=_preference)
-    reason = _reason(chosen, baseline, rules, table, rows)
+    cost = _cost(chosen, rules, task or SINGLE_LABEL)
+    reason = f"{_advantage(chosen, baseline, rules, table, rows)}{cost}{_doubt(chosen)}"
     kept = None if rules.budget_ms is None else True
     return Raced("", rows, baseline, chosen.name, reason, front, kept, between=between)
 
@@ -99,7 +104,7 @@ def _slower(table: Rounds, row: Row, fastest: Row) -> bool:
     return ratio is None or ratio.value > 1 + PRACTICAL
 
 
-def _reason(chosen: Row, baseline: str, rules: Rules, table: Rounds, rows: tuple[Row, ...]) -> str:
+def _advantage(chosen: Row, baseline: str, rules: Rules, table: Rounds, rows: tuple[Row, ...]) -> str:
     if rules.objective is Objective.SIZE:
         first = next(row for row in rows if row.name == baseline)
         share = (chosen.size_bytes or 0) / (first.size_bytes or 1)
@@ -108,7 +113,7 @@ def _reason(chosen: Row, baseline: str, rules: Rules, table: Rounds, rows: tuple
         what = f"nothing is faster than {baseline} by more than {PRACTICAL:.0%}"
     else:
         what = f"{chosen.name} takes {_faster(table.ratio(chosen.name, baseline))} the latency of {baseline}"
-    return f"{what}{_cost(chosen, rules)}{_doubt(chosen)}"
+    return what
 
 
 def _doubt(chosen: Row) -> str:
@@ -122,13 +127,17 @@ def _faster(ratio: Ratio | None) -> str:
     return "?" if ratio is None else f"{ratio.value:.2f}x [{ratio.low:.2f}, {ratio.high:.2f}]"
 
 
-def _cost(chosen: Row, rules: Rules) -> str:
+def _cost(chosen: Row, rules: Rules, task: AnyTask) -> str:
     quality = chosen.quality
     if quality is None or chosen.lossless:
         return ", with the same outputs" if chosen.lossless else ""
     if quality.accuracy is not None and quality.drop is not None:
         word = "loses" if quality.drop >= 0 else "gains"
-        return f", and {word} {abs(quality.drop):.2f} points of accuracy ({rules.max_drop:g} may be lost)"
+        return (
+            f", and {word} {abs(quality.drop):.2f} points of {task.metric} ({rules.max_drop:g} may be lost)"
+        )
+    if quality.agreement is not None and task.kind != "single-label":
+        return f"; over {quality.samples} inputs, {task.agreement_shown(quality.agreement)}"
     if quality.agreement is not None:
         return f", and gives the same class in {quality.agreement:.2%} of {quality.samples} inputs"
     return f"; its outputs differ by {quality.max_rel:.2g} of the largest" if quality.max_rel else ""

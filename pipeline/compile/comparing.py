@@ -72,7 +72,7 @@ class Comparer:
         except MeasurementError as error:
             return Untaken(_why(error), isinstance(error, PassingMeasurementError))
         arrays = open_samples(self._samples, self._folder.find(self._samples.arrays))
-        return quality_of(self._reference(), actual, arrays.get("labels"), self._model.classes)
+        return quality_of(self._reference(), actual, arrays.get("labels"), self._samples.task)
 
     def _reference(self) -> tuple[NDArray[np.float32], ...]:
         """The model's own outputs, on this machine."""

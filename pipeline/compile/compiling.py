@@ -39,6 +39,7 @@ from pipeline.compile.tuning import Tuning, why_not_tuned
 from pipeline.compile.variants import ModelFormat, find_variant
 from pipeline.errors import ExportError
 from pipeline.progress import Reporter
+from pipeline.tasks import TaskKind
 from pipeline.work.canonical import OutsideFile
 from pipeline.work.folder import WorkFolder
 
@@ -58,6 +59,7 @@ class Wish:
         weights_key: which of several state dicts in that file, or which prefix.
         input_shape: of one input, where the model does not say it.
         fine_tuning_epochs: at most, of a network of torch that loses too much in int8.
+        task: what labels and the model's first output mean.
     """
 
     model: str
@@ -70,6 +72,7 @@ class Wish:
     weights_key: str | None = None
     input_shape: tuple[int, ...] | None = None
     fine_tuning_epochs: int = 5
+    task: TaskKind = "single-label"
 
 
 @dataclass(frozen=True)
@@ -116,15 +119,17 @@ def compile_model(
     wanted = _formats(fmt, wish.places)
     external = external_data_of(source.path) if isinstance(source, OutsideFile) else ()
     brought = ModelInput(source, wish.input_shape, wanted, external)
-    model = work.run(open_model, brought, services)
-    given = SamplesInput.of(wish.data, wish.feeding, model)
+    with reporter.task(f"reading {brought.name}", ""):
+        model = work.run(open_model, brought, services)
+    given = SamplesInput.of(wish.data, wish.feeding, model, wish.task)
     samples = work.run(prepare_samples, given, services)
     raced: dict[str, Raced] = {}
     errors: dict[str, LatheError] = {}
     for place in wish.places:
         try:
             tuning = Tuning(brought, given, wish.fine_tuning_epochs)
-            asked = race_input(model, samples, place, wish.rules, tuning)
+            with reporter.task(f"looking for runtimes on {place}", ""):
+                asked = race_input(model, samples, place, wish.rules, tuning)
             raced[str(place)] = work.run(race, asked, services)
         except LatheError as error:
             if len(wish.places) == 1:

@@ -105,10 +105,15 @@ class GivenModel:
     notes: tuple[str, ...] = ()
 
     @property
-    def classes(self) -> int | None:
-        """How many classes its first output scores; ``None`` if that is no row of scores."""
+    def width(self) -> int | None:
+        """How many numbers its first output has; ``None`` if that is no row of numbers."""
         shape = self.outputs[0].shape
-        return shape[1] if len(shape) == 2 and shape[0] == 1 and shape[1] > 1 else None
+        return shape[1] if len(shape) == 2 and shape[0] == 1 else None
+
+    @property
+    def classes(self) -> int | None:
+        """How many classes its first output may score; ``None`` if that is no row of scores."""
+        return self.width if self.width is not None and self.width > 1 else None
 
     def turned(self, fmt: ModelFormat) -> bool:
         """Whether the file of a format takes channels last where the original takes them first."""

@@ -95,14 +95,14 @@ def export_to_all(
     files = {}
     for fmt in given.formats:
         name = f"model{fmt.suffix}"
-        services.reporter.note(f"model        exporting {given.name} to {fmt}")
-        if fmt is ModelFormat.TORCH:
-            save_program(network, shape, folder / name)
-        else:
-            exported = {ModelFormat.ONNX: Format.ONNX, ModelFormat.LITERT: Format.LITERT}[fmt]
-            export_network(network, shape, exported, folder / name)
-            target = Target(HOST.name, exported.runtime)
-            check_parity(network, folder / name, exported, inputs.numpy(), target, tolerance=tolerance)
+        with services.reporter.task(f"exporting {given.name} to {fmt}", ""):
+            if fmt is ModelFormat.TORCH:
+                save_program(network, shape, folder / name)
+            else:
+                exported = {ModelFormat.ONNX: Format.ONNX, ModelFormat.LITERT: Format.LITERT}[fmt]
+                export_network(network, shape, exported, folder / name)
+                target = Target(HOST.name, exported.runtime)
+                check_parity(network, folder / name, exported, inputs.numpy(), target, tolerance=tolerance)
         files[fmt] = folder.stored(name)
     return GivenModel(
         given.name,

@@ -6,6 +6,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from pipeline.compile.model import GivenModel
 from pipeline.compile.samples import Samples, inputs_in, open_samples
 from pipeline.compile.services import CompileServices
 from pipeline.compile.variants import ModelFormat
+from pipeline.tasks import AnyTask
 from pipeline.work.canonical import StoredFile, by_digest
 from pipeline.work.disk import write_atomically
 from pipeline.work.stage import StageFolder, stage
@@ -98,9 +100,9 @@ class Quality:
         max_abs: largest absolute difference of an output; infinite where one is no number.
         max_rel: the largest over samples and outputs of (largest difference / largest absolute value of that
             output of the model).
-        agreement: share of the samples to which the first output of both gives the same class; ``None``
-            without classes.
-        accuracy: share of the samples that get their label; ``None`` without labels.
+        agreement: how far the first output of both says the same, 1 if it does: of classes, the share of the
+            samples to which both give the same. ``None`` where no task tells what the output means.
+        accuracy: the metric of the task; ``None`` without labels.
         reference_accuracy: likewise of the model itself.
         samples: how many were compared.
     """
@@ -119,9 +121,10 @@ class Quality:
 
     @property
     def drop(self) -> float | None:
-        """Points of accuracy that the variant loses: at most, where there are no labels.
+        """Points of the metric that the variant loses; without labels, what is missing to full agreement.
 
-        Then it is the share of samples whose class changes; ``None`` without classes.
+        Of classes that is the share of the samples whose class changes: no more can be lost. ``None`` where
+        nothing tells.
         """
         if self.accuracy is not None and self.reference_accuracy is not None:
             return 100 * (self.reference_accuracy - self.accuracy)
@@ -151,8 +154,8 @@ def outputs_input(
 def quality_of(
     expected: Sequence[NDArray[np.float32]],
     actual: Sequence[NDArray[np.float32]],
-    labels: NDArray[np.int64] | None,
-    classes: int | None,
+    labels: NDArray[Any] | None,
+    task: AnyTask | None,
 ) -> Quality:
     """Compare outputs ``(N, size)``, flattened per sample.
 
@@ -160,7 +163,8 @@ def quality_of(
         expected: of the model.
         actual: of the variant.
         labels: of the samples.
-        classes: how many the model's first output scores; ``None`` where it is no row of scores.
+        task: what labels and the model's first output mean; ``None`` where nothing tells. Where an output is
+            no number, nothing is judged by it.
     """
     count = len(expected[0])
     finite = [each.shape for each in expected] == [each.shape for each in actual]
@@ -175,12 +179,10 @@ def quality_of(
         absolute = max(float(each.max()) for each in differences)
         relative = max(float((each / s).max()) for each, s in zip(differences, scales, strict=True))
     agreement = accuracy = reference = None
-    if classes is not None:
-        theirs = expected[0].argmax(axis=1)
-        mine = np.where(np.isfinite(actual[0]).all(axis=1), actual[0].argmax(axis=1), -1)
-        agreement = float((mine == theirs).mean())
+    if finite and task is not None:
+        agreement = task.agreement(actual[0], expected[0])
         if labels is not None:
-            accuracy, reference = float((mine == labels).mean()), float((theirs == labels).mean())
+            accuracy, reference = task.value(actual[0], labels), task.value(expected[0], labels)
     return Quality(
         absolute,
         relative,

@@ -4,12 +4,15 @@ In a round each variant that is still of interest has one launch, all runtimes u
 fastest is asked for its accuracy; if that drops too far, it is out, and variants that may stand in its place
 are tried. The fastest that passes is the leader, and whoever is surely slower than it by ``MARGIN`` gets no
 further launches. The leader, the baseline and what cannot be told from the leader run in all rounds. Variants
-that are dear to make join after the first round, where others that are like them come near the leader.
+that are dear to make, and those that compute as others do, join after the first round, where these others
+come near the leader.
 """
 
 from __future__ import annotations
 
 import functools
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -17,7 +20,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from devices.errors import LatheError, MeasurementError, TargetError
-from devices.inventory import connected, runtime_of
+from devices.inventory import HOST, connected, runtime_of
 from devices.measurement import PASSING_CODES
 from devices.measuring import LAUNCHES, Entrant, Round, Rounds, measure_round, probe
 from devices.target import Target
@@ -34,7 +37,7 @@ from pipeline.work.stage import StageFolder, stage
 MARGIN = 1.03
 """A variant that is surely slower than the leader by more is stopped."""
 NEAR = 2.0
-"""A dear variant is made if one that is like it takes at most this many times the leader's latency."""
+"""A variant that waits is made if one that is like it takes at most this many times the leader's latency."""
 MAX_ROUNDS = 2 * LAUNCHES
 _JOURNAL = "rounds.jsonl"
 
@@ -130,7 +133,7 @@ class _Race:
                 self._take(found)
                 leader = self._judge()
                 if number == 0:
-                    self._enter_dear(leader)
+                    self._enter_waiting(leader)
                 if leader and not self._due() and not self._threads_tried:
                     self._threads_tried = True
                     self._try_threads(leader)
@@ -141,6 +144,12 @@ class _Race:
 
     def _cores_of(self, target: Target) -> int:
         return probe(target)[1].cores
+
+    def _cores_offered(self) -> Sequence[int]:
+        """Numbers of the cores that may be used: on this machine those that this process may run on."""
+        if self._given.place.device == HOST.name:
+            return sorted(os.sched_getaffinity(0))
+        return range(self._cores)
 
     @property
     def _table(self) -> Rounds:
@@ -218,8 +227,8 @@ class _Race:
             self._runners.enter_others(runner.variant)
         return False
 
-    def _enter_dear(self, leader: str | None) -> None:
-        """Make the dear variants that may win, and say of the others why they are not made."""
+    def _enter_waiting(self, leader: str | None) -> None:
+        """Make the variants that may win, and say of the others why they are not made."""
         table, runners = self._table, self._runners
         ratios = {
             name: ratio.value
@@ -228,38 +237,56 @@ class _Race:
         }
         for variant in runners.waiting:
             alike = {name for name in ratios if runners[name].variant.precision == variant.precision}
-            best = min({variant.like} & alike or alike, key=lambda name: ratios[name], default=None)
+            best = min({variant.like} & ratios.keys() or alike, key=lambda name: ratios[name], default=None)
             if best is None or ratios[best] <= NEAR:
                 runners.enter(variant)
                 continue
             what = "whose kernels it has" if best == variant.like else f"the fastest in {variant.precision}"
-            why = f"{best}, {what}, is at {ratios[best]:.2f}x {leader}"
-            runners.left_out[variant.name] = f"not made, which takes long: {why}"
+            long = ", which takes long" if variant.dear else ""
+            runners.left_out[variant.name] = (
+                f"not made{long}: {best}, {what}, is at {ratios[best]:.2f}x {leader}"
+            )
 
     def _try_threads(self, leader: str) -> None:
         """Where threads are open, the leader also runs with more of them, and on the first and last core."""
-        if self._given.place.threads is not None or self._cores < 2 or len(self._rounds) >= MAX_ROUNDS:
+        cores = self._cores_offered()
+        if self._given.place.threads is not None or len(cores) < 2 or len(self._rounds) >= MAX_ROUNDS:
             return
-        counts = sorted({2**power for power in range(1, 8) if 2**power <= self._cores} | {self._cores})
+        counts = sorted({2**power for power in range(1, 8) if 2**power <= len(cores)} | {len(cores)})
         runner = self._runners[leader]
         for threads in counts:
             self._runners.again(runner, replace(runner.target, threads=threads), f"@{threads}")
         free = not {"cores"} & set(runner.target.settings)
         if "cores" in runtime_of(runner.target).options and free:
-            for core in (0, self._cores - 1):
+            for core in (cores[0], cores[-1]):
                 options = (*runner.target.options, f"cores={core}")
                 self._runners.again(runner, replace(runner.target, options=options), f"+cores={core}")
 
     def _measure_memory(self, connection: Any) -> None:
-        """The peak memory of a process of its own, for those that were measured to the end."""
+        """The peak memory of a process of its own, for those that were measured to the end.
+
+        One that ran alone on its target in a round had such a process.
+        """
         for name in self._runners.alive:
             runner = self._runners[name]
+            peaks = [
+                found.launches[name].peak_memory_bytes for found in self._rounds if self._alone(name, found)
+            ]
+            if peaks:
+                runner.peak_memory_bytes = peaks[-1]
+                continue
             try:
                 alone = measure_round([self._runners.entrant(runner)], self._given.protocol, 0, connection)
             except LatheError:
                 continue
             if name in alone.launches:
                 runner.peak_memory_bytes = alone.launches[name].peak_memory_bytes
+
+    def _alone(self, name: str, found: Round) -> bool:
+        """Whether a variant was measured in a round in which no other shared its process."""
+        others = (found.launches.keys() | found.failed.keys()) - {name}
+        target = self._runners[name].target
+        return name in found.launches and all(self._runners[other].target != target for other in others)
 
     def _past(self) -> list[Round]:
         """Rounds that an earlier call measured, up to the first in which something failed that may pass."""

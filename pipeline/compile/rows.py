@@ -43,7 +43,7 @@ class Finished:
         ]
         devices = [row.measurement.device for row in rows if row.measurement is not None]
         known = between(devices[0]) if devices else None
-        found = choose(tuple(rows), baseline, given.rules, self.table, known)
+        found = choose(tuple(rows), baseline, given.rules, self.table, known, task=given.samples.task)
         unknown = runners[baseline].unknown
         warnings = (
             *given.model.notes,

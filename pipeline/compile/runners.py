@@ -119,19 +119,19 @@ class Runners:
     def start(self) -> None:
         """Make the variants that start, and find the baseline: the model as it comes.
 
-        Dear ones wait, unless their runtime alone was asked for, or the smallest is wanted.
+        Dear ones wait, unless their runtime alone was asked for, and so do those that compute as others do.
+        None waits if the smallest is wanted.
 
         Raises:
             ExportError: the model itself cannot be made for any runtime.
         """
         starters = []
-        may_wait = self._given.place.runtime is None and self._given.rules.objective is Objective.LATENCY
         for variant in self._variants.values():
             if variant.instead_of:
                 self.left_out[variant.name] = f"tried only if {variant.instead_of} loses too much accuracy"
             elif why := self._not_allowed(variant):
                 self.left_out[variant.name] = why
-            elif variant.dear and may_wait:
+            elif self._may_wait(variant):
                 self.waiting.append(variant)
             else:
                 starters.append(variant)
@@ -147,6 +147,13 @@ class Runners:
                 why="; ".join(whys) or "no runtime there takes models of its format",
                 fix="install a runtime that takes it; see docs/devices/runtimes.md",
             )
+
+    def _may_wait(self, variant: CompileVariant) -> bool:
+        if self._given.rules.objective is Objective.SIZE:
+            return False
+        if variant.dear:
+            return self._given.place.runtime is None
+        return variant.like in self._variants
 
     def enter(self, variant: CompileVariant, sensitive: tuple[str, ...] = ()) -> Runner:
         """Make a variant that takes part from now on; ``sensitive`` as ``CompileTask`` has it."""
@@ -283,9 +290,13 @@ class Runners:
             )
         if rules.forced or runner.variant.lossless or drop is None or drop <= rules.max_drop:
             return ""
+        task = self._given.samples.task
+        assert task is not None
         if quality.accuracy is None:
-            return f"{drop:.2f} % of the classes change, more than {rules.max_drop:g}"
-        return f"loses {drop:.2f} points of accuracy, more than {rules.max_drop:g}"
+            assert quality.agreement is not None
+            said = task.agreement_shown(quality.agreement)
+            return f"{said}, which counts as {drop:.2f} points lost, more than {rules.max_drop:g}"
+        return f"loses {drop:.2f} points of {task.metric}, more than {rules.max_drop:g}"
 
     def _not_allowed(self, variant: CompileVariant) -> str:
         """Why a variant that changes outputs is not tried; empty where it is."""
@@ -297,8 +308,10 @@ class Runners:
         why = ""
         if samples.random:
             why = "there are no data to tell what it does to the accuracy; give --data, or --force"
-        elif model.classes is None:
-            why = "the model's output is no row of class scores, so no loss can be told; see --force"
+        elif samples.task is None:
+            why = (
+                "the model's output is no row of class scores, so no loss can be told; see --task and --force"
+            )
         return "" if rules.forced else why
 
     def _sensitive(self, variant: CompileVariant) -> tuple[str, ...]:

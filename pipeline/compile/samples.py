@@ -22,14 +22,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from devices.untrusted import array_from, arrays_from
-from devices.words import cause_of
+from devices.words import cause_of, count_of
 from pipeline.compile.feeding import Feeding, fed, images_of, square_side
 from pipeline.compile.model import GivenModel, TensorSpec
 from pipeline.compile.services import CompileServices
-from pipeline.data.base import Dataset
+from pipeline.data.base import Dataset, Split
 from pipeline.data.config import DataConfig
 from pipeline.data.fingerprint import fingerprint
 from pipeline.errors import DataError
+from pipeline.tasks import SINGLE_LABEL, AnyTask, Embedding, MultiLabel, Regression, TaskKind
 from pipeline.work.canonical import OutsideFile, StoredFile
 from pipeline.work.disk import write_atomically
 from pipeline.work.stage import StageFolder, stage
@@ -50,18 +51,24 @@ class SamplesInput:
         source: ``None`` for random ones.
         feeding: how images become inputs.
         model: which takes them.
+        task: what labels and the model's first output mean.
     """
 
     source: OutsideFile | None
     feeding: Feeding
     model: GivenModel
+    task: TaskKind = "single-label"
 
     @classmethod
-    def of(cls, path: Path | None, feeding: Feeding, model: GivenModel) -> SamplesInput:
+    def of(
+        cls, path: Path | None, feeding: Feeding, model: GivenModel, task: TaskKind = "single-label"
+    ) -> SamplesInput:
         """With the data as they are now."""
         if path is None:
-            return cls(None, feeding, model)
-        return cls(OutsideFile(path, fingerprint(DataConfig(kind="folder", path=path))), feeding, model)
+            return cls(None, feeding, model, task)
+        kind: Literal["table", "folder"] = "table" if path.suffix.lower() == ".csv" else "folder"
+        digest = fingerprint(DataConfig(kind=kind, path=path))
+        return cls(OutsideFile(path, digest), feeding, model, task)
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,8 @@ class Samples:
         image_shape: height, width and channels of ``images``; ``None`` if there are none.
         classes: names of the labels, in their order; empty where they have none.
         notes: what there is to say of them.
+        task: what labels and the model's first output mean; ``None`` where that is no row of class scores.
+            Numbers of a regression are in the unit of the data.
     """
 
     digest: str
@@ -89,6 +98,7 @@ class Samples:
     image_shape: tuple[int, int, int] | None = None
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    task: AnyTask | None = SINGLE_LABEL
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,8 +107,8 @@ class _Read:
 
     calibration: tuple[NDArray[Any], ...]
     held_out: tuple[NDArray[Any], ...]
-    calibration_labels: NDArray[np.int64] | None = None
-    labels: NDArray[np.int64] | None = None
+    calibration_labels: NDArray[Any] | None = None
+    labels: NDArray[Any] | None = None
     images: NDArray[np.uint8] | None = None
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -113,13 +123,13 @@ def prepare_samples(given: SamplesInput, folder: StageFolder, services: CompileS
     """
     from safetensors.numpy import save
 
-    model = given.model
+    model, task = given.model, _task_of(given)
     if given.source is None:
         read = _random(model)
     else:
         with services.reporter.task("reading the data", ""):
-            read = _read(given.source.path, given.feeding, model)
-        _check(read, given.source.path, model)
+            read = _read(given.source.path, given)
+        _check(read, given.source.path, model, task)
     arrays: dict[str, NDArray[Any]] = {
         f"{part}.{number}": values
         for part, inputs in (("calibration", read.calibration), ("held_out", read.held_out))
@@ -136,7 +146,23 @@ def prepare_samples(given: SamplesInput, folder: StageFolder, services: CompileS
     random = given.source is None
     shape = arrays["images"].shape[1:] if "images" in arrays else None
     labelled = read.labels is not None
-    return Samples(stored.digest, stored, counts, labelled, random, shape, read.classes, read.notes)
+    return Samples(stored.digest, stored, counts, labelled, random, shape, read.classes, read.notes, task)
+
+
+def _task_of(given: SamplesInput) -> AnyTask | None:
+    """The task, where the model's first output can be meant for it."""
+    model, kind = given.model, given.task
+    if kind == "single-label":
+        return None if model.classes is None else SINGLE_LABEL
+    if model.width is None:
+        raise DataError(
+            f"{model.name} is not for --task {kind}",
+            why=f"its output is {' x '.join(map(str, model.outputs[0].shape))}, not one row of numbers",
+            fix="leave the option out",
+        )
+    if kind == "regression":
+        return Regression((0.0,) * model.width, (1.0,) * model.width)
+    return MultiLabel() if kind == "multi-label" else Embedding()
 
 
 def open_samples(samples: Samples, path: Path) -> dict[str, NDArray[Any]]:
@@ -169,17 +195,18 @@ def _random(model: GivenModel) -> _Read:
     return _Read(tuple(each[:RANDOM] for each in made), tuple(each[RANDOM:] for each in made))
 
 
-def _read(path: Path, feeding: Feeding, model: GivenModel) -> _Read:
+def _read(path: Path, asked: SamplesInput) -> _Read:
+    feeding, model = asked.feeding, asked.model
     if not path.exists():
         raise DataError(f"there are no data at '{path}'", fix="check the path")
     if path.is_file() and path.suffix.lower() in (".npy", ".npz"):
         arrays = arrays_of_file(path)
         if len(model.inputs) > 1 or not {"train_x", "train_bytes"} & set(arrays):
-            return _of_arrays(path, arrays, feeding, model)
-    elif path.is_file() and not path.name.lower().endswith((".tar.gz", ".tgz")):
+            return _of_arrays(path, arrays, asked)
+    elif path.is_file() and not path.name.lower().endswith((".tar.gz", ".tgz", ".csv")):
         raise DataError(
             f"'{path}' is no data that can be read",
-            why="data are .npz or .npy files, or folders",
+            why="data are .npz, .npy or .csv files, or folders",
             fix="see docs/guides/compile-a-model.md",
         )
     if len(model.inputs) > 1:
@@ -192,35 +219,50 @@ def _read(path: Path, feeding: Feeding, model: GivenModel) -> _Read:
     kind = kind_of_data(path)
     if kind is None:
         return _of_images(path, feeding, model)
-    dataset = dataset_at(path, kind, entry, train_limit=4 * CALIBRATION)
+    dataset = dataset_at(path, kind, entry, task=asked.task, train_limit=4 * CALIBRATION)
     train, test = dataset.train, dataset.test
     order = np.random.default_rng(0).permutation(len(train))[:CALIBRATION]
     images = images_of(test.images, model, entry)
     return _Read(
         (fed(train.images[order], feeding, model, entry),),
         (fed(images, feeding, model, entry),),
-        train.labels[order],
-        test.labels,
+        labels_of(train)[order],
+        labels_of(test),
         images if entry.is_float else None,
         dataset.classes,
         dataset.notes,
     )
 
 
-def dataset_at(path: Path, kind: Any, entry: TensorSpec, *, train_limit: int) -> Dataset:
+def labels_of(split: Split) -> NDArray[Any]:
+    """The labels of a data set as its source has them: numbers of a regression in their own unit."""
+    return split.task.in_units(split.labels) if isinstance(split.task, Regression) else split.labels
+
+
+def dataset_at(path: Path, kind: Any, entry: TensorSpec, *, task: TaskKind, train_limit: int) -> Dataset:
     """Data as a recipe takes them, of which the test split is held out.
 
     Args:
         path: where they lie.
         kind: as ``kind_of_data`` tells.
         entry: the model's input.
+        task: what the labels mean.
         train_limit: images for train and validation together, at most.
+
+    Raises:
+        DataError: they cannot be read, or have labels of another task.
     """
     from pipeline.data.loading import load
 
+    if task in ("multi-label", "regression") and kind not in ("table", "npz"):
+        raise DataError(
+            f"'{path}' has a class for each image, and the task is {task}",
+            fix="give a .csv table or an .npz file; see docs/guides/other-tasks.md",
+        )
     config = DataConfig(
         kind=kind,
         path=path,
+        task=task,
         train_limit=train_limit,
         test_limit=HELD_OUT,
         duplicates="keep",
@@ -233,7 +275,7 @@ def dataset_at(path: Path, kind: Any, entry: TensorSpec, *, train_limit: int) ->
 def kind_of_data(path: Path) -> Any:
     """The ``kind`` of a recipe's data that lies there; ``None`` for a folder of images without classes."""
     if path.is_file():
-        return "npz" if path.suffix.lower() == ".npz" else "cifar"
+        return {".npz": "npz", ".csv": "table"}.get(path.suffix.lower(), "cifar")
     from pipeline.data.images import IMAGE_SUFFIXES
 
     names = {each.name for each in path.iterdir()}
@@ -261,7 +303,8 @@ def arrays_of_file(path: Path) -> dict[str, NDArray[Any]]:
         ) from error
 
 
-def _of_arrays(path: Path, arrays: dict[str, NDArray[Any]], feeding: Feeding, model: GivenModel) -> _Read:
+def _of_arrays(path: Path, arrays: dict[str, NDArray[Any]], asked: SamplesInput) -> _Read:
+    feeding, model = asked.feeding, asked.model
     given = [array_of_input(each, path, arrays, model) for each in model.inputs]
     count = len(given[0])
     if any(len(each) != count for each in given):
@@ -271,13 +314,7 @@ def _of_arrays(path: Path, arrays: dict[str, NDArray[Any]], feeding: Feeding, mo
             fix="store a row of each array for each inference",
         )
     others = {name: each for name, each in arrays.items() if name not in [spec.name for spec in model.inputs]}
-    labels = others.get("y", others.get("labels"))
-    if labels is not None and (labels.shape != (count,) or labels.dtype.kind not in "iu"):
-        raise DataError(
-            f"the labels in '{path}' do not fit",
-            why=f"there are {count} inputs, and the labels are {labels.dtype} of shape {labels.shape}",
-            fix="store one whole number for each input, counted from 0",
-        )
+    labels = labels_in(others, count, path, asked.task)
     first, second = parts_of(np.random.default_rng(0).permutation(count))
 
     def fed_rows(rows: NDArray[np.int64]) -> tuple[NDArray[Any], ...]:
@@ -289,10 +326,37 @@ def _of_arrays(path: Path, arrays: dict[str, NDArray[Any]], feeding: Feeding, mo
     return _Read(
         fed_rows(first),
         fed_rows(second),
-        None if labels is None else labels[first].astype(np.int64),
-        None if labels is None else labels[second].astype(np.int64),
+        None if labels is None else labels[first],
+        None if labels is None else labels[second],
         images_of(given[0][second], model, entry) if images else None,
+        tuple(map(str, others["classes"].reshape(-1))) if "classes" in others else (),
     )
+
+
+def labels_in(arrays: dict[str, NDArray[Any]], count: int, path: Path, task: TaskKind) -> NDArray[Any] | None:
+    """The labels of so many inputs, ``(N,)`` int64 or, of several labels or numbers, ``(N, K)`` float32.
+
+    Raises:
+        DataError: they are of another kind.
+    """
+    labels = arrays.get("y", arrays.get("labels"))
+    if labels is None:
+        return None
+    if task in ("single-label", "embedding"):
+        fit = labels.shape == (count,) and labels.dtype.kind in "iu"
+        wanted, found = "one whole number for each input, counted from 0", labels.astype(np.int64)
+    else:
+        found = (labels[:, np.newaxis] if labels.ndim == 1 else labels).astype(np.float32)
+        fit = found.ndim == 2 and len(found) == count and labels.dtype.kind in "biuf"
+        wanted = "a row of numbers for each input"
+    if not fit:
+        raise DataError(
+            f"the labels in '{path}' do not fit",
+            why=f"there are {count} inputs, the labels are {labels.dtype} of shape {labels.shape}, and the "
+            f"task is {task}",
+            fix=f"store {wanted}, or say with --task what they are",
+        )
+    return found
 
 
 def array_of_input(
@@ -335,7 +399,7 @@ def parts_of(order: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.in
     return order[:count], order[count : count + HELD_OUT]
 
 
-def _check(read: _Read, path: Path, model: GivenModel) -> None:
+def _check(read: _Read, path: Path, model: GivenModel, task: AnyTask | None) -> None:
     if not len(read.held_out[0]):
         raise DataError(
             f"there is one input in '{path}'",
@@ -345,21 +409,50 @@ def _check(read: _Read, path: Path, model: GivenModel) -> None:
     labels = read.calibration_labels
     if labels is None or read.labels is None:
         return
+    if task is not None and task.kind in ("multi-label", "regression"):
+        _check_rows(np.concatenate([labels, read.labels]), path, model, task)
+        return
     if len(np.unique(labels)) == 1:
         raise DataError(
             f"all inputs in '{path}' that would be calibrated with are of class {labels[0]}",
             why="the ranges of activations would be those of one class",
             fix="give inputs of all classes",
         )
+    if task is not None and task.kind == "embedding":
+        if np.unique(read.labels, return_counts=True)[1].max() < 2:
+            raise DataError(
+                f"no two of the {count_of(len(read.labels), 'input')} held out have the same label",
+                why="an embedding is good if inputs of the same label are near each other",
+                fix="give more inputs for each label",
+            )
+        return
     if model.classes is None:
         raise DataError(
             f"'{path}' has labels, but {model.name} gives no scores of classes",
             why=f"its output is {' x '.join(map(str, model.outputs[0].shape))}",
-            fix="give the inputs without labels",
+            fix="give the inputs without labels, or say with --task what they are",
         )
     if min(read.labels.min(), labels.min()) < 0 or max(read.labels.max(), labels.max()) >= model.classes:
         raise DataError(
             f"labels in '{path}' run from {min(read.labels.min(), labels.min())} to "
             f"{max(read.labels.max(), labels.max())}, but {model.name} knows {model.classes} classes",
             fix="count labels from 0, in the order of the model's outputs",
+        )
+
+
+def _check_rows(labels: NDArray[np.float32], path: Path, model: GivenModel, task: AnyTask) -> None:
+    """Of several labels or numbers: a number for each of the model's, finite; of labels 0 or 1."""
+    if labels.shape[1] != model.width:
+        raise DataError(
+            f"'{path}' has {count_of(labels.shape[1], 'label')} for each input, {model.name} gives "
+            f"{count_of(model.width or 0, 'number')}",
+            fix="give a label for each number, in the order of the model's output",
+        )
+    if not np.isfinite(labels).all():
+        raise DataError(f"labels in '{path}' are NaN or infinite", fix="leave these inputs out")
+    if task.kind == "multi-label" and not np.isin(labels, (0, 1)).all():
+        raise DataError(
+            f"the labels in '{path}' are not all 0 or 1",
+            why="with --task multi-label each says whether an input has that label",
+            fix="store 0 or 1, or give --task regression",
         )

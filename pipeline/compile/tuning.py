@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from devices.errors import LatheError
 from devices.words import count_of
@@ -22,6 +23,8 @@ from pipeline.compile.samples import (
     dataset_at,
     inputs_in,
     kind_of_data,
+    labels_in,
+    labels_of,
     open_samples,
     parts_of,
 )
@@ -30,6 +33,15 @@ from pipeline.compile.variants import ModelFormat
 from pipeline.data.base import Dataset, Preprocessing, Split
 from pipeline.distill.divergence import divergence_is
 from pipeline.errors import ExportError
+from pipeline.tasks import (
+    SINGLE_LABEL,
+    AnyTask,
+    Embedding,
+    MultiLabel,
+    Regression,
+    RegressionInUnits,
+    TaskKind,
+)
 from pipeline.work.canonical import StoredFile, by_digest
 from pipeline.work.stage import StageFolder, stage
 
@@ -129,6 +141,7 @@ def fine_tune(given: TuneInput, folder: StageFolder, services: CompileServices) 
     import torch
 
     from pipeline.distill.fake_quantisation import fake_quantised, fine_tune_in_int8
+    from pipeline.distill.losses.settings import SoftTargetsSettings
     from pipeline.distill.settings import DistillationSettings
     from pipeline.distill.targets import StoredTargets
     from pipeline.distill.training import accuracy
@@ -145,6 +158,8 @@ def fine_tune(given: TuneInput, folder: StageFolder, services: CompileServices) 
     settings = DistillationSettings(
         epochs=tuning.epochs, patience=tuning.epochs, learning_rate=_LEARNING_RATE
     )
+    if tuning.data.task == "embedding":  # of which labels teach nothing
+        settings = settings.model_copy(update={"loss": (SoftTargetsSettings(),)})
     checkpoint = folder / "checkpoint.pt"
     diverged = ExportError("fine-tuning for int8 diverged")
     try:
@@ -213,6 +228,16 @@ def _trainable(network: nn.Module, images: Tensor) -> nn.Module:
     return inside.requires_grad_()
 
 
+def _task_of(kind: TaskKind, labels: NDArray[Any]) -> AnyTask:
+    """The task of a network that was finished elsewhere."""
+    if kind == "regression":
+        spread = Regression.of(labels)
+        return RegressionInUnits(spread.mean, tuple(each or 1.0 for each in spread.std))
+    if kind == "multi-label":
+        return MultiLabel()
+    return Embedding() if kind == "embedding" else SINGLE_LABEL
+
+
 def training_data(given: SamplesInput) -> Dataset:
     """Labelled images to train with, none of which is held out; ``test`` is empty.
 
@@ -224,18 +249,19 @@ def training_data(given: SamplesInput) -> Dataset:
     path, model, (entry,) = given.source.path, given.model, given.model.inputs
     arrays = arrays_of_file(path) if path.suffix.lower() == ".npz" else {}
     if arrays and not {"train_x", "train_bytes"} & set(arrays):
-        values, labels = array_of_input(entry, path, arrays, model), arrays.get("y", arrays.get("labels"))
+        values = array_of_input(entry, path, arrays, model)
+        labels = labels_in(arrays, len(values), path, given.task)
         assert labels is not None
         order = np.random.default_rng(0).permutation(len(values))
         first, held_out = parts_of(order)
         left = order[len(first) + len(held_out) :]
         rows = np.concatenate([first, left])[:MOST_IMAGES]
-        split = Split(values[rows], labels[rows].astype(np.int64))
+        split = Split(values[rows], labels[rows])
     else:
-        read = dataset_at(path, kind_of_data(path), entry, train_limit=MOST_IMAGES)
+        read = dataset_at(path, kind_of_data(path), entry, task=given.task, train_limit=MOST_IMAGES)
         split = Split(
             np.concatenate([read.train.images, read.validation.images]),
-            np.concatenate([read.train.labels, read.validation.labels]),
+            np.concatenate([labels_of(read.train), labels_of(read.validation)]),
         )
     if len(split) < FEWEST_IMAGES:
         raise ExportError(
@@ -244,7 +270,8 @@ def training_data(given: SamplesInput) -> Dataset:
             f"{FEWEST_IMAGES}",
             fix="give more",
         )
-    if split.labels.min() < 0 or split.labels.max() >= (model.classes or 0):
+    by_class = given.task == "single-label"
+    if by_class and (split.labels.min() < 0 or split.labels.max() >= (model.classes or 0)):
         raise ExportError(
             "the model cannot be fine-tuned for int8",
             why=f"labels run from {split.labels.min()} to {split.labels.max()}, and {model.name} knows "
@@ -252,7 +279,7 @@ def training_data(given: SamplesInput) -> Dataset:
             fix="count labels from 0, in the order of the model's outputs",
         )
     images = images_of(split.images, model, entry)
-    split = replace(split, images=images)
+    split = replace(split, images=images, task=_task_of(given.task, split.labels))
     order = np.random.default_rng(_SEED).permutation(len(split))
     count = round(VALIDATION * len(split))
     mean, std = given.feeding.for_channels(images.shape[3])

@@ -3,7 +3,7 @@
 from pipeline.tasks.base import AnyTask, Task, TaskKind
 from pipeline.tasks.embedding import Embedding
 from pipeline.tasks.multi_label import MultiLabel
-from pipeline.tasks.regression import Regression
+from pipeline.tasks.regression import Regression, RegressionInUnits
 from pipeline.tasks.single_label import SINGLE_LABEL, SingleLabel, WeightedClasses
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "Embedding",
     "MultiLabel",
     "Regression",
+    "RegressionInUnits",
     "SingleLabel",
     "Task",
     "TaskKind",

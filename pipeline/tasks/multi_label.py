@@ -43,8 +43,12 @@ class MultiLabel(MeasuresOutputs):
         return float(np.quantile(drawn, _HARDLY_EVER))
 
     def agreement(self, outputs: NDArray[np.float32], others: NDArray[np.float32]) -> float:
-        """Share of the labels of all images that both say are there, or are not."""
-        return float(((outputs > 0) == (others > 0)).mean())
+        """Share of the labels of all images that both say are there, or are not.
+
+        Others that are all within 0 and 1 are taken for probabilities.
+        """
+        threshold = 0.5 if bool(((others >= 0) & (others <= 1)).all()) else 0.0
+        return float(((outputs > threshold) == (others > threshold)).mean())
 
     def agreement_shown(self, value: float) -> str:
         """How many labels are the same."""

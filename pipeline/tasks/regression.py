@@ -44,6 +44,11 @@ class Regression(MeasuresOutputs):
         found: NDArray[np.float32] = ((labels - np.array(self.mean)) / np.array(self.std)).astype(np.float32)
         return found
 
+    def in_units(self, outputs: NDArray[Any]) -> NDArray[np.float32]:
+        """``(N, K)`` from the unit of the outputs to that of the data."""
+        found: NDArray[np.float32] = (outputs * np.array(self.std) + np.array(self.mean)).astype(np.float32)
+        return found
+
     def value(self, outputs: NDArray[np.float32], labels: NDArray[Any]) -> float:
         """The share of the variance that is explained, averaged over outputs."""
         return r_squared(outputs, labels)
@@ -82,3 +87,21 @@ class Regression(MeasuresOutputs):
 
         noise = torch.randn(outputs.shape, generator=generator).to(outputs.device)
         return 0.5 * (outputs - (outputs.detach() + noise)).square().sum() / len(outputs)
+
+
+@dataclass(frozen=True)
+class RegressionInUnits(Regression):
+    """The same where outputs and labels are in the unit of the data, as of finished networks; never kept.
+
+    Its losses are those of numbers in units of the spread.
+    """
+
+    def label_loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """The mean squared difference, each number by its spread."""
+        std = outputs.new_tensor(self.std)
+        return super().label_loss(outputs / std, labels / std)
+
+    def teacher_loss(self, outputs: Tensor, members: Tensor, temperature: float) -> Tensor:
+        """Likewise, from the teacher's numbers."""
+        std = outputs.new_tensor(self.std)
+        return super().teacher_loss(outputs / std, members / std, temperature)

@@ -117,6 +117,7 @@ def _outputs(predict: Predict, image: Any, classifier: dict[str, Any], entry: di
 def _meaning(outputs: Any, classifier: dict[str, Any], top: int) -> dict[str, Any]:
     """What the outputs for an image say, in the words of the model's task."""
     task, labels = classifier["task"], classifier["labels"]
+    known = classifier["outputs"] == "probabilities"
     outputs = outputs.astype(np.float64)
     if task["kind"] == "embedding":
         return {"embedding": (outputs / max(float(np.linalg.norm(outputs)), 1e-12)).tolist()}
@@ -124,18 +125,21 @@ def _meaning(outputs: Any, classifier: dict[str, Any], top: int) -> dict[str, An
         numbers = outputs * np.array(task["std"]) + np.array(task["mean"])
         return {"values": dict(zip(labels, numbers.tolist()))}
     if task["kind"] == "multi-label":
-        shares = 0.5 * (1 + np.tanh(0.5 * outputs))
+        shares = outputs if known else 0.5 * (1 + np.tanh(0.5 * outputs))
         return {
             "labels": [label for label, share in zip(labels, shares) if share >= 0.5],
             "probabilities": dict(zip(labels, shares.tolist())),
         }
-    return _named(outputs, labels, top)
+    return _named(outputs if known else _softmax(outputs), labels, top)
 
 
-def _named(logits: Any, labels: list[str], top: int) -> dict[str, Any]:
-    """The likeliest label, and the ``top`` likeliest ones if that is more than one."""
+def _softmax(logits: Any) -> Any:
     shares = np.exp(logits - logits.max())
-    shares /= shares.sum()
+    return shares / shares.sum()
+
+
+def _named(shares: Any, labels: list[str], top: int) -> dict[str, Any]:
+    """The likeliest label, and the ``top`` likeliest ones if that is more than one."""
     likely = [int(index) for index in np.argsort(-shares, kind="stable")[:top]]
     named = [{"label": labels[k], "index": k, "probability": float(shares[k])} for k in likely]
     return {**named[0], "top": named} if top > 1 else named[0]

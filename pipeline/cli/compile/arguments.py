@@ -10,6 +10,8 @@ import typer
 from pipeline.cli.options import Database, Json, with_options
 
 MODEL, CHOICE = "Model and data", "Choice"
+TaskKind = Literal["single-label", "multi-label", "regression", "embedding"]
+"""As ``pipeline.tasks`` has it, which imports numpy."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class ModelOptions:
         typer.Option(
             "--data",
             metavar="PATH",
-            help="Inputs to calibrate and to compare with: a folder of images, .npz, .npy, CIFAR or MNIST.",
+            help="Inputs to calibrate and compare with: a folder of images, .npz, .npy, .csv, CIFAR, MNIST.",
             rich_help_panel=MODEL,
         ),
     ] = None
@@ -43,6 +45,14 @@ class ModelOptions:
             rich_help_panel=MODEL,
         ),
     ] = None
+    task: Annotated[
+        TaskKind,
+        typer.Option(
+            "--task",
+            help="What labels and the first output mean; its metric is the accuracy.",
+            rich_help_panel=MODEL,
+        ),
+    ] = "single-label"
     input_shape: Annotated[
         str | None,
         typer.Option(
@@ -93,7 +103,7 @@ class ChoiceOptions:
             metavar="POINTS",
             min=0,
             max=100,
-            help="Points of accuracy that may be lost.",
+            help="Points of accuracy, or of the task's metric, that may be lost.",
             rich_help_panel=CHOICE,
         ),
     ] = 0.5

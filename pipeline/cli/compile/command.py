@@ -131,6 +131,7 @@ def _wish(model: str, targets: Sequence[str], given: ModelOptions, rules: Choice
         given.weights_key,
         _shape(given.input_shape),
         rules.fine_tuning_epochs,
+        given.task,
     )
 
 

@@ -32,6 +32,8 @@ def compiled_json(found: CompiledModel, profiles: Profiles, folder: WorkFolder) 
             "held_out": samples.counts[1],
             "labelled": samples.labelled,
             "random": samples.random,
+            "task": None if samples.task is None else samples.task.kind,
+            "metric": None if samples.task is None else samples.task.metric,
         },
         "targets": [_raced(raced, profiles.get(place), folder) for place, raced in found.raced.items()],
         "errors": [{"target": place, **error_json(error)} for place, error in found.errors.items()],

@@ -39,7 +39,7 @@ def show(found: CompiledModel, profiles: Profiles, folder: WorkFolder, bundle: s
     console.print(f"{model.name}, {model.format}, {word} {shape}; {data}{held_out}", soft_wrap=True)
     for place, raced in found.raced.items():
         console.print()
-        _show_raced(console, raced, folder)
+        _show_raced(console, raced, folder, samples.task.metric if samples.task is not None else "accuracy")
         profile = profiles.get(place)
         if isinstance(profile, LatheError):
             console.print(f"operations   {profile.what} ({profile.why})", soft_wrap=True)
@@ -53,14 +53,14 @@ def show(found: CompiledModel, profiles: Profiles, folder: WorkFolder, bundle: s
         console.print(f"\ntook {duration(found.seconds)}; kept in {folder.path}", soft_wrap=True)
 
 
-def _show_raced(console: Console, raced: Raced, folder: WorkFolder) -> None:
+def _show_raced(console: Console, raced: Raced, folder: WorkFolder, metric: str) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("variant", no_wrap=True)
     for name in (
         "latency, ms",
         "on this machine, ms",
         "of baseline",
-        "accuracy",
+        metric,
         "parity",
         "size, kB",
         "load, ms",

@@ -75,7 +75,7 @@ def add(
         str | None,
         typer.Option(
             "--ssh",
-            metavar="HOST",
+            metavar="[USER@]HOST",
             help="By SSH: a host name, or an alias of ~/.ssh/config.",
             rich_help_panel=REACHING,
         ),
@@ -170,11 +170,14 @@ def add(
     from pipeline.cli.devices.command import add_device
 
     table: dict[str, Any] = {"connection": _kind(ssh, adb, address, python)}
+    login, _, host = (ssh or "").rpartition("@")
+    if login and user is not None:
+        raise typer.BadParameter("give the user by --user or before the host, not both")
     given = {
-        "host": ssh,
+        "host": host or None,
         "serial": adb,
         "address": address,
-        "user": user,
+        "user": user or login or None,
         "port": port,
         "jump": jump,
         "server_host": server_host,

@@ -73,7 +73,8 @@ class CompileVariant:
         from_sensitivity: it needs ``sensitive``.
         instead_of: a variant in whose place it is tried where that loses too much accuracy.
         dear: making it takes longer than measuring it, so it is made only where it may become the fastest.
-        like: of a dear one, another variant that computes with the same kernels: that tells whether it may.
+        like: another variant that computes with the same kernels. Where that is far behind after a round,
+            this one cannot win and is not made.
         unfit: why it is not meant for a target; empty where it is.
     """
 

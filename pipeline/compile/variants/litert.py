@@ -153,11 +153,18 @@ def _variant(
     return CompileVariant("litert", precision, how, ModelFormat.LITERT, ".tflite", make, **more)
 
 
-TIDIED = _variant("fp32", "tidied", _tidied, packages=("flatbuffers", "ai-edge-litert"), lossless=True)
+def _in_float(precision: str, make: Callable[[CompileTask, Path], Mapping[str, str]]) -> CompileVariant:
+    """Of weights that are stored in fewer bits; it computes in fp32."""
+    return _variant(precision, "weights", make, like=AS_IT_COMES.name)
+
+
+AS_IT_COMES = _variant("fp32", "", _as_it_comes, packages=(), lossless=True)
+_TIDIES = ("flatbuffers", "ai-edge-litert")
+TIDIED = _variant("fp32", "tidied", _tidied, packages=_TIDIES, lossless=True, like=AS_IT_COMES.name)
 
 VARIANTS = (
     TIDIED,
-    _variant("fp32", "", _as_it_comes, packages=(), lossless=True),
+    AS_IT_COMES,
     _variant(
         "int8",
         "static",
@@ -183,6 +190,6 @@ VARIANTS = (
         _quantised("dynamic", activations="quantised as they come", weights="s8 per channel"),
         unfit=_needs_cpu,
     ),
-    _variant("int8", "weights", _quantised("weights", weights="s8 per channel", activations="fp32")),
-    _variant("fp16", "weights", _quantised("half", weights="fp16", activations="fp32")),
+    _in_float("int8", _quantised("weights", weights="s8 per channel", activations="fp32")),
+    _in_float("fp16", _quantised("half", weights="fp16", activations="fp32")),
 )

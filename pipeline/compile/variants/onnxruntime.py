@@ -269,12 +269,12 @@ def _static(how: str, make: StaticInt8, **more: Any) -> CompileVariant:
 _SIGNS: tuple[tuple[Integer, Integer], ...] = (("u8", "s8"), ("u8", "u8"), ("s8", "s8"))
 
 AS_IT_COMES = _variant("fp32", "", _as_it_comes, (), lossless=True)
-OPTIMISED = _variant("fp32", "optimised", _optimised, lossless=True)
+OPTIMISED = _variant("fp32", "optimised", _optimised, lossless=True, like=AS_IT_COMES.name)
 
 VARIANTS = (
     OPTIMISED,
     AS_IT_COMES,
-    _variant("fp32", "cleaned", _cleaned, ("onnxslim", "onnx"), lossless=True),
+    _variant("fp32", "cleaned", _cleaned, ("onnxslim", "onnx"), lossless=True, like=AS_IT_COMES.name),
     *(_static(f"{a}{w}-minmax", StaticInt8(a, w)) for a, w in _SIGNS),
     *(
         _static(f"{a}{w}-{method}", StaticInt8(a, w, method), instead_of=f"onnxruntime:int8-{a}{w}-minmax")
@@ -297,7 +297,8 @@ VARIANTS = (
         for percent in (10, 30)
     ),
     _variant("int8", "dynamic", _dynamic, unfit=not_on_accelerators),
-    _variant("int8", "weights", _weights_only, unfit=not_on_accelerators),
+    # It computes in fp32.
+    _variant("int8", "weights", _weights_only, unfit=not_on_accelerators, like=AS_IT_COMES.name),
     _variant("fp16", "", half, unfit=_needs_half),
 )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from devices.measurement import BetweenBatches
 from devices.target import Target
@@ -36,11 +37,14 @@ from pipeline.compile import (
 from pipeline.data import Preprocessing, Split
 from pipeline.errors import VerificationError
 from pipeline.progress import Reporter
-from pipeline.target_verdict import Accuracy, ClassCount, TargetVerdict, judge
+from pipeline.target_verdict import Accuracy, TargetVerdict, accuracy_of, judge
+from pipeline.tasks import Task
 from pipeline.work.folder import WorkFolder
 from pipeline.work.stage import installed
 
 _WHITE = (255, 255, 255)
+_ROUNDING = 0.05
+"""By which probabilities in int8 may miss a sum of 1."""
 _PACKAGES = ("lathe-deploy", "onnxruntime", "onnx", "ai-edge-litert", "ai-edge-quantizer", "torch", "numpy")
 
 
@@ -97,15 +101,21 @@ class CompiledBundle:
 
     def _classifier(self) -> ClassifierContent | None:
         """What the artifacts take, where the data are labelled images."""
-        shape, classes = self.found.samples.image_shape, self.found.model.classes
-        if shape is None or classes is None:
+        samples, width = self.found.samples, self.found.model.width
+        shape, task = samples.image_shape, samples.task
+        if shape is None or task is None or width is None:
             return None
         arrays = held_out_of(self.found, self.work)
         preprocessing = Preprocessing(*self.wish.feeding.for_channels(shape[2]))
-        names = self.found.samples.classes
-        labels = names if len(names) == classes else tuple(str(number) for number in range(classes))
-        test = Split(arrays["images"], arrays["labels"])
-        return ClassifierContent(shape, preprocessing, _WHITE, labels, test)
+        test = Split(arrays["images"], arrays["labels"], task)
+        # Of an embedding the names are those of the test images, whatever its outputs.
+        count = max(len(samples.classes), int(test.labels.max()) + 1) if task.kind == "embedding" else width
+        names = samples.classes if len(samples.classes) == count else tuple(map(str, range(count)))
+        outputs, _ = outputs_of_choice(
+            next(iter(self.found.raced.values())), self.found, self.work, self.reporter
+        )
+        given = _are_probabilities(outputs, task)
+        return ClassifierContent(shape, preprocessing, _WHITE, names, test, task, given)
 
     def _target(self, raced: Raced, classifier: ClassifierContent | None) -> TargetContent:
         assert raced.chosen is not None
@@ -161,19 +171,21 @@ class CompiledBundle:
         )
 
     def _accuracy(self, raced: Raced) -> Accuracy:
-        """Class by class, from the outputs that were taken when the variant was compared with the model."""
+        """From the outputs that were taken when the variant was compared with the model."""
         outputs, place = outputs_of_choice(raced, self.found, self.work, self.reporter)
-        labels = held_out_of(self.found, self.work)["labels"]
-        right = outputs.argmax(axis=1) == labels
-        by_class = tuple(
-            ClassCount(int((right & (labels == number)).sum()), int((labels == number).sum()))
-            for number in range(self.found.model.classes or 0)
-        )
-        where = str(place)
+        labels, task = held_out_of(self.found, self.work)["labels"], self.found.samples.task
+        assert task is not None
         assert raced.chosen is not None
         itself = Target.parse(raced.row(raced.chosen).target)
         same = replace(place, threads=1, options=()) == replace(itself, threads=1, options=())
-        return Accuracy(int(np.count_nonzero(right)), len(labels), by_class, None if same else where)
+        return replace(accuracy_of(outputs, labels, task), target=None if same else str(place))
+
+
+def _are_probabilities(outputs: NDArray[np.float32], task: Task) -> bool:
+    """Whether a network ends in softmax or, for several labels, sigmoid; int8 rounds both."""
+    if task.kind not in ("single-label", "multi-label") or outputs.min() < 0 or outputs.max() > 1:
+        return False
+    return task.kind == "multi-label" or bool((np.abs(outputs.sum(axis=1) - 1) < _ROUNDING).all())
 
 
 def _described(

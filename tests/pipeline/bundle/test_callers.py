@@ -31,7 +31,9 @@ from pipeline.bundle.callers import (
     c_header_of,
 )
 from pipeline.bundle.manifest import Quantisation, TensorDescription
+from pipeline.bundle.templates.infer_common import _meaning
 from pipeline.errors import VerificationError
+from pipeline.tasks import SINGLE_LABEL, AnyTask, Embedding, MultiLabel, Regression
 from tests.pipeline.bundle.stand_ins import ECHO_SESSION, ORT_HEADER
 from tests.pipeline.bundle.test_infer_scripts import infer
 from tests.pipeline.tiny_bundles import make_split, with_program
@@ -95,12 +97,12 @@ def test_cpp_programs_agree_with_the_inference_script(
     bundle = write_bundle(content, tmp_path / "bundle")
     write_callers(bundle, tmp_path / "examples", c_header=False)
     folder = tmp_path / "examples" / f"host_{runtime}_fp32_1"
-    (folder / "shared.cc").write_text('#include "classify.h"\nint main() { return model::kClasses != 3; }\n')
+    (folder / "shared.cc").write_text('#include "image.h"\nint main() { return model::kHeight != 4; }\n')
     compile_here(folder, "shared.cc", "-o", "shared")
     assert subprocess.run([folder / "shared"], check=False).returncode == 0
     (folder / "onnxruntime_c_api.h").write_text(ORT_HEADER)
     if runtime == "onnxruntime":
-        compile_here(folder, "-fsyntax-only", "-I.", "classify.cc")
+        compile_here(folder, "-fsyntax-only", "-I.", "image.cc")
         compile_here(folder, "-fsyntax-only", "-I.", "run.cc")
     (folder / "onnxruntime_c_api.h").unlink()
     if (headers := HEADERS[runtime]) is not None:
@@ -117,17 +119,78 @@ def agrees(bundle: Path, folder: Path, runtime: str, number: int, headers: str) 
     compile_here(
         folder,
         f"-isystem{headers}",
-        "classify.cc",
+        "image.cc",
         name,
         f"-Wl,-rpath,{folder}:{shared.parent}",
         "-Wl,--allow-shlib-undefined",
         "-o",
-        "classify",
+        "image",
     )
-    found = answers(bundle, folder, folder / "classify", number)
+    found = answers(bundle, folder, folder / "image", number)
     for (index, probability, label), wanted in zip(found, expected(bundle, folder, runtime), strict=True):
         assert (int(index), label) == (wanted[0], wanted[2])
         assert float(probability) == pytest.approx(wanted[1], abs=1e-5)
+
+
+OUTPUTS = np.array([[0.3, -1.7, 2.1], [-0.2, 0.0, 40.0]], np.float32)
+
+
+def with_task(content: BundleContent, task: AnyTask) -> BundleContent:
+    """The same bundle for another task, without an accuracy."""
+    assert content.classifier is not None
+    targets = tuple(replace(each, verdict=replace(each.verdict, accuracy=None)) for each in content.targets)
+    classifier = replace(content.classifier, task=task, test=None)
+    return replace(content, classifier=classifier, targets=targets)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("probabilities", [False, True])
+@pytest.mark.parametrize(
+    "task",
+    [SINGLE_LABEL, MultiLabel(), Regression((10.0, -3.0, 0.5), (2.5, 1e-3, 40.0)), Embedding()],
+    ids=lambda task: task.kind,
+)
+def test_answers_in_cpp_are_those_of_the_inference_script_for_every_task(
+    bundle_content: BundleContent, tmp_path: Path, task: AnyTask, *, probabilities: bool
+) -> None:
+    content = with_task(bundle_content, task)
+    assert content.classifier is not None
+    content = replace(content, classifier=replace(content.classifier, probabilities=probabilities))
+    bundle = write_bundle(content, tmp_path / "bundle")
+    write_callers(bundle, tmp_path / "examples", c_header=False)
+    folder = tmp_path / "examples" / "host_onnxruntime_fp32_1"
+    rows = "".join(f"  print_answer({{{', '.join(map(repr, row.tolist()))}}});\n" for row in OUTPUTS)
+    (folder / "main.cc").write_text(f'#include "answer.h"\nint main() {{\n{rows}}}\n')
+    compile_here(folder, "main.cc", "-o", "program")
+    done = subprocess.run([folder / "program"], capture_output=True, text=True, check=True, timeout=60)
+    document = json.loads((bundle / "manifest.json").read_text())["classifier"]
+    for line, outputs in zip(done.stdout.splitlines(), OUTPUTS, strict=True):
+        meaning = _meaning(outputs, document, 1)
+        found = line.split("\t")
+        if task.kind == "single-label":
+            assert (int(found[0]), found[2]) == (meaning["index"], meaning["label"])
+            assert float(found[1]) == pytest.approx(meaning["probability"], abs=1e-6)
+            assert not probabilities or meaning["probability"] == outputs.max()
+            continue
+        wanted = meaning[{"multi-label": "probabilities", "regression": "values"}.get(task.kind, "embedding")]
+        wanted = list(wanted.values()) if isinstance(wanted, dict) else wanted
+        assert [float(each) for each in found] == pytest.approx(wanted, rel=1e-6, abs=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", [MultiLabel(), Regression((1.0,) * 3, (2.0,) * 3), Embedding()])
+def test_kotlin_answers_are_those_of_the_task(
+    litert_content: BundleContent, tmp_path: Path, task: AnyTask
+) -> None:
+    bundle = write_bundle(with_task(litert_content, task), tmp_path / "bundle")
+    files = write_callers(bundle, tmp_path / "examples", c_header=False)
+    answer = next(file for file in files if file.name == "Answer.kt").read_text()
+    refuse_bad_kotlin(answer)
+    functions = {"multi-label": "probabilities", "regression": "values", "embedding": "unit"}
+    assert f"fun {functions[task.kind]}(" in answer
+    constants = next(file for file in files if file.name == "ModelInfo.kt").read_text()
+    refuse_bad_kotlin(constants)
+    assert ("val OUTPUT_STD = floatArrayOf(2.0f, 2.0f, 2.0f)" in constants) is (task.kind == "regression")
 
 
 @pytest.mark.parametrize("compiler", [("gcc", "-std=c11"), ("g++", "-std=c++11")])
@@ -187,7 +250,8 @@ def test_kotlin_is_written_for_litert(litert_content: BundleContent, tmp_path: P
     files = write_callers(bundle, tmp_path / "examples", c_header=False)
     kotlin = [file for file in files if file.suffix == ".kt"]
     assert {file.parent.name for file in kotlin} == {"host_litert_fp32_1"}
-    assert {file.name for file in kotlin} == {"Classifier.kt", "ModelInfo.kt", "Runner.kt", "Tensors.kt"}
+    names = {"Answer.kt", "ImageModel.kt", "ModelInfo.kt", "Runner.kt", "Tensors.kt"}
+    assert {file.name for file in kotlin} == names
     for file in kotlin:
         refuse_bad_kotlin(file.read_text())
     constants = next(file for file in kotlin if file.name == "ModelInfo.kt").read_text()
@@ -306,7 +370,7 @@ def test_the_constants_keep_what_the_manifest_says(bundle_content: BundleContent
     write_callers(bundle, tmp_path / "examples", c_header=False)
     folder = tmp_path / "examples" / "host_onnxruntime_fp32_1"
     (folder / "main.cc").write_text(
-        '#include "classify.h"\nint main() { for (auto each : model::kLabels) std::fputs(each, stdout); }\n'
+        '#include "image.h"\nint main() { for (auto each : model::kLabels) std::fputs(each, stdout); }\n'
     )
     compile_here(folder, "main.cc", "-o", "program")
     done = subprocess.run([folder / "program"], capture_output=True, check=True, timeout=60)

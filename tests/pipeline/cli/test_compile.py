@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 
@@ -35,11 +36,15 @@ def given(tmp_path: Path) -> list[str]:
     """Arguments: a model, and images with the labels that it gives."""
     model = save_classifier(tmp_path / "net.onnx")
     images = np.random.default_rng(1).integers(0, 256, (120, 8, 8, 3), np.uint8)
+    np.savez(tmp_path / "data.npz", x=images, y=outputs_of(images, model).argmax(axis=1))
+    return ["net.onnx", "--target", "host/onnxruntime@1", "--data", "data.npz", "--mean", "0.5"]
+
+
+def outputs_of(images: np.ndarray, model: Path) -> np.ndarray:
+    """Of images that are fed with a mean of 0.5."""
     session = onnxruntime.InferenceSession(model)
     inputs = (images / np.float32(255) - np.float32(0.5)).transpose(0, 3, 1, 2).astype(np.float32)
-    labels = [int(session.run(None, {"image": row[None]})[0].argmax()) for row in inputs]
-    np.savez(tmp_path / "data.npz", x=images, y=np.array(labels))
-    return ["net.onnx", "--target", "host/onnxruntime@1", "--data", "data.npz", "--mean", "0.5"]
+    return np.concatenate([session.run(None, {"image": row[None]})[0] for row in inputs])
 
 
 @pytest.mark.slow
@@ -82,6 +87,42 @@ def test_the_choice_becomes_a_bundle_whose_accuracy_is_that_of_the_artifact(
     assert code == 0
     assert f"choice       {target['reason']}" in output
     assert "nothing was new" in output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["multi-label", "regression", "embedding"])
+def test_every_task_is_compiled_by_its_own_metric_which_the_script_finds_again(
+    task: str, lathe: Lathe, given: list[str], tmp_path: Path
+) -> None:
+    arrays = dict(np.load("data.npz"))
+    outputs = outputs_of(arrays["x"], Path("net.onnx"))
+    noise = np.random.default_rng(2).standard_normal(outputs.shape)
+    labels = {
+        "multi-label": (outputs + noise > np.median(outputs, axis=0)).astype(np.uint8),
+        "regression": outputs + 0.3 * noise * outputs.std(axis=0),
+        "embedding": arrays["y"],
+    }
+    np.savez("data.npz", x=arrays["x"], y=labels[task])
+    words = ["compile", *given, "--task", task, "--max-drop", "20", "--out", "bundle"]
+    code, output, messages = lathe(*words, "--json")
+    document = json.loads(output)
+    assert code == 0, messages
+    assert document["samples"]["task"] == task
+    metric = document["samples"]["metric"]
+    (target,) = document["targets"]
+    assert target["chosen"] == INT8, target["reason"]
+    assert f"points of {metric} (20 may be lost)" in target["reason"]
+    chosen = next(row for row in target["variants"] if row["name"] == INT8)
+    (entry,) = read_bundle(tmp_path / "bundle").targets
+    assert entry.accuracy is not None
+    assert entry.accuracy.metric == metric
+    assert entry.accuracy.share == chosen["quality"]["accuracy"]
+    assert 0.1 < entry.accuracy.share < 1
+    script = [sys.executable, "-I", "bundle/infer_onnxruntime.py"]
+    done = subprocess.run([*script, "--test"], capture_output=True, text=True, check=True)
+    assert (found := json.loads(done.stdout))["value"] == entry.accuracy.share
+    assert found["metric"] == metric
+    assert metric in lathe(*words[:-2])[1]
 
 
 @pytest.mark.slow
@@ -148,6 +189,26 @@ def test_what_cannot_be_understood_ends_with_its_code(
     save_classifier(tmp_path / "net.onnx")
     found, _, messages = lathe("compile", "net.onnx", "--target", "host/onnxruntime@1", *more)
     assert (found, said in messages) == (code, True), messages
+
+
+@pytest.mark.slow
+def test_the_script_gives_the_probabilities_of_a_network_that_ends_in_softmax(
+    lathe: Lathe, given: list[str], tmp_path: Path
+) -> None:
+    model = onnx.load("net.onnx")
+    (end,) = model.graph.output
+    model.graph.node.append(onnx.helper.make_node("Softmax", [end.name], ["shares"], axis=1))
+    end.name = "shares"
+    onnx.save(model, "net.onnx")
+    given[2] = "host/onnxruntime:fp32@1"
+    assert lathe("compile", *given, "--out", "bundle")[0] == 0
+    image = np.load("data.npz")["x"][:1]
+    np.save("image.npy", image)
+    script = [sys.executable, "-I", "bundle/infer_onnxruntime.py", "image.npy"]
+    done = subprocess.run(script, capture_output=True, text=True, check=True)
+    shares = outputs_of(image, tmp_path / "net.onnx")
+    assert shares.sum() == pytest.approx(1, abs=1e-5)
+    assert json.loads(done.stdout)["probability"] == pytest.approx(float(shares.max()), abs=1e-6)
 
 
 def test_what_became_of_a_variant_is_never_cut_within_a_word() -> None:

@@ -101,6 +101,7 @@ def test_list_names_host_and_every_device_with_where_it_is_defined(user_devices,
             },
         ),
         (["--ssh", "pi", "--python", "/p"], {"connection": "ssh", "host": "pi", "python": "/p"}),
+        (["--ssh", "me@pi"], {"connection": "ssh", "host": "pi", "user": "me"}),
         (["--ssh", "pi", "--jump", "me@b:22"], {"connection": "ssh", "host": "pi", "jump": "me@b:22"}),
         (["--adb", "XYZ"], {"connection": "adb", "serial": "XYZ"}),
         (

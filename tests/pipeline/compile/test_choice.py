@@ -12,6 +12,7 @@ from devices.measuring import Round, Rounds
 from pipeline.compile.choice import Rules, choose
 from pipeline.compile.quality import Quality, quality_of
 from pipeline.compile.result import Fate, Objective, Row
+from pipeline.tasks import SINGLE_LABEL, AnyTask, Embedding, MultiLabel, Regression
 from tests.devices.made_up import made_up_launch, made_up_measurement
 
 PROTOCOL = MeasuringProtocol()
@@ -101,7 +102,7 @@ EXPECTED = np.array([[3.0, 1.0], [0.0, 2.0], [5.0, 4.0], [1.0, 6.0]], np.float32
 
 def test_quality_counts_accuracy_and_agreement() -> None:
     actual = EXPECTED + np.array([[0.5, 0], [0, 0], [0, 2], [0, 0]], np.float32)
-    found = quality_of([EXPECTED], [actual], np.array([0, 1, 0, 0]), 2)
+    found = quality_of([EXPECTED], [actual], np.array([0, 1, 0, 0]), SINGLE_LABEL)
     assert (found.max_abs, found.samples) == (2.0, 4)
     assert found.max_rel == pytest.approx(0.4)
     assert (found.agreement, found.accuracy, found.reference_accuracy) == (0.75, 0.5, 0.75)
@@ -109,7 +110,7 @@ def test_quality_counts_accuracy_and_agreement() -> None:
 
 
 def test_without_labels_the_loss_is_the_share_of_classes_that_change_at_most() -> None:
-    found = quality_of([EXPECTED], [EXPECTED[:, ::-1]], None, 2)
+    found = quality_of([EXPECTED], [EXPECTED[:, ::-1]], None, SINGLE_LABEL)
     assert found.accuracy is None
     assert found.drop == 100
 
@@ -117,20 +118,53 @@ def test_without_labels_the_loss_is_the_share_of_classes_that_change_at_most() -
 def test_outputs_that_are_no_numbers_are_never_good() -> None:
     actual = EXPECTED.copy()
     actual[1] = np.nan
-    found = quality_of([EXPECTED], [actual], np.array([0, 1, 0, 1]), 2)
+    found = quality_of([EXPECTED], [actual], np.array([0, 1, 0, 1]), SINGLE_LABEL)
     assert not found.finite
-    assert found.accuracy == 0.75
+    assert (found.accuracy, found.agreement, found.drop) == (None, None, None)
     assert not quality_of([EXPECTED], [np.full_like(EXPECTED, np.inf)], None, None).finite
-    assert not quality_of([EXPECTED, EXPECTED], [EXPECTED, actual], None, 2).finite
+    assert not quality_of([EXPECTED, EXPECTED], [EXPECTED, actual], None, SINGLE_LABEL).finite
 
 
 def test_several_outputs_are_all_compared_each_by_its_own_size_and_classes_come_from_the_first() -> None:
     small = 0.01 * EXPECTED
-    found = quality_of([EXPECTED, small], [EXPECTED, small + np.float32(0.01)], np.array([0, 1, 0, 1]), 2)
+    scores = [EXPECTED, small + np.float32(0.01)]
+    found = quality_of([EXPECTED, small], scores, np.array([0, 1, 0, 1]), SINGLE_LABEL)
     assert found.max_abs == pytest.approx(0.01)
     assert found.max_rel == pytest.approx(0.5)
     assert (found.agreement, found.accuracy) == (1, 1)
-    assert not quality_of([EXPECTED, small], [EXPECTED], None, 2).finite
+    assert not quality_of([EXPECTED, small], [EXPECTED], None, SINGLE_LABEL).finite
+
+
+MANY = np.random.default_rng(0).standard_normal((50, 3), dtype=np.float32)
+
+
+@pytest.mark.parametrize(
+    ("task", "labels"),
+    [
+        (MultiLabel(), (MANY > 0.3).astype(np.float32)),
+        (Regression((0.0,) * 3, (1.0,) * 3), MANY * np.float32(0.9)),
+        (Embedding(), np.arange(50) % 5),
+    ],
+    ids=lambda value: getattr(value, "kind", ""),
+)
+def test_a_loss_is_of_the_metric_of_the_task(task: AnyTask, labels: np.ndarray) -> None:
+    actual = MANY + np.random.default_rng(1).normal(0, 0.4, MANY.shape).astype(np.float32)
+    found = quality_of([MANY], [actual], labels, task)
+    assert found.accuracy == task.value(actual, labels)
+    assert found.reference_accuracy == task.value(MANY, labels)
+    assert found.drop == pytest.approx(100 * (task.value(MANY, labels) - task.value(actual, labels)))
+    without = quality_of([MANY], [actual], None, task)
+    assert without.accuracy is None
+    assert without.drop == pytest.approx(100 * (1 - task.agreement(actual, MANY)))
+    assert without.drop > 0
+    assert quality_of([MANY], [MANY], None, task).drop == pytest.approx(0, abs=1e-4)
+
+
+def test_the_reason_calls_the_metric_by_its_name() -> None:
+    task = Regression((0.0,), (1.0,))
+    fast = row("onnxruntime:int8-a", 25, drop=0.3)
+    reason = choose((row(BASE, 100), fast), BASE, Rules(), table(row(BASE, 100), fast), task=task).reason
+    assert reason.endswith(", and loses 0.30 points of R2 (0.5 may be lost)")
 
 
 def test_nothing_is_chosen_where_nothing_runs_and_keeps_the_accuracy() -> None:

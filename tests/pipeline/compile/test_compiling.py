@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -126,19 +127,21 @@ def test_forced_without_data_lossy_variants_are_calibrated_with_random_inputs(
 def test_the_fastest_that_keeps_the_accuracy_is_chosen_and_losers_are_stopped(
     model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = timed(monkeypatch, fp32=100, fp32_optimised=95, int8_u8s8_minmax=30)
+    told = timed(monkeypatch, fp32=100, fp32_optimised=95, int8_u8s8_minmax=60)
     raced = only(compiled(model, tmp_path, data, rules=Rules(max_drop=100)))
     chosen, stopped, baseline = (raced.row(name) for name in (INT8, OPTIMISED, BASE))
     assert raced.chosen == INT8
     assert raced.rows[0] is baseline
     assert chosen.fate is baseline.fate is Fate.MEASURED
     assert chosen.ratio is not None
-    assert chosen.ratio.value == pytest.approx(0.3, abs=0.001)
+    assert chosen.ratio.value == pytest.approx(0.6, abs=0.001)
     assert chosen.rounds == baseline.rounds == LAUNCHES
     assert (stopped.fate, stopped.rounds) == (Fate.STOPPED, 1)
-    assert f"after 1 round at 3.17x {INT8}" in stopped.why
-    assert set(told[0]) == {BASE, OPTIMISED, INT8}
-    assert set(told[1]) == {BASE, INT8}
+    assert f"after 1 round at 1.58x {INT8}" in stopped.why
+    # What computes as another does joins when that one is known.
+    assert set(told[0]) == {BASE, INT8}
+    assert set(told[1]) == {BASE, OPTIMISED, INT8}
+    assert set(told[2]) == {BASE, INT8}
     assert chosen.quality is not None
     assert chosen.quality.accuracy is not None
     assert chosen.quality.reference_accuracy == 1
@@ -214,9 +217,10 @@ def test_a_killed_call_goes_on_from_its_last_round(
         compiled(model, tmp_path)
     told = timed(monkeypatch, fp32=100, fp32_optimised=99)
     raced = only(compiled(model, tmp_path))
-    assert raced.row(BASE).rounds == LAUNCHES
-    # Two more are of one file alone, for its memory.
-    assert len(told) == LAUNCHES - 4 + 2
+    # The other joined after the first, in which the baseline was alone: so its memory is known.
+    assert (raced.row(BASE).rounds, raced.row(OPTIMISED).rounds) == (LAUNCHES + 1, LAUNCHES)
+    assert len(told) == LAUNCHES + 1 - 4 + 1
+    assert told[-1] == [OPTIMISED]
 
 
 def test_an_interrupt_names_the_variant_that_is_being_made(
@@ -285,7 +289,8 @@ def test_a_device_that_goes_away_leaves_what_was_measured_for_the_next_call(
         compiled(model, tmp_path)
     assert "goes on" in caught.value.fix
     told = timed(monkeypatch, fp32=100)
-    assert only(compiled(model, tmp_path)).row(BASE).rounds == LAUNCHES
+    # One more than all, for the variant that joins after the first.
+    assert only(compiled(model, tmp_path)).row(BASE).rounds == LAUNCHES + 1
     assert len(told) < LAUNCHES + 2
 
 
@@ -320,20 +325,27 @@ def test_the_smallest_is_chosen_where_size_is_wanted(
     assert "smallest" in raced.reason
 
 
-@pytest.mark.skipif(
-    not {0, 1} <= os.sched_getaffinity(0), reason="pins to cores 0 and 1, which this process may not use"
-)
 def test_more_threads_are_tried_where_they_are_open(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(race._Race, "_cores_of", lambda self, target: 2)
+    (core, *_) = os.sched_getaffinity(0)
+    monkeypatch.setattr(race._Race, "_cores_offered", lambda self: [core, core])
     timed(monkeypatch, **{"fp32": 100, "fp32_optimised": 80, "fp32_optimised@2": 40})
     raced = only(compiled(model, tmp_path, places=(Place.parse("host/onnxruntime"),)))
     assert raced.chosen == f"{OPTIMISED}@2"
     assert raced.row(raced.chosen).target == "host/onnxruntime:fp32@2"
-    pinned = raced.row(f"{OPTIMISED}+cores=0")
-    assert pinned.target == "host/onnxruntime:fp32+cores=0@1"
+    pinned = raced.row(f"{OPTIMISED}+cores={core}")
+    assert pinned.target == f"host/onnxruntime:fp32+cores={core}@1"
     assert pinned.fate is Fate.STOPPED
+
+
+@pytest.mark.parametrize(("device", "cores"), [("host", [3, 5]), ("board", [0, 1, 2, 3])])
+def test_of_this_machine_only_cores_that_may_be_used_are_tried(
+    monkeypatch: pytest.MonkeyPatch, device: str, cores: list[int]
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {5, 3})
+    asked = SimpleNamespace(_given=SimpleNamespace(place=Place(device)), _cores=4)
+    assert list(race._Race._cores_offered(asked)) == cores  # type: ignore[arg-type]
 
 
 def test_a_place_that_fails_keeps_no_other_from_being_tried(
@@ -407,8 +419,9 @@ def test_a_variant_that_was_killed_while_it_ran_is_tried_again_by_the_next_call(
     again = compiled(model, tmp_path)
     assert not again.cached
     assert only(again).chosen == OPTIMISED
-    # The three rounds before it failed were kept; two more are for memory.
-    assert len(told) == LAUNCHES - 3 + 2
+    # The three rounds before it failed were kept; the first of them had the baseline alone, so its memory is
+    # known, and one more round is for that of the other.
+    assert len(told) == LAUNCHES + 1 - 3 + 1
     assert compiled(model, tmp_path).cached
 
 
@@ -418,6 +431,8 @@ def test_a_variant_that_crashed_of_itself_is_not_tried_again(
     def crashed(entrants: Any, *rest: Any, **more: Any) -> Round:
         kept = [each for each in entrants if each.name != OPTIMISED]
         found = made_up_rounds({})(kept, *rest, **more)
+        if len(kept) == len(entrants):
+            return found
         return replace(found, failed={OPTIMISED: Reason("crashed-signal-11", "segmentation fault")})
 
     monkeypatch.setattr("pipeline.compile.race.measure_round", crashed)
@@ -518,7 +533,7 @@ def test_a_dear_variant_is_judged_by_the_one_whose_kernels_it_has(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, like_us: float, *, made: bool
 ) -> None:
     dear = replace(find_variant(CLEANED), dear=True, like=BASE)
-    known = (find_variant(BASE), dear, find_variant(OPTIMISED))
+    known = (find_variant(BASE), dear, replace(find_variant(OPTIMISED), like=""))
     monkeypatch.setattr("pipeline.compile.place.known_variants", lambda: known)
     timed(monkeypatch, fp32=like_us, fp32_cleaned=20, fp32_optimised=40)
     raced = only(compiled(model, tmp_path, places=(Place.parse("host@1"),)))
@@ -526,11 +541,23 @@ def test_a_dear_variant_is_judged_by_the_one_whose_kernels_it_has(
     assert made or f"{BASE}, whose kernels it has, is at 2.25x {OPTIMISED}" in raced.row(CLEANED).why
 
 
+def test_what_computes_as_another_that_is_far_behind_is_not_made_unless_size_is_wanted(
+    model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed(monkeypatch, fp32=100, fp32_optimised=90, int8_u8s8_minmax=30)
+    raced = only(compiled(model, tmp_path, data, rules=Rules(max_drop=100)))
+    row = raced.row(OPTIMISED)
+    assert (row.fate, row.file) == (Fate.LEFT_OUT, None)
+    assert row.why == f"not made: {BASE}, whose kernels it has, is at 3.33x {INT8}"
+    small = only(compiled(model, tmp_path, data, rules=Rules(Objective.SIZE, max_drop=100)))
+    assert small.row(OPTIMISED).file is not None
+
+
 @pytest.mark.parametrize(("int8_us", "made"), [(60, True), (30, False)])
 def test_a_dear_variant_is_made_only_where_another_of_its_precision_is_near_the_leader(
     model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, int8_us: float, *, made: bool
 ) -> None:
-    dear = replace(find_variant(CLEANED), dear=True)
+    dear = replace(find_variant(CLEANED), dear=True, like="")
     known = (find_variant(BASE), dear, find_variant(INT8))
     monkeypatch.setattr("pipeline.compile.place.known_variants", lambda: known)
     told = timed(monkeypatch, fp32=100, fp32_cleaned=20, int8_u8s8_minmax=int8_us)
@@ -552,3 +579,30 @@ def test_a_dear_variant_is_made_only_where_another_of_its_precision_is_near_the_
     alone = replace(find_variant(BASE), dear=True)
     monkeypatch.setattr("pipeline.compile.place.known_variants", lambda: (alone, dear))
     assert only(compiled(model, work, places=(place,))).chosen == CLEANED
+
+
+def test_fp16_that_overflows_is_rejected_and_that_is_said(
+    model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Where the hardware computes in fp16, large activations become infinite; here a division does that.
+    name = f"{RUNTIME}fp16"
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["image"], ["g"]),
+        helper.make_node("Div", ["g", "zero"], ["beyond"]),
+        helper.make_node("Flatten", ["beyond"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "v"], ["scores"]),
+    ]
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, 8, 8])
+    scores = helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, 4])
+    weights = {"zero": np.float32([0]), "v": np.ones((3, 4), np.float32)}
+    endless = save(tmp_path / "endless.onnx", nodes, [image], [scores], weights)
+    base, half = find_variant(BASE), find_variant(name)
+    half = replace(half, make=_Spoilt(base, endless), unfit=lambda target: "")
+    known = {BASE: base, name: half}
+    monkeypatch.setattr("pipeline.compile.place.known_variants", lambda: tuple(known.values()))
+    monkeypatch.setattr("pipeline.compile.making.find_variant", known.get)
+    timed(monkeypatch, fp32=100, fp16=30)
+    raced = only(compiled(model, tmp_path, data))
+    row = raced.row(name)
+    assert (row.fate, row.why) == (Fate.REJECTED, "its outputs are inf or NaN, as fp16 overflows at 65504")
+    assert raced.chosen == BASE

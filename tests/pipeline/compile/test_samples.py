@@ -22,6 +22,7 @@ from pipeline.compile.services import CompileServices
 from pipeline.compile.variants import ModelFormat
 from pipeline.errors import DataError
 from pipeline.progress import SilentReporter
+from pipeline.tasks import TaskKind
 from pipeline.work.folder import WorkFolder
 
 COUNT = 40
@@ -33,11 +34,15 @@ def model(shape: tuple[int, ...] = (1, 3, 8, 8), output: tuple[int, ...] = (1, 4
 
 
 def prepared(
-    path: Path | None, tmp_path: Path, given: GivenModel | None = None, feeding: Feeding | None = None
+    path: Path | None,
+    tmp_path: Path,
+    given: GivenModel | None = None,
+    feeding: Feeding | None = None,
+    task: TaskKind = "single-label",
 ) -> tuple[Samples, dict[str, np.ndarray]]:
     work = WorkFolder(tmp_path / "work")
     with work.opened():
-        asked = SamplesInput.of(path, feeding or Feeding(), given or model())
+        asked = SamplesInput.of(path, feeding or Feeding(), given or model(), task)
         samples = work.run(prepare_samples, asked, CompileServices(SilentReporter(), work))
         return samples, open_samples(samples, work.find(samples.arrays))
 
@@ -148,9 +153,9 @@ def test_labels_are_refused_where_the_model_scores_no_classes(tmp_path: Path) ->
 def test_a_path_that_is_not_there_and_a_file_of_another_kind_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there are no data"):
         prepared(tmp_path / "nothing", tmp_path)
-    (tmp_path / "data.csv").write_text("1,2")
+    (tmp_path / "data.txt").write_text("1,2")
     with pytest.raises(DataError, match="no data that can be read"):
-        prepared(tmp_path / "data.csv", tmp_path)
+        prepared(tmp_path / "data.txt", tmp_path)
 
 
 def test_means_of_another_number_of_channels_are_refused(tmp_path: Path) -> None:
@@ -254,3 +259,76 @@ def test_suffixes_may_be_of_any_case(name: str, tmp_path: Path) -> None:
             np.save(stream, values)
     samples, _ = prepared(tmp_path / name, tmp_path)
     assert sum(samples.counts) == 6
+
+
+NUMBERS = np.random.default_rng(3).normal(40, 7, (COUNT, 4))
+SEVERAL = (NUMBERS > 40).astype(np.int64)
+
+
+@pytest.mark.parametrize(
+    ("task", "labels"),
+    [("multi-label", SEVERAL), ("regression", NUMBERS), ("embedding", np.arange(COUNT) % 9)],
+)
+def test_labels_of_every_task_stay_with_their_images(
+    task: TaskKind, labels: np.ndarray, tmp_path: Path
+) -> None:
+    images = pixels()
+    path = saved(tmp_path / "data.npz", x=images, y=labels, classes=np.array(["a", "b", "c", "d"]))
+    samples, arrays = prepared(path, tmp_path, task=task)
+    assert samples.task is not None
+    assert samples.task.kind == task
+    assert samples.labelled
+    assert samples.classes == ("a", "b", "c", "d")
+    rows = [next(n for n in range(COUNT) if (images[n] == image).all()) for image in arrays["images"]]
+    np.testing.assert_allclose(arrays["labels"], labels[rows], rtol=1e-6)
+
+
+@pytest.mark.parametrize("task", ["multi-label", "regression"])
+def test_a_table_of_labels_or_numbers_is_read_in_its_own_unit(task: TaskKind, tmp_path: Path) -> None:
+    values = SEVERAL if task == "multi-label" else NUMBERS
+    lines = ["file,split,a,b,c,d"]
+    for number, (image, row) in enumerate(zip(pixels(), values, strict=True)):
+        Image.fromarray(image).save(tmp_path / f"{number}.png")
+        lines.append(f"{number}.png,{'test' if number % 2 else 'train'},{','.join(map(str, row))}")
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    samples, arrays = prepared(tmp_path / "labels.csv", tmp_path, task=task)
+    assert samples.classes == ("a", "b", "c", "d")
+    assert sorted(arrays["labels"][:, 0]) == pytest.approx(sorted(values[1::2, 0]), rel=1e-5)
+    assert samples.image_shape == (8, 8, 3)
+
+
+@pytest.mark.parametrize(
+    ("task", "labels", "output", "said"),
+    [
+        ("single-label", NUMBERS, (1, 4), "say with --task what they are"),
+        ("regression", NUMBERS[:, :3], (1, 4), "has 3 labels for each input, net gives 4 numbers"),
+        ("regression", np.full((COUNT, 4), np.nan), (1, 4), "NaN or infinite"),
+        ("multi-label", NUMBERS, (1, 4), "not all 0 or 1"),
+        ("regression", SEVERAL[:, 0].astype("U1"), (1, 4), "do not fit"),
+        ("embedding", np.arange(COUNT), (1, 4), "have the same label"),
+        ("embedding", NUMBERS[:, 0], (1, 4), "do not fit"),
+        ("regression", NUMBERS, (1, 8, 8, 3), "is not for --task regression"),
+        ("single-label", np.arange(COUNT) % 2, (1, 1), "say with --task what they are"),
+    ],
+)
+def test_labels_of_another_task_are_refused(
+    task: TaskKind, labels: np.ndarray, output: tuple[int, ...], said: str, tmp_path: Path
+) -> None:
+    path = saved(tmp_path / "data.npz", x=pixels(), y=labels)
+    with pytest.raises(DataError) as refused:
+        prepared(path, tmp_path, model(output=output), task=task)
+    assert said in f"{refused.value.what} {refused.value.why} {refused.value.fix}"
+
+
+def test_folders_of_classes_are_no_data_for_numbers(tmp_path: Path) -> None:
+    (tmp_path / "images" / "a").mkdir(parents=True)
+    with pytest.raises(DataError, match="has a class for each image, and the task is regression"):
+        prepared(tmp_path / "images", tmp_path, task="regression")
+
+
+def test_one_number_is_a_regression_where_that_is_said(tmp_path: Path) -> None:
+    path = saved(tmp_path / "data.npz", x=pixels(), y=NUMBERS[:, 0])
+    samples, arrays = prepared(path, tmp_path, model(output=(1, 1)), task="regression")
+    assert samples.task is not None
+    assert arrays["labels"].shape == (COUNT // 2, 1)
+    assert prepared(None, tmp_path, model(output=(1, 1)))[0].task is None

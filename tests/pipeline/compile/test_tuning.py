@@ -13,13 +13,14 @@ from safetensors.torch import load_file, save_file
 
 from pipeline.compile import CompiledModel, Fate, Place, Raced, Rules, Wish, compile_model, find_variant
 from pipeline.compile.feeding import Feeding
-from pipeline.compile.model import GivenModel, ModelInput, TensorSpec
+from pipeline.compile.model import Factory, GivenModel, ModelInput, TensorSpec
 from pipeline.compile.opening import open_model
 from pipeline.compile.samples import Samples, SamplesInput, prepare_samples
 from pipeline.compile.services import CompileServices
 from pipeline.compile.tuning import TuneInput, Tuning, fine_tune, why_not_tuned
 from pipeline.compile.variants import ModelFormat
 from pipeline.progress import SilentReporter
+from pipeline.tasks import Regression, RegressionInUnits, TaskKind
 from pipeline.teachers.resnet import resnet_cifar
 from pipeline.work.canonical import OutsideFile, StoredFile
 from pipeline.work.folder import WorkFolder
@@ -172,6 +173,51 @@ def test_a_program_is_turned_back_into_layers_and_fine_tuned(tmp_path: Path, net
     assert tuned.epochs == 1
     assert tuned.in_float > 0.9
     assert tuned.after > 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("exporters_here")
+@pytest.mark.parametrize("task", ["multi-label", "regression", "embedding"])
+def test_every_task_is_fine_tuned_by_its_own_losses_and_metric(
+    tmp_path: Path, network: Path, task: TaskKind
+) -> None:
+    net = resnet_cifar(**ARGUMENTS)
+    net.load_state_dict(load_file(network))
+    values = images(700)
+    with torch.no_grad():
+        outputs = net.eval()(inputs_of(values)).numpy()
+    labels = {
+        "multi-label": (outputs > 0).astype(np.uint8),
+        "regression": outputs,
+        "embedding": outputs.argmax(axis=1),
+    }
+    np.savez(tmp_path / "data.npz", x=values, y=labels[task])
+    weights = OutsideFile.of(network)
+    brought = ModelInput(Factory(FACTORY, ARGUMENTS, weights), (3, 8, 8), (ModelFormat.ONNX,))
+    work = WorkFolder(tmp_path / "work")
+    services = CompileServices(SilentReporter(), work)
+    with work.opened():
+        model = work.run(open_model, brought, services)
+        given = SamplesInput.of(tmp_path / "data.npz", Feeding(), model, task)
+        samples = work.run(prepare_samples, given, services)
+        # A goal that no network reaches, so that it is trained.
+        tuned = work.run(fine_tune, TuneInput(Tuning(brought, given, 1), -200, samples), services)
+    assert tuned.files[ModelFormat.ONNX].digest != model.files[ModelFormat.ONNX].digest
+    assert tuned.epochs == 1
+    # The labels are what the network itself says.
+    assert tuned.in_float == pytest.approx(1, abs=1e-6 if task != "embedding" else 0.3)
+    assert 0.3 < tuned.after <= 1
+
+
+def test_a_network_in_the_unit_of_the_data_learns_as_one_in_units_of_the_spread() -> None:
+    spread = Regression((100.0, -3.0), (50.0, 0.01))
+    own, outputs = RegressionInUnits(spread.mean, spread.std), torch.randn(20, 2)
+    labels = torch.randn(20, 2)
+    mean, std = torch.tensor(spread.mean), torch.tensor(spread.std)
+    wanted = spread.label_loss(outputs, labels)
+    assert own.label_loss(outputs * std + mean, labels * std + mean) == pytest.approx(wanted, rel=1e-3)
+    taught = own.teacher_loss(outputs * std + mean, (labels * std + mean)[None], 4.0)
+    assert taught == pytest.approx(wanted, rel=1e-3)
 
 
 def given_model(fmt: ModelFormat) -> GivenModel:

@@ -1,4 +1,4 @@
-// An image's bytes to the model's input, and logits to a line of output.
+// An image's bytes to the model's input.
 #pragma once
 
 #include "model_info.h"
@@ -16,13 +16,4 @@ inline std::vector<float> preprocess(const Bytes& pixels) {
     }
   }
   return input;
-}
-
-// Index, probability and label of the likeliest class, separated by tabs.
-inline void print_likeliest(const std::vector<double>& logits) {
-  const auto best = std::max_element(logits.begin(), logits.end());
-  double sum = 0;
-  for (const double each : logits) sum += std::exp(each - *best);
-  const std::size_t index = static_cast<std::size_t>(best - logits.begin());
-  std::printf("%zu\t%.6f\t%s\n", index, 1 / sum, model::kLabels[index]);
 }

@@ -1,19 +1,18 @@
-// Classifies images on Android. What the model takes is in ModelInfo.kt.
+// Runs the model on pictures on Android. What it takes is in ModelInfo.kt, what it answers in Answer.kt.
 // The syntax of this file was checked; it was never run.
 package model
 
 import android.content.Context
 import android.graphics.Bitmap
 
-/** Loads the model once; [classify] gives the index of the likeliest label. */
-class Classifier(context: Context, file: String) : AutoCloseable {
+/** Loads the model once; [run] gives its outputs. */
+class ImageModel(context: Context, file: String) : AutoCloseable {
     private val runner = Runner(context, file)
 
     /** A picture of any size; it is scaled to the model's size, which distorts it unless it has its proportions. */
-    fun classify(picture: Bitmap): Int {
+    fun run(picture: Bitmap): FloatArray {
         val image = preprocess(Bitmap.createScaledBitmap(picture, WIDTH, HEIGHT, true))
-        val logits = runner.run(mapOf(INPUTS[0].name to image)).getValue(OUTPUTS[0].name)
-        return logits.indices.maxByOrNull { logits[it] } ?: error("the model has no classes")
+        return runner.run(mapOf(INPUTS[0].name to image)).getValue(OUTPUTS[0].name)
     }
 
     /** (image / 255 - mean) / std per channel, channels last. */

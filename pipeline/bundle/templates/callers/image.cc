@@ -1,6 +1,8 @@
-// Classifies images: classify MODEL IMAGE...
-// An image is a file of raw bytes: rows from the top, channels last. What belongs to the runtime is in session.h.
-#include "classify.h"
+// Runs the model on images: image MODEL IMAGE..., and prints a line for each.
+// An image is a file of raw bytes: rows from the top, channels last. What belongs to the runtime is in session.h,
+// what the outputs mean in answer.h.
+#include "answer.h"
+#include "image.h"
 #include "session.h"
 
 int main(int count, char** arguments) {
@@ -13,7 +15,7 @@ int main(int count, char** arguments) {
     for (int number = 2; number < count; ++number) {
       const Bytes pixels = read_file(arguments[number], model::kHeight * model::kWidth * model::kChannels);
       const std::vector<Bytes> outputs = session.run({encode(preprocess(pixels), model::kInputs[0])});
-      print_likeliest(decode(outputs[0], model::kOutputs[0]));
+      print_answer(decode(outputs[0], model::kOutputs[0]));
     }
   } catch (const std::exception& error) {
     std::fprintf(stderr, "error: %s\n", error.what());
