@@ -69,7 +69,7 @@ def test_study_runs_and_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
     first = run()
     rows = tmp_path / "work" / "rows.jsonl"
     lines = rows.read_bytes().splitlines(keepends=True)
-    searches = [name for name in first["strategies"] if name != "predictor, ranked"]
+    searches = [name for name in first["strategies"] if not name.endswith(", ranked")]
     assert len(lines) == 1 * 2 * len(searches) * 2
     rows.write_bytes(b"".join(lines[:-3]) + lines[-3][:20])
     assert run("--page", str(page)) == first
@@ -78,7 +78,11 @@ def test_study_runs_and_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "docs" / "figures" / "tabular.png").stat().st_size > 0
     for found in first["strategies"].values():
         assert all(low <= mean <= high for low, mean, high in zip(*bounds(found["regret"]), strict=True))
+        assert found["core_seconds"] == sorted(found["core_seconds"])
     assert set(first["strategies"]["random"]["less_than_random"]["mean"]) == {0.0}
+    rated = [row["rated"] for row in map(json.loads, lines) if row["strategy"] == "rated"]
+    assert all(counts[0] > 0 and counts == sorted(counts) for counts in rated)
+    assert "## What it costs" in page.read_text()
 
 
 def bounds(values):

@@ -11,7 +11,8 @@ block-wise and one-shot evaluators first train the weights that all cells share,
 Reads $LATHE_SHARED_DATA. FOLDER keeps weights and a line for each cell, and a study that was ended goes on.
 The file has, for every cell in the order of ``Cell.number``, a column for each rating (not a number where
 there is none), and the core-seconds that one cell takes and that the shared weights took. They come in a
-random order, so that what is there at any time is a fair sample.
+random order, so that what is there at any time is a fair sample. Ratings that are not asked for stay as they
+are in the file.
 """
 
 from __future__ import annotations
@@ -132,21 +133,29 @@ def rated(raters: Raters, path: Path, most: int | None) -> list[dict]:
 
 
 def write(rows: list[dict], raters: Raters, out: Path) -> None:
+    """What the rows say; other ratings that the file has stay there."""
+    found: dict[str, tuple[np.ndarray, float, float]] = {}
+    if out.exists():
+        with np.load(out) as data:
+            costs = data["seconds_per_cell"], data["seconds_of_training"]
+            found = dict(
+                zip(map(str, data["names"]), zip(data["ratings"].T, *costs, strict=True), strict=True)
+            )
     by_cell = {row["cell"]: row["ratings"] for row in rows}
-    names = list(raters.evaluators)
-    missing = dict.fromkeys(names, np.nan)
-    columns = [
-        [by_cell.get(number, missing)[name] for name in RATINGS] for number in representatives().tolist()
-    ]
-    seconds = [float(np.median([row["seconds"][name] for row in rows])) for name in names]
-    trained = [raters.trained_s.get(name, 0.0) for name in names]
+    missing = dict.fromkeys(raters.evaluators, np.nan)
+    rated = [by_cell.get(number, missing) for number in representatives().tolist()]
+    for name in raters.evaluators:
+        seconds = float(np.median([row["seconds"][name] for row in rows]))
+        column = np.array([each[name] for each in rated], np.float32)
+        found[name] = column, seconds, raters.trained_s.get(name, 0.0)
+    columns, seconds_per_cell, seconds_of_training = zip(*found.values(), strict=True)
     out.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(
         out,
-        names=np.array(names),
-        ratings=np.array(columns, np.float32),
-        seconds_per_cell=np.array(seconds),
-        seconds_of_training=np.array(trained),
+        names=np.array(list(found)),
+        ratings=np.stack(columns, axis=1),
+        seconds_per_cell=np.array(seconds_per_cell),
+        seconds_of_training=np.array(seconds_of_training),
     )
 
 

@@ -7,13 +7,18 @@ For each of up to 19 device settings, budgets that 20, 40 and 60 % of the cells 
 some evaluations is the test accuracy after 200 epochs that the answer lacks against the best cell within the
 budget, in points. The answer is the best evaluated cell; of a strategy with a ranking of its own, also the
 cell that it ranks first ("predictor, ranked"). The data has no validation accuracy after 200 epochs.
+"rated" is the predictor with the four ratings of untrained networks that cell_ratings.py made.
+
+Costs are core-seconds: of short trainings as cell_costs.py measures them on this machine, of ratings as they
+were measured when they were made, and of the strategy itself.
 
 NNI's strategies go through the same budgets, if NNI is installed (``tabular_nni.py``).
 
 Reads $LATHE_SHARED_DATA/nasbench201/nasbench201.npz. A latency below a fifth of the device's median is a
 failed run, and its cell cannot be chosen. FOLDER/rows.jsonl gets a line for each search, and what it holds is
-not searched again, whatever the scale; delete it when strategies have changed. FOLDER/summary-SCALE.json gets
-the means with bootstrap intervals, and PAGE a page with tables and a plot beside it.
+not searched again, whatever the scale; delete it when strategies have changed. FOLDER/costs.json keeps what
+trainings cost. FOLDER/summary-SCALE.json gets the means with bootstrap intervals, and PAGE a page with tables
+and a plot beside it.
 """
 
 from __future__ import annotations
@@ -24,15 +29,19 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tabular_nni
+from cell_costs import IMAGES, core_seconds
 from cell_space import OPERATIONS, CellSpace, TabledLatency
 from tabular_page import write_page
 
 from pipeline.search.base import RankingStrategy, Score
 from pipeline.search.budgets.constraints import Constraints
+from pipeline.search.evaluators.registry import find_evaluator
 from pipeline.search.strategies.evolution import EvolutionStrategy
 from pipeline.search.strategies.nsga2 import NSGA2Strategy
 from pipeline.search.strategies.policy import PolicySettings, PolicyStrategy
@@ -41,7 +50,9 @@ from pipeline.search.strategies.random_search import RandomStrategy
 
 SHARED = Path(os.environ.get("LATHE_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
 PERCENTILES = (20, 40, 60)
-CHECKPOINTS = (10, 25, 50, 75, 100, 125, 150, 175, 200)
+RATINGS = Path(__file__).parents[2] / "docs" / "results" / "raters" / "ratings.npz"
+UNTRAINED = ("naswot", "synflow", "relation", "readout")
+CHECKPOINTS = (1, 2, 3, 5, 7, 10, 15, 20, 25, 35, 50, 75, 100, 125, 150, 175, 200)
 RESAMPLES = 2000
 STRATEGIES = {
     "random": RandomStrategy,
@@ -53,8 +64,11 @@ STRATEGIES = {
     "ppo": PolicyStrategy,
     "predictor": PredictorStrategy,
 }
+RATED = "rated"
+RATED_AT_ONCE = IMAGES // 4 // sum(find_evaluator(name).images for name in UNTRAINED)
+"""Before each short training, as in a recipe (docs/methods/ratings.md)."""
 NNI_STRATEGIES = tabular_nni.strategies()
-FEW_SEEDS = dict.fromkeys(NNI_STRATEGIES, 10) | {"nni-tpe": 3}
+FEW_SEEDS = dict.fromkeys((*NNI_STRATEGIES, "predictor", RATED), 10) | {"nni-tpe": 3}
 # Device settings and seeds. The four of the small scale are a GPU, a CPU, and two phones.
 SCALES = {
     "smoke": (("pixel3", "2080ti_1"), 2),
@@ -79,6 +93,12 @@ class Benchmark:
         ran = latencies >= np.median(latencies, axis=0) / 5
         self.latencies_ns = np.where(ran, latencies, np.inf)
         self.devices = [str(name) for name in data["device"]]
+        self.macs = data["macs_cifar10"][order].astype(float)
+        with np.load(RATINGS) as rated:
+            names = [str(name) for name in rated["names"]]
+            columns = [names.index(name) for name in UNTRAINED]
+            self.ratings = rated["ratings"][:, columns].astype(float)
+            self.rating_s = float(rated["seconds_per_cell"][columns].sum())
 
 
 class Task:
@@ -93,25 +113,41 @@ class Task:
         # Of the cells of the highest score: what is lost when everything is evaluated.
         self.least_regret = self.best - float(benchmark.final[inside[benchmark.score[inside].argmax()]])
         self._score, self._final = benchmark.score.tolist(), benchmark.final.tolist()
+        self._ratings = benchmark.ratings.tolist()
 
-    def search(self, name: str, seed: int) -> dict[str, list[float]]:
-        """Regrets after each of ``CHECKPOINTS`` evaluations, by answer."""
+    def search(self, name: str, seed: int) -> dict[str, Any]:
+        """Regrets after each of ``CHECKPOINTS`` evaluations by answer, and what was done until then."""
         if name in NNI_STRATEGIES:
-            return {
-                "evaluated": self.regrets(
-                    tabular_nni.asked(self, NNI_STRATEGIES[name](seed), CHECKPOINTS[-1])
-                )
-            }
-        strategy = STRATEGIES[name](self.constraints, seed)
+            asked = tabular_nni.asked(self, NNI_STRATEGIES[name](seed), CHECKPOINTS[-1])
+            return self.found(asked, {"evaluated": self.regrets(asked)})
+        looked_at: dict[int, list[float]] = {}
+        if name == RATED:
+            strategy = PredictorStrategy(
+                self.constraints,
+                seed,
+                ratings=lambda each: looked_at.setdefault(each.number, self._ratings[each.number]),
+                rated=RATED_AT_ONCE,
+            )
+        else:
+            strategy = STRATEGIES[name](self.constraints, seed)
         ranks = isinstance(strategy, RankingStrategy)
-        asked, ranked = [], []
+        asked, ranked, rated, own_s = [], [], [], []
+        began = time.process_time()
         for evaluation in range(1, CHECKPOINTS[-1] + 1):
             asked.append(strategy.ask())
             strategy.tell(asked[-1], self.evaluate(asked[-1]))
-            if ranks and evaluation in CHECKPOINTS:
-                ranked.append(self.regret(strategy.ranking(asked)[0]))
-        regrets = {"evaluated": self.regrets(asked)}
-        return regrets | ({"ranked": ranked} if ranks else {})
+            if evaluation in CHECKPOINTS:
+                rated.append(len(looked_at))
+                if ranks:
+                    ranked.append(self.regret(strategy.ranking(asked)[0]))
+                own_s.append(round(time.process_time() - began, 3))
+        regrets = {"evaluated": self.regrets(asked)} | ({"ranked": ranked} if ranks else {})
+        return self.found(asked, regrets, rated, own_s)
+
+    def found(self, asked, regrets, rated=(), own_s=()) -> dict[str, Any]:
+        """A row: cells by number, in the order in which they were asked; ratings and own core-seconds."""
+        numbers = [each.number for each in asked]
+        return {"regrets": regrets, "asked": numbers, "rated": list(rated), "own_s": list(own_s)}
 
     def evaluate(self, architecture) -> Score:
         return Score(self._score[architecture.number])
@@ -125,8 +161,8 @@ class Task:
         return list(map(self.regret, best))
 
 
-def read_rows(path: Path) -> dict[tuple, dict[str, list[float]]]:
-    """Regrets of earlier searches by answer; a last line that was cut off is removed."""
+def read_rows(path: Path) -> dict[tuple, dict[str, Any]]:
+    """What earlier searches found; a last line that was cut off is removed."""
     if not path.exists():
         return {}
     content = path.read_bytes()
@@ -134,7 +170,7 @@ def read_rows(path: Path) -> dict[tuple, dict[str, list[float]]]:
     if complete != content:
         os.truncate(path, len(complete))
     rows = map(json.loads, complete.splitlines())
-    return {(r["device"], r["percentile"], r["strategy"], r["seed"]): r["regrets"] for r in rows}
+    return {(r.pop("device"), r.pop("percentile"), r.pop("strategy"), r.pop("seed")): r for r in rows}
 
 
 def study(scale: str, folder: Path) -> dict:
@@ -142,11 +178,9 @@ def study(scale: str, folder: Path) -> dict:
     benchmark = Benchmark()
     names, seeds = SCALES[scale]
     devices = names or tuple(benchmark.devices)
-    searches = [
-        (name, seed)
-        for name in (*STRATEGIES, *NNI_STRATEGIES)
-        for seed in range(min(seeds, FEW_SEEDS.get(name, seeds)))
-    ]
+    strategies = (*STRATEGIES, RATED, *NNI_STRATEGIES)
+    of = {name: range(min(seeds, FEW_SEEDS.get(name, seeds))) for name in strategies}
+    searches = [(each, seed) for each in strategies for seed in of[each]]
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "rows.jsonl"
     rows = read_rows(path)
@@ -161,26 +195,39 @@ def study(scale: str, folder: Path) -> dict:
                 if key not in rows:
                     rows[key] = task.search(name, seed)
                     row = dict(zip(("device", "percentile", "strategy", "seed"), key, strict=True))
-                    stream.write(json.dumps(row | {"regrets": rows[key]}) + "\n")
+                    stream.write(json.dumps(row | rows[key]) + "\n")
                     stream.flush()
             print(f"{device} {percentile} %: {time.perf_counter() - began:.1f} s", file=sys.stderr)
-    regrets = {}
-    for name, group in itertools.groupby(searches, key=lambda search: search[0]):
-        own = [seed for _, seed in group]
-        for answer in rows[devices[0], PERCENTILES[0], name, 0]:
+    training_s = core_seconds(benchmark.macs, folder / "costs.json")
+
+    def of_all(name: str, value: Callable[[dict], Sequence[float]]) -> np.ndarray:
+        return np.array(
+            [[[value(rows[d, p, name, seed]) for seed in of[name]] for p in PERCENTILES] for d in devices]
+        )
+
+    def cost(row: dict) -> np.ndarray:
+        trained = np.cumsum(training_s[row["asked"]])
+        at = np.minimum(CHECKPOINTS, len(trained)) - 1
+        others = np.zeros(len(CHECKPOINTS)) if not row["own_s"] else np.array(row["own_s"])
+        return trained[at] + others + benchmark.rating_s * np.array(row["rated"] or 0)
+
+    regrets, costs = {}, {}
+    for name in strategies:
+        for answer in rows[devices[0], PERCENTILES[0], name, 0]["regrets"]:
             label = name if answer == "evaluated" else f"{name}, {answer}"
-            regrets[label] = np.array(
-                [[[rows[d, p, name, seed][answer] for seed in own] for p in PERCENTILES] for d in devices]
-            )
+            regrets[label] = of_all(name, lambda row, answer=answer: row["regrets"][answer])
+            costs[label] = of_all(name, cost).mean(axis=(0, 1, 2)).round(1).tolist()
     return {
         "scale": scale,
         "devices": list(devices),
         "percentiles": list(PERCENTILES),
-        "seeds": seeds,
-        "few_seeds": FEW_SEEDS,
+        "seeds": {name: len(own) for name, own in of.items()},
         "evaluations": list(CHECKPOINTS),
         "regret_when_all_are_evaluated": float(np.mean(least)),
-        "strategies": {label: summary(values, regrets["random"]) for label, values in regrets.items()},
+        "strategies": {
+            label: summary(values, regrets["random"]) | {"core_seconds": costs[label]}
+            for label, values in regrets.items()
+        },
     }
 
 

@@ -21,6 +21,8 @@ LABELS = {
     "ppo": "policy, PPO",
     "predictor": "predictor, best evaluated",
     "predictor, ranked": "predictor, its ranking",
+    "rated": "predictor with ratings, best evaluated",
+    "rated, ranked": "predictor with ratings, its ranking",
     "nni-random": "NNI Random",
     "nni-evolution": "NNI RegularizedEvolution",
     "nni-evolution-20": "NNI RegularizedEvolution, population 20",
@@ -46,7 +48,8 @@ def text(result: dict) -> str:
 The cells of NAS-Bench-201 have known latencies on 19 device settings and known accuracies. So you can
 repeat a search under a budget many times and compare it with the best possible result. There are {tasks}
 tasks: {len(result["devices"])} device settings, each with budgets that {budgets} % of its cells keep.
-Each task was searched with {result["seeds"]} seeds.
+Each task was searched with {result["seeds"]["random"]} seeds, those of the predictor with
+{result["seeds"]["predictor"]}.
 
 A strategy proposes cells within the budget. A cell's score is its validation accuracy after 12 epochs on
 CIFAR-10. The answer of a search is the cell with the best score. Its **regret** is the test accuracy
@@ -56,6 +59,8 @@ validation accuracy after 200 epochs.
 Scores are noisy, so the best score is probably too high. The [predictor](../methods/predictor.md) also
 ranks the evaluated cells by what it has learned from all of them. So it has two rows: the regret of the
 cell with the best score, and that of the cell that it ranks first. An answer is always an evaluated cell.
+**With ratings**, it also has the four [ratings](../methods/ratings.md) of untrained networks, as a search has
+them by default. `tools/studies/cell_ratings.py` made them on other networks of these cells, with a teacher.
 
 {textwrap.fill("Device settings: " + ", ".join(result["devices"]) + ".", 110)}
 
@@ -79,6 +84,15 @@ positive value is better than random.
 
 {verdict(result)}
 
+## What it costs
+
+Core-hours until a strategy's mean regret is that of random draws after {result["evaluations"][-1]}
+evaluations: short trainings by their multiply-accumulates, as `tools/studies/cell_costs.py` measured them on
+this machine (12 epochs of 25 000 images), ratings as they were measured, and the strategy itself. Regrets
+are known after {", ".join(map(str, result["evaluations"]))} evaluations.
+
+{costs(result)}
+
 ## How to read it
 
 The strategies have their default settings. We chose these on other accuracies and costs of the same
@@ -98,7 +112,7 @@ and its cell cannot be chosen.
 def nni(result: dict) -> str:
     if "nni-random" not in result["strategies"]:
         return "NNI was not installed, so its strategies are missing here."
-    seeds, few = (min(result["few_seeds"][name], result["seeds"]) for name in ("nni-random", "nni-tpe"))
+    seeds, few = (result["seeds"][name] for name in ("nni-random", "nni-tpe"))
     return f"""\
 NNI's strategies get the same budgets and scores, through `pipeline/integrations/nni/strategies.py`. NNI's
 filter refuses what is beyond the budget, and the strategy proposes again. `RegularizedEvolution` has
@@ -126,23 +140,50 @@ def table(result: dict, quantity: str, skip: tuple[str, ...] = ()) -> str:
     return "\n".join(lines)
 
 
+def costs(result: dict) -> str:
+    random = result["strategies"]["random"]
+    goal, spent = random["regret"]["mean"][-1], random["core_seconds"][-1]
+    lines = [
+        f"| strategy | evaluations to a regret of {goal:.2f} | core-hours | of those of random |",
+        "| --- |" + " --- |" * 3,
+    ]
+    for name, found in result["strategies"].items():
+        places = [place for place, mean in enumerate(found["regret"]["mean"]) if mean <= goal]
+        if name.startswith("nni-"):
+            continue
+        if not places:
+            lines.append(f"| {LABELS[name]} | not reached | | |")
+            continue
+        seconds = found["core_seconds"][places[0]]
+        lines.append(
+            f"| {LABELS[name]} | {result['evaluations'][places[0]]} | {seconds / 3600:.1f} "
+            f"| 1/{spent / seconds:.1f} |"
+        )
+    return "\n".join(lines)
+
+
 def verdict(result: dict) -> str:
     own = {name: found for name, found in result["strategies"].items() if not name.startswith("nni-")}
     shown = [result["evaluations"].index(evaluations) for evaluations in SHOWN]
-    at = result["evaluations"].index(100)
-    means = {name: found["regret"]["mean"][at] for name, found in own.items()}
-    best = min(means.keys() - {"random"}, key=means.__getitem__)
-    ratio = means[best] / means["random"]
-    reached = "reached" if ratio <= 0.5 else "missed"
+
+    def share(evaluations: int, target: float) -> str:
+        at = result["evaluations"].index(evaluations)
+        means = {name: found["regret"]["mean"][at] for name, found in own.items()}
+        best = min(means.keys() - {"random"}, key=means.__getitem__)
+        ratio = means[best] / means["random"]
+        reached = "reached" if ratio <= target else "missed"
+        return (
+            f"After {evaluations} evaluations the best answer is that of: {LABELS[best]}. It has {ratio:.2f} "
+            f"times the regret of random draws (target: at most {target}, {reached}). "
+        )
 
     def worse(bound: str) -> str:
         found = (name for name in own if min(own[name]["less_than_random"][bound][n] for n in shown) < 0)
         return ", ".join(LABELS[name] for name in found) or "none"
 
     return textwrap.fill(
-        f"After 100 evaluations the best answer is that of: {LABELS[best]}. It has {ratio:.2f} times the "
-        f"regret of random draws (target: at most 0.5, {reached}). Lathe's strategies whose mean is worse "
-        f"than random at one of these numbers of evaluations: {worse('mean')}. Those worse beyond their "
+        f"{share(50, 0.5)}{share(100, 0.35)}Lathe's strategies whose mean is worse than "
+        f"random at one of these numbers of evaluations: {worse('mean')}. Those worse beyond their "
         f"interval: {worse('high')}.",
         110,
     )

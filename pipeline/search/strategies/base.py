@@ -43,6 +43,7 @@ class ConstrainedStrategy(ABC):
         self.generator = random.Random(seed)
         self._first: tuple[Architecture, ...] = ()
         self._uses: dict[Architecture, float] = {}
+        self._use_trusted: tuple[int, float] | None = None
         self._asked: dict[Architecture, None] = {}
         self._unanswered: deque[Architecture] = deque()
 
@@ -76,17 +77,24 @@ class ConstrainedStrategy(ABC):
 
         Args:
             architecture: within the budgets.
-            known: architectures and their scores.
+            known: architectures and their scores; the same until another score is told.
         """
-        uses, scores = [], []
-        for each, score in known:
-            if each not in self._uses:
-                self._uses[each] = self.constraints.use(each)
-            uses.append(self._uses[each])
-            scores.append(score)
-        if self.generator.random() < trust_in(np.array(uses), scores):
+        if self.generator.random() < self._trust_in_use(known):
             return self.constraints.fill(architecture, self.generator)
         return architecture
+
+    def _trust_in_use(self, known: Iterable[tuple[Architecture, float]]) -> float:
+        """How much the use of the limits counts as a rating; computed once for each score that is told."""
+        answered = len(self._asked) - len(self._unanswered)
+        if self._use_trusted is None or self._use_trusted[0] != answered:
+            uses, scores = [], []
+            for each, score in known:
+                if each not in self._uses:
+                    self._uses[each] = self.constraints.use(each)
+                uses.append(self._uses[each])
+                scores.append(score)
+            self._use_trusted = answered, trust_in(np.array(uses), scores)
+        return self._use_trusted[1]
 
     def ask(self) -> Architecture:
         """The next architecture to evaluate, within every budget and never asked before.

@@ -47,7 +47,7 @@ Code = tuple[Floats, Floats, Floats]
 
 
 class PredictorStrategy(ConstrainedStrategy):
-    """Draws at first; then asks for the architecture of a pool that promises most.
+    """Draws at first, those that are rated best; then asks for the architecture of a pool that promises most.
 
     docs/methods/predictor.md says how, and why. What an architecture promises is the mean of a Gaussian
     process plus ``boldness`` standard deviations (GP-UCB, 0912.3995), and its ratings, each by the trust
@@ -62,7 +62,8 @@ class PredictorStrategy(ConstrainedStrategy):
         boldness: how much what is uncertain is preferred.
         ratings: of an architecture, asked once for each that joins the pool; the same number every time.
         rated: most new architectures that join the pool, and so are rated, before each ask: those that
-            promise most while their ratings are unknown. All by default.
+            promise most while their ratings are unknown. All by default. What the first draws may rate is
+            rated before the first of them.
 
     Raises:
         ValueError: fewer than two initial scores, nothing that is rated, or a boldness below zero.
@@ -92,19 +93,20 @@ class PredictorStrategy(ConstrainedStrategy):
         self._codes: list[Code] = []
         self._pool: dict[Architecture, Code] = {}
         self._process: GaussianProcess | None = None
+        self._trust: list[float] | None = None
         self._shape: Shape | None = None
 
     def proposals(self) -> Iterator[Architecture]:
         """Draws, then the pool, the most promising first, then mutants of the best, further and further."""
-        while len(self._evaluated) < self._initial:
-            yield self.constraints.draw(self.generator)
+        if len(self._evaluated) < self._initial:
+            yield from self._first_draws()
         ranking = sorted(self._evaluated, key=lambda each: -each[1])
         parents = [architecture for architecture, _ in ranking[:_PARENTS]]
         fresh = [self.constraints.draw(self.generator) for _ in range(_DRAWS)]
         fresh += [self._mutant(self.generator.choice(parents)) for _ in range(_MUTANTS)]
         new = [each for each in dict.fromkeys(fresh) if each not in self._pool and each not in self._asked]
         joining = {each: self._code(each) for each in self._worth_rating(new)}
-        pool = [pair for pair in (self._pool | joining).items() if pair[0] not in self._asked]
+        pool = list((self._left() | joining).items())
         if pool:
             order = self._order([code for _, code in pool], self._boldness)
             self._pool = dict(pool[index] for index in order[:_POOL])
@@ -116,6 +118,29 @@ class PredictorStrategy(ConstrainedStrategy):
         while True:
             child = self._mutant(child)
             yield child
+
+    def _first_draws(self) -> Iterator[Architecture]:
+        """Of as many draws as may be rated until the process is asked, those rated best first; then more."""
+        if not self._left():
+            share = self._rated_at_once or _DRAWS + _MUTANTS
+            count = share * (self._initial - len(self._evaluated))
+            drawn = dict.fromkeys(self.constraints.draw(self.generator) for _ in range(count))
+            self._pool = {each: self._code(each) for each in drawn}
+        left = self._left()
+        if left:
+            _, _, *ratings = self._groups(list(left.values()))
+            trust = self.trust() or [1.0] * len(ratings)
+            rated = sum(
+                (t * column[:, 0] for t, column in zip(trust, ratings, strict=True)), np.zeros(len(left))
+            )
+            best_first = [list(left)[index] for index in np.argsort(-rated, kind="stable")]
+            yield from filter(self.constraints.feasible, best_first)
+        while True:
+            yield self.constraints.draw(self.generator)
+
+    def _left(self) -> dict[Architecture, Code]:
+        """Of the pool, what was not asked."""
+        return {each: code for each, code in self._pool.items() if each not in self._asked}
 
     def ranking(self, architectures: Sequence[Architecture]) -> list[Architecture]:
         """By the mean of the process and the ratings: scores are noisy, and the best of them flattered.
@@ -138,7 +163,7 @@ class PredictorStrategy(ConstrainedStrategy):
             raise ValueError(f"the reward of {architecture} is {reward}")
         self._evaluated.append((architecture, reward))
         self._codes.append(self._code(architecture))
-        self._process = None
+        self._process = self._trust = None
         if len(self._evaluated) % _SHAPED_EVERY == 0:
             groups, scores = self._known()
             self._shape = better_shape(groups, scores, self._shape or initial_shape(len(groups)))
@@ -158,7 +183,7 @@ class PredictorStrategy(ConstrainedStrategy):
         self._codes = [self._code(architecture) for architecture, _ in self._evaluated]
         pool = (architecture_of(space, pairs) for pairs in learned["pool"])
         self._pool = {architecture: self._code(architecture) for architecture in pool}
-        self._process = None
+        self._process = self._trust = None
         shape = learned["shape"]
         self._shape = shape and Shape(tuple(shape[0]), shape[1])
 
@@ -166,9 +191,11 @@ class PredictorStrategy(ConstrainedStrategy):
         """What each rating counts beside the process, see ``trust_in``."""
         if not self._evaluated:
             return []
-        *_, ratings = map(np.stack, zip(*self._codes, strict=True))
-        scores = [value for _, value in self._evaluated]
-        return [trust_in(column, scores) for column in ratings.T]
+        if self._trust is None:
+            *_, ratings = map(np.stack, zip(*self._codes, strict=True))
+            scores = [value for _, value in self._evaluated]
+            self._trust = [trust_in(column, scores) for column in ratings.T]
+        return self._trust
 
     def posterior(self, architectures: Sequence[Architecture]) -> list[Posterior]:
         """What is promised, as a reward, and how sure the process is; in the order of ``ranking``.
