@@ -98,16 +98,23 @@ class Ratings:
 
     Attributes:
         left_out: why, by name.
+        on_rated: called with how many architectures have been rated, with each.
     """
 
     def __init__(self, ratings: Sequence[Rating], reference: Architecture) -> None:
+        self.on_rated: Callable[[int], None] = lambda count: None
+        self._count = 0
         refusals = {each.name: each.refusal(reference) for each in ratings}
         self.left_out = {name: why for name, why in refusals.items() if why is not None}
         self._ratings = [each for each in ratings if each.name not in self.left_out]
 
     def __call__(self, architecture: Architecture) -> tuple[float, ...]:
         """One number for each."""
-        return tuple(each.of(architecture) for each in self._ratings)
+        found = tuple(each.of(architecture) for each in self._ratings)
+        if found:
+            self._count += 1
+            self.on_rated(self._count)
+        return found
 
     def known(self, architecture: Architecture) -> dict[str, float]:
         """By name, as far as they were asked for and did not fail."""

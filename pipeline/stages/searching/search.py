@@ -126,7 +126,15 @@ def search_candidates(given: SearchInput, folder: StageFolder, services: Service
     fresh = list[Candidate]()
     if given.evaluations > 0:
         fresh = _searched(
-            given, strategy, evaluator, learning, memory, clock=clock, folder=folder, services=services
+            given,
+            strategy,
+            evaluator,
+            learning,
+            memory,
+            ratings=ratings,
+            clock=clock,
+            folder=folder,
+            services=services,
         )
     over = given.minutes is not None and clock.seconds() >= 60 * given.minutes
     past = (*given.before.candidates, *this.known)
@@ -249,6 +257,7 @@ def _searched(
     learning: Learning,
     memory: _Memory,
     *,
+    ratings: Ratings,
     clock: Clock,
     folder: StageFolder,
     services: Services,
@@ -262,6 +271,7 @@ def _searched(
     found: list[Candidate] = []
     with ExitStack() as shown:
         advance = shown.enter_context(services.reporter.task("scoring candidates", "candidates"))
+        ratings.on_rated = lambda count: advance.say(f"{count} rated")
 
         def on_candidate(done: int, total: int, candidate: Candidate) -> None:
             nonlocal advance

@@ -14,6 +14,7 @@ from pipeline.search.strategies.gaussian_process import (
     normal_scores,
 )
 from pipeline.search.strategies.predictor import PredictorStrategy, quantiles
+from pipeline.search.strategies.random_search import RandomStrategy
 from pipeline.spaces.base import architecture_of
 from tests.contracts.strategy import StrategyContract
 from tests.pipeline.search.strategies.test_strategies import budgeted, value
@@ -67,6 +68,45 @@ def test_no_more_than_what_can_be_afforded_is_rated_and_that_is_what_promises_mo
     few, every = ratings_of(2), ratings_of(None)
     assert len(few) == len(set(few)) <= 25 + 2 * 20 < len(every)
     assert np.mean(list(map(value, few[5:]))) > np.mean(list(map(value, every[5:])))
+
+
+def test_the_first_draws_are_those_rated_best_of_as_many_as_may_be_rated():
+    looked_at = []
+    strategy = PredictorStrategy(
+        budgeted(stages=4, share=0.3),
+        0,
+        initial=6,
+        ratings=lambda each: looked_at.append(each) or (value(each), math.nan),
+        rated=4,
+    )
+    first = strategy.ask()
+    assert 6 < len(looked_at) == len(set(looked_at)) <= 6 * 4
+    asked = [first, *(strategy.ask() for _ in range(5))]
+    assert len(looked_at) <= 6 * 4
+    assert list(map(value, asked)) == sorted(map(value, looked_at), reverse=True)[:6]
+
+
+def test_a_rating_that_misleads_is_not_followed_once_scores_speak_against_it():
+    looked_at = []
+    strategy = PredictorStrategy(
+        budgeted(stages=4, share=0.3),
+        0,
+        initial=20,
+        ratings=lambda each: looked_at.append(each) or (-value(each),),
+        rated=10,
+    )
+    asked = evaluated_by(told(strategy, 20))
+    lowest = sorted(map(value, looked_at))
+    assert value(asked[0]) == lowest[0]
+    # Ten scores outweigh what it counts at first, and draws go on as they came.
+    assert strategy.trust() == [0.0]
+    assert np.mean(list(map(value, asked[10:]))) > np.mean(list(map(value, asked[:5])))
+
+
+def test_without_ratings_the_first_draws_are_those_of_random_search():
+    predictor = PredictorStrategy(budgeted(stages=4, share=0.3), 0, initial=6)
+    random_search = RandomStrategy(budgeted(stages=4, share=0.3), 0)
+    assert [predictor.ask() for _ in range(6)] == [random_search.ask() for _ in range(6)]
 
 
 def test_a_rating_counts_by_its_quantile_and_one_that_failed_is_in_the_middle():
