@@ -32,6 +32,9 @@ INITIAL = 20
 """Scores of draws, before the process is asked; fewer in a short search."""
 
 _POOL, _DRAWS, _MUTANTS, _PARENTS = 64, 2, 8, 5
+_RATED_FIRST = 10
+"""Draws for each of the first scores, at most: the best rated of many more are those whose ratings err."""
+
 _MEMORY = 300
 _TELLING = 5
 """Scores from which on a rank correlation with them is told."""
@@ -62,8 +65,8 @@ class PredictorStrategy(ConstrainedStrategy):
         boldness: how much what is uncertain is preferred.
         ratings: of an architecture, asked once for each that joins the pool; the same number every time.
         rated: most new architectures that join the pool, and so are rated, before each ask: those that
-            promise most while their ratings are unknown. All by default. What the first draws may rate is
-            rated before the first of them.
+            promise most while their ratings are unknown. All by default. Before the first ask, as many as
+            for all first draws, at most ten for each.
 
     Raises:
         ValueError: fewer than two initial scores, nothing that is rated, or a boldness below zero.
@@ -122,7 +125,7 @@ class PredictorStrategy(ConstrainedStrategy):
     def _first_draws(self) -> Iterator[Architecture]:
         """Of as many draws as may be rated until the process is asked, those rated best first; then more."""
         if not self._left():
-            share = self._rated_at_once or _DRAWS + _MUTANTS
+            share = min(self._rated_at_once or _RATED_FIRST, _RATED_FIRST)
             count = share * (self._initial - len(self._evaluated))
             drawn = dict.fromkeys(self.constraints.draw(self.generator) for _ in range(count))
             self._pool = {each: self._code(each) for each in drawn}
