@@ -68,7 +68,7 @@ RATED = "rated"
 RATED_AT_ONCE = IMAGES // 4 // sum(find_evaluator(name).images for name in UNTRAINED)
 """Before each short training, as in a recipe (docs/methods/ratings.md)."""
 NNI_STRATEGIES = tabular_nni.strategies()
-FEW_SEEDS = dict.fromkeys((*NNI_STRATEGIES, "predictor", RATED), 10) | {"nni-tpe": 3}
+FEW_SEEDS = dict.fromkeys(NNI_STRATEGIES, 10) | {"nni-tpe": 3, "predictor": 4, RATED: 4}
 # Device settings and seeds. The four of the small scale are a GPU, a CPU, and two phones.
 SCALES = {
     "smoke": (("pixel3", "2080ti_1"), 2),
