@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from cell_networks import CellNetworks, live
 from cell_ratings import STORED, representatives
-from raters_page import FUSION, PROCESS, UNTRAINED, write_page
+from raters_page import FUSED, FUSION, PROCESS, UNTRAINED, write_page
 from scipy.stats import kendalltau, rankdata
 from tabular import SHARED, Benchmark
 
@@ -37,7 +37,6 @@ from pipeline.search.strategies.gaussian_process import (
 )
 
 SUPERNETS = ("blockwise", "one-shot")
-FUSED = ("naswot", "synflow", "relation", "readout", "blockwise")
 BANDS, RESAMPLES = 5, 200
 TRUTHS = {
     "cifar10": "acc200_cifar10_test",
