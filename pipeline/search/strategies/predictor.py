@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -32,7 +34,7 @@ INITIAL = 20
 """Scores of draws, before the process is asked; fewer in a short search."""
 
 _POOL, _DRAWS, _MUTANTS, _PARENTS = 64, 2, 8, 5
-_RATED_FIRST = 10
+_RATED_FIRST = 20
 """Draws for each of the first scores, at most: the best rated of many more are those whose ratings err."""
 
 _MEMORY = 300
@@ -61,12 +63,12 @@ class PredictorStrategy(ConstrainedStrategy):
         constraints: space and budgets.
         seed: of all draws.
         reward: from an architecture and its score, and learned in its place; the score by default.
-        initial: scores of draws, before the process is asked.
+        initial: scores of draws, before the process is asked; half as many where there are ratings.
         boldness: how much what is uncertain is preferred.
         ratings: of an architecture, asked once for each that joins the pool; the same number every time.
         rated: most new architectures that join the pool, and so are rated, before each ask: those that
             promise most while their ratings are unknown. All by default. Before the first ask, as many as
-            for all first draws, at most ten for each.
+            for all first draws, at most 20 for each.
 
     Raises:
         ValueError: fewer than two initial scores, nothing that is rated, or a boldness below zero.
@@ -101,7 +103,7 @@ class PredictorStrategy(ConstrainedStrategy):
 
     def proposals(self) -> Iterator[Architecture]:
         """Draws, then the pool, the most promising first, then mutants of the best, further and further."""
-        if len(self._evaluated) < self._initial:
+        if len(self._evaluated) < self._needed:
             yield from self._first_draws()
         ranking = sorted(self._evaluated, key=lambda each: -each[1])
         parents = [architecture for architecture, _ in ranking[:_PARENTS]]
@@ -122,24 +124,34 @@ class PredictorStrategy(ConstrainedStrategy):
             child = self._mutant(child)
             yield child
 
+    @property
+    def _needed(self) -> int:
+        """Scores before the process is asked: half as many where ratings choose what is scored."""
+        has_ratings = any(map(len, self._rated.values()))
+        return max(2, self._initial // 2) if has_ratings else self._initial
+
     def _first_draws(self) -> Iterator[Architecture]:
-        """Of as many draws as may be rated until the process is asked, those rated best first; then more."""
+        """Of as many draws as may be rated until the process is asked, those rated best first; then more.
+
+        An architecture is as good as the rating that likes it least. A sum of ratings follows the one that
+        likes it most, and that is often where a rating errs.
+        """
+        draws = iter(partial(self.constraints.draw, self.generator), None)
         if not self._left():
+            first = next(draws)
+            self._pool = {first: self._code(first)}
             share = min(self._rated_at_once or _RATED_FIRST, _RATED_FIRST)
-            count = share * (self._initial - len(self._evaluated))
-            drawn = dict.fromkeys(self.constraints.draw(self.generator) for _ in range(count))
-            self._pool = {each: self._code(each) for each in drawn}
+            more = share * (self._needed - len(self._evaluated)) - 1
+            self._pool |= {each: self._code(each) for each in dict.fromkeys(islice(draws, more))}
         left = self._left()
         if left:
             _, _, *ratings = self._groups(list(left.values()))
-            trust = self.trust() or [1.0] * len(ratings)
-            rated = sum(
-                (t * column[:, 0] for t, column in zip(trust, ratings, strict=True)), np.zeros(len(left))
-            )
-            best_first = [list(left)[index] for index in np.argsort(-rated, kind="stable")]
+            trusts = self.trust() or [1.0] * len(ratings)
+            trusted = [column[:, 0] for trust, column in zip(trusts, ratings, strict=True) if trust > 0]
+            worst = np.min(trusted, axis=0) if trusted else np.zeros(len(left))
+            best_first = [list(left)[index] for index in np.argsort(-worst, kind="stable")]
             yield from filter(self.constraints.feasible, best_first)
-        while True:
-            yield self.constraints.draw(self.generator)
+        yield from draws
 
     def _left(self) -> dict[Architecture, Code]:
         """Of the pool, what was not asked."""

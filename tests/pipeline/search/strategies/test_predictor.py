@@ -3,6 +3,7 @@ import random
 
 import numpy as np
 import pytest
+from scipy.stats import rankdata
 
 from pipeline.search.base import RankingStrategy, Score, TrustingStrategy
 from pipeline.search.strategies.evolution import EvolutionStrategy
@@ -75,7 +76,7 @@ def test_the_first_draws_are_those_rated_best_of_as_many_as_may_be_rated():
     strategy = PredictorStrategy(
         budgeted(stages=4, share=0.3),
         0,
-        initial=6,
+        initial=12,
         ratings=lambda each: looked_at.append(each) or (value(each), math.nan),
         rated=4,
     )
@@ -83,7 +84,22 @@ def test_the_first_draws_are_those_rated_best_of_as_many_as_may_be_rated():
     assert 6 < len(looked_at) == len(set(looked_at)) <= 6 * 4
     asked = [first, *(strategy.ask() for _ in range(5))]
     assert len(looked_at) <= 6 * 4
-    assert list(map(value, asked)) == sorted(map(value, looked_at), reverse=True)[:6]
+    # What failed everywhere is in the middle, and so is at most the worst of the upper half.
+    upper = sorted(map(value, looked_at), reverse=True)[: len(looked_at) // 2]
+    assert set(map(value, asked)) <= set(upper)
+
+
+def test_the_first_draw_is_the_one_that_no_rating_thinks_badly_of():
+    ratings = {}
+
+    def rated(each):
+        ratings[each] = (value(each), -float(int(each.identity[:4], 16)))
+        return ratings[each]
+
+    strategy = PredictorStrategy(budgeted(stages=4, share=0.3), 0, initial=20, ratings=rated)
+    first = strategy.ask()
+    ranks = np.stack([rankdata(column) for column in zip(*ratings.values(), strict=True)])
+    assert ranks[:, list(ratings).index(first)].min() == ranks.min(axis=0).max()
 
 
 def test_a_rating_that_misleads_is_not_followed_once_scores_speak_against_it():
@@ -91,13 +107,12 @@ def test_a_rating_that_misleads_is_not_followed_once_scores_speak_against_it():
     strategy = PredictorStrategy(
         budgeted(stages=4, share=0.3),
         0,
-        initial=20,
+        initial=40,
         ratings=lambda each: looked_at.append(each) or (-value(each),),
         rated=10,
     )
     asked = evaluated_by(told(strategy, 20))
-    lowest = sorted(map(value, looked_at))
-    assert value(asked[0]) == lowest[0]
+    assert value(asked[0]) == min(map(value, looked_at))
     # Ten scores outweigh what it counts at first, and draws go on as they came.
     assert strategy.trust() == [0.0]
     assert np.mean(list(map(value, asked[10:]))) > np.mean(list(map(value, asked[:5])))
