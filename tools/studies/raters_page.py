@@ -71,8 +71,8 @@ def one_shot(result: dict) -> str:
     if "one-shot" not in result["raters"]:
         return "`one-shot` was not run here."
     return (
-        "`one-shot` trains whole\nnetworks by what the teacher says, for as many epochs over the same images. It "
-        "is no part of the sums."
+        "`one-shot` trains whole networks by\n"
+        "what the teacher says, for as many epochs over the same images. It is no part of the sums."
     )
 
 
