@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,7 +11,16 @@ from pipeline.methods.subgraph.structures import find_structures
 from pipeline.methods.subgraph.units import OpenTeacherSpace, describe_teacher
 from pipeline.spaces.teacher.config import TeacherSpaceConfig
 from pipeline.teachers.resnet import resnet_cifar
-from tests.pipeline.methods.subgraph.networks import SHAPE, head, inverted, plain, projected, trained
+from tests.pipeline.methods.subgraph.networks import (
+    SHAPE,
+    group_normed,
+    grouped,
+    head,
+    inverted,
+    plain,
+    projected,
+    trained,
+)
 
 
 def described(network: nn.Module, most_blocks: int = 200) -> TeacherSpaceConfig:
@@ -116,3 +127,19 @@ def test_networks_begin_with_the_most_important_parts_of_the_teacher_where_impor
     whole = inherited.build(inherited.reference()).eval()
     images = torch.randn(2, *SHAPE)
     torch.testing.assert_close(whole(images), network.eval()(images))
+
+
+@pytest.mark.parametrize("network", [grouped, group_normed])
+def test_blocks_of_layers_with_groups_follow_each_other_at_every_number_of_groups(
+    network: Callable[[], nn.Module],
+) -> None:
+    teacher = network()
+    config = described(teacher, most_blocks=64)
+    space = OpenTeacherSpace(config, SHAPE, 5, lambda: teacher)
+    smallest = {each.name: config.widths.get(each.name, (1,))[0] for each in config.structures}
+    for counts in (smallest, {each.name: each.count for each in config.structures}):
+        values = torch.randn(2, *SHAPE)
+        for block in space.blocks(space.architecture(counts)):
+            assert tuple(values.shape[1:]) == block.input_shape
+            values = space.build_block(block).eval()(values)
+        assert values.shape == (2, 5)
