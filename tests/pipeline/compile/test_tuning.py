@@ -214,10 +214,11 @@ def test_a_network_in_the_unit_of_the_data_learns_as_one_in_units_of_the_spread(
     own, outputs = RegressionInUnits(spread.mean, spread.std), torch.randn(20, 2)
     labels = torch.randn(20, 2)
     mean, std = torch.tensor(spread.mean), torch.tensor(spread.std)
-    wanted = spread.label_loss(outputs, labels)
-    assert own.label_loss(outputs * std + mean, labels * std + mean) == pytest.approx(wanted, rel=1e-3)
+    wanted = float(spread.label_loss(outputs, labels))
+    found = own.label_loss(outputs * std + mean, labels * std + mean)
     taught = own.teacher_loss(outputs * std + mean, (labels * std + mean)[None], 4.0)
-    assert taught == pytest.approx(wanted, rel=1e-3)
+    assert float(found) == pytest.approx(wanted, rel=1e-3)
+    assert float(taught) == pytest.approx(wanted, rel=1e-3)
 
 
 def given_model(fmt: ModelFormat) -> GivenModel:
