@@ -31,7 +31,7 @@ def _told(given: StructuresInput, value: TeacherSpaceConfig) -> Sequence[str]:
     channels, groups, heads = (
         sum(each.count for each in of_kind[kind]) for kind in ("channels", "groups", "heads")
     )
-    found = [f"{channels} channels in {count_of(len(of_kind['channels']), 'group')}"]
+    found = [f"{channels} channels in {count_of(len(of_kind['channels']), 'group')}"] if channels else []
     found += [f"{groups} whole groups of grouped layers"] if groups else []
     found += [f"{heads} attention heads"] if heads else []
     found += [count_of(len(of_kind["block"]), "whole block")]

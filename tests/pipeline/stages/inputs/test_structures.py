@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 
 from pipeline.recipe.loading import parse_recipe
 from pipeline.run.preparation import LearningTask, prepare_task
-from pipeline.spaces.teacher.config import TeacherSpaceConfig
+from pipeline.spaces.teacher.config import Structure, TeacherSpaceConfig
+from pipeline.stages.inputs.structures import find_teacher_structures
 from pipeline.teachers.convnet import ConvNet
 from pipeline.work.stage import StageFolder
 from tests.pipeline.run.made_up_run import made_up_context
@@ -68,3 +69,10 @@ def test_a_teacher_from_a_factory_and_the_same_as_a_file_have_the_same_structure
     assert ours.widths == theirs.widths
     assert [each.name for each in ours.units] == [each.name for each in theirs.units]
     assert list(ours.sizes.values()) == list(theirs.sizes.values())
+
+
+def test_what_can_be_removed_is_told_by_kind_and_nothing_of_kinds_that_are_not_there() -> None:
+    nothing: Any = None
+    structures = (Structure("layer", "groups", 4, ("norm",)), Structure("other", "groups", 8, ("norm",)))
+    (line,) = find_teacher_structures.tell(nothing, TeacherSpaceConfig(structures, {}, {}, (), {}))
+    assert line.endswith("can be removed: 12 whole groups of grouped layers, 0 whole blocks")
