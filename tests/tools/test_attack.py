@@ -14,7 +14,7 @@ from latency_db.errors import StoreError
 from tests.lathe_process import LatheProcess
 from tests.places import ROOT
 from tools.attack import __main__ as attack
-from tools.attack import fuzzing
+from tools.attack import fuzzing, page
 from tools.attack.fuzzing import damaged, fuzz, judged
 from tools.attack.kills import faults, kills, stage
 from tools.attack.limits import limits
@@ -165,3 +165,21 @@ def test_a_killed_command_says_where_it_was(tmp_path: Path) -> None:
     where = process.where()
     assert process.kill_when(lambda: True)
     assert "lathe_process.py" in where
+
+
+def test_the_page_has_the_sums_of_all_attacks() -> None:
+    outcomes = {"refused": 3, "read": 1, "exit code 8": 1}
+    fuzzed = {"inputs": 5, "formats": 2, "outcomes": outcomes, "most_bytes_more": 3 << 20}
+    tally = {"kills": 2, "rounds": 1, "at": {"latency_db/store": 2}, "lost": 1, "differ": 0, "orphans": 0}
+    killed = {"import": {**tally, "left_behind": 0, "failed": 1, "faults": ["lost"]}}
+    limits = {"bombs": 7, "most_bytes_more": 1 << 20, "faults": {}}
+    written = {"database": "postgresql", "seconds": 300, "kills": 9, "stored": 12_345, "lost": 0, "twice": 0}
+    first: Found = {"limits": limits, "fuzzing": fuzzed, "kills": killed, "writers": []}
+    second: Found = {"fuzzing": {}, "kills": killed, "writers": [{**written, "problems": []}]}
+    text = page.tables([first, second])
+    assert "| damaged files | 5 |" in text
+    assert "| another exit code than the documented one | 1 |" in text
+    assert "| most memory for one file, MB | 3 |" in text
+    assert "| `lathe db import` | 4 | 2 | 2 | 2 | 0 | 0 | latency_db/store 4 |" in text
+    assert "| all | 4 | 2 | 2 | 2 | 0 | 0 |  |" in text
+    assert "| PostgreSQL | 300 | 9 | 12 345 | 0 | 0 | 0 |" in text

@@ -5,8 +5,10 @@ import stat
 import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 import devices.added
 import devices.inventory.devices_file
@@ -23,6 +25,7 @@ from devices.inventory.devices_file import (
     user_file,
     write_device,
 )
+from devices.inventory.entries import TABLES
 from devices.target import Target
 
 ALL_KINDS = """
@@ -365,3 +368,17 @@ def test_a_file_that_lathe_wrote_itself_is_trusted_unless_it_was_not_before(fold
 def test_there_must_be_a_file_to_trust() -> None:
     with pytest.raises(TargetError, match="there is no"):
         trust_project_file()
+
+
+def numbers_of(schema: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every number that a schema describes, wherever in it."""
+    below = [each for value in schema.values() for each in (value if isinstance(value, list) else [value])]
+    found = [number for each in below if isinstance(each, dict) for number in numbers_of(each)]
+    return [*found, schema] if schema.get("type") in {"integer", "number"} else found
+
+
+@pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
+def test_every_number_of_a_device_has_a_range(table: type[BaseModel]) -> None:
+    for number in numbers_of(table.model_json_schema()):
+        assert {"minimum", "exclusiveMinimum"} & number.keys(), number
+        assert {"maximum", "exclusiveMaximum"} & number.keys(), number

@@ -4,13 +4,16 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from pathlib import Path
 
 import pytest
-from sqlalchemy import make_url
+from sqlalchemy import Connection, Engine, make_url
 
 from devices.installing import how_to_install
 from latency_db.errors import StoreError
-from latency_db.store import database
+from latency_db.published import import_table
+from latency_db.store import check, database, export_file, import_file, merge, published_rows, records
 from latency_db.store.store import Store, open_store
 from tests.latency_db.measurement_samples import DEVICE, PROTOCOL, RUNTIME, block, key_of, measurement
 from tests.latency_db.postgresql_server import PostgresqlServer
@@ -108,6 +111,51 @@ def test_writers_lose_nothing_when_the_server_crashes_while_they_write(server: P
         for writer in range(4):
             for row in range(150):
                 assert store.find(key_of(block(f"{writer}/{row}"))) == measurement(row + 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["import", "merge", "import published"])
+def test_what_comes_in_is_whole_though_the_server_crashes_meanwhile(
+    server: PostgresqlServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    entries = [(block(str(n)), RUNTIME, DEVICE, PROTOCOL, measurement(n + 1)) for n in range(600)]
+    there, file = str(tmp_path / "there.db"), tmp_path / "rows.csv"
+    with open_store(there) as store:
+        store.add_all(entries)
+        export_file(store, file)
+    table = tmp_path / "table.csv"
+    lines = "".join(f"Conv{n},{n},{1 + n % 7}.5\n" for n in range(21_000))
+    table.write_text(f"block,in_h,mean_ms\n{lines}")
+    calls, whole = 0, Engine.begin
+
+    def begin(engine: Engine) -> AbstractContextManager[Connection]:
+        """Two transactions begin when the server has crashed and come up again, so the connection is dead."""
+        nonlocal calls
+        if engine.dialect.name == "postgresql":
+            calls += 1
+            if calls in {1, 2}:
+                server.stop()
+                server.start()
+        return whole(engine)
+
+    with open_store(server.new_database()) as store:
+        monkeypatch.setattr(Engine, "begin", begin)
+        match way:
+            case "import":
+                import_file(store, file)
+            case "merge":
+                merge(store, there)
+            case _:
+                import_table(store, table, device="d")
+        monkeypatch.undo()
+        assert calls > 2
+        assert check(store).problems == ()
+        if way == "import published":
+            assert sum(map(len, published_rows(store))) == 21_000
+        else:
+            with open_store(there) as other:
+                wanted = [record.columns["digest"] for batch in records(other) for record in batch]
+            assert [record.columns["digest"] for batch in records(store) for record in batch] == wanted
 
 
 def test_store_keeps_every_row_when_eight_processes_write_at_once(server: PostgresqlServer) -> None:
