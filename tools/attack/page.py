@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tools.attack.scenarios import scenarios
+from tools.attack.scenarios import Scenario, scenarios
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "what-survives-what.md"
 BEGIN, END = "<!-- counts -->", "<!-- end of counts -->"
@@ -73,10 +73,17 @@ def _kills(attacks: Sequence[dict[str, Any]]) -> Iterator[str]:
             stages.update(tally["at"])
         if counts["kills"]:
             total.update(counts)
-            rows.append((f"`lathe {' '.join(scenario.arguments[:2])}`", *_row(counts), _stages(stages)))
+            rows.append((f"`{_command(scenario)}`", *_row(counts), _stages(stages)))
     rows.append(("all", *_row(total), ""))
     heads = "command", "kills", "came through", "rows lost", "other results", "processes left", "files left"
     yield from _table((*heads, "killed at"), rows)
+
+
+def _command(scenario: Scenario) -> str:
+    """The command without what it was given."""
+    first, *others = scenario.arguments
+    kept = [each for each in others[:2] if each in {"import", "merge", "measure", "build", "--published"}]
+    return " ".join(("lathe", first, *kept))
 
 
 def _row(counts: Counter[str]) -> tuple[int, ...]:
