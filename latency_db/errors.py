@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from devices.errors import LatheError
 
-__all__ = ["EstimateError", "StoreError"]
+__all__ = ["EstimateError", "NoDatabaseError", "StoreError"]
 
 
 class StoreError(LatheError):
     """A database that cannot be opened, read or written, or has another schema."""
 
     exit_code = 8
+
+
+class NoDatabaseError(StoreError):
+    """A database that must exist and does not."""
 
 
 class EstimateError(LatheError):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from devices.measurement import BetweenBatches, Measurement
-from latency_db.errors import StoreError
+from latency_db.errors import NoDatabaseError
 from latency_db.history.reading import history_of
 from latency_db.store import open_store
 
@@ -23,9 +23,11 @@ def own_history(db: str | None) -> Iterator[Callable[[Measurement], BetweenBatch
     """
     try:
         store = open_store(db, must_exist=True)
-    except StoreError:
+    except NoDatabaseError:
         if db is not None:
             raise
+        store = None
+    if store is None:
         yield lambda measurement: None
         return
     with store:

@@ -17,7 +17,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from devices.installing import how_to_install
 from devices.words import cause_of
-from latency_db.errors import StoreError
+from latency_db.errors import NoDatabaseError, StoreError
 from latency_db.store import schema
 from latency_db.store.database import (
     CHOOSE,
@@ -87,7 +87,8 @@ def _require_database(location: str, file: Path | None) -> None:
     """Check that there is a database, without making a file or a folder.
 
     Raises:
-        StoreError: there is none, or it cannot be read.
+        NoDatabaseError: there is none.
+        StoreError: it cannot be read.
     """
     if file is not None and not file.exists():
         why = "there is no such file"
@@ -95,7 +96,7 @@ def _require_database(location: str, file: Path | None) -> None:
         why = "it has no tables"
     else:
         return
-    raise StoreError(
+    raise NoDatabaseError(
         f"there is no latency database at {shown(parsed_url(location))}",
         why=why,
         fix="check --db and the environment variable LATHE_DB; commands that measure make a new database",

@@ -10,7 +10,7 @@ from pipeline.compile.compiling import (
     compile_model,
     held_out_of,
     operations_of,
-    outputs_of_choice,
+    outputs_of,
 )
 from pipeline.compile.feeding import Feeding
 from pipeline.compile.model import TensorSpec
@@ -54,6 +54,6 @@ __all__ = [
     "held_out_of",
     "known_variants",
     "operations_of",
-    "outputs_of_choice",
+    "outputs_of",
     "specs_of",
 ]

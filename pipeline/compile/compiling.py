@@ -227,16 +227,15 @@ def held_out_of(found: CompiledModel, work: WorkFolder) -> dict[str, NDArray[Any
     return open_samples(found.samples, work.find(found.samples.arrays))
 
 
-def outputs_of_choice(
-    raced: Raced, found: CompiledModel, work: WorkFolder, reporter: Reporter
+def outputs_of(
+    name: str, raced: Raced, found: CompiledModel, work: WorkFolder, reporter: Reporter
 ) -> tuple[NDArray[np.float32], Target]:
-    """The first output of the variant that was chosen, and the target on which they were taken.
+    """The first output of a variant that was compared, and the target on which they were taken.
 
     Raises:
         MeasurementError, TargetError: they have to be taken again, and cannot be.
     """
-    assert raced.chosen is not None
-    row = raced.row(raced.chosen)
+    row = raced.row(name)
     assert row.file is not None
     variant = find_variant(row.variant)
     # However many threads were chosen: this is how it was compared with the model.

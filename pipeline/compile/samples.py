@@ -344,11 +344,11 @@ def labels_in(arrays: dict[str, NDArray[Any]], count: int, path: Path, task: Tas
         return None
     if task in ("single-label", "embedding"):
         fit = labels.shape == (count,) and labels.dtype.kind in "iu"
-        wanted, found = "one whole number for each input, counted from 0", labels.astype(np.int64)
+        wanted, kept = "one whole number for each input, counted from 0", np.dtype(np.int64)
     else:
-        found = (labels[:, np.newaxis] if labels.ndim == 1 else labels).astype(np.float32)
-        fit = found.ndim == 2 and len(found) == count and labels.dtype.kind in "biuf"
-        wanted = "a row of numbers for each input"
+        labels = labels[:, np.newaxis] if labels.ndim == 1 else labels
+        fit = labels.ndim == 2 and len(labels) == count and labels.dtype.kind in "biuf"
+        wanted, kept = "a row of numbers for each input", np.dtype(np.float32)
     if not fit:
         raise DataError(
             f"the labels in '{path}' do not fit",
@@ -356,7 +356,7 @@ def labels_in(arrays: dict[str, NDArray[Any]], count: int, path: Path, task: Tas
             f"task is {task}",
             fix=f"store {wanted}, or say with --task what they are",
         )
-    return found
+    return labels.astype(kept)
 
 
 def array_of_input(

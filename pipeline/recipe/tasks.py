@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from pipeline.recipe.loading import Recipe
 
 _METHODS = ("search", "akd", "subgraph")
-_LOSSES = ("labels", "soft_targets", "fitnet", "attention_transfer", "similarity_preserving")
+_LOSSES = ("labels", "soft_targets", "fitnet", "blockwise", "attention_transfer", "similarity_preserving")
 
 
 def require_served(recipe: Recipe) -> None:

@@ -46,6 +46,10 @@ class Context:
             self.reporter.note(line)
         return result
 
+    def forget(self, stage: Stage[I, Services, R], given: I) -> None:
+        """Let the next run do a stage again."""
+        self.work.forget(stage, given)
+
     @cached_property
     def services(self) -> Services:
         """What never decides a result."""

@@ -62,7 +62,7 @@ _DROPPED_BY = {
 
 @dataclass(frozen=True)
 class Looked:
-    """What was found.
+    """How far earlier runs of a recipe have come.
 
     Attributes:
         data: loaded if they were not.
@@ -77,7 +77,7 @@ class Looked:
 
 
 def look(context: Context) -> Looked:
-    """Find where a run would begin, and ask everything of which it would have to end.
+    """Find where a run would begin, and whether what it needs from there on answers.
 
     A search that is done needs no executor.
 
@@ -104,7 +104,7 @@ class _NotDone(Exception):
 
 
 class _Looking(Context):
-    """A run that reads what stages have left, and ends at the first that is not done."""
+    """A run that reads what stages have left, and ends at the first that is not done; it changes nothing."""
 
     def __init__(self, context: Context) -> None:
         super().__init__(context.recipe, context.recipe_text, context.work, context.store, SilentReporter())
@@ -122,6 +122,10 @@ class _Looking(Context):
         if stage.name not in self.done:
             self.done.append(stage.name)
         return result
+
+    def forget(self, stage: Stage[I, Services, R], given: I) -> None:
+        """Take it for not done: the run will forget it."""
+        raise _NotDone(stage.name)
 
     def data(self) -> DataSummary:
         """The data, loaded if they were not."""

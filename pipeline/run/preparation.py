@@ -128,8 +128,8 @@ def check_budgets(context: Context, task: LearningTask, tables: Tables) -> tuple
         disturbed += sum(network.disturbed for network in feasible.calibration)
         if not (feasible.in_doubt and disturbed):
             raise
-        context.work.forget(build_tables, _table_input(context, task))
-        context.work.forget(check_feasibility, given)
+        context.forget(build_tables, _table_input(context, task))
+        context.forget(check_feasibility, given)
         raise _in_doubt(error, disturbed) from None
     most = recipe.oracle.max_parameters if recipe.method == "oracle" else None
     if most is not None:

@@ -1,7 +1,8 @@
 """Attacks Lathe: ``python -m tools.attack [short|long] [--seed N] [--json FILE]``.
 
-The short form takes a few minutes and is part of the tests; the long one takes as long as ``--kills`` and
-``--inputs`` ask for, and keeps its counts if it is ended. Both end with 1 if anything was found.
+The short form takes a few minutes and is part of the tests; the long one takes as long as ``--kills``,
+``--inputs`` and ``--minutes`` ask for, and keeps its counts if it is ended. The same command goes on then;
+another seed needs another file. Both end with 1 if anything was found.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ def attack(form: dict[str, Any], seed: int, place: Path, kept: Path | None = Non
     """
     began = time.monotonic()
     known = json.loads(kept.read_bytes()) if kept is not None and kept.exists() else {}
-    found = known if known.get("seed") == seed else {"seed": seed, "kills": {}, "writers": [], "seconds": 0}
+    if known.get("seed", seed) != seed:
+        raise SystemExit(f"{kept} has the counts of seed {known['seed']}: name another file")
+    found = known or {"seed": seed, "kills": {}, "writers": [], "seconds": 0}
     before_s = found["seconds"]
 
     def say(text: str) -> None:
@@ -57,7 +60,8 @@ def attack(form: dict[str, Any], seed: int, place: Path, kept: Path | None = Non
         found["limits"] = limits(say)
     fuzz(form["inputs"], seed, say, found.setdefault("fuzzing", {}))
     kills(form["kills"], seed, form["scenarios"], say, found["kills"])
-    for location in (str(place / "writers.db"), *form["databases"]) if form["minutes"] else ():
+    done = len(found["writers"])
+    for location in (str(place / "writers.db"), *form["databases"])[done:] if form["minutes"] else ():
         tally = writers(location, WRITERS, 60 * form["minutes"], seed, say)
         found["writers"].append({"database": location.partition("+")[0].rpartition("/")[2], **tally})
     say("ended")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,7 +39,7 @@ def read(path: Path, *, image_size: Size | None, background: Colour = WHITE) -> 
     if not path.is_dir():
         raise missing(path, _EXPECTED)
     with _explained(path):
-        files = sorted(path.rglob("*.arrow"))
+        files = list(_data_files(path))
         for file in files:
             refuse_compressed(file)
         # As it was written, whatever format of what is read the folder asks for.
@@ -61,6 +62,27 @@ def read(path: Path, *, image_size: Size | None, background: Colour = WHITE) -> 
         )
     held_out = None if test is None else _labelled(path, test, "test", image_size, background)
     return Source(_labelled(path, train, "train", image_size, background), held_out, classes)
+
+
+def _data_files(path: Path) -> Iterator[Path]:
+    """The files that datasets would read: those that the folder and those of its splits name.
+
+    Raises:
+        ValueError: one of them, or a split, lies elsewhere.
+    """
+
+    def inside(folder: Path, name: object) -> Path:
+        if not isinstance(name, str) or Path(name).name != name:
+            raise ValueError(f"it names {name!r}, which is not in the folder")
+        return folder / name
+
+    splits = path / "dataset_dict.json"
+    folders = [path]
+    if splits.is_file():
+        folders = [inside(path, name) for name in json.loads(splits.read_text())["splits"]]
+    for folder in folders:
+        for each in json.loads((folder / "state.json").read_text())["_data_files"]:
+            yield inside(folder, each["filename"])
 
 
 def _require_content(saved: Any, size_bytes: int) -> None:

@@ -119,6 +119,18 @@ class FitNetSettings(FeatureLossSettings):
         return FitNetLoss(self.student_layers, self.teacher_layers)
 
 
+class BlockwiseSettings(FeatureLossSettings):
+    """The teacher's map at the end of every stage, as a share of its variance (1911.13053)."""
+
+    kind: Literal["blockwise"] = "blockwise"
+
+    def make(self) -> Loss:
+        """A ``BlockwiseLoss``."""
+        from pipeline.distill.losses.blockwise import BlockwiseLoss
+
+        return BlockwiseLoss(self.student_layers, self.teacher_layers)
+
+
 class AttentionTransferSettings(FeatureLossSettings):
     """Where the teacher's activations are strong (1612.03928)."""
 
@@ -209,6 +221,7 @@ AnyLossSettings = Annotated[
     | OracleSettings
     | DecoupledKdSettings
     | FitNetSettings
+    | BlockwiseSettings
     | AttentionTransferSettings
     | SimilarityPreservingSettings
     | FeatureAggregationSettings,

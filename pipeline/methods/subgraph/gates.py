@@ -130,7 +130,7 @@ class Gates:
 def _scale(layer: nn.Module, factors: Tensor) -> None:
     """Multiply a layer's output channels, in place."""
     if isinstance(layer, NORMS) and layer.weight is None:
-        _make_affine(layer)
+        _make_affine(layer, factors)
     weight, bias = layer.weight, layer.bias
     assert isinstance(weight, Tensor)
     outputs = weight.shape[:1]
@@ -146,11 +146,11 @@ def _scale(layer: nn.Module, factors: Tensor) -> None:
             bias.mul_(of_outputs)
 
 
-def _make_affine(norm: Any) -> None:
-    """Give a norm without weights those with which it is the same."""
+def _make_affine(norm: Any, like: Tensor) -> None:
+    """Give a norm without weights those with which it is the same, where and as precise as ``like`` is."""
     channels = norm.num_channels if isinstance(norm, nn.GroupNorm) else norm.num_features
-    norm.affine, norm.weight = True, nn.Parameter(torch.ones(channels))
-    norm.bias = nn.Parameter(torch.zeros(channels))
+    norm.affine, norm.weight = True, nn.Parameter(like.new_ones(channels))
+    norm.bias = nn.Parameter(like.new_zeros(channels))
 
 
 def _gate(layer: nn.Module, gates: Sequence[Tensor]) -> Callable[[], None]:

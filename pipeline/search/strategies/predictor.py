@@ -35,7 +35,7 @@ INITIAL = 20
 
 _POOL, _DRAWS, _MUTANTS, _PARENTS = 64, 2, 8, 5
 _RATED_FIRST = 20
-"""Draws for each of the first scores, at most: the best rated of many more are those whose ratings err."""
+"""Draws that are rated for each of the first scores, at most: the best of many more are errors of ratings."""
 
 _MEMORY = 300
 _TELLING = 5
@@ -102,7 +102,7 @@ class PredictorStrategy(ConstrainedStrategy):
         self._shape: Shape | None = None
 
     def proposals(self) -> Iterator[Architecture]:
-        """Draws, then the pool, the most promising first, then mutants of the best, further and further."""
+        """First draws; then the pool, the most promising first; then mutants of the best, ever further."""
         if len(self._evaluated) < self._needed:
             yield from self._first_draws()
         ranking = sorted(self._evaluated, key=lambda each: -each[1])

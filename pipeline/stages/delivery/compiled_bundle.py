@@ -31,7 +31,7 @@ from pipeline.compile import (
     Wish,
     find_variant,
     held_out_of,
-    outputs_of_choice,
+    outputs_of,
     specs_of,
 )
 from pipeline.data import Preprocessing, Split
@@ -111,9 +111,9 @@ class CompiledBundle:
         # Of an embedding the names are those of the test images, whatever its outputs.
         count = max(len(samples.classes), int(test.labels.max()) + 1) if task.kind == "embedding" else width
         names = samples.classes if len(samples.classes) == count else tuple(map(str, range(count)))
-        outputs, _ = outputs_of_choice(
-            next(iter(self.found.raced.values())), self.found, self.work, self.reporter
-        )
+        raced = next(iter(self.found.raced.values()))
+        # The model as it came: int8 rounds too much to tell.
+        outputs, _ = outputs_of(raced.baseline, raced, self.found, self.work, self.reporter)
         given = _are_probabilities(outputs, task)
         return ClassifierContent(shape, preprocessing, _WHITE, names, test, task, given)
 
@@ -172,10 +172,10 @@ class CompiledBundle:
 
     def _accuracy(self, raced: Raced) -> Accuracy:
         """From the outputs that were taken when the variant was compared with the model."""
-        outputs, place = outputs_of_choice(raced, self.found, self.work, self.reporter)
+        assert raced.chosen is not None
+        outputs, place = outputs_of(raced.chosen, raced, self.found, self.work, self.reporter)
         labels, task = held_out_of(self.found, self.work)["labels"], self.found.samples.task
         assert task is not None
-        assert raced.chosen is not None
         itself = Target.parse(raced.row(raced.chosen).target)
         same = replace(place, threads=1, options=()) == replace(itself, threads=1, options=())
         return replace(accuracy_of(outputs, labels, task), target=None if same else str(place))

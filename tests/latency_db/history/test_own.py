@@ -34,3 +34,13 @@ def test_no_database_is_made_and_one_that_is_named_must_be_there(
     with pytest.raises(StoreError, match="there is no latency database"), own_history(str(tmp_path / "x.db")):
         pass
     assert not list(tmp_path.iterdir())
+
+
+def test_a_database_of_ones_own_that_is_damaged_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "own.db"
+    own.write_bytes(b"no database" * 1000)
+    monkeypatch.setenv("LATHE_DB", str(own))
+    with pytest.raises(StoreError, match=r"own\.db"), own_history(None):
+        pass

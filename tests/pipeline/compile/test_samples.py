@@ -137,6 +137,7 @@ def test_a_folder_by_class_gives_labels(tmp_path: Path) -> None:
         ({"x": pixels(9), "y": np.arange(9)}, "knows 4 classes"),
         ({"x": pixels(9), "y": np.arange(5)}, "do not fit"),
         ({"x": pixels(9), "y": np.zeros(9, np.float32)}, "do not fit"),
+        ({"x": pixels(9), "y": np.array(["cat"] * 9)}, "do not fit"),
     ],
 )
 def test_data_that_do_not_fit_are_refused(arrays: dict[str, np.ndarray], said: str, tmp_path: Path) -> None:

@@ -174,3 +174,22 @@ def test_more_rows_than_bytes_are_refused(tmp_path: Path) -> None:
     written_again(folder, pa.table({"picture": nothing, "kind": nothing, "note": nothing}))
     with pytest.raises(DataError, match=r"50,000,000 rows|cannot be read"):
         load(DataConfig(kind="huggingface", path=folder, image_size=4), seed=0)
+
+
+@pytest.mark.parametrize("where", ["rows.bin", "../rows.bin"])
+def test_what_the_folder_names_is_looked_at_whatever_it_is_called(tmp_path: Path, where: str) -> None:
+    """Beside a sound file that nothing names."""
+    folder = saved(tmp_path, only=16)
+    import pyarrow as pa
+
+    (sound,) = folder.glob("*.arrow")
+    content = sound.read_bytes()
+    rows = [{"bytes": bytes(1 << 20), "path": ""}] * 16
+    written_again(folder, of_rows(rows, pa.array([0, 1] * 8)), "zstd")
+    sound.rename(folder / where)
+    sound.write_bytes(content)
+    state = json.loads((folder / "state.json").read_text())
+    state["_data_files"] = [{"filename": where}]
+    (folder / "state.json").write_text(json.dumps(state))
+    with pytest.raises(DataError, match=r"is compressed|is not in the folder"):
+        load(DataConfig(kind="huggingface", path=folder, image_size=4), seed=0)

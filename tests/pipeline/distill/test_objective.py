@@ -10,6 +10,7 @@ from torch import nn
 from pipeline.data.base import Dataset, Preprocessing, Split
 from pipeline.distill.losses.settings import (
     AttentionTransferSettings,
+    BlockwiseSettings,
     DecoupledKdSettings,
     FeatureAggregationSettings,
     FitNetSettings,
@@ -30,6 +31,7 @@ EVERY_LOSS = (
     SoftTargetsSettings(weight=0.5),
     DecoupledKdSettings(weight=0.5),
     FitNetSettings(),
+    BlockwiseSettings(),
     AttentionTransferSettings(weight=100),
     SimilarityPreservingSettings(),
     FeatureAggregationSettings(mixture="random"),

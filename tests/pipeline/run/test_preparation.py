@@ -11,6 +11,7 @@ from devices.measurement import Interval
 from latency_db.estimate import Estimate
 from latency_db.tables import LatencyTable
 from pipeline.errors import BudgetError
+from pipeline.run import looking
 from pipeline.run.preparation import LearningTask, check_budgets
 from pipeline.search.budgets.feasibility import Feasibility, TargetRange
 from pipeline.stages.latency.feasibility import Feasible
@@ -26,19 +27,23 @@ def feasible(estimate: Estimate, limit_ns: float) -> Feasible:
     return Feasible({}, {str(TARGET): limit_ns}, frozenset(), MEMBERS[-1], certificate, ())
 
 
+NOTHING: Any = None
+TASK = LearningTask(NOTHING, NOTHING, SPACE_PLAN)
+
+
+def tables_with(disturbed: tuple[str, ...]) -> Tables:
+    block = Interval(1000, 1000, 1000, 0.95)
+    return Tables({str(TARGET): LatencyTable(TARGET, {"block": block}, {}, disturbed=disturbed)}, {}, {})
+
+
 def checked(folder: Path, estimate: Estimate, disturbed: tuple[str, ...]) -> tuple[BudgetError, list[str]]:
     """The error under a budget of 0.002 ms, and the stages that the next run does again."""
-    block = Interval(1000, 1000, 1000, 0.95)
-    table = LatencyTable(TARGET, {"block": block}, {}, disturbed=disturbed)
-    tables = Tables({str(TARGET): table}, {}, {})
-    nothing: Any = None
-    task = LearningTask(nothing, nothing, SPACE_PLAN)
     forgotten = []
     with made_up_context(folder, recipe_of("0.002ms")) as context:
         context.do = lambda stage, given: feasible(estimate, 2000)  # type: ignore[method-assign]
         context.work.forget = lambda stage, given: forgotten.append(stage.name)  # type: ignore[method-assign]
         with pytest.raises(BudgetError) as caught:
-            check_budgets(context, task, tables)
+            check_budgets(context, TASK, tables_with(disturbed))
     return caught.value, forgotten
 
 
@@ -60,4 +65,17 @@ def test_a_budget_that_quiet_would_not_help_is_refused_as_it_is(
 ) -> None:
     error, forgotten = checked(tmp_path, estimate, disturbed)
     assert error.what.startswith("No network of the space keeps the budget of 0.0020 ms")
+    assert forgotten == []
+
+
+def test_who_only_looks_forgets_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dry run finds that the table will be measured again, and leaves it as it is."""
+    forgotten: list[str] = []
+    monkeypatch.setattr(looking, "prepare_task", lambda context: TASK)
+    monkeypatch.setattr(looking, "measure_blocks_of", lambda context, task: tables_with(("block",)))
+    with made_up_context(tmp_path, recipe_of("0.002ms")) as context:
+        found = feasible(Estimate(500, 1500, 3000, 0.9), 2000)
+        context.work.finished = lambda stage, given: found  # type: ignore[method-assign]
+        context.work.forget = lambda stage, given: forgotten.append(stage.name)  # type: ignore[method-assign]
+        assert looking.look(context).part == "table"
     assert forgotten == []

@@ -6,6 +6,7 @@ import torch
 from pipeline.distill.feature_maps import FeatureMap, MapPair
 from pipeline.distill.losses.attention_transfer import AttentionTransferLoss
 from pipeline.distill.losses.base import PairLoss, Step
+from pipeline.distill.losses.blockwise import BlockwiseLoss
 from pipeline.distill.losses.fitnet import FitNetLoss
 from pipeline.distill.losses.similarity_preserving import SimilarityPreservingLoss
 
@@ -48,6 +49,29 @@ def test_attention_transfer_equals_the_formula_written_out() -> None:
         q_s, q_t = (m.square().sum(0).flatten() for m in (s, t))
         expected += (q_s / q_s.norm() - q_t / q_t.norm()).square().mean() / len(student)
     assert torch.allclose(_connected(AttentionTransferLoss())(_step(student, teacher)), expected)
+
+
+def test_blockwise_is_the_squared_error_as_a_share_of_the_teachers_variance() -> None:
+    student, teacher = _maps(3), 0.5 + 3 * _maps(5, seed=1)
+    torch.manual_seed(0)
+    loss = _connected(BlockwiseLoss())
+    torch.manual_seed(0)
+    squared = _connected(FitNetLoss())(_step(student, teacher))
+    variance = (teacher - teacher.mean()).square().mean()
+    assert torch.allclose(loss(_step(student, teacher)), squared / variance)
+
+
+def test_blockwise_weighs_stages_alike_at_any_scale_of_their_features() -> None:
+    maps = _maps(3)
+    loss = _connected(BlockwiseLoss(), SMALL, FeatureMap("b", 3, 4, 4))
+    (connector,) = (each for each in loss.modules() if isinstance(each, torch.nn.Conv2d))
+    with torch.no_grad():
+        connector.weight.zero_()
+        connector.bias.zero_()
+    centred = maps - maps.mean()
+    assert float(loss(_step(maps, centred))) == pytest.approx(1.0)
+    assert float(loss(_step(maps, 100 * centred))) == pytest.approx(1.0)
+    assert torch.isfinite(loss(_step(maps, torch.zeros_like(maps))))
 
 
 def test_similarity_is_between_images_and_not_between_channels() -> None:
