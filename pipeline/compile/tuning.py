@@ -145,14 +145,19 @@ def fine_tune(given: TuneInput, folder: StageFolder, services: CompileServices) 
     from pipeline.distill.settings import DistillationSettings
     from pipeline.distill.targets import StoredTargets
     from pipeline.distill.training import accuracy
+    from pipeline.teachers.outputs import giving_logits
 
     tuning = given.tuning
     dataset = training_data(tuning.data)
     calibration = inputs_in(open_samples(given.samples, folder.find(given.samples.arrays)), "calibration")
     images = torch.from_numpy(calibration[0])
     network = _trainable(network_of(tuning.model.source), images)
-    in_float = accuracy(network, dataset.validation, dataset.preprocessing)
-    rounded = copy.deepcopy(network)
+    student = network
+    if tuning.data.task in ("single-label", "multi-label"):
+        # The losses take logits; what is exported goes on giving what the network gave.
+        student = giving_logits(network, images, tuning.data.task == "multi-label")
+    in_float = accuracy(student, dataset.validation, dataset.preprocessing)
+    rounded = copy.deepcopy(student)
     with fake_quantised(rounded, images):
         before = accuracy(rounded, dataset.validation, dataset.preprocessing)
     settings = DistillationSettings(
@@ -165,13 +170,13 @@ def fine_tune(given: TuneInput, folder: StageFolder, services: CompileServices) 
     try:
         with divergence_is(diverged), services.reporter.task("fine-tuning for int8", "epochs") as advance:
             result = fine_tune_in_int8(
-                network,
+                student,
                 dataset,
                 settings,
                 seed=_SEED,
                 calibration=images,
                 goal=in_float - given.max_drop / 100,
-                targets=StoredTargets(_Frozen(copy.deepcopy(network)), dataset.train, dataset.preprocessing),
+                targets=StoredTargets(_Frozen(copy.deepcopy(student)), dataset.train, dataset.preprocessing),
                 checkpoint=checkpoint,
                 on_epoch=lambda done, total, record: advance(done, total),
                 tell=services.reporter.note,

@@ -25,7 +25,7 @@ from pipeline.teachers.classes import outputs_of_classes
 from pipeline.teachers.code import code_digest
 from pipeline.teachers.config import TeacherConfig
 from pipeline.teachers.fitting import fit_weights
-from pipeline.teachers.outputs import described, place_of_logits
+from pipeline.teachers.outputs import are_probabilities, described, place_of_logits
 from pipeline.teachers.plain_weights import with_plain_weights
 from pipeline.teachers.teacher import AdaptedNetwork, Member, Teacher, logits_in
 from pipeline.teachers.weights import read_weights, weights_bytes
@@ -155,19 +155,12 @@ def _fit_to_task(adapted: AdaptedNetwork, outputs: Tensor, task: AnyTask, tell: 
     """Bring what a network gives to the form that the task wants: logits, or numbers in its units."""
     name = adapted.config.name
     adapted.several_labels = isinstance(task, MultiLabel)
-    if isinstance(task, SingleLabel | MultiLabel) and _are_probabilities(outputs, task):
+    if isinstance(task, SingleLabel | MultiLabel) and are_probabilities(outputs, adapted.several_labels):
         adapted.gives_probabilities = True
         used = "logits are" if adapted.several_labels else "logarithm is"
         tell(f"teacher      '{name}' gives probabilities, not logits; their {used} used")
     if isinstance(task, Regression) and adapted.config.kind != "train":
         adapted.in_units_of(task)
-
-
-def _are_probabilities(outputs: Tensor, task: SingleLabel | MultiLabel) -> bool:
-    """Whether every output lies in 0..1 and, of a single label, those of an image sum to 1."""
-    sums = outputs.sum(dim=1)
-    within = bool(((outputs >= 0) & (outputs <= 1)).all())
-    return within and (isinstance(task, MultiLabel) or torch.allclose(sums, torch.ones_like(sums), atol=1e-3))
 
 
 def _train(

@@ -9,6 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+_LEAST_PROBABILITY = 1e-12
+_LEAST_SIGMOID = 1e-6
+
 Place = str | int | None
 """A name in a mapping or an object, a position in a sequence, or ``None``: the output itself."""
 
@@ -102,3 +105,44 @@ def _tensors(output: Any) -> Iterator[tuple[str | int, Tensor]]:
     else:
         entries = [("logits", getattr(output, "logits", None))]
     yield from ((place, each) for place, each in entries if isinstance(each, Tensor) and each.ndim > 1)
+
+
+def are_probabilities(outputs: Tensor, several_labels: bool) -> bool:
+    """Whether every output lies in 0..1 and, of a single label, those of an image sum to 1.
+
+    Args:
+        outputs: ``(N, classes)``.
+        several_labels: of one image.
+    """
+    sums = outputs.sum(dim=1)
+    within = bool(((outputs >= 0) & (outputs <= 1)).all())
+    return within and (several_labels or torch.allclose(sums, torch.ones_like(sums), atol=1e-3))
+
+
+def logits_of_probabilities(probabilities: Tensor, several_labels: bool) -> Tensor:
+    """Logits ``(N, classes)`` whose softmax or, of several labels, sigmoid they are."""
+    if several_labels:
+        return probabilities.logit(_LEAST_SIGMOID)
+    return probabilities.clamp_min(_LEAST_PROBABILITY).log()
+
+
+def giving_logits(network: nn.Module, images: Tensor, several_labels: bool) -> nn.Module:
+    """The network itself, or one around it that turns the probabilities that it gives into logits.
+
+    Args:
+        network: ``(N, C, H, W)`` to ``(N, classes)``; left in evaluation mode.
+        images: by which it is seen what it gives.
+        several_labels: of one image.
+    """
+    with torch.no_grad():
+        outputs = network.eval()(images)
+    return _Logits(network, several_labels) if are_probabilities(outputs, several_labels) else network
+
+
+class _Logits(nn.Module):
+    def __init__(self, network: nn.Module, several_labels: bool) -> None:
+        super().__init__()
+        self.network, self._several_labels = network, several_labels
+
+    def forward(self, images: Tensor) -> Tensor:
+        return logits_of_probabilities(self.network(images), self._several_labels)

@@ -18,10 +18,7 @@ from pipeline.distill.settings import EpochRecord
 from pipeline.tasks import Regression
 from pipeline.teachers.classes import Outputs
 from pipeline.teachers.config import TeacherConfig
-from pipeline.teachers.outputs import Place, tensor_at
-
-_LEAST_PROBABILITY = 1e-12
-_LEAST_SIGMOID = 1e-6
+from pipeline.teachers.outputs import Place, logits_of_probabilities, tensor_at
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,10 +141,8 @@ class AdaptedNetwork(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """``(N, C, H, W)`` as the data give them, to logits."""
         logits = logits_in(self.network(self.prepared(images)), self.place)
-        if self.gives_probabilities and self.several_labels:
-            logits = logits.logit(_LEAST_SIGMOID)
-        elif self.gives_probabilities:
-            logits = logits.clamp_min(_LEAST_PROBABILITY).log()
+        if self.gives_probabilities:
+            logits = logits_of_probabilities(logits, self.several_labels)
         if self._unit:
             logits = (logits - self._centre) / self._spread
         if self.outputs is None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -207,6 +208,38 @@ def test_every_task_is_fine_tuned_by_its_own_losses_and_metric(
     # The labels are what the network itself says.
     assert tuned.in_float == pytest.approx(1, abs=1e-6 if task != "embedding" else 0.3)
     assert 0.3 < tuned.after <= 1
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("exporters_here")
+def test_a_network_that_ends_in_a_sigmoid_learns_from_its_logits_and_keeps_the_sigmoid(
+    tmp_path: Path, network: Path
+) -> None:
+    net = resnet_cifar(**ARGUMENTS)
+    net.load_state_dict(load_file(network))
+    ending = torch.nn.Sequential(net, torch.nn.Sigmoid()).eval()
+    shapes = ({0: torch.export.Dim("batch")},)
+    program = torch.export.export(ending, (torch.zeros(2, 3, 8, 8),), dynamic_shapes=shapes)
+    torch.export.save(program, tmp_path / "net.pt2")
+    source = OutsideFile.of(tmp_path / "net.pt2")
+    assert source is not None
+    values = images(700)
+    with torch.no_grad():
+        labels = (ending(inputs_of(values)).numpy() > 0.5).astype(np.uint8)
+    np.savez(tmp_path / "data.npz", x=values, y=labels)
+    brought = ModelInput(source, None, (ModelFormat.ONNX,))
+    work = WorkFolder(tmp_path / "work")
+    services = CompileServices(SilentReporter(), work)
+    with work.opened():
+        model = work.run(open_model, brought, services)
+        given = SamplesInput.of(tmp_path / "data.npz", Feeding(), model, "multi-label")
+        samples = work.run(prepare_samples, given, services)
+        tuned = work.run(fine_tune, TuneInput(Tuning(brought, given, 1), -200, samples), services)
+        exported = onnxruntime.InferenceSession(work.find(tuned.files[ModelFormat.ONNX]).read_bytes())
+    # Taken for logits, every probability would be a yes.
+    assert tuned.in_float == pytest.approx(1)
+    (outputs,) = exported.run(None, {exported.get_inputs()[0].name: inputs_of(values[:1]).numpy()})
+    assert 0 < outputs.min() < 0.5 < outputs.max() < 1
 
 
 def test_a_network_in_the_unit_of_the_data_learns_as_one_in_units_of_the_spread() -> None:

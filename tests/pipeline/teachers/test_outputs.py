@@ -13,6 +13,7 @@ from pipeline.errors import TeacherError
 from pipeline.teachers.config import TeacherConfig
 from pipeline.teachers.convnet import ConvNet
 from pipeline.teachers.loading import load_teacher
+from pipeline.teachers.outputs import giving_logits
 from pipeline.teachers.teacher import Teacher
 
 
@@ -104,3 +105,17 @@ def test_what_holds_no_logits_of_the_classes_is_refused(
     with pytest.raises(TeacherError) as caught:
         _load(kind, dataset, tmp_path)
     assert said in f"{caught.value} {caught.value.why}"
+
+
+@pytest.mark.parametrize("several_labels", [False, True])
+def test_what_gives_probabilities_gives_logits_of_the_same_probabilities(several_labels: bool) -> None:
+    torch.manual_seed(0)
+    net, images = ConvNet(1, 3, width=2, depth=1).eval(), torch.randn(5, 1, 8, 8)
+    to_probabilities = nn.Sigmoid() if several_labels else nn.Softmax(dim=1)
+    ending = nn.Sequential(net, to_probabilities)
+    with torch.no_grad():
+        assert giving_logits(net, images, several_labels) is net
+        logits = giving_logits(ending, images, several_labels)(images)
+        assert torch.allclose(to_probabilities(logits), ending(images), atol=1e-6)
+        if several_labels:
+            assert torch.allclose(logits, net(images), atol=1e-4)
