@@ -8,11 +8,10 @@ from pipeline.recipe.ratings import ratings_of
 from pipeline.run.context import Context
 from pipeline.run.preparation import LearningTask
 from pipeline.search.evaluators.registry import find_evaluator
-from pipeline.spaces.base import Architecture
 from pipeline.stages.searching.candidates import Round, Searched
 from pipeline.stages.searching.evaluation import Evaluation
 from pipeline.stages.searching.known import KnownBefore, KnownInput, known_before
-from pipeline.stages.searching.proposals import ProposalsInput, propose_subgraphs
+from pipeline.stages.searching.proposals import ProposalsInput, Proposed, propose_subgraphs
 from pipeline.stages.searching.scores import ScoresInput, score_blocks
 from pipeline.stages.searching.search import SearchInput, search_candidates
 from pipeline.stages.searching.selection import SelectionInput, select_candidates
@@ -37,11 +36,16 @@ def search_round(context: Context, task: LearningTask, this: Round) -> Searched:
         )
     shared = None if task.shared is None else context.do(train_shared, task.shared)
     evaluation = Evaluation.of(recipe, task.plan, task.data, task.teacher, shared)
-    strategy = StrategySettings.of(recipe, _proposed(context, task, this))
-    return search_by_evaluation(context, this, evaluation, strategy)
+    proposed = _proposed(context, task, this)
+    strategy = StrategySettings.of(recipe, tuple(each.architecture for each in proposed))
+    searched = search_by_evaluation(context, this, evaluation, strategy)
+    for each in proposed:
+        if searched.order[:1] == (each.architecture,):
+            context.reporter.note(f"             the first to be trained was proposed by '{each.kind}'")
+    return searched
 
 
-def _proposed(context: Context, task: LearningTask, this: Round) -> tuple[Architecture, ...]:
+def _proposed(context: Context, task: LearningTask, this: Round) -> tuple[Proposed, ...]:
     """Candidates to begin with, where the method has some."""
     if task.importance is None:
         return ()
@@ -56,7 +60,7 @@ def _proposed(context: Context, task: LearningTask, this: Round) -> tuple[Archit
         task.data,
         task.teacher,
     )
-    return tuple(each.architecture for each in context.do(propose_subgraphs, given).found)
+    return context.do(propose_subgraphs, given).found
 
 
 def search_by_evaluation(

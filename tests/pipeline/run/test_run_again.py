@@ -11,9 +11,14 @@ import pytest
 from pydantic import BaseModel
 
 from devices.target import Target
-from pipeline.recipe.loading import Recipe
+from pipeline.recipe.loading import Recipe, parse_recipe
+from pipeline.run import run
 from pipeline.stages.latency.targets import OutputsPlace
+from pipeline.stages.searching.proposals import Proposals, Proposed, propose_subgraphs
+from pipeline.work.folder import WorkFolder
+from pipeline.work.stage import StageFolder
 from tests.pipeline.run.conftest import Lathe
+from tests.pipeline.run.made_up_run import Quiet
 from tests.pipeline.run.made_up_stages import DEVICE, RUNTIME, STAGES
 
 TARGET = "board/onnxruntime:fp32@1"
@@ -395,3 +400,18 @@ def test_another_code_of_a_factory_or_of_what_it_imports_makes_its_teacher_again
     lathe.again(document)
     (lathe.folder / changed).write_text("import my_layers_of_teachers\ntwo = 2\n")
     assert lathe.again(document) == TAUGHT
+
+
+def test_the_proposal_that_is_trained_first_is_told(lathe: Lathe) -> None:
+    def reference(given: Any, folder: StageFolder, services: Any) -> Proposals:
+        return Proposals((Proposed("mixed", given.predictors.space.reference(), 1.0),))
+
+    told = Quiet()
+    recipe = parse_recipe(DOCUMENT | {"method": "subgraph"}, lathe.folder)
+    made_up = propose_subgraphs.function
+    object.__setattr__(propose_subgraphs, "function", reference)
+    try:
+        run(recipe, lathe.text, WorkFolder(lathe.folder / "work"), str(lathe.folder / "l.db"), told)
+    finally:
+        object.__setattr__(propose_subgraphs, "function", made_up)
+    assert "             the first to be trained was proposed by 'mixed'" in told.notes
