@@ -141,7 +141,7 @@ def test_import_table_refuses_pickles_and_unknown_files(tmp_path: Path) -> None:
     assert "suffix" in refusal(table(tmp_path / "t.xlsx"), device="d").why
     assert "No such file" in refusal(tmp_path / "missing.csv", device="d").why
     (tmp_path / "folder.csv").mkdir()
-    assert "directory" in refusal(tmp_path / "folder.csv", device="d").why
+    assert "is not a regular file" in refusal(tmp_path / "folder.csv", device="d").why
 
 
 LIMITED = """

@@ -332,7 +332,7 @@ def test_ratings_take_at_most_a_quarter_of_the_evaluations_but_for_the_candidate
         ({"strategy": "predictor", "ratings": ["short-training"]}, "'short-training' is no rating"),
         ({"ratings": ["naswot"], "evaluator": "naswot"}, "is the evaluator already"),
         ({"ratings": ["naswot", "relation"], "reward": "labels"}, "rates without the teacher"),
-        ({"strategy": "predictor", "ratings": ["nas-wot"]}, "no evaluator 'nas-wot'"),
+        ({"strategy": "predictor", "ratings": ["nas-wot"]}, "no rating 'nas-wot'; did you mean 'naswot'?"),
     ],
 )
 def test_ratings_that_mean_nothing_are_refused(search: dict[str, Any], why: str) -> None:
