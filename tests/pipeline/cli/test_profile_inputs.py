@@ -140,7 +140,7 @@ def test_an_input_that_does_not_fit_fails_the_model_in_one_line_that_says_what_w
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--shape", "pixels=1,-3,8,8"], "none below 0"),
+        (["--shape", "pixels=1,-3,8,8"], "none below 1"),
         (["--input", "pixels=cut.npy"], "its header promises"),
         (["--input", "pixels=absent.png"], "No such file"),
     ],

@@ -80,7 +80,7 @@ def _why(changed: dict[str, Any]) -> str:
         ({"name": "../x"}, "name is '../x'; it must be a name of letters, digits, '_', '.' and '-'"),
         ({"name": 3}, "name is 3; it must be a name of letters, digits, '_', '.' and '-'"),
         ({"search": 3}, "search is 3; it must be a table"),
-        ({"teacher": {}}, "teacher is a table; it must be a list"),
+        ({"teacher": {}}, "teacher is a table; it must be a list of tables"),
         ({"target": []}, "target has 0 entries; it needs at least 1"),
         (
             {"distil": {"loss": [{"kind": "soft_targets", "temperature": "hot"}]}},
