@@ -344,11 +344,11 @@ def labels_in(arrays: dict[str, NDArray[Any]], count: int, path: Path, task: Tas
         return None
     if task in ("single-label", "embedding"):
         fit = labels.shape == (count,) and labels.dtype.kind in "iu"
-        wanted, kept = "one whole number for each input, counted from 0", np.dtype(np.int64)
+        wanted, kept = "one whole number for each input, counted from 0", "int64"
     else:
         labels = labels[:, np.newaxis] if labels.ndim == 1 else labels
         fit = labels.ndim == 2 and len(labels) == count and labels.dtype.kind in "biuf"
-        wanted, kept = "a row of numbers for each input", np.dtype(np.float32)
+        wanted, kept = "a row of numbers for each input", "float32"
     if not fit:
         raise DataError(
             f"the labels in '{path}' do not fit",
