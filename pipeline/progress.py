@@ -39,6 +39,9 @@ class Task:
         unit: what is counted, in the plural.
         changed: called with the task when it has changed.
         clock: seconds.
+
+    Attributes:
+        also: what else was counted; shown with the rest, but no news of its own.
     """
 
     def __init__(
@@ -50,7 +53,7 @@ class Task:
     ) -> None:
         self.what, self.unit = what, unit
         self.done, self.total = 0, 0
-        self.said = ""
+        self.said = self.also = ""
         self._changed, self._clock = changed, clock
         self._started = clock()
 
@@ -79,7 +82,7 @@ class Task:
     @property
     def line(self) -> str:
         """All of it as one line."""
-        facts = ", ".join(filter(None, (self.count, self.said, self.pace)))
+        facts = ", ".join(filter(None, (self.count, self.also, self.said, self.pace)))
         return f"  {self.what}: {facts}" if facts else f"  {self.what}"
 
 
@@ -232,7 +235,7 @@ class _Live:
 class _TaskColumn(ProgressColumn):
     def render(self, task: Row) -> Text:
         its: Task = task.fields["its"]
-        return Text("  ".join(filter(None, (its.count, its.pace, its.said))))
+        return Text("  ".join(filter(None, (its.count, its.also, its.pace, its.said))))
 
 
 class _Plain:

@@ -201,3 +201,15 @@ def test_what_is_going_on_fits_behind_while() -> None:
     begun = {each.value for each in said if isinstance(each, ast.Constant)}
     assert {"training the teacher", "scoring candidates"} <= begun
     assert [words for words in begun if not re.match(r"[a-z-]+ing ", words)] == []
+
+
+def test_what_else_was_counted_is_shown_with_the_rest_and_makes_no_lines() -> None:
+    clock = Clock()
+    reporter, stream = off_a_terminal(clock)
+    with reporter.task("scoring", "candidates") as task:
+        for count in range(100):
+            task.also = f"{count} rated"
+        assert stream.getvalue() == ""
+        clock.now_s += HEARTBEAT_S
+        task(1, 2)
+    assert stream.getvalue() == "  scoring: 1/2 candidates, 99 rated, 10.0 s each, 10 s left, 10 s so far\n"

@@ -271,7 +271,11 @@ def _searched(
     found: list[Candidate] = []
     with ExitStack() as shown:
         advance = shown.enter_context(services.reporter.task("scoring candidates", "candidates"))
-        ratings.on_rated = lambda count: advance.say(f"{count} rated")
+
+        def on_rated(count: int) -> None:
+            advance.also = f"{count} rated"
+
+        ratings.on_rated = on_rated
 
         def on_candidate(done: int, total: int, candidate: Candidate) -> None:
             nonlocal advance
