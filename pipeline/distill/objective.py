@@ -69,17 +69,28 @@ class Objective(nn.Module):
             self.to(images.device)
             yield
 
-    def forward(self, logits: Tensor, images: Tensor, index: Tensor, labels: Tensor) -> Tensor:
+    def members(self, images: Tensor, index: Tensor) -> Tensor:
+        """What the teacher's members say to a batch, ``(members, N, classes)``; empty without a teacher.
+
+        Args:
+            images: ``(N, C, H, W)``, as the student saw them.
+            index: ``(N,)``, their rows in the train split.
+        """
+        return images.new_empty(0) if self._targets is None else self._targets(images, index).float()
+
+    def forward(self, logits: Tensor, members: Tensor, labels: Tensor) -> Tensor:
         """The weighted sum for one batch.
 
         Args:
-            logits: ``(N, classes)``, what the student has just said to ``images``.
-            images: ``(N, C, H, W)``, as the student saw them.
-            index: ``(N,)``, their rows in the train split.
+            logits: ``(N, classes)``, what the student has just said to the images.
+            members: what ``members`` gave for them.
             labels: as the task has them, on the device of ``logits``.
         """
-        members = logits.new_empty(0) if self._targets is None else self._targets(images, index)
-        step = Step(labels, logits, members, self._student_features, self._teacher_features, self._task)
+        ours, theirs = (
+            {name: each.float() for name, each in features.items()}
+            for features in (self._student_features, self._teacher_features)
+        )
+        step = Step(labels, logits, members, ours, theirs, self._task)
         terms = [
             weight * self._term(loss, step) for weight, loss in zip(self._weights, self.losses, strict=True)
         ]

@@ -38,7 +38,8 @@ class TrainingSettings(BaseModel):
         balance: whether classes with few images count as much as others: by weights in the loss of the
             labels, or by showing their images more often.
         workers: processes that prepare batches beside the one that trains; with 0 it does so itself.
-        precision: of what the network computes in training; weights and losses are always in float32.
+        precision: of what the network and its teacher compute in training; weights and losses are always in
+            float32.
         processes: that share out each batch and average their gradients, on GPUs one for each.
     """
 

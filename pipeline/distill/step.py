@@ -29,7 +29,7 @@ class TrainingStep:
         objective: what is minimised.
         optimizer: of both.
         device: where they are.
-        precision: of what the model computes; its weights, and all losses, are in float32.
+        precision: of what the model and its teacher compute; weights, and all losses, are in float32.
         tell: called with a line when batches are computed in parts.
         team: the processes that share out each batch.
     """
@@ -105,7 +105,8 @@ class _LossOfBatch(nn.Module):
     def forward(self, images: Tensor, index: Tensor, labels: Tensor) -> Tensor:
         with torch.autocast(self._device, self._type, enabled=self._type is not None):
             outputs = self.model(images)
-        loss: Tensor = self.objective(outputs.float(), images, index, labels)
+            members = self.objective.members(images, index)
+        loss: Tensor = self.objective(outputs.float(), members, labels)
         return loss
 
 

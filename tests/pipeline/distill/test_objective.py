@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from torch import nn
 
 from pipeline.data.base import Dataset, Preprocessing, Split
+from pipeline.distill.batches import Batch
 from pipeline.distill.losses.settings import (
     AttentionTransferSettings,
     BlockwiseSettings,
@@ -21,6 +23,7 @@ from pipeline.distill.losses.settings import (
 )
 from pipeline.distill.objective import Objective
 from pipeline.distill.settings import DistillationSettings, EpochRecord
+from pipeline.distill.step import TrainingStep
 from pipeline.distill.targets import LiveTargets, StoredTargets, targets_for
 from pipeline.distill.training import fit
 from pipeline.errors import TeacherError
@@ -67,7 +70,7 @@ def test_the_objective_is_the_weighted_sum_of_its_losses() -> None:
     def value(*losses: LossSettings) -> torch.Tensor:
         objective = Objective(losses, LiveTargets(teacher))
         with objective.watching(student, images, seed=3):
-            return objective(student(images), images, index, labels)
+            return objective(student(images), objective.members(images, index), labels)
 
     student.eval()
     weights = [each.weight for each in EVERY_LOSS]
@@ -76,10 +79,29 @@ def test_the_objective_is_the_weighted_sum_of_its_losses() -> None:
     assert torch.allclose(value(*EVERY_LOSS), torch.as_tensor(total), rtol=1e-4)
 
 
+def test_with_bf16_the_teacher_computes_in_it_too_and_every_loss_in_float32() -> None:
+    student, teacher = _networks()
+    types = []
+    teacher.module.register_forward_hook(lambda module, inputs, output: types.append(output.dtype))
+    images, index, labels = torch.randn(8, 1, 8, 8), torch.arange(8), torch.arange(8) % 2
+    objective = Objective(EVERY_LOSS, LiveTargets(teacher))
+    before = [each.detach().clone() for each in student.parameters()]
+    with objective.watching(student, images, seed=0):
+        optimizer = torch.optim.SGD([*student.parameters(), *objective.parameters()], lr=0.01)
+        step = TrainingStep(
+            student, objective, optimizer, device=torch.device("cpu"), precision="bf16", tell=lambda line: None
+        )
+        assert math.isfinite(step(Batch(images, index, labels), 0.01))
+    assert types[-1] == torch.bfloat16
+    for each, old in zip(student.parameters(), before, strict=True):
+        assert each.dtype == torch.float32
+        assert not torch.equal(each, old)
+
+
 def test_without_a_teacher_the_labels_alone_are_learnt() -> None:
     objective = Objective(EVERY_LOSS, None)
     logits, labels = torch.randn(4, 2), torch.tensor([0, 1, 0, 1])
-    value = objective(logits, torch.zeros(4, 1, 8, 8), torch.arange(4), labels)
+    value = objective(logits, objective.members(torch.zeros(4, 1, 8, 8), torch.arange(4)), labels)
     assert torch.equal(value, nn.functional.cross_entropy(logits, labels))
 
 
