@@ -9,7 +9,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from devices.inventory import HOST
+from devices.inventory import is_this_machine
 from devices.target import Target
 from pipeline.compile.model import GivenModel
 from pipeline.compile.processors import processor_name
@@ -63,7 +63,7 @@ class MakeInput:
             variant.name,
             versions_of(variant),
             target,
-            processor_name() if target.device == HOST.name else "",
+            processor_name() if is_this_machine(target.device) else "",
             model.turned(variant.takes),
             tuple(each.name for each in model.inputs),
             samples if variant.calibrates else None,

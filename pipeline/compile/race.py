@@ -20,7 +20,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from devices.errors import LatheError, MeasurementError, TargetError
-from devices.inventory import HOST, connected, runtime_of
+from devices.inventory import connected, is_this_machine, runtime_of
 from devices.measurement import PASSING_CODES
 from devices.measuring import LAUNCHES, Entrant, Round, Rounds, measure_round, probe
 from devices.target import Target
@@ -147,7 +147,7 @@ class _Race:
 
     def _cores_offered(self) -> Sequence[int]:
         """Numbers of the cores that may be used: on this machine those that this process may run on."""
-        if self._given.place.device == HOST.name:
+        if is_this_machine(self._given.place.device):
             return sorted(os.sched_getaffinity(0))
         return range(self._cores)
 

@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.text import Text
 
 from devices.errors import TargetError
-from devices.inventory import HOST, known_devices, known_pools
+from devices.inventory import is_this_machine, known_devices, known_pools
 from devices.locking import Doing, LockState, doings_here, lock_state_here
 from devices.words import listed
 from pipeline.progress import duration
@@ -90,7 +90,7 @@ def look() -> list[Watched]:
             name,
             tuple(each for each in found if each.device == name and each.holds),
             tuple(each for each in found if each.device == name and not each.holds),
-            lock_state_here() if name == HOST.name else None,
+            lock_state_here() if is_this_machine(name) else None,
             None if (definition := definitions.get(name)) is None else definition.fault,
         )
         for name in dict.fromkeys([*definitions, *(each.device for each in found)])

@@ -22,7 +22,7 @@ import numpy as np
 from devices.digests import value_digest
 from devices.host import temporary_folder
 from devices.installing import how_to_install
-from devices.inventory import HOST, runtime_of, uses_accelerator
+from devices.inventory import HOST, is_this_machine, runtime_of, uses_accelerator
 from devices.target import Target
 from pipeline.compile.child import call
 from pipeline.compile.processors import has_dot_products, processor_name
@@ -246,7 +246,9 @@ def _needs_half(target: Target) -> str:
 def _needs_saturating(target: Target) -> str:
     if unfit := not_on_accelerators(target):
         return unfit
-    if target.device == HOST.name and (has_dot_products() or platform.machine() not in ("x86_64", "AMD64")):
+    if is_this_machine(target.device) and (
+        has_dot_products() or platform.machine() not in ("x86_64", "AMD64")
+    ):
         return "this processor's 8-bit products do not saturate"
     return ""
 

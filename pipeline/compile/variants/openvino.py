@@ -18,7 +18,7 @@ import numpy as np
 
 from devices.host import temporary_folder
 from devices.installing import how_to_install
-from devices.inventory import HOST
+from devices.inventory import is_this_machine
 from devices.target import Target
 from pipeline.compile.child import call
 from pipeline.compile.processors import computes_in
@@ -91,7 +91,7 @@ class NncfInt8:
 
 def _needs(precision: str) -> Any:
     def unfit(target: Target) -> str:
-        if target.device != HOST.name or computes_in(precision):
+        if not is_this_machine(target.device) or computes_in(precision):
             return ""
         return f"this processor does not compute in {precision}"
 

@@ -131,7 +131,7 @@ class ExecuTorch:
 
 def _needs_host(target: Target) -> str:
     if target.device != HOST.name:
-        return "AOTInductor compiles for the processor of this machine"
+        return "AOTInductor compiles for the processor of this machine and the torch that Lathe runs with"
     return "a package for the GPU is compiled on it" if "cuda" in target.settings else ""
 
 

@@ -87,6 +87,14 @@ def test_other_programs_that_hold_this_machine_are_told(tmp_path: Path) -> None:
         assert watch().splitlines()[0] == "host  held by another program"
 
 
+def test_another_python_of_this_machine_is_held_with_it(tmp_path: Path) -> None:
+    (tmp_path / "devices.toml").write_text('[devices.other]\nconnection = "local"\npython = "python3"\n')
+    (tmp_path / "state").mkdir()
+    with (tmp_path / "state" / "lathe-device.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert watch().splitlines() == [f"{name:5}  held by another program" for name in ("host", "other")]
+
+
 def test_lines_of_json_go_on_until_the_reader_leaves() -> None:
     command = [
         sys.executable,

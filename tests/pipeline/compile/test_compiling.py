@@ -339,10 +339,18 @@ def test_more_threads_are_tried_where_they_are_open(
     assert pinned.fate is Fate.STOPPED
 
 
-@pytest.mark.parametrize(("device", "cores"), [("host", [3, 5]), ("board", [0, 1, 2, 3])])
+@pytest.mark.parametrize(
+    ("device", "cores"), [("host", [3, 5]), ("another-python", [3, 5]), ("board", [0, 1, 2, 3])]
+)
 def test_of_this_machine_only_cores_that_may_be_used_are_tried(
-    monkeypatch: pytest.MonkeyPatch, device: str, cores: list[int]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, cores: list[int]
 ) -> None:
+    known = tmp_path / "devices.toml"
+    known.write_text(
+        '[devices.another-python]\nconnection = "local"\npython = "python3"\n'
+        '[devices.board]\nconnection = "ssh"\nhost = "board.invalid"\n'
+    )
+    monkeypatch.setenv("LATHE_DEVICES", str(known))
     monkeypatch.setattr("os.sched_getaffinity", lambda process: {5, 3})
     asked = SimpleNamespace(_given=SimpleNamespace(place=Place(device)), _cores=4)
     assert list(race._Race._cores_offered(asked)) == cores  # type: ignore[arg-type]

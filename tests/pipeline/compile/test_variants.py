@@ -199,3 +199,18 @@ def test_the_documented_variant_keeps_outputs_and_gives_the_same_bytes_again(
         for path in (exported, artifact.path)
     )
     assert (before == after).all()
+
+
+@pytest.mark.parametrize(("device", "told"), [("host", True), ("another-python", True), ("pi5", False)])
+def test_the_processor_of_this_machine_decides_for_every_device_on_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, told: bool
+) -> None:
+    with (tmp_path / "devices.toml").open("a") as stream:
+        stream.write('[devices.another-python]\nconnection = "local"\npython = "python3"\n')
+    monkeypatch.setattr(variants.openvino, "computes_in", lambda precision: False)
+    monkeypatch.setattr(variants.onnxruntime, "has_dot_products", lambda: True)
+    unfit = [
+        find_variant(name).unfit(Target(device, name.partition(":")[0], name.partition(":")[2][:4]))
+        for name in ("openvino:fp16", "onnxruntime:int8-u8s8-reduced")
+    ]
+    assert [bool(why) for why in unfit] == [told, told]
