@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import os
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,91 +13,42 @@ import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, helper
-from rich.console import Console
 from torch import nn
 
-from devices.errors import LatheError, MeasurementError, PassingMeasurementError, TargetError
-from devices.measurement.measurement import Reason
-from devices.measuring import LAUNCHES, Round
+from devices.errors import LatheError, MeasurementError
+from devices.measuring import LAUNCHES
 from pipeline.compile import (
-    CompiledModel,
-    CompileTask,
     CompileVariant,
     Fate,
     ModelFormat,
     Objective,
     Place,
-    Raced,
     Rules,
-    Wish,
-    comparing,
-    compile_model,
     find_variant,
     race,
     sensitivity,
 )
-from pipeline.errors import ExportError, PassingExportError
-from pipeline.progress import ConsoleReporter, Reporter, SilentReporter, what_is_going_on
-from pipeline.work.folder import WorkFolder
+from pipeline.errors import ExportError
+from tests.pipeline.compile.compiling import (
+    BASE,
+    CLEANED,
+    FEW,
+    INT8,
+    OPTIMISED,
+    RUNTIME,
+    compiled,
+    only,
+    timed,
+)
 from tests.pipeline.compile.finished_models import made_up_rounds, save, save_classifier
 
-pytestmark = pytest.mark.slow
-
-RUNTIME = "onnxruntime:"
-BASE, OPTIMISED, CLEANED = (f"{RUNTIME}fp32{how}" for how in ("", "-optimised", "-cleaned"))
-INT8 = f"{RUNTIME}int8-u8s8-minmax"
-FEW = (BASE, OPTIMISED, INT8, f"{RUNTIME}int8-u8s8-percentile", f"{RUNTIME}int8-u8s8-mixed10")
-
-
-@pytest.fixture(autouse=True)
-def _few_variants(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each takes a second to make."""
-    known = tuple(find_variant(name) for name in FEW)
-    monkeypatch.setattr("pipeline.compile.place.known_variants", lambda: known)
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    return save_classifier(tmp_path / "net.onnx")
-
-
-@pytest.fixture
-def data(tmp_path: Path, model: Path) -> Path:
-    """Inputs with the labels that the model itself gives."""
-    values = np.random.default_rng(1).standard_normal((200, 3, 8, 8), dtype=np.float32)
-    session = onnxruntime.InferenceSession(model)
-    labels = np.array([session.run(None, {"image": row[None]})[0].argmax() for row in values])
-    path = tmp_path / "data.npz"
-    np.savez(path, x=values, y=labels)
-    return path
-
-
-def compiled(
-    model: Path, tmp_path: Path, data: Path | None = None, reporter: Reporter | None = None, **more: Any
-) -> CompiledModel:
-    wish = Wish(str(model), more.pop("places", (Place.parse("host/onnxruntime@1"),)), data, **more)
-    work = WorkFolder(tmp_path / "work")
-    with work.opened():
-        return compile_model(wish, work, reporter or SilentReporter())
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("few_variants")]
 
 
 def save_pt2(path: Path) -> Path:
     layers = (nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))
     torch.export.save(torch.export.export(nn.Sequential(*layers).eval(), (torch.zeros(1, 3, 8, 8),)), path)
     return path
-
-
-def only(found: CompiledModel) -> Raced:
-    (raced,) = found.raced.values()
-    return raced
-
-
-def timed(monkeypatch: pytest.MonkeyPatch, **times_us: float) -> list[list[str]]:
-    """Made-up times by the part of the name behind the runtime, ``_`` for ``-``; who ran in which round."""
-    told: list[list[str]] = []
-    names = {f"{RUNTIME}{name.replace('_', '-')}": value for name, value in times_us.items()}
-    monkeypatch.setattr("pipeline.compile.race.measure_round", made_up_rounds(names, told=told))
-    return told
 
 
 def test_without_data_only_lossless_variants_are_tried_and_that_is_said(
@@ -187,113 +136,6 @@ def test_a_variant_that_loses_too_much_is_rejected_and_others_stand_in_for_it(
     assert raced.chosen == mixed.name
 
 
-def test_the_same_call_again_finds_everything_and_measures_nothing(
-    model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    told = timed(monkeypatch, fp32=100, fp32_optimised=50)
-    rules = Rules(max_drop=100)
-    first = compiled(model, tmp_path, data, rules=rules)
-    told.clear()
-    again = compiled(model, tmp_path, data, rules=rules)
-    assert again.cached
-    assert not first.cached
-    assert told == []
-    assert again.raced == first.raced
-
-
-def test_a_killed_call_goes_on_from_its_last_round(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    told = timed(monkeypatch, fp32=100, fp32_optimised=99)
-    measured = race.measure_round
-
-    def killed(*args: Any, **more: Any) -> Round:
-        if len(told) == 4:
-            raise KeyboardInterrupt
-        return measured(*args, **more)
-
-    monkeypatch.setattr("pipeline.compile.race.measure_round", killed)
-    with pytest.raises(KeyboardInterrupt):
-        compiled(model, tmp_path)
-    told = timed(monkeypatch, fp32=100, fp32_optimised=99)
-    raced = only(compiled(model, tmp_path))
-    # The other joined after the first, in which the baseline was alone: so its memory is known.
-    assert (raced.row(BASE).rounds, raced.row(OPTIMISED).rounds) == (LAUNCHES + 1, LAUNCHES)
-    assert len(told) == LAUNCHES + 1 - 4 + 1
-    assert told[-1] == [OPTIMISED]
-
-
-def test_an_interrupt_names_the_variant_that_is_being_made(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def make(task: CompileTask, path: Path) -> Mapping[str, str]:
-        told.append(what_is_going_on())
-        return find_variant(OPTIMISED).make(task, path)
-
-    told: list[str] = []
-    timed(monkeypatch, fp32=100, fp32_optimised=90)
-    spied = {OPTIMISED: replace(find_variant(OPTIMISED), make=make)}
-    monkeypatch.setattr(
-        "pipeline.compile.making.find_variant", lambda name: spied.get(name) or find_variant(name)
-    )
-    with ConsoleReporter(Console(file=io.StringIO())) as reporter:
-        compiled(model, tmp_path, reporter=reporter)
-    assert told == [f"making {OPTIMISED}"]
-
-
-def test_a_variant_that_took_too_long_to_make_is_tried_again_by_the_next_call(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def too_long(task: object, path: Path) -> dict[str, str]:
-        raise PassingExportError("timeout", "it cannot be made", why="it did not end")
-
-    timed(monkeypatch, fp32=100, fp32_optimised=90)
-    slow = {OPTIMISED: replace(find_variant(OPTIMISED), make=too_long)}
-    with monkeypatch.context() as patch:
-        patch.setattr(
-            "pipeline.compile.making.find_variant", lambda name: slow.get(name) or find_variant(name)
-        )
-        row = only(compiled(model, tmp_path)).row(OPTIMISED)
-    assert (row.fate, row.why, row.passing) == (Fate.FAILED, "it cannot be made: it did not end", True)
-    found = compiled(model, tmp_path)
-    assert only(found).chosen == OPTIMISED
-    assert not found.cached
-    assert compiled(model, tmp_path).cached
-
-
-def test_a_model_that_did_not_run_is_tried_again_by_the_next_call(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def killed(*_: Any, **__: Any) -> Round:
-        return Round({}, {BASE: Reason("oom-killed", "no memory"), OPTIMISED: Reason("oom-killed", "none")})
-
-    monkeypatch.setattr("pipeline.compile.race.measure_round", killed)
-    with pytest.raises(MeasurementError, match="itself does not run"):
-        compiled(model, tmp_path)
-    timed(monkeypatch, fp32=100, fp32_optimised=90)
-    assert only(compiled(model, tmp_path)).chosen == OPTIMISED
-
-
-def test_a_device_that_goes_away_leaves_what_was_measured_for_the_next_call(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    told = timed(monkeypatch, fp32=100)
-    measured = race.measure_round
-
-    def lost(*args: Any, **more: Any) -> Round:
-        found = measured(*args, **more)
-        return replace(found, lost=Reason("device-lost", "no route")) if len(told) == 3 else found
-
-    monkeypatch.setattr("pipeline.compile.race.measure_round", lost)
-    with pytest.raises(TargetError, match="went away while variants were measured") as caught:
-        compiled(model, tmp_path)
-    assert "goes on" in caught.value.fix
-    told = timed(monkeypatch, fp32=100)
-    # One more than all, for the variant that joins after the first.
-    assert only(compiled(model, tmp_path)).row(BASE).rounds == LAUNCHES + 1
-    assert len(told) < LAUNCHES + 2
-
-
 def test_an_operator_that_the_runtime_lacks_is_named(tmp_path: Path) -> None:
     model = save_classifier(tmp_path / "net.onnx", odd_operator="Sparkle")
     with pytest.raises(LatheError) as caught:
@@ -356,16 +198,6 @@ def test_of_this_machine_only_cores_that_may_be_used_are_tried(
     assert list(race._Race._cores_offered(asked)) == cores  # type: ignore[arg-type]
 
 
-def test_a_place_that_fails_keeps_no_other_from_being_tried(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    timed(monkeypatch, fp32=100)
-    places = (Place.parse("host/litert@1"), Place.parse("host/onnxruntime@1"))
-    found = compiled(model, tmp_path, places=places)
-    assert list(found.raced) == ["host/onnxruntime@1"]
-    assert isinstance(found.errors["host/litert@1"], ExportError)
-
-
 def test_a_program_is_compared_with_itself_where_no_other_format_of_it_is_wanted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -404,69 +236,6 @@ def test_a_sensitivity_that_cannot_be_measured_leaves_out_only_what_needs_it(
     mixed = raced.row(f"{RUNTIME}int8-u8s8-mixed10")
     assert (mixed.fate, mixed.why) == (Fate.LEFT_OUT, "it cannot be quantised: it did not end")
     assert raced.chosen == OPTIMISED
-
-
-def test_a_variant_that_was_killed_while_it_ran_is_tried_again_by_the_next_call(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    told = timed(monkeypatch, fp32=100, fp32_optimised=90)
-    measured = race.measure_round
-
-    def killed(entrants: Any, protocol: object, number: int, *rest: Any, **more: Any) -> Round:
-        found = measured(entrants, protocol, number, *rest, **more)
-        if number != 3 or OPTIMISED not in found.launches:
-            return found
-        launches = {name: each for name, each in found.launches.items() if name != OPTIMISED}
-        return Round(launches, {OPTIMISED: Reason("crashed-signal-9", "it was killed")})
-
-    monkeypatch.setattr("pipeline.compile.race.measure_round", killed)
-    found = compiled(model, tmp_path)
-    row = only(found).row(OPTIMISED)
-    assert (row.fate, row.why, row.passing) == (Fate.FAILED, "crashed-signal-9: it was killed", True)
-    told = timed(monkeypatch, fp32=100, fp32_optimised=90)
-    again = compiled(model, tmp_path)
-    assert not again.cached
-    assert only(again).chosen == OPTIMISED
-    # The three rounds before it failed were kept; the first of them had the baseline alone, so its memory is
-    # known, and one more round is for that of the other.
-    assert len(told) == LAUNCHES + 1 - 3 + 1
-    assert compiled(model, tmp_path).cached
-
-
-def test_a_variant_that_crashed_of_itself_is_not_tried_again(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def crashed(entrants: Any, *rest: Any, **more: Any) -> Round:
-        kept = [each for each in entrants if each.name != OPTIMISED]
-        found = made_up_rounds({})(kept, *rest, **more)
-        if len(kept) == len(entrants):
-            return found
-        return replace(found, failed={OPTIMISED: Reason("crashed-signal-11", "segmentation fault")})
-
-    monkeypatch.setattr("pipeline.compile.race.measure_round", crashed)
-    row = only(compiled(model, tmp_path)).row(OPTIMISED)
-    assert (row.fate, row.passing) == (Fate.FAILED, False)
-    assert compiled(model, tmp_path).cached
-
-
-@pytest.mark.parametrize(("kind", "kept"), [(MeasurementError, True), (PassingMeasurementError, False)])
-def test_a_variant_whose_outputs_cannot_be_taken_failed_but_the_baseline_is_only_not_compared(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[MeasurementError], kept: bool
-) -> None:
-    timed(monkeypatch, fp32=100, fp32_optimised=50)
-
-    def outputs(self: Any, asked: Any) -> Any:
-        raise kind("the file could not be run", why="no reason")
-
-    monkeypatch.setattr(comparing.Comparer, "_outputs", outputs)
-    found = compiled(model, tmp_path)
-    raced = only(found)
-    assert raced.chosen == BASE
-    assert raced.row(BASE).fate is Fate.MEASURED
-    assert raced.row(OPTIMISED).fate is Fate.FAILED
-    assert "its outputs cannot be taken: the file could not be run no reason" in raced.row(OPTIMISED).why
-    assert any(each.startswith(f"{BASE} was not compared with the model") for each in raced.warnings)
-    assert compiled(model, tmp_path).cached is kept
 
 
 def save_of_two(path: Path) -> Path:
