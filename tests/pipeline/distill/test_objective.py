@@ -89,7 +89,12 @@ def test_with_bf16_the_teacher_computes_in_it_too_and_every_loss_in_float32() ->
     with objective.watching(student, images, seed=0):
         optimizer = torch.optim.SGD([*student.parameters(), *objective.parameters()], lr=0.01)
         step = TrainingStep(
-            student, objective, optimizer, device=torch.device("cpu"), precision="bf16", tell=lambda line: None
+            student,
+            objective,
+            optimizer,
+            device=torch.device("cpu"),
+            precision="bf16",
+            tell=lambda line: None,
         )
         assert math.isfinite(step(Batch(images, index, labels), 0.01))
     assert types[-1] == torch.bfloat16
