@@ -115,11 +115,45 @@ class LayerMixture:
 
 @dataclass(frozen=True)
 class KeptLayer:
-    """What is left of one layer or block of the teacher; of a block 1 of 1, or nothing."""
+    """What is left of one layer of the teacher.
+
+    Attributes:
+        name: of the layer; empty where several values meet.
+        kind: what it does, in a word.
+        after: positions of those whose outputs reach it, counted through all units.
+        kept: how many of its output channels or heads are left; 0 of one that was removed.
+        whole: how many the teacher has; 0 where there are none to count.
+        parts: ``channels`` or ``heads``.
+        removed: it is gone, with the block in which it was.
+    """
 
     name: str
-    kept: int
-    whole: int
+    kind: str
+    after: tuple[int, ...]
+    kept: int = 0
+    whole: int = 0
+    parts: str = "channels"
+    removed: bool = False
+
+
+@dataclass(frozen=True)
+class KeptUnit:
+    """Layers of the teacher whose latency is measured together; what enters them is one value.
+
+    Attributes:
+        name: of the module that all of them are in; empty if that is the teacher itself.
+        layers: in the order their data flow.
+        latencies: by target, its latency and that of what is left, as shares of the teacher's, 0..1.
+    """
+
+    name: str
+    layers: tuple[KeptLayer, ...]
+    latencies: tuple[tuple[str, float, float], ...] = ()
+
+    @property
+    def removed(self) -> bool:
+        """Whether nothing is left of it."""
+        return all(each.removed for each in self.layers)
 
 
 @dataclass(frozen=True)
@@ -142,7 +176,7 @@ class ReportData:
         recipe: text of the recipe.
         ensemble: how the members of the teacher differ, in sentences; empty where it is one network.
         mixtures: that were searched for the student's training.
-        layers: what is left of the teacher, in the order its layers run, if the student is a subgraph of it.
+        units: what is left of the teacher, in the order its units run, if the student is a subgraph of it.
         candidates: all that were evaluated, best first.
         ratings: what ratings of candidates were worth, in sentences.
     """
@@ -161,7 +195,7 @@ class ReportData:
     recipe: str
     ensemble: tuple[str, ...] = ()
     mixtures: tuple[LayerMixture, ...] = ()
-    layers: tuple[KeptLayer, ...] = ()
+    units: tuple[KeptUnit, ...] = ()
     candidates: tuple[CandidateRow, ...] = ()
     ratings: tuple[str, ...] = ()
     metric: str = "accuracy"

@@ -17,7 +17,6 @@ from pipeline.report.data import (
     BlockLatencies,
     CandidatePoint,
     ComparedNetwork,
-    KeptLayer,
     LayerMixture,
     TargetReport,
     TrainingCurve,
@@ -271,39 +270,6 @@ def _compared(name: str, group: Sequence[ComparedNetwork], symbol: str) -> dict[
             for each in group
         ],
         "hovertemplate": "%{text}<extra></extra>",
-    }
-
-
-def layers_figure(layers: Sequence[KeptLayer]) -> Figure:
-    """Share of every layer's channels that is left, and which blocks are."""
-    groups = {
-        "layer": ([each for each in layers if each.whole > 1], "var(--measured)"),
-        "whole block": ([each for each in layers if each.whole == 1], "var(--other)"),
-    }
-    layout = plain_layout("", "left, %")
-    layout["xaxis"] |= {
-        "categoryorder": "array",
-        "categoryarray": [_plain(each.name) for each in layers],
-        "tickangle": -60,
-        "tickfont": {"size": 10},
-    }
-    layout["yaxis"]["range"] = [0, 104]
-    return {
-        "data": [
-            {
-                "type": "bar",
-                "name": name,
-                "meta": "bar",
-                "x": [_plain(each.name) for each in group],
-                "y": [100 * each.kept / each.whole for each in group],
-                "marker": {"color": colour},
-                "text": [f"{_plain(each.name)}: {each.kept} of {each.whole}" for each in group],
-                "textposition": "none",
-                "hovertemplate": "%{text}<extra></extra>",
-            }
-            for name, (group, colour) in groups.items()
-        ],
-        "layout": layout,
     }
 
 

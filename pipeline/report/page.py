@@ -15,9 +15,9 @@ from pipeline.report.figures import (
     blocks_figure,
     comparison_figure,
     curves_figure,
-    layers_figure,
     mixtures_figure,
 )
+from pipeline.report.kept import drawn_units, key_of_units
 from pipeline.target_verdict import Accuracy, TargetVerdict
 
 
@@ -35,7 +35,7 @@ def page(report: ReportData) -> str:
     sections = (
         _head(report),
         _search(report),
-        _layers(report),
+        _units(report),
         _prediction(report),
         _blocks(report),
         _training(report),
@@ -174,15 +174,23 @@ def _candidates(report: ReportData) -> str:
     )
 
 
-def _layers(report: ReportData) -> str:
-    if not report.layers:
+def _units(report: ReportData) -> str:
+    if not report.units:
         return ""
-    note = (
-        "The student is a subgraph of its teacher. A bar is the share of a layer's output channels that is "
-        "left, in the order the layers run; a block that was removed has none, and nothing of what was in it."
+    targets = [name for name, _, _ in report.units[0].latencies]
+    shares = (
+        "The percentages are the share of the teacher's latency that a frame takes, and after the arrow that "
+        f"of what is left, by blocks measured alone on {html.escape(targets[0])}"
+        + ("; rest the pointer on a frame for the other targets." if targets[1:] else ".")
+        if targets
+        else ""
     )
-    layers = plot("layers", "Channels and blocks that are left", layers_figure(report.layers))
-    return section("What is left of the teacher", note, [layers], "panels rows")
+    note = (
+        "The student is a subgraph of its teacher, whose layers are drawn in the order that data flow, in "
+        "strips from left to right. A number is how many of a layer's output channels or heads are left. "
+        f"{shares}"
+    )
+    return section("What is left of the teacher", note, [key_of_units() + drawn_units(report.units)], "")
 
 
 def _prediction(report: ReportData) -> str:

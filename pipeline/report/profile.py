@@ -14,7 +14,7 @@ from devices.result_file import Entry
 from devices.words import count_of
 from pipeline.report.document import document, plot, section, table, written
 from pipeline.report.figures import Figure, plain_layout
-from pipeline.report.graph import MOST_DRAWN, drawing, drawn_chain, drawn_graph
+from pipeline.report.operations import MOST_DRAWN, drawn_chain, drawn_graph, drawn_operations
 
 Between = Callable[[Measurement], BetweenBatches]
 """What is known of the batches of a measurement's device."""
@@ -174,7 +174,7 @@ def _graph(model: Path, profile: OperationProfile, shapes: str) -> str:
             f"{moving / _NS_PER_MS:.4f} ms, {profile.share(moving):.1%}."
         )
     drawn = (
-        drawing(graph, profile.sum_ns)
+        drawn_operations(graph, profile.sum_ns)
         if len(graph) <= MOST_DRAWN
         else f"<p>{len(graph)} operations are too many to draw.</p>"
     )

@@ -45,7 +45,7 @@ class TeacherSpace(DecisionSpace):
     def decision(self) -> dict[str, str]:
         """Names of the decisions by those of the structures."""
         return {
-            each.name: self.layer_name(each) + (".kept" if each.kind == "block" else "")
+            each.name: self.layer_name(each.name) + (".kept" if each.kind == "block" else "")
             for each in self.config.structures
         }
 
@@ -101,9 +101,9 @@ class TeacherSpace(DecisionSpace):
         return tuple(unit for unit in self.config.units if unit.block is None or counts[unit.block])
 
     @staticmethod
-    def layer_name(place: Structure | Unit) -> str:
-        """The name of a layer or block in the user's own network."""
-        return place.name.removeprefix(_ADAPTED)
+    def layer_name(name: str) -> str:
+        """The name of a layer or block in the user's own network, by that in the one that was adapted."""
+        return name.removeprefix(_ADAPTED)
 
     def block(self, unit: Unit, counts: Mapping[str, int]) -> Block:
         """A unit with so many parts of each structure."""

@@ -16,7 +16,6 @@ from pipeline.report import (
     CandidatePoint,
     CandidateRow,
     ComparedNetwork,
-    KeptLayer,
     LayerMixture,
     ReportData,
     TargetReport,
@@ -26,6 +25,7 @@ from pipeline.report import (
 from pipeline.search.base import Score
 from pipeline.spaces.base import Architecture, Space
 from pipeline.spaces.teacher.space import TeacherSpace
+from pipeline.stages.delivery.kept import kept_units
 from pipeline.stages.inputs.space import SpacePlan
 from pipeline.stages.inputs.teacher import TeacherSummary, ensemble_lines
 from pipeline.stages.latency.feasibility import Feasible
@@ -99,11 +99,11 @@ class ReportFile:
 @stage("report", packages=PACKAGES)
 def write_report(given: ReportInput, folder: StageFolder, services: Services) -> ReportFile:
     """Render the report of a finished run."""
-    render(_report(given), folder / _REPORT)
+    render(_report(given, folder), folder / _REPORT)
     return ReportFile(folder.stored(_REPORT))
 
 
-def _report(given: ReportInput) -> ReportData:
+def _report(given: ReportInput, folder: StageFolder) -> ReportData:
     findings = given.findings
     winner, teacher = findings.winner, findings.teacher
     architecture = winner.distilled.architecture
@@ -141,7 +141,12 @@ def _report(given: ReportInput) -> ReportData:
             for mixtures in winner.distilled.mixtures
             for group in mixtures.groups
         ),
-        layers=_layers(findings.plan.space, architecture),
+        units=kept_units(
+            findings.plan,
+            architecture,
+            {name: table.rows for name, table in findings.tables.by_target.items()},
+            folder,
+        ),
         candidates=tuple(_row(findings.searched, each) for each in findings.searched.candidates),
         ratings=tuple(worth_lines(findings.searched)),
     )
@@ -157,16 +162,6 @@ def _row(searched: Searched, each: EvaluatedCandidate) -> CandidateRow:
         "" if again is None else shown(again),
         "" if each.posterior is None else shown(Score(each.posterior.mean, each.posterior.deviation)),
         ratings_words(each.ratings),
-    )
-
-
-def _layers(space: Space, architecture: Architecture) -> tuple[KeptLayer, ...]:
-    """What is left of a teacher, if the space is of its subgraphs."""
-    if not isinstance(space, TeacherSpace):
-        return ()
-    counts = space.counts(architecture)
-    return tuple(
-        KeptLayer(space.layer_name(each), counts[each.name], each.count) for each in space.config.structures
     )
 
 
@@ -238,7 +233,7 @@ def _blocks(
     blocks = space.blocks(architecture)
     names = list(map(str, blocks))
     if isinstance(space, TeacherSpace):
-        names = [space.layer_name(unit) for unit in space.units_left(architecture)]
+        names = [space.layer_name(unit.name) for unit in space.units_left(architecture)]
     return BlockLatencies(
         network, tuple((name, rows[block.identity]) for name, block in zip(names, blocks, strict=True))
     )

@@ -33,6 +33,7 @@ from pipeline.report import (
     CandidateRow,
     ComparedNetwork,
     KeptLayer,
+    KeptUnit,
     LayerMixture,
     ReportData,
     TargetReport,
@@ -388,13 +389,37 @@ def test_mixtures_of_layers_are_shown_group_by_group_where_they_were_searched(tm
     assert "Feature aggregation" not in without.text
 
 
-def test_what_is_left_of_a_teacher_is_shown_layer_by_layer(tmp_path: Path) -> None:
-    layers = (KeptLayer("layer1.0", 1, 1), KeptLayer("layer1.0.conv1", 6, 16), KeptLayer("layer1.1", 0, 1))
-    shown = parsed(render(replace(a_report(), layers=layers), tmp_path / "report.html"))
+def test_what_is_left_of_a_teacher_is_drawn_as_its_graph(tmp_path: Path) -> None:
+    left = KeptUnit(
+        "layer1.0",
+        (
+            KeptLayer("layer1.0.conv1", "conv 3x3", (), 6, 16),
+            KeptLayer("layer1.0.attention", "attention", (0,), 2, 4, "heads"),
+            KeptLayer("", "+", (1, 0)),
+        ),
+        (("one", 0.75, 0.5), ("other", 0.7, 0.6)),
+    )
+    gone = KeptUnit(
+        "layer1.1",
+        (KeptLayer("layer1.1.conv1", "conv 3x3", (2,), 0, 16, removed=True),),
+        (("one", 0.25, 0.0),),
+    )
+    shown = parsed(render(replace(a_report(), units=(left, gone)), tmp_path / "report.html"))
     assert "What is left of the teacher" in shown.text
-    widths, blocks = json.loads(shown.data["layers-data"])["data"]
-    assert (widths["x"], widths["y"]) == (["layer1.0.conv1"], [37.5])
-    assert (blocks["x"], blocks["y"]) == (["layer1.0", "layer1.1"], [100.0, 0.0])
+    for text in (
+        "6/16 channels",
+        "2/4 heads",
+        "75.0 → 50.0 %",
+        "25.0 → 0.0 %",
+        "other: 70.0% of the teacher",
+    ):
+        assert text in shown.text
+    assert "0/16" not in shown.text
+    rects = [each for tag, each in shown.tags if tag == "rect"]
+    filled = [float(each["width"] or 0) for each in rects if each.get("class") == "fill"]
+    whole = [float(each["width"] or 0) for each in rects if each.get("class") == "back"]
+    assert filled == pytest.approx([whole[0] * 6 / 16, whole[0] / 2])
+    assert [each.get("class") for tag, each in shown.tags if tag == "g"].count("removed") == 1
     without = parsed(render(a_report(), tmp_path / "without.html"))
     assert "What is left of the teacher" not in without.text
 

@@ -11,7 +11,7 @@ from devices.requests import Operation, OperationProfile
 from devices.result_file import Entry
 from latency_db.history import PRIOR
 from pipeline.report import render_profile
-from pipeline.report.graph import drawing, drawn_chain, drawn_graph
+from pipeline.report.operations import drawn_chain, drawn_graph, drawn_operations
 from pipeline.report.profile import profile_page, sweep_figure, varying
 from tests.devices.made_up import made_up_measurement
 
@@ -71,8 +71,8 @@ def test_operations_find_their_nodes_by_name_or_by_what_they_give() -> None:
 
 def test_the_drawing_has_every_operation_with_its_time_and_its_connections() -> None:
     graph, _ = drawn_graph(NODES, [operation("b", "Relu", 750), operation("last", "Add", 250)])
-    drawn = drawing(graph, 1000)
-    assert drawn.count("<rect") == 3
+    drawn = drawn_operations(graph, 1000)
+    assert drawn.count('class="back"') == 3
     assert drawn.count('class="edge"') == 2
     assert "0.0008 ms, 75.0%" in drawn
     assert "no time of its own" in drawn
@@ -80,19 +80,19 @@ def test_the_drawing_has_every_operation_with_its_time_and_its_connections() -> 
 
 def test_names_from_a_file_are_text_on_the_page() -> None:
     hostile = OnnxNode("</svg><script>alert(1)</script>", "<b>", ("x",), ("y",))
-    drawn = drawing(drawn_graph([hostile], [])[0], 0)
+    drawn = drawn_operations(drawn_graph([hostile], [])[0], 0)
     assert "<script>" not in drawn
     assert "<b>" not in drawn
 
 
 def test_nodes_in_no_order_are_drawn_all_the_same() -> None:
-    assert drawing(drawn_graph(NODES[::-1], [])[0], 1).count("<rect") == 3
+    assert drawn_operations(drawn_graph(NODES[::-1], [])[0], 1).count('class="back"') == 3
 
 
 def test_without_a_graph_operations_stand_in_their_order() -> None:
     graph = drawn_chain([operation("one", "Conv", 10), operation("two", "Mean", 20)])
     assert [each.after for each in graph] == [(), (0,)]
-    assert drawing([], 0).startswith("<div")
+    assert drawn_operations([], 0).startswith("<div")
 
 
 def test_the_page_shows_each_shape_and_the_graph_and_loads_nothing(tmp_path: Path) -> None:
