@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 Choice = bool | int | float | str
 
+KEPT = "kept"
+"""Last part of the name of a decision whether there is anything of that name: where it is ``False``, nothing
+below that name is to be decided, and architectures do not print it."""
+
 _LONGEST = 160
 """Characters of an architecture in a line of text."""
 
@@ -86,10 +90,17 @@ class Architecture:
     def __str__(self) -> str:
         """Decisions by their common prefix: ``stage1(kernel=3 width=16) stage2(kernel=5 width=24)``.
 
-        ``read_choices`` reads it back.
+        ``read_choices`` reads it back, without what lies in something that is gone (``KEPT``).
         """
+        gone = tuple(
+            name.removesuffix(KEPT)
+            for name, choice in self.choices
+            if name.endswith(f".{KEPT}") and choice is False
+        )
         groups: dict[str, list[str]] = {}
         for name, choice in self.choices:
+            if any(name.startswith(above) and name != f"{above}{KEPT}" for above in gone):
+                continue
             prefix, _, last = name.rpartition(".")
             groups.setdefault(prefix, []).append(f"{last}={choice_text(choice)}")
         return " ".join(f"{p}({' '.join(c)})" if p else " ".join(c) for p, c in groups.items())

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline.spaces.base import Architecture, Block, Choice, Condition, Cost, Decision
+from pipeline.spaces.base import KEPT, Architecture, Block, Choice, Condition, Cost, Decision
 from pipeline.spaces.decisions import DecisionSpace
 from pipeline.spaces.teacher.config import Shape, Structure, TeacherSpaceConfig, Unit, UnitSize
 
@@ -45,7 +45,7 @@ class TeacherSpace(DecisionSpace):
     def decision(self) -> dict[str, str]:
         """Names of the decisions by those of the structures."""
         return {
-            each.name: self.layer_name(each.name) + (".kept" if each.kind == "block" else "")
+            each.name: self.layer_name(each.name) + (f".{KEPT}" if each.kind == "block" else "")
             for each in self.config.structures
         }
 

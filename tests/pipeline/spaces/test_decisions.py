@@ -138,6 +138,14 @@ def test_printed_architecture_is_read_back(choices):
     assert read == {name: choice_text(choice) for name, choice in choices}
 
 
+def test_what_lies_in_something_that_is_gone_is_not_printed() -> None:
+    gone = Architecture(
+        (("a.b.kept", False), ("a.b.width", 8), ("a.b.c.kept", True), ("a.c.kept", True), ("a.c.width", 4))
+    )
+    assert str(gone) == "a.b(kept=False) a.c(kept=True width=4)"
+    assert str(gone.with_choice("a.b.kept", True)).startswith("a.b(kept=True width=8) a.b.c(kept=True)")
+
+
 def test_a_long_architecture_is_printed_in_brief_with_the_number_of_its_decisions() -> None:
     short = Architecture((("kernel", 3), ("width", 8)))
     assert short.brief == str(short)

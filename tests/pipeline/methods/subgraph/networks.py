@@ -356,3 +356,24 @@ def trained(network: nn.Module) -> nn.Module:
 
 def images(count: int = 4) -> Tensor:
     return torch.randn(count, *SHAPE, generator=torch.Generator().manual_seed(2))
+
+
+WITH_SCALES = (
+    plain,
+    bottlenecks,
+    inverted,
+    resnet,
+    projected,
+    grouped,
+    group_normed,
+    branches,
+    instance_normed,
+    transformer,
+    separate,
+    fused,
+    multihead,
+)
+"""Every kind of network whose gated layers have parameters, so that zeros in these silence them."""
+
+NETWORKS = (*WITH_SCALES, without_scales)
+"""Every kind of network."""

@@ -9,42 +9,7 @@ from torch.nn import functional
 
 from pipeline.methods.subgraph.gates import Gates
 from pipeline.methods.subgraph.structures import find_structures, removed
-from tests.pipeline.methods.subgraph.networks import (
-    SHAPE,
-    bottlenecks,
-    branches,
-    fused,
-    group_normed,
-    grouped,
-    images,
-    instance_normed,
-    inverted,
-    multihead,
-    plain,
-    projected,
-    resnet,
-    transformer,
-    without_scales,
-)
-
-NETWORKS = pytest.mark.parametrize(
-    "network",
-    [
-        plain,
-        bottlenecks,
-        inverted,
-        resnet,
-        projected,
-        grouped,
-        group_normed,
-        branches,
-        instance_normed,
-        without_scales,
-        transformer,
-        fused,
-        multihead,
-    ],
-)
+from tests.pipeline.methods.subgraph.networks import NETWORKS, SHAPE, bottlenecks, fused, images, plain
 
 
 def gated(network: nn.Module) -> Gates:
@@ -55,7 +20,7 @@ def penalties(gates: Gates, weight: float) -> dict[str, torch.Tensor]:
     return {name: torch.full_like(value.detach(), weight) for name, value in gates.values.items()}
 
 
-@NETWORKS
+@pytest.mark.parametrize("network", NETWORKS)
 def test_gates_leave_the_function_as_it_was_so_the_divergence_to_the_teacher_is_zero(
     network: Callable[[], nn.Module],
 ) -> None:
@@ -66,7 +31,7 @@ def test_gates_leave_the_function_as_it_was_so_the_divergence_to_the_teacher_is_
     assert float(functional.kl_div(ours, theirs, reduction="batchmean", log_target=True)) < 1e-6
 
 
-@NETWORKS
+@pytest.mark.parametrize("network", NETWORKS)
 def test_a_large_penalty_gives_exact_zeros_everywhere_but_in_what_must_stay(
     network: Callable[[], nn.Module],
 ) -> None:
@@ -81,7 +46,7 @@ def test_a_large_penalty_gives_exact_zeros_everywhere_but_in_what_must_stay(
         assert (value >= 0).all()
 
 
-@NETWORKS
+@pytest.mark.parametrize("network", NETWORKS)
 def test_folded_gates_and_removed_zeros_leave_the_outputs_as_they_were(
     network: Callable[[], nn.Module],
 ) -> None:

@@ -13,6 +13,7 @@ from pipeline.methods.subgraph.structures import find_structures, removed
 from pipeline.spaces.teacher.config import Structure
 from tests.pipeline.methods.subgraph.networks import (
     SHAPE,
+    WITH_SCALES,
     Bottleneck,
     Reused,
     bottlenecks,
@@ -21,11 +22,9 @@ from tests.pipeline.methods.subgraph.networks import (
     group_normed,
     grouped,
     images,
-    instance_normed,
     inverted,
     multihead,
     plain,
-    projected,
     resnet,
     separate,
     transformer,
@@ -119,24 +118,7 @@ def test_channels_that_leave_before_a_norm_of_their_own_are_gated_at_both_places
     assert found["0"].gated == ("1", "3.wide.1", "3.thin.1", "3.alone", "4.wide.1", "4.thin.1", "4.alone")
 
 
-@pytest.mark.parametrize(
-    "network",
-    [
-        plain,
-        bottlenecks,
-        inverted,
-        resnet,
-        projected,
-        grouped,
-        group_normed,
-        branches,
-        instance_normed,
-        transformer,
-        separate,
-        fused,
-        multihead,
-    ],
-)
+@pytest.mark.parametrize("network", WITH_SCALES)
 @settings(max_examples=5)
 @given(data=st.data())
 def test_removing_what_is_silenced_leaves_the_outputs_as_they_were(

@@ -9,6 +9,7 @@ from pipeline.methods.subgraph.structures import find_structures
 from pipeline.methods.subgraph.units import OpenTeacherSpace, describe_teacher
 from pipeline.spaces.base import Cost
 from pipeline.spaces.teacher.space import TeacherSpace
+from pipeline.tables.prediction.networks import written
 from tests.contracts.space import SpaceContract
 from tests.pipeline.methods.subgraph.networks import (
     SHAPE,
@@ -114,3 +115,12 @@ def test_a_width_that_is_not_offered_is_refused(opened: OpenTeacherSpace) -> Non
     name = next(iter(opened.config.widths))
     with pytest.raises(ValueError, match="is no width of"):
         opened.architecture(whole | {name: 1000})
+
+
+def test_a_block_that_is_removed_is_printed_without_what_was_in_it_and_read_back() -> None:
+    network = resnet()
+    config = describe_teacher(network, SHAPE, find_structures(network, SHAPE), most_blocks=80)
+    space = TeacherSpace(config, SHAPE, 5)
+    removed = space.reference().with_choice("layer1.0.kept", False)
+    assert str(removed) == "layer1.0(kept=False) layer2.0(conv1=16) layer3.0(conv1=32)"
+    assert written(space, str(removed)) == [removed]
