@@ -6,9 +6,9 @@ import difflib
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from devices.untrusted import MOST_TOML_BYTES, file_bytes, toml_from
 from devices.words import cause_of
@@ -17,6 +17,7 @@ from pipeline.distill.settings import DistillationSettings
 from pipeline.errors import RecipeError
 from pipeline.methods.subgraph.settings import PROPOSALS
 from pipeline.recipe.explaining import explain, model_of_kind, models_in
+from pipeline.recipe.methods import Method, refuse_losses, require_used
 from pipeline.recipe.ratings import require_seen
 from pipeline.recipe.sections import (
     CompileConfig,
@@ -34,8 +35,6 @@ from pipeline.recipe.tasks import require_served
 from pipeline.search.evaluators.registry import SHARED_WEIGHTS
 from pipeline.spaces.mobile.config import SpaceConfig
 from pipeline.teachers.config import TeacherConfig
-
-Method = Literal["search", "akd", "dna", "subgraph", "oracle"]
 
 _ORACLE_LOSS = [{"kind": "labels", "weight": 0.1}, {"kind": "oracle", "weight": 0.9}]
 _DEFAULTS: dict[str, dict[str, Any]] = {
@@ -76,7 +75,7 @@ class Recipe(Section):
             description="a name of letters, digits, '_', '.' and '-'",
         ),
     ]
-    method: Method = "search"
+    method: Annotated[Method, BeforeValidator(refuse_losses)] = "search"
     seed: int = Field(default=0, ge=0, le=2**31 - 1)
     allow_chance: bool = False
     data: DataConfig
@@ -113,6 +112,11 @@ class Recipe(Section):
         names = [target.name for target in self.target]
         if len(set(names)) != len(names):
             raise ValueError(f"target names must differ, got {names}")
+        return self
+
+    @model_validator(mode="after")
+    def _tables_are_of_the_method(self) -> Recipe:
+        require_used(self)
         return self
 
     @model_validator(mode="after")

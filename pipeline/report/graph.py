@@ -220,10 +220,10 @@ def _edges(laid: _Laid, left: float, top: float, spots: Sequence[_Spot], grid: G
 def _edge(start: _Spot, end: _Spot, to_sign: bool, occupied: set[tuple[int, int]], grid: Grid) -> str:
     bend = (grid.down - grid.height) / 2
     between = any((start.column, row) in occupied for row in range(start.row + 1, end.row))
-    if start.column != end.column or not between:
+    if not between:
         return _path(
-            f"M{start.x:g} {start.bottom:g}C{start.x:g} {start.bottom + bend:g} "
-            f"{end.x:g} {end.top - bend:g} {end.x:g} {end.top:g}"
+            f"M{start.x:g} {start.bottom:g}V{end.top - 2 * bend:g}C{start.x:g} {end.top:g} "
+            f"{end.x:g} {end.top - 2 * bend:g} {end.x:g} {end.top:g}"
         )
     # Round what lies between, on the right.
     lane = start.x + grid.width / 2 + _LANE

@@ -124,7 +124,7 @@ def arms(tuned: Mapping[int, Path]) -> dict[str, list[list[str]]]:
         "search": [[]],
         "akd": [["method=akd"]],
         "oracle": [["method=oracle", teachers(tuned)]],
-        "dna": [["method=dna"]],
+        "dna": [["method=dna", "dna.training.epochs=2", "dna.training.batch_size=128"]],
         "subgraph": [["method=subgraph"]],
         "subgraph-dfa": [["method=subgraph", f"distil.loss=[{', '.join(DFA)}]"]],
         "subgraph-int8": [["method=subgraph", *int8]],

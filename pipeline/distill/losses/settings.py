@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -228,3 +228,8 @@ AnyLossSettings = Annotated[
     Field(discriminator="kind"),
 ]
 """Every kind of loss that a recipe may name."""
+
+KINDS: tuple[str, ...] = tuple(
+    each.model_fields["kind"].default for each in get_args(get_args(AnyLossSettings)[0])
+)
+"""Their names."""

@@ -291,3 +291,37 @@ def test_what_only_candidates_that_are_evaluated_have_is_refused_where_none_are(
 def test_a_budget_may_be_soft() -> None:
     soft = _minimal() | {"target": [{"name": "host/litert:fp32@1", "budget": "0.6x soft"}]}
     assert parse_recipe(soft, Path()).target[0].limit().soft
+
+
+@pytest.mark.parametrize(
+    ("method", "kind"),
+    [
+        ("dfa", "feature_aggregation"),
+        ("feature_aggregation", "feature_aggregation"),
+        ("FitNet", "fitnet"),
+        ("decoupled-kd", "decoupled_kd"),
+    ],
+)
+def test_a_loss_named_as_the_method_is_refused_with_the_table_that_it_needs(method: str, kind: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(_minimal() | {"method": method}, Path())
+    assert f"method: {kind} is a loss" in caught.value.why
+    assert f'[[distil.loss]] with kind = "{kind}"' in caught.value.why
+    parse_recipe(_minimal() | {"distil": {"loss": [{"kind": kind}]}}, Path())
+
+
+def test_the_oracle_is_a_method_as_well_as_a_loss() -> None:
+    assert parse_recipe(_minimal() | {"method": "oracle"}, Path()).method == "oracle"
+
+
+@pytest.mark.parametrize("table", ["dna", "subgraph", "oracle"])
+def test_the_table_of_another_method_is_refused(table: str) -> None:
+    document = _minimal() | {table: {}}
+    assert parse_recipe(document | {"method": table}, Path()).method == table
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(document | {"method": "akd"}, Path())
+    assert f'[{table}] is for method = "{table}", and the method is "akd"' in caught.value.why
+    assert f"remove [{table}]" in caught.value.why
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(document, Path())
+    assert 'the method is "search"' in caught.value.why

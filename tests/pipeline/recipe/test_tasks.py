@@ -67,7 +67,10 @@ def test_embeddings_imitate_the_teacher_alone_unless_the_recipe_says_more() -> N
         ({"teacher": [OWN | {"training": {"epochs": 1}}]}, "trained already"),
         ({"distil": {"loss": [{"kind": "labels"}]}}, "nothing to learn from labels"),
         ({"search": {"reward": "labels"}}, "nothing to learn from labels"),
-        ({"subgraph": {"selection": {"data_term": "labels"}}}, "nothing to learn from labels"),
+        (
+            {"method": "subgraph", "subgraph": {"selection": {"data_term": "labels"}}},
+            "nothing to learn from labels",
+        ),
         ({"teacher": [OWN | {"classes": {"a": 1}}]}, "no classes"),
     ],
 )

@@ -64,7 +64,7 @@ def test_boxes_stand_below_those_they_follow_and_beside_those_they_do_not() -> N
 def test_what_goes_round_a_box_is_drawn_beside_it() -> None:
     drawn = drawn_frames([Frame((box("a"), box("b", 0), sign(1, 0)))])
     right = places(drawn)[0][0] + GRID.width
-    (round_it,) = [each for each in edges(drawn) if "V" in each]
+    (round_it,) = [each for each in edges(drawn) if "Q" in each]
     assert len(edges(drawn)) == 3
     assert max(float(x) for x in re.findall(r"([\d.]+) [\d.]+", round_it)) > right
 

@@ -84,8 +84,9 @@ def prepared(
         "space": PLAN | {"stages": [STAGE]},
         "target": [{"name": str(TARGET), "budget_ms": budget_ms}],
         "search": {"evaluations": 5, "training": {"epochs": 6, "batch_size": 16}, **search},
-        "dna": {"space": DNA_SPACE, "training": {"epochs": 1}},
     }
+    if method == "dna":
+        document["dna"] = {"space": DNA_SPACE, "training": {"epochs": 1}}
     with WorkFolder(folder / "work").opened() as work, open_store(str(folder / "latency.db")) as store:
         context = Context(parse_recipe(document, Path()), "", work, store, Quiet())
         task = prepare_task(context)
