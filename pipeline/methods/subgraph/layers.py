@@ -111,8 +111,11 @@ def _kind(module: nn.Module) -> str:
 
 def _operation(node: fx.Node) -> str:
     target: Any = node.target
-    name = str(target if isinstance(target, str) else getattr(target, "__name__", target)).strip("_")
-    return _SIGNS.get(name, name)
+    # Operations of exported graphs have names such as add.Tensor.
+    name, _, _ = str(target if isinstance(target, str) else getattr(target, "__name__", target)).partition(
+        "."
+    )
+    return _SIGNS.get(name.strip("_"), name.strip("_"))
 
 
 def _around(node: fx.Node) -> str:

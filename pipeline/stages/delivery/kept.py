@@ -88,13 +88,16 @@ def kept_units(
 
 
 def _by_unit(graph: Sequence[GraphLayer], units: Sequence[Unit]) -> list[tuple[Unit, list[GraphLayer]]]:
-    """Units with their layers: each begins with the layer or block of its name."""
-    found: list[tuple[Unit, list[GraphLayer]]] = []
+    """Units with their layers: each begins with the layer or block of its name.
+
+    One that only scales channels has none to show.
+    """
+    found: dict[str, list[GraphLayer]] = {}
+    inside = units[0].name
     for layer in graph:
-        if len(found) < len(units) and _is_in(layer.name, units[len(found)].name):
-            found.append((units[len(found)], []))
-        found[-1][1].append(layer)
-    return found
+        inside = next((each.name for each in units if _is_in(layer.name, each.name)), inside)
+        found.setdefault(inside, []).append(layer)
+    return [(each, found[each.name]) for each in units if each.name in found]
 
 
 def _latency_ns(

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
 from pipeline.methods.subgraph.layers import graph_layers, parts_of
-from tests.pipeline.methods.subgraph.networks import fused, inverted, projected, resnet
+from pipeline.teachers.exported import load_exported
+from pipeline.teachers.rebuilding import rebuild_layers
+from tests.pipeline.methods.subgraph.networks import SHAPE, fused, images, inverted, projected, resnet
+from tests.pipeline.teachers.test_exported import exported
 
 
 def told(network: nn.Module, *blocks: str) -> list[tuple[str, str, tuple[int, ...]]]:
@@ -37,6 +42,13 @@ def test_branches_and_gates_are_followed() -> None:
     kinds = [kind for _, kind, _ in told(inverted())]
     assert kinds.count("×") == 1
     assert kinds.count("+") == 1
+
+
+def test_a_sum_of_an_exported_graph_is_one_too(tmp_path: Path) -> None:
+    file = exported(tmp_path / "teacher.pt2", resnet(), (2, *SHAPE), open_batch=True)
+    network = nn.Sequential(load_exported(file))
+    rebuild_layers(network, images(2))
+    assert [kind for name, kind, _ in told(network) if not name] == ["+", "+", "+"]
 
 
 def test_attention_is_one_layer_with_heads() -> None:

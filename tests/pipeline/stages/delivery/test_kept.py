@@ -11,6 +11,7 @@ import pytest
 from torch import nn
 
 from devices.measurement import Interval
+from pipeline.data.base import Preprocessing
 from pipeline.methods.subgraph.structures import find_structures
 from pipeline.methods.subgraph.units import OpenTeacherSpace, describe_teacher
 from pipeline.report import KeptUnit
@@ -18,6 +19,8 @@ from pipeline.spaces.base import Architecture
 from pipeline.spaces.mobile.space import MobileSpace
 from pipeline.stages.delivery.kept import kept_units
 from pipeline.stages.inputs.space import SpacePlan
+from pipeline.teachers.config import TeacherConfig
+from pipeline.teachers.teacher import AdaptedNetwork
 from pipeline.work.stage import StageFolder
 from tests.pipeline.methods.subgraph.networks import SHAPE, fused, projected, resnet
 
@@ -89,6 +92,17 @@ def test_layers_that_a_sum_joins_are_narrowed_together() -> None:
     before, after = (sum(unit.latencies[0][which] for unit in units) for which in (1, 2))
     assert before == pytest.approx(1)
     assert after < before
+
+
+def test_layers_of_an_adapted_teacher_have_the_names_that_they_have_in_it() -> None:
+    settings = {"kind": "factory", "factory": "a:b", "weights": "w.pt", "mean": [0.5] * 3, "std": [0.2] * 3}
+    config = TeacherConfig.model_validate(settings)
+    normalised = Preprocessing((0.4,) * 3, (0.3,) * 3)
+    space = space_of(lambda: AdaptedNetwork(resnet(), config, normalised).eval())
+    units = left(space, space.reference().with_choice("layer1.0.kept", False))
+    assert [unit.name for unit in units] == ["", "layer1.0", "layer2.0", "layer3.0", ""]
+    assert units[1].removed
+    assert units[0].layers[0].name == "conv1"
 
 
 def test_of_attention_the_heads_are_counted() -> None:
