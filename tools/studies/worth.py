@@ -13,8 +13,8 @@ share of the teacher's latency.
   kind with fewer channels inside the blocks, or fewer blocks. All three from new weights.
 - narrower-inherited, shallower-inherited, mixed-inherited: likewise, with the weights that are left.
 - random-0 to random-4: of the mobile space, within the budgets.
-- search, akd, oracle, dna, subgraph: Lathe's methods as they are by default. oracle has the fine-tuned
-  networks of --ensemble as teachers beside the first.
+- search, akd, oracle, dna, subgraph: Lathe's methods, with the same minutes of search at most. oracle has the
+  fine-tuned networks of --ensemble as teachers beside the first.
 - subgraph-dfa: subgraph, with searched feature aggregation in the final training.
 - subgraph-int8: subgraph, with the targets in int8.
 
@@ -65,6 +65,15 @@ MOBILENETV2 = (
     (6, 160, 3, 2),
     (6, 320, 1, 1),
 )
+SEARCH = ["search.minutes=15"]
+SUBGRAPH = [
+    *SEARCH,
+    "method=subgraph",
+    "search.reevaluated=0",
+    "search.training.learning_rate=0.02",
+    'subgraph.selection={epochs = 1, batch_size = 128, augment = "crop-flip"}',
+]
+"""As in the embedded recipe of CIFAR-10."""
 DFA = ('{kind = "labels"}', '{kind = "feature_aggregation", search = {epochs = 2, warmup_epochs = 1}}')
 
 
@@ -121,13 +130,13 @@ def arms(tuned: Mapping[int, Path]) -> dict[str, list[list[str]]]:
             f"random-{number}": [["search.strategy=random", "search.evaluations=1", f"seed={100 + number}"]]
             for number in range(RANDOM)
         },
-        "search": [[]],
-        "akd": [["method=akd"]],
-        "oracle": [["method=oracle", teachers(tuned)]],
+        "search": [SEARCH],
+        "akd": [[*SEARCH, "method=akd"]],
+        "oracle": [[*SEARCH, "method=oracle", teachers(tuned)]],
         "dna": [["method=dna", "dna.training.epochs=2", "dna.training.batch_size=128"]],
-        "subgraph": [["method=subgraph"]],
-        "subgraph-dfa": [["method=subgraph", f"distil.loss=[{', '.join(DFA)}]"]],
-        "subgraph-int8": [["method=subgraph", *int8]],
+        "subgraph": [SUBGRAPH],
+        "subgraph-dfa": [[*SUBGRAPH, f"distil.loss=[{', '.join(DFA)}]"]],
+        "subgraph-int8": [[*SUBGRAPH, *int8]],
     }
 
 
