@@ -71,7 +71,7 @@ SUBGRAPH = [
     "method=subgraph",
     "search.reevaluated=0",
     "search.training.learning_rate=0.02",
-    'subgraph.selection={epochs = 1, batch_size = 128, augment = "crop-flip"}',
+    'subgraph.selection={epochs = 1, batch_size = 128, augment = "crop-flip", precision = "bf16"}',
 ]
 """As in the embedded recipe of CIFAR-10."""
 DFA = ('{kind = "labels"}', '{kind = "feature_aggregation", search = {epochs = 2, warmup_epochs = 1}}')

@@ -208,7 +208,9 @@ class _Run:
         for group in self._optimizer.param_groups:
             group["lr"] = settings.learning_rate * 0.5 * (1 + math.cos(math.pi * rest))
         self._network.train()
-        loss = self._objective(self._network(images), self._objective.members(images, index), labels)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
+            outputs, members = self._network(images), self._objective.members(images, index)
+        loss = self._objective(outputs.float(), members, labels)
         if not torch.isfinite(loss):
             raise TrainingDiverged(
                 f"the loss became {float(loss.detach())} in step {self.step + 1} of the selection"

@@ -107,6 +107,24 @@ def test_a_subgraph_keeps_the_budget_and_is_smaller(space: OpenTeacherSpace, sha
     assert torch.isfinite(found.network(images())).all()
 
 
+def test_in_bf16_the_network_and_its_teacher_compute_and_what_is_kept_is_float32(
+    space: OpenTeacherSpace,
+) -> None:
+    types = set()
+
+    class Watched(Says):
+        def __call__(self, batch: Tensor, index: Tensor) -> Tensor:
+            said = super().__call__(batch, index)
+            types.add(said.dtype)
+            return said
+
+    settings = SETTINGS.model_copy(update={"precision": "bf16"})
+    found = selected(space, 0.5, settings=settings, teacher=Watched(space.network))
+    assert types == {torch.bfloat16}
+    assert costs(space, 0.5).excess(found.counts) <= 1
+    assert {value.dtype for value in found.network.parameters()} == {torch.float32}
+
+
 def test_gates_that_fall_are_told_and_the_weight_of_the_penalty_is_found(space: OpenTeacherSpace) -> None:
     history = selected(space, 0.5).history
     assert history[0].excess == pytest.approx(2.0)
