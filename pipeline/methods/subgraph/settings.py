@@ -28,8 +28,8 @@ class SubgraphSettings(BaseModel):
         data_term: divergence to the teacher alone, as in the paper; or the labels, for comparison.
         augment: of the images, as in training; the teacher sees the same.
         threads: of the processor; without, torch's choice holds.
-        precision: of what the network and its teacher compute; weights, gates and the divergence are always in
-            float32.
+        precision: of what the network and its teacher compute; weights, gates and the divergence are always
+            in float32.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
