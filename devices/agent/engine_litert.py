@@ -1,7 +1,7 @@
-"""Engine of LiteRT: ``.tflite`` files, on the CPU with its default XNNPACK delegate, or on the GPU.
+"""Engine of LiteRT: ``.tflite`` files, on the CPU with its default XNNPACK delegate, on the GPU or an NPU.
 
-Sources: the modules ``interpreter``, ``compiled_model`` and ``gpu_options`` of ai-edge-litert 2.3, and the
-headers ``litert/c/litert_*.h`` of LiteRT, with its page on the profiler.
+Sources: the modules ``interpreter``, ``compiled_model``, ``environment`` and ``options`` of ai-edge-litert
+2.3, and the headers ``litert/c/litert_*.h`` of LiteRT, with its page on the profiler.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from .inputs import shapes_of
-from .interpreter import OnCpu, chosen_signature
+from .interpreter import COMPILED, OnCpu, chosen_signature, stretches
 
 
 def version() -> str:
@@ -45,40 +45,23 @@ def Model(path: str, settings: dict[str, Any]) -> Any:
     Raises:
         ValueError: the file is no model.
         RuntimeError: the model needs operations or types that LiteRT lacks, which are named; or the GPU
-            accelerator finds no GPU, or does not take all of the model.
+            accelerator finds no GPU, or does not take all of the model; or there is no way to the NPU.
     """
     if settings["delegate"] == "gpu":
         return OnGpu(path, settings)
+    if settings["delegate"] == "npu":
+        return OnNpu(path, settings)
     return OnCpu(Interpreter(model_path=path, num_threads=settings["threads"]), settings)
 
 
-class OnGpu:
-    """A compiled model on LiteRT's GPU accelerator, which takes all of it or fails to load.
+class Compiled:
+    """A compiled model of LiteRT, which an accelerator runs.
 
-    Buffers are LiteRT's own, in GPU memory. Times of ``run`` contain the wait for the GPU.
+    Buffers are LiteRT's own, in the accelerator's memory. Times of ``run`` contain the wait for it.
     """
 
-    def __init__(self, path: str, settings: dict[str, Any]) -> None:
-        try:
-            from ai_edge_litert.compiled_model import CompiledModel
-            from ai_edge_litert.hardware_accelerator import HardwareAccelerator
-            from ai_edge_litert.options import GpuOptions, Options
-        except ImportError as error:
-            raise RuntimeError(f"LiteRT {version()} is too old for '+gpu'; 2.3 is not: {error}") from error
-        options = Options(
-            hardware_accelerators=HardwareAccelerator.GPU,
-            gpu_options=GpuOptions(enforce_f32=settings["precision"] == "fp32"),
-        )
-        try:
-            self._model = CompiledModel.from_file(path, options=options)
-        except RuntimeError as error:
-            raise RuntimeError(
-                "LiteRT's GPU accelerator found no GPU (it needs a Vulkan, OpenCL or Metal driver), or does "
-                f"not take every operation of this model; standard error tells which: {error}"
-            ) from error
-        if not self._model.is_fully_accelerated():
-            raise RuntimeError("LiteRT's GPU accelerator does not take every operation of this model")
-        self._path = path
+    def __init__(self, path: str, model: Any, settings: dict[str, Any]) -> None:
+        self._path, self._model = path, model
         signatures = self._model.get_signature_list()
         graphs = {key: index for index, key in enumerate(signatures)}
         key, self._index = chosen_signature(graphs, settings.get("signature", ""))
@@ -97,7 +80,7 @@ class OnGpu:
         self._arrays: list[Any] = []
 
     def set_inputs(self, arrays: list[Any]) -> None:
-        """Copy the arrays into the GPU's buffers."""
+        """Copy the arrays into LiteRT's buffers."""
         self._arrays = arrays
         self.copy_in()
 
@@ -112,22 +95,116 @@ class OnGpu:
             for buffer, entry in zip(self._out, self._details)
         ]
 
-    def placement(self) -> list[dict[str, Any]] | None:
-        """All operations on the GPU: otherwise the model would not have loaded."""
-        plain = Interpreter(
-            model_path=self._path,
-            experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-        )
-        return [{"where": "gpu", "nodes": len(plain._get_ops_details()), "partitions": 1}]
-
     def copy_in(self) -> None:
-        """The inputs to the GPU once more."""
+        """The inputs to the accelerator once more."""
         for buffer, array in zip(self._in, self._arrays):
             buffer.write(array)
 
     def copy_out(self) -> None:
         """The outputs back to the processor."""
         self.outputs()
+
+
+class OnGpu(Compiled):
+    """A model on LiteRT's GPU accelerator, which takes all of it or fails to load."""
+
+    def __init__(self, path: str, settings: dict[str, Any]) -> None:
+        accelerator, options, compiled_model = compiling("gpu")
+        chosen = options.Options(
+            hardware_accelerators=accelerator.GPU,
+            gpu_options=options.GpuOptions(enforce_f32=settings["precision"] == "fp32"),
+        )
+        try:
+            model = compiled_model.from_file(path, options=chosen)
+        except RuntimeError as error:
+            raise RuntimeError(
+                "LiteRT's GPU accelerator found no GPU (it needs a Vulkan, OpenCL or Metal driver), or does "
+                f"not take every operation of this model; standard error tells which: {error}"
+            ) from error
+        if not model.is_fully_accelerated():
+            raise RuntimeError("LiteRT's GPU accelerator does not take every operation of this model")
+        super().__init__(path, model, settings)
+
+    def placement(self) -> list[dict[str, Any]] | None:
+        """All operations on the GPU: otherwise the model would not have loaded."""
+        return [{"where": "gpu", "nodes": len(operations_in(self._path)), "partitions": 1}]
+
+
+class OnNpu(Compiled):
+    """A model of which an NPU runs what was compiled for it, and the CPU the rest.
+
+    Nothing is compiled here: a file that nobody compiled runs on the CPU. Each part that was compiled counts
+    as one operation, since the file does not tell how many it stands for.
+    """
+
+    def __init__(self, path: str, settings: dict[str, Any]) -> None:
+        accelerator, options, compiled_model = compiling("npu")
+        self._kinds = operations_in(path)
+        hardware = accelerator.CPU
+        if COMPILED in self._kinds:
+            require_dispatch()
+            hardware |= accelerator.NPU
+        chosen = options.Options(
+            hardware_accelerators=hardware,
+            cpu_options=options.CpuOptions(num_threads=settings["threads"]),
+        )
+        super().__init__(path, compiled_model.from_file(path, options=chosen), settings)
+
+    def placement(self) -> list[dict[str, Any]] | None:
+        """The compiled parts on the NPU, and the operations that were left to the CPU."""
+        compiled = [kind == COMPILED for kind in self._kinds]
+        parts = [
+            {"where": "npu", "nodes": sum(compiled), "partitions": sum(compiled)},
+            {"where": "cpu", "nodes": len(compiled) - sum(compiled), "partitions": stretches(compiled)},
+        ]
+        return [part for part in parts if part["nodes"]]
+
+
+def compiling(option: str) -> tuple[Any, Any, Any]:
+    """What compiled models are made with: the accelerators, the module of the options, the class.
+
+    Raises:
+        RuntimeError: this LiteRT has none.
+    """
+    try:
+        from ai_edge_litert import options
+        from ai_edge_litert.compiled_model import CompiledModel
+        from ai_edge_litert.hardware_accelerator import HardwareAccelerator
+    except ImportError as error:
+        raise RuntimeError(f"LiteRT {version()} is too old for '+{option}'; 2.3 is not: {error}") from error
+    return HardwareAccelerator, options, CompiledModel
+
+
+def operations_in(path: str) -> list[str]:
+    """The kinds of the operations of the first graph, whether or not this machine has them."""
+    plain = Interpreter(
+        model_path=path, experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    )
+    return [str(entry["op_name"]) for entry in plain._get_ops_details()]
+
+
+def require_dispatch() -> None:
+    """Load the library that hands compiled parts to the NPU, from where LiteRT's package looks for it.
+
+    LiteRT itself loads it at the first inference, and then does not say what is missing.
+
+    Raises:
+        RuntimeError: there is none, or it cannot be loaded.
+    """
+    folder = Path(ai_edge_litert.__file__).parent / "vendors"
+    found = sorted(folder.glob("*/dispatch/libLiteRtDispatch_*.so"))
+    if not found:
+        raise RuntimeError(
+            "no library hands the compiled parts of the model to an NPU: put libLiteRtDispatch_*.so of the "
+            f"NPU's maker into {folder}/MAKER/dispatch"
+        )
+    try:
+        ctypes.CDLL(str(found[0]))
+    except OSError as error:
+        raise RuntimeError(
+            f"{found[0].name}, which hands the compiled parts of the model to the NPU, cannot be loaded: "
+            f"{error}; install the runtime of the NPU's maker in the version that it names"
+        ) from error
 
 
 PROFILED_VERSION = "2.3."
@@ -174,14 +251,14 @@ def operations(
     the profiler, so that the C interface of its library is called.
 
     Raises:
-        NotImplementedError: another LiteRT than 2.3, or the GPU.
+        NotImplementedError: another LiteRT than 2.3, or an accelerator.
         RuntimeError: LiteRT cannot load or run the model.
     """
-    on_gpu = settings["delegate"] == "gpu"
-    if not version().startswith(PROFILED_VERSION) or on_gpu:
+    accelerator = "" if settings["delegate"] == "xnnpack" else str(settings["delegate"]).upper()
+    if not version().startswith(PROFILED_VERSION) or accelerator:
         raise NotImplementedError(
             "operations can be profiled with LiteRT 2.3 on the CPU, or by LiteRT's own tool with '+native'; "
-            f"this is LiteRT {version()}" + (" on the GPU" if on_gpu else "")
+            f"this is LiteRT {version()}" + (f" on the {accelerator}" if accelerator else "")
         )
     model = Model(path, settings)
     profiled = Profiled(path, settings["threads"], model.signature, dict(zip(model.names, arrays)))

@@ -15,7 +15,8 @@ from .inputs import BadInputError, shapes_of
 
 STATE = ("VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE")
 """Operations of resource variables, by which a model keeps state from one inference to the next."""
-
+COMPILED = "DISPATCH_OP"
+"""The operator that stands for a part which was compiled for an NPU; its code is in the file."""
 
 PRECISIONS: dict[str, set[Any]] = {"fp16": {numpy.float16}, "int8": {numpy.int8, numpy.uint8}}
 """Types of which a file with a precision has some."""
@@ -182,6 +183,11 @@ def _with_way_out(said: str) -> str:
             "built-in operators alone, or measure it where benchmark_model is built with Flex ('+native')"
         )
     custom = re.search(r"unresolved custom op: (\S+?)\.", said)
+    if custom and custom[1] == COMPILED:
+        return (
+            f"the operator '{COMPILED}' stands for a part of the model that was compiled for an NPU: measure "
+            "the file where that NPU is, with LiteRT and '+npu', or give the model that it was compiled from"
+        )
     if custom:
         return (
             f"the operator '{custom[1]}' is its maker's own, and this interpreter lacks it: replace it, or "

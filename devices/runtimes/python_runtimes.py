@@ -83,20 +83,48 @@ OPENVINO = AgentRuntime(
 
 
 def _operations_of_litert(target: Target) -> Support:
-    if "gpu" in target.settings:
+    if _accelerator(target):
         return Support(False, "LiteRT's profiler sees the CPU only")
     return Support(True, "with LiteRT 2.3")
 
 
-LITERT = AgentRuntime(
+def _accelerator(target: Target) -> str:
+    return next((name for name in ("gpu", "npu") if name in target.settings), "")
+
+
+@dataclass(frozen=True)
+class LiteRt(AgentRuntime):
+    """LiteRT, with one accelerator beside the CPU at most."""
+
+    def check(self, target: Target) -> None:
+        """Refuse also two accelerators.
+
+        Raises:
+            TargetError: naming them.
+        """
+        super().check(target)
+        if {"gpu", "npu"} <= target.settings.keys():
+            raise TargetError(
+                f"target '{target}' asks for the GPU and an NPU",
+                why="a model is measured on one accelerator, and on the CPU what was not compiled for an NPU",
+                fix="leave '+gpu' or '+npu' out",
+            )
+
+
+LITERT = LiteRt(
     name="litert",
     suffixes=(".tflite",),
     precisions=("fp32", "fp16", "int8"),
-    options={"cores": CORES, "gpu": "run on the GPU through LiteRT's GPU accelerator"},
+    options={
+        "cores": CORES,
+        "gpu": "run on the GPU through LiteRT's GPU accelerator",
+        "npu": "run what was compiled for an NPU on it, and the rest on the CPU; 'lathe compile' takes its "
+        "name with it, as in npu=SM8650",
+    },
     engine=FOLDER / "engine_litert.py",
     extra="litert",
     package="ai-edge-litert",
-    delegates=lambda target: "gpu" if "gpu" in target.settings else "xnnpack",
+    delegates=lambda target: _accelerator(target) or "xnnpack",
     operations=_operations_of_litert,
     canary=CANARIES / "canary.tflite",
     modules=(FOLDER / "interpreter.py",),

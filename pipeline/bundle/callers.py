@@ -60,7 +60,7 @@ def write_callers(bundle: Path, folder: Path, *, c_header: bool) -> tuple[Path, 
     if not written:
         raise VerificationError(
             f"there is no example program for the bundle {bundle}",
-            why="there are examples for ONNX Runtime and LiteRT",
+            why="there are examples for ONNX Runtime, and for LiteRT without an NPU",
             fix="ask for the model's bytes with --c-header, or start from the inference script",
         )
     return tuple(written)
@@ -105,7 +105,7 @@ def _files(
     def template(name: str) -> str:
         return (templates / name).read_text(encoding="utf-8")
 
-    if target.runtime not in _SESSIONS:
+    if target.runtime not in _SESSIONS or "npu" in target.settings:
         return
     tensors = _named(entry, artifact)
     classifier = manifest.classifier

@@ -72,15 +72,16 @@ class Comparer:
         except MeasurementError as error:
             return Untaken(_why(error), isinstance(error, PassingMeasurementError))
         arrays = open_samples(self._samples, self._folder.find(self._samples.arrays))
-        return quality_of(self._reference(), actual, arrays.get("labels"), self._samples.task)
+        return quality_of(self._reference(target), actual, arrays.get("labels"), self._samples.task)
 
-    def _reference(self) -> tuple[NDArray[np.float32], ...]:
-        """The model's own outputs, on this machine."""
+    def _reference(self, target: Target) -> tuple[NDArray[np.float32], ...]:
+        """The model's own outputs, on this machine; of one that is compiled, those on its own target."""
         if self._expected is None:
             fmt = ModelFormat.LITERT if self._model.format is ModelFormat.LITERT else ModelFormat.ONNX
             files = self._model.files
             fmt = fmt if fmt in files else next(iter(files))
-            expected = self._outputs(self._asked(files[fmt], fmt, reference_target(fmt)))
+            where = target if self._model.compiled else reference_target(fmt)
+            expected = self._outputs(self._asked(files[fmt], fmt, where))
             if not all(np.isfinite(each).all() for each in expected):
                 raise ExportError(
                     f"{self._model.name} itself gives inf or NaN",

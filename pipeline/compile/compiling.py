@@ -28,7 +28,7 @@ from pipeline.compile.model import (
 from pipeline.compile.model_files import external_data_of
 from pipeline.compile.opening import open_model
 from pipeline.compile.operations import OperationsInput, time_operations
-from pipeline.compile.place import Place
+from pipeline.compile.place import Place, is_as_it_comes
 from pipeline.compile.quality import outputs_in, outputs_input, take_outputs
 from pipeline.compile.race import race
 from pipeline.compile.result import Raced
@@ -179,6 +179,8 @@ def race_input(
     for variant, why in place.variants():
         if variant.takes not in model.files:
             unfit[variant.name] = f"it takes {variant.takes} models; give the network of torch"
+        elif model.compiled and not is_as_it_comes(variant):
+            unfit[variant.name] = "the model is compiled for an NPU already"
         elif why:
             unfit[variant.name] = why
         else:

@@ -13,6 +13,9 @@ from pipeline.errors import ExportError
 from pipeline.teachers.code import factory_digest
 from pipeline.work.canonical import OutsideFile, StoredFile
 
+COMPILED = "DISPATCH_OP"
+"""The operator of LiteRT that stands for a part which was compiled for an NPU."""
+
 _FORMATS = {".onnx": ModelFormat.ONNX, ".tflite": ModelFormat.LITERT, ".pt2": ModelFormat.TORCH}
 
 
@@ -103,6 +106,11 @@ class GivenModel:
     operators: Mapping[str, int] = field(default_factory=dict)
     quantised: bool = False
     notes: tuple[str, ...] = ()
+
+    @property
+    def compiled(self) -> bool:
+        """Parts of it were compiled for an NPU already, and nothing else runs them."""
+        return COMPILED in self.operators
 
     @property
     def width(self) -> int | None:

@@ -80,7 +80,8 @@ class Place:
     def variants(self) -> Iterator[tuple[CompileVariant, str]]:
         """Variants that could be made for here, each with the reason why it is not, or nothing.
 
-        Of a runtime that is not on the device, nothing is said.
+        Of a runtime that is not on the device, nothing is said. The model as it comes is always made: it is
+        what others are measured against.
         """
         present: dict[str, bool] = {}
         for variant in known_variants():
@@ -96,7 +97,7 @@ class Place:
             try:
                 target = self.target(variant.runtime, variant.precision)
                 runtime_of(target)
-                yield variant, variant.unfit(target)
+                yield variant, "" if is_as_it_comes(variant) else variant.unfit(target)
             except TargetError as error:
                 yield variant, error.why or error.what
 

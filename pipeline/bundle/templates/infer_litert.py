@@ -15,10 +15,10 @@ from pipeline.bundle.templates.infer_common import Predict, Settings, Tensors, m
 def load_model(path: str, settings: Settings) -> Predict:
     """Open the model; the answer maps its inputs, in its own order, to its outputs.
 
-    It runs where it was measured, on the CPU or the GPU, or not at all.
+    It runs where it was measured, on the CPU, the GPU or an NPU, or not at all.
     """
-    if settings["delegate"] == "gpu":
-        return _load_on_gpu(path, settings)
+    if settings["delegate"] in ("gpu", "npu"):
+        return _load_compiled(path, settings)
     if settings["delegate"] != "xnnpack":
         raise ValueError(
             f"the model was measured on {settings['delegate']}, which LiteRT for Python does not have; use "
@@ -40,18 +40,25 @@ def load_model(path: str, settings: Settings) -> Predict:
     return predict
 
 
-def _load_on_gpu(path: str, settings: Settings) -> Predict:
+def _load_compiled(path: str, settings: Settings) -> Predict:
     import numpy
     from ai_edge_litert.compiled_model import CompiledModel
     from ai_edge_litert.hardware_accelerator import HardwareAccelerator
-    from ai_edge_litert.options import GpuOptions, Options
+    from ai_edge_litert.options import CpuOptions, GpuOptions, Options
 
-    options = Options(
-        hardware_accelerators=HardwareAccelerator.GPU,
-        gpu_options=GpuOptions(enforce_f32=settings["precision"] == "fp32"),
-    )
+    on_gpu = settings["delegate"] == "gpu"
+    if on_gpu:
+        options = Options(
+            hardware_accelerators=HardwareAccelerator.GPU,
+            gpu_options=GpuOptions(enforce_f32=settings["precision"] == "fp32"),
+        )
+    else:  # what was not compiled for the NPU is the CPU's
+        options = Options(
+            hardware_accelerators=HardwareAccelerator.NPU | HardwareAccelerator.CPU,
+            cpu_options=CpuOptions(num_threads=settings["threads"]),
+        )
     model = CompiledModel.from_file(path, options=options)
-    if not model.is_fully_accelerated():
+    if on_gpu and not model.is_fully_accelerated():
         raise ValueError("the GPU, on which the model was measured, does not take all of it here")
     sources, results = model.create_input_buffers(0), model.create_output_buffers(0)
 

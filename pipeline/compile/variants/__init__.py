@@ -7,7 +7,7 @@ from importlib.metadata import EntryPoint
 
 from devices.added import added, loaded, owner_of
 from devices.target import Target
-from pipeline.compile.variants import litert, onnxruntime, openvino, tensorrt, torch_programs
+from pipeline.compile.variants import litert, litert_npu, onnxruntime, openvino, tensorrt, torch_programs
 from pipeline.compile.variants.base import CompileTask, CompileVariant, ModelFormat
 from pipeline.errors import ExportError
 from pipeline.export.worker import ONNX_SIGNS
@@ -28,6 +28,7 @@ VARIANTS: tuple[CompileVariant, ...] = (
     *onnxruntime.VARIANTS,
     *openvino.VARIANTS,
     *litert.VARIANTS,
+    *litert_npu.VARIANTS,
     *torch_programs.VARIANTS,
     *tensorrt.VARIANTS,
 )

@@ -70,10 +70,10 @@ def _named(tensors: Sequence[int], name: str) -> dict[int, str]:
     return {int(each): f"{name}_{number:02}" for number, each in enumerate(tensors)}
 
 
-def _quantised(
+def quantised(
     recipe: str, *, share_in_float: float = 0.0, **notes: str
 ) -> Callable[[CompileTask, Path], Mapping[str, str]]:
-    """Makes variants by a recipe of ``pipeline.compile.steps.litert_models``.
+    """A ``make`` by a recipe of ``pipeline.compile.steps.litert_models``.
 
     Args:
         recipe: its name.
@@ -142,14 +142,20 @@ def _quantiser() -> str:
     return f"ai-edge-quantizer {metadata.version('ai-edge-quantizer')}"
 
 
+def _not_for_npus(target: Target) -> str:
+    return "an NPU runs only what was compiled for it" if "npu" in target.settings else ""
+
+
 def _needs_cpu(target: Target) -> str:
-    return "the GPU accelerator computes int8 models in float" if "gpu" in target.settings else ""
+    if "gpu" in target.settings:
+        return "the GPU accelerator computes int8 models in float"
+    return _not_for_npus(target)
 
 
 def _variant(
     precision: str, how: str, make: Callable[[CompileTask, Path], Mapping[str, str]], **more: Any
 ) -> CompileVariant:
-    more = {"packages": PACKAGES, **more}
+    more = {"packages": PACKAGES, "unfit": _not_for_npus, **more}
     return CompileVariant("litert", precision, how, ModelFormat.LITERT, ".tflite", make, **more)
 
 
@@ -168,7 +174,7 @@ VARIANTS = (
     _variant(
         "int8",
         "static",
-        _quantised("static", activations="s8", weights="s8 per channel"),
+        quantised("static", activations="s8", weights="s8 per channel"),
         calibrates=True,
         unfit=_needs_cpu,
     ),
@@ -176,7 +182,7 @@ VARIANTS = (
         _variant(
             "int8",
             f"mixed{percent}",
-            _quantised("static", share_in_float=percent / 100, activations="s8", weights="s8 per channel"),
+            quantised("static", share_in_float=percent / 100, activations="s8", weights="s8 per channel"),
             calibrates=True,
             from_sensitivity=True,
             instead_of="litert:int8-static",
@@ -187,9 +193,9 @@ VARIANTS = (
     _variant(
         "int8",
         "dynamic",
-        _quantised("dynamic", activations="quantised as they come", weights="s8 per channel"),
+        quantised("dynamic", activations="quantised as they come", weights="s8 per channel"),
         unfit=_needs_cpu,
     ),
-    _in_float("int8", _quantised("weights", weights="s8 per channel", activations="fp32")),
-    _in_float("fp16", _quantised("half", weights="fp16", activations="fp32")),
+    _in_float("int8", quantised("weights", weights="s8 per channel", activations="fp32")),
+    _in_float("fp16", quantised("half", weights="fp16", activations="fp32")),
 )

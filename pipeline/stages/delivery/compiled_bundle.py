@@ -125,6 +125,8 @@ class CompiledBundle:
         artifact = self.work.find(row.file)
         source = self.work.find(self.found.model.files[find_variant(row.variant).takes])
         runs_on = row.notes.get("cpu", "any")
+        if self.found.model.compiled:
+            runs_on = "the NPU for which it was brought compiled"
         # A ratio can be measured again only where the same target runs both files.
         like = (
             baseline if replace(Target.parse(baseline.target), precision=target.precision) == target else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,10 @@ from devices.requests.prediction import predict
 from devices.target import Target
 from pipeline.bundle import BundleContent, read_bundle, write_bundle
 from pipeline.target_verdict import LabelledImages, in_layout, verify_artifact
+from tests.devices.npu import compile_for_npu, openvino_as_litert_wants_it
+from tests.devices.tiny_models import INPUTS, OUTPUTS, tiny_reference, write_tiny_tflite
 from tests.pipeline.tiny_bundles import PREPROCESSING, PROTOCOL, make_split, save_onnx, weights
+from tests.places import ROOT
 
 
 def infer(
@@ -76,6 +80,27 @@ def test_infer_litert_agrees_with_predict(
     picture(0).save(tmp_path / "photo.png")
     photo = infer(bundle, "litert", str(tmp_path / "photo.png"))
     assert json.loads(photo.stdout)["probability"] == json.loads(done.stdout.splitlines()[0])["probability"]
+
+
+@pytest.mark.slow
+def test_infer_litert_runs_on_an_npu_what_was_compiled_for_it(tmp_path: Path) -> None:
+    libraries = openvino_as_litert_wants_it(tmp_path / "openvino")
+    model = write_tiny_tflite(tmp_path / "tiny.tflite")
+    compiled = compile_for_npu(model, tmp_path / "npu.tflite", libraries)
+    outputs = [{"shape": [1, OUTPUTS], "dtype": "float32"}]
+    settings = {"delegate": "npu", "precision": "fp16", "threads": 1, "outputs": outputs}
+    program = (
+        "import numpy; from pipeline.bundle.templates.infer_litert import load_model; "
+        f"predict = load_model({str(compiled)!r}, {settings}); "
+        f"print(predict([numpy.ones((1, {INPUTS}), numpy.float32)])[0].tolist())"
+    )
+    # The loader of libraries reads it when a process starts.
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(libraries), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    expected = tiny_reference(np.ones((1, INPUTS), np.float32))
+    # OpenVINO may compute in bfloat16.
+    np.testing.assert_allclose(json.loads(done.stdout), expected, atol=0.1)
 
 
 @pytest.mark.parametrize("number", [0, pytest.param(1, marks=pytest.mark.slow)])
