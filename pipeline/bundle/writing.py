@@ -68,7 +68,7 @@ class TargetContent:
     Attributes:
         artifact: the compiled file that was verified.
         runs_on: the processor that it was compiled for; ``any`` if it is not for one alone.
-        portable: the file that it was compiled from.
+        portable: the file that it was compiled from; the artifact itself where nobody here has that.
         reference: what ``verdict.ratio`` compares with.
         inputs: in the artifact's order; that of a classifier is the first, float32 and NCHW or NHWC.
         outputs: in the artifact's order; the logits of a classifier are the first.
@@ -321,15 +321,16 @@ def _add_target(content: TargetContent, bundle: BundleContent, folder: Path) -> 
     _write(folder / script, inference_script(target.runtime).encode())
     _write(folder / measurements, _json_bytes(verdict.to_json()))
     latency, predicted = verdict.measurement.latency, content.predicted
+    runs_on = _ANY_PROCESSOR if content.runs_on == "any" else content.runs_on
     return TargetEntry(
         target=verdict.target,
         delegate=runtime_of(target).delegate(target),
         artifact=artifact,
         artifact_digest=verdict.artifact_digest,
-        artifact_runs_on=_ANY_PROCESSOR if content.runs_on == "any" else content.runs_on,
+        artifact_runs_on=runs_on,
         portable=portable,
         portable_digest=file_digest(folder / portable),
-        portable_runs_on=_ANY_PROCESSOR,
+        portable_runs_on=runs_on if content.portable == content.artifact else _ANY_PROCESSOR,
         reference=reference,
         infer=script,
         measurements=measurements,

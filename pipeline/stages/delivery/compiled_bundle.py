@@ -124,9 +124,11 @@ class CompiledBundle:
         target = Target.parse(row.target)
         artifact = self.work.find(row.file)
         source = self.work.find(self.found.model.files[find_variant(row.variant).takes])
-        runs_on = row.notes.get("cpu", "any")
+        runs_on, portable = row.notes.get("cpu", "any"), source
         if self.found.model.compiled:
-            runs_on = "the NPU for which it was brought compiled"
+            runs_on, portable = "the NPU for which it was brought compiled", artifact
+        elif runs_on == "any":
+            portable = artifact
         # A ratio can be measured again only where the same target runs both files.
         like = (
             baseline if replace(Target.parse(baseline.target), precision=target.precision) == target else None
@@ -136,7 +138,7 @@ class CompiledBundle:
         return TargetContent(
             artifact=artifact,
             runs_on=runs_on,
-            portable=artifact if runs_on == "any" else source,
+            portable=portable,
             reference=None if like is None or like.file is None else self.work.find(like.file),
             inputs=tuple(
                 _described(each, _layout(each.shape, classifier), edge)

@@ -81,6 +81,19 @@ def test_write_bundle_of_a_compiled_model_needs_no_teacher_recipe_or_images(
     assert entry.ratio is not None
 
 
+@pytest.mark.parametrize(
+    ("is_artifact", "runs_on"), [(True, "this processor"), (False, "any processor with the runtime")]
+)
+def test_a_portable_file_that_is_the_artifact_itself_runs_where_that_does(
+    bundle_content: BundleContent, tmp_path: Path, *, is_artifact: bool, runs_on: str
+) -> None:
+    (target,) = bundle_content.targets
+    target = dataclasses.replace(target, portable=target.artifact if is_artifact else target.portable)
+    content = dataclasses.replace(bundle_content, targets=(target,))
+    (entry,) = read_bundle(write_bundle(content, tmp_path / "bundle")).targets
+    assert (entry.artifact_runs_on, entry.portable_runs_on) == ("this processor", runs_on)
+
+
 def test_write_bundle_keeps_the_test_split_and_the_raw_samples(
     written_bundle: Path, bundle_content: BundleContent
 ) -> None:
