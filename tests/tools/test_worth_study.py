@@ -50,7 +50,14 @@ def test_the_page_compares_the_best_method_with_the_best_student_made_by_hand(
     def result(accuracy: float) -> dict[str, Any]:
         stages = [{"name": "search", "seconds": 120.0}, {"name": "distil", "seconds": 600.0}]
         targets = {"a": {"budget_used": 0.9}, "b": {"budget_used": 0.95}}
-        return {"accuracy": accuracy, "parameters": 1000, "macs": 2e6, "targets": targets, "stages": stages}
+        return {
+            "accuracy": accuracy,
+            "teacher_accuracy": 0.9,
+            "parameters": 1000,
+            "macs": 2e6,
+            "targets": targets,
+            "stages": stages,
+        }
 
     done = {
         "shallower 0.5 0": result(0.80),
@@ -61,6 +68,7 @@ def test_the_page_compares_the_best_method_with_the_best_student_made_by_hand(
     (tmp_path / "results").mkdir()
     page.write_page(done, tmp_path / "results" / "worth.md")
     text = (tmp_path / "results" / "worth.md").read_text()
+    assert "90.00% of the test images" in text.replace("\n", " ")
     assert "| shallower | 80.00% | 0.95 | 1,000 | 2.0 M | 2 |" in text
     assert "| subgraph | 82.50% \u00b1 0.71% |" in text
     assert "| narrower | none keeps the budgets |" in text
