@@ -45,6 +45,14 @@ def _check_host(text: str) -> str:
     return text
 
 
+def _check_no_port(text: str) -> str:
+    if found := re.fullmatch(r"[^:]+:([0-9]+)", text):
+        raise ValueError(
+            f"it should be a host without its port, which is given apart (port, --port {found[1]})"
+        )
+    return text
+
+
 def _check_jump(text: str) -> str:
     if text != "none" and not all(_JUMP.fullmatch(hop) for hop in text.split(",")):
         raise ValueError(
@@ -104,7 +112,7 @@ class SshTable(DeviceTable):
     """A machine reached by SSH; ``host`` may be an alias of the user's ssh configuration."""
 
     connection: Literal["ssh"]
-    host: Text
+    host: Annotated[Text, AfterValidator(_check_no_port)]
     user: Text | None = None
     port: Port | None = None
     jump: Annotated[str, AfterValidator(_check_jump)] | None = None

@@ -154,6 +154,7 @@ def test_add_wants_exactly_one_way_to_reach_a_device(user_devices, arguments):
         (["a b", "--ssh", "h"], "a name is made of"),
         (["a", "--ssh", "h", "--port", "70000"], "65535"),
         (["a", "--address", "h:x"], "HOST:PORT"),
+        (["a", "--ssh", "me@h:2222"], "--port 2222"),
     ],
 )
 def test_add_refuses_what_cannot_be_and_writes_nothing(user_devices, arguments, said):
