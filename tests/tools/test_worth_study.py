@@ -66,11 +66,13 @@ def test_the_page_compares_the_best_method_with_the_best_student_made_by_hand(
         "narrower 0.5 0": None,
     }
     (tmp_path / "results").mkdir()
-    page.write_page(done, tmp_path / "results" / "worth.md")
+    page.write_page(done, tmp_path / "results" / "worth.md", "two cores")
     text = (tmp_path / "results" / "worth.md").read_text()
     assert "90.00% of the test images" in text.replace("\n", " ")
     assert "| shallower | 80.00% | 0.95 | 1,000 | 2.0 M | 2 |" in text
     assert "| subgraph | 82.50% \u00b1 0.71% |" in text
     assert "| narrower | none keeps the budgets |" in text
     assert "+2.50 points (target: at least 1.0; reached" in text
+    assert "all stages but the final training, on two cores;" in text.replace("\n", " ")
+    assert "Not run yet: mobilenetv2, narrower-inherited," in text
     assert (tmp_path / "figures" / "worth.png").stat().st_size > 0

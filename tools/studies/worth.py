@@ -2,7 +2,7 @@
 
 python tools/studies/worth.py --data ARCHIVE.npz --weights resnet56.safetensors [--ensemble FILE=DEPTH ...]
     [--recipe RECIPE] [--set KEY=VALUE ...] [--shares 0.5,0.25] [--arms NAME,NAME] [--seeds 1] [--work FOLDER]
-    [--page PAGE]
+    [--page PAGE --machine WORDS]
 
 The teacher is a ResNet-56 that others trained; it is fine-tuned on the data first. RECIPE is what all have in
 common, worth.toml by default: data, targets, short trainings, and the final training, which is the same for
@@ -19,7 +19,8 @@ share of the teacher's latency.
 - subgraph-int8: subgraph, with the targets in int8.
 
 FOLDER keeps all that runs did, and results.jsonl a line for each arm, share and seed: a study that was ended
-goes on. PAGE gets the table and a plot.
+goes on. docs/results/worth has that file and the fine-tuned teacher of the published study: a copy of it as
+FOLDER goes on with that one. PAGE gets the table and a plot.
 """
 
 from __future__ import annotations
@@ -201,6 +202,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--work", type=Path, default=Path("worth-study"))
     parser.add_argument("--page", type=Path)
+    parser.add_argument("--machine", default="this machine", help="where it ran, for the page")
     arguments = parser.parse_args()
     folder: Path = arguments.work
     folder.mkdir(parents=True, exist_ok=True)
@@ -225,7 +227,7 @@ def main() -> None:
                     lambda name=name, common=common: result_of(arguments.recipe, every[name], common, folder),
                 )
     if arguments.page:
-        write_page(units.done, arguments.page)
+        write_page(units.done, arguments.page, arguments.machine)
 
 
 if __name__ == "__main__":

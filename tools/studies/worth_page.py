@@ -26,11 +26,15 @@ Found = Mapping[str, Mapping[str, list[Any]]]
 """Results of an arm by share, one for each seed; None where nothing keeps the budgets."""
 
 
-def write_page(done: Mapping[str, Any], page: Path) -> None:
-    """The page, and the plot beside the other figures."""
+def write_page(done: Mapping[str, Any], page: Path, machine: str) -> None:
+    """The page, and the plot beside the other figures.
+
+    Args:
+        machine: where it ran, in words.
+    """
     found = by_share(done)
     plot(found, page.parents[1] / "figures" / "worth.png")
-    page.write_text(text(found))
+    page.write_text(text(found, machine))
 
 
 def by_share(done: Mapping[str, Any]) -> Found:
@@ -41,9 +45,9 @@ def by_share(done: Mapping[str, Any]) -> Found:
     return found
 
 
-def text(found: Found) -> str:
+def text(found: Found, machine: str) -> str:
     tables = "\n\n".join(
-        f"## At {share} of the teacher's latency\n\n{table(arms)}\n\n{verdict(arms)}"
+        f"## At {share} of the teacher's latency\n\n{table(arms)}\n\n{verdict(arms)}{left(arms)}"
         for share, arms in found.items()
     )
     return f"""# What a search is worth
@@ -58,8 +62,15 @@ right. Every student has the same final training, and was measured as the file t
 
 Accuracies are of the test split, with the sample standard deviation where there are several seeds. Latency
 is the measured artifact's share of the budget, the larger one of both runtimes. Minutes are those that the
-run itself took for all stages but the final training: a table that an earlier one had measured took none.
+run itself took for all stages but the final training, on {machine}; a table that an earlier run
+had measured took none.
 """
+
+
+def left(arms: Mapping[str, list[Any]]) -> str:
+    """Which arms have not run yet."""
+    names = [name for name in (*BY_HAND, *METHODS) if name not in arms]
+    return f" Not run yet: {', '.join(names)}." if names else ""
 
 
 def teacher(found: Found) -> float:
