@@ -38,7 +38,9 @@ def run(recipe: Recipe, recipe_text: str, work: WorkFolder, db: str | None, repo
     with work.opened(recipe.model_dump(mode="json")), open_store(db) as store:
         context = Context(recipe, recipe_text, work, store, reporter)
         targets = context.targets
-        for line in forecast(context, look(context)).lines():
+        with reporter.task("estimating the run", ""):
+            estimated = forecast(context, look(context))
+        for line in estimated.lines():
             reporter.note(line)
         task = prepare_task(context)
         tables = measure_blocks_of(context, task)

@@ -122,10 +122,11 @@ def verify_student(given: VerifyInput, folder: StageFolder, services: Services) 
         work = {target.target: partial(verify, target) for target in given.targets}
         found = side_by_side(work, services.reporter.note)
     verdicts = {target.name: found[target.target] for target in given.targets}
-    student = open_student(given.plan, given.architecture, given.weights, folder)
-    teacher = open_teacher(given.teacher, folder).module
-    return Verified(
-        accuracy(teacher, dataset.test, dataset.preprocessing),
-        accuracy(student, dataset.test, dataset.preprocessing),
-        verdicts,
-    )
+    with services.reporter.task("testing teacher and student in torch", ""):
+        student = open_student(given.plan, given.architecture, given.weights, folder)
+        teacher = open_teacher(given.teacher, folder).module
+        return Verified(
+            accuracy(teacher, dataset.test, dataset.preprocessing),
+            accuracy(student, dataset.test, dataset.preprocessing),
+            verdicts,
+        )
