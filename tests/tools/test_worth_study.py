@@ -73,6 +73,6 @@ def test_the_page_compares_the_best_method_with_the_best_student_made_by_hand(
     assert "| subgraph | 82.50% \u00b1 0.71% |" in text
     assert "| narrower | none keeps the budgets |" in text
     assert "+2.50 points (target: at least 1.0; reached" in text
-    assert "all stages but the final training, on two cores;" in text.replace("\n", " ")
+    assert "all stages but the final training and its checks, on two cores;" in text.replace("\n", " ")
     assert "Not run yet: mobilenetv2, narrower-inherited," in text
     assert (tmp_path / "figures" / "worth.png").stat().st_size > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -47,8 +48,14 @@ def by_share(done: Mapping[str, Any]) -> Found:
 
 def text(found: Found, machine: str) -> str:
     tables = "\n\n".join(
-        f"## At {share} of the teacher's latency\n\n{table(arms)}\n\n{verdict(arms)}{left(arms)}"
+        f"## At {share} of the teacher's latency\n\n{table(arms)}\n\n{wrapped(verdict(arms) + left(arms))}"
         for share, arms in found.items()
+    )
+    columns = (
+        "Accuracies are of the test split, with the sample standard deviation where there are several seeds. "
+        "Latency is the measured artifact's share of the budget, the larger one of both runtimes. Minutes "
+        "are those that the run itself took for all stages but the final training and its checks, on "
+        f"{machine}; a table that an earlier run had measured took none."
     )
     return f"""# What a search is worth
 
@@ -60,11 +67,12 @@ right. Every student has the same final training, and was measured as the file t
 
 ![Accuracy by method](../figures/worth.png)
 
-Accuracies are of the test split, with the sample standard deviation where there are several seeds. Latency
-is the measured artifact's share of the budget, the larger one of both runtimes. Minutes are those that the
-run itself took for all stages but the final training, on {machine}; a table that an earlier run
-had measured took none.
+{wrapped(columns)}
 """
+
+
+def wrapped(text: str) -> str:
+    return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
 
 
 def left(arms: Mapping[str, list[Any]]) -> str:
@@ -105,7 +113,7 @@ def accuracy(results: list[Any]) -> str:
 
 
 def search_minutes(result: Any) -> float:
-    final = {"data", "distil", "mixtures"}
+    final = {"data", "distil", "mixtures", "export", "quantise", "compile", "verify", "report", "bundle"}
     return sum(each["seconds"] for each in result["stages"] if each["name"] not in final) / 60
 
 
