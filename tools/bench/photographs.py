@@ -1,18 +1,27 @@
-"""Memory of a run on photographs at 224x224: ``python tools/bench/photographs.py [COUNT]``, as JSON.
+"""Memory of a run on photographs at 224x224, as JSON.
+
+    python tools/bench/photographs.py [COUNT]
+    python tools/bench/photographs.py alone IMAGES
 
 COUNT (1000) made-up JPEGs of 256x256 in ten classes, and a ResNet-18 of transformers with random weights in a
 folder as ``save_pretrained`` writes it, go through a whole run to a bundle, which is verified. The space is
 the default one of 224x224; candidates, epochs and launches are few, as they decide time and not memory. The
 peak is that of the process tree, pages of mapped files included.
+
+``alone`` is one process with that teacher and the space's largest student: its peak after both have evaluated
+a batch as evaluations have it, and after a training step of the student with IMAGES.
 """
 
 from __future__ import annotations
 
 import json
+import resource
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from image_folder import write_photographs
 from quickstart import timed
 
@@ -36,9 +45,9 @@ budget = "0.9x teacher"
 """
 
 
-def write_teacher(folder: Path) -> None:
+def make_teacher() -> Any:
     import torch
-    from transformers import ResNetConfig, ResNetForImageClassification, ViTImageProcessor
+    from transformers import ResNetConfig, ResNetForImageClassification
 
     torch.manual_seed(0)
     config = ResNetConfig(
@@ -48,8 +57,40 @@ def write_teacher(folder: Path) -> None:
         layer_type="basic",
         num_labels=CLASSES,
     )
-    ResNetForImageClassification(config).save_pretrained(folder)
+    return ResNetForImageClassification(config).eval()
+
+
+def write_teacher(folder: Path) -> None:
+    from transformers import ViTImageProcessor
+
+    make_teacher().save_pretrained(folder)
     ViTImageProcessor(size={"height": SIZE, "width": SIZE}).save_pretrained(folder)
+
+
+def alone(images: int) -> None:
+    import torch
+
+    from pipeline.data.base import Preprocessing, Split
+    from pipeline.data.tensors import batches_of
+    from pipeline.spaces.mobile.space import MobileSpace
+
+    def peak_gb() -> float:
+        return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2)
+
+    space = MobileSpace.from_config(None, (3, SIZE, SIZE), CLASSES)
+    networks = [make_teacher(), space.build(space.reference()).eval()]
+    for network in networks:
+        network.to(memory_format=torch.channels_last)
+    split = Split(np.zeros((256, SIZE, SIZE, 3), np.uint8), np.zeros(256, np.int64))
+    batch = next(batches_of(split, Preprocessing((0.5,) * 3, (0.3,) * 3)))
+    with torch.no_grad():
+        for network in networks:
+            network(batch.to(memory_format=torch.channels_last))
+    evaluation_gb = peak_gb()
+    given = torch.zeros(images, 3, SIZE, SIZE).to(memory_format=torch.channels_last)
+    networks[1].train()(given).sum().backward()
+    found = {"evaluated": len(batch), "evaluation_gb": evaluation_gb, "trained": images, "step_gb": peak_gb()}
+    print(json.dumps(found, indent=1))
 
 
 def main(count: int) -> None:
@@ -77,4 +118,7 @@ def main(count: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 1000)
+    if sys.argv[1:2] == ["alone"]:
+        alone(int(sys.argv[2]))
+    else:
+        main(int(sys.argv[1]) if len(sys.argv) > 1 else 1000)

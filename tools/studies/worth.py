@@ -13,8 +13,8 @@ share of the teacher's latency.
   kind with fewer channels inside the blocks, or fewer blocks. All three from new weights.
 - narrower-inherited, shallower-inherited, mixed-inherited: likewise, with the weights that are left.
 - random-0 to random-4: of the mobile space, within the budgets.
-- search, akd, oracle, dna, subgraph: Lathe's methods, with the same minutes of search at most. oracle has the
-  fine-tuned networks of --ensemble as teachers beside the first.
+- search, akd, oracle, dna, subgraph: Lathe's methods, with the same minutes of search at most, but for dna,
+  which evaluates no candidates. oracle has the fine-tuned networks of --ensemble as further teachers.
 - subgraph-dfa: subgraph, with searched feature aggregation in the final training.
 - subgraph-int8: subgraph, with the targets in int8.
 

@@ -83,15 +83,19 @@ def default_variant(target: Target) -> CompileVariant:
         ExportError: there is none for the target's runtime and precision.
     """
     of_tables = f"{target.runtime}:int8-{_INT8_OF_TABLES.get(target.runtime)}"
+    unfit = []
     for variant in known_variants():
         of_target = variant.runtime == target.runtime and variant.precision == target.precision
-        if of_target and (variant.lossless or variant.name == of_tables) and not variant.unfit(target):
-            return variant
+        if of_target and (variant.lossless or variant.name == of_tables):
+            if not (reason := variant.unfit(target)):
+                return variant
+            unfit.append(f"{variant.name}: {reason}")
     raise ExportError(
         f"nothing is compiled for target '{target}' without a measurement",
-        why=f"no variant of {target.runtime} in {target.precision} leaves the outputs as they are or has the "
+        why="; ".join(unfit)
+        or f"no variant of {target.runtime} in {target.precision} leaves the outputs as they are or has the "
         "operators of int8 tables",
-        fix="see 'lathe compile --help'",
+        fix="change the target, or see 'lathe compile --help'",
     )
 
 

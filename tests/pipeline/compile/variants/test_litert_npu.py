@@ -133,8 +133,9 @@ def test_with_its_makers_sdk_an_npu_is_compiled_for_and_what_the_cpu_runs_is_not
     fitting = {name for name, why in variants.items() if not why}
     assert fitting == {"litert:fp32", *NAMES}
     assert variants["litert:int8-static"] == "an NPU runs only what was compiled for it"
-    with pytest.raises(ExportError, match="nothing is compiled for target"):
+    with pytest.raises(ExportError, match="nothing is compiled for target") as caught:
         default_variant(Target("host", "litert", options=(f"npu={CHIP}",)))
+    assert "litert:fp32: an NPU runs only what was compiled for it" in caught.value.why
 
 
 @pytest.mark.slow
