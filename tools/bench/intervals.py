@@ -1,8 +1,9 @@
-"""Whether intervals hold for a later measurement: ``python tools/bench/intervals.py FOLDER [MINUTES]``.
+"""Whether intervals hold for a later measurement: ``python tools/bench/intervals.py FOLDER [MINUTES [NAME ...]]``.
 
 For MINUTES (90), at random times, measures four models in one batch of five launches, the runtimes in turn,
 and every eight minutes or so all of them in a batch of ten times the launches. FOLDER keeps the models and a
-latency database, so the same command goes on after a stop; with 0 minutes it only judges what is there.
+latency database, so the same command goes on after a stop; with 0 minutes it only judges what is there. Processes of these NAMEs that are not its own are stopped while a
+batch runs, so that other work can go on between batches.
 
 A case is one model of a short batch and the first longer batch of it that began at least ten minutes later.
 Printed as JSON: the share of narrow and of wide intervals that hold the longer batch's value, and their
@@ -13,15 +14,18 @@ beside it stand the same without the part between days, and with the prior alone
 from __future__ import annotations
 
 import json
+import os
 import random
 import statistics
 import sys
 import time
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from alone import alone
 from models import make_models
 
 from devices.digests import file_digest
@@ -39,8 +43,8 @@ GAPS_S = (40.0, 200.0)
 LONG_EVERY_S = 480.0
 
 
-def collect(folder: Path, minutes: float) -> None:
-    """Measure for so many minutes."""
+def collect(folder: Path, minutes: float, stopped: Collection[str]) -> None:
+    """Measure for so many minutes, with processes of these names stopped meanwhile."""
     files = make_models(folder, MODELS)
     clock = random.Random()
     end = time.monotonic() + 60 * minutes
@@ -50,9 +54,11 @@ def collect(folder: Path, minutes: float) -> None:
         while time.monotonic() < end:
             if time.monotonic() >= next_long:
                 for runtime in clock.sample(list(files), len(files)):
-                    batch(store, files, runtime, LONG)
+                    with alone(stopped):
+                        batch(store, files, runtime, LONG)
                 next_long = time.monotonic() + clock.uniform(0.5, 1.5) * LONG_EVERY_S
-            batch(store, files, list(files)[turn % len(files)], SHORT)
+            with alone(stopped):
+                batch(store, files, list(files)[turn % len(files)], SHORT)
             turn += 1
             time.sleep(clock.uniform(*GAPS_S))
 
@@ -163,5 +169,9 @@ def moment(measurement: Measurement) -> datetime:
 
 if __name__ == "__main__":
     place = Path(sys.argv[1])
-    collect(place, float(sys.argv[2]) if len(sys.argv) > 2 else 90.0)
+    others = sys.argv[3:]
+    if others:
+        # The machine's lock is held outside of the measurement.
+        os.environ["LATHE_STATE_DIR"] = str(place)
+    collect(place, float(sys.argv[2]) if len(sys.argv) > 2 else 90.0, others)
     print(json.dumps(judge(place), indent=1))

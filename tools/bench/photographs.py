@@ -1,12 +1,13 @@
 """Memory of a run on photographs at 224x224, as JSON.
 
-    python tools/bench/photographs.py [COUNT]
+    python tools/bench/photographs.py [COUNT [BATCH]]
     python tools/bench/photographs.py alone IMAGES
 
 COUNT (1000) made-up JPEGs of 256x256 in ten classes, and a ResNet-18 of transformers with random weights in a
 folder as ``save_pretrained`` writes it, go through a whole run to a bundle, which is verified. The space is
-the default one of 224x224; candidates, epochs and launches are few, as they decide time and not memory. The
-peak is that of the process tree, pages of mapped files included.
+the default one of 224x224; candidates, epochs and launches are few, as they decide time and not memory. All
+trainings take BATCH (64) images in a step. The peak is that of the process tree, pages of mapped files
+included.
 
 ``alone`` is one process with that teacher and the space's largest student: its peak after both have evaluated
 a batch as evaluations have it, and after a training step of the student with IMAGES.
@@ -26,13 +27,13 @@ from image_folder import write_photographs
 from quickstart import timed
 
 SIZE, CLASSES = 224, 10
-RECIPE = f"""
+RECIPE = """
 name = "photographs"
 allow_chance = true
-data = {{ kind = "folder", path = "photographs", image_size = {SIZE} }}
+data = {{ kind = "folder", path = "photographs", image_size = {size} }}
 measure = {{ launches = 3, calibration_networks = 6 }}
-search = {{ evaluations = 2, ratings = [], training = {{ epochs = 1 }}, train_limit = 200 }}
-distil = {{ epochs = 1 }}
+search = {{ evaluations = 2, ratings = [], training = {{ epochs = 1, batch_size = {batch} }}, train_limit = 200 }}
+distil = {{ epochs = 1, batch_size = {batch} }}
 verify = {{ launches = 6 }}
 
 [[teacher]]
@@ -93,12 +94,12 @@ def alone(images: int) -> None:
     print(json.dumps(found, indent=1))
 
 
-def main(count: int) -> None:
+def main(count: int, batch: int) -> None:
     with tempfile.TemporaryDirectory(prefix="lathe-bench-") as temporary:
         folder = Path(temporary)
         write_photographs(folder / "photographs", count)
         write_teacher(folder / "teacher")
-        (folder / "recipe.toml").write_text(RECIPE)
+        (folder / "recipe.toml").write_text(RECIPE.format(size=SIZE, batch=batch))
         kept = ["--work", str(folder / "work"), "--db", str(folder / "latency.db")]
         wall_s, peak_bytes, run = timed(["run", str(folder / "recipe.toml"), "--json", *kept])
         if run.returncode != 0:
@@ -108,6 +109,7 @@ def main(count: int) -> None:
     found = {
         "images": count,
         "size": SIZE,
+        "batch": batch,
         "wall_s": round(wall_s, 1),
         "peak_gb": round(peak_bytes / 1e9, 2),
         "verify_peak_gb": round(verify_peak_bytes / 1e9, 2),
@@ -121,4 +123,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["alone"]:
         alone(int(sys.argv[2]))
     else:
-        main(int(sys.argv[1]) if len(sys.argv) > 1 else 1000)
+        main(int(sys.argv[1]) if len(sys.argv) > 1 else 1000, int(sys.argv[2]) if len(sys.argv) > 2 else 64)
