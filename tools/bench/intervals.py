@@ -1,9 +1,12 @@
-"""Whether intervals hold for a later measurement: ``python tools/bench/intervals.py FOLDER [MINUTES [NAME ...]]``.
+"""Whether intervals hold for a later measurement.
+
+python tools/bench/intervals.py FOLDER [MINUTES [NAME ...]]
 
 For MINUTES (90), at random times, measures four models in one batch of five launches, the runtimes in turn,
 and every eight minutes or so all of them in a batch of ten times the launches. FOLDER keeps the models and a
-latency database, so the same command goes on after a stop; with 0 minutes it only judges what is there. Processes of these NAMEs that are not its own are stopped while a
-batch runs, so that other work can go on between batches.
+latency database, so the same command goes on after a stop; with 0 minutes it only judges what is there.
+Processes of these NAMEs that are not its own are stopped while a batch runs, so that other work can go on
+between batches.
 
 A case is one model of a short batch and the first longer batch of it that began at least ten minutes later.
 Printed as JSON: the share of narrow and of wide intervals that hold the longer batch's value, and their

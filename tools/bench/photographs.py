@@ -32,7 +32,10 @@ name = "photographs"
 allow_chance = true
 data = {{ kind = "folder", path = "photographs", image_size = {size} }}
 measure = {{ launches = 3, calibration_networks = 6 }}
-search = {{ evaluations = 2, ratings = [], training = {{ epochs = 1, batch_size = {batch} }}, train_limit = 200 }}
+search.evaluations = 2
+search.ratings = []
+search.train_limit = 200
+search.training = {{ epochs = 1, batch_size = {batch} }}
 distil = {{ epochs = 1, batch_size = {batch} }}
 verify = {{ launches = 6 }}
 
