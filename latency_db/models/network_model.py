@@ -145,6 +145,42 @@ class NetworkModel:
             )
         return cls(table, scale, per_block, fixed, factor, reached, len(kept), boundary, weights_rate)
 
+    @classmethod
+    def of_all(
+        cls,
+        table: LatencyTable,
+        networks: Sequence[Sequence[str]],
+        measured: Sequence[Interval],
+        canaries_ns: Sequence[float | None],
+    ) -> Self:
+        """The model of a space of which all networks were measured: one factor on the sum of blocks.
+
+        No network remains unseen, so the interval is what holds the measured interval of every one.
+
+        Args:
+            table: latencies of the blocks.
+            networks: identities of blocks, one sequence per network.
+            measured: their latencies.
+            canaries_ns: as of ``fit``.
+
+        Raises:
+            EstimateError: no networks, or one whose blocks have no latency.
+        """
+        sums_ns = network_properties(table, networks)[:, 0]
+        if not len(sums_ns) or not (np.isfinite(sums_ns) & (sums_ns > 0)).all():
+            raise EstimateError(
+                "a latency model can only be made of networks that ran",
+                why="none was measured, or one holds a block that has no latency on the target",
+                fix="leave out the networks that could not be measured",
+            )
+        slowdowns = np.array([table.slowdown(each) for each in canaries_ns])
+        values_ns = [(each.low_ns, each.value_ns, each.high_ns) for each in measured]
+        ratios = np.log(np.maximum(values_ns, 1e-300) / (sums_ns * slowdowns)[:, None])
+        level = float(ratios[:, 1].mean())
+        factor = math.exp(float(np.abs(ratios - level).max()))
+        coverage = min(each.confidence for each in measured)
+        return cls(table, math.exp(level), 0.0, 0.0, factor, coverage, len(networks))
+
     def at_another_time(self, between: BetweenBatches) -> Self:
         """The model with intervals that hold on the machine as it usually is."""
         return self.with_level(between.margin(self.coverage))

@@ -9,7 +9,7 @@ from typing import Self
 from devices.measurement import Interval, Measurement, Outcome
 from devices.target import Target
 from latency_db.estimate import Estimate
-from latency_db.models import NetworkModel
+from latency_db.models import MIN_NETWORKS, NetworkModel
 from latency_db.tables import LatencyTable
 from pipeline.export.base import Format, format_of, network_workload
 from pipeline.spaces.base import Architecture, Space
@@ -100,11 +100,17 @@ def fit_model(
 def fit_seen(space: Space, table: LatencyTable, networks: Sequence[SeenNetwork]) -> NetworkModel:
     """``fit_model`` on networks of a space; those with a block that has no latency are left out.
 
+    Of a space with fewer networks than a fit needs, all have to be measured (``NetworkModel.of_all``).
+
     Raises:
         EstimateError: too few networks.
     """
     usable = [each for each in networks if runs(space, table, each.architecture)]
-    return fit_model(table, [block_names(space, each.architecture) for each in usable], usable)
+    names = [block_names(space, each.architecture) for each in usable]
+    if space.count() < MIN_NETWORKS:
+        canaries_ns = [each.canary_ns for each in usable]
+        return NetworkModel.of_all(table, names, [each.measured for each in usable], canaries_ns)
+    return fit_model(table, names, usable)
 
 
 def runs(space: Space, table: LatencyTable, network: Architecture) -> bool:

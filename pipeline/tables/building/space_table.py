@@ -141,7 +141,7 @@ def fit_networks(
         space: whose networks.
         tables: of every target.
         bench: where outcomes are kept.
-        networks: how many, at least 6.
+        networks: how many, at least 6; all of a space that has fewer.
         known: outcomes of ``measure_blocks``, which are not measured again although they were disturbed.
         deadline_s: by ``time.monotonic``.
 
@@ -181,7 +181,7 @@ def fit_networks(
             table,
             seen[target],
             failed[target],
-            planned=len(plan),
+            plan=plan,
             bench=bench,
             until=latest(measured[target]),
         )
@@ -214,7 +214,7 @@ def load(space: Space, target: Target, bench: Bench) -> SpaceTable:
                 there.append(network)
                 outcomes.append(found[part.workload.identity])
     seen, failed = _sorted_out(target, there, outcomes)
-    return _fitted(space, table, seen, failed, planned=len(plan), bench=bench, until=latest(outcomes))
+    return _fitted(space, table, seen, failed, plan=plan, bench=bench, until=latest(outcomes))
 
 
 def described(table: LatencyTable) -> str:
@@ -285,7 +285,7 @@ def _fitted(
     seen: Sequence[SeenNetwork],
     failed: Sequence[Outcome | None],
     *,
-    planned: int,
+    plan: Sequence[PlannedNetwork],
     bench: Bench,
     until: datetime | None,
 ) -> SpaceTable:
@@ -295,12 +295,15 @@ def _fitted(
     """
     usable = [each for each in seen if runs(space, table, each.architecture)]
     failures = [each for each in failed if isinstance(each, MeasurementFailure)]
-    if len(usable) < MIN_NETWORKS:
+    needed = MIN_NETWORKS
+    if space.count() < MIN_NETWORKS:
+        needed = sum(runs(space, table, each.architecture) for each in plan) or 1
+    if len(usable) < needed:
         reasons = [f"{each.reason.code}: {each.reason.detail}" for each in failures]
         raise EstimateError(
             f"{table.target} has latencies of only {count_of(len(usable), 'whole network')}, "
-            f"and a latency model needs {MIN_NETWORKS}",
-            why=next(iter(reasons), f"the others of the {planned} that are planned were not measured"),
+            f"and a latency model needs {needed}",
+            why=next(iter(reasons), f"the others of the {len(plan)} that are planned were not measured"),
             fix="run 'lathe table build', or the same command again: it measures only what is missing",
         )
     _, device = bench.measurer.probe(table.target)

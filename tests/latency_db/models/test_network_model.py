@@ -314,3 +314,28 @@ def test_networks_with_wider_intervals_weigh_less() -> None:
         return float(np.median([abs(one / other - 1) for one, other in zip(found, measured, strict=True)]))
 
     assert off(fitted(0.5)) < off(fitted(0.03)) / 2
+
+
+def test_model_of_all_networks_is_right_on_the_only_one_and_holds_the_ends_of_every_interval() -> None:
+    networks = [["b0", "b3"], ["b5"]]
+    measured = [
+        Interval(0.7 * sum_ns, 0.8 * sum_ns, 0.9 * sum_ns, confidence)
+        for sum_ns, confidence in ((BLOCKS["b0"] + BLOCKS["b3"], 0.94), (2 * BLOCKS["b5"], 0.9))
+    ]
+    (only,) = NetworkModel.of_all(TABLE, networks[:1], measured[:1], [None]).estimate(networks[:1])
+    assert only.value_ns == pytest.approx(measured[0].value_ns)
+    assert only.coverage == 0.94
+    model = NetworkModel.of_all(TABLE, networks, measured, [None, None])
+    estimates = model.estimate(networks)
+    assert all(
+        e.low_ns <= m.low_ns and m.high_ns <= e.high_ns for e, m in zip(estimates, measured, strict=True)
+    )
+    assert model.coverage == 0.9
+    assert model.scale == pytest.approx(0.8 * math.sqrt(2))
+
+
+@pytest.mark.parametrize("networks", [[], [["broken"]]])
+def test_model_of_all_networks_needs_networks_that_ran(networks: list[list[str]]) -> None:
+    measured = [Interval(1, 2, 3, 0.9)] * len(networks)
+    with pytest.raises(EstimateError, match="networks that ran"):
+        NetworkModel.of_all(TABLE, networks, measured, [None] * len(networks))

@@ -22,6 +22,7 @@ from pipeline.export.base import Format, block_workload, network_workload
 from pipeline.progress import Advance
 from pipeline.spaces.base import Block
 from pipeline.spaces.cost import block_cost
+from pipeline.spaces.mobile.config import MobileSpaceConfig, StageConfig
 from pipeline.spaces.mobile.space import MobileSpace
 from pipeline.tables.building.bench import Bench
 from pipeline.tables.building.plan import block_names, calibration_plan
@@ -209,6 +210,41 @@ def test_load_says_how_many_networks_there_are_and_that_only_others_are_measured
     with pytest.raises(EstimateError, match="latencies of only 3 whole networks") as caught:
         load(SPACE, TARGET, bench)
     assert "measures only what is missing" in caught.value.fix
+
+
+def small_space(widths: tuple[int, ...]) -> MobileSpace:
+    stage = StageConfig(widths=widths, depths=(1,), kernels=(3,), expansions=(3,), squeeze_excite=(0.0,))
+    return MobileSpace.from_config(
+        MobileSpaceConfig(stem_width=8, stages=(stage,), head_width=16), (1, 8, 8), 10
+    )
+
+
+@pytest.mark.parametrize("widths", [(8,), (8, 16), (8, 16, 24)])
+def test_space_with_fewer_networks_than_a_fit_needs_is_measured_whole(
+    bench: Bench, measurer: MadeUpMeasurer, widths: tuple[int, ...]
+) -> None:
+    space = small_space(widths)
+    measurer.latencies_ns = latencies_of(space, cost_ns, Format.ONNX)
+    found = build(space, [TARGET], bench)[TARGET]
+    assert len(found.networks) == found.model.fitted_networks == len(widths) == space.count()
+    for network in found.networks:
+        (estimate,) = found.model.estimate([block_names(space, network.architecture)])
+        assert estimate.low_ns <= network.measured.low_ns < network.measured.high_ns <= estimate.high_ns
+        if len(widths) == 1:
+            assert estimate.value_ns == pytest.approx(network.measured.value_ns)
+    assert load(space, TARGET, bench) == found
+
+
+def test_small_space_of_which_a_network_is_missing_says_how_many_are_needed(
+    bench: Bench, measurer: MadeUpMeasurer
+) -> None:
+    space = small_space((8, 16, 24))
+    measurer.latencies_ns = latencies_of(space, cost_ns, Format.ONNX)
+    lost = network_workload(space.description, calibration_plan(space)[1].architecture, Format.ONNX).identity
+    measurer.special = {lost: "timeout"}
+    with pytest.raises(EstimateError, match="only 2 whole networks, and a latency model needs 3") as caught:
+        build(space, [TARGET], bench)
+    assert caught.value.why == "timeout: made up: timeout"
 
 
 def test_build_names_the_failure_when_no_network_gives_a_latency(
