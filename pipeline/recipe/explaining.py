@@ -38,7 +38,9 @@ def explain(error: ValidationError, document: Mapping[str, Any], model: type[Bas
     for detail in (dict(each) for each in error.errors()):
         if not _follows_from_another(detail, document):
             places.setdefault(tuple(_steps(detail, document)), []).append(detail)
-    return [_line(steps, details, document, model) for steps, details in places.items()]
+    # Where a part of a value is wrong, that says more than what else the whole might have been.
+    parts = {steps[:length] for steps in places for length in range(len(steps))}
+    return [_line(steps, each, document, model) for steps, each in places.items() if steps not in parts]
 
 
 def models_in(annotation: Any) -> list[type[BaseModel]]:

@@ -163,14 +163,13 @@ def _graph(model: Path, profile: OperationProfile, shapes: str) -> str:
     else:
         without = count_of(sum(each.time_ns is None for each in graph), "operation")
         notes.append(
-            f"{without} of the file have no time of their own: the runtime joined them with others, removed "
-            "them, or runs them under another name."
+            f"Without a time of its own: {without} of the file, which the runtime joined with others, removed, "
+            "or runs under another name."
         )
     if others:
         kinds = ", ".join(sorted({each.kind for each in others}))
         notes.append(
-            f"The runtime runs {count_of(len(others), 'operation')} that bear no name of the file ({kinds}), "
-            f"which take "
+            f"Under no name of the file: {count_of(len(others), 'operation')} of the runtime ({kinds}), "
             f"{moving / _NS_PER_MS:.4f} ms, {profile.share(moving):.1%}."
         )
     drawn = (

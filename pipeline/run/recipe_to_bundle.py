@@ -7,6 +7,7 @@ from functools import partial
 from latency_db.store import open_store
 from pipeline.bundle import publish
 from pipeline.progress import Reporter
+from pipeline.recipe.beginnings import deciding
 from pipeline.recipe.loading import Recipe
 from pipeline.run.context import Context
 from pipeline.run.finalists import make_winner
@@ -35,7 +36,7 @@ def run(recipe: Recipe, recipe_text: str, work: WorkFolder, db: str | None, repo
     Raises:
         LatheError: of the kind that says what went wrong; what was finished before stays finished.
     """
-    with work.opened(recipe.model_dump(mode="json")), open_store(db) as store:
+    with work.opened(deciding(recipe)), open_store(db) as store:
         context = Context(recipe, recipe_text, work, store, reporter)
         targets = context.targets
         with reporter.task("estimating the run", ""):
@@ -76,7 +77,7 @@ def foresee(
     """What ``run`` with these arguments would still do, and how long that may take; nothing is trained or
     measured, and the arguments and errors are those of ``run``.
     """
-    with work.opened(recipe.model_dump(mode="json")), open_store(db) as store:
+    with work.opened(deciding(recipe)), open_store(db) as store:
         context = Context(recipe, recipe_text, work, store, reporter)
         with reporter.task("estimating the run", ""):
             return forecast(context, look(context))
@@ -86,7 +87,7 @@ def search(
     recipe: Recipe, recipe_text: str, work: WorkFolder, db: str | None, reporter: Reporter
 ) -> SearchResult:
     """Run a recipe up to its search, with the arguments and errors of ``run``, which goes on from there."""
-    with work.opened(recipe.model_dump(mode="json")), open_store(db) as store:
+    with work.opened(deciding(recipe)), open_store(db) as store:
         context = Context(recipe, recipe_text, work, store, reporter)
         look(context)
         task = prepare_task(context)

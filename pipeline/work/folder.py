@@ -64,7 +64,7 @@ class WorkFolder:
         """Hold the folder for this process; disk errors inside become one clear error.
 
         Args:
-            asked: the recipe as JSON, with its name: what stages that resume are begun for.
+            asked: what of the recipe stages that resume are begun for, as JSON, with its name.
 
         Raises:
             WorkFolderError: the folder cannot be made or written, is in use, or the disk is full.

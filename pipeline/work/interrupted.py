@@ -22,7 +22,7 @@ def begin(folder: Path, asked: Mapping[str, Any], beginnings: str, *, anew: bool
 
     Args:
         folder: of the stage, ``NAME-DIGEST``; those of other inputs lie beside it.
-        asked: the recipe as JSON. Recipes of another name do not matter.
+        asked: what of the recipe decides beginnings, as JSON. Recipes of another name do not matter.
         beginnings: digest of what decides what the stage leaves in its folder while it works.
         anew: give up the interrupted ones. Their folders stay, and are gone on with if they are asked for.
 
@@ -54,7 +54,7 @@ def require_unchanged(stages: Path, names: Collection[str], asked: Mapping[str, 
     Args:
         stages: where the folders of stages lie.
         names: of the stages that the recipe will begin.
-        asked: the recipe as JSON.
+        asked: as for ``begin``.
 
     Raises:
         WorkFolderError: one of them is interrupted that was begun with another recipe of that name.

@@ -53,6 +53,7 @@ from pipeline.methods.subgraph.proposals import proposal
 from pipeline.methods.subgraph.selection import select
 from pipeline.methods.subgraph.settings import PROPOSALS, SubgraphSettings
 from pipeline.progress import ConsoleReporter
+from pipeline.recipe.beginnings import deciding
 from pipeline.recipe.loading import load_recipe
 from pipeline.run.context import Context
 from pipeline.run.preparation import check_budgets, measure_blocks_of, prepare_task
@@ -329,7 +330,7 @@ def main() -> None:
             settings = [*arguments.set, f"target.*.budget={share}x teacher"]
             recipe, text = load_recipe(arguments.recipe, settings)
             work = WorkFolder(folder / "work")
-            with work.opened(recipe.model_dump(mode="json")):
+            with work.opened(deciding(recipe)):
                 context = Context(recipe, text, work, store, ConsoleReporter())
                 study = Study(share, CURVE if place else None, folder, context)
                 study.run(arguments.seeds)

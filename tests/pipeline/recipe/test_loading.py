@@ -134,6 +134,12 @@ def test_the_nearest_evaluator_is_named() -> None:
     assert caught.value.why.endswith("; did you mean 'short-training'?")
 
 
+def test_of_a_list_with_a_wrong_entry_that_entry_alone_is_named() -> None:
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(_minimal() | {"search": {"ratings": ["naswot", 1]}}, Path())
+    assert caught.value.why == "search.ratings.1 is 1; it must be text"
+
+
 def test_parse_recipe_refuses_an_evaluator_that_is_not_there_before_anything_starts() -> None:
     with pytest.raises(RecipeError, match="there is no evaluator 'psychic'"):
         parse_recipe(_minimal() | {"search": {"evaluator": "psychic"}}, Path())

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from devices.measurement import Interval
 from pipeline.errors import WorkFolderError
 from pipeline.progress import SilentReporter
 from pipeline.recipe.loading import parse_recipe
@@ -77,3 +78,31 @@ def test_more_evaluations_are_not_refused_though_what_is_known_is_looked_up_anew
     ran = interrupted.again(RATED | {"search": RATED["search"] | {"evaluations": 25}})
     assert {"known", "search"} <= ran
     assert not {"teacher", "table", "supernet"} & ran
+
+
+@pytest.mark.parametrize("comes_out", ["alike", "otherwise"])
+@pytest.mark.parametrize(
+    "change",
+    [{"search": RATED["search"] | {"minutes": 5}}, {"distil": {"epochs": 3}}],
+    ids=["how long", "what follows"],
+)
+def test_who_lost_a_table_may_change_what_decides_nothing_of_the_search(
+    interrupted: Lathe, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], comes_out: str
+) -> None:
+    (table,) = (interrupted.folder / "work" / "stages").glob("table-*")
+    (table / "result.json").unlink()
+    if comes_out == "otherwise":
+        monkeypatch.setattr(
+            "tests.pipeline.run.made_up_stages.interval", lambda *values: Interval(2e6, 2e6, 2e6, 0.95)
+        )
+    assert {"table", "search"} <= interrupted.again(RATED | change)
+
+
+def test_who_lost_a_table_may_not_change_what_decides_the_search(interrupted: Lathe) -> None:
+    (table,) = (interrupted.folder / "work" / "stages").glob("table-*")
+    (table / "result.json").unlink()
+    longer_and_other = RATED["search"] | {"minutes": 5, "train_limit": 9}
+    with pytest.raises(WorkFolderError, match="the search of made-up was interrupted") as caught:
+        interrupted.run(RATED | {"search": longer_and_other})
+    assert caught.value.why == "search.train_limit: 9, was null"
+    assert not (table / "result.json").exists()

@@ -11,6 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 from devices.target import Target
+from pipeline.recipe.beginnings import deciding
 from pipeline.recipe.loading import Recipe, parse_recipe
 from pipeline.run import run
 from pipeline.stages.latency.targets import OutputsPlace
@@ -304,21 +305,43 @@ REFUSED = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", OF_METHOD)
-def test_a_changed_field_of_a_recipe_makes_exactly_its_stages_run_again(lathe: Lathe, method: str) -> None:
+def test_a_changed_field_of_a_recipe_makes_exactly_its_stages_run_again(
+    lathe: Lathe, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """And one that stages are not begun for decides nothing of what they leave while they work."""
     base = document_of(method)
     table, others = OF_METHOD[method]
+    begun: dict[str, Any] = {}
+
+    def begin(folder: Path, asked: Any, beginnings: str, *, anew: bool) -> None:
+        begun[beginnings] = asked
+
+    monkeypatch.setattr("pipeline.work.folder.begin", begin)
     assert lathe.again(base) == set(STAGES) - others
     assert lathe.again(base) == set()
+    before, asked = set(begun), deciding(parse_recipe(base, lathe.folder))
     wrong = {}
     for path, (annotation, default) in PATHS.items():
         if (path == "method" and method != "search") or path in REFUSED.get(method, ()):
             continue
         if path.partition(".")[0] in OF_ONE_METHOD.keys() - {method}:
             continue
+        begun.clear()
         found = lathe.again(changed(base, path, annotation, default))
         wanted = expected(table, path) - others
         if found != wanted:
             wrong[path] = found ^ wanted
+        if asked in begun.values():
+            assert begun.keys() <= before, f"{path} decides how stages begin"
+        import sys
+
+        print(
+            "SAME" if begun.keys() <= before else "DIFF",
+            method,
+            path,
+            asked in begun.values(),
+            file=sys.stderr,
+        )
     assert not wrong
 
 
