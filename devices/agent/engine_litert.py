@@ -15,6 +15,7 @@ import ai_edge_litert
 import numpy
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
+from .dispatch import dispatch_library, environment_of, made_for
 from .inputs import shapes_of
 from .interpreter import COMPILED, OnCpu, chosen_signature, stretches
 
@@ -140,15 +141,16 @@ class OnNpu(Compiled):
     def __init__(self, path: str, settings: dict[str, Any]) -> None:
         accelerator, options, compiled_model = compiling("npu")
         self._kinds = operations_in(path)
-        hardware = accelerator.CPU
+        hardware, environment = accelerator.CPU, None
         if COMPILED in self._kinds:
-            require_dispatch()
+            environment = environment_of(dispatch_library(made_for(path)))
             hardware |= accelerator.NPU
         chosen = options.Options(
             hardware_accelerators=hardware,
             cpu_options=options.CpuOptions(num_threads=settings["threads"]),
         )
-        super().__init__(path, compiled_model.from_file(path, options=chosen), settings)
+        model = compiled_model.from_file(path, environment=environment, options=chosen)
+        super().__init__(path, model, settings)
 
     def placement(self) -> list[dict[str, Any]] | None:
         """The compiled parts on the NPU, and the operations that were left to the CPU."""
@@ -181,30 +183,6 @@ def operations_in(path: str) -> list[str]:
         model_path=path, experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     )
     return [str(entry["op_name"]) for entry in plain._get_ops_details()]
-
-
-def require_dispatch() -> None:
-    """Load the library that hands compiled parts to the NPU, from where LiteRT's package looks for it.
-
-    LiteRT itself loads it at the first inference, and then does not say what is missing.
-
-    Raises:
-        RuntimeError: there is none, or it cannot be loaded.
-    """
-    folder = Path(ai_edge_litert.__file__).parent / "vendors"
-    found = sorted(folder.glob("*/dispatch/libLiteRtDispatch_*.so"))
-    if not found:
-        raise RuntimeError(
-            "no library hands the compiled parts of the model to an NPU: put libLiteRtDispatch_*.so of the "
-            f"NPU's maker into {folder}/MAKER/dispatch"
-        )
-    try:
-        ctypes.CDLL(str(found[0]))
-    except OSError as error:
-        raise RuntimeError(
-            f"{found[0].name}, which hands the compiled parts of the model to the NPU, cannot be loaded: "
-            f"{error}; install the runtime of the NPU's maker in the version that it names"
-        ) from error
 
 
 PROFILED_VERSION = "2.3."

@@ -127,7 +127,7 @@ LITERT = LiteRt(
     delegates=lambda target: _accelerator(target) or "xnnpack",
     operations=_operations_of_litert,
     canary=CANARIES / "canary.tflite",
-    modules=(FOLDER / "interpreter.py",),
+    modules=(FOLDER / "interpreter.py", FOLDER / "dispatch.py"),
 )
 
 TFLITE_RUNTIME = AgentRuntime(

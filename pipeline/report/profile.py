@@ -163,8 +163,8 @@ def _graph(model: Path, profile: OperationProfile, shapes: str) -> str:
     else:
         without = count_of(sum(each.time_ns is None for each in graph), "operation")
         notes.append(
-            f"Without a time of its own: {without} of the file, which the runtime joined with others, removed, "
-            "or runs under another name."
+            f"Without a time of its own: {without} of the file, which the runtime joined with others, "
+            "removed, or runs under another name."
         )
     if others:
         kinds = ", ".join(sorted({each.kind for each in others}))

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from devices.agent import dispatch
 from devices.errors import TargetError
 from devices.measurement.measurement import Measurement, MeasurementFailure
 from devices.measuring.batch import Job, measure
@@ -62,6 +63,30 @@ def test_what_is_missing_for_an_npu_is_told_with_the_way_out(
     assert isinstance(outcome, MeasurementFailure)
     assert outcome.reason.code == "load-failed"
     assert re.search(said, outcome.reason.detail)
+
+
+def test_compiled_parts_go_to_the_library_of_the_maker_that_they_were_compiled_for(
+    compiled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert dispatch.made_for(str(compiled)) == "IntelOpenVINO"
+    monkeypatch.setattr(dispatch, "VENDORS", tmp_path)
+    loads, broken = Path(np.random.mtrand.__file__), compiled
+    for maker, library in {"google_tensor": broken, "intel_openvino": loads, "qualcomm": loads}.items():
+        place = tmp_path / maker / "dispatch" / f"libLiteRtDispatch_{maker}.so"
+        place.parent.mkdir(parents=True)
+        place.symlink_to(library)
+    for maker, folder in {"IntelOpenVINO": "intel_openvino", "Qualcomm": "qualcomm"}.items():
+        assert dispatch.dispatch_library(maker).parent == tmp_path / folder / "dispatch"
+    with pytest.raises(RuntimeError, match=r"libLiteRtDispatch_google_tensor\.so, .* cannot be loaded"):
+        dispatch.dispatch_library("Google")
+    with pytest.raises(
+        RuntimeError, match=r"NPU of Samsung .there are those of google_tensor, intel_openvino"
+    ):
+        dispatch.dispatch_library("Samsung")
+
+
+def test_a_file_that_names_no_maker_is_of_any(tiny_tflite: Path) -> None:
+    assert dispatch.made_for(str(tiny_tflite)) == ""
 
 
 def test_what_nobody_compiled_for_the_npu_runs_on_the_cpu(tiny_tflite: Path) -> None:
