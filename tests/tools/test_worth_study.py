@@ -76,3 +76,15 @@ def test_the_page_compares_the_best_method_with_the_best_student_made_by_hand(
     assert "all stages but the final training and its checks, on two cores;" in text.replace("\n", " ")
     assert "Not run yet: mobilenetv2, narrower-inherited," in text
     assert (tmp_path / "figures" / "worth.png").stat().st_size > 0
+
+
+def test_the_page_of_arms_of_which_none_keeps_the_budgets_says_so(studies: Any, tmp_path: Path) -> None:
+    page = studies("worth_page")
+    (tmp_path / "results").mkdir()
+    page.write_page(
+        {"shallower 0.5 0": None, "subgraph 0.5 0": None}, tmp_path / "results" / "w.md", "a core"
+    )
+    text = (tmp_path / "results" / "w.md").read_text()
+    assert text.count("none keeps the budgets") == 2
+    assert "fine-tuned on the same images." in text
+    assert "Methods and students made by hand are not yet both here." in text

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.pipeline.run.tiny_recipe import write_recipe
 from tools.attack.samples import digests, fill
 
 _TARGET = "host/onnxruntime:fp32@1"
@@ -45,7 +46,9 @@ def scenarios() -> Iterator[Scenario]:
     yield Scenario("profile", _models, ("profile", *_MODELS, *target, "--save", "r.json"), _saved, _put_aside)
     space = ("--space", "tiny.toml", "--input", "8x8", "--networks", "6")
     yield Scenario("build", _recipe, ("table", "build", *space, *target, *rows), _measured)
-    yield Scenario("run", _recipe, ("run", "tiny.toml", "--work", "work", *rows), _made)
+    shorter = ("search.evaluations=2", "distil.epochs=2", "verify.unmeasured=pass-over")
+    settings = [part for each in shorter for part in ("--set", each)]
+    yield Scenario("run", _recipe, ("run", "tiny.toml", "--work", "work", *rows, *settings), _made)
 
 
 def _rows(folder: Path) -> None:
@@ -114,38 +117,6 @@ def _measured(folder: Path) -> set[str]:
         return {f"cannot be read: {error}"} if "no tables" not in str(error) else set()
 
 
-_TINY = """
-name = "tiny"
-allow_chance = true
-[data]
-kind = "digits"
-train_limit = 300
-[[teacher]]
-kind = "train"
-width = 8
-depth = 1
-training = { epochs = 3 }
-[space]
-stem_width = 8
-head_width = 16
-stages = [{ widths = [8, 12], depths = [1], kernels = [3], expansions = [1, 2, 3], squeeze_excite = [0.0] }]
-[[target]]
-name = "host/onnxruntime:fp32@1"
-budget_ms = 1000
-[measure]
-launches = 3
-calibration_networks = 6
-[search]
-evaluations = 2
-training = { epochs = 1 }
-[distil]
-epochs = 2
-[verify]
-launches = 6
-unmeasured = "pass-over"
-"""
-
-
 _MODELS = tuple(f"model{number}.onnx" for number in range(4))
 
 
@@ -169,7 +140,7 @@ def _put_aside(folder: Path) -> None:
 
 
 def _recipe(folder: Path) -> None:
-    (folder / "tiny.toml").write_text(_TINY)
+    write_recipe(folder)
 
 
 def _made(folder: Path) -> set[str]:

@@ -24,6 +24,19 @@ for _ in range(2):
     print(child.pid, child.stdout.readline().decode().strip(), flush=True)
 time.sleep(600)
 """
+AT_ONCE = """
+import threading, time
+from devices.host import start
+together = threading.Barrier(8)
+def begin():
+    together.wait()
+    start(["sleep", "600"])
+threads = [threading.Thread(target=begin) for _ in range(8)]
+for each in threads: each.start()
+for each in threads: each.join()
+print("started", flush=True)
+time.sleep(600)
+"""
 INTERRUPTED = """
 from devices.host import Interrupted, end_all, interrupted, start
 child = start(["sleep", "600"])
@@ -63,6 +76,17 @@ def test_all_that_a_process_started_ends_when_it_is_killed(number: signal.Signal
         assert all(map(runs, pids))
         parent.send_signal(number)
     assert gone(pids)
+
+
+def test_threads_that_start_the_first_processes_at_once_share_one_guardian() -> None:
+    with subprocess.Popen([sys.executable, "-c", AT_ONCE], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == "started\n"
+        children = psutil.Process(parent.pid).children()
+        names = sorted(each.name() for each in children)
+        parent.kill()
+    assert names == ["sh", *["sleep"] * 8]
+    assert gone([each.pid for each in children])
 
 
 def test_end_takes_what_the_process_started_with_it() -> None:
