@@ -100,8 +100,9 @@ class Study:
 
     def table(self) -> dict[str, Any]:
         """What it took, and when it was finished."""
-        file = self.folder / f"{self.name}-table.json"
+        file = self.folder / "tables" / f"{self.name}.json"
         if not file.exists():
+            file.parent.mkdir(exist_ok=True)
             started = time.perf_counter()
             self.built()
             found = {"build_s": round(time.perf_counter() - started, 1), "finished_at": time.time()}
