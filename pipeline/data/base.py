@@ -30,8 +30,16 @@ class Split:
         return len(self.labels)
 
     def take(self, index: NDArray[np.int64]) -> Split:
-        """The rows at ``index``, copied."""
+        """The rows at ``index``, copied: for few of them, as all may be more than the memory holds."""
         return Split(self.images[index], self.labels[index], self.task)
+
+    def first(self, count: int) -> Split:
+        """At most so many rows, not copied; they come in a random order, so any prefix is a fair sample."""
+        return Split(self.images[:count], self.labels[:count], self.task)
+
+    def after(self, count: int) -> Split:
+        """The rows that ``first`` leaves, not copied."""
+        return Split(self.images[count:], self.labels[count:], self.task)
 
     @property
     def present(self) -> set[int]:

@@ -24,11 +24,18 @@ class _Mapped:
 
 def carried(split: Split) -> Split:
     """A split to be pickled; ``opened`` has its images again. Those in no file travel as they are."""
-    base = split.images.base
-    if not isinstance(base, np.memmap) or base.shape != split.images.shape:
+    images, base = split.images, split.images.base
+    while type(base) is np.ndarray:  # A view of a view.
+        base = base.base
+    if not isinstance(base, np.memmap) or not images.flags.c_contiguous:
         return split
-    found: Any = _Mapped(str(base.filename), base.offset, base.shape)
+    found: Any = _Mapped(str(base.filename), base.offset + _address(images) - _address(base), images.shape)
     return replace(split, images=found)
+
+
+def _address(array: np.ndarray[Any, Any]) -> int:
+    address: int = array.__array_interface__["data"][0]
+    return address
 
 
 def opened(split: Split) -> Split:

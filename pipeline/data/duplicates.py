@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.base import Split
+from pipeline.data.base import Split, classes_in
 from pipeline.errors import DataError
 
 Index = NDArray[np.int64]
@@ -41,7 +41,7 @@ def rows_without_duplicates(
                 f"{count} of {len(split)} {name} images are {done} {name}: test or validation holds the same "
                 "pixels"
             )
-        gone = sorted(split.present - split.take(np.flatnonzero(rows)).present)
+        gone = sorted(split.present - classes_in(split.labels[rows]))
         if remove and gone:
             raise DataError(
                 f"no {name} image of class '{classes[gone[0]]}' is left",

@@ -88,8 +88,6 @@ def _layers(cell: Supernet) -> int:
 
 def _training_step(given: BlockScoresInput, cells: list[Supernet]) -> float:
     """Seconds of one step of all cells of a block, on the first images; the weights are lost."""
-    import numpy as np
-
     from pipeline.methods.dna.block import training_of
     from pipeline.methods.dna.features import BlockFeatures
 
@@ -99,7 +97,7 @@ def _training_step(given: BlockScoresInput, cells: list[Supernet]) -> float:
     features = BlockFeatures(training.teacher, training.block)
     took = 0.0
     for steps in (1, _TIMED_STEPS):
-        images = train.take(np.arange(min(steps * size, len(train))))
+        images = train.first(steps * size)
         began = time.perf_counter()
         timed.run(cells, features, images, training.dataset.preprocessing)
         took = (time.perf_counter() - began) / math.ceil(len(images) / size)

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from devices.digests import value_digest
 from pipeline.data.base import Dataset, Split
-from pipeline.data.splits import stratified_split
 from pipeline.data.tensors import to_tensor
 from pipeline.distill.aggregation.bridge import Bridge, Paths
 from pipeline.distill.aggregation.result import FoundMixture, MixtureEpoch
@@ -94,7 +93,7 @@ def search_mixtures(
             stack.callback(torch.set_num_threads, torch.get_num_threads())
             torch.set_num_threads(training.threads)
         stack.enter_context(sampled_before_convolution(student))
-        search = _Search(student, teacher.eval(), _Halves.of(dataset, training, seed), settings, groups, seed)
+        search = _Search(student, teacher.eval(), _Halves.of(dataset, training), settings, groups, seed)
         return search.run(checkpoint, on_epoch)
 
 
@@ -108,16 +107,16 @@ class _Halves:
     mixture: Split
 
     @classmethod
-    def of(cls, dataset: Dataset, training: TrainingSettings, seed: int) -> _Halves:
-        train = dataset.train
-        first, second = stratified_split(train.labels, 0.5, dataset.classes, seed=seed)
+    def of(cls, dataset: Dataset, training: TrainingSettings) -> _Halves:
+        train, half = dataset.train, len(dataset.train) // 2
+        first, second = train.first(half), train.after(half)
         if min(len(first), len(second)) < 2:
             raise DataError(
                 f"{len(train)} train images are too few to search mixtures of feature maps",
                 why="the search trains on one half of them and judges on the other, two images or more each",
                 fix="use more data, or a mixture that is not searched, such as mixture = 'average'",
             )
-        return cls(dataset, training, train.take(first), train.take(second))
+        return cls(dataset, training, first, second)
 
     def batches(self, split: Split, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
         generator = torch.Generator().manual_seed(seed)

@@ -12,7 +12,6 @@ from torch import nn
 
 from devices.digests import value_digest
 from pipeline.data.base import Dataset, Split
-from pipeline.data.splits import stratified_split
 from pipeline.data.tensors import batches_of
 from pipeline.distill.training import training_device
 from pipeline.methods.dna.cutting import CutTeacher
@@ -68,10 +67,8 @@ class BlockInput:
     def slices(self, score_images: int | None = None) -> tuple[Split, Split]:
         """What is trained on, and what is held out for the scores: the same in all blocks."""
         train = self.dataset.train
-        kept, held = stratified_split(
-            train.labels, self.settings.score_share, self.dataset.classes, seed=self.seed
-        )
-        return train.take(kept), train.take(held[:score_images])
+        held = min(max(round(self.settings.score_share * len(train)), 1), len(train) - 1)
+        return train.after(held), train.first(held if score_images is None else min(held, score_images))
 
 
 @dataclass(frozen=True)
@@ -202,7 +199,7 @@ def _fitted(
 def _score_set(given: BlockScoresInput, features: BlockFeatures) -> ScoreSet:
     settings, preprocessing = given.settings, given.training.dataset.preprocessing
     train, held_out = given.training.slices(settings.score_images)
-    calibration = train.take(np.arange(min(len(train), settings.calibration_images)))
+    calibration = train.first(settings.calibration_images)
     device = training_device()
     return ScoreSet.of(
         features,

@@ -20,7 +20,7 @@ class DnaSettings(BaseModel):
         learning_rate_decay: factor on the learning rate after every epoch.
         weight_decay: on matrices and convolutions only.
         augment: what is done to the images in training; the teacher sees the same images.
-        score_share: share of each class of the train split that is held out for scores.
+        score_share: share of the train split that is held out for scores.
         score_images: most images of the held-out slice that are used.
         calibration_images: train images from which BatchNorm's statistics of a path are computed.
         inputs: what a block is given: the teacher's features, or those of the best path of the blocks before

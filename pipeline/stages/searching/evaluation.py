@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import numpy as np
 from torch import Tensor, nn
 
-from pipeline.data.base import Split
 from pipeline.distill.settings import DistillationSettings
 from pipeline.distill.targets import SoftTargets
 from pipeline.errors import RecipeError
@@ -117,7 +115,7 @@ class Evaluation:
         dataset = open_data(self.data, folder)
         if level == 0:
             train, validation = (
-                _limited(split, limit)
+                split if limit is None else split.first(limit)
                 for split, limit in (
                     (dataset.train, self.train_limit),
                     (dataset.validation, self.reward_images),
@@ -153,8 +151,3 @@ class Evaluation:
             self.supernet or SupernetSettings(),
             shared,
         )
-
-
-def _limited(split: Split, limit: int | None) -> Split:
-    """The first ``limit`` images; rows come in a random order, so any prefix is a fair sample."""
-    return split if limit is None else split.take(np.arange(min(limit, len(split))))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -49,3 +50,17 @@ def test_a_class_that_would_lose_all_its_images_is_named() -> None:
     with pytest.raises(DataError, match="no train image of class 'cat' is left") as caught:
         rows_without_duplicates([train, other, test], ("cat", "dog"), remove=True)
     assert "duplicates" in caught.value.fix
+
+
+def test_images_in_a_file_are_never_in_memory_together(tmp_path: Path) -> None:
+    count, shape = 500, (64, 64, 3)
+    images = np.memmap(tmp_path / "images", np.uint8, "w+", shape=(count, *shape))
+    images[:, 0, 0, :2] = np.arange(count, dtype=np.uint16).view(np.uint8).reshape(count, 2)
+    train, rest = Split(images, np.arange(count) % 2).after(20), Split(images, np.arange(count) % 2).first(20)
+    tracemalloc.start()
+    rows, notes = rows_without_duplicates([train, rest.after(10), rest.first(10)], ("a", "b"), remove=True)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert [len(each) for each in rows] == [480, 10, 10]
+    assert not notes
+    assert peak_bytes < images.nbytes / 10

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -139,7 +138,7 @@ def _maps_of(
         return lambda images, rows: maps(images)
     kept = {size: torch.empty(count, *one[size].shape[1:], dtype=torch.float16) for size in maps.sizes}
     start = 0
-    for batch in batches_of(train.take(np.arange(count)), dataset.preprocessing):
+    for batch in batches_of(train.first(count), dataset.preprocessing):
         found = maps(batch.contiguous(memory_format=torch.channels_last))
         for size, values_of in kept.items():
             values_of[start : start + len(batch)] = found[size]

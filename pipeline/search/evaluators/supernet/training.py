@@ -9,7 +9,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -57,7 +56,7 @@ def train(
     """
     train_split = dataset.train
     if settings.train_limit is not None:
-        train_split = train_split.take(np.arange(min(settings.train_limit, len(train_split))))
+        train_split = train_split.first(settings.train_limit)
     count = len(train_split)
     # A batch of one would break BatchNorm, so a last batch of one is left out.
     batches = max(1, math.ceil((count - 1) / settings.batch_size))
