@@ -32,6 +32,7 @@ import numpy as np
 from alone import alone
 
 from devices.measurement import MeasuringProtocol, Outcome
+from devices.measuring import OtherLoad
 from devices.target import Target
 from latency_db.errors import EstimateError
 from latency_db.store import open_store
@@ -62,6 +63,11 @@ class Alone:
     def measure(self, *given: Any, **options: Any) -> Mapping[str, Outcome]:
         with alone(self._names):
             return self._measurer.measure(*given, **options)
+
+    def busy_with(self, device: str) -> OtherLoad:
+        """As what is stopped would be quiet now, nobody waits for it."""
+        with alone(self._names):
+            return self._measurer.busy_with(device)
 
 
 @dataclass(frozen=True)
