@@ -16,6 +16,7 @@ from devices.digests import value_digest
 from devices.measurement import (
     BetweenBatches,
     DeviceIdentity,
+    Interval,
     Launch,
     Measurement,
     Outcome,
@@ -39,6 +40,9 @@ MOST_REPEATS = 600
 MOST_BYTES = 4 << 20
 """Rows with larger launches are left out: hours of samples would have to be unpacked for one value."""
 
+_LEAST_NS = 1e-3
+_WIDEST = 10.0
+
 AMPLIFIED = 1.3
 """How much farther networks move than the canary from batch to batch: 1.0 to 1.6 times, see the page of
 results on drift."""
@@ -55,9 +59,9 @@ class Batch:
         runtime: digest of its identity, since each runtime has a canary of its own.
         target: of the batch.
         verdict: of the measurement that was read.
-        sharp: whether that measurement's interval is narrow enough to tell what is usual.
         canary_ns: ``None`` where the runtime has none.
         canary_error: standard error of the canary's logarithm within the batch.
+        width: how far that measurement's interval reaches to the farther side, as a logarithm.
         launches: of the measurement that was read.
         void: how many of these were void, by code.
         boot: since which start of the device; ``None`` where it does not tell.
@@ -67,9 +71,9 @@ class Batch:
     runtime: str
     target: str
     verdict: Verdict
-    sharp: bool
     canary_ns: float | None
     canary_error: float
+    width: float
     launches: int
     void: Mapping[str, int]
     boot: str | None = None
@@ -78,9 +82,6 @@ class Batch:
 @dataclass(frozen=True)
 class History:
     """What a database knows of one machine.
-
-    What was disturbed so much that its interval is wide is not what is usual on a device, unless most of its
-    batches are so: ``between`` leaves such measurements out where they are at most half of all.
 
     Attributes:
         batches: the newest, in the order of their moments.
@@ -107,16 +108,12 @@ class History:
                 batch.started_at,
                 batch.canary_ns**AMPLIFIED,
                 AMPLIFIED * batch.canary_error,
+                batch.width,
                 batch.boot,
             )
             for batch in self.batches
-            if batch.canary_ns is not None and (batch.sharp or self.mostly_disturbed)
+            if batch.canary_ns is not None
         ]
-
-    @property
-    def mostly_disturbed(self) -> bool:
-        """Most batches have a wide interval, or are invalid."""
-        return _mostly_disturbed(self.batches)
 
 
 def history_of(store: Store, device: DeviceIdentity, until: datetime | None = None) -> History:
@@ -144,10 +141,9 @@ def history_of(store: Store, device: DeviceIdentity, until: datetime | None = No
         if isinstance(record.outcome, Measurement)
     }
     batches = [_batch(row, found[row["id"]]) for row in newest if row["id"] in found]
-    usual = {row: outcome for row, outcome in found.items() if outcome.sharp or _mostly_disturbed(batches)}
     return History(
         tuple(sorted(batches, key=lambda batch: batch.started_at)),
-        tuple(_repeats(repeated, usual)),
+        tuple(_repeats(repeated, found)),
         _set_back(newest),
     )
 
@@ -174,10 +170,6 @@ def _listed(store: Store, device: DeviceIdentity) -> list[Row]:
         for row in fetch(store.engine, query)
         if (moment := moment_of(row["started_at"])) is not None
     ]
-
-
-def _mostly_disturbed(batches: Sequence[Batch]) -> bool:
-    return 2 * sum(not batch.sharp for batch in batches) > len(batches)
 
 
 def moment_of(text: str) -> datetime | None:
@@ -216,7 +208,9 @@ def _repeats(rows: Sequence[Row], found: Mapping[int, Measurement]) -> Iterator[
             headlines = measurement.headlines_ns
             value_ns = quantile(headlines, 0.5)
             error = standard_error(headlines)
-            yield Seen(_series(row), row["moment"], value_ns, error, _boot(measurement))
+            yield Seen(
+                _series(row), row["moment"], value_ns, error, _width(measurement.latency), _boot(measurement)
+            )
 
 
 def _batch(row: Row, measurement: Measurement) -> Batch:
@@ -229,9 +223,9 @@ def _batch(row: Row, measurement: Measurement) -> Batch:
         row["runtime"],
         measurement.target,
         measurement.verdict,
-        measurement.sharp,
         measurement.canary_ns,
         standard_error(_canaries(measurement.counted)),
+        _width(measurement.latency),
         len(measurement.launches),
         dict(void),
         _boot(measurement),
@@ -240,6 +234,11 @@ def _batch(row: Row, measurement: Measurement) -> Batch:
 
 def _boot(measurement: Measurement) -> str | None:
     return measurement.launches[0].before.boot_id
+
+
+def _width(latency: Interval) -> float:
+    ends = (max(each, _LEAST_NS) for each in (latency.low_ns, latency.high_ns))
+    return min(max(abs(math.log(end / max(latency.value_ns, _LEAST_NS))) for end in ends), _WIDEST)
 
 
 def _canaries(launches: Sequence[Launch]) -> list[float]:

@@ -167,3 +167,37 @@ def test_a_machine_that_is_started_every_day_learns_its_boots() -> None:
     found = learned(daily)
     assert found.day == PRIOR.day
     assert found.deviation == pytest.approx(math.hypot(0.05, 0.005), rel=0.3)
+
+
+def disturbed(values: Sequence[Seen], every: int, by: float) -> list[Seen]:
+    """Each so many-th batch is that much slower, and its interval says so."""
+    moments = sorted({each.moment for each in values})
+    slow = set(moments[1::every])
+    return [
+        replace(each, value_ns=each.value_ns * math.exp(by), width=1.2 * by)
+        if each.moment in slow
+        else replace(each, width=0.005)
+        for each in values
+    ]
+
+
+@pytest.mark.parametrize("every", [2, 3])
+def test_batches_that_say_they_were_disturbed_do_not_make_a_calm_machine_unsteady(every: int) -> None:
+    calm = made_up(3, batch=0.002, a_day=24)
+    found = learned(disturbed(calm, every, 0.15)).batch
+    assert found.deviation == pytest.approx(learned(calm).batch.deviation, rel=0.35)
+    told = learned([replace(each, width=0.0) for each in disturbed(calm, every, 0.15)]).batch
+    assert found.deviation < told.deviation
+    assert found.freedom < told.freedom
+
+
+def test_on_a_machine_that_is_always_disturbed_all_batches_count_alike() -> None:
+    values = made_up(4, batch=0.08, a_day=60)
+    wide = [replace(each, width=0.3) for each in values]
+    assert learned(wide) == learned(values)
+    assert learned(wide).batch.deviation == pytest.approx(0.08, rel=0.35)
+
+
+def test_a_wide_batch_beside_one_other_leaves_the_prior() -> None:
+    sharp, wide = Seen("a", START, 1e6), Seen("a", START + timedelta(minutes=9), 2e6, width=5.0)
+    assert learned([sharp, wide]) == PRIOR
