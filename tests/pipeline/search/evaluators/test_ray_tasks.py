@@ -6,7 +6,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,22 +121,12 @@ def test_a_candidate_that_ends_its_process_has_failed_and_the_others_are_evaluat
     assert "was lost 2 times" in (found[1].failure or "")
 
 
-def test_a_cluster_is_reached_by_its_client_server(cluster: Any, tmp_path: Path) -> None:
-    alone = search(evolution(), NumberEvaluator(), 3, tmp_path / "a", ahead=2)
-
-    def far(evaluator: Any) -> RayTasks:
-        return RayTasks(evaluator, f"ray://127.0.0.1:{CLIENT_PORT}")
-
-    assert search(evolution(), NumberEvaluator(), 3, tmp_path / "b", pool=far, ahead=2) == alone
-    assert not ray.is_initialized()
-
-
-@pytest.mark.parametrize("failures", [1, 2])
-def test_a_client_server_that_fails_is_asked_once_more(cluster: Any, failures: int) -> None:
+@contextmanager
+def failing(times: int) -> Iterator[None]:
+    """A client server that fails so often before it answers."""
     from ray.util.client.worker import Worker
 
-    address = f"ray://127.0.0.1:{CLIENT_PORT}"
-    answers: list[Any] = [ConnectionAbortedError("the server's process ended")] * failures
+    answers: list[Any] = [ConnectionAbortedError("the server's process ended")] * times
     answer = Worker._server_init
 
     def flaky(*arguments: Any) -> Any:
@@ -145,18 +135,33 @@ def test_a_client_server_that_fails_is_asked_once_more(cluster: Any, failures: i
         return answer(*arguments)
 
     with patch.object(Worker, "_server_init", flaky):
-        if failures == 1:
-            RayTasks(NumberEvaluator(), address).close()
-        else:
-            with pytest.raises(ExecutorError, match="the server's process ended"):
-                RayTasks(NumberEvaluator(), address)
+        yield
+
+
+def far(evaluator: Any) -> RayTasks:
+    return RayTasks(evaluator, f"ray://127.0.0.1:{CLIENT_PORT}")
+
+
+def test_a_cluster_is_reached_by_its_client_server_which_is_asked_once_more(
+    cluster: Any, tmp_path: Path
+) -> None:
+    alone = search(evolution(), NumberEvaluator(), 3, tmp_path / "a", ahead=2)
+    with failing(1):
+        assert search(evolution(), NumberEvaluator(), 3, tmp_path / "b", pool=far, ahead=2) == alone
     assert not ray.is_initialized()
-    RayTasks(NumberEvaluator(), None).close()
 
 
-def test_what_no_node_has_is_refused_and_another_lathe_is_named(cluster: Any, tmp_path: Path) -> None:
+def test_a_client_server_that_fails_twice_is_named_and_ray_can_be_used_again(cluster: Any) -> None:
+    with failing(2), pytest.raises(ExecutorError, match="the server's process ended"):
+        far(NumberEvaluator())
+    assert not ray.is_initialized()
+    # The next one is no client of that server: it reaches the cluster, and is refused for what it asks.
     with pytest.raises(ExecutorError, match="no node of the Ray cluster has 1 CPUs and 1 GPUs"):
         RayTasks(NumberEvaluator(), None, gpus=1)
+    assert not ray.is_initialized()
+
+
+def test_a_node_with_another_lathe_is_named(cluster: Any, tmp_path: Path) -> None:
     with (
         patch.object(ray_tasks, "here", lambda: "Lathe 0.0.1 on Python 3.11"),
         pytest.raises(ExecutorError, match=r"runs with Lathe 0\.0\.1") as caught,
