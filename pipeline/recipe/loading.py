@@ -132,11 +132,12 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _candidates_are_evaluated(self) -> Recipe:
-        rated = self.search.ratings not in ("auto", ())
-        if self.method == "dna" and (self.search.minutes is not None or rated):
+        search = self.search
+        evaluates = search.minutes is not None or search.ratings not in ("auto", ())
+        if self.method == "dna" and (evaluates or len(search.fidelities) > 1):
             raise ValueError(
-                'method "dna" scores blocks and evaluates no candidates: remove search.minutes and '
-                "search.ratings"
+                'method "dna" scores blocks and evaluates no candidates: remove search.minutes, '
+                "search.ratings and search.fidelities"
             )
         return self
 

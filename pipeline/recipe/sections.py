@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -73,6 +74,9 @@ class SearchConfig(Section):
     reward: Literal["distilled", "labels"] = "distilled"
     train_limit: int | None = Field(default=None, ge=2, le=1_000_000_000)
     training: DistillationSettings = DistillationSettings(epochs=3, patience=3)
+    fidelities: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
+        default=(1.0,), min_length=1, description="numbers above 0 that ascend to 1, in a list"
+    )
     reevaluated: Annotated[int, Field(ge=0, le=1_000_000)] | Literal["ties"] = "ties"
     finalists: int = Field(default=1, ge=1, le=1000)
     measure_every: int = Field(default=10, ge=1, le=1_000_000)
@@ -114,6 +118,27 @@ class SearchConfig(Section):
             )
         if self.evaluator in self.ratings:
             raise ValueError(f"'{self.evaluator}' is the evaluator already: leave it out of the ratings")
+        return self
+
+    @model_validator(mode="after")
+    def _fidelities_can_be_chosen(self) -> SearchConfig:
+        shares = ", ".join(f"{each:g}" for each in self.fidelities)
+        if self.fidelities[-1] != 1 or any(one >= other for one, other in pairwise(self.fidelities)):
+            raise ValueError(
+                f"fidelities are shares of the training that ascend to 1, such as [0.25, 1.0], got [{shares}]"
+            )
+        if len(self.fidelities) == 1:
+            return self
+        if self.strategy != "predictor":
+            raise ValueError(
+                f"strategy '{self.strategy}' cannot choose among fidelities: set strategy = 'predictor', or "
+                "remove them"
+            )
+        if self.evaluator != SHORT_TRAINING:
+            raise ValueError(
+                f"fidelities are shares of a training, and evaluator '{self.evaluator}' does not train "
+                f"candidates: remove them, or use '{SHORT_TRAINING}'"
+            )
         return self
 
     @field_validator("training")

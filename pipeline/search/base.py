@@ -127,3 +127,20 @@ class TrustingStrategy(RankingStrategy, Protocol):
         First with all ratings, then without each of them; empty where there are too few scores.
         """
         ...
+
+
+@runtime_checkable
+class FidelityStrategy(Strategy, Protocol):
+    """A strategy that also chooses how dearly to evaluate, and may ask again for the same, more dearly."""
+
+    def fidelity(self, architecture: Architecture) -> float:
+        """The fidelity at which an architecture was asked for last: a share of the dearest one's cost."""
+        ...
+
+    def worth_of_fidelities(self) -> list[tuple[float, float, float | None]]:
+        """Each fidelity but the dearest, and what it was worth as a rating.
+
+        That is how far it is trusted, at least 0, and what the first of ``TrustingStrategy.held_out`` is
+        without it; ``None`` where there are too few scores.
+        """
+        ...

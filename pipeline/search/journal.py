@@ -15,22 +15,28 @@ from pipeline.spaces.base import Architecture
 
 @dataclass(frozen=True)
 class Candidate:
-    """An architecture with either its score or why it has none."""
+    """An architecture with either its score or why it has none.
+
+    Attributes:
+        fidelity: share of the dearest evaluation's cost that the evaluator had.
+    """
 
     architecture: Architecture
     score: Score | None = None
     failure: str | None = None
+    fidelity: float = 1.0
 
     def __post_init__(self) -> None:
         if (self.score is None) == (self.failure is None):
             raise ValueError("a candidate has either a score or a failure")
 
     def to_json(self) -> dict[str, Any]:
-        """Choices, score and failure."""
+        """Choices, score, failure and fidelity."""
         return {
             "choices": [list(pair) for pair in self.architecture.choices],
             "score": None if self.score is None else asdict(self.score),
             "failure": self.failure,
+            "fidelity": self.fidelity,
         }
 
     @classmethod
@@ -42,7 +48,7 @@ class Candidate:
         """
         score = None if content["score"] is None else Score(**content["score"])
         choices = tuple((name, choice) for name, choice in content["choices"])
-        return cls(Architecture(choices), score, content["failure"])
+        return cls(Architecture(choices), score, content["failure"], content["fidelity"])
 
 
 class Journal:

@@ -13,6 +13,7 @@ from pipeline.search.base import Score
 from pipeline.stages.inputs.teacher import ensemble_lines
 from pipeline.stages.searching.candidates import (
     EvaluatedCandidate,
+    after_words,
     ratings_words,
     score_words,
     worth_lines,
@@ -120,8 +121,8 @@ def search_text(result: SearchResult) -> str:
         if candidate.posterior is not None:
             expected = Score(candidate.posterior.mean, candidate.posterior.deviation)
             lines.append(f"     posterior {score_words(expected, searched.evaluated_by)}")
-        if candidate.ratings:
-            lines.append(f"     rated {ratings_words(candidate.ratings)}")
+        if rated := ratings_words(candidate, searched.evaluated_by):
+            lines.append(f"     rated {rated}")
     soft = result.feasible.soft
     which = "every budget" if not soft else "every budget that is not soft"
     if result.feasible.limits_ns.keys() == soft:
@@ -141,7 +142,8 @@ def _score(candidate: EvaluatedCandidate, evaluated_by: str) -> str:
     if candidate.reevaluation is not None:
         closer = Score(candidate.reevaluation, candidate.reevaluation_spread)
         again = f" ({score_words(closer, evaluated_by)} again)"
-    return f"{name}{score_words(Score(candidate.score, candidate.spread), evaluated_by)}{again}"
+    score = score_words(Score(candidate.score, candidate.spread), evaluated_by)
+    return f"{name}{score}{after_words(candidate.fidelity)}{again}"
 
 
 def _latencies(result: SearchResult, candidate: EvaluatedCandidate) -> Iterator[str]:

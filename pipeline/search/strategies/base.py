@@ -45,6 +45,7 @@ class ConstrainedStrategy(ABC):
         self._uses: dict[Architecture, float] = {}
         self._use_trusted: tuple[int, float] | None = None
         self._asked: dict[Architecture, None] = {}
+        self._told = 0
         self._unanswered: deque[Architecture] = deque()
 
     @abstractmethod
@@ -85,15 +86,14 @@ class ConstrainedStrategy(ABC):
 
     def _trust_in_use(self, known: Iterable[tuple[Architecture, float]]) -> float:
         """How much the use of the limits counts as a rating; computed once for each score that is told."""
-        answered = len(self._asked) - len(self._unanswered)
-        if self._use_trusted is None or self._use_trusted[0] != answered:
+        if self._use_trusted is None or self._use_trusted[0] != self._told:
             uses, scores = [], []
             for each, score in known:
                 if each not in self._uses:
                     self._uses[each] = self.constraints.use(each)
                 uses.append(self._uses[each])
                 scores.append(score)
-            self._use_trusted = answered, trust_in(np.array(uses), scores)
+            self._use_trusted = self._told, trust_in(np.array(uses), scores)
         return self._use_trusted[1]
 
     def ask(self) -> Architecture:
@@ -102,14 +102,17 @@ class ConstrainedStrategy(ABC):
         Raises:
             SearchExhausted: nothing new is left.
         """
-        first = filter(self.constraints.feasible, self._first)
-        tried = itertools.chain(first, itertools.islice(self.proposals(), TRIES))
-        architecture = next((proposal for proposal in tried if proposal not in self._asked), None)
-        if architecture is None:
-            architecture = self._any_left()
+        architecture = self._next_new()
         self._asked[architecture] = None
         self._unanswered.append(architecture)
         return architecture
+
+    def _next_new(self) -> Architecture:
+        """The next architecture that was never asked; raises as ``ask``."""
+        first = filter(self.constraints.feasible, self._first)
+        tried = itertools.chain(first, itertools.islice(self.proposals(), TRIES))
+        architecture = next((proposal for proposal in tried if proposal not in self._asked), None)
+        return self._any_left() if architecture is None else architecture
 
     def tell(self, architecture: Architecture, score: Score | None) -> None:
         """Report a score, or None for a failure.
@@ -118,11 +121,11 @@ class ConstrainedStrategy(ABC):
             ValueError: the architecture is not the one that the same ask gave, or the score is not finite.
         """
         if not self._unanswered or self._unanswered[0] != architecture:
-            told = len(self._asked) - len(self._unanswered)
-            raise ValueError(f"tell {told + 1} does not answer ask {told + 1}")
+            raise ValueError(f"tell {self._told + 1} does not answer ask {self._told + 1}")
         if score is not None and not math.isfinite(score.value):
             raise ValueError(f"the score is {score.value}; a failure is told as None")
         self._unanswered.popleft()
+        self._told += 1
         if score is not None:
             self.learn(architecture, score)
 
@@ -133,7 +136,8 @@ class ConstrainedStrategy(ABC):
             "of": self._identity(),
             "generator": [version, list(internal), gauss_next],
             "asked": [to_pairs(architecture) for architecture in self._asked],
-            "unanswered": len(self._unanswered),
+            "unanswered": list(map(to_pairs, self._unanswered)),
+            "told": self._told,
             "learned": self.learned(),
         }
 
@@ -152,9 +156,10 @@ class ConstrainedStrategy(ABC):
             )
         version, internal, gauss_next = state["generator"]
         self.generator.setstate((version, tuple(internal), gauss_next))
-        asked = [architecture_of(self.constraints.space, pairs) for pairs in state["asked"]]
-        self._asked = dict.fromkeys(asked)
-        self._unanswered = deque(asked[len(asked) - state["unanswered"] :])
+        space = self.constraints.space
+        self._asked = dict.fromkeys(architecture_of(space, pairs) for pairs in state["asked"])
+        self._unanswered = deque(architecture_of(space, pairs) for pairs in state["unanswered"])
+        self._told = state["told"]
         self.relearn(state["learned"])
 
     def _identity(self) -> list[str]:
@@ -171,22 +176,33 @@ class ConstrainedStrategy(ABC):
 
 
 def trust_in(rating: NDArray[np.float64], scores: Sequence[float]) -> float:
-    """How much a rating counts: Kendall's tau with the scores, at least 0.
-
-    Without scores it is ``_TRUST``, which counts as much as ``_TRUSTED_FOR`` of them.
+    """How much a rating counts: ``trusted`` by Kendall's tau with the scores.
 
     Args:
         rating: of architectures, shape ``(n,)``; not a number where it failed.
         scores: of these architectures.
     """
-    count = len(scores)
-    return max(0.0, (count * tau(rating, scores) + _TRUSTED_FOR * _TRUST) / (count + _TRUSTED_FOR))
+    return trusted(tau(rating, scores), len(scores))
 
 
-def trust_without_each(rating: NDArray[np.float64], scores: Sequence[float]) -> NDArray[np.float64]:
-    """``trust_in`` a rating by all scores but each in turn; shape ``(n,)``."""
-    others = [[*scores[:place], *scores[place + 1 :]] for place in range(len(scores))]
-    return np.array([trust_in(np.delete(rating, place), known) for place, known in enumerate(others)])
+def trusted(correlation: float, count: int) -> float:
+    """A rank correlation over so many scores, at least 0.
+
+    Without scores it is ``_TRUST``, which counts as much as ``_TRUSTED_FOR`` of them.
+    """
+    return max(0.0, (count * correlation + _TRUSTED_FOR * _TRUST) / (count + _TRUSTED_FOR))
+
+
+def tau_within(rating: NDArray[np.float64], scores: NDArray[np.float64], levels: NDArray[np.int_]) -> float:
+    """Kendall's tau within the scores of each fidelity, each by its number of scores.
+
+    Args:
+        rating: shape ``(n,)``, as ``scores`` and ``levels``.
+        scores: comparable where ``levels`` are equal.
+        levels: fidelities, by number.
+    """
+    each = ((levels == level) for level in np.unique(levels))
+    return sum(tau(rating[own], scores[own].tolist()) * float(own.mean()) for own in each)
 
 
 def tau(rating: NDArray[np.float64], scores: Sequence[float]) -> float:

@@ -9,20 +9,17 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.search.base import Posterior, Score
 from pipeline.search.budgets.constraints import Constraints
 from pipeline.search.rewards import Reward, hard_reward
-from pipeline.search.strategies.base import (
-    ConstrainedStrategy,
-    tau,
-    to_pairs,
-    trust_in,
-    trust_without_each,
-)
+from pipeline.search.strategies.base import ConstrainedStrategy, tau, tau_within, to_pairs, trusted
 from pipeline.search.strategies.gaussian_process import (
     Floats,
     GaussianProcess,
+    Levels,
+    Link,
     Shape,
     better_shape,
     initial_shape,
@@ -75,6 +72,9 @@ class PredictorStrategy(ConstrainedStrategy):
         BudgetError: no member of the space is known to keep the budgets.
     """
 
+    _dearest = 0
+    """The fidelity that counts, by number."""
+
     def __init__(
         self,
         constraints: Constraints,
@@ -95,6 +95,7 @@ class PredictorStrategy(ConstrainedStrategy):
         self._rated: dict[Architecture, Floats] = {}
         self._initial, self._boldness = initial, boldness
         self._evaluated: list[tuple[Architecture, float]] = []
+        self._levels: list[int] = []
         self._codes: list[Code] = []
         self._pool: dict[Architecture, Code] = {}
         self._process: GaussianProcess | None = None
@@ -105,8 +106,7 @@ class PredictorStrategy(ConstrainedStrategy):
         """First draws; then the pool, the most promising first; then mutants of the best, ever further."""
         if len(self._evaluated) < self._needed:
             yield from self._first_draws()
-        ranking = sorted(self._evaluated, key=lambda each: -each[1])
-        parents = [architecture for architecture, _ in ranking[:_PARENTS]]
+        parents = self._best_first()[:_PARENTS]
         fresh = [self.constraints.draw(self.generator) for _ in range(_DRAWS)]
         fresh += [self._mutant(self.generator.choice(parents)) for _ in range(_MUTANTS)]
         new = [each for each in dict.fromkeys(fresh) if each not in self._pool and each not in self._asked]
@@ -177,53 +177,60 @@ class PredictorStrategy(ConstrainedStrategy):
         if not math.isfinite(reward):
             raise ValueError(f"the reward of {architecture} is {reward}")
         self._evaluated.append((architecture, reward))
+        self._levels.append(self._level_of(architecture))
         self._codes.append(self._code(architecture))
         self._process = self._trust = None
         if len(self._evaluated) % _SHAPED_EVERY == 0:
-            groups, scores = self._known()
-            self._shape = better_shape(groups, scores, self._shape or initial_shape(len(groups)))
+            groups, scores, levels = self._known()
+            self._shape = better_shape(groups, scores, self._shape_of(groups), levels)
 
     def learned(self) -> dict[str, Any]:
-        """Scores in the order they were told, the pool, and the shape of the kernel."""
+        """Scores in the order they were told, their fidelities, the pool, and the shape of the kernel."""
         return {
             "evaluated": [[to_pairs(architecture), value] for architecture, value in self._evaluated],
+            "levels": self._levels,
             "pool": list(map(to_pairs, self._pool)),
-            "shape": self._shape and [list(self._shape.lengths), self._shape.noise],
+            "shape": self._shape and [*self._shape],
         }
 
     def relearn(self, learned: dict[str, Any]) -> None:
-        """Take back all three."""
+        """Take back all four."""
         space = self.constraints.space
         self._evaluated = [(architecture_of(space, pairs), value) for pairs, value in learned["evaluated"]]
+        self._levels = list(learned["levels"])
         self._codes = [self._code(architecture) for architecture, _ in self._evaluated]
         pool = (architecture_of(space, pairs) for pairs in learned["pool"])
         self._pool = {architecture: self._code(architecture) for architecture in pool}
         self._process = self._trust = None
-        shape = learned["shape"]
-        self._shape = shape and Shape(tuple(shape[0]), shape[1])
+        self._shape = None
+        if learned["shape"]:
+            lengths, noise, links = learned["shape"]
+            self._shape = Shape(tuple(lengths), noise, tuple(Link(*each) for each in links))
 
     def trust(self) -> list[float]:
-        """What each rating counts beside the process, see ``trust_in``."""
+        """What each rating counts beside the process: by its tau within the scores of each fidelity."""
         if not self._evaluated:
             return []
         if self._trust is None:
             *_, ratings = map(np.stack, zip(*self._codes, strict=True))
-            scores = [value for _, value in self._evaluated]
-            self._trust = [trust_in(column, scores) for column in ratings.T]
+            values, levels = self._values()
+            self._trust = [trusted(tau_within(column, values, levels), len(values)) for column in ratings.T]
         return self._trust
 
     def posterior(self, architectures: Sequence[Architecture]) -> list[Posterior]:
         """What is promised, as a reward, and how sure the process is; in the order of ``ranking``.
 
         Process and ratings together promise too much. By how much is known from what they promised of each
-        score without it: the slope of the scores over that.
+        score without it: the slope of the scores over that. All of this is of the dearest fidelity; empty
+        where nothing was evaluated by it.
         """
-        if not self._evaluated or not architectures:
+        dear = self._dear()
+        if not dear.any() or not architectures:
             return []
         promised, deviations = self._promised(list(map(self._code, architectures)))
-        known, scores = self._held_out(self._every_rating()), self._known()[1]
+        known, scores = self._held_out(self._every_rating()), self._known()[1][dear]
         slope = max(0.0, float(known @ scores) / (float(known @ known) or 1.0))
-        rewards = sorted(value for _, value in self._evaluated[-_MEMORY:])
+        rewards = np.sort(self._values()[0][self._remembered()][dear])
 
         def as_reward(normal: Floats) -> Floats:
             found: Floats = np.interp(normal, np.sort(scores), rewards)
@@ -235,30 +242,41 @@ class PredictorStrategy(ConstrainedStrategy):
 
     def held_out(self) -> list[float]:
         """By the shape of the kernel for all; its last ``_MEMORY`` scores. From ``_TELLING`` scores on."""
-        if len(self._evaluated) < _TELLING:
+        if self._dear().sum() < _TELLING:
             return []
         every = self._every_rating()
         without = [[other for other in every if other != each] for each in every]
-        scores = [value for _, value in self._evaluated[-_MEMORY:]]
-        return [tau(self._held_out(kept), scores) for kept in (every, *without)]
+        return [self._held_out_tau(kept) for kept in (every, *without)]
+
+    def _held_out_tau(self, ratings: Sequence[int], without: int | None = None) -> float:
+        """Kendall's tau between scores of the dearest fidelity and what is promised without each of them."""
+        scores = self._values()[0][self._remembered()][self._dear()]
+        return tau(self._held_out(ratings, without), scores.tolist())
 
     def _every_rating(self) -> list[int]:
         return list(range(len(self._codes[0][2])))
 
-    def _held_out(self, ratings: Sequence[int]) -> Floats:
-        """What process and these ratings promise of each known architecture without its score."""
-        groups, scores = self._known()
-        kept = [*range(len(groups) - len(self._every_rating()))]
-        kept += [len(kept) + each for each in ratings]
-        lengths, noise = self._shape or initial_shape(len(groups))
-        shape = Shape(tuple(lengths[each] for each in kept), noise)
-        chosen = [groups[each] for each in kept]
-        promised = GaussianProcess(chosen, scores, shape).held_out()
-        values = [value for _, value in self._evaluated[-_MEMORY:]]
-        codes = self._codes[-_MEMORY:]
-        for each, column in zip(ratings, chosen[len(chosen) - len(ratings) :], strict=True):
+    def _held_out(self, ratings: Sequence[int], without: int | None = None) -> Floats:
+        """What process and these ratings promise of each network of the dearest fidelity without that score.
+
+        Args:
+            ratings: by their place.
+            without: a fidelity that is not known either.
+        """
+        groups, scores, levels = self._known()
+        chosen = [*range(len(groups) - len(self._every_rating()))]
+        chosen += [len(chosen) + each for each in ratings]
+        shape = self._shape_of(groups)
+        shape = shape._replace(lengths=tuple(shape.lengths[each] for each in chosen))
+        rows = levels != (-1 if without is None else without)
+        kept, dear = [groups[each][rows] for each in chosen], self._dear()[rows]
+        promised: Floats = GaussianProcess(kept, scores[rows], shape, levels[rows]).held_out()[dear]
+        values, places = self._values()[0][self._remembered()][rows], np.flatnonzero(dear).tolist()
+        codes = [self._codes[each] for each in self._remembered()[rows]]
+        for each, column in zip(ratings, kept[len(kept) - len(ratings) :], strict=True):
             rating = np.array([code[2][each] for code in codes])
-            promised = promised + trust_without_each(rating, values) * column[:, 0]
+            alone = [_trust_without(rating, values, levels[rows], place) for place in places]
+            promised = promised + np.array(alone) * column[dear, 0]
         return promised
 
     def _worth_rating(self, architectures: Sequence[Architecture]) -> Sequence[Architecture]:
@@ -283,18 +301,51 @@ class PredictorStrategy(ConstrainedStrategy):
 
     def _fitted(self) -> GaussianProcess:
         if self._process is None:
-            groups, scores = self._known()
-            self._process = GaussianProcess(groups, scores, self._shape or initial_shape(len(groups)))
+            groups, scores, levels = self._known()
+            self._process = GaussianProcess(groups, scores, self._shape_of(groups), levels)
         return self._process
 
-    def _known(self) -> tuple[list[Floats], Floats]:
-        """Features and scores of the last ``_MEMORY`` scores."""
-        scores = normal_scores([value for _, value in self._evaluated[-_MEMORY:]])
-        return self._groups(self._codes[-_MEMORY:]), scores
+    def _known(self) -> tuple[list[Floats], Floats, Levels]:
+        """Features, normal scores within each fidelity, and fidelities of what is remembered."""
+        remembered = self._remembered()
+        values, levels = self._values()
+        values, levels = values[remembered], levels[remembered]
+        scores = np.zeros(len(values))
+        for level in np.unique(levels):
+            scores[levels == level] = normal_scores(values[levels == level].tolist())
+        return self._groups([self._codes[each] for each in remembered]), scores, levels
+
+    def _values(self) -> tuple[Floats, Levels]:
+        """Every score and its fidelity."""
+        return np.array([value for _, value in self._evaluated]), np.array(self._levels, int)
+
+    def _remembered(self) -> Levels:
+        """Places of the last ``_MEMORY`` scores, dear ones before cheap ones; in order."""
+        return np.sort(np.argsort(self._levels, kind="stable")[-_MEMORY:])
+
+    def _dear(self) -> NDArray[np.bool_]:
+        """Which of what is remembered is of the dearest fidelity."""
+        dear: NDArray[np.bool_] = self._values()[1][self._remembered()] == self._dearest
+        return dear
+
+    def _shape_of(self, groups: Sequence[Floats]) -> Shape:
+        return self._shape or initial_shape(len(groups), 1 + self._dearest)
+
+    def _level_of(self, architecture: Architecture) -> int:
+        """The fidelity of a score that is told."""
+        return self._dearest
+
+    def _best_first(self) -> list[Architecture]:
+        """What was evaluated, in the order in which it has mutants."""
+        return [architecture for architecture, _ in sorted(self._evaluated, key=lambda each: -each[1])]
+
+    def _comparable(self) -> list[tuple[Architecture, float]]:
+        """What was evaluated by one fidelity, with its scores."""
+        return self._evaluated
 
     def _mutant(self, parent: Architecture) -> Architecture:
         mutant = self.constraints.space.mutate(parent, self.generator)
-        return self.used_up(self.constraints.repair(mutant, self.generator), self._evaluated)
+        return self.used_up(self.constraints.repair(mutant, self.generator), self._comparable())
 
     def _code(self, architecture: Architecture) -> Code:
         if architecture not in self._rated:
@@ -327,3 +378,9 @@ def quantiles(seen: Floats, values: Floats) -> Floats:
         return np.zeros_like(values)
     levels = normal_scores(known.tolist())
     return np.where(np.isfinite(values), np.interp(values, known, levels), 0.0)
+
+
+def _trust_without(rating: Floats, values: Floats, levels: Levels, place: int) -> float:
+    """The trust in a rating by all scores but one."""
+    others = np.delete(rating, place), np.delete(values, place), np.delete(levels, place)
+    return trusted(tau_within(*others), len(values) - 1)

@@ -34,6 +34,7 @@ from pipeline.stages.latency.targets import BoundTarget
 from pipeline.stages.searching.candidates import (
     EvaluatedCandidate,
     Searched,
+    after_words,
     ratings_words,
     score_words,
     worth_lines,
@@ -158,10 +159,10 @@ def _row(searched: Searched, each: EvaluatedCandidate) -> CandidateRow:
     again = None if each.reevaluation is None else Score(each.reevaluation, each.reevaluation_spread)
     return CandidateRow(
         str(each.architecture),
-        "failed" if score is None else shown(score),
+        "failed" if score is None else shown(score) + after_words(each.fidelity),
         "" if again is None else shown(again),
         "" if each.posterior is None else shown(Score(each.posterior.mean, each.posterior.deviation)),
-        ratings_words(each.ratings),
+        ratings_words(each, searched.evaluated_by),
     )
 
 
@@ -203,7 +204,7 @@ def _target(findings: Findings, target: BoundTarget) -> TargetReport:
                 str(c.architecture), c.score, c.spread, c.estimates[name], c.architecture == architecture
             )
             for c in searched.candidates
-            if c.score is not None and searched.evaluated_by == "accuracy"
+            if c.score is not None and c.fidelity == 1 and searched.evaluated_by == "accuracy"
         ),
         comparisons=(
             *_comparisons(feasible.calibration, name, fitted=True),

@@ -35,6 +35,8 @@ class EvaluatedCandidate:
         reevaluation_spread: one standard error of that, if known.
         ratings: what cheap evaluators say of it, by name.
         posterior: what its score is expected to be by all scores and ratings, if the strategy says so.
+        fidelity: share of the training that the score is of.
+        cheaper: scores after smaller shares of it, by these.
     """
 
     architecture: Architecture
@@ -46,6 +48,8 @@ class EvaluatedCandidate:
     reevaluation_spread: float | None = None
     ratings: Mapping[str, float] = field(default_factory=dict)
     posterior: Posterior | None = None
+    fidelity: float = 1.0
+    cheaper: Mapping[float, float] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -53,8 +57,10 @@ class EvaluatedCandidate:
         candidate: Candidate,
         again: Candidate | None,
         predictors: LatencyPredictors,
+        *,
         ratings: Mapping[str, float] = MappingProxyType({}),
         posterior: Posterior | None = None,
+        cheaper: Mapping[float, float] = MappingProxyType({}),
     ) -> EvaluatedCandidate:
         """A candidate with what is predicted of it, and perhaps evaluated again."""
         score, reevaluation = candidate.score, again.score if again else None
@@ -68,6 +74,8 @@ class EvaluatedCandidate:
             reevaluation.spread if reevaluation else None,
             dict(ratings),
             posterior,
+            candidate.fidelity,
+            dict(cheaper),
         )
 
     @property
@@ -81,7 +89,7 @@ class EvaluatedCandidate:
     def candidate(self) -> Candidate:
         """As the search saw it."""
         score = None if self.score is None else Score(self.score, self.spread)
-        return Candidate(self.architecture, score, self.failure)
+        return Candidate(self.architecture, score, self.failure, self.fidelity)
 
 
 @dataclass(frozen=True)
@@ -150,7 +158,7 @@ class Searched:
             for each in self.candidates
             if each is not mine
             and each.architecture in self.order
-            and (each.reevaluation is None) == (mine.reevaluation is None)
+            and (each.reevaluation is None, each.fidelity) == (mine.reevaluation is None, mine.fidelity)
             and each.decided_by is not None
             and tied(mine.decided_by, each.decided_by)
         )
@@ -159,7 +167,7 @@ class Searched:
 def worth_lines(searched: Searched) -> Iterator[str]:
     """How far the order of scores was known without each score itself, and what each rating was worth."""
     if searched.tau is not None:
-        scores = sum(each.score is not None for each in searched.candidates)
+        scores = sum(each.score is not None and each.fidelity == 1 for each in searched.candidates)
         yield (
             f"posterior: each score is predicted from the others with tau {searched.tau:.2f} "
             f"({count_of(scores, 'score')})"
@@ -182,9 +190,17 @@ def score_words(score: Score, evaluated_by: str) -> str:
     return f"{score.value:.2%}" + ("" if score.spread is None else f" ± {score.spread:.2%}")
 
 
-def ratings_words(ratings: Mapping[str, float]) -> str:
-    """Each with its name."""
-    return ", ".join(f"{name} {value:.4g}" for name, value in ratings.items())
+def ratings_words(candidate: EvaluatedCandidate, evaluated_by: str) -> str:
+    """Each with its name, and the scores of cheaper fidelities."""
+    rated = [f"{name} {value:.4g}" for name, value in candidate.ratings.items()]
+    for fidelity, value in candidate.cheaper.items():
+        rated.append(score_words(Score(value), evaluated_by) + after_words(fidelity))
+    return ", ".join(rated)
+
+
+def after_words(fidelity: float) -> str:
+    """What a score is of, where it is not of the whole training."""
+    return "" if fidelity == 1 else f" after {fidelity:g} of the training"
 
 
 def tied(one: Score, other: Score) -> bool:

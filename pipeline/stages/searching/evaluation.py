@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -25,6 +26,8 @@ from pipeline.stages.inputs.teacher import TeacherSummary, open_teacher, soft_ta
 from pipeline.stages.searching.shared import Shared, open_shared
 from pipeline.work.canonical import StoredFile, by_digest
 from pipeline.work.stage import StageFolder
+
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,16 @@ class Evaluation:
         """
         settings = supernet if find_evaluator(name).train else None
         return replace(self, name=name, version=evaluator_version(name), shared=None, supernet=settings)
+
+    def at(self, fidelity: float) -> Evaluation:
+        """The same with a share of the training: fewer epochs, and fewer images where these are not whole."""
+        if fidelity == 1:
+            return self
+        images = min(self.data.counts[0], self.train_limit or self.data.counts[0])
+        epochs = math.ceil(fidelity * self.training.epochs - _ROUNDING)
+        limit = max(2, round(fidelity * self.training.epochs * images / epochs))
+        training = self.training.model_copy(update={"epochs": epochs})
+        return replace(self, training=training, train_limit=min(images, limit))
 
     @property
     def score(self) -> Literal["accuracy", "number"]:

@@ -76,7 +76,13 @@ class Learning:
             self._remember(networks)
         else:
             known = {architecture for _, architecture in self.measured}
-            scores = {c.architecture: c.score.value for c in candidates if c.score is not None}
+            # Scores compare within a fidelity.
+            closest = max((c.fidelity for c in candidates if c.score is not None), default=1.0)
+            scores = {
+                c.architecture: c.score.value
+                for c in candidates
+                if c.score is not None and c.fidelity == closest
+            }
             best = sorted(scores.keys() - known, key=lambda each: (-scores[each], each.identity))
             networks = tuple(self.measure(best[:_MEASURED_AT_A_TIME]))
             write_atomically(path, _NETWORKS.dump_json(networks))

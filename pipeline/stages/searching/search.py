@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import Literal
 
 from devices.words import count_of
-from pipeline.search.base import Evaluator, Posterior, RankingStrategy, Score, TrustingStrategy
+from pipeline.search.base import (
+    Evaluator,
+    FidelityStrategy,
+    Posterior,
+    RankingStrategy,
+    Score,
+    TrustingStrategy,
+)
 from pipeline.search.evaluated_before import PastEvaluation
 from pipeline.search.evaluators.workers import MakePool, Workers
 from pipeline.search.journal import Candidate, Journal
@@ -21,8 +28,10 @@ from pipeline.spaces.base import Architecture
 from pipeline.stages.latency.predictors import LatencyPredictors
 from pipeline.stages.searching.candidates import (
     EvaluatedCandidate,
+    RatingWorth,
     Round,
     Searched,
+    after_words,
     joined,
     shortlist,
     tied,
@@ -76,14 +85,19 @@ class SearchInput:
 
 def _told(given: SearchInput, value: Searched) -> Sequence[str]:
     failed = sum(candidate.score is None for candidate in value.candidates)
-    best = value.candidates[0].decided_by or Score(0.0)
+    first = value.candidates[0]
+    best = first.decided_by or Score(0.0)
     error = "" if best.spread is None else f" ± {best.spread:.2%}"
     shown = f"score {best.value:.4g}"
     if value.evaluated_by == "accuracy":
         shown = f"{given.evaluation.data.task.shown(best.value)}{error} on the validation slice"
+    shown += after_words(first.fidelity)
     past = {each.architecture for each in (*given.before.candidates, *given.this.known)}
     known = sum(candidate.architecture in past for candidate in value.candidates)
     evaluated = f"{count_of(len(value.candidates) - known, 'candidate')} evaluated, {failed} failed"
+    if len(given.strategy.fidelities) > 1:
+        whole = sum(each.fidelity == 1 for each in value.candidates)
+        evaluated += f", {whole} by the whole training"
     lines = [
         f"search       {evaluated}{f', {known} known before' if known else ''}; best {shown}; "
         f"{len(value.order)} of those measured go on"
@@ -114,21 +128,19 @@ def search_candidates(given: SearchInput, folder: StageFolder, services: Service
         BudgetError: no member of the space can keep the budgets, as they are tightened in this round.
     """
     this, clock = given.this, Clock(folder / "seconds.json")
-    evaluator = given.evaluation.evaluator(folder, 0)
     learning = Learning(services, given.where, this.predictors, folder)
     memory = _Memory(given, services)
-    known = {each.architecture: each.score for each in this.known if each.score is not None}
-    evaluator = Known(evaluator, memory.scores(0) | known)
+    evaluators = {each: memory.evaluator(each, folder) for each in given.strategy.fidelities}
     wanted = [Rating(each, folder, services.evaluated) for each in given.ratings]
     ratings = Ratings(wanted, this.predictors.space.reference())
-    rated = affordable(given.ratings, given.evaluation)
+    rated = affordable(given.ratings, given.evaluation.at(given.strategy.fidelities[0]))
     strategy = strategy_of(given.strategy, learning.predictors, this.number, ratings, rated)
     fresh = list[Candidate]()
     if given.evaluations > 0:
         fresh = _searched(
             given,
             strategy,
-            evaluator,
+            evaluators,
             learning,
             memory,
             ratings=ratings,
@@ -139,10 +151,10 @@ def search_candidates(given: SearchInput, folder: StageFolder, services: Service
     over = given.minutes is not None and clock.seconds() >= 60 * given.minutes
     past = (*given.before.candidates, *this.known)
     within = [each for each in past if this.predictors.constraints.feasible(each.architecture)]
-    every = {each.architecture: each for each in (*within, *fresh)}
+    every, cheaper = _dearest((*within, *fresh))
     ranked = _ranked(given, learning.predictors, list(every.values()))
     if isinstance(strategy, RankingStrategy):
-        _teach(strategy, [each for each in within if each not in fresh])
+        _teach(strategy, [each for each in within if each.fidelity == 1 and each not in fresh])
         ranked = _ranked_by(strategy, ranked)
     count = _ties(ranked) if given.reevaluated == "ties" else given.reevaluated
     if over:
@@ -150,7 +162,7 @@ def search_candidates(given: SearchInput, folder: StageFolder, services: Service
     best, rest = ranked[:count], ranked[count:]
     again: dict[Architecture, Candidate] = {}
     if best:
-        closer = Known(given.evaluation.evaluator(folder, 1), memory.scores(1))
+        closer = Known(given.evaluation.evaluator(folder, 1), memory.scores(1, 1.0))
         architectures = [each.architecture for each in best]
         reevaluations = _evaluated_again(
             closer, architectures, folder / "again.jsonl", services.pool, given.strategy.ahead
@@ -166,14 +178,16 @@ def search_candidates(given: SearchInput, folder: StageFolder, services: Service
     constraints = learning.predictors.constraints
     posterior = _posterior(strategy, ranked)
     tau, worth = ratings.worth(strategy)
+    worth += _worth_of_fidelities(strategy, fresh)
     return Searched(
         tuple(
             EvaluatedCandidate.of(
                 every[each.architecture],
                 again.get(each.architecture),
                 learning.predictors,
-                ratings.known(each.architecture),
-                posterior.get(each.architecture),
+                ratings=ratings.known(each.architecture),
+                posterior=posterior.get(each.architecture),
+                cheaper=cheaper.get(each.architecture, {}),
             )
             for each in ranked
         ),
@@ -184,9 +198,46 @@ def search_candidates(given: SearchInput, folder: StageFolder, services: Service
         left_out=ratings.left_out,
         tau=tau,
         could_grow=tuple(filter(constraints.can_grow, order)),
-        size_tau=size_tau(constraints, ranked),
-        no_time_for=max(0, given.evaluations - len(fresh)) if over else 0,
+        size_tau=size_tau(constraints, [each for each in ranked if each.fidelity == 1]),
+        no_time_for=max(0, math.ceil(given.evaluations - sum(each.fidelity for each in fresh)))
+        if over
+        else 0,
     )
+
+
+def _dearest(
+    candidates: Sequence[Candidate],
+) -> tuple[dict[Architecture, Candidate], dict[Architecture, dict[float, float]]]:
+    """Of each architecture, the dearest candidate, and scores of cheaper fidelities by these."""
+    every: dict[Architecture, Candidate] = {}
+    scores: dict[Architecture, dict[float, float]] = {}
+    for each in candidates:
+        before = every.get(each.architecture)
+        if before is None or each.fidelity >= before.fidelity:
+            every[each.architecture] = each
+        if each.score is not None:
+            scores.setdefault(each.architecture, {})[each.fidelity] = each.score.value
+    cheaper = {
+        architecture: {share: value for share, value in its.items() if share < every[architecture].fidelity}
+        for architecture, its in scores.items()
+    }
+    return every, cheaper
+
+
+def _worth_of_fidelities(
+    strategy: ConstrainedStrategy, candidates: Sequence[Candidate]
+) -> tuple[RatingWorth, ...]:
+    """What each fidelity but the dearest was worth as a rating, where the strategy chose among some."""
+    if not isinstance(strategy, FidelityStrategy):
+        return ()
+    found = []
+    for fidelity, trust, without in strategy.worth_of_fidelities():
+        its = [each for each in candidates if each.fidelity == fidelity]
+        failures = [each.failure for each in its if each.failure is not None]
+        name = f"{fidelity:g} of the training"
+        why = next(iter(failures), "")
+        found.append(RatingWorth(name, len(its), len(failures), why, trust, without))
+    return tuple(found)
 
 
 def _teach(strategy: ConstrainedStrategy, candidates: Sequence[Candidate]) -> None:
@@ -231,29 +282,37 @@ class _Memory:
     """What the evaluator of a search gave in any search, and what it gives now, for later ones."""
 
     def __init__(self, given: SearchInput, services: Services) -> None:
-        self._evaluated = services.evaluated
-        self._evaluator = evaluator_of(given.evaluation)
+        self._given, self._evaluated = given, services.evaluated
+        self._evaluations = {each: given.evaluation.at(each) for each in given.strategy.fidelities}
         self._drawn_by = drawer_of(given.this, given.strategy)
         self._limits_ns = given.this.predictors.constraints.limits_ns
-        self._past = self._evaluated.of(self._evaluator)
+        self._names = {each: evaluator_of(its) for each, its in self._evaluations.items()}
+        self._past = {each: self._evaluated.of(name) for each, name in self._names.items()}
 
-    def scores(self, level: int) -> dict[Architecture, Score]:
+    def evaluator(self, fidelity: float, folder: StageFolder) -> Evaluator:
+        """That of a fidelity, which knows what was evaluated before."""
+        mine = [each for each in self._given.this.known if each.fidelity == fidelity]
+        known = {each.architecture: each.score for each in mine if each.score is not None}
+        evaluator = self._evaluations[fidelity].evaluator(folder, 0)
+        return Known(evaluator, self.scores(0, fidelity) | known)
+
+    def scores(self, level: int, fidelity: float) -> dict[Architecture, Score]:
         """By architecture."""
-        found = (past.candidate for past in self._past if past.level == level)
+        found = (past.candidate for past in self._past[fidelity] if past.level == level)
         return {each.architecture: each.score for each in found if each.score is not None}
 
     def add(self, candidate: Candidate, level: int) -> None:
         """Remember a score; a failure may pass."""
         past = PastEvaluation(candidate, level, self._drawn_by, self._limits_ns)
-        if candidate.score is not None and past not in self._past:
-            self._evaluated.add(self._evaluator, past)
-            self._past.append(past)
+        if candidate.score is not None and past not in self._past[candidate.fidelity]:
+            self._evaluated.add(self._names[candidate.fidelity], past)
+            self._past[candidate.fidelity].append(past)
 
 
 def _searched(
     given: SearchInput,
     strategy: ConstrainedStrategy,
-    evaluator: Evaluator,
+    evaluators: Mapping[float, Evaluator],
     learning: Learning,
     memory: _Memory,
     *,
@@ -269,6 +328,7 @@ def _searched(
     """
     settings = given.strategy
     found: list[Candidate] = []
+    learned_at = 0
     with ExitStack() as shown:
         advance = shown.enter_context(services.reporter.task("scoring candidates", "candidates"))
 
@@ -278,12 +338,13 @@ def _searched(
         ratings.on_rated = on_rated
 
         def on_candidate(done: int, total: int, candidate: Candidate) -> None:
-            nonlocal advance
+            nonlocal advance, learned_at
             advance(done, total)
             found.append(candidate)
             memory.add(candidate, 0)
             clock.keep()
-            if done % settings.measure_every == 0 and done < total:
+            if done - learned_at >= settings.measure_every and done < total:
+                learned_at = done
                 shown.close()
                 learning.learn(found)
                 if learning.predictors.constraints.certificate.reachable:
@@ -292,12 +353,13 @@ def _searched(
 
         return search(
             strategy,
-            evaluator,
+            evaluators[1.0],
             given.evaluations,
             folder / "journal.jsonl",
             on_progress=on_candidate,
             pool=services.pool,
             ahead=settings.ahead,
+            cheaper={fidelity: each for fidelity, each in evaluators.items() if fidelity < 1},
             enough=lambda: given.minutes is not None and clock.seconds() >= 60 * given.minutes,
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from pipeline.recipe.loading import Recipe
 from pipeline.search.base import Score
@@ -24,6 +25,7 @@ class StrategySettings:
         ahead: candidates that are evaluated before the first of them is told.
         rewards_latency: on every target, as AKD does; else on those whose budget is soft.
         seed: of the first round.
+        fidelities: that the predictor may choose, as shares of the training; the last one is 1.
         first: candidates to begin with.
     """
 
@@ -37,6 +39,7 @@ class StrategySettings:
     rewards_latency: bool
     measure_every: int
     seed: int
+    fidelities: tuple[float, ...] = (1.0,)
     first: tuple[Architecture, ...] = ()
 
     @classmethod
@@ -54,15 +57,16 @@ class StrategySettings:
             recipe.method == "akd",
             search.measure_every,
             recipe.seed,
+            search.fidelities,
             first,
         )
 
     @property
     def initial(self) -> int:
-        """Candidates that the predictor draws before it is fitted: a third of all, if these are few."""
+        """Candidates that the predictor draws before it is fitted, for a third of the cost at most."""
         from pipeline.search.strategies.predictor import INITIAL
 
-        return max(2, min(INITIAL, self.evaluations // 3))
+        return max(2, min(INITIAL, int(self.evaluations / 3 / self.fidelities[0])))
 
     def begun(self) -> StrategySettings:
         """The same for every number of evaluations that begins alike."""
@@ -133,11 +137,18 @@ def _strategy_of(
             learning = PolicySettings() if settings.algorithm == "ppo" else PolicySettings(clip=None)
             return PolicyStrategy(constraints, seed, reward=reward, settings=learning)
         case "predictor":
+            from pipeline.search.strategies.fidelities import FidelityPredictor
             from pipeline.search.strategies.predictor import PredictorStrategy
 
-            return PredictorStrategy(
-                constraints, seed, reward=reward, initial=settings.initial, ratings=ratings, rated=rated
-            )
+            asks: dict[str, Any] = {
+                "reward": reward,
+                "initial": settings.initial,
+                "ratings": ratings,
+                "rated": rated,
+            }
+            if len(settings.fidelities) == 1:
+                return PredictorStrategy(constraints, seed, **asks)
+            return FidelityPredictor(constraints, seed, fidelities=settings.fidelities, **asks)
         case _:
             return RewardedEvolution(
                 constraints,

@@ -140,6 +140,41 @@ def test_of_a_list_with_a_wrong_entry_that_entry_alone_is_named() -> None:
     assert caught.value.why == "search.ratings.1 is 1; it must be text"
 
 
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["search.fidelities=[]"], "search.fidelities"),
+        (["search.fidelities=[0.0, 1.0]"], "search.fidelities"),
+        (["search.fidelities=[0.5, 1.5]"], "search.fidelities"),
+        (["search.fidelities=[0.5]"], "ascend to 1, such as [0.25, 1.0], got [0.5]"),
+        (["search.fidelities=[1.0, 0.5]"], "ascend to 1"),
+        (["search.fidelities=[0.5, 0.5, 1.0]"], "ascend to 1"),
+        (["search.fidelities=0.5"], "it must be numbers above 0 that ascend to 1, in a list"),
+        (
+            ["search.fidelities=[0.5, 1.0]", "search.strategy=evolution"],
+            "strategy 'evolution' cannot choose among fidelities: set strategy = 'predictor'",
+        ),
+        (
+            ["search.fidelities=[0.5, 1.0]", "search.evaluator=naswot", "search.ratings=[]"],
+            "evaluator 'naswot' does not train candidates",
+        ),
+    ],
+)
+def test_fidelities_that_mean_nothing_or_that_nobody_chooses_are_refused(
+    overrides: list[str], said: str
+) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe("quickstart", overrides)
+    assert said in caught.value.why
+    assert len(caught.value.why.splitlines()) == 1
+
+
+def test_method_dna_refuses_fidelities() -> None:
+    with pytest.raises(RecipeError, match="not valid") as caught:
+        load_recipe("quickstart-dna", ["search.fidelities=[0.5, 1.0]"])
+    assert "evaluates no candidates" in caught.value.why
+
+
 def test_parse_recipe_refuses_an_evaluator_that_is_not_there_before_anything_starts() -> None:
     with pytest.raises(RecipeError, match="there is no evaluator 'psychic'"):
         parse_recipe(_minimal() | {"search": {"evaluator": "psychic"}}, Path())

@@ -110,6 +110,9 @@ class MadeUpEvaluation:
     maker: ByMacs = without_influence()
     score: str = "number"
 
+    def at(self, fidelity: float) -> MadeUpEvaluation:
+        return self
+
     def evaluator(self, folder: StageFolder, level: int) -> Evaluator:
         return self.maker
 

@@ -31,6 +31,9 @@ class Evaluation:
     seed: int = 0
     score: str = "number"
 
+    def at(self, fidelity: float) -> Evaluation:
+        return self
+
     def evaluator(self, folder: StageFolder, level: int) -> Evaluator:
         return self.maker
 

@@ -252,6 +252,9 @@ class Noisy:
     spread: float
     score: str = "number"
 
+    def at(self, fidelity: float) -> Noisy:
+        return self
+
     def evaluator(self, folder: StageFolder, level: int) -> Evaluator:
         return NoisyEvaluator(self.spread, level)
 

@@ -201,6 +201,7 @@ OTHER_VALUES: dict[str, Any] = {
 # Keys that a recipe sets together: what else changes with them.
 TOGETHER = {
     "space.preset": {"space": {"preset": "mobile"}},
+    "search.fidelities": {"search": {"strategy": "predictor", "fidelities": [0.5, 1.0]}},
     "search.cpus": {"search": {"executor": "ray", "ahead": 1, "cpus": 2.0}},
     "search.gpus": {"search": {"executor": "ray", "ahead": 1, "gpus": 1.0}},
     "target.budget": {"target": [{"name": TARGET, "budget": "0.5x"}]},
@@ -294,9 +295,10 @@ OF_METHOD = {
 
 
 REFUSED = {
-    "dna": ("search.minutes", "search.ratings", "data.task"),
+    "dna": ("search.minutes", "search.ratings", "search.fidelities", "data.task"),
     "oracle": (
         "data.task",
+        "search.fidelities",
         *(f"{place}.{kind}" for place in ("distil", "oracle.training") for kind in ("mixup", "cutmix")),
     ),
 }

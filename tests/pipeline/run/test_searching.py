@@ -303,6 +303,60 @@ def test_a_killed_search_goes_on_with_what_scores_and_ratings_told(
     assert len(made[-1].evaluated) == 2 + 7
 
 
+def test_a_search_that_chooses_how_dearly_tells_what_each_training_was_and_goes_on_after_a_kill(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings: Any = {"fidelities": [0.25, 1.0], "evaluations": 4, "ratings": ["naswot"], "reevaluated": 0}
+    with prepared(folder, "search", **settings) as (context, task):
+        found = search_round(context, task, first_round(context, task))
+        told = context.reporter.notes  # type: ignore[attr-defined]
+        feasible = SimpleNamespace(
+            limits_ns={str(TARGET): 1e9}, soft=set(), models=predictors(context, task.plan).models
+        )
+        result = SearchResult(context.recipe, feasible, found, ())  # type: ignore[arg-type]
+    whole = [each for each in found.candidates if each.fidelity == 1]
+    short = [each for each in found.candidates if each.fidelity == 0.25]
+    assert found.candidates == (*whole, *short), "what was trained whole stands first"
+    assert 4 <= 1.25 * len(whole) + 0.25 * len(short) < 5
+    assert whole
+    assert all(each.cheaper.keys() == {0.25} for each in whole)
+    assert not any(each.cheaper for each in short)
+    assert [each.name for each in found.ratings] == ["naswot", "0.25 of the training"]
+    assert found.ratings[1].rated == len(found.candidates)
+    assert any(f"{len(whole)} by the whole training" in line for line in told)
+    shown, document = search_text(result), result.to_json()
+    assert shown.count("after 0.25 of the training") == len(found.candidates)
+    assert "rating 0.25 of the training: " in shown
+    assert document["candidates"][0]["fidelity"] == 1
+    assert document["candidates"][0]["cheaper"].keys() == {"0.25"}
+
+    # A search that is killed in its middle ends alike.
+    stages = folder / "work" / "stages"
+    kept = max(stages.glob("search-*/journal.jsonl"), key=lambda each: each.stat().st_mtime)
+    journal = kept.read_bytes()
+    shutil.rmtree(folder / "work" / "evaluated")
+    kept.with_name("result.json").unlink()
+    kept.write_bytes(journal[: len(journal) // 2])
+    assert searched(folder, "search", **settings) == found
+    assert kept.read_bytes() == journal
+
+
+@pytest.mark.parametrize(
+    ("fidelity", "epochs", "limit"),
+    [(1.0, 3, None), (1 / 3, 1, 300), (0.25, 1, 225), (0.5, 2, 225), (1e-6, 1, 2)],
+)
+def test_a_fidelity_is_whole_epochs_and_the_rest_in_images(
+    folder: Path, fidelity: float, epochs: int, limit: int | None
+) -> None:
+    with prepared(folder, "search", training={"epochs": 3}) as (context, task):
+        evaluation = Evaluation.of(context.recipe, task.plan, task.data, task.teacher)
+    images = evaluation.data.counts[0]
+    found = evaluation.at(fidelity)
+    assert found.training.epochs == epochs
+    assert found.train_limit == (limit if limit in {None, 2} else round(3 * fidelity * images / epochs))
+    assert replace(found, training=evaluation.training, train_limit=evaluation.train_limit) == evaluation
+
+
 @pytest.mark.parametrize(
     ("epochs", "limit", "names", "count"),
     [

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -13,14 +14,23 @@ from hypothesis import strategies as st
 from pipeline.errors import WorkFolderError
 from pipeline.search.base import Score
 from pipeline.search.budgets.constraints import Constraints
+from pipeline.search.evaluators.workers import parse_pool
 from pipeline.search.journal import Candidate, Journal
 from pipeline.search.loop import search
 from pipeline.search.strategies.evolution import EvolutionStrategy
+from pipeline.search.strategies.fidelities import FidelityPredictor
+from pipeline.search.strategies.predictor import PredictorStrategy
 from pipeline.search.strategies.random_search import RandomStrategy
 from pipeline.spaces.base import Architecture
 from tests.pipeline.search.killed_search import SlowEvaluator
 from tests.pipeline.search.search_models import by_macs, latency_model, small_space
 from tests.places import ROOT
+
+CHEAP = 0.25
+
+
+def chooser(seed=0, initial=3):
+    return FidelityPredictor(constraints(), seed, fidelities=(CHEAP, 1.0), initial=initial)
 
 
 def constraints(limit_ns=60_000.0, stages=2):
@@ -207,6 +217,7 @@ scores = st.builds(
 )
 def test_candidate_survives_json(pairs, outcome):
     candidate = Candidate(Architecture(tuple(pairs)), **outcome)
+    assert Candidate.from_json(replace(candidate, fidelity=0.5).to_json()).fidelity == 0.5
     again = Candidate.from_json(json.loads(json.dumps(candidate.to_json(), allow_nan=False)))
     assert again == candidate
     assert again.architecture.identity == candidate.architecture.identity
@@ -232,3 +243,56 @@ def test_candidates_that_were_begun_are_finished_when_there_is_enough(tmp_path):
     evaluator = CountingEvaluator()
     found = search(evolution(), evaluator, 12, tmp_path / "journal", ahead=3, enough=lambda: True)
     assert len(found) == len(evaluator.evaluated) == 3
+
+
+def test_cheap_evaluations_count_as_their_share_and_go_to_their_own_evaluator(tmp_path):
+    cheap, dear, seen = CountingEvaluator(), CountingEvaluator(), []
+    found = search(
+        chooser(),
+        dear,
+        4,
+        tmp_path / "journal.jsonl",
+        lambda *call: seen.append(call[:2]),
+        cheaper={CHEAP: cheap},
+    )
+    assert 4 <= sum(each.fidelity for each in found) < 5
+    assert [each.architecture for each in found if each.fidelity == CHEAP] == cheap.evaluated
+    assert [each.architecture for each in found if each.fidelity == 1] == dear.evaluated
+    assert cheap.evaluated
+    assert dear.evaluated
+    done = [count for count, _ in seen]
+    assert done == sorted(done)
+    assert seen[-1] == (4, 4)
+
+
+@settings(max_examples=6, deadline=None)
+@given(kept=st.floats(0, 1))
+def test_a_search_that_chooses_fidelities_ends_alike_when_the_journal_was_cut_anywhere(
+    tmp_path_factory, kept
+):
+    journal = tmp_path_factory.mktemp("search") / "journal.jsonl"
+    whole = search(chooser(), SlowEvaluator(0), 3, journal, cheaper={CHEAP: SlowEvaluator(0)}, ahead=2)
+    content = journal.read_bytes()
+    journal.write_bytes(content[: int(kept * len(content))])
+    assert (
+        search(chooser(), SlowEvaluator(0), 3, journal, cheaper={CHEAP: SlowEvaluator(0)}, ahead=2) == whole
+    )
+    assert journal.read_bytes() == content
+
+
+def test_a_journal_of_other_fidelities_belongs_to_another_search(tmp_path):
+    journal = tmp_path / "journal.jsonl"
+    search(chooser(), SlowEvaluator(0), 1, journal, cheaper={CHEAP: SlowEvaluator(0)})
+    dearly = PredictorStrategy(constraints(), 0, initial=3)
+    with pytest.raises(WorkFolderError, match="another search") as caught:
+        search(dearly, SlowEvaluator(0), 1, journal)
+    assert "at 0.25 of the cost" in caught.value.why
+
+
+@pytest.mark.slow
+def test_processes_evaluate_each_fidelity_as_this_one_does(tmp_path):
+    cheaper = {CHEAP: SlowEvaluator(0)}
+    here = search(chooser(), SlowEvaluator(0), 3, tmp_path / "here", cheaper=cheaper, ahead=2)
+    make, _ = parse_pool("processes:2")
+    there = search(chooser(), SlowEvaluator(0), 3, tmp_path / "there", cheaper=cheaper, ahead=2, pool=make)
+    assert there == here
