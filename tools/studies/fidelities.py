@@ -174,7 +174,9 @@ def page(result: dict[str, Any]) -> Iterator[str]:
     """The lines of the page."""
     head = " | ".join(f"{spent} long" for spent in SPENT)
     yield "# Short and long trainings on NAS-Bench-201\n"
-    yield "`python tools/studies/fidelities.py --page docs/results/fidelities.md` wrote this page.\n"
+    chosen = f"--devices {','.join(result['devices'])} --seeds {result['seeds']}"
+    command = f"python tools/studies/fidelities.py {chosen} --page docs/results/fidelities.md"
+    yield f"`{command}` wrote this page.\n"
     yield _filled(
         f"""A search may look at many candidates after a short training, or at few after a long one, or choose
         ([`search.fidelities`](../methods/predictor.md#several-fidelities)). Here short is 12 epochs
