@@ -138,6 +138,7 @@ class Study:
                 "boundary_ns_per_byte": model.boundary_ns_per_byte,
                 "weights_ns_per_byte": model.weights_ns_per_byte,
                 "upper_factor": model.upper_factor,
+                "upper_factor_against_each_other": model.with_level(0.0).upper_factor,
                 **verified,
                 "architectures_per_s": round(per_second(self.shape, built)),
             }

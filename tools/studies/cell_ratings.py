@@ -114,13 +114,18 @@ def representatives() -> np.ndarray:
     return of
 
 
+def random_order() -> list[int]:
+    """The different networks in the order in which they are rated."""
+    found = sorted({*representatives().tolist()} - {-1})
+    return np.random.default_rng(0).permutation(found).tolist()
+
+
 def rated(raters: Raters, path: Path, most: int | None) -> list[dict]:
     """A row for each network."""
     rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     known = {row["cell"] for row in rows}
-    wanted = sorted({*representatives().tolist()} - {-1})
     members = dict(enumerate(CellNetworks().members()))
-    wanted = np.random.default_rng(0).permutation(wanted)[:most].tolist()
+    wanted = random_order()[:most]
     with path.open("a") as stream:
         for place, number in enumerate(wanted):
             if number not in known:

@@ -3,12 +3,12 @@
 python tools/studies/raters.py [--cells 1000] [--seed 1] [--ratings FILE] [--page PAGE]
 
 FILE is what cell_ratings.py made: by default the one in docs/results/raters. So many of the networks that are
-rated there are drawn, without those on which anything was tuned. The truth is the test accuracy after 200
+rated there are drawn, without those that were looked at before. The truth is the test accuracy after 200
 epochs. Kendall's tau is told over all of them, as the mean over five bands of equal multiply-accumulates, and
 as the mean over such bands of equal latency on the 19 device settings: what costs more is more accurate in
 this space, and a rating that knows nothing else is of no use within a budget.
 
-Fusions: the sum of ranks, and a Gaussian process as the predictor has it, that knows validation accuracies
+Fusions: sums of ranks, and a Gaussian process as the predictor has it, that knows validation accuracies
 after 12 epochs of a tenth of the networks and predicts the others.
 
 Reads $LATHE_SHARED_DATA.
@@ -23,8 +23,8 @@ from pathlib import Path
 
 import numpy as np
 from cell_networks import CellNetworks, live
-from cell_ratings import STORED, representatives
-from raters_page import FUSED, FUSION, PROCESS, UNTRAINED, write_page
+from cell_ratings import STORED, random_order, representatives
+from raters_page import ALL, FUSED, FUSION, KINDS, PROCESS, UNTRAINED, write_page
 from scipy.stats import kendalltau, rankdata
 from tabular import SHARED, Benchmark
 
@@ -38,6 +38,8 @@ from pipeline.search.strategies.gaussian_process import (
 
 SUPERNETS = ("blockwise", "one-shot")
 BANDS, RESAMPLES = 5, 200
+LOOKED_AT = 1_176
+"""The first networks of ``random_order``: an earlier version of the page, and the choice of ``KINDS``."""
 TRUTHS = {
     "cifar10": "acc200_cifar10_test",
     "cifar100": "acc200_cifar100_test",
@@ -57,7 +59,7 @@ def tuned_on(count: int = 250, seed: int = 0) -> list:
 def drawn(ratings: dict[str, np.ndarray], count: int, seed: int) -> np.ndarray:
     """Numbers of networks that have all ratings but such as failed, and on which nothing was tuned."""
     own = representatives()
-    looked_at = {int(own[cell.number]) for cell in tuned_on()}
+    looked_at = {int(own[cell.number]) for cell in tuned_on()} | set(random_order()[:LOOKED_AT])
     # The supernets' ratings never fail.
     rated = np.isfinite(ratings["blockwise"]) & np.isfinite(ratings["relation"])
     left = [number for number in np.flatnonzero(rated).tolist() if own[number] == number not in looked_at]
@@ -134,8 +136,9 @@ def summary(path: Path, count: int, seed: int) -> dict:
     raters = {"multiply-accumulates": macs, **ratings, "12 epochs": short}
     ranks = {name: rankdata(values) for name, values in raters.items()}
     raters[UNTRAINED] = sum(ranks[name] for name in FUSED if name not in SUPERNETS)
-    raters[FUSION] = sum(ranks[name] for name in FUSED)
-    raters["sum of ranks, with 12 epochs"] = raters[FUSION] + ranks["12 epochs"]
+    raters[ALL] = sum(ranks[name] for name in FUSED)
+    raters[FUSION] = sum(ranks[name] for name in KINDS)
+    raters["sum of ranks, all five and 12 epochs"] = raters[ALL] + ranks["12 epochs"]
     members = list(CellNetworks().members())
     codes = np.stack([CellNetworks().encode(members[number]) for number in numbers]).astype(float)
     cost = np.log(macs)[:, None]
