@@ -169,6 +169,7 @@ def tables(results: list[Result]) -> str:
             "Spearman (over the ceiling)",
             "in their interval",
             "measured again",
+            "without the machine's part",
             "median offset",
         ),
         [result for result in results for _ in compared],
@@ -176,7 +177,15 @@ def tables(results: list[Result]) -> str:
     )
     beside = _table(PREDICTORS.values(), results, map(_beside, results))
     cost = _table(
-        ("blocks", "networks for the fit", "minutes", "fresh networks", "left out", "estimates per second"),
+        (
+            "blocks",
+            "networks for the fit",
+            "minutes",
+            "verified after, minutes",
+            "fresh networks",
+            "left out",
+            "estimates per second",
+        ),
         results,
         map(_cost, results),
     )
@@ -205,6 +214,7 @@ def _figures(result: Result, paced: bool) -> list[str]:
     model = result.document["model" if paced else "as_measured"]
     ceiling = result.document["ceiling"]["spearman"]
     low, high, predicted = map(result.column, ("low", "high", "predicted"))
+    factor = result.document["upper_factor_against_each_other"]
     first, again = (result.measured(again=again, paced=paced) for again in (False, True))
     return [
         percent(model["within_5_percent"]),
@@ -213,6 +223,7 @@ def _figures(result: Result, paced: bool) -> list[str]:
         _correlation(model)
         + (f" ({model['spearman'] / ceiling:.4f})" if model["spearman"] and ceiling else ""),
         *(share(((low <= each) & (each <= high)).tolist()) for each in (first, again)),
+        share(((predicted / factor <= first) & (first <= predicted * factor)).tolist()),
         f"{np.median(off(predicted, first)):+.1f} %",
     ]
 
@@ -232,6 +243,7 @@ def _cost(result: Result) -> list[str]:
         f"{document['blocks']}{failed}",
         str(document["fitted_networks"]),
         f"{document['build_s'] / 60:.1f}",
+        f"{document['verified_after_s'] / 60:.0f}",
         str(document["model"]["networks"]),
         str(document["invalid"]),
         f"{document['architectures_per_s'] / 1e6:.0f} million",

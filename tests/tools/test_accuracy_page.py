@@ -44,6 +44,8 @@ def document() -> dict[str, Any]:
         "failed_blocks": 1,
         "fitted_networks": 6,
         "build_s": 12.34567891,
+        "verified_after_s": 1300,
+        "upper_factor_against_each_other": 1.02,
         "model": figures,
         "as_measured": figures,
         "ceiling": {**accuracy_of(measured, measured).to_json(), "spearman": None},

@@ -61,14 +61,14 @@ def _no_train(path: Path, split: Mapping[str, Path]) -> DataError:
 def _labelled(
     folder: Path, names: list[str], image_size: Size | None, background: Colour, left_out: list[Path]
 ) -> LabelledImages:
-    files: list[Path] = []
+    files: list[str] = []  # Of a million images, paths would take a gigabyte.
     labels: list[int] = []
     for label, name in enumerate(names):
         candidates = [file for file in sorted((folder / name).rglob("*")) if _counts(file, folder)]
         found = [file for file in candidates if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()]
         images = set(found)
         left_out += [file for file in candidates if file not in images and not file.is_dir()]
-        files += found
+        files += map(str, found)
         labels += [label] * len(found)
     if not files:
         raise DataError(
@@ -79,7 +79,7 @@ def _labelled(
 
     def decode(index: Index) -> Decoded:
         chosen = [files[row] for row in index]
-        return decode_all(chosen, [str(file) for file in chosen], image_size, background)
+        return decode_all([Path(file) for file in chosen], chosen, image_size, background)
 
     return LabelledImages(np.asarray(labels, np.int64), decode)
 
