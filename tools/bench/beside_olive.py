@@ -32,6 +32,7 @@ from devices.target import Target
 from pipeline.compile import Feeding, ModelFormat, Place, Rules, Wish, compile_model
 from pipeline.compile.samples import inputs_in, open_samples
 from pipeline.progress import ConsoleReporter
+from pipeline.work.disk import write_atomically
 from pipeline.work.folder import WorkFolder
 
 IMAGENET = Feeding((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -55,8 +56,8 @@ def wishes(shared: Path, place: Place) -> dict[str, Wish]:
             IMAGENET,
             Rules(max_drop=MAX_DROP),
             {"depth": 20},
-            shared / "teachers_cifar10" / "resnet20.safetensors",
-            (3, 32, 32),
+            weights=shared / "teachers_cifar10" / "resnet20.safetensors",
+            input_shape=(3, 32, 32),
         ),
     }
 
@@ -143,10 +144,13 @@ def main() -> None:
     known = wishes(given.shared, Place.parse(given.target))
     with tempfile.TemporaryDirectory() as temporary:
         folder = (given.work or Path(temporary)).absolute()
-        found = {
-            name: compared(known[name], given.olive.absolute(), folder / name, given.rounds)
-            for name in given.model or known
-        }
+        found = {}
+        for name in given.model or known:
+            result = folder / f"{name}.json"
+            if not result.exists():
+                document = compared(known[name], given.olive.absolute(), folder / name, given.rounds)
+                write_atomically(result, json.dumps(document).encode())
+            found[name] = json.loads(result.read_bytes())
     print(json.dumps(found, indent=1))
 
 
