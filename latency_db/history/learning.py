@@ -169,7 +169,7 @@ def _error_of_day(day: Day, batch: Spread) -> float:
 
 def _drawn(squares: float, freedom: float, counted: float, seen: int, prior: Spread) -> Spread:
     """The mean square drawn towards the prior's, as ``counted`` degrees of freedom can."""
-    if counted < 1:
+    if counted <= 0:
         return prior
     mean_square = max(squares, 0.0) / freedom
     total = prior.freedom + counted

@@ -198,6 +198,9 @@ def test_on_a_machine_that_is_always_disturbed_all_batches_count_alike() -> None
     assert learned(wide).batch.deviation == pytest.approx(0.08, rel=0.35)
 
 
-def test_a_wide_batch_beside_one_other_leaves_the_prior() -> None:
-    sharp, wide = Seen("a", START, 1e6), Seen("a", START + timedelta(minutes=9), 2e6, width=5.0)
-    assert learned([sharp, wide]) == PRIOR
+def test_a_wide_batch_beside_two_others_leaves_what_these_tell() -> None:
+    calm = [Seen("a", START + timedelta(minutes=9 * each), 1e6, width=0.004) for each in range(2)]
+    wide = Seen("a", START + timedelta(minutes=18), 2e6, width=5.0)
+    found, told = learned([*calm, wide]).batch, learned(calm).batch
+    assert found.deviation == pytest.approx(told.deviation, rel=0.01)
+    assert found.freedom == pytest.approx(told.freedom, rel=0.01)
