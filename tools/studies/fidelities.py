@@ -185,7 +185,7 @@ def page(result: dict[str, Any]) -> Iterator[str]:
         best cell within the budget, in points. Its answer is the cell that its predictor ranks
         first; with half and half, it is the best of the cells that were trained long. No arm has
         ratings. Tasks: budgets that 20, 40 and 60 % of the cells keep on
-        {", ".join(result["devices"])}, each with {result["seeds"]} seeds. Means, with 95 % bootstrap
+        {", ".join(result["devices"])}, seeds for each: {result["seeds"]}. Means, with 95 % bootstrap
         intervals."""
     )
     yield "## Regret after the cost of so many long trainings\n"
