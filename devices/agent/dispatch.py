@@ -1,7 +1,7 @@
 """Which library hands the parts of a ``.tflite`` file that were compiled for an NPU to it.
 
 Sources: the module ``environment`` of ai-edge-litert 2.3, and the files that its tool ``apply_plugin_main``
-writes.
+writes. The inference scripts of bundles have the text of this file in them.
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ import ctypes
 from pathlib import Path
 from typing import Any
 
-import ai_edge_litert
-
-VENDORS = Path(ai_edge_litert.__file__).parent / "vendors"
-"""Where LiteRT's package keeps and looks for the libraries, in a folder for each maker."""
 STAMP = b"LiteRtStamp"
 """Name of the metadata in which LiteRT's tool says what it compiled for: the maker, then the chip."""
+
+
+def vendors() -> Path:
+    """Where LiteRT's package keeps and looks for the libraries, in a folder for each maker."""
+    import ai_edge_litert
+
+    return Path(ai_edge_litert.__file__).parent / "vendors"
 
 
 def made_for(path: str) -> str:
@@ -39,7 +42,7 @@ def dispatch_library(maker: str) -> Path:
     Raises:
         RuntimeError: there is none, or it cannot be loaded.
     """
-    libraries = sorted(VENDORS.glob("*/dispatch/libLiteRtDispatch_*.so"))
+    libraries = sorted(vendors().glob("*/dispatch/libLiteRtDispatch_*.so"))
     # Folders are named as makers are, or longer: google_tensor of Google.
     found = [each for each in libraries if each.parts[-3].replace("_", "").lower().startswith(maker.lower())]
     if not found:
@@ -48,7 +51,7 @@ def dispatch_library(maker: str) -> Path:
             "no library hands the compiled parts of the model to an NPU"
             + (f" of {maker}" if maker else "")
             + (f" (there are those of {others})" if others else "")
-            + f": put libLiteRtDispatch_*.so of the NPU's maker into {VENDORS}/MAKER/dispatch"
+            + f": put libLiteRtDispatch_*.so of the NPU's maker into {vendors()}/MAKER/dispatch"
         )
     try:
         ctypes.CDLL(str(found[0]))

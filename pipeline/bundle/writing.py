@@ -8,6 +8,7 @@ import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ _TEMPLATES = "pipeline.bundle.templates"
 _REPORT = "report.html"
 _COMPONENTS = "components.cdx.json"
 _ANY_PROCESSOR = "any processor with the runtime"
+_DISPATCH_IMPORT = re.compile(r"^from devices\.agent\.dispatch import .*\n", re.MULTILINE)
 _FUTURE_IMPORT = "from __future__ import annotations\n"
 _METRICS_IMPORT = re.compile(r"^from pipeline\.tasks\.metrics import \([^)]*\)\n", re.MULTILINE)
 _FIRST_FUNCTION = "\ndef "
@@ -210,12 +212,18 @@ def inference_script(runtime: str) -> str:
             why=f"there are scripts for {listed(_runtimes())}",
             fix="choose a target with one of them",
         )
-    common = (templates / "infer_common.py").read_text(encoding="utf-8").partition(_FUTURE_IMPORT)[2]
+    common = _below_future(templates / "infer_common.py")
+    dispatch = _below_future(importlib.resources.files("devices.agent") / "dispatch.py")
     metrics = (importlib.resources.files("pipeline.tasks") / "metrics.py").read_text(encoding="utf-8")
     functions = metrics[metrics.index(_FIRST_FUNCTION) + 1 :]
     # The same functions as everywhere, and no second text of them.
     common = f"{_METRICS_IMPORT.sub('', common).rstrip()}\n\n\n{functions}"
-    return _COMMON_IMPORT.sub(lambda _: common.strip() + "\n", template.read_text(encoding="utf-8"))
+    script = _DISPATCH_IMPORT.sub(lambda _: dispatch.strip() + "\n\n\n", template.read_text(encoding="utf-8"))
+    return _COMMON_IMPORT.sub(lambda _: common.strip() + "\n", script)
+
+
+def _below_future(source: Traversable) -> str:
+    return source.read_text(encoding="utf-8").partition(_FUTURE_IMPORT)[2]
 
 
 def _runtimes() -> list[str]:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import gc
 import os
 import signal
 import sys
@@ -182,6 +183,8 @@ def serve(runtime: str) -> None:
     warnings.simplefilter("ignore")
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
+    # While a program is traced, collections take a tenth of the time and find next to nothing.
+    gc.disable()
     for line in sys.stdin:
         step, _, folder = line.rstrip("\n").partition(" ")
         try:
@@ -193,6 +196,8 @@ def serve(runtime: str) -> None:
                 (Path(folder) / "error").write_text(first_line(error), encoding="utf-8")
         answers.write(f"{answer}\n")
         answers.flush()
+        gc.collect()
+        gc.freeze()
 
 
 if __name__ == "__main__":

@@ -51,6 +51,7 @@ def test_the_page_compares_the_best_method_with_the_best_student_made_by_hand(
         stages = [{"name": "search", "seconds": 120.0}, {"name": "distil", "seconds": 600.0}]
         targets = {"a": {"budget_used": 0.9}, "b": {"budget_used": 0.95}}
         return {
+            "processor": "a processor",
             "accuracy": accuracy,
             "teacher_accuracy": 0.9,
             "parameters": 1000,

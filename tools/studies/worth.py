@@ -37,6 +37,7 @@ from safetensors.torch import load_file, save
 from units import Units
 from worth_page import write_page
 
+from devices.agent.machine import cpu_name
 from pipeline.data.base import Preprocessing
 from pipeline.data.config import DataConfig
 from pipeline.data.loading import load
@@ -66,9 +67,12 @@ MOBILENETV2 = (
     (6, 160, 3, 2),
     (6, 320, 1, 1),
 )
-SEARCH = ["search.minutes=15"]
+FP32 = ["search.training.precision=fp32", "distil.precision=fp32"]
+"""For students with depthwise convolutions, which processors train in bf16 more slowly, not faster."""
+MINUTES = "search.minutes=15"
+SEARCH = [MINUTES, *FP32]
 SUBGRAPH = [
-    *SEARCH,
+    MINUTES,
     "method=subgraph",
     "search.reevaluated=0",
     "search.training.learning_rate=0.02",
@@ -92,6 +96,7 @@ def mobilenetv2(multiplier: float) -> list[str]:
         for expansion, channels, layers, stride in MOBILENETV2
     )
     return [
+        *FP32,
         f"space.stem_width={scaled(32)}",
         f"space.head_width={max(1280, scaled(1280))}",
         f"space.stages=[{stages}]",
@@ -128,13 +133,15 @@ def arms(tuned: Mapping[int, Path]) -> dict[str, list[list[str]]]:
         "shallower": [by_hand("shallower", "fresh")],
         **{f"{each}-inherited": [by_hand(each, "inherited")] for each in ("narrower", "shallower", "mixed")},
         **{
-            f"random-{number}": [["search.strategy=random", "search.evaluations=1", f"seed={100 + number}"]]
+            f"random-{number}": [
+                [*FP32, "search.strategy=random", "search.evaluations=1", f"seed={100 + number}"]
+            ]
             for number in range(RANDOM)
         },
         "search": [SEARCH],
         "akd": [[*SEARCH, "method=akd"]],
         "oracle": [[*SEARCH, "method=oracle", teachers(tuned)]],
-        "dna": [["method=dna", "dna.training.epochs=2", "dna.training.batch_size=128"]],
+        "dna": [[*FP32, "method=dna", "dna.training.epochs=2", "dna.training.batch_size=128"]],
         "subgraph": [SUBGRAPH],
         "subgraph-dfa": [[*SUBGRAPH, f"distil.loss=[{', '.join(DFA)}]"]],
         "subgraph-int8": [[*SUBGRAPH, *int8]],
@@ -169,6 +176,7 @@ def result_of(recipe: str, attempts: Sequence[Sequence[str]], common: Sequence[s
             continue
         winner = found["winner"]
         return {
+            "processor": cpu_name(),
             "accuracy": winner["test_accuracy"],
             "teacher_accuracy": found["teacher"]["test_accuracy"],
             "parameters": winner["parameters"],

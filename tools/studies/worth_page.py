@@ -55,7 +55,8 @@ def text(found: Found, machine: str) -> str:
         "Accuracies are of the test split, with the sample standard deviation where there are several seeds. "
         "Latency is the measured artifact's share of the budget, the larger one of both runtimes. Minutes "
         "are those that the run itself took for all stages but the final training and its checks, on "
-        f"{machine}; a table that an earlier run had measured took none."
+        f"{machine}; a table that an earlier run had measured took none. A budget is a share of "
+        "the teacher's latency on the processor of the row."
     )
     return f"""# What a search is worth
 
@@ -90,19 +91,21 @@ def teacher(found: Found) -> str:
 
 def table(arms: Mapping[str, list[Any]]) -> str:
     lines = [
-        "| student | test accuracy | of the budget | parameters | multiply-accumulates | search, minutes |",
-        "| --- |" + " --- |" * 5,
+        "| student | test accuracy | of the budget | parameters | multiply-accumulates | search, minutes "
+        "| processor |",
+        "| --- |" + " --- |" * 6,
     ]
     for name, results in arms.items():
         kept = [each for each in results if each is not None]
         if not kept:
-            lines.append(f"| {name} | none keeps the budgets | | | | |")
+            lines.append(f"| {name} | none keeps the budgets | | | | | |")
             continue
         first = kept[0]
         used = max(each["budget_used"] for each in first["targets"].values())
         lines.append(
             f"| {name} | {accuracy(kept)} | {used:.2f} | {first['parameters']:,} "
-            f"| {first['macs'] / 1e6:.1f} M | {search_minutes(first):.0f} |"
+            f"| {first['macs'] / 1e6:.1f} M | {search_minutes(first):.0f} "
+            f"| {first['processor']} |"
         )
     return "\n".join(lines)
 

@@ -9,6 +9,7 @@ Needs numpy and LiteRT, and Pillow for image files:
 
 from __future__ import annotations
 
+from devices.agent.dispatch import dispatch_library, environment_of, made_for
 from pipeline.bundle.templates.infer_common import Predict, Settings, Tensors, main
 
 
@@ -46,7 +47,7 @@ def _load_compiled(path: str, settings: Settings) -> Predict:
     from ai_edge_litert.hardware_accelerator import HardwareAccelerator
     from ai_edge_litert.options import CpuOptions, GpuOptions, Options
 
-    on_gpu = settings["delegate"] == "gpu"
+    on_gpu, environment = settings["delegate"] == "gpu", None
     if on_gpu:
         options = Options(
             hardware_accelerators=HardwareAccelerator.GPU,
@@ -57,7 +58,9 @@ def _load_compiled(path: str, settings: Settings) -> Predict:
             hardware_accelerators=HardwareAccelerator.NPU | HardwareAccelerator.CPU,
             cpu_options=CpuOptions(num_threads=settings["threads"]),
         )
-    model = CompiledModel.from_file(path, options=options)
+        maker = made_for(path)
+        environment = environment_of(dispatch_library(maker)) if maker else None
+    model = CompiledModel.from_file(path, environment=environment, options=options)
     if on_gpu and not model.is_fully_accelerated():
         raise ValueError("the GPU, on which the model was measured, does not take all of it here")
     sources, results = model.create_input_buffers(0), model.create_output_buffers(0)

@@ -69,7 +69,7 @@ def test_compiled_parts_go_to_the_library_of_the_maker_that_they_were_compiled_f
     compiled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert dispatch.made_for(str(compiled)) == "IntelOpenVINO"
-    monkeypatch.setattr(dispatch, "VENDORS", tmp_path)
+    monkeypatch.setattr(dispatch, "vendors", lambda: tmp_path)
     loads, broken = Path(np.random.mtrand.__file__), compiled
     for maker, library in {"google_tensor": broken, "intel_openvino": loads, "qualcomm": loads}.items():
         place = tmp_path / maker / "dispatch" / f"libLiteRtDispatch_{maker}.so"

@@ -17,11 +17,11 @@ from PIL import Image
 from devices.requests.prediction import predict
 from devices.target import Target
 from pipeline.bundle import BundleContent, read_bundle, write_bundle
+from pipeline.bundle.writing import inference_script
 from pipeline.target_verdict import LabelledImages, in_layout, verify_artifact
-from tests.devices.npu import compile_for_npu, openvino_as_litert_wants_it
+from tests.devices.npu import compile_for_npu, folder_of, openvino_as_litert_wants_it
 from tests.devices.tiny_models import INPUTS, OUTPUTS, tiny_reference, write_tiny_tflite
 from tests.pipeline.tiny_bundles import PREPROCESSING, PROTOCOL, make_split, save_onnx, weights
-from tests.places import ROOT
 
 
 def infer(
@@ -87,15 +87,21 @@ def test_infer_litert_runs_on_an_npu_what_was_compiled_for_it(tmp_path: Path) ->
     libraries = openvino_as_litert_wants_it(tmp_path / "openvino")
     model = write_tiny_tflite(tmp_path / "tiny.tflite")
     compiled = compile_for_npu(model, tmp_path / "npu.tflite", libraries)
+    # LiteRT by itself takes the library of the first maker, which is not the file's.
+    vendors = tmp_path / "vendors"
+    (vendors / "google_tensor" / "dispatch").mkdir(parents=True)
+    (vendors / "google_tensor" / "dispatch" / "libLiteRtDispatch_GoogleTensor.so").touch()
+    (vendors / "intel_openvino").symlink_to(folder_of("ai_edge_litert") / "vendors" / "intel_openvino")
+    (tmp_path / "infer.py").write_text(inference_script("litert"))
     outputs = [{"shape": [1, OUTPUTS], "dtype": "float32"}]
     settings = {"delegate": "npu", "precision": "fp16", "threads": 1, "outputs": outputs}
     program = (
-        "import numpy; from pipeline.bundle.templates.infer_litert import load_model; "
-        f"predict = load_model({str(compiled)!r}, {settings}); "
+        f"import infer, numpy, pathlib; infer.vendors = lambda: pathlib.Path({str(vendors)!r}); "
+        f"predict = infer.load_model({str(compiled)!r}, {settings}); "
         f"print(predict([numpy.ones((1, {INPUTS}), numpy.float32)])[0].tolist())"
     )
     # The loader of libraries reads it when a process starts.
-    environment = {**os.environ, "LD_LIBRARY_PATH": str(libraries), "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(libraries), "PYTHONPATH": str(tmp_path)}
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     expected = tiny_reference(np.ones((1, INPUTS), np.float32))

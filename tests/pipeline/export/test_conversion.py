@@ -75,13 +75,25 @@ def test_a_trace_without_memory_may_succeed_another_time(module, passing):
     assert isinstance(caught.value, PassingExportError) is passing
 
 
-@given(st.integers(0, 200), st.integers(1, 70), st.integers(1, 4))
-def test_groups_hold_every_name_once_and_are_of_bearable_size(count, largest, workers):
-    names = [str(index) for index in range(count)]
-    groups = _groups(names, largest, workers)
-    assert [name for group in groups for name in group] == names
-    assert all(1 <= len(group) <= largest for group in groups)
-    assert len(groups) >= min(workers, count)
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=200), st.integers(1, 500), st.integers(1, 8))
+def test_groups_hold_every_name_once_and_are_of_bearable_size(layers, most, workers):
+    sizes = {str(index): own for index, own in enumerate(layers)}
+    groups = _groups(sizes, most, workers)
+    assert [name for group in groups for name in group] == list(sizes)
+    assert all(groups)
+    # Half of the first and of the last module may stand out at either end.
+    assert all(sum(sizes[name] for name in group) <= most + max(layers) for group in groups)
+
+
+def test_small_modules_are_shared_out_among_the_workers():
+    groups = _groups(dict.fromkeys("abcdef", 10), 400, 2)
+    assert groups == [["a", "b", "c"], ["d", "e", "f"]]
+
+
+def test_large_modules_are_converted_one_by_one():
+    groups = _groups(dict.fromkeys("abcd", 120), 200, 2)
+    assert max(map(len, groups)) <= 2
+    assert len(groups) >= 3
 
 
 def test_fold_batch_norm_keeps_the_function_and_leaves_shared_layers_alone():
