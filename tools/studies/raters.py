@@ -9,7 +9,7 @@ as the mean over such bands of equal latency on the 19 device settings: what cos
 this space, and a rating that knows nothing else is of no use within a budget.
 
 Fusions: sums of ranks, and a Gaussian process as the predictor has it, that knows validation accuracies
-after 12 epochs of a tenth of the networks and predicts the others.
+after 12 epochs of a tenth of all networks that are rated, and predicts the others.
 
 Reads $LATHE_SHARED_DATA.
 """
@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from cell_networks import CellNetworks, live
 from cell_ratings import STORED, random_order, representatives
-from raters_page import ALL, FUSED, FUSION, KINDS, PROCESS, UNTRAINED, write_page
+from raters_page import ALL, FUSED, FUSION, KINDS, LIMIT, PROCESS, UNTRAINED, write_page
 from scipy.stats import kendalltau, rankdata
 from tabular import SHARED, Benchmark
 
@@ -56,13 +56,18 @@ def tuned_on(count: int = 250, seed: int = 0) -> list:
     return list(found.values())
 
 
-def drawn(ratings: dict[str, np.ndarray], count: int, seed: int) -> np.ndarray:
-    """Numbers of networks that have all ratings but such as failed, and on which nothing was tuned."""
+def rated(ratings: dict[str, np.ndarray]) -> np.ndarray:
+    """Numbers of the different networks that have all ratings but such as failed."""
+    # The supernets' ratings never fail.
+    complete = np.isfinite(ratings["blockwise"]) & np.isfinite(ratings["relation"])
+    return np.flatnonzero(complete & (representatives() == np.arange(len(complete))))
+
+
+def drawn(networks: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """So many of them, on which nothing was tuned."""
     own = representatives()
     looked_at = {int(own[cell.number]) for cell in tuned_on()} | set(random_order()[:LOOKED_AT])
-    # The supernets' ratings never fail.
-    rated = np.isfinite(ratings["blockwise"]) & np.isfinite(ratings["relation"])
-    left = [number for number in np.flatnonzero(rated).tolist() if own[number] == number not in looked_at]
+    left = [number for number in networks.tolist() if number not in looked_at]
     if len(left) < count:
         raise SystemExit(
             f"{len(left)} networks are rated: ask for at most as many, or run cell_ratings.py on"
@@ -124,29 +129,38 @@ def summary(path: Path, count: int, seed: int) -> dict:
     data, benchmark = np.load(SHARED / "nasbench201" / "nasbench201.npz"), Benchmark()
     order = np.argsort(data["arch_ops"].astype(int) @ 5 ** np.arange(6)[::-1])
     of_all, costs = stored(path)
-    numbers = drawn(of_all, count, seed)
-    macs = data["macs_cifar10"][order][numbers]
-    latencies = benchmark.latencies_ns[numbers]
-    short = benchmark.score[numbers]
-    ratings = {name: values[numbers] for name, values in of_all.items()}
+    networks = rated(of_all)
+    numbers = drawn(networks, count, seed)
+    places = np.searchsorted(networks, numbers)
+    all_macs = data["macs_cifar10"][order][networks]
+    macs, latencies = all_macs[places], benchmark.latencies_ns[numbers]
+    short = benchmark.score[networks]
     # A rating that failed counts as the middle, as in a search.
     ratings = {
-        name: np.where(np.isfinite(values), values, np.nanmedian(values)) for name, values in ratings.items()
+        name: np.where(np.isfinite(values[networks]), values[networks], np.nanmedian(values[networks]))
+        for name, values in of_all.items()
     }
-    raters = {"multiply-accumulates": macs, **ratings, "12 epochs": short}
+    of_drawn = {name: values[places] for name, values in ratings.items()}
+    raters = {"multiply-accumulates": macs, **of_drawn, "12 epochs": short[places]}
     ranks = {name: rankdata(values) for name, values in raters.items()}
     raters[UNTRAINED] = sum(ranks[name] for name in FUSED if name not in SUPERNETS)
     raters[ALL] = sum(ranks[name] for name in FUSED)
     raters[FUSION] = sum(ranks[name] for name in KINDS)
-    raters["sum of ranks, all five and 12 epochs"] = raters[ALL] + ranks["12 epochs"]
+    raters[LIMIT] = raters[FUSION] + ranks["12 epochs"]
     members = list(CellNetworks().members())
-    codes = np.stack([CellNetworks().encode(members[number]) for number in numbers]).astype(float)
-    cost = np.log(macs)[:, None]
+    codes = np.stack([CellNetworks().encode(members[number]) for number in networks]).astype(float)
+    cost = np.log(all_macs)[:, None]
     standard = [normal_scores(ratings[name].tolist())[:, None] for name in FUSED]
-    known = np.random.default_rng(0).permutation(count)[: max(20, count // 10)]
-    raters["process, decisions and cost"] = predicted([codes, cost], short, known)
-    raters[PROCESS] = predicted([codes, cost, *standard], short, known, len(standard))
-    result = {"cells": count, "seed": seed, "known_to_the_process": len(known), "raters": {}}
+    known = np.random.default_rng(0).permutation(len(networks))[: len(networks) // 10]
+    raters["process, decisions and cost"] = predicted([codes, cost], short, known)[places]
+    raters[PROCESS] = predicted([codes, cost, *standard], short, known, len(standard))[places]
+    result = {
+        "cells": count,
+        "seed": seed,
+        "networks": len(networks),
+        "known_to_the_process": len(known),
+        "raters": {},
+    }
     for name, values in raters.items():
         entry = {}
         for label, column in TRUTHS.items():
