@@ -35,7 +35,8 @@ def exported(
 ) -> Iterator[Exports]:
     """Files of modules, all formats side by side, while the context lasts.
 
-    Each file is kept in the cache as soon as it is written, so that a killed process loses half a minute of work at most.
+    Each file is kept in the cache as soon as it is written, so that a killed process loses half a minute of
+    work at most.
 
     Args:
         wanted: by format and by identity of the workload, which decides the file but for its weights. These

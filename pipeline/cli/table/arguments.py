@@ -91,7 +91,7 @@ def build(
     space: SpaceName = "mobile",
     input_shape: Inputs = None,
     classes: Classes = 10,
-    networks: Networks = 60,
+    networks: Networks = 24,
     budget_time: Annotated[
         float | None,
         typer.Option(
@@ -219,7 +219,7 @@ def plan(
     target: OneTarget,
     *,
     space_options: SpaceOptions,
-    networks: Networks = 60,
+    networks: Networks = 24,
     launches: Launches = 5,
 ) -> None:
     """Export a table's blocks, to be measured elsewhere.

@@ -137,7 +137,7 @@ def build_table(
     space: Space,
     target: str,
     *,
-    networks: int = 60,
+    networks: int = 24,
     budget_minutes: float | None = None,
     db: str | None = None,
     progress: bool = False,

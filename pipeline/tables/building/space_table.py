@@ -26,8 +26,8 @@ from pipeline.tables.building.measuring import ModuleWorkload, look_up, measure
 from pipeline.tables.building.networks import SeenNetwork, fit_seen, measure_networks, network_workloads, runs
 from pipeline.tables.building.plan import PlannedNetwork, calibration_plan
 
-NETWORKS = 60
-"""Whole networks that are measured beside the blocks."""
+NETWORKS = 24
+"""Whole networks that are measured beside the blocks; more hardly help (docs/results/accuracy.md)."""
 
 _FURTHER = 2
 """How often further networks are measured in place of those that gave no latency."""

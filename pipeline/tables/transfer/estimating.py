@@ -25,7 +25,7 @@ from pipeline.tables.building.bench import Bench
 from pipeline.tables.building.measuring import look_up, measure
 from pipeline.tables.building.networks import network_workloads
 from pipeline.tables.building.plan import block_names, calibration_plan
-from pipeline.tables.building.space_table import NETWORKS, table_workloads
+from pipeline.tables.building.space_table import table_workloads
 from pipeline.tables.transfer.descriptors import describe
 
 T = TypeVar("T")
@@ -34,6 +34,8 @@ COVERAGE = 0.9
 FEWEST_NETWORKS = 3
 MOST_SAMPLES = 200
 
+_NETWORKS = 60
+"""Of the plan, from which samples are taken."""
 _ROUNDS = 3
 """What is chosen is measured in so many parts: each is chosen by what those before have shown."""
 
@@ -120,7 +122,7 @@ class _Rows:
         self._unknown = [block for block in space.distinct_blocks() if block.identity not in ran]
         plan = [
             network
-            for network in calibration_plan(space)[:NETWORKS]
+            for network in calibration_plan(space)[:_NETWORKS]
             if ran.issuperset(block_names(space, network.architecture))
         ]
         self._networks = [network.architecture for network in plan]
