@@ -197,7 +197,9 @@ def serve(runtime: str) -> None:
         answers.write(f"{answer}\n")
         answers.flush()
         gc.collect()
-        gc.freeze()
+        if not gc.get_freeze_count():
+            # What the libraries keep need not be looked at again.
+            gc.freeze()
 
 
 if __name__ == "__main__":
