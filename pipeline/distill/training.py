@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from pipeline.data.base import Dataset, Preprocessing, Split
 from pipeline.data.tensors import batches_of, to_tensor
+from pipeline.distill.allocator import freed_memory_kept
 from pipeline.distill.batches import Batches, class_weights
 from pipeline.distill.crash_marker import Tell, told_next_time
 from pipeline.distill.divergence import TrainingDiverged
@@ -135,6 +136,7 @@ def train_here(
         if settings.threads is not None:
             stack.callback(torch.set_num_threads, torch.get_num_threads())
             torch.set_num_threads(settings.threads)
+        stack.enter_context(freed_memory_kept())
         stack.enter_context(sampled_before_convolution(model))
         stack.enter_context(objective.watching(model, example, seed=seed))
         return _train(
