@@ -10,7 +10,7 @@ trainings take BATCH (64) images in a step. The peak is that of the process tree
 included.
 
 ``alone`` is one process with that teacher and the space's largest student: its peak after both have evaluated
-a batch as evaluations have it, and after a training step of the student with IMAGES.
+a batch as evaluations have it, and after training steps of the student with IMAGES.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import numpy as np
 from image_folder import write_photographs
 from quickstart import timed
 
-SIZE, CLASSES = 224, 10
+SIZE, CLASSES, STEPS = 224, 10, 3
 RECIPE = """
 name = "photographs"
 allow_chance = true
@@ -76,6 +76,7 @@ def alone(images: int) -> None:
 
     from pipeline.data.base import Preprocessing, Split
     from pipeline.data.tensors import batches_of
+    from pipeline.distill.allocator import freed_memory_kept
     from pipeline.spaces.mobile.space import MobileSpace
 
     def peak_gb() -> float:
@@ -92,7 +93,9 @@ def alone(images: int) -> None:
             network(batch.to(memory_format=torch.channels_last))
     evaluation_gb = peak_gb()
     given = torch.zeros(images, 3, SIZE, SIZE).to(memory_format=torch.channels_last)
-    networks[1].train()(given).sum().backward()
+    with freed_memory_kept():
+        for _ in range(STEPS):
+            networks[1].train()(given).sum().backward()
     found = {"evaluated": len(batch), "evaluation_gb": evaluation_gb, "trained": images, "step_gb": peak_gb()}
     print(json.dumps(found, indent=1))
 
