@@ -21,7 +21,7 @@ from pipeline.work.disk import write_atomically
 
 # Modules that cost a worker as much time as its start does: fewer are not worth a second one.
 _SMALLEST_SHARE = {"onnxruntime": 60, "litert": 15}
-# Layers of one exporter call: what a kill can lose, some ten seconds of work. To LiteRT, calls a third as
+# Layers of one exporter call: what a kill can lose, some ten seconds of work. To LiteRT, calls a quarter as
 # large take a third more time for each layer.
 _MOST_LAYERS = {"onnxruntime": 400, "litert": 200}
 # One worker holds about 0.8 GB.
