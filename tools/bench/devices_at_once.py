@@ -1,10 +1,10 @@
 """Two devices at once beside one after the other.
 
-    python tools/bench/devices_at_once.py DEVICE OTHER [ROUNDS]
+    python tools/bench/devices_at_once.py DEVICE OTHER [ROUNDS [RUNTIME]]
 
-Both are names of your devices.toml, with ONNX Runtime. The blocks of the quickstart's space are exported
-once, then measured on the first device, on the other, and on both, each time into a new database, in another
-order each round. JSON: the seconds, and by round how long both take as a share of one after the other.
+Both are names of your devices.toml, with RUNTIME (onnxruntime). The blocks of the quickstart's space are
+exported once, then measured on the first device, on the other, and on both, each time into a new database, in
+another order each round. JSON: the seconds, and by round the time of both as a share of one after the other.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from devices.measurement import Measurement, MeasuringProtocol
 from devices.target import Target
 from latency_db.store import open_store
-from pipeline.export.base import Format
+from pipeline.export.base import format_of
 from pipeline.progress import SilentReporter
 from pipeline.spaces.mobile.space import MobileSpace
 from pipeline.tables.building.bench import Bench
@@ -44,10 +44,11 @@ def seconds(wanted: Sequence[ModuleWorkload], targets: Sequence[Target], folder:
 
 def main() -> None:
     """Measure in rounds."""
-    targets = [Target(name, "onnxruntime") for name in sys.argv[1:3]]
     rounds = int(sys.argv[3]) if len(sys.argv) > 3 else 3
+    runtime = sys.argv[4] if len(sys.argv) > 4 else "onnxruntime"
+    targets = [Target(name, runtime) for name in sys.argv[1:3]]
     space = MobileSpace.from_config(None, (1, 8, 8), 10)
-    wanted = table_workloads(space, Format.ONNX, 0)
+    wanted = table_workloads(space, format_of(targets[0]), 0)
     ways = {"one": targets[:1], "other": targets[1:], "both": targets}
     took: dict[str, list[float]] = {name: [] for name in ways}
     with tempfile.TemporaryDirectory() as folder:
