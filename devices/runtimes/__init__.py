@@ -6,6 +6,7 @@ import functools
 from importlib.metadata import EntryPoint
 
 from devices.added import added, loaded, owner_of
+from devices.agent.dispatch import dispatch_library, environment_of, made_for
 from devices.errors import TargetError
 from devices.runtimes.agent_runtime import AgentRuntime
 from devices.runtimes.base import Runtime
@@ -29,8 +30,11 @@ __all__ = [
     "Capabilities",
     "Runtime",
     "Support",
+    "dispatch_library",
+    "environment_of",
     "find_runtime",
     "known_runtimes",
+    "made_for",
 ]
 
 RUNTIMES: tuple[Runtime, ...] = (

@@ -9,7 +9,7 @@ Needs numpy and LiteRT, and Pillow for image files:
 
 from __future__ import annotations
 
-from devices.agent.dispatch import dispatch_library, environment_of, made_for
+from devices.runtimes import dispatch_library, environment_of, made_for
 from pipeline.bundle.templates.infer_common import Predict, Settings, Tensors, main
 
 

@@ -46,7 +46,8 @@ def test_run_goes_through_every_stage_and_hands_over_a_whole_bundle(finished: Fi
     assert not any(stage["cached"] for stage in document["stages"])
     (target,) = read_bundle(Path(document["bundle"])).targets
     assert target.target == "host/onnxruntime:fp32@1"
-    assert len(document["candidates"]) == 3
+    # A measurement that was disturbed makes the search look at more.
+    assert len(document["candidates"]) >= 3
     assert "<html" in Path(document["report"]).read_text()[:200]
 
 
@@ -60,7 +61,8 @@ def test_run_for_two_targets_makes_one_student_that_keeps_both_budgets(for_two_t
         assert target["feasible"]
         assert target["parity_max_abs"] < 1e-4
         assert target["measured_ms"]["low"] <= target["measured_ms"]["value"] <= target["measured_ms"]["high"]
-    assert len(document["candidates"]) == 3
+    # A measurement that was disturbed makes the search look at more.
+    assert len(document["candidates"]) >= 3
     teachers = document["teacher"]["models"]
     assert {kind: Path(file).name for kind, file in teachers.items()} == {
         "onnx": "teacher.onnx",
