@@ -15,7 +15,9 @@ share of the teacher's latency.
 - random-0 to random-4: of the mobile space, within the budgets.
 - search, akd, oracle, dna, subgraph: Lathe's methods, with the same minutes of search at most, but for dna,
   which evaluates no candidates. oracle has the fine-tuned networks of --ensemble as further teachers.
-- subgraph-dfa: subgraph, with searched feature aggregation in the final training.
+- subgraph-dfa: subgraph, with searched feature aggregation beside the soft targets in the final training.
+- subgraph-ensemble, subgraph-oracle: subgraph, taught by the teacher and the networks of --ensemble: by all of
+  them, or in the final training by those that are right.
 - subgraph-int8: subgraph, with the targets in int8.
 
 FOLDER keeps all that runs did, and results.jsonl a line for each arm, share and seed: a study that was ended
@@ -79,7 +81,9 @@ SUBGRAPH = [
     'subgraph.selection={epochs = 1, batch_size = 128, augment = "crop-flip", precision = "bf16"}',
 ]
 """As in the embedded recipe of CIFAR-10."""
-DFA = ('{kind = "labels"}', '{kind = "feature_aggregation", search = {epochs = 2, warmup_epochs = 1}}')
+LABELS, SOFT_TARGETS = '{kind = "labels", weight = 0.1}', '{kind = "soft_targets", weight = 0.9}'
+ORACLE = '{kind = "oracle", weight = 0.9}'
+DFA = '{kind = "feature_aggregation", search = {epochs = 2, warmup_epochs = 1}}'
 
 
 def mobilenetv2(multiplier: float) -> list[str]:
@@ -143,7 +147,9 @@ def arms(tuned: Mapping[int, Path]) -> dict[str, list[list[str]]]:
         "oracle": [[*SEARCH, "method=oracle", teachers(tuned)]],
         "dna": [[*FP32, "method=dna", "dna.training.epochs=2", "dna.training.batch_size=128"]],
         "subgraph": [SUBGRAPH],
-        "subgraph-dfa": [[*SUBGRAPH, f"distil.loss=[{', '.join(DFA)}]"]],
+        "subgraph-dfa": [[*SUBGRAPH, f"distil.loss=[{LABELS}, {SOFT_TARGETS}, {DFA}]"]],
+        "subgraph-ensemble": [[*SUBGRAPH, teachers(tuned)]],
+        "subgraph-oracle": [[*SUBGRAPH, teachers(tuned), f"distil.loss=[{LABELS}, {ORACLE}]"]],
         "subgraph-int8": [[*SUBGRAPH, *int8]],
     }
 
