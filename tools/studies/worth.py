@@ -16,8 +16,8 @@ share of the teacher's latency.
 - search, akd, oracle, dna, subgraph: Lathe's methods, with the same minutes of search at most, but for dna,
   which evaluates no candidates. oracle has the fine-tuned networks of --ensemble as further teachers.
 - subgraph-dfa: subgraph, with searched feature aggregation beside the soft targets in the final training.
-- subgraph-ensemble, subgraph-oracle: subgraph, taught by the teacher and the networks of --ensemble: by all of
-  them, or in the final training by those that are right.
+- subgraph-ensemble, subgraph-oracle: subgraph, taught by the teacher and the networks of --ensemble: by all
+  of them, or in the final training by those that are right.
 - subgraph-int8: subgraph, with the targets in int8.
 
 FOLDER keeps all that runs did, and results.jsonl a line for each arm, share and seed: a study that was ended
