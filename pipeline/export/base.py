@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from dataclasses import replace
 from enum import StrEnum
 from importlib import metadata
 from typing import TYPE_CHECKING, Literal, Self
@@ -101,6 +102,15 @@ def format_of(target: Target) -> Format:
             fix=f"write {target.device}/{target.runtime}:fp32@{target.threads}",
         )
     return of_runtime[target.precision]
+
+
+def in_float(target: Target) -> Target:
+    """The same target in fp32, which is the target itself if it is.
+
+    Raises:
+        TargetError: as ``format_of`` does.
+    """
+    return replace(target, precision=format_of(target).in_float.precision)
 
 
 def exporter_versions(fmt: Format) -> dict[str, str]:

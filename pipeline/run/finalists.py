@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from pipeline.budget import Budget
 from pipeline.errors import NotMeasuredError
+from pipeline.export.base import in_float
 from pipeline.run.chance import require_useful_student
 from pipeline.run.context import Context
 from pipeline.run.preparation import LearningTask
@@ -240,16 +241,16 @@ def _calibration(context: Context, task: LearningTask) -> Calibration:
 
 def _compiled(context: Context, task: LearningTask, trained: _Trained, target: BoundTarget) -> Compiled:
     fmt, exported = target.format.in_float, trained.exported
-    references = exported.references
+    references, reference_target = exported.references, target.target
     if _refers_to_teacher(context.budgets[target.name]):
-        references = exported.teachers
+        references, reference_target = exported.teachers, in_float(target.target)
     students, calibration, measured = exported.students, None, None
     if target.is_int8:
         assert trained.quantised is not None
         students, calibration = trained.quantised.models, _calibration(context, task)
     elif context.recipe.compile.choose == "measured":
         measured = context.verification_protocol
-    given = CompileInput(students[fmt], references[fmt], target, calibration, measured)
+    given = CompileInput(students[fmt], references[fmt], target, reference_target, calibration, measured)
     return context.do(compile_student, given)
 
 

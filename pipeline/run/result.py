@@ -71,7 +71,7 @@ class RunResult:
 
     def comparison(self, target: str) -> str | None:
         """The command that measures teacher and student side by side on a target, if there is such a file."""
-        fmt = format_of(Target.parse(target))
+        fmt = format_of(Target.parse(target)).in_float
         if fmt not in self.teacher_models:
             return None
         models = (self.teacher_models[fmt], self.bundle / comparable_name(Target.parse(target), fmt.suffix))

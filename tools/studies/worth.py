@@ -18,7 +18,8 @@ share of the teacher's latency.
 - subgraph-dfa: subgraph, with searched feature aggregation beside the soft targets in the final training.
 - subgraph-ensemble, subgraph-oracle: subgraph, taught by the teacher and the networks of --ensemble: by all
   of them, or in the final training by those that are right.
-- subgraph-int8: subgraph, with the targets in int8.
+- subgraph-int8, shallower-inherited-int8, mixed-inherited-int8: likewise, with the targets in int8; the
+  teacher to which the budgets refer is in float, so that they are the same.
 
 FOLDER keeps all that runs did, and results.jsonl a line for each arm, share and seed: a study that was ended
 goes on. docs/results/worth has that file and the fine-tuned teacher of the published study: a copy of it as
@@ -151,6 +152,10 @@ def arms(tuned: Mapping[int, Path]) -> dict[str, list[list[str]]]:
         "subgraph-ensemble": [[*SUBGRAPH, teachers(tuned)]],
         "subgraph-oracle": [[*SUBGRAPH, teachers(tuned), f"distil.loss=[{LABELS}, {ORACLE}]"]],
         "subgraph-int8": [[*SUBGRAPH, *int8]],
+        **{
+            f"{each}-inherited-int8": [[*by_hand(each, "inherited"), *int8]]
+            for each in ("shallower", "mixed")
+        },
     }
 
 

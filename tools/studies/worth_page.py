@@ -21,6 +21,8 @@ BY_HAND = (
     "narrower-inherited",
     "shallower-inherited",
     "mixed-inherited",
+    "shallower-inherited-int8",
+    "mixed-inherited-int8",
 )
 METHODS = (
     "search",

@@ -212,7 +212,9 @@ def _target(findings: Findings, target: BoundTarget) -> TargetReport:
         ),
         blocks=(
             _blocks("winner", space, architecture, rows),
-            BlockLatencies("teacher, modules measured alone", findings.tables.teacher[name].modules),
+            BlockLatencies(
+                "teacher, modules measured alone, in float", findings.tables.teacher[name].modules
+            ),
             _blocks("reference network", space, feasible.reference, rows),
         ),
     )
@@ -280,7 +282,7 @@ def _provenance(findings: Findings) -> dict[str, str]:
         rows[f"{name}: protocol"] = f"version {winner.verified.verdicts[name].measurement.protocol.version}"
         whole = findings.tables.teacher[name].whole
         rows[f"{name}: latency of the teacher"] = str(whole) if whole else "could not be measured"
-        model = findings.tables.teacher_models.get(target.format)
+        model = findings.tables.teacher_models.get(target.format.in_float)
         if model is not None:
             rows[f"{name}: the teacher to compare with"] = (
                 f"{model.path} in the work folder, digest {model.digest}: lathe compare {model.path} "

@@ -1,4 +1,4 @@
-"""Stage ``table``: every block of the space, and the teacher, measured on every target."""
+"""Stage ``table``: every block of the space, and the teacher in float, measured on every target."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from devices.measurement import MeasuringProtocol
 from latency_db.tables import LatencyTable
-from pipeline.export.base import Format, format_of
+from pipeline.export.base import Format, format_of, in_float
 from pipeline.stages.inputs.space import SpacePlan
 from pipeline.stages.inputs.teacher import TeacherSummary, open_teacher
 from pipeline.stages.latency.targets import BoundTarget
@@ -27,7 +27,7 @@ from pipeline.work.stage import StageFolder, stage
 
 @dataclass(frozen=True)
 class TableInput:
-    """What is measured, where, how, and what exports it (by target).
+    """What is measured, where, how, and what exports it: by target, those in float with that of the teacher.
 
     ``networks`` whole ones are measured among the blocks, for stage ``feasibility`` to find them.
     """
@@ -42,7 +42,7 @@ class TableInput:
 
 @dataclass(frozen=True)
 class Tables:
-    """One latency table per target, and the teacher's latencies there; keyed by the target as text.
+    """One latency table per target, and the latencies there of the teacher in float; by the target as text.
 
     ``teacher_models`` are files of the whole teacher, in the formats in which it was measured;
     ``missing_models`` are formats in which it could not be exported this time.
@@ -74,7 +74,10 @@ def build_tables(given: TableInput, folder: StageFolder, services: Services) -> 
     """Measure every distinct block; what is in the database is not measured again."""
     teacher = open_teacher(given.teacher, folder).module
     targets = [each.target for each in given.targets]
-    parts = {target: teacher_parts(given.teacher, teacher, format_of(target)) for target in targets}
+    parts = {
+        target: teacher_parts(given.teacher, teacher, format_of(target))
+        for target in dict.fromkeys(map(in_float, targets))
+    }
     tables, outcomes = measure_blocks(
         given.plan.open(folder),
         targets,
@@ -82,7 +85,7 @@ def build_tables(given: TableInput, folder: StageFolder, services: Services) -> 
         networks=given.networks,
         beside={target: list(its_parts.values()) for target, its_parts in parts.items()},
     )
-    latencies = {target: teacher_latency(parts[target], outcomes[target]) for target in targets}
+    latencies = {target: teacher_latency(its_parts, outcomes[target]) for target, its_parts in parts.items()}
     wholes = {
         format_of(target): whole_teacher(parts[target])
         for target, latency in latencies.items()
@@ -90,6 +93,6 @@ def build_tables(given: TableInput, folder: StageFolder, services: Services) -> 
     }
     return Tables(
         {str(target): table for target, table in tables.items()},
-        {str(target): latency for target, latency in latencies.items()},
+        {str(target): latencies[in_float(target)] for target in targets},
         *(keep_teacher(wholes, folder, services) if wholes else ({}, ())),
     )

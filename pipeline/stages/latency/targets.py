@@ -9,7 +9,7 @@ from typing import Any
 from devices.measurement import DeviceIdentity, RuntimeIdentity
 from devices.target import Target
 from pipeline.compile import default_variant
-from pipeline.export.base import Format, exporter_identity, format_of
+from pipeline.export.base import Format, exporter_identity, format_of, in_float
 from pipeline.work.canonical import without_influence
 
 
@@ -87,10 +87,11 @@ def outputs_of(targets: tuple[BoundTarget, ...]) -> Mapping[str, OutputsPlace]:
 
 
 def exporters_of(targets: tuple[BoundTarget, ...]) -> Mapping[str, Any]:
-    """What exports for every target, by its name: as ``pipeline.export.base.exporter_identity``.
+    """What exports for every target and for the same in float, by name: ``export.base.exporter_identity``.
 
     Raises:
         TargetError: nothing can be exported for a target.
         ExportError: an exporter is not installed.
     """
-    return {each.name: exporter_identity(each.format) for each in targets}
+    every = [target for each in targets for target in (each.target, in_float(each.target))]
+    return {str(target): exporter_identity(format_of(target)) for target in every}

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from devices.measurement import MeasuringProtocol
+from devices.target import Target
 from pipeline.compile import CompileVariant, compile_artifact, deciding_packages, fastest_variant
-from pipeline.export.base import Format, Layout
+from pipeline.export.base import Format, Layout, format_of
 from pipeline.stages.inputs.data import DataSummary, open_data
 from pipeline.stages.latency.targets import BoundTarget
 from pipeline.stages.services import Services
@@ -38,13 +39,16 @@ class Calibration:
 class CompileInput:
     """The exported student and what its budget refers to, and the target to compile them for.
 
-    ``calibration`` is for a target in int8.
-    With ``measured`` the variant is chosen by measurement, by this protocol.
+    Attributes:
+        reference_target: for which the reference is compiled: the teacher always in float.
+        calibration: for a target in int8.
+        measured: the protocol by which the variant is chosen by measurement, if it is.
     """
 
     student: StoredFile
     reference: StoredFile
     target: BoundTarget
+    reference_target: Target
     calibration: Calibration | None = None
     measured: MeasuringProtocol | None = None
 
@@ -74,7 +78,7 @@ def _told(given: CompileInput, value: Compiled) -> Sequence[str]:
 
 @stage("compile", packages=deciding_packages(), tell=_told)
 def compile_student(given: CompileInput, folder: StageFolder, services: Services) -> Compiled:
-    """Compile both for the target, by the same variant.
+    """Compile both for the target; by the same variant, where both are in the same precision.
 
     Raises:
         ExportError: the compiler is not installed, or does not take the file.
@@ -86,17 +90,22 @@ def compile_student(given: CompileInput, folder: StageFolder, services: Services
         with services.reporter.task(f"choosing how to compile for {given.target.name}", ""):
             variant = fastest_variant(exported, target, folder / "tried", given.measured)
     return Compiled(
-        _compiled(given, given.student, "student", variant, folder),
-        _compiled(given, given.reference, "reference", variant, folder),
+        _compiled(given, given.student, given.target.target, "student", variant, folder),
+        _compiled(given, given.reference, given.reference_target, "reference", variant, folder),
     )
 
 
 def _compiled(
-    given: CompileInput, source: StoredFile, name: str, variant: CompileVariant | None, folder: StageFolder
+    given: CompileInput,
+    source: StoredFile,
+    target: Target,
+    name: str,
+    variant: CompileVariant | None,
+    folder: StageFolder,
 ) -> CompiledFile:
-    target, inputs = given.target.target, None
-    if given.calibration is not None:
-        inputs = given.calibration.inputs(folder, given.target.format.layout)
+    fmt, inputs = format_of(target), None
+    if given.calibration is not None and target.precision == "int8":
+        inputs = given.calibration.inputs(folder, fmt.layout)
     artifact = compile_artifact(folder.find(source), target, folder / name, variant, inputs)
     file = folder.stored(artifact.path.relative_to(folder.path).as_posix())
-    return CompiledFile(file, given.target.format, artifact.notes, artifact.path.stat().st_size)
+    return CompiledFile(file, fmt, artifact.notes, artifact.path.stat().st_size)

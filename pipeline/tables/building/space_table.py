@@ -105,7 +105,7 @@ def measure_blocks(
         bench: where outcomes are kept.
         networks: of the plan that are measured among the blocks, so that ``fit_networks`` finds them: spread
             over all batches they differ from the blocks as a network to come will.
-        beside: what else is measured on the targets.
+        beside: what else is measured, on these targets or others.
         deadline_s: by ``time.monotonic``; blocks then come before networks.
 
     Raises:
@@ -114,12 +114,11 @@ def measure_blocks(
     """
     blocks_first = deadline_s is not None
     wanted = {
-        target: [
-            *table_workloads(space, format_of(target), networks, blocks_first=blocks_first),
-            *(beside or {}).get(target, ()),
-        ]
+        target: table_workloads(space, format_of(target), networks, blocks_first=blocks_first)
         for target in targets
     }
+    for target, workloads in (beside or {}).items():
+        wanted.setdefault(target, []).extend(workloads)
     outcomes = measure(bench, wanted, "blocks and networks", deadline_s=deadline_s)
     return {target: _table(space, target, bench, outcomes[target]) for target in targets}, outcomes
 

@@ -20,7 +20,7 @@ INT8 = "host/onnxruntime:int8@1"
 # Nothing may be lost, so that what loses a single image is fine-tuned.
 RECIPE = ONE_TARGET.replace(
     "[measure]",
-    f'[[target]]\nname = "{INT8}"\nbudget_ms = 1000\n\n'
+    f'[[target]]\nname = "{INT8}"\nbudget = "500x teacher"\n\n'
     "[compile]\nmax_drop = 0.0\ncalibration_images = 40\nfine_tuning_epochs = 1\n\n[measure]",
 )
 
@@ -64,6 +64,17 @@ def test_the_run_says_what_int8_costs(document: dict[str, Any]) -> None:
     assert figures["agreement_with_float"] > 0.8
     assert in_int8["test_accuracy"] == pytest.approx(document["winner"]["test_accuracy"], abs=0.1)
     assert "in int8" in Path(document["report"]).read_text("utf-8")
+
+
+def test_a_budget_of_the_teacher_means_the_teacher_in_float(document: dict[str, Any]) -> None:
+    bundle = Path(document["bundle"])
+    entry = next(each for each in read_bundle(bundle).targets if each.target == INT8)
+    assert entry.budget.words == "500x of the teacher" and entry.reference
+    operations = {node.op_type for node in onnx.load(bundle / entry.reference).graph.node}
+    assert "Conv" in operations and not {"QuantizeLinear", "DequantizeLinear"} & operations
+    ms = document["teacher"]["measured_ms"]
+    assert ms[INT8] == ms["host/onnxruntime:fp32@1"]
+    assert document["teacher"]["models"].keys() == {"onnx"}
 
 
 def test_the_bundle_verifies_in_int8(document: dict[str, Any]) -> None:

@@ -25,6 +25,7 @@ from pipeline.stages.latency import table
 from pipeline.stages.latency.feasibility import FeasibilityInput, check_feasibility
 from pipeline.stages.latency.table import TableInput, Tables, build_tables
 from pipeline.stages.latency.targets import BoundTarget
+from pipeline.stages.latency.teacher_parts import teacher_parts
 from pipeline.stages.services import Services
 from pipeline.tables.building.space_table import build
 from pipeline.teachers.convnet import ConvNet
@@ -38,6 +39,8 @@ TARGET = Target("host", "onnxruntime")
 PLAN = SpacePlan(SPACE.config, SPACE.input_shape, SPACE.classes)
 PROTOCOL = MeasuringProtocol()
 NETWORKS = 12
+CONVNET = ConvNet(1, 10, width=4, depth=1)
+TEACHER: Any = SimpleNamespace(digest="0", name="t", data=SimpleNamespace(input_shape=(1, 8, 8)))
 
 
 def cost_ns(block: Block) -> float:
@@ -62,17 +65,17 @@ def _services(tmp_path: Path, measurer: MadeUpMeasurer) -> Iterator[Services]:
 
 @pytest.fixture(autouse=True)
 def _teacher(monkeypatch: pytest.MonkeyPatch) -> None:
-    opened = SimpleNamespace(module=ConvNet(1, 10, width=4, depth=1))
+    opened = SimpleNamespace(module=CONVNET)
     monkeypatch.setattr(table, "open_teacher", lambda summary, folder: opened)
 
 
-def bound(measurer: MadeUpMeasurer) -> tuple[BoundTarget, ...]:
-    return (BoundTarget(TARGET, *measurer.probe(TARGET)),)
+def bound(measurer: MadeUpMeasurer, target: Target = TARGET) -> tuple[BoundTarget, ...]:
+    return (BoundTarget(target, *measurer.probe(target)),)
 
 
-def tables_of(services: Services, folder: Path) -> Tables:
-    teacher: Any = SimpleNamespace(digest="0", name="t", data=SimpleNamespace(input_shape=(1, 8, 8)))
-    given = TableInput(PLAN, bound(services.measurer), PROTOCOL, {}, teacher, NETWORKS)  # type: ignore[arg-type]
+def tables_of(services: Services, folder: Path, target: Target = TARGET) -> Tables:
+    targets = bound(services.measurer, target)  # type: ignore[arg-type]
+    given = TableInput(PLAN, targets, PROTOCOL, {}, TEACHER, NETWORKS)
     return build_tables.function(given, StageFolder(folder), services)
 
 
@@ -105,6 +108,20 @@ def test_stage_builds_the_table_under_the_protocol_that_the_target_follows(
     teacher = tables.teacher_models[Format.ONNX]
     assert StageFolder(tmp_path).find(teacher) == tmp_path / "teacher.onnx"
     assert (tmp_path / "teacher.onnx").is_file()
+
+
+def test_the_teacher_is_measured_in_float_beside_blocks_in_int8(
+    services: Services, measurer: MadeUpMeasurer, tmp_path: Path
+) -> None:
+    target = replace(TARGET, precision="int8")
+    tables = tables_of(services, tmp_path, target)
+    blocks = {block_workload(block, Format.ONNX_INT8).identity for block in SPACE.distinct_blocks()}
+    teacher = {part.workload.identity for part in teacher_parts(TEACHER, CONVNET, Format.ONNX).values()}
+    assert blocks | teacher <= {each for batch in measurer.measured for each in batch}
+    whole = tables.teacher[str(target)].whole
+    assert whole is not None and whole.value_ns == OTHERS_NS
+    assert tables.by_target.keys() == tables.teacher.keys() == {str(target)}
+    assert tables.teacher_models.keys() == {Format.ONNX}
 
 
 def test_stages_and_the_builder_of_tables_find_what_each_other_measured(
