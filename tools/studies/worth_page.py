@@ -134,22 +134,25 @@ def search_minutes(result: Any) -> float:
 
 
 def verdict(arms: Mapping[str, list[Any]]) -> str:
+    """The best of both kinds, in each precision."""
     means = {
         name: statistics.mean(each["accuracy"] for each in results)
         for name, results in arms.items()
         if all(each is not None for each in results)
     }
-    hand = {name: value for name, value in means.items() if name in BY_HAND}
-    ours = {name: value for name, value in means.items() if name in METHODS}
-    if not hand or not ours:
-        return "Methods and students made by hand are not yet both here."
-    best, other = max(ours, key=ours.__getitem__), max(hand, key=hand.__getitem__)
-    lead = 100 * (ours[best] - hand[other])
-    reached = "reached" if lead >= 1 else "missed"
-    return (
-        f"The best method is {best}, the best student made by hand {other}: {lead:+.2f} points "
-        f"(target: at least 1.0; {reached}, as far as one seed tells)."
-    )
+    told = []
+    for precision in ("float", "int8"):
+        there = {name for name in means if name.endswith("-int8") == (precision == "int8")}
+        if not (hand := there & {*BY_HAND}) or not (ours := there & {*METHODS}):
+            continue
+        best, other = max(ours, key=means.__getitem__), max(hand, key=means.__getitem__)
+        lead = 100 * (means[best] - means[other])
+        reached = "reached" if lead >= 1 else "missed"
+        told.append(
+            f"In {precision} the best method is {best}, the best student made by hand {other}: {lead:+.2f} "
+            f"points (target: at least 1.0; {reached}, as far as one seed tells)."
+        )
+    return " ".join(told) or "Methods and students made by hand are not yet both here."
 
 
 def plot(found: Found, path: Path) -> None:

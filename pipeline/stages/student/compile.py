@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from devices.measurement import MeasuringProtocol
 from devices.target import Target
-from pipeline.compile import CompileVariant, compile_artifact, deciding_packages, fastest_variant
+from pipeline.compile import compile_artifact, deciding_packages, fastest_variant
 from pipeline.export.base import Format, Layout, format_of
 from pipeline.stages.inputs.data import DataSummary, open_data
 from pipeline.stages.latency.targets import BoundTarget
@@ -89,23 +89,16 @@ def compile_student(given: CompileInput, folder: StageFolder, services: Services
         target, exported = given.target.target, folder.find(given.student)
         with services.reporter.task(f"choosing how to compile for {given.target.name}", ""):
             variant = fastest_variant(exported, target, folder / "tried", given.measured)
+
+    def compiled(name: str, source: StoredFile, target: Target) -> CompiledFile:
+        fmt, inputs = format_of(target), None
+        if given.calibration is not None and target.precision == "int8":
+            inputs = given.calibration.inputs(folder, fmt.layout)
+        artifact = compile_artifact(folder.find(source), target, folder / name, variant, inputs)
+        file = folder.stored(artifact.path.relative_to(folder.path).as_posix())
+        return CompiledFile(file, fmt, artifact.notes, artifact.path.stat().st_size)
+
     return Compiled(
-        _compiled(given, given.student, given.target.target, "student", variant, folder),
-        _compiled(given, given.reference, given.reference_target, "reference", variant, folder),
+        compiled("student", given.student, given.target.target),
+        compiled("reference", given.reference, given.reference_target),
     )
-
-
-def _compiled(
-    given: CompileInput,
-    source: StoredFile,
-    target: Target,
-    name: str,
-    variant: CompileVariant | None,
-    folder: StageFolder,
-) -> CompiledFile:
-    fmt, inputs = format_of(target), None
-    if given.calibration is not None and target.precision == "int8":
-        inputs = given.calibration.inputs(folder, fmt.layout)
-    artifact = compile_artifact(folder.find(source), target, folder / name, variant, inputs)
-    file = folder.stored(artifact.path.relative_to(folder.path).as_posix())
-    return CompiledFile(file, fmt, artifact.notes, artifact.path.stat().st_size)
