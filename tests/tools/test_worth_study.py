@@ -34,7 +34,9 @@ def test_every_arm_is_a_recipe_and_the_mobile_network_the_only_member_of_its_spa
     for name, attempts in arms.items():
         for settings in attempts:
             recipe, _ = load_recipe(str(ROOT / "tools" / "studies" / "worth.toml"), [*common, *settings])
-            assert len(recipe.teacher) == (2 if name == "oracle" else 1)
+            ensemble = name in ("oracle", "subgraph-ensemble", "subgraph-oracle")
+            assert len(recipe.teacher) == (2 if ensemble else 1)
+            assert ("int8" in name) == all(":int8" in each.name for each in recipe.target)
             assert recipe.distil.epochs == 4
             if name == "mobilenetv2":
                 space = MobileSpace.from_config(recipe.space, (3, 32, 32), 10)
@@ -65,6 +67,8 @@ def test_the_page_compares_the_best_method_with_the_best_student_made_by_hand(
         "subgraph 0.5 0": result(0.82),
         "subgraph 0.5 1": result(0.83),
         "narrower 0.5 0": None,
+        "mixed-inherited-int8 0.5 0": result(0.84),
+        "subgraph-int8 0.5 0": result(0.841),
     }
     (tmp_path / "results").mkdir()
     page.write_page(done, tmp_path / "results" / "worth.md", "two cores")
@@ -73,7 +77,13 @@ def test_the_page_compares_the_best_method_with_the_best_student_made_by_hand(
     assert "| shallower | 80.00% | 0.95 | 1,000 | 2.0 M | 2 |" in text
     assert "| subgraph | 82.50% \u00b1 0.71% |" in text
     assert "| narrower | none keeps the budgets |" in text
-    assert "+2.50 points (target: at least 1.0; reached" in text
+    compared = text.replace("\n", " ")
+    assert "In float the best method is subgraph, the best student made by hand shallower: +2.50" in compared
+    assert "+2.50 points (target: at least 1.0; reached" in compared
+    assert (
+        "the best student made by hand mixed-inherited-int8: +0.10 points (target: at least 1.0; missed"
+        in (compared)
+    )
     assert "all stages but the final training and its checks, on two cores;" in text.replace("\n", " ")
     assert "Not run yet: mobilenetv2, narrower-inherited," in text
     assert (tmp_path / "figures" / "worth.png").stat().st_size > 0
