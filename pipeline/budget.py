@@ -12,7 +12,7 @@ from devices.words import listed
 from pipeline.errors import RecipeError
 
 RelativeTo = Literal["reference", "teacher"]
-"""What a relative budget refers to: the space's reference network, or the teacher."""
+"""What a relative budget refers to: the space's reference network, or the teacher, which is in float."""
 
 NAMES: Mapping[RelativeTo, str] = {"reference": "reference network", "teacher": "teacher"}
 
