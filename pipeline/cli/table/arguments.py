@@ -344,8 +344,9 @@ def transfer(
 ) -> None:
     """Estimate a new target from the tables of others.
 
-    A few measurements on the new target are enough. Half of the samples are random networks, from which
-    the interval of networks comes; the others are chosen to tell most. What is in the database already
+    A few measurements on the new target are enough. Up to ten of the samples, and a quarter of those
+    beyond twenty, are random networks, from which the interval of networks comes; the others are chosen to
+    tell most. What is in the database already
     counts, and every outcome is kept at once: the same command continues where it stopped. Estimates
     are never stored as measurements.
     """
