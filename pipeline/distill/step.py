@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -63,6 +64,15 @@ class TrainingStep:
         self._scaler.step(self._optimizer)
         self._scaler.update()
         return loss
+
+    def state(self) -> dict[str, Any]:
+        """What the next steps depend on: how far gradients are scaled, in fp16."""
+        return self._scaler.state_dict()
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what ``state`` gave; an empty one says nothing."""
+        if state:
+            self._scaler.load_state_dict(state)
 
     def _gradients(self, batch: Batch, whole: int) -> float:
         while True:

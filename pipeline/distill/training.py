@@ -175,8 +175,6 @@ def _train(
         nesterov=settings.momentum > 0,
     )
     progress = Progress(model)
-    if checkpoint is not None and checkpoint.exists():
-        progress.load(checkpoint, model, objective, optimizer)
     step = TrainingStep(
         model,
         objective,
@@ -186,6 +184,8 @@ def _train(
         tell=tell,
         team=team,
     )
+    if checkpoint is not None and checkpoint.exists():
+        progress.load(checkpoint, model, objective, optimizer, step)
     steps = settings.epochs * batches.count
     while not progress.finished(settings, goal):
         epoch = len(progress.history)
@@ -200,7 +200,7 @@ def _train(
         validation = team.of_leader(accuracy(model, dataset.validation, dataset.preprocessing))
         progress.add(EpochRecord(epoch, total_loss / len(dataset.train), validation, rate), model)
         if checkpoint is not None and team.leads:
-            progress.save(checkpoint, model, objective, optimizer)
+            progress.save(checkpoint, model, objective, optimizer, step)
         if on_epoch is not None and team.leads:
             on_epoch(epoch + 1, settings.epochs, progress.history[-1])
     return progress
@@ -299,7 +299,12 @@ class Progress:
         return TrainingResult(best.epoch, best.validation_accuracy, tuple(self.history))
 
     def save(
-        self, path: Path, model: nn.Module, objective: nn.Module, optimizer: torch.optim.Optimizer
+        self,
+        path: Path,
+        model: nn.Module,
+        objective: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        step: TrainingStep,
     ) -> None:
         """Write a checkpoint."""
         save_atomically(
@@ -307,19 +312,26 @@ class Progress:
                 "model": model.state_dict(),
                 "objective": objective.state_dict(),
                 "optimizer": optimizer.state_dict(),
+                "step": step.state(),
                 **self.kept(),
             },
             path,
         )
 
     def load(
-        self, path: Path, model: nn.Module, objective: nn.Module, optimizer: torch.optim.Optimizer
+        self,
+        path: Path,
+        model: nn.Module,
+        objective: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        step: TrainingStep,
     ) -> None:
         """Go on from a checkpoint."""
         state = torch.load(path, map_location="cpu", weights_only=True)
         model.load_state_dict(state["model"])
         objective.load_state_dict(state["objective"])
         optimizer.load_state_dict(state["optimizer"])
+        step.restore(state.get("step", {}))
         self.take(state)
 
     def _best(self) -> EpochRecord:

@@ -97,7 +97,8 @@ def _figures(report: ReportData, target: TargetReport) -> list[tuple[str, str]]:
     side_by_side = verdict.ratio is not None and budget is not None and budget.relative_to == "teacher"
     if target.teacher is not None and not side_by_side:
         times = target.teacher.value_ns / latency.value_ns
-        note = f"which takes {_ms(target.teacher.value_ns)}; measured by the same protocol, not side by side"
+        takes = f"in float, which takes {_ms(target.teacher.value_ns)}"
+        note = f"{takes}; measured by the same protocol, not side by side"
         rows.append(("Against the teacher", f"{times:.2f} times as fast <small>{note}</small>"))
     if verdict.ratio and budget is not None:
         name = budget.reference_name

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 from pipeline.budget import Budget
 from pipeline.errors import NotMeasuredError
-from pipeline.export.base import in_float
 from pipeline.run.chance import require_useful_student
 from pipeline.run.context import Context
 from pipeline.run.preparation import LearningTask
@@ -241,16 +240,15 @@ def _calibration(context: Context, task: LearningTask) -> Calibration:
 
 def _compiled(context: Context, task: LearningTask, trained: _Trained, target: BoundTarget) -> Compiled:
     fmt, exported = target.format.in_float, trained.exported
-    references, reference_target = exported.references, target.target
-    if _refers_to_teacher(context.budgets[target.name]):
-        references, reference_target = exported.teachers, in_float(target.target)
+    of_teacher = _refers_to_teacher(context.budgets[target.name])
+    references = exported.teachers if of_teacher else exported.references
     students, calibration, measured = exported.students, None, None
     if target.is_int8:
         assert trained.quantised is not None
         students, calibration = trained.quantised.models, _calibration(context, task)
     elif context.recipe.compile.choose == "measured":
         measured = context.verification_protocol
-    given = CompileInput(students[fmt], references[fmt], target, reference_target, calibration, measured)
+    given = CompileInput(students[fmt], references[fmt], target, of_teacher, calibration, measured)
     return context.do(compile_student, given)
 
 

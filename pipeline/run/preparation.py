@@ -153,6 +153,12 @@ def _teacher_ns(context: Context, tables: Tables) -> dict[str, float]:
         if budget.relative is None or budget.relative_to != "teacher":
             continue
         whole = tables.teacher[name].whole
+        if whole is None and tables.teacher[name].may_come:
+            raise BudgetError(
+                f"it is not known yet what the budget of {budget.words} on {name} allows",
+                why="the teacher could not be measured there this time",
+                fix="run again, which measures it again; or give a budget in milliseconds",
+            )
         if whole is None:
             raise BudgetError(
                 f"the budget of {budget.words} on {name} has no meaning",

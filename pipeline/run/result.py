@@ -197,7 +197,7 @@ def _candidate(candidate: EvaluatedCandidate, searched: Searched) -> dict[str, A
         "spread": candidate.spread,
         "failure": candidate.failure,
         "fidelity": candidate.fidelity,
-        "cheaper": {f"{fidelity:g}": score for fidelity, score in candidate.cheaper.items()},
+        "cheaper": {f"{fidelity:g}": score for fidelity, score in candidate.cheaper},
         "ratings": dict(candidate.ratings),
         "posterior": None if candidate.posterior is None else asdict(candidate.posterior),
         "predicted_ms": {name: e.value_ns / 1e6 for name, e in candidate.estimates.items()},

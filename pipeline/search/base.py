@@ -118,7 +118,7 @@ class TrustingStrategy(RankingStrategy, Protocol):
         ...
 
     def posterior(self, architectures: Sequence[Architecture]) -> list[Posterior]:
-        """Of each of these architectures; empty before there are scores. In the order of ``ranking``."""
+        """Of each of these architectures; empty before there are scores."""
         ...
 
     def held_out(self) -> list[float]:

@@ -77,7 +77,8 @@ def search(
                     try:
                         architecture = strategy.ask()
                     except SearchExhausted:
-                        exhausted = True
+                        # What is told of those that wait may let it ask for one of them again, more dearly.
+                        exhausted = not waiting
                         break
                     fidelity = (
                         strategy.fidelity(architecture) if isinstance(strategy, FidelityStrategy) else 1.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from devices.measurement import Interval
+from devices.target import Target
 from devices.words import count_of, listed
 from pipeline.memory import gigabytes
 from pipeline.progress import duration
@@ -88,7 +89,8 @@ def _teacher(teacher: Interval | None, verdict: TargetVerdict) -> str:
     )
     gain = f"{factor:.2f} times the student's" if factor > 1 else "faster than the student: lower the budget"
     gain += " side by side" if side_by_side and factor > 1 else ""
-    return f"{teacher} measured, {gain}"
+    in_float = " in float" if Target.parse(verdict.target).precision != "fp32" else ""
+    return f"{teacher} measured{in_float}, {gain}"
 
 
 def forecast_text(name: str, found: Forecast) -> str:

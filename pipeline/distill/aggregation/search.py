@@ -231,7 +231,9 @@ class _Group:
         halves, total, count = self._halves, 0.0, 0
         others: Iterator[tuple[Tensor, Tensor]] = iter(())
         if slopes is not None:
-            others = itertools.cycle(halves.batches(halves.mixture, mixture_seed))
+            # Not itertools.cycle, which keeps all that it has given.
+            endless = (halves.batches(halves.mixture, mixture_seed) for _ in itertools.count())
+            others = itertools.chain.from_iterable(endless)
         for images, labels in halves.batches(halves.weights, seed):
             if slopes is not None:
                 self._improve_mixture(*next(others), slopes)

@@ -62,6 +62,14 @@ class ConstrainedStrategy(ABC):
     def relearn(self, learned: dict[str, Any]) -> None:  # noqa: B027 (a hook, not a duty)
         """Continue from what ``learned`` returned."""
 
+    def pass_over(self, architectures: Iterable[Architecture]) -> None:
+        """Never ask for these: their scores are known."""
+        self._asked |= dict.fromkeys(architectures)
+
+    def know(self, architecture: Architecture, score: Score) -> None:
+        """Take in a score that was never asked for."""
+        self.learn(architecture, score)
+
     def begin_with(self, architectures: Iterable[Architecture]) -> None:
         """Ask for these before any proposals, as far as they are within the budgets.
 

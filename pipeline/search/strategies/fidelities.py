@@ -69,7 +69,7 @@ class FidelityPredictor(PredictorStrategy):
             chosen.append(self._next_new())
         except SearchExhausted as error:
             exhausted = error
-        if len(self._evaluated) >= self._needed:
+        if self._known_at and (exhausted or len(self._evaluated) >= self._needed):
             chosen += self._worth_a_closer_look()
             chosen = [each for each in chosen if self._affords(self._next_level(each))] or chosen
         if not chosen:
@@ -81,8 +81,13 @@ class FidelityPredictor(PredictorStrategy):
         self._unanswered.append(best)
         return best
 
+    def know(self, architecture: Architecture, score: Score) -> None:
+        """As a predictor does; the score is of the dearest fidelity."""
+        self._asked_at[architecture] = self._dearest
+        super().know(architecture, score)
+
     def learn(self, architecture: Architecture, score: Score) -> None:
-        """As a predictor does; what was never asked for is of the dearest fidelity."""
+        """As a predictor does."""
         super().learn(architecture, score)
         self._known_at[architecture] = self._level_of(architecture)
 
@@ -125,7 +130,7 @@ class FidelityPredictor(PredictorStrategy):
         return found
 
     def _level_of(self, architecture: Architecture) -> int:
-        return self._asked_at.get(architecture, self._dearest)
+        return self._asked_at[architecture]
 
     def _worth_a_closer_look(self) -> list[Architecture]:
         """What was evaluated, but not by the dearest fidelity, and may be the best."""

@@ -218,7 +218,7 @@ class PredictorStrategy(ConstrainedStrategy):
         return self._trust
 
     def posterior(self, architectures: Sequence[Architecture]) -> list[Posterior]:
-        """What is promised, as a reward, and how sure the process is; in the order of ``ranking``.
+        """What is promised, as a score, and how sure the process is; as rewards, in the order of ``ranking``.
 
         Process and ratings together promise too much. By how much is known from what they promised of each
         score without it: the slope of the scores over that. All of this is of the dearest fidelity; empty
@@ -238,7 +238,10 @@ class PredictorStrategy(ConstrainedStrategy):
 
         means = slope * promised
         spans = (as_reward(means + deviations) - as_reward(means - deviations)) / 2
-        return [Posterior(float(m), float(s) or None) for m, s in zip(as_reward(means), spans, strict=True)]
+        # A reward is a multiple of the score.
+        units = np.array([self._reward(each, Score(1.0)) or 1.0 for each in architectures])
+        found = zip(as_reward(means) / units, spans / units, strict=True)
+        return [Posterior(float(mean), float(span) or None) for mean, span in found]
 
     def held_out(self) -> list[float]:
         """By the shape of the kernel for all; its last ``_MEMORY`` scores. From ``_TELLING`` scores on."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from devices.measurement import MeasuringProtocol
 from latency_db.tables import LatencyTable
@@ -38,6 +38,7 @@ class TableInput:
     exporters: Mapping[str, Any]
     teacher: TeacherSummary = by_digest()
     networks: int = without_influence(0)
+    teacher_precision: Literal["fp32"] = "fp32"
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,11 @@ class TeacherLatency:
     modules: tuple[tuple[str, Interval], ...]
     missing: tuple[str, ...] = ()
 
+    @property
+    def may_come(self) -> bool:
+        """Whether the whole teacher has no latency because of something that may pass."""
+        return _WHOLE in self.missing
+
 
 def teacher_parts(summary: TeacherSummary, teacher: nn.Module, fmt: Format) -> dict[str, ModuleWorkload]:
     """The teacher cut into parts, by name."""

@@ -36,7 +36,7 @@ class EvaluatedCandidate:
         ratings: what cheap evaluators say of it, by name.
         posterior: what its score is expected to be by all scores and ratings, if the strategy says so.
         fidelity: share of the training that the score is of.
-        cheaper: scores after smaller shares of it, by these.
+        cheaper: smaller shares of it, with the scores after them.
     """
 
     architecture: Architecture
@@ -49,7 +49,7 @@ class EvaluatedCandidate:
     ratings: Mapping[str, float] = field(default_factory=dict)
     posterior: Posterior | None = None
     fidelity: float = 1.0
-    cheaper: Mapping[float, float] = field(default_factory=dict)
+    cheaper: tuple[tuple[float, float], ...] = ()
 
     @classmethod
     def of(
@@ -75,7 +75,7 @@ class EvaluatedCandidate:
             dict(ratings),
             posterior,
             candidate.fidelity,
-            dict(cheaper),
+            tuple(cheaper.items()),
         )
 
     @property
@@ -193,7 +193,7 @@ def score_words(score: Score, evaluated_by: str) -> str:
 def ratings_words(candidate: EvaluatedCandidate, evaluated_by: str) -> str:
     """Each with its name, and the scores of cheaper fidelities."""
     rated = [f"{name} {value:.4g}" for name, value in candidate.ratings.items()]
-    for fidelity, value in candidate.cheaper.items():
+    for fidelity, value in candidate.cheaper:
         rated.append(score_words(Score(value), evaluated_by) + after_words(fidelity))
     return ", ".join(rated)
 

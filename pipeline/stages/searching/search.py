@@ -135,6 +135,7 @@ def search_candidates(given: SearchInput, folder: StageFolder, services: Service
     ratings = Ratings(wanted, this.predictors.space.reference())
     rated = affordable(given.ratings, given.evaluation.at(given.strategy.fidelities[0]))
     strategy = strategy_of(given.strategy, learning.predictors, this.number, ratings, rated)
+    strategy.pass_over(each.architecture for each in given.before.candidates)
     fresh = list[Candidate]()
     if given.evaluations > 0:
         fresh = _searched(
@@ -244,7 +245,7 @@ def _teach(strategy: ConstrainedStrategy, candidates: Sequence[Candidate]) -> No
     """Tell a strategy that ranks of scores that it never asked for."""
     for each in candidates:
         if each.score is not None:
-            strategy.learn(each.architecture, each.score)
+            strategy.know(each.architecture, each.score)
 
 
 def _posterior(

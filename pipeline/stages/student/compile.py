@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from devices.measurement import MeasuringProtocol
 from devices.target import Target
-from pipeline.compile import compile_artifact, deciding_packages, fastest_variant
-from pipeline.export.base import Format, Layout, format_of
+from pipeline.compile import CompileVariant, compile_artifact, deciding_packages, fastest_variant
+from pipeline.export.base import Format, Layout, format_of, in_float
 from pipeline.stages.inputs.data import DataSummary, open_data
 from pipeline.stages.latency.targets import BoundTarget
 from pipeline.stages.services import Services
@@ -40,7 +40,7 @@ class CompileInput:
     """The exported student and what its budget refers to, and the target to compile them for.
 
     Attributes:
-        reference_target: for which the reference is compiled: the teacher always in float.
+        of_teacher: whether the reference is the teacher, which is compiled in float and by default.
         calibration: for a target in int8.
         measured: the protocol by which the variant is chosen by measurement, if it is.
     """
@@ -48,7 +48,7 @@ class CompileInput:
     student: StoredFile
     reference: StoredFile
     target: BoundTarget
-    reference_target: Target
+    of_teacher: bool
     calibration: Calibration | None = None
     measured: MeasuringProtocol | None = None
 
@@ -78,7 +78,7 @@ def _told(given: CompileInput, value: Compiled) -> Sequence[str]:
 
 @stage("compile", packages=deciding_packages(), tell=_told)
 def compile_student(given: CompileInput, folder: StageFolder, services: Services) -> Compiled:
-    """Compile both for the target; by the same variant, where both are in the same precision.
+    """Compile both for the target; a reference network by the student's variant.
 
     Raises:
         ExportError: the compiler is not installed, or does not take the file.
@@ -86,11 +86,13 @@ def compile_student(given: CompileInput, folder: StageFolder, services: Services
     """
     variant = None
     if given.measured is not None:
-        target, exported = given.target.target, folder.find(given.student)
+        exported = folder.find(given.student)
         with services.reporter.task(f"choosing how to compile for {given.target.name}", ""):
-            variant = fastest_variant(exported, target, folder / "tried", given.measured)
+            variant = fastest_variant(exported, given.target.target, folder / "tried", given.measured)
 
-    def compiled(name: str, source: StoredFile, target: Target) -> CompiledFile:
+    def compiled(
+        name: str, source: StoredFile, target: Target, variant: CompileVariant | None
+    ) -> CompiledFile:
         fmt, inputs = format_of(target), None
         if given.calibration is not None and target.precision == "int8":
             inputs = given.calibration.inputs(folder, fmt.layout)
@@ -98,7 +100,8 @@ def compile_student(given: CompileInput, folder: StageFolder, services: Services
         file = folder.stored(artifact.path.relative_to(folder.path).as_posix())
         return CompiledFile(file, fmt, artifact.notes, artifact.path.stat().st_size)
 
+    target, as_teacher = given.target.target, (in_float(given.target.target), None)
     return Compiled(
-        compiled("student", given.student, given.target.target),
-        compiled("reference", given.reference, given.reference_target),
+        compiled("student", given.student, target, variant),
+        compiled("reference", given.reference, *(as_teacher if given.of_teacher else (target, variant))),
     )

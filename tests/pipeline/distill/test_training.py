@@ -118,6 +118,21 @@ def test_fit_resumed_from_a_checkpoint_gives_the_weights_of_an_uninterrupted_run
     assert _equal(_weights(resumed), _weights(whole))
 
 
+def test_fit_in_fp16_goes_on_with_the_scale_of_gradients_that_it_had(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    checkpoint = tmp_path / "checkpoint.pt"
+    settings = SETTINGS.model_copy(update={"epochs": 1, "precision": "fp16"})
+    fit(_network(), dataset, settings, seed=1, checkpoint=checkpoint)
+    state = torch.load(checkpoint, weights_only=True)
+    assert state["step"]["scale"] > 1
+    state["step"]["scale"] = 128.0
+    torch.save(state, checkpoint)
+    more = settings.model_copy(update={"epochs": 2})
+    fit(_network(), dataset, more, seed=1, checkpoint=checkpoint)
+    assert torch.load(checkpoint, weights_only=True)["step"]["scale"] == 128
+
+
 def test_fit_stops_early_when_validation_has_not_risen_for_patience_epochs(dataset: Dataset) -> None:
     settings = SETTINGS.model_copy(update={"epochs": 50, "patience": 2})
     result = fit(_network(), dataset, settings, seed=0)

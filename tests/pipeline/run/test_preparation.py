@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from pipeline.run.preparation import LearningTask, check_budgets
 from pipeline.search.budgets.feasibility import Feasibility, TargetRange
 from pipeline.stages.latency.feasibility import Feasible
 from pipeline.stages.latency.table import Tables
+from pipeline.stages.latency.teacher_parts import TeacherLatency
 from tests.pipeline.run.made_up_run import MEMBERS, SPACE_PLAN, TARGET, made_up_context, recipe_of
 
 
@@ -66,6 +68,24 @@ def test_a_budget_that_quiet_would_not_help_is_refused_as_it_is(
     error, forgotten = checked(tmp_path, estimate, disturbed)
     assert error.what.startswith("No network of the space keeps the budget of 0.0020 ms")
     assert forgotten == []
+
+
+@pytest.mark.parametrize(
+    ("missing", "what", "fix"),
+    [
+        (("whole network",), "it is not known yet what the budget of 0.25x of the teacher", "run again"),
+        ((), "the budget of 0.25x of the teacher", "give a budget of the reference network"),
+    ],
+)
+def test_a_teacher_without_a_latency_is_measured_again_or_another_budget_is_asked_for(
+    tmp_path: Path, missing: tuple[str, ...], what: str, fix: str
+) -> None:
+    tables = replace(tables_with(()), teacher={str(TARGET): TeacherLatency(None, (), missing)})
+    recipe = recipe_of("0.25x teacher")
+    with made_up_context(tmp_path, recipe) as context, pytest.raises(BudgetError) as caught:
+        check_budgets(context, TASK, tables)
+    assert caught.value.what.startswith(what)
+    assert caught.value.fix.startswith(fix)
 
 
 def test_who_only_looks_forgets_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

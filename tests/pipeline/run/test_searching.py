@@ -31,7 +31,7 @@ from pipeline.stages.inputs.data import DataSummary
 from pipeline.stages.searching.candidates import Round, Searched
 from pipeline.stages.searching.evaluation import Evaluation
 from pipeline.stages.searching.ratings import affordable
-from pipeline.work.canonical import StoredFile
+from pipeline.work.canonical import StoredFile, canonical
 from pipeline.work.folder import WorkFolder
 from tests.pipeline.run.made_up_run import (
     PLAN,
@@ -319,8 +319,9 @@ def test_a_search_that_chooses_how_dearly_tells_what_each_training_was_and_goes_
     assert found.candidates == (*whole, *short), "what was trained whole stands first"
     assert 4 <= 1.25 * len(whole) + 0.25 * len(short) < 5
     assert whole
-    assert all(each.cheaper.keys() == {0.25} for each in whole)
+    assert all(dict(each.cheaper).keys() == {0.25} for each in whole)
     assert not any(each.cheaper for each in short)
+    assert canonical(found), "later stages have it in their keys"
     assert [each.name for each in found.ratings] == ["naswot", "0.25 of the training"]
     assert found.ratings[1].rated == len(found.candidates)
     assert any(f"{len(whole)} by the whole training" in line for line in told)

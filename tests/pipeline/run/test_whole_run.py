@@ -203,15 +203,17 @@ def test_a_subgraph_of_the_teacher_is_cut_distilled_and_verified_on_both_runtime
     assert " channels</text>" in (bundle / "report.html").read_text()
 
 
-def test_mixtures_of_the_teachers_maps_are_searched_for_the_winner_and_end_in_a_bundle(
+def test_a_search_by_several_fidelities_and_searched_mixtures_of_maps_end_in_a_bundle(
     finished: Finished,
 ) -> None:
     recipe, folder, _ = finished
     search = "{ epochs = 1, warmup_epochs = 0 }"
     loss = f'[{{ kind = "soft_targets" }}, {{ kind = "feature_aggregation", search = {search} }}]'
-    document = run_recipe(recipe, folder, [f"distil.loss={loss}"])
+    document = run_recipe(recipe, folder, [f"distil.loss={loss}", "search.fidelities=[0.5, 1.0]"])
     made = [stage["name"] for stage in document["stages"] if not stage["cached"]]
-    assert made == ["mixtures", "distil", "export", "compile", "verify", "report", "bundle"]
+    ends = ["search", "mixtures", "distil", "export", "compile", "verify", "report", "bundle"]
+    assert made[-len(ends) :] == ends
+    assert {each["fidelity"] for each in document["candidates"]} >= {1.0}
     bundle = Path(document["bundle"])
     read_bundle(bundle)
     assert "feature_aggregation" in (bundle / "recipe.toml").read_text()

@@ -7,6 +7,7 @@ import pytest
 from sklearn.gaussian_process import GaussianProcessRegressor
 
 from pipeline.search.base import FidelityStrategy, Score, SearchExhausted, TrustingStrategy
+from pipeline.search.loop import search
 from pipeline.search.strategies.evolution import EvolutionStrategy
 from pipeline.search.strategies.fidelities import FidelityPredictor
 from pipeline.search.strategies.fidelity_kernels import OFFSET, Noise, Offsets, Related, related
@@ -147,8 +148,34 @@ def test_a_fidelity_that_tells_the_truth_was_worth_more_than_one_that_tells_noth
 def test_what_was_never_asked_for_is_learned_as_dear():
     strategy = chooser(budgeted(), 0)
     known = EvolutionStrategy(budgeted(), 9, population_size=2).ask()
-    strategy.learn(known, Score(0.5))
+    strategy.know(known, Score(0.5))
     assert strategy.posterior([known])[0].mean == 0.5
+
+
+def test_a_dear_score_that_is_known_from_elsewhere_counts_as_dear_after_a_cheap_one():
+    strategy = chooser(budgeted(stages=3, share=0.5), 0)
+    asked = [architecture for architecture, _ in told(strategy, 0.5)]
+    strategy.know(asked[2], Score(0.1))
+    assert strategy.ranking(asked)[0] == asked[2]
+    assert strategy.posterior(asked[2:3])[0].mean == 0.1
+    assert strategy.learned()["levels"] == [0] * 5 + [1]
+
+
+@pytest.mark.parametrize("ahead", [1, 3])
+def test_a_space_with_fewer_members_than_first_draws_is_evaluated_dearly_all_the_same(tmp_path, ahead):
+    constraints = budgeted(share=0.01)
+    assert len(constraints.members) < 20
+    strategy = chooser(constraints, 0, (0.25, 1.0), initial=40)
+
+    class Goal:
+        def evaluate(self, architecture):
+            return Score(value(architecture) + int(architecture.identity[:4], 16) / 65536)
+
+    found = search(strategy, Goal(), 24, tmp_path / "journal", cheaper={0.25: Goal()}, ahead=ahead)
+    whole = [each.architecture for each in found if each.fidelity == 1]
+    assert {each.architecture for each in found} == set(constraints.members)
+    best = max(constraints.members, key=lambda each: Goal().evaluate(each).value)
+    assert best in whole
 
 
 @pytest.mark.parametrize("fidelities", [(), (0.5,), (1.0, 0.5), (0.0, 1.0), (0.5, 0.5, 1.0), (0.5, 1.5)])

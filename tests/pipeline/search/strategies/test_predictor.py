@@ -195,6 +195,20 @@ def test_the_posterior_is_in_the_unit_of_scores_and_in_the_order_of_the_ranking(
     assert strategy.state() == before
 
 
+def test_the_posterior_under_a_reward_of_latency_is_still_a_score():
+    def halved_if_wide(architecture, score):
+        return score.value * (0.5 if architecture["stage1.width"] == widest else 1.0)
+
+    constraints = budgeted(stages=3, share=0.5)
+    widest = max(next(each.choices for each in constraints.space.decisions if each.name == "stage1.width"))
+    strategy = PredictorStrategy(constraints, 0, initial=5, reward=halved_if_wide)
+    for _ in range(20):
+        strategy.tell(strategy.ask(), Score(0.8))
+    asked = evaluated_by(strategy)
+    assert len({each["stage1.width"] for each in asked}) > 1
+    assert [each.mean for each in strategy.posterior(asked)] == pytest.approx([0.8] * 20, abs=0.1)
+
+
 def test_scores_and_ratings_that_are_all_the_same_promise_that_score():
     strategy = PredictorStrategy(budgeted(), 0, initial=5, ratings=lambda _: (7.0,))
     for _ in range(12):

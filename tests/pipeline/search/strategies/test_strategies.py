@@ -1,9 +1,11 @@
 import pytest
 
 from pipeline.errors import BudgetError
-from pipeline.search.base import Score
+from pipeline.search.base import Score, SearchExhausted
 from pipeline.search.budgets.constraints import Constraints
 from pipeline.search.strategies.evolution import EvolutionStrategy
+from pipeline.search.strategies.fidelities import FidelityPredictor
+from pipeline.search.strategies.predictor import PredictorStrategy
 from pipeline.search.strategies.random_search import RandomStrategy
 from tests.contracts.strategy import StrategyContract
 from tests.pipeline.search.search_models import by_macs, by_parameters, latency_model, small_space
@@ -38,6 +40,28 @@ class TestEvolutionStrategy(StrategyContract):
 
     def make(self, constraints, seed):
         return EvolutionStrategy(constraints, seed, population_size=8, sample_size=3)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda constraints: RandomStrategy(constraints, 0),
+        lambda constraints: EvolutionStrategy(constraints, 0, population_size=8, sample_size=3),
+        lambda constraints: PredictorStrategy(constraints, 0, initial=4),
+        lambda constraints: FidelityPredictor(constraints, 0, initial=4, fidelities=(0.2, 1.0)),
+    ],
+)
+def test_what_is_passed_over_is_never_asked(make):
+    constraints = budgeted()
+    passed, left = constraints.members[::2], set(constraints.members[1::2])
+    strategy = make(constraints)
+    strategy.pass_over(passed)
+    asked = []
+    with pytest.raises(SearchExhausted):
+        while True:
+            asked.append(strategy.ask())
+            strategy.tell(asked[-1], Score(value(asked[-1])))
+    assert set(asked) == left
 
 
 def value(architecture) -> float:
