@@ -126,6 +126,7 @@ def check_budgets(context: Context, task: LearningTask, tables: Tables) -> tuple
     except BudgetError as error:
         disturbed = sum(len(table.disturbed) for table in tables.by_target.values())
         disturbed += sum(network.disturbed for network in feasible.calibration)
+        disturbed += sum(tables.teacher[name].disturbed for name in given.teacher_ns)
         if not (feasible.in_doubt and disturbed):
             raise
         context.forget(build_tables, _table_input(context, task))

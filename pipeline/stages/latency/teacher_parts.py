@@ -29,12 +29,13 @@ class TeacherLatency:
 
     ``whole`` is ``None`` and a module is absent where it could not be exported or run there: the teacher is
     there for comparison, so its failure stops nothing. ``missing`` are those that failed in a way that may
-    pass.
+    pass. ``disturbed`` is said of the whole.
     """
 
     whole: Interval | None
     modules: tuple[tuple[str, Interval], ...]
     missing: tuple[str, ...] = ()
+    disturbed: bool = False
 
     @property
     def may_come(self) -> bool:
@@ -71,7 +72,9 @@ def teacher_latency(parts: Mapping[str, ModuleWorkload], outcomes: Mapping[str, 
     missing = (
         name for name, each in by_name.items() if isinstance(each, MeasurementFailure) and each.passing
     )
-    return TeacherLatency(found.get(_WHOLE), modules, tuple(missing))
+    whole = by_name[_WHOLE]
+    disturbed = isinstance(whole, Measurement) and not whole.sharp
+    return TeacherLatency(found.get(_WHOLE), modules, tuple(missing), disturbed)
 
 
 def keep_teacher(

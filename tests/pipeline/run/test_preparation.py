@@ -70,6 +70,21 @@ def test_a_budget_that_quiet_would_not_help_is_refused_as_it_is(
     assert forgotten == []
 
 
+def test_a_teacher_that_was_disturbed_is_measured_again_where_a_budget_refers_to_it(tmp_path: Path) -> None:
+    whole = Interval(8000, 8000, 12_000, 0.95)
+    forgotten = []
+    with made_up_context(tmp_path, recipe_of("0.25x teacher")) as context:
+        found = feasible(Estimate(500, 1500, 3000, 0.9), 2000)
+        context.do = lambda stage, given: found  # type: ignore[method-assign]
+        context.work.forget = lambda stage, given: forgotten.append(stage.name)  # type: ignore[method-assign]
+        for disturbed in (False, True):
+            latency = TeacherLatency(whole, (), disturbed=disturbed)
+            with pytest.raises(BudgetError) as caught:
+                check_budgets(context, TASK, replace(tables_with(()), teacher={str(TARGET): latency}))
+    assert "disturbed 1 measurement" in caught.value.why
+    assert forgotten == ["table", "feasibility"]
+
+
 @pytest.mark.parametrize(
     ("missing", "what", "fix"),
     [
