@@ -34,14 +34,27 @@ def test_every_arm_is_a_recipe_and_the_mobile_network_the_only_member_of_its_spa
     for name, attempts in arms.items():
         for settings in attempts:
             recipe, _ = load_recipe(str(ROOT / "tools" / "studies" / "worth.toml"), [*common, *settings])
-            ensemble = name in ("oracle", "subgraph-ensemble", "subgraph-oracle")
-            assert len(recipe.teacher) == (2 if ensemble else 1)
+            assert len(recipe.teacher) == (2 if name == "oracle" else 1)
             assert ("int8" in name) == all(":int8" in each.name for each in recipe.target)
             assert recipe.distil.epochs == 4
             if name == "mobilenetv2":
                 space = MobileSpace.from_config(recipe.space, (3, 32, 32), 10)
                 assert space.count() == 1
     assert {"search", "akd", "dna", "oracle", "subgraph", "subgraph-int8"} <= arms.keys()
+
+
+def test_budgets_beside_an_ensemble_are_of_the_one_teacher(
+    studies: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worth = studies("worth")
+    monkeypatch.setattr(worth, "cpu_name", lambda: "this one")
+    assert worth.budgets("search", "0.5", {}) == ["target.*.budget=0.5x teacher"]
+    elsewhere = {"processor": "another", "teacher_ms": {"a": {"value": 9.0}, "b": {"value": 9.0}}}
+    with pytest.raises(SystemExit, match="run another arm"):
+        worth.budgets("oracle", "0.5", {"search 0.5 0": elsewhere, "akd 0.5 0": None})
+    here = {"processor": "this one", "teacher_ms": {"a": {"value": 2.0}, "b": {"value": 3.0}}}
+    found = worth.budgets("oracle", "0.5", {"search 0.5 0": here, "akd 0.5 0": elsewhere})
+    assert found == ["target.0.budget=1.0000ms", "target.1.budget=1.5000ms"]
 
 
 def test_the_page_compares_the_best_method_with_the_best_student_made_by_hand(

@@ -14,10 +14,9 @@ share of the teacher's latency.
 - narrower-inherited, shallower-inherited, mixed-inherited: likewise, with the weights that are left.
 - random-0 to random-4: of the mobile space, within the budgets.
 - search, akd, oracle, dna, subgraph: Lathe's methods, with the same minutes of search at most, but for dna,
-  which evaluates no candidates. oracle has the fine-tuned networks of --ensemble as further teachers.
+  which evaluates no candidates. oracle has the fine-tuned networks of --ensemble as further teachers; its
+  budgets are in milliseconds, shares of what the one teacher took in another arm.
 - subgraph-dfa: subgraph, with searched feature aggregation beside the soft targets in the final training.
-- subgraph-ensemble, subgraph-oracle: subgraph, taught by the teacher and the networks of --ensemble: by all
-  of them, or in the final training by those that are right.
 - subgraph-int8, shallower-inherited-int8, mixed-inherited-int8: likewise, with the targets in int8; the
   teacher to which the budgets refer is in float, so that they are the same.
 
@@ -83,7 +82,6 @@ SUBGRAPH = [
 ]
 """As in the embedded recipe of CIFAR-10."""
 LABELS, SOFT_TARGETS = '{kind = "labels", weight = 0.1}', '{kind = "soft_targets", weight = 0.9}'
-ORACLE = '{kind = "oracle", weight = 0.9}'
 DFA = '{kind = "feature_aggregation", search = {epochs = 2, warmup_epochs = 1}}'
 
 
@@ -149,8 +147,6 @@ def arms(tuned: Mapping[int, Path]) -> dict[str, list[list[str]]]:
         "dna": [[*FP32, "method=dna", "dna.training.epochs=2", "dna.training.batch_size=128"]],
         "subgraph": [SUBGRAPH],
         "subgraph-dfa": [[*SUBGRAPH, f"distil.loss=[{LABELS}, {SOFT_TARGETS}, {DFA}]"]],
-        "subgraph-ensemble": [[*SUBGRAPH, teachers(tuned)]],
-        "subgraph-oracle": [[*SUBGRAPH, teachers(tuned), f"distil.loss=[{LABELS}, {ORACLE}]"]],
         "subgraph-int8": [[*SUBGRAPH, *int8]],
         **{
             f"{each}-inherited-int8": [[*by_hand(each, "inherited"), *int8]]
@@ -173,6 +169,22 @@ def fine_tuned(weights: Path, depth: int, data: Path, folder: Path) -> Path:
     return out
 
 
+def budgets(name: str, share: str, done: Mapping[str, Any]) -> list[str]:
+    """Shares of the teacher's latency; in milliseconds where the recipe's teacher is an ensemble.
+
+    Raises:
+        SystemExit: no other arm has measured the teacher on this machine.
+    """
+    if name != "oracle":
+        return [f"target.*.budget={share}x teacher"]
+    rows = [row for row in done.values() if row is not None and row.get("processor") == cpu_name()]
+    measured = [row["teacher_ms"] for row in rows if "teacher_ms" in row]
+    if not measured:
+        raise SystemExit("run another arm on this machine first: oracle's budgets are shares of its teacher")
+    found = [float(share) * each["value"] for each in measured[-1].values()]
+    return [f"target.{place}.budget={limit_ms:.4f}ms" for place, limit_ms in enumerate(found)]
+
+
 def result_of(recipe: str, attempts: Sequence[Sequence[str]], common: Sequence[str], folder: Path) -> Any:
     """What became of an arm; None where no attempt has a member within the budgets."""
     for settings in attempts:
@@ -190,6 +202,7 @@ def result_of(recipe: str, attempts: Sequence[Sequence[str]], common: Sequence[s
             "processor": cpu_name(),
             "accuracy": winner["test_accuracy"],
             "teacher_accuracy": found["teacher"]["test_accuracy"],
+            "teacher_ms": found["teacher"]["measured_ms"],
             "parameters": winner["parameters"],
             "macs": winner["macs"],
             "targets": {
@@ -236,7 +249,7 @@ def main() -> None:
                 common = [
                     f"data.path={arguments.data.absolute()}",
                     teachers({56: tuned[56]}),
-                    f"target.*.budget={share}x teacher",
+                    *budgets(name, share, units.done),
                     f"name=worth-{name}",
                     f"seed={seed}",
                     *arguments.set,

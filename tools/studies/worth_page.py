@@ -24,17 +24,7 @@ BY_HAND = (
     "shallower-inherited-int8",
     "mixed-inherited-int8",
 )
-METHODS = (
-    "search",
-    "akd",
-    "oracle",
-    "dna",
-    "subgraph",
-    "subgraph-dfa",
-    "subgraph-ensemble",
-    "subgraph-oracle",
-    "subgraph-int8",
-)
+METHODS = ("search", "akd", "oracle", "dna", "subgraph", "subgraph-dfa", "subgraph-int8")
 Found = Mapping[str, Mapping[str, list[Any]]]
 """Results of an arm by share, one for each seed; None where nothing keeps the budgets."""
 
