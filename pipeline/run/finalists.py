@@ -12,6 +12,7 @@ from pipeline.run.context import Context
 from pipeline.run.preparation import LearningTask
 from pipeline.spaces.base import Architecture, Cost
 from pipeline.stages.inputs.space import SpacePlan
+from pipeline.stages.latency.feasibility import Feasible
 from pipeline.stages.latency.targets import BoundTarget, outputs_of
 from pipeline.stages.searching.candidates import Searched
 from pipeline.stages.student.compile import Calibration, Compiled, CompileInput, compile_student
@@ -60,7 +61,7 @@ class _Made:
 
 
 def make_winner(
-    context: Context, task: LearningTask, reference: Architecture, searched: Searched
+    context: Context, task: LearningTask, feasible: Feasible, searched: Searched
 ) -> tuple[Winner | None, tuple[Failure, ...]]:
     """Train as many candidates as are finalists, verify the best of them first; then the next ones.
 
@@ -77,9 +78,9 @@ def make_winner(
         NotMeasuredError: a candidate could not be measured that would be preferred to all that were.
     """
     failures, unmeasured, winner = list[Failure](), list[_Made](), None
-    for trained in _trained(context, task, searched, reference):
+    for trained in _trained(context, task, searched, feasible):
         student = trained.student
-        compiled = {each.name: _compiled(context, task, trained, each) for each in context.targets}
+        compiled = {each.name: _compiled(context, task, feasible, trained, each) for each in context.targets}
         made = _Made(trained, compiled, _verified(context, task, student, compiled))
         if made.verified.acceptable:
             winner = made
@@ -122,7 +123,7 @@ def make_winner(
 
 
 def _trained(
-    context: Context, task: LearningTask, searched: Searched, reference: Architecture
+    context: Context, task: LearningTask, searched: Searched, feasible: Feasible
 ) -> Iterator[_Trained]:
     """Finalists trained, the best of them first; then the next ones, when they are asked for."""
     waiting = searched.order[: context.tries]
@@ -135,9 +136,9 @@ def _trained(
         if not any(each.is_int8 for each in context.targets):
             students.sort(key=_validation_accuracy, reverse=True)
             for student in students:
-                yield _Trained(student, _exported(context, task, student, reference), None, in_float=True)
+                yield _Trained(student, _exported(context, task, student, feasible), None, in_float=True)
             continue
-        trained = [_quantised(context, task, student, reference) for student in students]
+        trained = [_quantised(context, task, student, feasible) for student in students]
         yield from sorted(trained, key=lambda each: each.validation_accuracy, reverse=True)
 
 
@@ -184,7 +185,7 @@ def _mixtures(context: Context, task: LearningTask, architecture: Architecture) 
     )
 
 
-def _exported(context: Context, task: LearningTask, student: Distilled, reference: Architecture) -> Exported:
+def _exported(context: Context, task: LearningTask, student: Distilled, feasible: Feasible) -> Exported:
     where = context.where
     return context.do(
         export_student,
@@ -192,7 +193,8 @@ def _exported(context: Context, task: LearningTask, student: Distilled, referenc
             task.plan,
             student.architecture,
             student.weights,
-            reference,
+            feasible.reference,
+            feasible.with_reference,
             where.targets,
             where.exporters,
             context.recipe.export,
@@ -203,10 +205,10 @@ def _exported(context: Context, task: LearningTask, student: Distilled, referenc
     )
 
 
-def _quantised(context: Context, task: LearningTask, student: Distilled, reference: Architecture) -> _Trained:
+def _quantised(context: Context, task: LearningTask, student: Distilled, feasible: Feasible) -> _Trained:
     """In int8 for every target that wants it."""
     recipe, where = context.recipe, context.where
-    exported = _exported(context, task, student, reference)
+    exported = _exported(context, task, student, feasible)
     targets = tuple(each for each in context.targets if each.is_int8)
     epochs = recipe.compile.fine_tuning_epochs
     training = recipe.distil.with_mixtures([each.shares for each in student.mixtures]).model_copy(
@@ -238,17 +240,23 @@ def _calibration(context: Context, task: LearningTask) -> Calibration:
     return Calibration(context.recipe.compile.calibration_images, task.data)
 
 
-def _compiled(context: Context, task: LearningTask, trained: _Trained, target: BoundTarget) -> Compiled:
+def _compiled(
+    context: Context, task: LearningTask, feasible: Feasible, trained: _Trained, target: BoundTarget
+) -> Compiled:
     fmt, exported = target.format.in_float, trained.exported
     of_teacher = _refers_to_teacher(context.budgets[target.name])
-    references = exported.teachers if of_teacher else exported.references
+    reference = None
+    if of_teacher:
+        reference = exported.teachers[fmt]
+    elif target.name in feasible.with_reference:
+        reference = exported.references[fmt]
     students, calibration, measured = exported.students, None, None
     if target.is_int8:
         assert trained.quantised is not None
         students, calibration = trained.quantised.models, _calibration(context, task)
     elif context.recipe.compile.choose == "measured":
         measured = context.verification_protocol
-    given = CompileInput(students[fmt], references[fmt], target, of_teacher, calibration, measured)
+    given = CompileInput(students[fmt], reference, target, of_teacher, calibration, measured)
     return context.do(compile_student, given)
 
 

@@ -141,7 +141,7 @@ class _Looking(Context):
                 self,
                 predictors,
                 search=partial(search_round, self, task),
-                attempt=partial(make_winner, self, task, feasible.reference),
+                attempt=partial(make_winner, self, task, feasible),
             )
             findings = Findings(task.plan, task.teacher, self.targets, tables, feasible, searched, winner)
             report = self.do(write_report, ReportInput(self.recipe.name, self.recipe_text, findings))

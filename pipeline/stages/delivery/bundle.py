@@ -58,7 +58,7 @@ def make_bundle(given: BundleInput, folder: StageFolder, services: Services) -> 
                 artifact=folder.find(compiled.student.file),
                 runs_on=compiled.student.notes.get("cpu", "any"),
                 portable=folder.find(winner.portable(target)),
-                reference=folder.find(compiled.reference.file),
+                reference=folder.find(compiled.reference.file) if compiled.reference else None,
                 inputs=(TensorDescription(name=INPUT_NAME, shape=axes[layout], layout=layout),),
                 outputs=(logits,),
                 predicted=findings.predicted(target.name),

@@ -66,9 +66,12 @@ def kept_units(
 
     graph = graph_layers(space.network, blocks, [each.name for each in space.config.units])
     whole = {each.name: each.count for each in space.config.structures}
+    of_whole = {space.block(each, whole).identity for each in space.config.units}
     totals = {
         target: sum(_latency_ns(space, each, whole, its) for each in space.config.units)
         for target, its in rows.items()
+        # Elsewhere the whole teacher does not run.
+        if of_whole <= its.keys()
     }
     return tuple(
         KeptUnit(

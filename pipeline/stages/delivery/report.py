@@ -237,9 +237,9 @@ def _blocks(
     names = list(map(str, blocks))
     if isinstance(space, TeacherSpace):
         names = [space.layer_name(unit.name) for unit in space.units_left(architecture)]
-    return BlockLatencies(
-        network, tuple((name, rows[block.identity]) for name, block in zip(names, blocks, strict=True))
-    )
+    # The reference network may have blocks that do not run there.
+    known = zip(names, (rows.get(block.identity) for block in blocks), strict=True)
+    return BlockLatencies(network, tuple((name, its) for name, its in known if its is not None))
 
 
 def _curve(name: str, history: tuple[EpochRecord, ...]) -> TrainingCurve:

@@ -65,6 +65,11 @@ class Feasible:
     calibration: tuple[MeasuredNetwork, ...]
 
     @property
+    def with_reference(self) -> frozenset[str]:
+        """Targets on which the reference network was measured."""
+        return frozenset(each.target for each in self.calibration if each.architecture == self.reference)
+
+    @property
     def in_doubt(self) -> bool:
         """Whether a network is estimated within every budget, but its interval reaches beyond one."""
         found = self.certificate

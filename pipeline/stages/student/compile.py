@@ -40,13 +40,14 @@ class CompileInput:
     """The exported student and what its budget refers to, and the target to compile them for.
 
     Attributes:
+        reference: none where the reference network does not run, and no budget needs it.
         of_teacher: whether the reference is the teacher, which is compiled in float and by default.
         calibration: for a target in int8.
         measured: the protocol by which the variant is chosen by measurement, if it is.
     """
 
     student: StoredFile
-    reference: StoredFile
+    reference: StoredFile | None
     target: BoundTarget
     of_teacher: bool
     calibration: Calibration | None = None
@@ -68,7 +69,7 @@ class Compiled:
     """Compiled forms of the student and of what its budget refers to, for one target."""
 
     student: CompiledFile
-    reference: CompiledFile
+    reference: CompiledFile | None
 
 
 def _told(given: CompileInput, value: Compiled) -> Sequence[str]:
@@ -100,8 +101,9 @@ def compile_student(given: CompileInput, folder: StageFolder, services: Services
         file = folder.stored(artifact.path.relative_to(folder.path).as_posix())
         return CompiledFile(file, fmt, artifact.notes, artifact.path.stat().st_size)
 
-    target, as_teacher = given.target.target, (in_float(given.target.target), None)
-    return Compiled(
-        compiled("student", given.student, target, variant),
-        compiled("reference", given.reference, *(as_teacher if given.of_teacher else (target, variant))),
-    )
+    target, reference = given.target.target, None
+    if given.reference is not None and given.of_teacher:
+        reference = compiled("reference", given.reference, in_float(target), None)
+    elif given.reference is not None:
+        reference = compiled("reference", given.reference, target, variant)
+    return Compiled(compiled("student", given.student, target, variant), reference)

@@ -30,6 +30,7 @@ class ExportInput:
     """The student and the networks that budgets refer to, where they shall run, and what exports them.
 
     Attributes:
+        reference_on: the targets on which the reference network is known to run; for others it is left out.
         exporters: by target.
         outputs: where the outputs are taken of targets that give none, by target.
         teacher: only if a budget refers to it.
@@ -39,6 +40,7 @@ class ExportInput:
     architecture: Architecture
     weights: StoredFile
     reference: Architecture
+    reference_on: frozenset[str]
     targets: tuple[BoundTarget, ...]
     exporters: Mapping[str, Any]
     settings: ExportConfig
@@ -67,7 +69,7 @@ def _told(given: ExportInput, value: Exported) -> Sequence[str]:
 
 @stage("export", packages=("torch",), tell=_told)
 def export_student(given: ExportInput, folder: StageFolder, services: Services) -> Exported:
-    """Export student and reference network, and compare the student with torch on every target.
+    """Export student and what budgets refer to, and compare the student with torch on every target.
 
     Raises:
         ExportError: one of them cannot be exported.
@@ -80,12 +82,15 @@ def export_student(given: ExportInput, folder: StageFolder, services: Services) 
     formats = sorted({each.format.in_float for each in given.targets})
     student = open_student(given.plan, given.architecture, given.weights, folder)
     torch.manual_seed(0)
-    networks = {_student: student, _reference: given.plan.open(folder).build(given.reference)}
+    reference = given.plan.open(folder).build(given.reference)
+    with_reference = {each.format.in_float for each in given.targets if each.name in given.reference_on}
+    networks = {_student: student}
     if given.teacher is not None:
         networks[_teacher] = open_teacher(given.teacher, folder).module
 
     def write(fmt: Format) -> None:
-        models = {folder / name(fmt): network for name, network in networks.items()}
+        wanted = networks | ({_reference: reference} if fmt in with_reference else {})
+        models = {folder / name(fmt): network for name, network in wanted.items()}
         export_networks(models, given.plan.input_shape, fmt)
 
     # Conversion runs in processes of its own, one per format.
@@ -93,7 +98,7 @@ def export_student(given: ExportInput, folder: StageFolder, services: Services) 
         list(pool.map(write, formats))
     return Exported(
         {fmt: folder.stored(_student(fmt)) for fmt in formats},
-        {fmt: folder.stored(_reference(fmt)) for fmt in formats},
+        {fmt: folder.stored(_reference(fmt)) for fmt in formats if fmt in with_reference},
         {fmt: folder.stored(_teacher(fmt)) for fmt in formats if given.teacher is not None},
         {each.name: _parity(given, each, student, folder) for each in given.targets},
     )

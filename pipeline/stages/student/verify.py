@@ -109,7 +109,7 @@ def verify_student(given: VerifyInput, folder: StageFolder, services: Services) 
                 LabelledImages(dataset.test, dataset.preprocessing, compiled.student.format.layout),
                 target.target,
                 budget=given.budgets[target.name],
-                reference=folder.find(compiled.reference.file),
+                reference=folder.find(compiled.reference.file) if compiled.reference else None,
                 protocol=given.protocol,
                 outputs=outputs_place(target, given.outputs),
                 between=lambda measurement: history_of(services.store, measurement.device).between,

@@ -194,7 +194,11 @@ def export(given: Any, folder: StageFolder, services: Any) -> Exported:
     of_reference = given.plan, given.reference, given.exporters
     return Exported(
         {fmt: stored(folder, f"student{fmt.suffix}", *of_student) for fmt in formats},
-        {fmt: stored(folder, f"reference{fmt.suffix}", *of_reference) for fmt in formats},
+        {
+            fmt: stored(folder, f"reference{fmt.suffix}", *of_reference)
+            for fmt in formats
+            if given.reference_on
+        },
         {},
         {each.name: Parity(interval(given).value_ns, 0, 1, 1) for each in given.targets},
     )
@@ -213,7 +217,10 @@ def compile_(given: Any, folder: StageFolder, services: Any) -> Compiled:
         file = stored(folder, name, given.target, source, given.calibration)
         return CompiledFile(file, given.target.format, {}, 1)
 
-    return Compiled(compiled("student", given.student), compiled("reference", given.reference))
+    return Compiled(
+        compiled("student", given.student),
+        compiled("reference", given.reference) if given.reference else None,
+    )
 
 
 def measurement(target: Target, artifact_digest: str, latency_ns: float, verdict: Verdict) -> Measurement:

@@ -159,6 +159,10 @@ def test_what_the_student_gains_on_the_teacher_is_the_ratio_by_which_its_budget_
 ) -> None:
     ratio = Ratio(0.27, 1 / 3.56, 0.29, 0.99)
     measurement = SimpleNamespace(latency=Interval(0.9e6, 1e6, 1.1e6, 0.99))
-    verdict: Any = SimpleNamespace(budget=Budget.parse(budget), ratio=ratio, measurement=measurement)
+    verdict: Any = SimpleNamespace(
+        target="host/litert:fp32@1", budget=Budget.parse(budget), ratio=ratio, measurement=measurement
+    )
     told = _teacher(Interval(3.9e6, 4e6, 4.1e6, 0.99), verdict)
     assert told.endswith(f"measured, {times}")
+    verdict.target = "host/litert:int8@1"
+    assert _teacher(Interval(3.9e6, 4e6, 4.1e6, 0.99), verdict).endswith(f"measured in float, {times}")

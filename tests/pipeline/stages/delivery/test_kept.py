@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -43,10 +43,13 @@ def space_of(network: Callable[[], nn.Module]) -> OpenTeacherSpace:
     return OpenTeacherSpace(config, SHAPE, 5, lambda: teacher)
 
 
-def left(space: OpenTeacherSpace, architecture: Architecture) -> tuple[KeptUnit, ...]:
-    """With latencies that are the multiply-accumulates of a block, and 1000 more."""
+def left(
+    space: OpenTeacherSpace, architecture: Architecture, missing: Collection[str] = ()
+) -> tuple[KeptUnit, ...]:
+    """With latencies that are the multiply-accumulates of a block, and 1000 more, of all but some blocks."""
     values = {block.identity: float(space.cost(block).macs + 1000) for block in space.distinct_blocks()}
     rows = {identity: Interval(value, value, value, 0.9) for identity, value in values.items()}
+    rows = {identity: each for identity, each in rows.items() if identity not in missing}
     return kept_units(cast(SpacePlan, Plan(space)), architecture, {"target": rows}, FOLDER)
 
 
@@ -64,6 +67,16 @@ def test_the_whole_teacher_is_left_of_the_reference(of_resnet: OpenTeacherSpace)
         ((_, before, after),) = unit.latencies
         assert before == after
     assert sum(unit.latencies[0][1] for unit in units) == pytest.approx(1)
+
+
+def test_where_a_block_of_the_teacher_does_not_run_there_are_no_shares_of_its_latency(
+    of_resnet: OpenTeacherSpace,
+) -> None:
+    whole = {each.name: each.count for each in of_resnet.config.structures}
+    missing = of_resnet.block(of_resnet.config.units[1], whole).identity
+    units = left(of_resnet, of_resnet.reference(), {missing})
+    assert [unit.name for unit in units] == ["", "layer1.0", "layer2.0", "layer3.0", ""]
+    assert all(unit.latencies == () for unit in units)
 
 
 def test_nothing_is_left_of_a_block_that_was_removed(of_resnet: OpenTeacherSpace) -> None:
