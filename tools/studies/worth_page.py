@@ -57,8 +57,8 @@ def text(found: Found, machine: str) -> str:
         "Accuracies are of the test split, with the sample standard deviation where there are several seeds. "
         "Latency is the measured artifact's share of the budget, the larger one of both runtimes. Minutes "
         "are those that the run itself took for all stages but the final training and its checks, on "
-        f"{machine}; a table that an earlier run had measured took none. A budget is a share of "
-        "the teacher's latency on the processor of the row."
+        f"{machine}; what an earlier run had measured or searched took none. A budget is a share of "
+        "the latency of the teacher in float on the processor of the row, also of students in int8."
     )
     return f"""# What a search is worth
 
