@@ -11,7 +11,7 @@ evaluators, by weights that all share, and by a short distillation.
 
 With --part 1/2 only every second training is done, so that another process does the others beside; each
 should have a core of its own. FOLDER keeps a line for each piece of work, and a study that was ended goes
-on. PAGE is written when everything is there; docs/results/mobile_pool has the lines of the published one.
+on. PAGE is written when everything is there.
 """
 
 from __future__ import annotations
@@ -62,8 +62,7 @@ SHORT_IMAGES, RATED_IMAGES = 8_000, 5_200
 RATINGS = ("naswot", "synflow", "relation", "readout", "blockwise", "one-shot")
 SUPERNET = SupernetSettings(epochs=24, threads=1)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-STORED = Path(__file__).parents[2] / "docs" / "results"
-TEACHER = STORED / "worth" / "resnet56.safetensors"
+TEACHER = Path(__file__).parents[2] / "docs" / "results" / "worth" / "resnet56.safetensors"
 
 
 class Pool:
@@ -200,7 +199,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--part", default="1/1", metavar="NUMBER/PARTS")
-    parser.add_argument("--work", type=Path, default=STORED / "mobile_pool")
+    parser.add_argument("--work", type=Path, default=Path("mobile-pool-study"))
     parser.add_argument("--page", type=Path)
     parser.add_argument("--machine", default="this machine", help="where it ran, for the page")
     arguments = parser.parse_args()
