@@ -119,8 +119,11 @@ def made_up(count: int = 30) -> dict[str, Any]:
     return done
 
 
-def test_the_page_tells_what_the_fused_rating_is_worth(studies: Any, tmp_path: Path) -> None:
+def test_the_page_tells_what_the_fused_rating_is_worth(
+    studies: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     page, done = studies("mobile_pool_page"), made_up()
+    monkeypatch.setattr(page, "RESAMPLES", 100)
     (tmp_path / "results").mkdir()
     page.write_page(done, tmp_path / "results" / "mobile_pool.md", "a machine")
     text = (tmp_path / "results" / "mobile_pool.md").read_text()
