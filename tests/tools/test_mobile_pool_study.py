@@ -94,6 +94,7 @@ def made_up(count: int = 30) -> dict[str, Any]:
     """Accuracies that the kinds of rating follow, and sizes that say nothing."""
     generator = np.random.default_rng(0)
     truth = generator.normal(0.8, 0.02, count)
+    training = {"core_seconds": 3600.0, "epochs": 2, "images": 5000}
     done: dict[str, Any] = {
         "networks": [
             {
@@ -106,7 +107,7 @@ def made_up(count: int = 30) -> dict[str, Any]:
         ]
     }
     for place in range(count):
-        done[f"training {place} 0"] = {"test_accuracy": truth[place], "core_seconds": 3600.0}
+        done[f"training {place} 0"] = {"test_accuracy": truth[place], **training}
         for name in ("synflow", "relation", "blockwise", "short-training"):
             done[f"{name} {place}"] = {
                 "value": truth[place] + generator.normal(0, 0.01),
@@ -115,7 +116,7 @@ def made_up(count: int = 30) -> dict[str, Any]:
     done["blockwise training"] = {"core_seconds": 10.0}
     for place in range(8):
         again = truth[place] + 0.01 * (-1) ** place
-        done[f"training {place} 1"] = {"test_accuracy": again, "core_seconds": 3600.0}
+        done[f"training {place} 1"] = {"test_accuracy": again, **training}
     return done
 
 
@@ -128,7 +129,7 @@ def test_the_page_tells_what_the_fused_rating_is_worth(
     page.write_page(done, tmp_path / "results" / "mobile_pool.md", "a machine")
     text = (tmp_path / "results" / "mobile_pool.md").read_text()
     assert (tmp_path / "figures" / "mobile_pool.png").stat().st_size > 0
-    assert "38.0 core-hours on a machine" in text
+    assert "2 epochs over 5,000 images, 38.0 core-hours on a machine" in text.replace("\n", " ")
     # Both trainings of a network differ by 0.01: so one of them deviates by 0.01 over the root of two.
     assert "standard deviation of 0.71%" in text
     beside = [line for line in text.splitlines() if line.startswith("- tau in levels, beside")]

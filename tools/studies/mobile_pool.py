@@ -143,6 +143,8 @@ class Pool:
         return {
             "test_accuracy": found,
             "validation_accuracy": result.best_validation_accuracy,
+            "epochs": len(result.history),
+            "images": len(dataset.train),
             "core_seconds": round(time.process_time() - began, 1),
             "processor": cpu_name(),
         }

@@ -152,8 +152,9 @@ def text(done: Mapping[str, Any], machine: str) -> str:
     about = (
         f"{len(truth)} networks of the mobile space for 32x32 images, drawn at random near three levels of "
         f"latency ({', '.join(ranges)} on ONNX Runtime), were distilled from a fine-tuned ResNet-56 on "
-        f"CIFAR-10 (JPEG), all alike and short of convergence: 3 epochs over 45,000 images, {hours:.1f} "
-        f"core-hours on {machine}. Their accuracy on the test split, {truth.min():.1%} to {truth.max():.1%}, "
+        f"CIFAR-10 (JPEG), all alike and short of convergence: {trained[0]['epochs']} epochs over "
+        f"{trained[0]['images']:,} images, {hours:.1f} core-hours on {machine}. "
+        f"Their accuracy on the test split, {truth.min():.1%} to {truth.max():.1%}, "
         "is the truth. A rating is told by Kendall's tau with it: over all networks, and as the mean over "
         "the three levels, which is what counts within a budget. Brackets are 95 % bootstrap intervals over "
         "networks."
