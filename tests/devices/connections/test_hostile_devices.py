@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +18,7 @@ from devices.connections.ssh import SshConnection, _Hop
 from devices.errors import TargetError
 from devices.locking.lock import device_lock, lock_state_of
 from tests.devices.ssh_server import SshServer, make_key
+from tests.peak_memory import grown_bytes
 
 ENDLESS = {
     "lines": "exec yes",
@@ -40,41 +41,45 @@ def start(tmp_path: Path) -> Iterator[Callable[..., SshServer]]:
         server.stop()
 
 
-def connection_to(server: SshServer, host: str = "127.0.0.1") -> SshConnection:
+def settings_for(server: SshServer) -> dict[str, Any]:
     config = server.folder / "ssh_config"
     config.touch()
-    return SshConnection(
-        host,
-        port=server.port,
-        identity_file=server.identity,
-        known_hosts=server.known_hosts,
-        config_file=config,
-        python=(sys.executable,),
-        folder=str(server.folder / "device"),
-    )
+    return {
+        "port": server.port,
+        "identity_file": server.identity,
+        "known_hosts": server.known_hosts,
+        "config_file": config,
+        "python": (sys.executable,),
+        "folder": str(server.folder / "device"),
+    }
 
 
-def grown_mb(before: int) -> float:
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+def connection_to(server: SshServer, host: str = "127.0.0.1") -> SshConnection:
+    return SshConnection(host, **settings_for(server))
+
+
+def ask_until_given_up(settings: dict[str, Any]) -> None:
+    """All that is asked of a device, of one that answers without an end."""
+    connection = SshConnection("127.0.0.1", **settings)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr("devices.connections.remote.KILL_S", 1.0)
+        monkeypatch.setattr("devices.locking.lock._ANSWER_S", 1.0)
+        with pytest.raises(TargetError, match="sends more than it is asked for"):
+            connection.scratch()
+        ended = connection.run(("true",), timeout_s=1, on_line=lambda line: None)
+        assert ended.timed_out
+        with pytest.raises(TargetError), device_lock("board", connection, wait_s=0.5):
+            pass
+        assert lock_state_of(connection) is None
+        connection.close()
 
 
 @pytest.mark.parametrize("answer", ENDLESS.values(), ids=ENDLESS)
 def test_an_ssh_server_that_answers_without_an_end_is_given_up(
-    start: Callable[..., SshServer], answer: str, monkeypatch: pytest.MonkeyPatch
+    start: Callable[..., SshServer], answer: str
 ) -> None:
-    monkeypatch.setattr("devices.connections.remote.KILL_S", 1.0)
-    monkeypatch.setattr("devices.locking.lock._ANSWER_S", 1.0)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    connection = connection_to(start(f"ForceCommand {answer}"))
-    with pytest.raises(TargetError, match="sends more than it is asked for"):
-        connection.scratch()
-    ended = connection.run(("true",), timeout_s=1, on_line=lambda line: None)
-    assert ended.timed_out
-    with pytest.raises(TargetError), device_lock("board", connection, wait_s=0.5):
-        pass
-    assert lock_state_of(connection) is None
-    connection.close()
-    assert grown_mb(before) < 1000
+    server = start(f"ForceCommand {answer}")
+    assert grown_bytes(ask_until_given_up, settings_for(server)) < 1_000_000_000
 
 
 def test_a_banner_of_an_ssh_server_is_neither_shown_nor_taken_for_an_answer(
