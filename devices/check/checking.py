@@ -162,10 +162,7 @@ class _Check:
             TargetError: it cannot be opened.
         """
         self.connection = self.device.connect()
-        said: list[str] = []
-        ended = self.connection.run(
-            ("sh", "-c", "echo lathe"), timeout_s=_ANSWER_S, on_line=lambda line: said.append(line.rstrip())
-        )
+        said, ended = self.connection.ask(("sh", "-c", "echo lathe"), timeout_s=_ANSWER_S)
         if "lathe" not in said:
             raise MeasurementError(
                 f"the shell of '{self.device.name}' gives no answer",
@@ -219,9 +216,7 @@ class _Check:
         self.report = replace(self.report, problems=(*self.report.problems, Problem(what, why, fix)))
 
     def _read_facts(self, folder: str) -> None:
-        lines: list[str] = []
-        argv = ("sh", "-c", _FACTS, "lathe-facts", folder)
-        self.connection.run(argv, timeout_s=_ANSWER_S, on_line=lines.append)
+        lines, _ = self.connection.ask(("sh", "-c", _FACTS, "lathe-facts", folder), timeout_s=_ANSWER_S)
         facts: dict[str, list[list[str]]] = {}
         for line in lines:
             kind, *words = line.split()
@@ -241,13 +236,12 @@ class _Check:
         )
 
     def _try_python(self) -> None:
-        lines: list[str] = []
         python = self.connection.python or ()
         shown = " ".join(python)
         where = "" if self.device.definition is None else f" in {self.device.definition.file}"
         mend = f"install Python there, or name it by 'python' under [devices.{self.device.name}]{where}"
         try:
-            ended = self.connection.run((*python, "-c", _PYTHON), timeout_s=_ANSWER_S, on_line=lines.append)
+            lines, ended = self.connection.ask((*python, "-c", _PYTHON), timeout_s=_ANSWER_S)
         except TargetError as error:
             raise TargetError(error.what, why=error.why, fix=error.fix or mend) from error
         said = dict(line.rstrip().split(" ", 1) for line in lines if " " in line)

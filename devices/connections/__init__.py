@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from devices.connections.base import Completed, Connection
+from devices.connections.base import Completed, Connection, first_lines
 from devices.connections.local import LocalConnection
 
 if TYPE_CHECKING:
     from devices.connections.adb import AdbConnection
     from devices.connections.ssh import SshConnection
 
-__all__ = ["AdbConnection", "Completed", "Connection", "LocalConnection", "SshConnection"]
+__all__ = ["AdbConnection", "Completed", "Connection", "LocalConnection", "SshConnection", "first_lines"]
 
 
 def __getattr__(name: str) -> Any:

@@ -10,6 +10,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self
 
+MOST_ANSWER_CHARACTERS = 1 << 20
+"""Of a short answer so many characters are looked at."""
+
 
 @dataclass(frozen=True)
 class Completed:
@@ -26,6 +29,21 @@ class Completed:
     stderr_tail: str
     timed_out: bool = False
     lost: bool = False
+
+
+def first_lines(on_line: Callable[[str], None], most: int = MOST_ANSWER_CHARACTERS) -> Callable[[str], None]:
+    """Hand on lines without their ends, up to so many characters and ends: a device that prints for ever must
+    not fill the memory.
+    """
+    left = most
+
+    def hand_on(line: str) -> None:
+        nonlocal left
+        if left > 0:
+            on_line(line[:left].rstrip("\r\n"))
+            left -= len(line) + 1
+
+    return hand_on
 
 
 class Connection(ABC):
@@ -64,6 +82,18 @@ class Connection(ABC):
         Raises:
             TargetError: the command cannot be started, or the device cannot be reached at all.
         """
+
+    def ask(self, argv: Sequence[str], *, timeout_s: float) -> tuple[list[str], Completed]:
+        """Run a command whose answer is short: the lines of its standard output, without their ends.
+
+        Of an answer without an end the first part is kept; the command is killed after ``timeout_s``.
+
+        Raises:
+            TargetError: as of ``run``.
+        """
+        lines: list[str] = []
+        ended = self.run(argv, timeout_s=timeout_s, on_line=first_lines(lines.append))
+        return lines, ended
 
     @abstractmethod
     def push(self, path: Path) -> str:

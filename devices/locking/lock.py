@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import getpass
-import itertools
 import logging
 import os
 import platform
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from platformdirs import user_state_path
 
-from devices.connections import Completed, Connection, LocalConnection
+from devices.connections import Completed, Connection, LocalConnection, first_lines
 from devices.errors import LatheError, TargetError
 from devices.locking.doing import Doing, Note, doings, now
 from devices.locking.queue import SCRIPT, LockState, QueueEntry, Ticket, lock_state, machine_folder, printable
@@ -40,7 +39,6 @@ DEFAULT_WAIT_S = 900.0
 _LONGEST_S = 7 * 86_400.0
 _ANSWER_S = 30.0
 _POLL_S = 0.1
-_MOST_LINES, _MOST_LINE = 10_000, 2_000
 
 _log = logging.getLogger(__name__)
 
@@ -151,25 +149,12 @@ def lock_state_of(connection: Connection) -> LockState | None:
     """
     if isinstance(connection, LocalConnection):
         return lock_state(machine_folder())
-    lines: list[str] = []
-    listed = _first(_MOST_LINES, lines.append)
-    connection.run(("sh", "-c", SCRIPT, "lathe-lock", "list"), timeout_s=_ANSWER_S, on_line=listed)
-    fields = [line.rstrip("\r").split("\t") for line in lines]
+    lines, _ = connection.ask(("sh", "-c", SCRIPT, "lathe-lock", "list"), timeout_s=_ANSWER_S)
+    fields = [line.split("\t") for line in lines]
     if ["end"] not in fields:
         return None
     entries = (QueueEntry(printable(who), printable(since)) for kind, who, since in _entries(fields))
     return LockState(["held"] in fields, tuple(entries))
-
-
-def _first(count: int, on_line: Callable[[str], None]) -> Callable[[str], None]:
-    """Hand on so many lines: a device that prints without an end must not fill the memory."""
-    numbers = itertools.count()
-
-    def hand_on(line: str) -> None:
-        if next(numbers) < count:
-            on_line(line[:_MOST_LINE])
-
-    return hand_on
 
 
 def _entries(fields: list[list[str]]) -> Iterator[list[str]]:
@@ -272,7 +257,7 @@ class _There:
     def _run(self) -> None:
         argv = ("sh", "-c", SCRIPT, "lathe-lock", "take", who_am_i())
         try:
-            said = _first(_MOST_LINES, self._said.put)
+            said = first_lines(self._said.put)
             ended: Completed | LatheError = self._connection.run(
                 argv, timeout_s=_LONGEST_S, on_line=said, stop=self._stop
             )
@@ -297,7 +282,7 @@ class _There:
                     why="the device went away" if said.lost else said.stderr_tail or repr(said),
                     fix=f"see what 'lathe devices check {self._waiting.device}' says",
                 )
-            kind, *fields = said.rstrip("\r").split("\t")
+            kind, *fields = said.split("\t")
             if kind == "held":
                 return
             if kind == "no-flock":

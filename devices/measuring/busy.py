@@ -82,10 +82,9 @@ def busy_with(device: str, *, connection: Connection | None = None) -> OtherLoad
         TargetError: no such device, or it cannot be reached.
         MeasurementError: its kernel does not tell.
     """
-    lines: list[str] = []
     with connected(device, connection) as opened:
         argv = ("sh", "-c", _SCRIPT, "lathe-busy", f"{WINDOW_S:g}")
-        ended = opened.run(argv, timeout_s=_TIMEOUT_S, on_line=lambda line: lines.append(line.rstrip("\r\n")))
+        lines, ended = opened.ask(argv, timeout_s=_TIMEOUT_S)
         own = os.getpid() if opened.shares_clock else None
     try:
         return parse_load(lines, own)

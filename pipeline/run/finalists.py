@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
 
 from pipeline.budget import Budget
 from pipeline.errors import NotMeasuredError
 from pipeline.run.chance import require_useful_student
 from pipeline.run.context import Context
 from pipeline.run.preparation import LearningTask
+from pipeline.run.rehearsal import failed_rehearsal
 from pipeline.spaces.base import Architecture, Cost
 from pipeline.stages.inputs.space import SpacePlan
 from pipeline.stages.latency.feasibility import Feasible
+from pipeline.stages.latency.table import Tables
 from pipeline.stages.latency.targets import BoundTarget, outputs_of
 from pipeline.stages.searching.candidates import Searched
 from pipeline.stages.student.compile import Calibration, Compiled, CompileInput, compile_student
@@ -61,10 +65,11 @@ class _Made:
 
 
 def make_winner(
-    context: Context, task: LearningTask, feasible: Feasible, searched: Searched
+    context: Context, task: LearningTask, tables: Tables, feasible: Feasible, searched: Searched
 ) -> tuple[Winner | None, tuple[Failure, ...]]:
     """Train as many candidates as are finalists, verify the best of them first; then the next ones.
 
+    One that exceeds a relative budget before it is trained, beside what that refers to, is not trained.
     Finalists are compared on the validation slice, in int8 where a target wants that: the test split is for
     the report alone. A candidate whose measurement is invalid has not failed: it is measured again after the
     others, and no worse one takes its place unless the recipe says so.
@@ -78,7 +83,9 @@ def make_winner(
         NotMeasuredError: a candidate could not be measured that would be preferred to all that were.
     """
     failures, unmeasured, winner = list[Failure](), list[_Made](), None
-    for trained in _trained(context, task, searched, feasible):
+    failed = partial(failed_rehearsal, context, task, tables, feasible)
+    hopeful = _hopeful(context, searched, failed, failures)
+    for trained in _trained(context, task, hopeful, feasible):
         student = trained.student
         compiled = {each.name: _compiled(context, task, feasible, trained, each) for each in context.targets}
         made = _Made(trained, compiled, _verified(context, task, student, compiled))
@@ -122,14 +129,27 @@ def make_winner(
     ), tuple(failures)
 
 
+def _hopeful(
+    context: Context,
+    searched: Searched,
+    failed: Callable[[Architecture], Failure | None],
+    failures: list[Failure],
+) -> Iterator[Architecture]:
+    """Candidates in their order, without those that ``failed`` before they are trained."""
+    for architecture in searched.order[: context.tries]:
+        failure = failed(architecture)
+        if failure is None:
+            yield architecture
+        else:
+            failures.append(failure)
+            context.reporter.note(f"             exceeds a budget, is not trained: {architecture.brief}")
+
+
 def _trained(
-    context: Context, task: LearningTask, searched: Searched, feasible: Feasible
+    context: Context, task: LearningTask, hopeful: Iterator[Architecture], feasible: Feasible
 ) -> Iterator[_Trained]:
     """Finalists trained, the best of them first; then the next ones, when they are asked for."""
-    waiting = searched.order[: context.tries]
-    while waiting:
-        finalists = waiting[: context.recipe.search.finalists]
-        waiting = waiting[len(finalists) :]
+    while finalists := list(islice(hopeful, context.recipe.search.finalists)):
         students = [_distilled(context, task, each) for each in finalists]
         if not context.recipe.allow_chance:
             require_useful_student(max(map(_validation_accuracy, students)), task.teacher, task.data)

@@ -37,6 +37,7 @@ PART_OF = {
     "proposals": "search",
     "known": "search",
     "search": "search",
+    "rehearse": "distil",
     "mixtures": "distil",
     "distil": "distil",
     "export": "verify",
@@ -141,7 +142,7 @@ class _Looking(Context):
                 self,
                 predictors,
                 search=partial(search_round, self, task),
-                attempt=partial(make_winner, self, task, feasible),
+                attempt=partial(make_winner, self, task, tables, feasible),
             )
             findings = Findings(task.plan, task.teacher, self.targets, tables, feasible, searched, winner)
             report = self.do(write_report, ReportInput(self.recipe.name, self.recipe_text, findings))

@@ -50,7 +50,7 @@ def run(recipe: Recipe, recipe_text: str, work: WorkFolder, db: str | None, repo
             context,
             predictors,
             search=partial(search_round, context, task),
-            attempt=partial(make_winner, context, task, feasible),
+            attempt=partial(make_winner, context, task, tables, feasible),
         )
         findings = Findings(task.plan, task.teacher, targets, tables, feasible, searched, winner)
         report = context.do(write_report, ReportInput(recipe.name, recipe_text, findings))

@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from devices.connections import Connection
+from devices.connections.base import MOST_ANSWER_CHARACTERS
 from devices.errors import MeasurementError, TargetError
 
 ODD_NAMES = ("with space", "quote'\"`$(x)", "line\nbreak", "-rf", "--help", "ünï😀", "a;b|c&d>e")
@@ -168,6 +169,18 @@ class ConnectionContract:
         lines, ended = self.run_python(connection, "print('x' * 5_000_000); print('y')")
         assert [len(line) for line in lines] == [5_000_000, 1]
         assert ended.returncode == 0
+
+    def test_ask_gives_the_lines_of_an_answer_without_their_ends(self, connection):
+        argv = (*connection.python, "-c", "print('one\\r'); print(); print('two')")
+        lines, ended = connection.ask(argv, timeout_s=20)
+        assert (lines, ended.returncode) == (["one", "", "two"], 0)
+
+    def test_ask_keeps_the_first_part_of_an_answer_without_an_end(self, connection):
+        argv = (*connection.python, "-c", "print('begins')\nwhile True: print()")
+        lines, ended = connection.ask(argv, timeout_s=self.start_s(connection) + 1)
+        assert ended.timed_out
+        assert lines[0] == "begins"
+        assert len(lines) <= MOST_ANSWER_CHARACTERS
 
     def test_run_refuses_a_command_that_does_not_exist(self, connection):
         with pytest.raises(TargetError):

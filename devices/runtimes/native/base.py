@@ -19,7 +19,7 @@ from uuid import uuid4
 
 from devices.agent.agent import parse_cores
 from devices.artifacts import push_artifact
-from devices.connections import Completed
+from devices.connections import Completed, first_lines
 from devices.errors import MeasurementError, TargetError
 from devices.inputs import NOTHING, Given
 from devices.measurement.measurement import Placement
@@ -49,6 +49,8 @@ CANNOT_START = (126, 127)
 SHAPES_ALONE = Support(True, "shapes alone, of all inputs: the tool makes up the values")
 _SEPARATORS = ",:;= "
 """What separates names, shapes and options on the command lines of the tools."""
+_MOST_CHARACTERS = 64 << 20
+"""Of what a tool writes so much is looked at."""
 DETAIL_LINES = 12
 """Lines of a tool's last output that explain a failure."""
 CORES = "run on these cores only, as in cores=4-7"
@@ -126,9 +128,9 @@ class ToolSession:
         lines: list[str] = []
 
         def read(line: str) -> None:
-            lines.append(line.rstrip("\r"))
+            lines.append(line)
             if on_line is not None:
-                on_line(lines[-1])
+                on_line(line)
 
         cores = self.call.target.settings.get("cores")
         pin = () if cores is None else ("taskset", f"{core_mask(cores):x}")
@@ -150,7 +152,7 @@ class ToolSession:
     def script(self, script: str, *arguments: str) -> list[str]:
         """The lines that a constant shell script wrote, whatever its exit status."""
         lines: list[str] = []
-        self._run(("sh", "-c", script, "sh", *arguments), lambda line: lines.append(line.rstrip("\r")))
+        self._run(("sh", "-c", script, "sh", *arguments), lines.append)
         return lines
 
     def new_file(self) -> str:
@@ -166,7 +168,9 @@ class ToolSession:
         if left_s <= 0:
             raise ExchangeEnded(Completed(-9, "", timed_out=True))
         limit_s = left_s if self.call.silence_s is None else min(left_s, self.call.silence_s)
-        ended = self.call.connection.run(argv, timeout_s=limit_s, on_line=on_line)
+        ended = self.call.connection.run(
+            argv, timeout_s=limit_s, on_line=first_lines(on_line, _MOST_CHARACTERS)
+        )
         if ended.lost:
             raise ExchangeEnded(ended)
         return ended

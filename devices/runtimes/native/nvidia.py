@@ -25,9 +25,8 @@ done
 
 def gpu_conditions(connection: Connection) -> dict[str, Any]:
     """The ``gpu_*`` fields of Conditions; ``None`` where unreadable."""
-    lines: list[str] = []
     argv = ("sh", "-c", _GPU_CONDITIONS, "lathe-gpu", ",".join(nvidia.FIELDS))
-    connection.run(argv, timeout_s=COMMAND_TIMEOUT_S, on_line=lines.append)
+    lines, _ = connection.ask(argv, timeout_s=COMMAND_TIMEOUT_S)
     return parse_gpu_conditions(lines)
 
 

@@ -91,8 +91,7 @@ def identify_device(connection: Connection, *, emulated: bool = False) -> dict[s
         TargetError: the device has no shell, or cannot be reached.
         MeasurementError: it did not answer to the end.
     """
-    lines: list[str] = []
-    ended = connection.run(("sh", "-c", _IDENTIFY), timeout_s=SHELL_TIMEOUT_S, on_line=lines.append)
+    lines, ended = connection.ask(("sh", "-c", _IDENTIFY), timeout_s=SHELL_TIMEOUT_S)
     if "end" not in lines:
         raise MeasurementError("the device did not say what it is", why=ended.stderr_tail or repr(ended))
     return {**parse_identity(_readings(lines)), "emulated": emulated}
@@ -104,8 +103,7 @@ def read_conditions(connection: Connection) -> Conditions:
     Raises:
         TargetError: the device has no shell, or cannot be reached.
     """
-    lines: list[str] = []
-    connection.run(("sh", "-c", _CONDITIONS), timeout_s=SHELL_TIMEOUT_S, on_line=lines.append)
+    lines, _ = connection.ask(("sh", "-c", _CONDITIONS), timeout_s=SHELL_TIMEOUT_S)
     return parse_conditions(_readings(lines))
 
 
@@ -119,8 +117,7 @@ def read_platform(connection: Connection) -> str:
         TargetError: the device has no shell, or cannot be reached.
         MeasurementError: it did not answer.
     """
-    lines: list[str] = []
-    ended = connection.run(("sh", "-c", _PLATFORM), timeout_s=SHELL_TIMEOUT_S, on_line=lines.append)
+    lines, ended = connection.ask(("sh", "-c", _PLATFORM), timeout_s=SHELL_TIMEOUT_S)
     readings = _readings(lines)
     if not readings.get("machine"):
         raise MeasurementError("the device did not say what it is", why=ended.stderr_tail or repr(ended))

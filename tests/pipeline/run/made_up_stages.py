@@ -15,6 +15,7 @@ from devices.measurement import (
     Interval,
     Launch,
     Measurement,
+    Ratio,
     RuntimeIdentity,
     Verdict,
 )
@@ -54,6 +55,7 @@ from pipeline.stages.student.distil import Distilled, distil_student
 from pipeline.stages.student.export import Exported, export_student
 from pipeline.stages.student.mixtures import Mixtures, find_mixtures
 from pipeline.stages.student.quantise import Int8Figures, Quantised, quantise_student
+from pipeline.stages.student.rehearse import Rehearsed, rehearse
 from pipeline.stages.student.verify import Verified, verify_student
 from pipeline.target_verdict import Accuracy, TargetVerdict
 from pipeline.work.canonical import StoredFile, canonical
@@ -156,10 +158,11 @@ def feasibility(given: Any, folder: StageFolder, services: Any) -> Feasible:
 
 @dataclass
 class Fates:
-    """How many candidates a search puts in order, how good they are in int8, and what verifications say of
-    each, time by time."""
+    """How many candidates a search puts in order, how good they are in int8, what share of the reference's
+    latency they take before they are trained, and what verifications say of each, time by time."""
 
     candidates: int = 1
+    untrained: dict[Architecture, float] = field(default_factory=dict)
     verdicts: dict[Architecture, list[str]] = field(default_factory=dict)
     in_int8: dict[Architecture, float] = field(default_factory=dict)
 
@@ -199,7 +202,7 @@ def export(given: Any, folder: StageFolder, services: Any) -> Exported:
             for fmt in formats
             if given.reference_on
         },
-        {},
+        {fmt: stored(folder, f"teacher{fmt.suffix}", given.teacher) for fmt in formats if given.teacher},
         {each.name: Parity(interval(given).value_ns, 0, 1, 1) for each in given.targets},
     )
 
@@ -255,6 +258,12 @@ def verify(given: Any, folder: StageFolder, services: Any) -> Verified:
     return Verified(0.9, 0.8, {each.name: verdict(each) for each in given.targets})
 
 
+def rehearsal(given: Any, folder: StageFolder, services: Any) -> Rehearsed:
+    """Hardly anything, unless FATES know better."""
+    share = FATES.untrained.get(given.architecture, 0.01)
+    return Rehearsed({each.name: Ratio(0.9 * share, share, 1.1 * share, 0.95) for each in given.targets})
+
+
 def report(given: Any, folder: StageFolder, services: Any) -> ReportFile:
     return ReportFile(stored(folder, "report.html", given))
 
@@ -293,6 +302,7 @@ FUNCTIONS = (
     (export_student, export),
     (quantise_student, quantise),
     (compile_student, compile_),
+    (rehearse, rehearsal),
     (verify_student, verify),
     (write_report, report),
     (make_bundle, bundle),
@@ -304,7 +314,7 @@ STAGES = tuple(stage.name for stage, _ in FUNCTIONS)
 def made_up_functions() -> Iterator[None]:
     """Put the functions in the place of the real ones for a while."""
     real = [(stage, stage.function) for stage, _ in FUNCTIONS]
-    FATES.candidates, FATES.verdicts, FATES.in_int8 = 1, {}, {}
+    FATES.candidates, FATES.untrained, FATES.verdicts, FATES.in_int8 = 1, {}, {}, {}
     try:
         for stage, function in FUNCTIONS:
             object.__setattr__(stage, "function", function)

@@ -110,6 +110,45 @@ def test_the_first_that_keeps_its_budget_when_measured_again_wins(
     assert lathe.run(RECIPE).winner.distilled.architecture == of[1]
 
 
+def relative(**changes: Any) -> dict[str, Any]:
+    """Both kinds of relative budgets."""
+    budgets = {"board/onnxruntime:fp32@1": "0.25x teacher", "board/litert:fp32@1": "0.6x"}
+    return RECIPE | {"target": [{"name": each, "budget": its} for each, its in budgets.items()]} | changes
+
+
+def test_a_candidate_that_exceeds_a_relative_budget_untrained_is_not_trained(
+    lathe: Lathe, of: list[Architecture]
+) -> None:
+    FATES.untrained = {of[0]: 0.26}
+    found = lathe.run(relative())
+    assert found.winner.distilled.architecture == of[1]
+    assert [each.name for each in found.stages].count("distil") == 1
+    (failure,) = found.winner.rejected
+    assert failure.architecture == of[0]
+    assert failure.shares == {
+        "board/onnxruntime:fp32@1": pytest.approx(1.1 * 0.26 / 0.25),
+        "board/litert:fp32@1": pytest.approx(1.1 * 0.26 / 0.6),
+    }
+    assert failure.why == (
+        "untrained, it takes 0.260x [0.234, 0.286] of the teacher's latency on board/onnxruntime:fp32@1, "
+        "more than 0.25x of the teacher"
+    )
+    assert "rehearse" not in lathe.again(relative())
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        RECIPE,
+        relative(target=[{"name": "board/onnxruntime:fp32@1", "budget": "0.6x soft"}]),
+        relative(compile={"choose": "measured"}),
+    ],
+    ids=["milliseconds", "soft", "compiled as is fastest"],
+)
+def test_nothing_is_rehearsed_where_it_decides_nothing(lathe: Lathe, recipe: dict[str, Any]) -> None:
+    assert "rehearse" not in lathe.again(recipe)
+
+
 IN_INT8 = {"target": [{"name": "board/litert:int8@1", "budget_ms": 1000}]}
 MIXED = {"target": [*IN_INT8["target"], *DOCUMENT["target"]]}
 
