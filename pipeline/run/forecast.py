@@ -324,7 +324,17 @@ class _Left:
                 took, basis = None, self._why_not_cut
             elif took is not None:
                 took += took / settings.epochs * loss.search.epochs * _sizes(plan)
-        return OpenStage("distil", work, None if took is None else count * took, basis)
+        seconds = None if took is None else count * (took + self._rehearsal())
+        return OpenStage("distil", work, seconds, basis)
+
+    def _rehearsal(self) -> float:
+        """Seconds for one candidate beside what its relative budgets refer to."""
+        context = self._context
+        return sum(
+            2 * durations.measuring(context.store, name, context.verification_protocol).seconds
+            for name, budget in context.budgets.items()
+            if budget.relative is not None and not budget.soft
+        )
 
     def verify(self) -> OpenStage:
         """Export, compilation, accuracy and latency of one candidate."""

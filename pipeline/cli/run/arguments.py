@@ -51,9 +51,9 @@ def run(
 ) -> None:
     """Run a recipe, from the teacher to the bundle.
 
-    The stages are data, teacher, space, table, feasibility, search, distil, export, compile, verify, report
-    and bundle. To continue a run that was stopped, give the same command again; a finished one answers at
-    once.
+    The stages are data, teacher, space, table, feasibility, search, rehearse, distil, export, compile,
+    verify, report and bundle. To continue a run that was stopped, give the same command again; a finished one
+    answers at once.
     """
     from pipeline.cli.run.command import estimate_run, run_recipe
 

@@ -77,6 +77,11 @@ def test_a_budget_of_the_teacher_means_the_teacher_in_float(document: dict[str, 
     assert document["teacher"]["models"].keys() == {"onnx"}
 
 
+def test_a_candidate_is_measured_beside_the_teacher_before_it_is_trained(document: dict[str, Any]) -> None:
+    names = [each["name"] for each in document["stages"]]
+    assert names.index("search") < names.index("rehearse") < names.index("distil")
+
+
 def test_the_bundle_verifies_in_int8(document: dict[str, Any]) -> None:
     ended = run_here("verify", document["bundle"], "--json")
     assert ended.returncode == 0, ended.stderr
