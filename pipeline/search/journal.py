@@ -65,11 +65,11 @@ class Journal:
         self._path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._stream = path.open("a+b", buffering=0)
-            self._stream.seek(0)
-            content = self._stream.read()
-            complete = content[: content.rfind(b"\n") + 1]
-            self._stream.truncate(len(complete))
+            with path.open("a+b", buffering=0) as stream:
+                stream.seek(0)
+                content = stream.read()
+                complete = content[: content.rfind(b"\n") + 1]
+                stream.truncate(len(complete))
         except OSError as error:
             raise self._unusable(error) from error
         lines = complete.split(b"\n")[:-1]
@@ -83,24 +83,18 @@ class Journal:
         """
         line = json.dumps(candidate.to_json(), allow_nan=False).encode() + b"\n"
         try:
-            written = 0
-            while written < len(line):
-                written += self._stream.write(line[written:])
-            os.fsync(self._stream.fileno())
+            with self._path.open("ab", buffering=0) as stream:
+                written = 0
+                while written < len(line):
+                    written += stream.write(line[written:])
+                os.fsync(stream.fileno())
         except OSError as error:
             raise self._unusable(error) from error
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._stream.close()
 
     def _parsed(self, number: int, line: bytes) -> Candidate:
         try:
             return Candidate.from_json(json.loads(line))
         except (KeyError, TypeError, ValueError) as error:
-            self._stream.close()
             raise WorkFolderError(
                 f"The search journal {self._path} is damaged",
                 why=f"line {number} is not a candidate ({type(error).__name__}: {error})",

@@ -68,39 +68,39 @@ def search(
         workers = {1.0: open_pools.enter_context(closing(Workers(pool, evaluator)))}
         for fidelity, its_evaluator in cheaper.items():
             workers[fidelity] = open_pools.enter_context(closing(Workers(pool, its_evaluator)))
-        with Journal(journal) as written:
-            while True:
-                while not exhausted and len(waiting) < ahead and begun < evaluations - _ROUNDING:
-                    index = len(candidates) + len(waiting)
-                    if candidates and index >= len(written.past) and enough():
-                        break
-                    try:
-                        architecture = strategy.ask()
-                    except SearchExhausted:
-                        # What is told of those that wait may let it ask for one of them again, more dearly.
-                        exhausted = not waiting
-                        break
-                    fidelity = (
-                        strategy.fidelity(architecture) if isinstance(strategy, FidelityStrategy) else 1.0
-                    )
-                    if index < len(written.past):
-                        past = written.past[index]
-                        _check_same_search(journal, index, past, architecture, fidelity)
-                        workers[fidelity].know(replace(past, architecture=architecture))
-                    workers[fidelity].start(architecture)
-                    waiting.append((architecture, fidelity))
-                    begun += fidelity
-                if not waiting:
-                    return candidates
-                architecture, fidelity = waiting.popleft()
-                candidate = replace(workers[fidelity].finish(architecture), fidelity=fidelity)
-                if len(candidates) >= len(written.past):
-                    written.append(candidate)
-                strategy.tell(candidate.architecture, candidate.score)
-                candidates.append(candidate)
-                done += fidelity
-                if on_progress is not None:
-                    on_progress(min(evaluations, int(done + _ROUNDING)), evaluations, candidate)
+        written = Journal(journal)
+        while True:
+            while not exhausted and len(waiting) < ahead and begun < evaluations - _ROUNDING:
+                index = len(candidates) + len(waiting)
+                if candidates and index >= len(written.past) and enough():
+                    break
+                try:
+                    architecture = strategy.ask()
+                except SearchExhausted:
+                    # What is told of those that wait may let it ask for one of them again, more dearly.
+                    exhausted = not waiting
+                    break
+                fidelity = (
+                    strategy.fidelity(architecture) if isinstance(strategy, FidelityStrategy) else 1.0
+                )
+                if index < len(written.past):
+                    past = written.past[index]
+                    _check_same_search(journal, index, past, architecture, fidelity)
+                    workers[fidelity].know(replace(past, architecture=architecture))
+                workers[fidelity].start(architecture)
+                waiting.append((architecture, fidelity))
+                begun += fidelity
+            if not waiting:
+                return candidates
+            architecture, fidelity = waiting.popleft()
+            candidate = replace(workers[fidelity].finish(architecture), fidelity=fidelity)
+            if len(candidates) >= len(written.past):
+                written.append(candidate)
+            strategy.tell(candidate.architecture, candidate.score)
+            candidates.append(candidate)
+            done += fidelity
+            if on_progress is not None:
+                on_progress(min(evaluations, int(done + _ROUNDING)), evaluations, candidate)
 
 
 def _check_same_search(

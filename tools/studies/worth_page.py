@@ -119,7 +119,18 @@ def accuracy(results: list[Any]) -> str:
 
 
 def search_minutes(result: Any) -> float:
-    final = {"data", "distil", "mixtures", "export", "quantise", "compile", "verify", "report", "bundle"}
+    final = {
+        "data",
+        "rehearse",
+        "distil",
+        "mixtures",
+        "export",
+        "quantise",
+        "compile",
+        "verify",
+        "report",
+        "bundle",
+    }
     return sum(each["seconds"] for each in result["stages"] if each["name"] not in final) / 60
 
 

@@ -91,27 +91,27 @@ def run_nni_strategy(
     """
     constraints.certificate.require_reachable()
     candidates: dict[str, Candidate] = {}
-    with Journal(journal) as written:
-        known = {candidate.architecture.identity: candidate for candidate in written.past}
+    written = Journal(journal)
+    known = {candidate.architecture.identity: candidate for candidate in written.past}
 
-        def evaluate(architecture: Architecture) -> None:
-            identity = architecture.identity
-            if identity not in known:
-                known[identity] = evaluated(evaluator, architecture)
-                written.append(known[identity])
-            candidates.setdefault(identity, known[identity])
-            score = known[identity].score
-            if score is None:
-                raise _NotEvaluatedError(known[identity].failure)
-            nni.report_final_result(score.value)
+    def evaluate(architecture: Architecture) -> None:
+        identity = architecture.identity
+        if identity not in known:
+            known[identity] = evaluated(evaluator, architecture)
+            written.append(known[identity])
+        candidates.setdefault(identity, known[identity])
+        score = known[identity].score
+        if score is None:
+            raise _NotEvaluatedError(known[identity].failure)
+        nni.report_final_result(score.value)
 
-        def within(model: ExecutableModelSpace) -> bool:
-            return constraints.feasible(model.executable_model())
+    def within(model: ExecutableModelSpace) -> bool:
+        return constraints.feasible(model.executable_model())
 
-        budgets = Filter(within, patience=PATIENCE)
-        engine = SequentialExecutionEngine(max_model_count=evaluations, continue_on_failure=True)
-        model_space = _Models(DecisionModelSpace(constraints.space), FunctionalEvaluator(evaluate))
-        Chain(strategy, budgets)(model_space, engine)
+    budgets = Filter(within, patience=PATIENCE)
+    engine = SequentialExecutionEngine(max_model_count=evaluations, continue_on_failure=True)
+    model_space = _Models(DecisionModelSpace(constraints.space), FunctionalEvaluator(evaluate))
+    Chain(strategy, budgets)(model_space, engine)
     return StrategyRun(list(candidates.values()), budgets.state_dict()["filter_count_total"])
 
 

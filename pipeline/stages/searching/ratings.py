@@ -12,7 +12,7 @@ from pipeline.search.base import Evaluator, Score, Strategy, TrustingStrategy
 from pipeline.search.evaluated_before import EvaluatedBefore, PastEvaluation
 from pipeline.search.evaluators.registry import SHORT_TRAINING
 from pipeline.search.evaluators.workers import evaluated
-from pipeline.search.journal import Candidate
+from pipeline.search.journal import Candidate, Journal
 from pipeline.spaces.base import Architecture
 from pipeline.stages.searching.candidates import RatingWorth
 from pipeline.stages.searching.evaluation import Evaluation
@@ -42,6 +42,9 @@ class _Refusing:
 class Rating:
     """What one evaluator says; not a number where it fails.
 
+    Where it failed it is not asked again, also after a kill: what a search asks for next follows from it.
+    What it refuses it refuses again.
+
     Args:
         evaluation: by a cheap evaluator.
         folder: of the stage that asks.
@@ -53,7 +56,9 @@ class Rating:
         self._evaluator = _Refusing(lambda: evaluation.evaluator(folder, 0))
         self._name = evaluator_of(evaluation)
         self._asked: dict[Architecture, Candidate] = {}
+        self._failures = Journal(folder / f"failed-{evaluation.name}.jsonl")
         self._known = {past.candidate.architecture: past.candidate for past in kept.of(self._name)}
+        self._known |= {past.architecture: past for past in self._failures.past}
 
     @property
     def name(self) -> str:
@@ -82,7 +87,10 @@ class Rating:
         if architecture not in self._known:
             candidate = evaluated(self._evaluator, architecture)
             self._known[architecture] = candidate
-            if candidate.score is not None:
+            if candidate.score is None:
+                if self._evaluator.refused is None:
+                    self._failures.append(candidate)
+            else:
                 self._kept.add(self._name, PastEvaluation(candidate, 0, "", {}))
         self._asked[architecture] = self._known[architecture]
         found = self.known(architecture)

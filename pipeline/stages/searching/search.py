@@ -390,14 +390,14 @@ def _evaluated_again(
     """Evaluate these in order; what the journal holds is not evaluated again."""
     workers = Workers(pool, evaluator)
     try:
-        with Journal(journal) as written:
-            known = {past.architecture: past for past in written.past}
-            lacking = [each for each in architectures if each not in known]
-            for index, architecture in enumerate(lacking):
-                for each in lacking[index : index + ahead]:
-                    workers.start(each)
-                known[architecture] = workers.finish(architecture)
-                written.append(known[architecture])
+        written = Journal(journal)
+        known = {past.architecture: past for past in written.past}
+        lacking = [each for each in architectures if each not in known]
+        for index, architecture in enumerate(lacking):
+            for each in lacking[index : index + ahead]:
+                workers.start(each)
+            known[architecture] = workers.finish(architecture)
+            written.append(known[architecture])
     finally:
         workers.close()
     return [known[architecture] for architecture in architectures]

@@ -303,6 +303,35 @@ def test_a_killed_search_goes_on_with_what_scores_and_ratings_told(
     assert len(made[-1].evaluated) == 2 + 7
 
 
+def test_a_rating_that_failed_and_works_after_a_kill_changes_nothing_of_the_search(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class OutOfMemory(ByMacs):
+        def evaluate(self, architecture: Architecture) -> Score:
+            if int(architecture.identity[0], 16) % 2:
+                raise MemoryError("for a while")
+            return super().evaluate(architecture)
+
+    made: list[ByMacs] = []
+
+    def make(lives: int | None) -> EvaluatorKind:
+        made.append(ByMacs(lives))
+        return EvaluatorKind(lambda task: made[-1])
+
+    settings: Any = {"evaluator": "mortal", "ratings": ["passing", "naswot"], "evaluations": 7}
+    monkeypatch.setitem(EVALUATORS, "mortal", make(5))
+    monkeypatch.setitem(EVALUATORS, "passing", EvaluatorKind(lambda task: OutOfMemory()))
+    with pytest.raises(KeyboardInterrupt):
+        searched(folder, "search", **settings)
+    monkeypatch.setitem(EVALUATORS, "mortal", make(None))
+    monkeypatch.setitem(EVALUATORS, "passing", EvaluatorKind(lambda task: ByMacs()))
+    continued = searched(folder, "search", **settings)
+    assert len(made[-1].evaluated) == 2
+    failed = next(each for each in continued.ratings if each.name == "passing")
+    assert 0 < failed.failed < failed.rated
+    assert "for a while" in failed.why
+
+
 def test_a_search_that_chooses_how_dearly_tells_what_each_training_was_and_goes_on_after_a_kill(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
