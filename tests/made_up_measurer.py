@@ -29,6 +29,7 @@ from pipeline.tables.building.plan import calibration_plan
 
 DEVICE = DeviceIdentity("x86_64", "made up", 2, "linux", "6.1", "here")
 OTHERS_NS = 70_000.0
+CANARY_NS = 100_000.0
 Cost = Callable[[object], float]
 
 
@@ -45,6 +46,7 @@ class MadeUpMeasurer:
         latencies_ns: by workload; others take ``OTHERS_NS``.
         special: ``invalid``, or the code of a failure, by workload; ``otherwise`` for those without one.
         measured: the identities that were asked for, a list each time.
+        slowdowns: by how much the machine was slower than usual, canary and all, by workload.
         loads: what the device does besides, one answer after the other; then nothing.
     """
 
@@ -52,6 +54,7 @@ class MadeUpMeasurer:
     special: dict[str, str] = field(default_factory=dict)
     otherwise: str = ""
     measured: list[list[str]] = field(default_factory=list)
+    slowdowns: dict[str, float] = field(default_factory=dict)
     loads: list[OtherLoad] = field(default_factory=list)
 
     def probe(self, target: Target) -> tuple[RuntimeIdentity, DeviceIdentity]:
@@ -86,11 +89,22 @@ class MadeUpMeasurer:
         reason = Reason(code, f"made up: {code}")
         if code not in ("", "invalid"):
             return MeasurementFailure("ab" * 32, str(target), reason)
-        latency_ns = self.latencies_ns.get(identity, OTHERS_NS)
+        slowdown = self.slowdowns.get(identity, 1.0)
+        latency_ns = slowdown * self.latencies_ns.get(identity, OTHERS_NS)
+        canary_ns = (round(slowdown * CANARY_NS),)
         # Disturbed launches took up to a tenth longer.
         shares = (1.0, 1.05, 1.1) if code else (1.0, 1.0, 1.0)
         launches = [
-            Launch(1, 1, 1, (round(latency_ns * share),) * 20, None, Conditions(), Conditions())
+            Launch(
+                1,
+                1,
+                1,
+                (round(latency_ns * share),) * 20,
+                None,
+                Conditions(),
+                Conditions(),
+                canary_ns=canary_ns,
+            )
             for share in shares
         ]
         return Measurement(

@@ -148,7 +148,7 @@ def _in_doubt(error: BudgetError, disturbed: int) -> BudgetError:
 
 
 def _teacher_ns(context: Context, tables: Tables) -> dict[str, float]:
-    """The teacher's latency on the targets whose budgets refer to it."""
+    """The teacher's latency on the targets whose budgets refer to it, corrected for drift to the table."""
     found = {}
     for name, budget in context.budgets.items():
         if budget.relative is None or budget.relative_to != "teacher":
@@ -166,7 +166,7 @@ def _teacher_ns(context: Context, tables: Tables) -> dict[str, float]:
                 why="the teacher could not be exported or run there",
                 fix="give a budget of the reference network, such as 0.6x, or in milliseconds",
             )
-        found[name] = whole.value_ns
+        found[name] = whole.value_ns / tables.by_target[name].slowdown(tables.teacher[name].canary_ns)
     return found
 
 

@@ -150,7 +150,7 @@ def _score(candidate: EvaluatedCandidate, evaluated_by: str) -> str:
 
 def _latencies(result: SearchResult, candidate: EvaluatedCandidate) -> Iterator[str]:
     measured = {
-        network.target: network.measured
+        network.target: network
         for network in result.searched.measured
         if network.architecture == candidate.architecture
     }
@@ -158,8 +158,8 @@ def _latencies(result: SearchResult, candidate: EvaluatedCandidate) -> Iterator[
         limit_ns = result.feasible.limits_ns[target]
         seen = "not measured"
         if target in measured:
-            judged = measured[target].joined(result.feasible.models[target].level)
+            judged = measured[target].judged(result.feasible.models[target])
             word = "within" if judged.high_ns <= limit_ns else "not within"
             kind = "the soft budget of " if target in result.feasible.soft else ""
-            seen = f"{measured[target]} measured, {word} {kind}{limit_ns / 1e6:.4f} ms"
+            seen = f"{measured[target].measured} measured, {word} {kind}{limit_ns / 1e6:.4f} ms"
         yield f"     {target}: {estimate} predicted, {seen}"

@@ -137,15 +137,16 @@ class Constraints:
             result = architecture
             for name in names[:count]:
                 result = result.with_choice(name, anchor[name])
-            return canonical(self.space, result)
+            return result
 
         beyond, within = 0, len(names)
         while within - beyond > 1:
             middle = (beyond + within) // 2
-            if self.feasible(changed(middle)):
+            if self.feasible(canonical(self.space, changed(middle))):
                 within = middle
             else:
                 beyond = middle
+        # Not of the canonical form: that may have lost decisions which do not matter yet, but will.
         fitting = filter(self.feasible, self._variants(changed(beyond), names[beyond]))
         return max(fitting, key=self.use)
 

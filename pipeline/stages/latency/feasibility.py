@@ -136,10 +136,12 @@ def check_feasibility(given: FeasibilityInput, folder: StageFolder, services: Se
 
 
 def _reference_ns(reference: Architecture, budget: Budget, found: SpaceTable) -> float:
-    """Latency of the reference network; what an absolute budget makes of it does not matter."""
+    """Latency of the reference network as fast as the machine was when the table was measured; what an
+    absolute budget makes of it does not matter.
+    """
     for network in found.networks:
         if network.architecture == reference:
-            return network.measured.value_ns
+            return found.corrected_ns(network)
     if budget.relative is None:
         return math.nan
     raise EstimateError(

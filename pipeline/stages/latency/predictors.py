@@ -90,8 +90,8 @@ class LatencyPredictors:
         return replace(self, models=models, networks=together)
 
     def judged(self, network: SeenNetwork) -> Interval:
-        """The measured latency as its budget judges it: at another time, unless the budget is relative."""
-        return network.measured.joined(self.models[network.target].level)
+        """The measured latency as its budget judges it."""
+        return network.judged(self.models[network.target])
 
     def kept_by(self, networks: Sequence[MeasuredNetwork], disturbed: Collection[str] = ()) -> bool:
         """Whether measurements of one architecture are within the limit of every target that is not soft.

@@ -29,13 +29,14 @@ class TeacherLatency:
 
     ``whole`` is ``None`` and a module is absent where it could not be exported or run there: the teacher is
     there for comparison, so its failure stops nothing. ``missing`` are those that failed in a way that may
-    pass. ``disturbed`` is said of the whole.
+    pass. ``disturbed`` and ``canary_ns`` (``Measurement.canary_ns``) are said of the whole.
     """
 
     whole: Interval | None
     modules: tuple[tuple[str, Interval], ...]
     missing: tuple[str, ...] = ()
     disturbed: bool = False
+    canary_ns: float | None = None
 
     @property
     def may_come(self) -> bool:
@@ -73,8 +74,9 @@ def teacher_latency(parts: Mapping[str, ModuleWorkload], outcomes: Mapping[str, 
         name for name, each in by_name.items() if isinstance(each, MeasurementFailure) and each.passing
     )
     whole = by_name[_WHOLE]
-    disturbed = isinstance(whole, Measurement) and not whole.sharp
-    return TeacherLatency(found.get(_WHOLE), modules, tuple(missing), disturbed)
+    if not isinstance(whole, Measurement):
+        return TeacherLatency(None, modules, tuple(missing))
+    return TeacherLatency(whole.latency, modules, tuple(missing), not whole.sharp, whole.canary_ns)
 
 
 def keep_teacher(

@@ -60,6 +60,24 @@ class SeenNetwork(NetworkLatency):
         return cls(**vars(latency), architecture=architecture, target=str(target))
 
 
+    def judged(self, model: NetworkModel) -> Interval:
+        """The latency as its budget judges it.
+
+        A budget in milliseconds holds at another time too: the interval is wider by the model's level. What a
+        relative budget refers to takes as long as when the table was measured, and the model has no level:
+        the latency is corrected for drift since then.
+        """
+        if model.level:
+            return self.measured.joined(model.level)
+        slowdown = model.table.slowdown(self.canary_ns)
+        return Interval(
+            self.measured.low_ns / slowdown,
+            self.measured.value_ns / slowdown,
+            self.measured.high_ns / slowdown,
+            self.measured.confidence,
+        )
+
+
 @dataclass(frozen=True)
 class MeasuredNetwork(SeenNetwork):
     """A measured network beside what was predicted for it, before a model had seen it if there was one."""

@@ -11,6 +11,8 @@ from pipeline.search.budgets.constraints import Constraints
 from pipeline.search.budgets.feasibility import Feasibility
 from pipeline.spaces.base import check_architecture
 from pipeline.spaces.cost import network_cost
+from pipeline.spaces.mobile.config import MobileSpaceConfig
+from pipeline.spaces.mobile.space import MobileSpace
 from tests.pipeline.search.search_models import at_random, by_macs, by_parameters, latency_model, small_space
 
 TARGETS = ("host/onnxruntime:fp32@1", "host/litert:fp32@1")
@@ -140,6 +142,20 @@ def test_draw_and_repair_give_members_within_every_budget(share, seed):
         check_architecture(constraints.space, drawn)
         assert constraints.feasible(drawn)
         assert constraints.feasible(constraints.repair(constraints.space.mutate(drawn, generator), generator))
+
+
+@pytest.mark.parametrize("times", [1.02, 1.5])
+def test_repair_finds_a_member_where_decisions_matter_for_some_choices_alone(times):
+    """A regular convolution has no expansion; as another operation, a block has the one it was drawn with."""
+    stage = {"widths": [8, 16], "depths": [1, 2], "kernels": [3], "expansions": [6, 2]}
+    config = {"stem_width": 8, "head_width": 8, "stages": [stage | {"operations": ["inverted", "regular"]}]}
+    space = MobileSpace(MobileSpaceConfig.model_validate(config), (3, 16, 16), 4)
+    model = latency_model(space, by_parameters)
+    (fastest,) = Constraints(space, {"t": model}, {"t": 1e300}).certificate.ranges
+    constraints = Constraints(space, {"t": model}, {"t": times * fastest.fastest_estimate.high_ns})
+    generator = random.Random(0)
+    for _ in range(100):
+        assert constraints.feasible(constraints.repair(space.sample(generator), generator))
 
 
 def test_repair_leaves_alone_what_fits():

@@ -15,9 +15,10 @@ from devices.measurement.protocol import MeasuringProtocol
 from devices.target import Target
 from latency_db.store.store import open_store
 from pipeline.budget import Budget
-from pipeline.export.base import Format, block_workload
+from pipeline.export.base import Format, block_workload, network_workload
 from pipeline.export.cached_exports import Exportable, Exports
 from pipeline.progress import Reporter
+from pipeline.run.preparation import _teacher_ns
 from pipeline.spaces.base import Block
 from pipeline.spaces.cost import block_cost
 from pipeline.stages.inputs.space import SpacePlan
@@ -25,7 +26,7 @@ from pipeline.stages.latency import table
 from pipeline.stages.latency.feasibility import FeasibilityInput, check_feasibility
 from pipeline.stages.latency.table import TableInput, Tables, build_tables
 from pipeline.stages.latency.targets import BoundTarget
-from pipeline.stages.latency.teacher_parts import teacher_parts
+from pipeline.stages.latency.teacher_parts import teacher_parts, whole_teacher
 from pipeline.stages.services import Services
 from pipeline.tables.building.space_table import build
 from pipeline.teachers.convnet import ConvNet
@@ -135,6 +136,23 @@ def test_stages_and_the_builder_of_tables_find_what_each_other_measured(
     assert feasible.models == {str(TARGET): built.model.with_level(0.0)}
     assert [each.architecture for each in feasible.calibration] == [e.architecture for e in built.networks]
     assert feasible.limits_ns[str(TARGET)] == pytest.approx(0.9 * built.networks[0].measured.value_ns)
+
+
+def test_a_relative_budget_means_its_reference_as_fast_as_the_machine_was_for_the_table(
+    services: Services, measurer: MadeUpMeasurer, tmp_path: Path
+) -> None:
+    reference = network_workload(SPACE.description, SPACE.reference(), Format.ONNX).identity
+    teacher = whole_teacher(teacher_parts(TEACHER, CONVNET, Format.ONNX)).workload.identity
+    measurer.slowdowns = {reference: 1.08, teacher: 1.2}
+    tables = tables_of(services, tmp_path)
+    feasible = feasible_with(services, tables, tmp_path)
+    assert feasible.limits_ns[str(TARGET)] == pytest.approx(0.9 * LATENCIES[reference])
+    seen = next(each for each in feasible.calibration if each.architecture == SPACE.reference())
+    assert seen.measured.value_ns == pytest.approx(1.08 * LATENCIES[reference])
+    # A candidate that is measured while the machine is slow is judged likewise.
+    assert feasible.predictors(PLAN).judged(seen).value_ns == pytest.approx(LATENCIES[reference])
+    context: Any = SimpleNamespace(budgets={str(TARGET): Budget.parse("0.9x teacher")})
+    assert _teacher_ns(context, tables) == {str(TARGET): pytest.approx(OTHERS_NS)}
 
 
 @pytest.mark.parametrize("code", ["timeout", "device-lost", "out-of-memory"])
