@@ -179,7 +179,7 @@ def _choice(findings: Findings) -> str:
 
 def _not_shipped(winner: Winner) -> str:
     """What was tried before: what exceeded a budget, and what could not be measured."""
-    text = f" Candidates trained in full before it that exceeded a budget: {len(winner.rejected)}."
+    text = f" Candidates preferred to it that exceeded a budget: {len(winner.rejected)}."
     if winner.passed_over:
         names = "; ".join(f"{each.architecture.brief} ({each.why})" for each in winner.passed_over)
         text += f" Preferred to it, but passed over because they could not be measured: {names}."
