@@ -9,6 +9,7 @@ __all__ = [
     "LatheError",
     "MeasurementError",
     "PassingMeasurementError",
+    "PassingTargetError",
     "TargetError",
     "TemporaryFolderError",
 ]
@@ -48,6 +49,10 @@ class TargetError(LatheError):
 
 class BrokenRuntimeError(TargetError):
     """A runtime that is installed on a device, and cannot be loaded there."""
+
+
+class PassingTargetError(TargetError):
+    """A device that may be had another time: it cannot be reached now, or somebody else uses it."""
 
 
 class MeasurementError(LatheError):

@@ -29,6 +29,8 @@ THROTTLE_REASONS = {
 }
 """Bits of ``clocks_throttle_reasons.active``; 0x01 means idle, which is none."""
 
+_MOST_DIGITS = 18
+
 
 def smi(gpu: str, *fields: str) -> list[str]:
     """What the driver says of a GPU, given by index or UUID; empty where its tool is missing or silent."""
@@ -63,17 +65,21 @@ def parse_conditions(told: list[str], hertz: str, warmth: str) -> dict[str, Any]
         warmth: the temperature by a thermal zone, thousandths of a degree Celsius.
     """
     megahertz, celsius, mask = (*told, "", "", "")[:3]
-    frequency_khz = int(megahertz) * 1000 if megahertz.isdecimal() else None
-    if frequency_khz is None and hertz.isdecimal():
+    frequency_khz = int(megahertz) * 1000 if _is_whole(megahertz) else None
+    if frequency_khz is None and _is_whole(hertz):
         frequency_khz = int(hertz) // 1000
-    temperature = int(celsius) * 1000 if celsius.isdecimal() else None
-    if temperature is None and warmth.isdecimal():
+    temperature = int(celsius) * 1000 if _is_whole(celsius) else None
+    if temperature is None and _is_whole(warmth):
         temperature = int(warmth)
     return {
         "gpu_frequency_khz": frequency_khz,
         "gpu_temperature_millicelsius": temperature,
         "gpu_throttle_reasons": throttle_reasons(mask),
     }
+
+
+def _is_whole(text: str) -> bool:
+    return text.isdecimal() and len(text) <= _MOST_DIGITS
 
 
 def throttle_reasons(mask: str) -> str | None:

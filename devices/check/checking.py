@@ -17,7 +17,7 @@ from devices.locking.lock import device_lock, lock_state_of
 from devices.measurement.measurement import DeviceIdentity
 from devices.measurement.protocol import MeasuringProtocol
 from devices.runtimes import Runtime, known_runtimes
-from devices.runtimes.base import Call, Identify, Measure, describe_end
+from devices.runtimes.base import Call, Identify, Measure
 from devices.runtimes.native.shell import identify_device, read_conditions
 from devices.target import Target
 
@@ -25,6 +25,7 @@ LOCK_WAIT_S = 60.0
 _ANSWER_S = 60.0
 _RUNTIME_S = 180.0
 _OLDEST_PYTHON = (3, 8)
+_WHOLE = re.compile(r"\d{1,18}")
 
 CANARIES = Path(__file__).parents[1] / "canary"
 SMOKE = MeasuringProtocol(
@@ -219,10 +220,11 @@ class _Check:
         lines, _ = self.connection.ask(("sh", "-c", _FACTS, "lathe-facts", folder), timeout_s=_ANSWER_S)
         facts: dict[str, list[list[str]]] = {}
         for line in lines:
-            kind, *words = line.split()
-            facts.setdefault(kind, []).append(words)
-        space = [words for words in facts.get("space", []) if len(words) >= 6 and words[3].isdecimal()]
-        memory = [words[0] for words in facts.get("memory", []) if words[0].isdecimal()]
+            match line.split():
+                case [kind, *words]:
+                    facts.setdefault(kind, []).append(words)
+        space = [words for words in facts.get("space", []) if len(words) >= 6 and _WHOLE.fullmatch(words[3])]
+        memory = [words[0] for words in facts.get("memory", []) if words and _WHOLE.fullmatch(words[0])]
         self._swapping = facts.get("swap-before") != facts.get("swap-after")
         self.report = replace(
             self.report,
@@ -231,7 +233,7 @@ class _Check:
             sensors=tuple(
                 (" ".join(words[1:]), int(words[0]))
                 for words in facts.get("sensor", [])
-                if words[0].lstrip("-").isdecimal()
+                if words and _WHOLE.fullmatch(words[0].removeprefix("-"))
             ),
         )
 
@@ -244,9 +246,9 @@ class _Check:
             lines, ended = self.connection.ask((*python, "-c", _PYTHON), timeout_s=_ANSWER_S)
         except TargetError as error:
             raise TargetError(error.what, why=error.why, fix=error.fix or mend) from error
-        said = dict(line.rstrip().split(" ", 1) for line in lines if " " in line)
+        said = dict(line.strip().split(" ", 1) for line in lines if " " in line.strip())
         version = said.get("version", "")
-        if not re.fullmatch(r"\d+\.\d+\.\d+", version):
+        if not re.fullmatch(r"\d{1,9}\.\d{1,9}\.\d{1,9}", version):
             raise TargetError(f"'{shown}' does not work as Python", why=ended.stderr_tail, fix=mend)
         if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST_PYTHON:
             raise TargetError(f"'{shown}' is Python {version}, and 3.8 or later is needed", fix=mend)
@@ -295,7 +297,7 @@ def _smoke(runtime: Runtime, call: Call) -> int | None:
     failed = reply.all("failed")
     if not canary and not failed and reply.ended.returncode == 0:
         return None
-    code, detail = (failed[0]["code"], failed[0]["detail"]) if failed else describe_end(reply.ended)
+    code, detail = (failed[0]["code"], failed[0]["detail"]) if failed else reply.end
     raise MeasurementError(
         f"{runtime.name} is installed, but the smoke model does not run on '{call.target}' ({code})",
         why=str(detail),

@@ -29,7 +29,7 @@ from devices.connections.remote import (
     RemoteConnection,
     RemoteProcess,
 )
-from devices.errors import MeasurementError, TargetError
+from devices.errors import MeasurementError, PassingTargetError, TargetError
 from devices.host import end, start
 
 _DEFAULT_PORT = 5555
@@ -133,7 +133,7 @@ class AdbConnection(RemoteConnection):
         found = bytearray()
         status, failure = self._script('wc -c < "$1"', remote, sink=found.extend)
         if status == 0:
-            size = int(found) if found.strip().isdigit() else MOST_FILE_BYTES + 1
+            size = int(found) if re.fullmatch(rb"\s*\d{1,18}\s*", found) else MOST_FILE_BYTES + 1
             if size > MOST_FILE_BYTES:
                 told = _text(bytes(found[:40]))
                 raise MeasurementError(
@@ -201,7 +201,7 @@ class AdbConnection(RemoteConnection):
             except subprocess.TimeoutExpired as error:
                 if arguments[0] == "start-server":
                     raise self._no_server(f"no answer in {timeout_s:g} s") from error
-                raise TargetError(
+                raise PassingTargetError(
                     f"{self.label} does not answer",
                     why=f"'adb {shlex.join(arguments)}' was not done after {timeout_s:g} s",
                     fix="see whether it is awake and its cable or network good, then run 'adb reconnect'",
@@ -255,7 +255,7 @@ class AdbConnection(RemoteConnection):
         """
         state = states.get(self._serial)
         if state is None and self._over_tcp:
-            return TargetError(
+            return PassingTargetError(
                 f"cannot connect to {self.label}",
                 why=answer,
                 fix="see that the phone is awake and in this network, and that it listens there: switch on "
@@ -271,7 +271,7 @@ class AdbConnection(RemoteConnection):
                 "debugging authorisations in the developer options and connect it again",
             )
         if state in _TRANSIENT:
-            return TargetError(
+            return PassingTargetError(
                 f"{self.label} is offline",
                 why=answer or f"adb sees it, but it has not answered for {self._connect_timeout_s:g} s",
                 fix="wake it up, connect it again, or run 'adb reconnect offline'",
@@ -292,7 +292,7 @@ class AdbConnection(RemoteConnection):
         why = f"there are {', '.join(serials)}" if serials else "no device is connected"
         if alike:
             why = f"serials are compared as a whole, and {', '.join(alike)} only begin with it"
-        return TargetError(
+        return PassingTargetError(
             f"there is no device with the serial '{self._serial}'",
             why=why,
             fix="connect it, switch its USB debugging on, and give its whole serial as 'adb devices' has it",

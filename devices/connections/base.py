@@ -80,7 +80,8 @@ class Connection(ABC):
         group is left running; where the device is lost, it ends there by itself.
 
         Raises:
-            TargetError: the command cannot be started, or the device cannot be reached at all.
+            TargetError: the command cannot be started, or the device cannot be reached at all; a
+                PassingTargetError where that may change.
         """
 
     def ask(self, argv: Sequence[str], *, timeout_s: float) -> tuple[list[str], Completed]:

@@ -36,7 +36,7 @@ from devices.connections.scripts import (
     shell_command,
 )
 from devices.digests import value_digest
-from devices.errors import MeasurementError, TargetError
+from devices.errors import MeasurementError, PassingTargetError, TargetError
 from devices.words import cause_of
 
 Answer = TypeVar("Answer")
@@ -333,7 +333,7 @@ class RemoteConnection(Connection):
             except DeviceLostError as error:
                 self._forget()
                 lost = error
-        raise TargetError(
+        raise PassingTargetError(
             f"{self.label} went away",
             why=str(lost),
             fix="check its power, cable and network, then run this again",
@@ -381,7 +381,7 @@ class RemoteConnection(Connection):
             pass
         finally:
             process.close()
-        raise TargetError(
+        raise PassingTargetError(
             f"{self.label} does not answer any more",
             why=f"nothing moved for {STALL_S:g} s",
             fix="see whether it is still alive, then run this again",

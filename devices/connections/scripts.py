@@ -32,12 +32,15 @@ kill -9 "$watcher" "$timer" "-$timer" "$child" "-$child"
 exit "$status"
 """
 
-# The first folder in which a scratch folder can be made, and that. What nobody has used for a month goes.
+# The first folder in which a scratch folder can be made, and that. Of what connections left there, and of
+# nothing else, goes what nobody has used for a month: scratch folders, and files named by their digest.
 # A folder of another user is not trusted with files that will be run.
 # Arguments: an earlier scratch folder or "", folders to try instead of the usual ones...
 OPEN = r"""
 umask 077
 scratch=$1; shift
+digest='[0-9a-f]'
+for _ in 1 2 3; do digest=$digest$digest$digest$digest; done
 if [ $# = 0 ]; then
   if [ -d /data/local/tmp ]; then set -- /data/local/tmp/lathe; fi
   set -- "$@" "${XDG_CACHE_HOME:-${HOME:-/nonexistent}/.cache}/lathe" \
@@ -47,9 +50,10 @@ for folder; do
   case $folder in '~/'*) folder=$HOME/${folder#??};; esac
   mkdir -p -- "$folder" || continue
   if [ -L "$folder" ] || [ ! -O "$folder" ]; then echo "$folder belongs to somebody else" >&2; continue; fi
-  find "$folder" -mindepth 1 -maxdepth 1 -mtime +30 -exec rm -rf {} + 2> /dev/null
+  find "$folder" -mindepth 1 -maxdepth 1 -mtime +30 \
+    \( -type d -name 'lathe-scratch-??????' -o -type f -name "$digest*" \) -exec rm -rf {} + 2> /dev/null
   if [ -n "$scratch" ]; then mkdir -p -- "$scratch"
-  else scratch=$(mktemp -d "$folder/scratch-XXXXXX")
+  else scratch=$(mktemp -d "$folder/lathe-scratch-XXXXXX")
   fi && { echo "$folder"; echo "$scratch"; exit 0; }
   scratch=
 done

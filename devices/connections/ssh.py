@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from devices.connections.remote import DeviceLostError, Output, RemoteConnection, RemoteProcess
 from devices.connections.scripts import for_any_shell
-from devices.errors import TargetError
+from devices.errors import PassingTargetError, TargetError
 from devices.installing import how_to_install
 from devices.words import listed
 
@@ -135,7 +135,7 @@ class SshConnection(RemoteConnection):
                 try:
                     self._client = self._loop.call(self._connect(self._hop), self._connect_timeout_s)
                 except TimeoutError as error:
-                    raise TargetError(
+                    raise PassingTargetError(
                         f"{self.label} cannot be reached",
                         why=f"it did not answer within {self._connect_timeout_s:g} s",
                         fix="check that it is on, and its address, network and firewall",
@@ -289,18 +289,18 @@ def _unreachable(hop: _Hop, settings: asyncssh.SSHClientConnectionOptions, error
                 fix="correct the name, or give the address, or a Host of ~/.ssh/config",
             )
         case ConnectionRefusedError():
-            return TargetError(
+            return PassingTargetError(
                 f"no SSH server answers at {place}",
                 why="the connection was refused",
                 fix="start the server there (Debian: apt install openssh-server), or correct the port",
             )
         case asyncssh.ChannelOpenError():
-            return TargetError(
+            return PassingTargetError(
                 f"the jump host of {hop.name} does not reach {place}",
                 why=error.reason,
                 fix="check from the jump host that the device answers, and that it lets you forward",
             )
-    return TargetError(
+    return PassingTargetError(
         f"{hop.name} cannot be reached",
         why=f"{place}: {error}",
         fix=f"see what 'ssh -v {shlex.quote(hop.name)}' says",

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from devices.digests import file_digest, value_digest
 from devices.errors import MeasurementError
-from devices.untrusted import array_from, arrays_from
+from devices.untrusted import array_from, arrays_from, regular_size
 from devices.words import cause_of, listed
 
 __all__ = ["FORMS", "InputFile", "read_input"]
@@ -62,7 +62,7 @@ def read_input(name: str, path: Path, folder: Path) -> InputFile:
             why=f"these are: {listed(FORMS)}",
         )
     try:
-        if path.stat().st_size > MOST_BYTES:
+        if regular_size(path) > MOST_BYTES:
             raise ValueError(f"it has more than {MOST_BYTES:,} bytes")
         values = read(path, name)
         digest = file_digest(path)

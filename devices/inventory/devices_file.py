@@ -10,17 +10,19 @@ docs/devices/connecting.md shows them at work.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
 import stat
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from platformdirs import user_config_path
 from pydantic import ValidationError
 
@@ -312,39 +314,46 @@ def write_device(path: Path, name: str, table: Mapping[str, Any], *, replace: bo
         TargetError: the device is there already and ``replace`` is false, a pool has its name, the table or
             the file is wrong, or the file cannot be written.
     """
+    with _alone(path):
+        content = _content(path)
+        text = "" if content is None else _text(content, path)
+        known = parse_devices(text, path)
+        if name in known and not replace:
+            raise TargetError(
+                f"{path} has a device '{name}' already",
+                why=f"its connection is {known[name].connection or 'not well defined'}",
+                fix="choose another name, or give --replace",
+            )
+        pools = {each: file.path for file in read_files() for each in file.pools}
+        if name in pools and name not in known:
+            raise TargetError(
+                f"{pools[name]} has a pool '{name}' already",
+                why="targets name devices and pools alike",
+                fix="choose another name, or rename the pool in that file",
+            )
+        define(name, dict(table), path)
+        result = _with_device(text, name, table)
+        definition = parse_devices(result, path)[name]
+        _replace(path.resolve(), result)
+        if path != user_file() and (content is None or is_trusted(path, content)):
+            trust(path, hashlib.sha256(result.encode()).hexdigest())
+    return definition
+
+
+def _with_device(text: str, name: str, table: Mapping[str, Any]) -> str:
+    """The text of a file with one device more, or changed; its comments and all else stay."""
     import tomlkit
     from tomlkit.items import Table
 
-    content = _content(path)
-    text = "" if content is None else _text(content, path)
-    known = parse_devices(text, path)
-    if name in known and not replace:
-        raise TargetError(
-            f"{path} has a device '{name}' already",
-            why=f"its connection is {known[name].connection or 'not well defined'}",
-            fix="choose another name, or give --replace",
-        )
-    pools = {each: file.path for file in read_files() for each in file.pools}
-    if name in pools and name not in known:
-        raise TargetError(
-            f"{pools[name]} has a pool '{name}' already",
-            why="targets name devices and pools alike",
-            fix="choose another name, or rename the pool in that file",
-        )
-    define(name, dict(table), path)
     document = tomlkit.parse(text)
     devices = document.setdefault("devices", tomlkit.table(is_super_table=True))
-    if name not in devices:
+    if not isinstance(devices.get(name), dict):
+        devices.pop(name, None)
         devices[name] = tomlkit.table() if isinstance(devices, Table) else tomlkit.inline_table()
     for key in set(devices[name]) - set(table):
         del devices[name][key]
     devices[name].update(table)
-    result = tomlkit.dumps(document)
-    definition = parse_devices(result, path)[name]
-    _replace(path, result)
-    if path != user_file() and (content is None or is_trusted(path, content)):
-        trust(path, hashlib.sha256(result.encode()).hexdigest())
-    return definition
+    return tomlkit.dumps(document)
 
 
 def printable_name(name: str) -> str:
@@ -373,26 +382,44 @@ def _text(content: bytes, path: Path) -> str:
         raise TargetError(f"{path} is not UTF-8 text", why=str(error), fix="save it as UTF-8") from error
 
 
-def _replace(path: Path, text: str) -> None:
-    """A whole new file in the place of the old, or of what a link there leads to."""
-    final = path.resolve()
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Change a file: of two processes that do so at once, one would undo what the other did.
+
+    One lock in the user's folder stands for all files, so that none is left in a project.
+
+    Raises:
+        TargetError: it cannot be written.
+    """
+    lock = user_config_path("lathe", appauthor=False) / ".devices.toml.lock"
     try:
-        final.parent.mkdir(parents=True, exist_ok=True)
-        mode = stat.S_IMODE(final.stat().st_mode) if final.exists() else 0o644
-        descriptor, partial = tempfile.mkstemp(prefix=f".{final.name}.", dir=final.parent)
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-                stream.write(text)
-                stream.flush()
-                os.fchmod(descriptor, mode)
-                os.fsync(descriptor)
-            Path(partial).replace(final)
-        except BaseException:
-            Path(partial).unlink(missing_ok=True)
-            raise
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(lock):
+            yield
     except OSError as error:
         raise TargetError(
             f"{path} cannot be written",
             why=error.strerror or str(error),
             fix="make its folder writable, or name another file by the environment variable LATHE_DEVICES",
         ) from error
+
+
+def _replace(final: Path, text: str) -> None:
+    """A whole new file in the place of the old.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    final.parent.mkdir(parents=True, exist_ok=True)
+    mode = stat.S_IMODE(final.stat().st_mode) if final.exists() else 0o644
+    descriptor, partial = tempfile.mkstemp(prefix=f".{final.name}.", dir=final.parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fchmod(descriptor, mode)
+            os.fsync(descriptor)
+        Path(partial).replace(final)
+    except BaseException:
+        Path(partial).unlink(missing_ok=True)
+        raise

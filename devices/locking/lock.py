@@ -8,6 +8,7 @@ import logging
 import os
 import platform
 import queue
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from typing import Any
 from platformdirs import user_state_path
 
 from devices.connections import Completed, Connection, LocalConnection, first_lines
-from devices.errors import LatheError, TargetError
+from devices.errors import LatheError, PassingTargetError, TargetError
 from devices.locking.doing import Doing, Note, doings, now
 from devices.locking.queue import SCRIPT, LockState, QueueEntry, Ticket, lock_state, machine_folder, printable
 from devices.measurement.conditions import Conditions
@@ -189,8 +190,8 @@ class _Waiting:
             self._note.tell(waiting_for=who)
             _log.warning("waiting for device '%s': %s", self.device, who)
 
-    def over(self) -> TargetError:
-        return TargetError(
+    def over(self) -> PassingTargetError:
+        return PassingTargetError(
             f"device '{self.device}' was in use for more than {self.wait_s:g} s",
             why=self.said or "another process holds it",
             fix="wait until that process has ended, or end it",
@@ -277,7 +278,7 @@ class _There:
             if isinstance(said, LatheError):
                 raise said
             if isinstance(said, Completed):
-                raise TargetError(
+                raise PassingTargetError(
                     f"the lock of device '{self._waiting.device}' could not be taken",
                     why="the device went away" if said.lost else said.stderr_tail or repr(said),
                     fix=f"see what 'lathe devices check {self._waiting.device}' says",
@@ -289,7 +290,7 @@ class _There:
                 raise _NoFlockError
             if kind == "refused":
                 raise self._waiting.unwritable(f"{''.join(fields)} on the device")
-            if kind == "waiting" and len(fields) == 3 and fields[0].isdecimal():
+            if kind == "waiting" and len(fields) == 3 and re.fullmatch(r"\d{1,9}", fields[0]):
                 self._waiting.say(int(fields[0]), QueueEntry(printable(fields[1]), printable(fields[2])))
 
 

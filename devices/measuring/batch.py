@@ -51,7 +51,8 @@ def measure(
     them. A job that fails or ends its process is tried once more, alone; when it
     fails again it becomes a MeasurementFailure and is left out of the remaining launches, and the other jobs
     go on; so does one whose file is missing, or of a kind that the runtime does not load. When the device
-    goes away for good, what was measured until then is kept. Times, conditions and peak memory are read on
+    goes away for good, what was measured until then is kept; launches that are spread over a time go on at
+    the moment of the next. Times, conditions and peak memory are read on
     the device; peak memory counts the whole process, so in a batch it is an upper bound.
 
     Args:
@@ -105,14 +106,17 @@ def measure(
         cores = identity[1].cores
         began_s = time.monotonic()
         for number in range(max(protocol.launches, protocol.max_launches)):
+            begins_s = _begins_s(number, protocol)
+            if batch.lost is not None and not begins_s:
+                break
             order = batch.due(number, cores)
-            if order and (pause_s := began_s + _begins_s(number, protocol) - time.monotonic()) > 0:
+            if not order:
+                break
+            if (pause_s := began_s + begins_s - time.monotonic()) > 0:
                 lock.release()  # Others may measure meanwhile.
                 time.sleep(pause_s)
             random.Random(protocol.input_seed + number).shuffle(order)
-            if not order or batch.lost is not None:
-                break
-            tally = launcher.launch(order)
+            tally = launcher.launch(order, reached=number > 0)
             batch.add(number, tally)
             if last := list(tally.timed.values())[-1:]:
                 lock.tell_conditions(last[0].after)
@@ -211,7 +215,7 @@ class _Batch:
         for job, launch in tally.timed.items() if self._require_full_delegation else ():
             if job.name not in self.outcomes and not (launch.placement and launch.placement.full):
                 self.fail(job, Reason("fallback", str(launch.placement or "the runtime does not tell")))
-        self.lost = tally.lost
+        self.lost = tally.lost or self.lost
 
     def marked(self, jobs: Sequence[Job], cores: int) -> Mapping[Job, tuple[Launch, ...]]:
         """The launches of some jobs with the disturbed ones void; if paired, void for one is void for all."""
@@ -249,7 +253,7 @@ class _Batch:
 
 
 def _begins_s(number: int, protocol: MeasuringProtocol) -> float:
-    """When a launch may begin, in seconds after the first."""
+    """When a launch may begin, in seconds after the first; 0 where it follows at once."""
     if not 0 < number < protocol.launches:
         return 0.0
     moment = number + random.Random(protocol.input_seed + number).random()

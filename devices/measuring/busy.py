@@ -88,7 +88,7 @@ def busy_with(device: str, *, connection: Connection | None = None) -> OtherLoad
         own = os.getpid() if opened.shares_clock else None
     try:
         return parse_load(lines, own)
-    except (IndexError, KeyError, ValueError) as error:
+    except (ValueError, ArithmeticError, LookupError) as error:
         raise MeasurementError(
             f"'{device}' does not say what it is doing", why=ended.stderr_tail or f"/proc gave {error!r}"
         ) from error
@@ -102,7 +102,7 @@ def parse_load(lines: Sequence[str], own: int | None) -> OtherLoad:
         own: number of a process there that is left out, with its descendants.
 
     Raises:
-        ValueError, IndexError, KeyError: something is missing or has another form.
+        ValueError, ArithmeticError, LookupError: something is missing, has another form, or is too large.
     """
     middle = lines.index("again")
     facts = dict(line.split(" ", 1) for line in lines[:2])

@@ -75,12 +75,16 @@ class Launcher:
     ensure_lock: Callable[[], None]
     on_timed: Callable[[], None]
 
-    def launch(self, order: Sequence[Job]) -> Tally:
+    def launch(self, order: Sequence[Job], *, reached: bool = False) -> Tally:
         """Time every job once; the launches of those that ran, and why the others failed.
 
         A job that fails, or during which the process ends, is suspected: the jobs behind it go on in a new
         process, and it is tried once more at the end, alone. What was under way when the device went away is
         repeated when it comes back; if it does not, the tally says so, and holds what was timed until then.
+
+        Args:
+            order: the jobs.
+            reached: an earlier launch ran there, so that a device which cannot be had now went away.
 
         Raises:
             TargetError: the runtime is not installed, or the device cannot be reached at all.
@@ -90,7 +94,8 @@ class Launcher:
         suspects: list[Job] = []
         waiting, fruitless = list(order), 0
         while waiting and done.lost is None:
-            tally = self._run(waiting)
+            tally = self._run(waiting, reached)
+            reached = True
             done.timed |= tally.timed
             done.lost = tally.lost
             suspects += tally.failed
@@ -104,27 +109,31 @@ class Launcher:
             waiting = list(tally.untouched)
         for job in suspects:
             if done.lost is None:
-                tally = self._run([job])
+                tally = self._run([job], reached=True)
                 done.timed |= tally.timed
                 done.failed |= tally.failed | tally.untouched
                 done.lost = tally.lost
         return done
 
-    def _run(self, order: Sequence[Job]) -> Tally:
+    def _run(self, order: Sequence[Job], reached: bool) -> Tally:
         """One process over some jobs, in that order; further ones for the rest where the device goes away."""
-        done = self._attempt(order)
+        done = self._attempt_again(order) if reached else self._attempt(order)
         for pause_s in LOST_PAUSES_S:
             if done.lost is None:
                 break
             _log.warning("'%s' went away (%s); trying again in %g s", self.target, done.lost.detail, pause_s)
             time.sleep(pause_s)
             rest = [job for job in order if job not in done.timed and job not in done.failed]
-            try:
-                tally = self._attempt(rest)
-            except TargetError as error:
-                tally = Tally(lost=Reason("device-lost", error.why or error.what))
+            tally = self._attempt_again(rest)
             done = Tally(done.timed | tally.timed, done.failed | tally.failed, tally.untouched, tally.lost)
         return done
+
+    def _attempt_again(self, order: Sequence[Job]) -> Tally:
+        """An attempt on a device that was there before."""
+        try:
+            return self._attempt(order)
+        except TargetError as error:
+            return Tally(lost=device_lost(error))
 
     def _attempt(self, order: Sequence[Job]) -> Tally:
         self.ensure_lock()
@@ -198,6 +207,11 @@ class Launcher:
             tally.timed[job] = launch
         else:
             tally.failed[job] = Reason("too-fast", _TOO_FAST)
+
+
+def device_lost(error: TargetError) -> Reason:
+    """Why a device that was there before cannot be had."""
+    return Reason("device-lost", f"{error.what}: {error.why}" if error.why else error.what)
 
 
 def reason_of_failure(event: Event) -> Reason:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from devices.artifacts import artifact_digest
 from devices.connections import Connection
-from devices.errors import TargetError
+from devices.errors import PassingTargetError, TargetError
 from devices.inventory.devices import runtime_of
 from devices.locking.lock import device_lock
 from devices.measurement.headline import launch_interval
@@ -36,7 +36,7 @@ from devices.measurement.protocol import MeasuringProtocol
 from devices.measurement.statistics import student_t_quantile
 from devices.measurement.verdict import judge, mark
 from devices.measuring.batch import JOB_TIMEOUT_S
-from devices.measuring.launch import Job, Launcher
+from devices.measuring.launch import Job, Launcher, device_lost
 from devices.measuring.probing import probe
 from devices.target import Target
 
@@ -60,11 +60,17 @@ class Entrant:
 
 @dataclass(frozen=True)
 class Round:
-    """One launch of each file by its name, or the reason why it did not run; ``lost`` if the device went."""
+    """One launch of each file by its name, or the reason why it did not run.
+
+    Attributes:
+        lost: why the device went away, if it did.
+        adapted: the protocols of files whose runtimes cannot follow the one that was given.
+    """
 
     launches: Mapping[str, Launch]
     failed: Mapping[str, Reason] = field(default_factory=dict)
     lost: Reason | None = None
+    adapted: Mapping[str, MeasuringProtocol] = field(default_factory=dict)
 
 
 def measure_round(
@@ -86,7 +92,8 @@ def measure_round(
         on_timed: called whenever a file was timed.
         job_timeout_s: how long one file may take, loading included.
 
-    A target that cannot be had, such as one of cores that are not offered, stops no other.
+    A target that cannot be had, such as one of cores that are not offered, stops no other. A device that goes
+    away ends the round.
 
     Raises:
         TargetError: the device cannot be reached, or is in use for too long, or no target can be had.
@@ -94,6 +101,7 @@ def measure_round(
     """
     launches: dict[str, Launch] = {}
     failed: dict[str, Reason] = {}
+    protocols: dict[str, MeasuringProtocol] = {}
     refused: dict[Target, TargetError] = {}
     targets: dict[Target, list[Entrant]] = {}
     for entrant in entrants:
@@ -109,8 +117,12 @@ def measure_round(
             launcher = Launcher(connection, target, runtime, adapted, job_timeout_s, lock.ensure, on_timed)
             jobs = [Job(each.name, each.artifact) for each in targets[target]]
             shuffling.shuffle(jobs)
+            if adapted != protocol:
+                protocols |= {job.name: adapted for job in jobs}
             try:
                 tally = launcher.launch(jobs)
+            except PassingTargetError as error:
+                return Round(launches, failed, device_lost(error), protocols)
             except TargetError as error:
                 refused[target] = error
                 reason = Reason("bad-target", f"{error.what}: {error.why}")
@@ -119,10 +131,10 @@ def measure_round(
             launches |= {job.name: launch for job, launch in tally.timed.items()}
             failed |= {job.name: reason for job, reason in tally.failed.items()}
             if tally.lost is not None:
-                return Round(launches, failed, tally.lost)
+                return Round(launches, failed, tally.lost, protocols)
     if len(refused) == len(order):
         raise refused[order[0]]
-    return Round(launches, failed)
+    return Round(launches, failed, adapted=protocols)
 
 
 @dataclass(frozen=True)
@@ -131,7 +143,7 @@ class Rounds:
 
     Attributes:
         rounds: in order.
-        protocol: by which they were measured.
+        protocol: by which files were measured whose round does not name another.
         cores: of the device.
     """
 
@@ -149,9 +161,9 @@ class Rounds:
 
     def sharp(self, name: str) -> bool:
         """Whether the latency of a file is known well enough so far, as ``Measurement.sharp``."""
-        launches = tuple(self._by_round(name).values())
-        verdict, _ = judge(launches, self.protocol)
-        wide = latency_of(launches, self.protocol).relative_width > WIDE
+        launches, protocol = tuple(self._by_round(name).values()), self._protocol(name)
+        verdict, _ = judge(launches, protocol)
+        wide = latency_of(launches, protocol).relative_width > WIDE
         return verdict is Verdict.VALID or (verdict is Verdict.DEGRADED and not wide)
 
     def outcome(self, entrant: Entrant, started_at: str) -> Outcome:
@@ -169,7 +181,7 @@ class Rounds:
             missing = lost or Reason("not-measured", "no round was measured")
             return MeasurementFailure(digest, target, reason or missing)
         runtime, device = probe(entrant.target)
-        protocol = runtime_of(entrant.target).adapt(self.protocol)
+        protocol = self._protocol(entrant.name)
         verdict, reasons = judge(launches, protocol)
         return Measurement(digest, target, runtime, device, protocol, launches, verdict, reasons, started_at)
 
@@ -178,7 +190,7 @@ class Rounds:
 
         The interval is free of any distribution, as that of a paired measurement.
         """
-        ratios = self._ratios(self._pairs(one, other))
+        ratios = self._ratios(one, other)
         if not ratios:
             return None
         interval = launch_interval(ratios)
@@ -193,10 +205,9 @@ class Rounds:
         only what is far apart, by ``ONE_ROUND_SPREAD``, and nothing if it was disturbed. 0 where no round has
         both.
         """
-        pairs = self._pairs(one, other)
-        logarithms = [math.log(ratio) for ratio in self._ratios(pairs)]
+        logarithms = [math.log(ratio) for ratio in self._ratios(one, other)]
         count = len(logarithms)
-        if not count or (count == 1 and any(each.void is not None for each in pairs[0])):
+        if not count or (count == 1 and any(each.void is not None for each in self._pairs(one, other)[0])):
             return 0.0
         if count == 1:
             return math.exp(logarithms[0] - student_t_quantile(_USUAL_ROUNDS, _CONFIDENCE) * ONE_ROUND_SPREAD)
@@ -206,9 +217,15 @@ class Rounds:
         variance = (_USUAL_ROUNDS * USUAL_SPREAD**2 + squares) / freedom
         return math.exp(mean - student_t_quantile(freedom, _CONFIDENCE) * math.sqrt(variance / count))
 
-    def _ratios(self, pairs: Sequence[tuple[Launch, Launch]]) -> list[float]:
-        level = self.protocol.headline_quantile
-        return [a.quantile_ns(level) / b.quantile_ns(level) for a, b in pairs]
+    def _ratios(self, one: str, other: str) -> list[float]:
+        """At one quantile: that of a file whose tool tells no other, as of samples any is known."""
+        own = self.protocol.headline_quantile
+        levels = [self._protocol(name).headline_quantile for name in (one, other)]
+        level = next((each for each in levels if each != own), own)
+        return [a.quantile_ns(level) / b.quantile_ns(level) for a, b in self._pairs(one, other)]
+
+    def _protocol(self, name: str) -> MeasuringProtocol:
+        return next((each.adapted[name] for each in self.rounds if name in each.adapted), self.protocol)
 
     def _pairs(self, one: str, other: str) -> list[tuple[Launch, Launch]]:
         """Launches of the rounds in which neither was disturbed, or of all where hardly any would be left."""
@@ -222,5 +239,5 @@ class Rounds:
         found = {
             number: each.launches[name] for number, each in enumerate(self.rounds) if name in each.launches
         }
-        marked = mark(tuple(found.values()), self.protocol, cores=self.cores)
+        marked = mark(tuple(found.values()), self._protocol(name), cores=self.cores)
         return dict(zip(found, marked, strict=True))

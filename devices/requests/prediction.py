@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,19 @@ from devices.locking.lock import device_lock
 from devices.measurement import PASSING_CODES
 from devices.measuring.probing import probe
 from devices.runtimes import known_runtimes
-from devices.runtimes.base import Predict
+from devices.runtimes.base import Call, Predict
 from devices.target import Target
-from devices.untrusted import array_from
+from devices.untrusted import array_from, npy_header, regular_size
 from devices.words import cause_of
 
 DEFAULT_TIMEOUT_S = 600.0
+FIRST_ROWS = 64
+"""So many inputs run in the first process, and more in the next as long as that leaves time enough."""
+GROWTH = 4
+MOST_PIECE_BYTES = 256 << 20
+"""Of the inputs of one process, unless a single row has more."""
+MOST_OUTPUT_BYTES = 4 << 30
+"""Of all outputs for all inputs."""
 
 
 def outputs_target(target: Target, suffix: str) -> Target:
@@ -75,7 +84,7 @@ def predict(
         artifact: a file that the target's runtime loads.
         inputs: ``(N, ...)`` float32, preprocessed and in the artifact's own layout.
         target: where to run.
-        timeout_s: the longest that all inputs together may take.
+        timeout_s: the longest that a piece of the inputs may take.
         connection: an open connection to use instead of a new one to the target's device; it stays open.
     """
     rows = np.asarray(inputs, np.float32)
@@ -90,13 +99,16 @@ def predict_all(
     timeout_s: float = DEFAULT_TIMEOUT_S,
     connection: Connection | None = None,
 ) -> tuple[NDArray[np.float32], ...]:
-    """Outputs of the artifact for every input, run one by one (batch 1) in a fresh process on the target.
+    """Outputs of the artifact for every input, run one by one (batch 1) in fresh processes on the target.
+
+    The inputs go there in pieces, so that how long they may take grows with their number. The first has
+    ``FIRST_ROWS``; where that takes little of its time, the next are larger.
 
     Args:
         artifact: a file that the target's runtime loads.
         inputs: ``(N, ...)`` for each input of the artifact, in its order, layout and type.
         target: where to run.
-        timeout_s: the longest that all inputs together may take.
+        timeout_s: the longest that a piece may take.
         connection: an open connection to use instead of a new one to the target's device; it stays open.
 
     Returns:
@@ -118,38 +130,100 @@ def predict_all(
     count = min((len(each) for each in inputs), default=0)
     if not count:
         raise MeasurementError(f"there are no inputs to run {artifact.name!r} on")
+    rows = [each[:count] for each in inputs]
+    row_bytes = sum(each[0].nbytes for each in rows)
+    found: list[tuple[NDArray[np.float32], ...]] = []
     with (
         connected(target.device, connection) as device,
         device_lock(target.device, device, what=f"outputs of {target}"),
         temporary_folder("predict") as folder,
     ):
-        rows = tuple(folder / f"inputs-{number}.npy" for number in range(len(inputs)))
-        for path, values in zip(rows, inputs, strict=True):
+        pieces = _Pieces(artifact, target, call_to(target, device, timeout_s=timeout_s), folder, count)
+        done, size = 0, FIRST_ROWS
+        while done < count:
+            size = max(1, min(size, MOST_PIECE_BYTES // max(1, row_bytes)))
+            began_s = time.monotonic()
+            found.append(pieces.run([each[done : done + size] for each in rows]))
+            done += size
+            if 2 * GROWTH * (time.monotonic() - began_s) < timeout_s:
+                size *= GROWTH
+    return tuple(np.concatenate(parts) for parts in zip(*found, strict=True))
+
+
+@dataclass
+class _Pieces:
+    """Runs some rows of inputs after the others.
+
+    Attributes:
+        count: all rows that there are.
+        sizes: values of each output, once they are known.
+    """
+
+    artifact: Path
+    target: Target
+    call: Call
+    folder: Path
+    count: int
+    sizes: Sequence[int] = ()
+
+    def run(self, rows: Sequence[NDArray[Any]]) -> tuple[NDArray[np.float32], ...]:
+        """Outputs for some rows.
+
+        Raises:
+            MeasurementError: as ``predict_all``.
+        """
+        paths = tuple(self.folder / f"inputs-{number}.npy" for number in range(len(rows)))
+        for path, values in zip(paths, rows, strict=True):
             np.save(path, np.ascontiguousarray(values), allow_pickle=False)
-        outputs = folder / "outputs.npy"
-        call = call_to(target, device, timeout_s=timeout_s)
-        reply = runtime.exchange(call, Predict(artifact, rows, outputs))
+        outputs = self.folder / "outputs.npy"
+        request = Predict(self.artifact, paths, outputs)
+        reply = runtime_of(self.target).exchange(self.call, request)
         for failure in reply.all("failed"):
-            raise _failure(artifact, target, failure["code"], failure["detail"])
+            raise self._failure(failure["code"], failure["detail"])
         for answer in reply.all("outputs"):
-            return _outputs(outputs, count, answer["sizes"], f"{artifact.name!r} on '{target}'")
-        raise _failure(artifact, target, *reply.end)
+            self._agree(answer["sizes"])
+            return self._outputs(outputs, len(rows[0]))
+        code, detail = reply.end
+        if code == "timeout":
+            detail = (
+                f"{len(rows[0])} of {self.count} inputs took more than {self.call.timeout_s:g} s; {detail}"
+            )
+        raise self._failure(code, detail)
 
-
-def _failure(artifact: Path, target: Target, code: str, detail: str) -> MeasurementError:
-    kind = PassingMeasurementError if code in PASSING_CODES else MeasurementError
-    return kind(f"{artifact.name!r} could not be run on '{target}' ({code})", why=detail)
-
-
-def _outputs(path: Path, rows: int, sizes: Sequence[int], what: str) -> tuple[NDArray[np.float32], ...]:
-    """What the device says it computed: a row of numbers for each row of inputs, of all outputs."""
-    try:
-        values = array_from(path)
-    except (OSError, ValueError) as error:
-        raise MeasurementError(f"the outputs of {what} cannot be read", why=cause_of(error)) from error
-    if values.dtype != np.float32 or values.shape != (rows, sum(sizes)) or not sizes:
-        raise MeasurementError(
-            f"the outputs of {what} are not those of {rows} inputs",
-            why=f"they have type {values.dtype} and shape {values.shape}",
+    def _failure(self, code: str, detail: str) -> MeasurementError:
+        kind = PassingMeasurementError if code in PASSING_CODES else MeasurementError
+        return kind(
+            f"{self.artifact.name!r} could not be run on '{self.target}' ({code})",
+            why=detail,
+            fix="see what keeps the device busy, or choose a faster one" if code == "timeout" else "",
         )
-    return tuple(np.split(values, np.cumsum(sizes)[:-1], axis=1))
+
+    def _agree(self, sizes: Sequence[int]) -> None:
+        """Hold the sizes of outputs against those of earlier rows, and against the limit for all rows."""
+        self.sizes = self.sizes or sizes
+        size_bytes = np.dtype(np.float32).itemsize * self.count * sum(sizes)
+        if not sizes or sizes != self.sizes or size_bytes > MOST_OUTPUT_BYTES:
+            raise MeasurementError(
+                f"the outputs of {self._what} cannot be taken",
+                why=f"they are told to have {sizes} values, {size_bytes:,} bytes for {self.count} inputs; "
+                f"all must have as many, and at most {MOST_OUTPUT_BYTES:,} bytes",
+            )
+
+    def _outputs(self, path: Path, rows: int) -> tuple[NDArray[np.float32], ...]:
+        """What the device computed: a row of numbers for each row of inputs, of all outputs."""
+        expected = (rows, sum(self.sizes))
+        try:
+            with path.open("rb") as stream:
+                header = npy_header(stream, regular_size(path))
+            if header.dtype != np.float32 or header.shape != expected:
+                raise ValueError(f"they have type {header.dtype} and shape {header.shape}, not {expected}")
+            values = array_from(path)
+        except (OSError, ValueError) as error:
+            raise MeasurementError(
+                f"the outputs of {self._what} cannot be read", why=cause_of(error)
+            ) from error
+        return tuple(np.split(values, np.cumsum(self.sizes)[:-1], axis=1))
+
+    @property
+    def _what(self) -> str:
+        return f"{self.artifact.name!r} on '{self.target}'"

@@ -15,10 +15,9 @@ from devices.connections import Connection
 from devices.errors import BrokenRuntimeError, TargetError
 from devices.inputs import NOTHING, Given
 from devices.installing import how_to_install
-from devices.runtimes.answers import event_of
+from devices.runtimes.answers import Events
 from devices.runtimes.base import (
     Call,
-    Event,
     Identify,
     Measure,
     Predict,
@@ -107,15 +106,13 @@ class AgentRuntime(Runtime):
         return {**{path.stem: path for path in modules}, "engine": self.engine}
 
     def exchange(self, call: Call, request: Request) -> Reply:
-        """Start a fresh agent, hand it the request, and collect its events until it ends."""
-        events: list[Event] = []
+        """Start a fresh agent, hand it the request, and collect its events until it ends, or one is odd."""
+        events = Events()
 
         def read(line: str) -> None:
-            event = event_of(line)
-            if event is not None:
-                events.append(event)
-                if call.on_event is not None:
-                    call.on_event(event)
+            event = events.take(line)
+            if event is not None and call.on_event is not None:
+                call.on_event(event)
 
         connection, target = call.connection, call.target
         if connection.python is None:
@@ -145,8 +142,9 @@ class AgentRuntime(Runtime):
             timeout_s=call.timeout_s,
             silence_s=call.silence_s,
             on_line=read,
+            stop=events.over,
         )
-        reply = Reply(tuple(events), ended)
+        reply = Reply(tuple(events.found), ended)
         for event in reply.all("fatal"):
             detail = str(event.get("detail", ""))
             if event.get("code") == "bad-option":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, Self
 
@@ -13,6 +14,8 @@ MALFORMED = "malformed-answer"
 """Code of what does not fit; and kind of the event that stands for it, with its ``detail``."""
 
 MOST_EVENTS = 200_000
+MOST_EVENT_CHARACTERS = 128 << 20
+"""Of all events of one process together."""
 _SHOWN = 200
 _WEEK_NS = 7 * 24 * 3600 * 10**9
 
@@ -46,7 +49,7 @@ class _Conditions(_Part):
 
 
 class _Usage(_Part):
-    wall_ns: Ns
+    wall_ns: Annotated[Ns, Field(ge=1)]
     own_cpu_ns: Whole
     waiting_ns: Whole | None = None
     other_cpu_ns: Whole | None = None
@@ -162,6 +165,12 @@ class _Result(_Part):
     warnings: Annotated[list[_Warning], Field(max_length=1_000)] = []
     inputs: Inputs = ()
 
+    @model_validator(mode="after")
+    def _timed(self) -> Self:
+        if not self.samples_ns and self.summary is None:
+            raise ValueError("it has neither samples nor a summary")
+        return self
+
 
 class _Failed(_Part):
     event: Literal["failed"]
@@ -227,6 +236,33 @@ def event_of(line: str) -> Mapping[str, Any] | None:
     except ValueError as error:
         return malformed(text, str(error))
     return value if isinstance(value, dict) else malformed(text, "it is no object")
+
+
+class Events:
+    """The events in the lines of one process as they come, each as ``checked`` has it.
+
+    Attributes:
+        found: so far.
+        over: set once one did not fit; whatever comes behind it is left out.
+    """
+
+    def __init__(self) -> None:
+        self.found: list[Mapping[str, Any]] = []
+        self.over = threading.Event()
+        self._left = MOST_EVENT_CHARACTERS
+
+    def take(self, line: str) -> Mapping[str, Any] | None:
+        """The event in a line; ``None`` where there is none, or nothing is taken any more."""
+        if self.over.is_set() or (event := event_of(line)) is None:
+            return None
+        self._left -= len(line)
+        if self._left < 0:
+            event = malformed(line, f"all events have more than {MOST_EVENT_CHARACTERS:,} characters")
+        event = _checked(event, len(self.found))
+        self.found.append(event)
+        if event["event"] == MALFORMED:
+            self.over.set()
+        return event
 
 
 def checked(events: Iterable[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:

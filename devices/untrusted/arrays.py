@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from devices.untrusted.compressed import open_zip
+from devices.untrusted.files import regular_size
 
 MOST_EMPTY = 1 << 20
 _KINDS = "biufSU"
@@ -67,10 +68,11 @@ def array_from(path: Path) -> NDArray[Any]:
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is no such file, or damaged.
+        ValueError: it is no regular file, no such file, or damaged.
     """
+    size = regular_size(path)
     with path.open("rb") as stream:
-        return _array(stream, path.stat().st_size)
+        return _array(stream, size)
 
 
 def arrays_from(path: Path, only: Container[str] | None = None) -> dict[str, NDArray[Any]]:

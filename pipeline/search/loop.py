@@ -80,9 +80,7 @@ def search(
                     # What is told of those that wait may let it ask for one of them again, more dearly.
                     exhausted = not waiting
                     break
-                fidelity = (
-                    strategy.fidelity(architecture) if isinstance(strategy, FidelityStrategy) else 1.0
-                )
+                fidelity = strategy.fidelity(architecture) if isinstance(strategy, FidelityStrategy) else 1.0
                 if index < len(written.past):
                     past = written.past[index]
                     _check_same_search(journal, index, past, architecture, fidelity)

@@ -57,4 +57,4 @@ def test_two_phones_share_what_there_is_to_measure(folder: Path) -> None:
         f"phone-{number}/litert:fp32@1": hashlib.sha256(f"phone-{number}".encode()).hexdigest()
         for number in (1, 2)
     }
-    assert wait_until(lambda: not list(folder.glob("phone-*/files/scratch-*"))), "nothing is left there"
+    assert wait_until(lambda: not list(folder.glob("phone-*/files/lathe-scratch-*"))), "nothing is left there"

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
@@ -24,6 +24,7 @@ from devices.errors import MeasurementError, TargetError
 from devices.inputs import NOTHING, Given
 from devices.measurement.measurement import Placement
 from devices.measurement.protocol import MeasuringProtocol
+from devices.runtimes.answers import MALFORMED
 from devices.runtimes.base import (
     Call,
     Event,
@@ -328,8 +329,9 @@ class NativeRuntime(Runtime, Generic[ToolT]):
                 session.given = _shapes_alone(request.given[number]) if request.given else NOTHING
                 model = self.load(session, tool, artifact)
                 before = self.conditions(session)
-                fields = self.time(session, tool, model, protocol)
-                with contextlib.suppress(ToolFailed):
+                with _understood(tool):
+                    fields = self.time(session, tool, model, protocol)
+                with contextlib.suppress(ToolFailed), _understood(tool):
                     placement = self.placement(session, tool, model, protocol)
                     fields |= {} if placement is None else {"placement": asdict(placement)}
                 after = self.conditions(session)
@@ -344,7 +346,8 @@ class NativeRuntime(Runtime, Generic[ToolT]):
     def _time_canary(self, session: ToolSession, tool: ToolT, protocol: MeasuringProtocol) -> None:
         session.given = NOTHING
         try:
-            fields = self.time(session, tool, self.load(session, tool, self.canary), protocol)
+            with _understood(tool):
+                fields = self.time(session, tool, self.load(session, tool, self.canary), protocol)
         except ToolFailed:
             return  # the canary is a check of the device; the models have errors of their own
         session.emit("canary", samples_ns=samples_of(fields))
@@ -356,13 +359,24 @@ class NativeRuntime(Runtime, Generic[ToolT]):
             session.given = _shapes_alone(request.given)
             model = self.load(session, tool, request.artifact)
             if isinstance(request, Sustain):
-                self.sustain(session, tool, model, request)
+                with _understood(tool):
+                    self.sustain(session, tool, model, request)
                 session.emit("finished")
             else:
-                operations, total_ns = self.profile(session, tool, model, request.protocol)
+                with _understood(tool):
+                    operations, total_ns = self.profile(session, tool, model, request.protocol)
                 session.emit("operations", operations=operations, total_ns=total_ns)
         except ToolFailed as failure:
             session.emit("failed", code=failure.code, detail=str(failure))
+
+
+@contextlib.contextmanager
+def _understood(tool: Tool) -> Iterator[None]:
+    """What looks like a number may be none, such as ``1.2.3``, or too large for one."""
+    try:
+        yield
+    except (ValueError, ArithmeticError, LookupError) as error:
+        raise ToolFailed(MALFORMED, f"what {tool.name} says cannot be read: {error!r}") from error
 
 
 def _shapes_alone(given: Given) -> Given:

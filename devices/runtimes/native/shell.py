@@ -119,7 +119,7 @@ def read_platform(connection: Connection) -> str:
     """
     lines, ended = connection.ask(("sh", "-c", _PLATFORM), timeout_s=SHELL_TIMEOUT_S)
     readings = _readings(lines)
-    if not readings.get("machine"):
+    if not (readings.get("machine") and readings.get("system")):
         raise MeasurementError("the device did not say what it is", why=ended.stderr_tail or repr(ended))
     machine = readings["machine"][0]
     return f"{readings['system'][0]}-{_PROCESSORS.get(machine, machine)}"
@@ -136,8 +136,8 @@ def parse_identity(readings: Readings) -> dict[str, Any]:
         return next((readings[name][0].strip() for name in names if readings.get(name)), "")
 
     machine = first("machine")
-    cores = first("cores")
-    if not machine or not cores.isdecimal():
+    cores = _number(first("cores"))
+    if not machine or cores is None or cores < 1:
         raise MeasurementError("the device did not say what it is", why=f"it gave {dict(readings)}")
     model, soc = first("ro.product.model"), first("ro.soc.model")
     if model:
@@ -149,7 +149,7 @@ def parse_identity(readings: Readings) -> dict[str, Any]:
     return {
         "machine": machine,
         "cpu": cpu,
-        "cores": int(cores),
+        "cores": cores,
         "os": system,
         "kernel": first("kernel"),
         "instance": hashlib.sha256(first("ro.serialno", "machine-id", "node").encode()).hexdigest(),
@@ -165,7 +165,7 @@ def parse_conditions(readings: Readings) -> Conditions:
     battery = _fields(readings.get("battery", ()))
     level, scale = _number(battery.get("level")), _number(battery.get("scale")) or 100
     thermal = readings.get("thermal", ())
-    load = re.match(r"\d+\.\d+", next(iter(readings.get("load", ())), ""))
+    load = re.match(r"\d{1,18}\.\d+", next(iter(readings.get("load", ())), ""))
     memory = _numbers(readings.get("memory", ()))
     throttled = _numbers(readings.get("throttled", ()))
     return Conditions(
@@ -194,7 +194,7 @@ def _android_temperatures(lines: Sequence[str]) -> tuple[int, ...] | None:
     text = "\n".join(lines)
     _, _, current = text.partition("Current temperatures from HAL:")
     current, _, _ = current.partition("Current cooling devices from HAL:")
-    found = re.findall(r"Temperature\{mValue=(-?\d+(?:\.\d+)?), mType=(-?\d+)", current)
+    found = re.findall(r"Temperature\{mValue=(-?\d{1,9}(?:\.\d+)?), mType=(-?\d+)", current)
     return tuple(round(1000 * float(value)) for value, kind in found if kind not in _NO_TEMPERATURE) or None
 
 

@@ -6,6 +6,7 @@ it. Sources: ``trtexec --help`` and the source of TensorRT 8.6, 10.3, 10.16 and 
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -72,7 +73,9 @@ case $gpu in *,*,*) echo "gpu $gpu";; *) echo "gpu $(smi name,driver_version)";;
 sed -n '1s/^# */tegra /p' /etc/nv_tegra_release
 echo "board $(tr -d '\000' < /proc/device-tree/model)"
 { echo "$tool"; ldconfig -p | sed -n 's/.*=> \(.*\/libnvinfer\.so\..*\)/\1/p' | sort -u; } |
-  while read -r file; do echo "digest $(sha256sum < "$file")"; done
+  while read -r file; do
+    if digest=$(sha256sum < "$file"); then echo "digest ${digest%% *}"; else echo "unread $file"; fi
+  done
 """
 _IS_FILE = 'test -f "$1" && echo yes'
 _REMOVE = 'rm -f "$1"'
@@ -150,7 +153,13 @@ class Trtexec(NativeRuntime[InstalledTrtexec]):
                 fix=f"start '{read['tool']} --help' there and see what it says",
             )
         gpu = read.get("gpu") or ", ".join(read[name] for name in ("board", "tegra") if read.get(name))
-        digests = sorted(line.split()[1] for line in lines if line.startswith("digest "))
+        digests = sorted(line.split()[1] for line in lines if re.fullmatch("digest [0-9a-f]{64}", line))
+        if not digests:
+            raise TargetError(
+                f"nothing tells which TensorRT is installed on '{device}'",
+                why=f"no digest could be made of {read.get('unread', read['tool'])}",
+                fix="let your user read that file there, and see that the command sha256sum works",
+            )
         cache = read.get("cache") or call.connection.scratch()
         return InstalledTrtexec("trtexec", read["tool"], version, value_digest(digests), cache, gpu)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from devices.untrusted import json_from
 
-_BANNER = re.compile(r"&&&& [A-Z_]+ TensorRT\.trtexec \[TensorRT v(\d+)\](?: \[b(\d+)\])?")
+_BANNER = re.compile(r"&&&& [A-Z_]+ TensorRT\.trtexec \[TensorRT v(\d{1,9})\](?: \[b(\d{1,9})\])?")
 _ERROR = re.compile(r"\[[EF]\] (?:\[TRT\] )?(.*)")
 _WARNING = re.compile(r"\[W\] \* (.*)")
 _LOADED = re.compile(r"\[I\] Engine (?:deserialized|loaded) in (\S+) sec\.")

@@ -59,7 +59,6 @@ class SeenNetwork(NetworkLatency):
         latency = latency_of(outcome, scored=scored)
         return cls(**vars(latency), architecture=architecture, target=str(target))
 
-
     def judged(self, model: NetworkModel) -> Interval:
         """The latency as its budget judges it.
 

@@ -38,7 +38,9 @@ def test_conditions_name_what_holds_the_clock_of_the_gpu_down(say, tmp_path, mas
     assert "--id=GPU-12 " in (tmp_path / "arguments").read_text()
 
 
-@pytest.mark.parametrize("text", ["", "[N/A], [N/A], [N/A]", "No devices were found", "1980, 41"])
+@pytest.mark.parametrize(
+    "text", ["", "[N/A], [N/A], [N/A]", "No devices were found", "1980, 41", f"{'9' * 5000}, {'9' * 5000}, x"]
+)
 def test_conditions_are_unknown_when_the_drivers_tool_tells_nothing(say, text):
     say(text)
     assert nvidia.conditions(nvidia.FIRST) == {

@@ -19,6 +19,7 @@ from devices.measurement.conditions import Conditions
 from devices.measurement.measurement import DeviceIdentity
 from devices.runtimes import find_runtime
 from tests.devices.hostile_runtime import hostile_runtime
+from tests.devices.local_shell import ShellConnection
 
 IDENTITY = DeviceIdentity("aarch64", "Cortex-A76", 4, "Debian", "6.1", "0" * 64)
 
@@ -123,6 +124,18 @@ def test_check_reports_a_runtime_whose_model_does_not_run_and_tries_the_next(run
     assert "crashed-signal-11" in report.runtimes[0].problem.what
     assert report.runtimes[0].problem.fix
     assert len(report.runtimes) == 2
+
+
+def test_check_understands_a_shell_that_prints_blank_lines_and_names_without_values(runtimes, monkeypatch):
+    runtimes()
+    execute = ShellConnection._execute
+    greeting = "echo; echo '   '; echo 'memory '; echo 'sensor '; echo 'numpy '; echo ' x'; "
+    monkeypatch.setattr(ShellConnection, "_execute", lambda self, command: execute(self, greeting + command))
+    define("board", connection="shell", python=[sys.executable])
+    report = check_device("board")
+    assert "prints more than it is asked for" in fixes(report)
+    assert report.free_bytes > 0 and report.memory_bytes > 0
+    assert "numpy missing" not in report.python
 
 
 def test_check_goes_on_without_python_when_there_is_none(runtimes):

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from devices.connections.adb import _with_port
+from devices.connections.adb import AdbConnection, _with_port
 from devices.connections.ssh import SshConnection, _Hop
-from devices.errors import TargetError
+from devices.errors import MeasurementError, TargetError
 from devices.locking.lock import device_lock, lock_state_of
 from tests.devices.ssh_server import SshServer, make_key
 from tests.peak_memory import grown_bytes
@@ -167,6 +167,20 @@ def test_an_ssh_server_is_reached_by_its_ipv6_address(tmp_path: Path) -> None:
 def test_jump_hosts_may_have_ipv6_addresses(text: str, name: str, port: int | None) -> None:
     (hop,) = _Hop.parse(text)
     assert (hop.name, hop.port) == (name, port)
+
+
+@pytest.mark.parametrize("told", [b"9" * 5_000, b"-1", b"1 2", b""])
+def test_a_file_whose_length_is_no_number_is_not_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: bytes
+) -> None:
+    def answer(script: str, path: str, *, sink: Callable[[bytes], object]) -> tuple[int, str]:
+        sink(told)
+        return 0, ""
+
+    connection = AdbConnection(serial="phone")
+    monkeypatch.setattr(connection, "_script", answer)
+    with pytest.raises(MeasurementError, match="is not copied"), (tmp_path / "here").open("wb") as sink:
+        connection._download("/there", sink)
 
 
 @pytest.mark.parametrize(

@@ -189,16 +189,24 @@ def test_push_pull_and_close_work_with_the_tools_at_hand(connection, tmp_path):
     assert not scratch.exists()
 
 
-def test_opening_removes_what_was_not_used_for_a_month(connection, tmp_path):
-    (tmp_path / "old").write_text("old")
+def test_opening_removes_what_lathe_left_and_nobody_used_for_a_month_and_nothing_else(connection, tmp_path):
+    (tmp_path / "old.onnx").write_text("old")
     (tmp_path / "new").write_text("new")
-    old, new = Path(connection.push(tmp_path / "old")), Path(connection.push(tmp_path / "new"))
+    old, new = Path(connection.push(tmp_path / "old.onnx")), Path(connection.push(tmp_path / "new"))
+    folder = new.parent
     connection.close()
+    left = folder / "lathe-scratch-Ab3dEf"
+    others = [folder / "native", folder / "scratch-photos", folder / "0123456789abcdef"]
+    for path in (left, *others):
+        path.mkdir()
+        (path / "file").write_text("something")
+    notes = folder / "notes.txt"
+    notes.write_text("mine")
     month_ago = time.time() - 32 * 86_400
-    os.utime(old, (month_ago, month_ago))
-    connection.scratch()
-    assert new.exists()
-    assert not old.exists()
+    for path in (old, left, *others, notes):
+        os.utime(path, (month_ago, month_ago))
+    scratch = Path(connection.scratch())
+    assert set(folder.iterdir()) == {new, *others, notes, scratch}
 
 
 def test_connection_refuses_a_shell_that_prints_a_greeting(connection, tmp_path):

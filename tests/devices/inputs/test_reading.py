@@ -1,5 +1,6 @@
 """Files that inputs are taken from, good and bad."""
 
+import os
 import wave
 
 import numpy as np
@@ -69,6 +70,15 @@ def test_names_of_values_tell_their_content(tmp_path):
 def cut(path, content):
     path.write_bytes(content)
     return path
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".png", ".wav"])
+def test_a_pipe_in_the_place_of_a_file_is_refused(tmp_path, suffix):
+    pipe = tmp_path / f"pipe{suffix}"
+    os.mkfifo(pipe)
+    with pytest.raises(MeasurementError) as caught:
+        read_input("x", pipe, tmp_path)
+    assert "not a regular file" in caught.value.why
 
 
 def test_damaged_files_are_refused_with_the_cause(tmp_path):

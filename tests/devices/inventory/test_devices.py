@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -363,6 +364,35 @@ def test_a_file_that_lathe_wrote_itself_is_trusted_unless_it_was_not_before(fold
     write_device(project_file(), "a", table, replace=False)
     with pytest.raises(TargetError, match="is not trusted"):
         find_device("a")
+
+
+def test_devices_that_are_added_at_once_are_all_kept(folder: Path) -> None:
+    names = [f"board-{number}" for number in range(12)]
+
+    def add(name: str) -> None:
+        write_device(user_file(), name, {"connection": "ssh", "host": name}, replace=False)
+
+    with ThreadPoolExecutor(len(names)) as pool:
+        list(pool.map(add, names))
+    assert set(read_file(user_file())) == set(names)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[devices]\nbad = "x"\nworse = 5\n\n[devices.good]\nconnection = "local"\npython = "python3"\n',
+        'devices = { bad = ["x"], worse = 5, good = { connection = "local", python = "python3" } }\n',
+    ],
+)
+def test_an_entry_that_is_no_table_can_be_replaced(folder: Path, text: str) -> None:
+    write(user_file(), text)
+    write_device(user_file(), "bad", {"connection": "ssh", "host": "x"}, replace=True)
+    found = read_file(user_file())
+    assert {name: entry.connection for name, entry in found.items()} == {
+        "bad": "ssh",
+        "good": "local",
+        "worse": "",
+    }
 
 
 def test_there_must_be_a_file_to_trust() -> None:

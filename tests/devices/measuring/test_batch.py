@@ -146,15 +146,18 @@ def test_measure_launches_again_when_launches_are_void_and_keeps_them(hostile, s
 
 
 class Vanishing(LocalConnection):
-    """A device that goes away during some of the measuring processes, and later cannot be reached at all."""
+    """A device that goes away during some of the measuring processes, and later cannot be reached at all, or
+    not for some attempts.
+    """
 
-    def __init__(self, lost_runs, gone_after=10**9):
+    def __init__(self, lost_runs, gone_after=10**9, gone_until=10**9):
         super().__init__()
-        self.lost_runs, self.gone_after, self.runs = lost_runs, gone_after, 0
+        self.lost_runs, self.runs = lost_runs, 0
+        self.gone_after, self.gone_until = gone_after, gone_until
 
     def run(self, argv, *, on_line=None, **options):
         self.runs += 1
-        if self.runs > self.gone_after:
+        if self.gone_after < self.runs <= self.gone_until:
             raise TargetError("no route to the device")
         lines = []
         ended = super().run(argv, on_line=lines.append, **options)
@@ -189,6 +192,50 @@ def test_measure_keeps_what_it_has_when_the_device_does_not_come_back(hostile, s
     assert kept.reasons[-1].code == "device-lost"
     others = [outcome for outcome in outcomes.values() if outcome is not kept]
     assert [(other.reason.code, other.passing) for other in others] == [("device-lost", True)] * 2
+
+
+def test_measure_keeps_what_it_has_when_the_device_cannot_be_had_for_a_later_launch(
+    hostile, script, no_pauses
+):
+    connection = Vanishing((), gone_after=3)
+    found = measure([script("a", "run")], hostile, replace(QUICK, launches=4), connection=connection)["a"]
+    assert len(found.launches) == 2
+    assert found.verdict is Verdict.DEGRADED
+    assert (found.reasons[-1].code, found.reasons[-1].detail) == ("device-lost", "no route to the device")
+    assert connection.runs == 1 + 2 + 3
+
+
+def test_measure_goes_on_when_the_device_can_be_had_again_soon_after_a_launch_began(
+    hostile, script, no_pauses
+):
+    connection = Vanishing((), gone_after=2, gone_until=4)
+    found = measure([script("a", "run")], hostile, replace(QUICK, launches=3), connection=connection)["a"]
+    assert len(found.launches) == 3
+    assert "device-lost" not in [reason.code for reason in found.reasons]
+
+
+@pytest.mark.parametrize(("gone_until", "launches", "pauses"), [(5, 3, 3), (10**9, 1, 3)])
+def test_spread_launches_go_on_at_the_next_moment_after_the_device_went_away(
+    hostile, script, no_pauses, monkeypatch, gone_until, launches, pauses
+):
+    slept = []
+    clock = SimpleNamespace(monotonic=time.monotonic, sleep=slept.append)
+    monkeypatch.setattr(devices.measuring.batch, "time", clock)
+    protocol = replace(QUICK, launches=4, max_launches=4, spread_ns=4_000_000_000_000)
+    connection = Vanishing((), gone_after=2, gone_until=gone_until)
+    found = measure([script("a", "run")], hostile, protocol, connection=connection)["a"]
+    assert len(found.launches) == launches
+    assert len([pause for pause in slept if pause > 100]) == pauses
+    assert found.reasons[-1].code == "device-lost"
+
+
+def test_a_batch_that_lost_its_device_waits_for_no_further_launch(hostile, script, no_pauses, monkeypatch):
+    asked = []
+    protocol = replace(QUICK, launches=2, max_launches=6)
+    connection = Vanishing((), gone_after=2)
+    measure([script("a", "run")], hostile, protocol, connection=connection, on_state=asked.append)
+    assert asked == []
+    assert connection.runs == 1 + 1 + 3
 
 
 def test_measure_says_that_the_device_cannot_be_reached_when_it_never_could(hostile, script):

@@ -87,9 +87,16 @@ def test_own_processes_are_not_the_load_of_others():
     assert busy_with("host").cores >= 1
 
 
+@pytest.mark.parametrize("digits", [400, 5000])
+def test_a_device_that_tells_numbers_without_an_end_is_an_error(digits):
+    still = reading(1.0, "5 0 0 0 0 0 0 0"), reading(1.5, f"{'9' * digits} 0 0 49 0 0 0 0")
+    with pytest.raises(MeasurementError, match="does not say what it is doing"):
+        busy_with("host", connection=Saying(lines(*still)))
+
+
 def test_a_device_that_tells_nothing_is_an_error():
     with pytest.raises(MeasurementError, match="does not say what it is doing"):
-        busy_with("host", connection=Silent())
+        busy_with("host", connection=Saying([]))
 
 
 class Foreign(LocalConnection):
@@ -98,6 +105,12 @@ class Foreign(LocalConnection):
     shares_clock = False
 
 
-class Silent(LocalConnection):
-    def run(self, argv, **options):
+class Saying(LocalConnection):
+    def __init__(self, said):
+        super().__init__()
+        self.said = said
+
+    def run(self, argv, *, on_line, **options):
+        for line in self.said:
+            on_line(line)
         return Completed(0, "")

@@ -1,20 +1,27 @@
 from __future__ import annotations
 
 import random
+import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from devices.connections import LocalConnection
+from devices.connections import Completed, LocalConnection
+from devices.errors import PassingTargetError, TargetError
 from devices.measurement import Measurement, MeasurementFailure
-from devices.measurement.measurement import Reason
+from devices.measurement.measurement import Launch, Reason, Summary
 from devices.measurement.protocol import MeasuringProtocol
 from devices.measuring import Entrant, Round, Rounds, measure_round
+from devices.runtimes.native.shell import read_platform
+from devices.runtimes.native.tools import native_folder
 from devices.target import Target
 from tests.devices.made_up import made_up_launch
+from tests.devices.runtimes.native.native_targets import STANDINS
 from tests.places import ROOT
 
 PROTOCOL = MeasuringProtocol()
@@ -90,6 +97,78 @@ def test_a_single_round_that_was_disturbed_decides_nothing() -> None:
     for one, other in ((odd, made_up_launch([50] * 20)), (made_up_launch([900] * 20), odd)):
         table = Rounds((Round({"one": one, "other": other}),), PROTOCOL, cores=2)
         assert table.at_least("one", "other") == 0
+
+
+def told(median_ns: int) -> Launch:
+    """A launch of a tool that tells its median alone."""
+    summary = Summary(20, median_ns, median_ns, median_ns, ((0.5, median_ns),))
+    return replace(made_up_launch([]), summary=summary)
+
+
+def test_a_file_whose_tool_tells_only_its_median_is_compared_by_medians() -> None:
+    by_median = replace(PROTOCOL, headline_quantile=0.5)
+    samples = made_up_launch([100] * 5 + [200] * 15)
+    made = Round(
+        {"tool": told(400), "agent": samples, "like": told(200)},
+        adapted=dict.fromkeys(("tool", "like"), by_median),
+    )
+    table = Rounds((made,) * 3, PROTOCOL, cores=2)
+    for one, other in (("tool", "agent"), ("tool", "like")):
+        ratio = table.ratio(one, other)
+        assert ratio is not None
+        assert ratio.value == 2
+        assert table.at_least(one, other) > 1
+    assert table.sharp("tool")
+
+
+def test_files_of_a_tool_are_measured_and_judged_by_the_protocol_that_it_can_follow(
+    hostile: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    shutil.copytree(STANDINS, native_folder() / read_platform(LocalConnection()))
+    for name in ("model.tflite", "model.script"):
+        (tmp_path / name).write_text("run\n")
+    entrants = [
+        Entrant("tool", tmp_path / "model.tflite", Target("host", "litert", threads=3, options=("native",))),
+        Entrant("agent", tmp_path / "model.script", hostile),
+    ]
+    with LocalConnection() as connection:
+        found = Rounds((measure_round(entrants, SHORT, 0, connection),), SHORT, cores=2)
+    assert found.ratio("tool", "agent") is not None
+    outcome = found.outcome(entrants[0], "now")
+    assert isinstance(outcome, Measurement)
+    assert outcome.protocol.headline_quantile == 0.5
+    assert outcome.sharp == found.sharp("tool")
+
+
+class Gone(LocalConnection):
+    """A device that goes away after some runs."""
+
+    def __init__(self, after: int, error: type[TargetError]) -> None:
+        super().__init__()
+        self.left, self.error = after, error
+
+    def run(self, argv: Sequence[str], **options: Any) -> Completed:
+        self.left -= 1
+        if self.left < 0:
+            raise self.error("the phone is offline")
+        return super().run(argv, **options)
+
+
+@pytest.mark.usefixtures("undisturbed")
+def test_a_device_that_goes_away_between_targets_ends_the_round_and_fails_no_file(
+    hostile: Target, tmp_path: Path
+) -> None:
+    file = tmp_path / "a.script"
+    file.write_text("run")
+    entrants = [Entrant(str(n), file, replace(hostile, threads=n)) for n in (1, 2)]
+    found = measure_round(entrants, SHORT, 0, Gone(1, PassingTargetError))
+    assert len(found.launches) == 1
+    assert not found.failed
+    assert found.lost == Reason("device-lost", "the phone is offline")
+    refused = measure_round(entrants, SHORT, 0, Gone(1, TargetError))
+    assert refused.lost is None
+    assert [reason.code for reason in refused.failed.values()] == ["bad-target"]
 
 
 def test_a_file_that_failed_has_its_reason_for_outcome(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from devices.connections import Completed
-from devices.runtimes.answers import MALFORMED, MOST_EVENTS, checked, event_of
+from devices.runtimes import answers
+from devices.runtimes.answers import MALFORMED, MOST_EVENTS, Events, checked, event_of
 from devices.runtimes.base import Reply
 
 CONDITIONS: dict[str, Any] = {"load_1min": 0.5, "cpu_frequency_khz": [1, 2], "charging": None, "new": "field"}
@@ -95,6 +96,8 @@ def test_events_that_fit_are_kept_as_they_are(kind: str) -> None:
         ("result", ("samples_ns",), {"0": 1}),
         ("result", ("load_ns",), float("nan")),
         ("result", ("job",), -1),
+        ("result", ("samples_ns",), []),
+        ("result", ("usage", "wall_ns"), 0),
         ("result", ("job",), "0"),
         ("result", ("usage",), []),
         ("result", ("queue",), {"waiting_ns": -1, "slices": 2}),
@@ -178,3 +181,30 @@ def test_there_may_not_be_events_without_end() -> None:
     found = checked([{"event": "finished"}] * (MOST_EVENTS + 5))
     assert len(found) == MOST_EVENTS + 1
     assert found[-1]["event"] == MALFORMED
+
+
+@pytest.mark.parametrize(
+    ("line", "limits"),
+    [
+        ('{"event": "started", "job": -1}', {}),
+        ('{"event": "started", "job"', {}),
+        ('{"event": "started", "job": 2}', {"MOST_EVENTS": 2}),
+        ('{"event": "started", "job": 2}', {"MOST_EVENT_CHARACTERS": 70}),
+    ],
+)
+def test_nothing_is_kept_behind_the_first_event_that_does_not_fit(
+    line: str, limits: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in limits.items():
+        monkeypatch.setattr(answers, name, value)
+    events = Events()
+    sound = [events.take(f'{{"event": "started", "job": {number}}}') for number in range(2)]
+    assert sound == [{"event": "started", "job": 0}, {"event": "started", "job": 1}]
+    assert events.take("a line of a library") is None
+    assert not events.over.is_set()
+    odd = events.take(line)
+    assert odd is not None
+    assert odd["event"] == MALFORMED
+    assert events.over.is_set()
+    assert events.take('{"event": "finished"}') is None
+    assert events.found == [*sound, odd]

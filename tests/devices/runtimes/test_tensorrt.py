@@ -16,6 +16,7 @@ import onnx
 import pytest
 
 from devices.connections import Completed, LocalConnection
+from devices.digests import file_digest, value_digest
 from devices.errors import MeasurementError, TargetError
 from devices.inputs import Given, GivenInput
 from devices.installing import how_to_install
@@ -103,6 +104,21 @@ class TestTrtexec:
         assert find_runtime("tensorrt", native=True) is TRTEXEC
         assert find_runtime("tensorrt") is TENSORRT
         assert runtime_of(NATIVE) is TRTEXEC
+
+    def test_a_library_that_cannot_be_read_is_left_out_of_the_digest(self, connection, tool, tmp_path):
+        library = tmp_path / "libnvinfer.so.10"
+        digest = tool.with_name("sha256sum")
+        digest.write_text(f"#!/bin/sh\n/usr/bin/sha256sum | grep -v {file_digest(tool)}\n")
+        digest.chmod(0o700)
+        loader = tool.with_name("ldconfig")
+        loader.write_text(f"#!/bin/sh\necho 'libnvinfer.so.10 => {library}'\n")
+        loader.chmod(0o700)
+        with pytest.raises(TargetError, match="nothing tells which TensorRT") as caught:
+            ask(connection, Identify())
+        assert str(tool) in caught.value.why
+        library.write_text("library")
+        found = ask(connection, Identify()).only("identity")["runtime"]["binary_digest"]
+        assert found == value_digest([file_digest(library)])
 
     def test_error_names_where_it_was_looked_for_when_trtexec_is_not_installed(self, connection, monkeypatch):
         monkeypatch.setenv("PATH", "/usr/bin:/bin")
@@ -316,6 +332,7 @@ class TestOutput:
             ("&&&& PASSED TensorRT.trtexec [TensorRT v100300] [b26] # trtexec", "10.3.0.26"),
             ("&&&& RUNNING TensorRT.trtexec [TensorRT v101303] [b9] # ./trtexec", "10.13.3.9"),
             ("&&&& RUNNING TensorRT.sample_mnist [TensorRT v8601] # x", None),
+            (f"&&&& RUNNING TensorRT.trtexec [TensorRT v{'9' * 5000}] # x", None),
         ],
     )
     def test_version_is_read_from_the_banner(self, line, expected):

@@ -253,3 +253,27 @@ def test_measure_makes_a_measurement_of_what_the_tool_says(runtime, target, tmp_
 def test_standins_are_plain_posix_shell(tool):
     checked = subprocess.run(["sh", "-n", str(tool)], capture_output=True, check=False)
     assert (checked.returncode, checked.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize(
+    ("tool", "said", "instead"),
+    [
+        ("benchmark_model", "Init: 12345", "Init: 1.2.3"),
+        ("benchmark_model", "First inference: 31000", "First inference: 1e999"),
+        ("benchmark_model", "monitoring: 93.2383", "monitoring: e"),
+        ("benchmark_model", "median=%s", "median=%s.2.3"),
+        ("benchmark_model", "count=%s first", f"count=%s{'9' * 5000} first"),
+        ("onnxruntime_perf_test", "creation time cost: 0.0102016", "creation time cost: 1.2.3"),
+        ("onnxruntime_perf_test", "time=0.01020$((number % 10))", "time=1e+999"),
+        ("onnxruntime_perf_test", "set size: 36696064", f"set size: {'9' * 5000}"),
+        ("onnxruntime_perf_test", "inference requests: $count", f"inference requests: {'9' * 5000}"),
+    ],
+)
+def test_measure_fails_when_a_tool_says_numbers_that_are_none(
+    ask, tools, without_canary, tool, said, instead
+):
+    path = tools / tool
+    assert said in path.read_text()
+    path.write_text(path.read_text().replace(said, instead))
+    choice = (BENCHMARK_MODEL, LITERT) if tool == "benchmark_model" else (PERF_TEST, ONNX)
+    assert ask(*choice, "plain").only("failed")["code"] == "malformed-answer"

@@ -122,6 +122,30 @@ def test_parse_conditions_sums_throttling_and_joins_governors():
     )
 
 
+MANY_DIGITS = "9" * 5000
+
+
+def test_numbers_with_thousands_of_digits_are_not_known():
+    told = parse_conditions(
+        {
+            "load": [f"{MANY_DIGITS}.5 0.1"],
+            "memory": [MANY_DIGITS],
+            "thermal": [
+                "Current temperatures from HAL:",
+                f"Temperature{{mValue={MANY_DIGITS}.0, mType=0, mName=CPU}}",
+                "Current cooling devices from HAL:",
+            ],
+        }
+    )
+    assert told == Conditions()
+
+
+@pytest.mark.parametrize("cores", [MANY_DIGITS, "0", "-4", "many"])
+def test_a_device_without_a_number_of_cores_did_not_say_what_it_is(cores):
+    with pytest.raises(MeasurementError, match="did not say what it is"):
+        parse_identity({"machine": ["aarch64"], "cores": [cores]})
+
+
 def test_temperatures_are_androids_where_it_hides_the_zones(android):
     lines = ANDROID.joinpath("dumpsys").read_text().partition("thermalservice)")[2].splitlines()
     assert parse_conditions({"thermal": lines}).temperature_millicelsius == (33_300, 41_000)
