@@ -49,6 +49,7 @@ _PLATFORM = r"""
 if command -v getprop > /dev/null 2>&1; then echo "system android"; else echo "system linux"; fi
 echo "machine $(uname -m)"
 """
+_NAME = re.compile(r"\w[\w.-]{0,63}")
 _PROCESSORS = {
     "arm64": "aarch64",
     "armv6l": "arm",
@@ -119,10 +120,11 @@ def read_platform(connection: Connection) -> str:
     """
     lines, ended = connection.ask(("sh", "-c", _PLATFORM), timeout_s=SHELL_TIMEOUT_S)
     readings = _readings(lines)
-    if not (readings.get("machine") and readings.get("system")):
+    system, machine = ("".join(readings.get(each, ())[:1]) for each in ("system", "machine"))
+    # Both become parts of a path on this machine.
+    if not (_NAME.fullmatch(system) and _NAME.fullmatch(machine)):
         raise MeasurementError("the device did not say what it is", why=ended.stderr_tail or repr(ended))
-    machine = readings["machine"][0]
-    return f"{readings['system'][0]}-{_PROCESSORS.get(machine, machine)}"
+    return f"{system}-{_PROCESSORS.get(machine, machine)}"
 
 
 def parse_identity(readings: Readings) -> dict[str, Any]:

@@ -62,6 +62,14 @@ def test_read_platform_names_system_and_processor():
     assert read_platform(LocalConnection()) == f"linux-{platform.machine()}"
 
 
+def test_read_platform_takes_no_path_from_a_device(monkeypatch, tmp_path):
+    (tmp_path / "uname").write_text("#!/bin/sh\necho ../../../tmp/tools\n")
+    (tmp_path / "uname").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    with pytest.raises(MeasurementError, match="did not say what it is"):
+        read_platform(LocalConnection())
+
+
 def test_identify_device_hides_the_serial_number_of_a_phone(android):
     told = identify_device(android)
     assert told["cpu"] == "Google Pixel 7, Google GS201"
