@@ -25,6 +25,7 @@ from latency_db.few_shot.prior import FAILED_BELOW, Array, smooth_devices, white
 from latency_db.few_shot.replays import Replays
 
 MIN_SAMPLES_ALONE = 5
+"""Fewest samples that are predicted from where no other devices are known."""
 
 
 class DeviceBasis:

@@ -11,7 +11,7 @@ constant.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +31,7 @@ Indices = NDArray[np.int64]
 # further; their square roots do not.
 _POWER = 0.5
 
+_LEAST_NS = 1e-3
 _LEAST_SHARE = 0.01
 """Of its latency alone, that a block costs inside a network at least."""
 
@@ -140,7 +141,13 @@ class Transfer:
         return self._basis.explain(index, self._relative(index, measured_ns), _POWER)
 
     def calibrate(
-        self, index: Indices, measured_ns: Floats, drawn: Sequence[int], coverage: float
+        self,
+        index: Indices,
+        measured_ns: Floats,
+        drawn: Sequence[int],
+        coverage: float,
+        *,
+        disturbed: Mapping[int, tuple[float, float]] | None = None,
     ) -> tuple[float, float]:
         """The factor on either side of a network's estimate, and the coverage that it has.
 
@@ -152,13 +159,16 @@ class Transfer:
             measured_ns: their latencies.
             drawn: rows of the networks that were drawn at random.
             coverage: that is wanted; what is reached is less where few were drawn.
+            disturbed: low and high end of the rows whose measurement was disturbed: they count as off by the
+                end that is farther from what is predicted.
         """
         errors = np.empty(len(drawn))
         for position, row in enumerate(drawn):
             kept = index != row
             fit = self.fit(index[kept], measured_ns[kept], coverage)
             predicted_ns = self._counts[row - self._blocks] @ fit.costs_ns + fit.fixed_ns
-            errors[position] = abs(math.log(measured_ns[~kept].item() / predicted_ns))
+            ends_ns = (disturbed or {}).get(row, (measured_ns[~kept].item(),))
+            errors[position] = max(abs(math.log(max(each, _LEAST_NS) / predicted_ns)) for each in ends_ns)
         return jackknife_factor(errors, coverage)
 
     def _relative(self, index: Indices, measured_ns: Floats) -> Floats:

@@ -34,6 +34,8 @@ class TransferredModel:
         coverage: share of networks that the interval claims to hold.
         fitted_networks: number of networks measured on the target.
         canary_ns: how fast the machine is taken to be (``Measurement.canary_ns``); ``None`` if unknown.
+        disturbed: the blocks among ``measured`` whose measurement was disturbed, so that its interval is wide
+            or it is invalid.
     """
 
     target: Target
@@ -48,6 +50,7 @@ class TransferredModel:
     coverage: float
     fitted_networks: int
     canary_ns: float | None = None
+    disturbed: tuple[str, ...] = ()
 
     def estimate(self, networks: Sequence[Sequence[str]]) -> list[Estimate]:
         """One estimate per network, each given by the identities of its blocks.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -128,28 +128,31 @@ def history_of(store: Store, device: DeviceIdentity, until: datetime | None = No
     Raises:
         StoreError: the database cannot be read.
     """
-    rows = [row for row in _listed(store, device) if until is None or row["moment"] <= until]
+    rows = _listed(store, device, until)
     by_batch: dict[tuple[str, datetime], Row] = {}
     for row in rows:
         by_batch.setdefault((row["runtime"], row["moment"]), row)
     newest = list(by_batch.values())[:MOST_BATCHES]
     repeated = _repeated(rows)[:MOST_REPEATS]
     wanted = sorted({row["id"] for row in (*newest, *repeated)})
-    found = {
-        record.id: record.outcome
-        for record in sound_records(store, wanted)
-        if isinstance(record.outcome, Measurement)
-    }
-    batches = [_batch(row, found[row["id"]]) for row in newest if row["id"] in found]
+    by_id = {row["id"]: row for row in rows}
+    batches: dict[int, Batch] = {}
+    repeats: dict[int, Seen] = {}
+    # Of each only what is needed is kept: the samples of all of them may take a gigabyte.
+    for record in sound_records(store, wanted):
+        if isinstance(record.outcome, Measurement):
+            batches[record.id] = _batch(by_id[record.id], record.outcome)
+            repeats[record.id] = _repeat(by_id[record.id], record.outcome)
+    found = [batches[row["id"]] for row in newest if row["id"] in batches]
     return History(
-        tuple(sorted(batches, key=lambda batch: batch.started_at)),
-        tuple(_repeats(repeated, found)),
+        tuple(sorted(found, key=lambda batch: batch.started_at)),
+        tuple(repeats[row["id"]] for row in repeated if row["id"] in repeats),
         _set_back(newest),
     )
 
 
-def _listed(store: Store, device: DeviceIdentity) -> list[Row]:
-    """Rows of a machine without their launches, the newest first, each with its moment."""
+def _listed(store: Store, device: DeviceIdentity, until: datetime | None) -> list[Row]:
+    """Rows of a machine until a moment, without their launches; the newest first, each with its moment."""
     columns = [
         measurements.c[name] for name in ("id", "workload", "runtime", "target", "verdict", "started_at")
     ]
@@ -165,10 +168,14 @@ def _listed(store: Store, device: DeviceIdentity) -> list[Row]:
         .order_by(measurements.c.started_at.desc(), measurements.c.id.desc())
         .limit(MOST_LISTED)
     )
+    if until is not None:
+        # Before the limit: what is measured later must not crowd out what was known then.
+        text = until.astimezone(UTC).isoformat(timespec="seconds")
+        query = query.where(measurements.c.started_at <= text)
     return [
         {**row, "moment": moment}
         for row in fetch(store.engine, query)
-        if (moment := moment_of(row["started_at"])) is not None
+        if (moment := moment_of(row["started_at"])) is not None and (until is None or moment <= until)
     ]
 
 
@@ -201,16 +208,10 @@ def _repeated(rows: Sequence[Row]) -> list[Row]:
     return sorted(found, key=lambda row: row["moment"], reverse=True)
 
 
-def _repeats(rows: Sequence[Row], found: Mapping[int, Measurement]) -> Iterator[Seen]:
-    for row in rows:
-        measurement = found.get(row["id"])
-        if measurement is not None:
-            headlines = measurement.headlines_ns
-            value_ns = quantile(headlines, 0.5)
-            error = standard_error(headlines)
-            yield Seen(
-                _series(row), row["moment"], value_ns, error, _width(measurement.latency), _boot(measurement)
-            )
+def _repeat(row: Row, measurement: Measurement) -> Seen:
+    headlines = measurement.headlines_ns
+    value_ns, error = quantile(headlines, 0.5), standard_error(headlines)
+    return Seen(_series(row), row["moment"], value_ns, error, _width(measurement.latency), _boot(measurement))
 
 
 def _batch(row: Row, measurement: Measurement) -> Batch:

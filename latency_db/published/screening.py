@@ -193,11 +193,12 @@ class _Device:
         if not sound.any():
             return 0.0
         latency, choices = self.networks.kept[sound], self.choices.kept[sound]
-        columns = [choices[:, [d]] == np.unique(choices[:, d]) for d in range(choices.shape[1])]
-        terms = np.hstack([np.ones((len(latency), 1)), *columns]).astype(float)
+        levels = [np.unique(choices[:, decision]) for decision in range(choices.shape[1])]
         half = len(latency) // 2
-        if half < 2 * terms.shape[1]:
+        if half < 2 * (1 + sum(map(len, levels))):
             return 0.0
+        columns = [choices[:, [decision]] == level for decision, level in enumerate(levels)]
+        terms = np.hstack([np.ones((len(latency), 1)), *columns]).astype(float)
         order = np.random.default_rng(0).permutation(len(latency))
         fitted, left_out = order[:half], order[half:]
         weights = np.linalg.lstsq(terms[fitted], latency[fitted], rcond=None)[0]

@@ -11,8 +11,9 @@ from pathlib import Path
 from sqlalchemy import Connection, delete, exists, func, select, text
 
 from devices.host import temporary_folder
+from devices.words import cause_of, count_of
 from latency_db.errors import StoreError
-from latency_db.store.database import fetch, sqlite_file, sqlite_path, transact
+from latency_db.store.database import CHOOSE, fetch, sqlite_file, sqlite_path, transact
 from latency_db.store.opening import backups_of, read_version
 from latency_db.store.published import published_pages, put_published, sources
 from latency_db.store.reading import Record, records
@@ -28,8 +29,12 @@ from latency_db.store.schema import (
 from latency_db.store.store import Store, open_store
 
 _SHOWN_PROBLEMS = 100
-_FORMER_NAMES = {measurements: (), published_latencies: ("evidence",)}
-"""What tables whose rows are counted were called in older schemas."""
+_RECOGNISED = {
+    measurements: "SELECT digest FROM {0}.measurements",
+    published_latencies: "SELECT source, device, row FROM {0}.published_latencies"
+    " JOIN {0}.published_series ON id = series",
+}
+"""By what rows are the same in two SQLite files, as a merge sees it."""
 
 
 @dataclass(frozen=True)
@@ -179,8 +184,15 @@ def _opened(location: str) -> Iterator[Store]:
                 )
             folder = stack.enter_context(temporary_folder("merge"))
             location = str(folder / "copy.db")
-            with closing(sqlite3.connect(file)) as source, closing(sqlite3.connect(location)) as copy:
-                source.backup(copy)
+            try:
+                with closing(sqlite3.connect(file)) as source, closing(sqlite3.connect(location)) as copy:
+                    source.backup(copy)
+            except sqlite3.Error as error:
+                raise StoreError(
+                    f"{file} cannot be copied, to bring it from schema {version} to {SCHEMA_VERSION}",
+                    why=cause_of(error),
+                    fix=f"check it and the free disk space, or {CHOOSE}",
+                ) from error
         yield stack.enter_context(open_store(location))
 
 
@@ -203,12 +215,13 @@ def clear(store: Store, *, rehearse: bool = False) -> Cleared:
         rehearse: remove nothing, and say what would be.
 
     Raises:
-        StoreError: the file is damaged, so that its copies may be needed; or the database cannot be written.
+        StoreError: the file or a copy is damaged, or the file lacks a row of a copy, so that its copies may
+            be needed; or the database cannot be written.
     """
     file = sqlite_file(store.engine.url)
     backups = backups_of(file) if file is not None else []
-    if backups:
-        _require_sound(store)
+    if file is not None and backups:
+        _require_sound(store, file)
     freed_bytes = sum(path.stat().st_size for path in backups)
 
     def remove(connection: Connection) -> int:
@@ -228,29 +241,36 @@ def clear(store: Store, *, rehearse: bool = False) -> Cleared:
     return Cleared(tuple(path.name for path in backups), freed_bytes, parts)
 
 
-def _require_sound(store: Store) -> None:
-    found = check(store)
-    file = sqlite_file(store.engine.url)
-    lost = [
-        f"a copy holds {rows} rows more of {table} than the database"
-        for backup in (backups_of(file) if file is not None else [])
-        if backup.suffix == ".backup"
-        for table, rows in _missing_rows(store, backup)
-    ]
-    if found.count or lost:
+def _require_sound(store: Store, file: Path) -> None:
+    problems = [*check(store).problems]
+    for backup in backups_of(file):
+        if backup.suffix == ".backup":
+            problems += _lacking(file, backup)
+    if problems:
         raise StoreError(
             "nothing was cleared: the copies of the database may be needed",
-            why=(*found.problems, *lost)[0],
-            fix="see `lathe db check`; restore the database from its copy",
+            why=problems[0],
+            fix="see `lathe db check`; add what a copy has with `lathe db merge COPY`, or remove a copy that "
+            "nobody needs by hand",
         )
 
 
-def _missing_rows(store: Store, backup: Path) -> Iterator[tuple[str, int]]:
-    with closing(sqlite3.connect(backup)) as copy:
-        there = {name for (name,) in copy.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        for table, former_names in _FORMER_NAMES.items():
-            name = next((each for each in (table.name, *former_names) if each in there), None)
-            kept = copy.execute(f"SELECT count(*) FROM {name}").fetchone()[0] if name else 0
-            query = select(func.count().label("rows")).select_from(table)
-            if kept > (here := fetch(store.engine, query)[0]["rows"]):
-                yield table.name, kept - here
+def _lacking(file: Path, backup: Path) -> Iterator[str]:
+    """What a copy has and the database lacks, row by row and not by their number; or that nobody can tell."""
+
+    def missing(connection: Connection) -> dict[str, int]:
+        connection.exec_driver_sql("ATTACH DATABASE ? AS here", (str(file),))
+        return {
+            table.name: connection.exec_driver_sql(
+                f"SELECT count(*) FROM ({rows.format('main')} EXCEPT {rows.format('here')})"
+            ).scalar_one()
+            for table, rows in _RECOGNISED.items()
+        }
+
+    try:
+        with _opened(str(backup)) as copy:
+            for table, rows in transact(copy.engine, missing).items():
+                if rows:
+                    yield f"{backup.name} has {count_of(rows, 'row')} of {table} that the database lacks"
+    except StoreError as error:
+        yield f"{backup.name} cannot be compared: {error.why}"

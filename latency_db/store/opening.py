@@ -74,7 +74,7 @@ def open_engine(location: str, *, must_exist: bool = False) -> Engine:
             fix="wait for that process, or end it: a migration that is ended leaves the database as it was",
         ) from error
     except OSError as error:
-        older = file is not None and file.is_file() and file.stat().st_size > 0
+        older = file is not None and os.access(file, os.F_OK) and file.stat().st_size > 0
         raise StoreError(
             f"the latency database {shown(url)} cannot be {'migrated' if older else 'created'}",
             why=cause_of(error),

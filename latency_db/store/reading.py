@@ -21,6 +21,8 @@ _log = logging.getLogger(__name__)
 
 BATCH = 500
 """Rows that are in memory at once; each is some kilobytes."""
+_SOUND_BATCH = 16
+"""Of ``sound_records``: a row that is unpacked may take megabytes."""
 
 
 @dataclass(frozen=True)
@@ -142,8 +144,8 @@ def sound_records(store: Store, ids: Sequence[int]) -> Iterator[Record]:
     Raises:
         StoreError: the database cannot be read.
     """
-    for start in range(0, len(ids), BATCH):
-        query = _whole_rows().where(measurements.c.id.in_(ids[start : start + BATCH]))
+    for start in range(0, len(ids), _SOUND_BATCH):
+        query = _whole_rows().where(measurements.c.id.in_(ids[start : start + _SOUND_BATCH]))
         for record in map(_record, fetch(store.engine, query)):
             if record.damage is None:
                 yield record

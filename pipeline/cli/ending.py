@@ -16,6 +16,7 @@ from pipeline.errors import UsageError, WorkFolderError
 
 CLOSED_PIPE = 141
 """As a shell tells of a program that SIGPIPE ended."""
+_SHOWN_NAME = 60
 
 
 def exit_code_of(command: Callable[[], None], *, as_json: bool) -> int:
@@ -49,13 +50,18 @@ def _told(error: LatheError, *, as_json: bool) -> int:
 
 
 def _unexplained(error: Exception) -> LatheError:
-    """For what no command explains itself: output in a file on a full disk, or a fault of Lathe."""
+    """For what no command explains itself: a full disk, a name that no file can have, or a fault of Lathe."""
     if isinstance(error, OSError) and error.errno in (*NO_SPACE, errno.EROFS):
         return WorkFolderError(
             f"{error.filename or 'the output'} cannot be written",
             why=str(error.strerror),
             fix="free some space or choose another place, and run the same command again: it continues from "
             "what is finished",
+        )
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return UsageError(
+            f"'{str(error.filename)[:_SHOWN_NAME]}…' is too long for the name of a file",
+            fix="see what was given where a file or folder is expected",
         )
     traceback.print_exception(error)
     return LatheError(

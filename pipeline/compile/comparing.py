@@ -61,6 +61,7 @@ class Comparer:
 
         Raises:
             ExportError: the model itself gives inf or NaN.
+            MeasurementError: the model itself cannot be run where its own outputs are taken.
             TargetError: the device went away.
         """
         try:
@@ -71,7 +72,7 @@ class Comparer:
             actual = self._outputs(asked)
         except MeasurementError as error:
             return Untaken(_why(error), isinstance(error, PassingMeasurementError))
-        arrays = open_samples(self._samples, self._folder.find(self._samples.arrays))
+        arrays = open_samples(self._samples, self._folder.find(self._samples.arrays), "labels")
         return quality_of(self._reference(target), actual, arrays.get("labels"), self._samples.task)
 
     def _reference(self, target: Target) -> tuple[NDArray[np.float32], ...]:
@@ -81,7 +82,15 @@ class Comparer:
             files = self._model.files
             fmt = fmt if fmt in files else next(iter(files))
             where = target if self._model.compiled else reference_target(fmt)
-            expected = self._outputs(self._asked(files[fmt], fmt, where))
+            asked = self._asked(files[fmt], fmt, where)
+            try:
+                expected = self._outputs(asked)
+            except MeasurementError as error:
+                raise type(error)(
+                    f"the outputs of {self._model.name} itself cannot be taken on {where}",
+                    why=f"{error.what} {error.why}".strip(),
+                    fix="give fewer inputs with --data where it lacks time or memory; else repair the model",
+                ) from error
             if not all(np.isfinite(each).all() for each in expected):
                 raise ExportError(
                     f"{self._model.name} itself gives inf or NaN",

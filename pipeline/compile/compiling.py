@@ -60,6 +60,7 @@ class Wish:
         input_shape: of one input, where the model does not say it.
         fine_tuning_epochs: at most, of a network of torch that loses too much in int8.
         task: what labels and the model's first output mean.
+        runtimes: that may be chosen; ``None`` for all.
     """
 
     model: str
@@ -73,6 +74,7 @@ class Wish:
     input_shape: tuple[int, ...] | None = None
     fine_tuning_epochs: int = 5
     task: TaskKind = "single-label"
+    runtimes: frozenset[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ def compile_model(
         try:
             tuning = Tuning(brought, given, wish.fine_tuning_epochs)
             with reporter.task(f"looking for runtimes on {place}", ""):
-                asked = race_input(model, samples, place, wish.rules, tuning)
+                asked = race_input(model, samples, place, wish.rules, tuning, runtimes=wish.runtimes)
             raced[str(place)] = work.run(race, asked, services)
         except LatheError as error:
             if len(wish.places) == 1:
@@ -164,18 +166,25 @@ def _formats(fmt: ModelFormat, places: Sequence[Place]) -> tuple[ModelFormat, ..
 
 
 def race_input(
-    model: GivenModel, samples: Samples, place: Place, rules: Rules, tuning: Tuning | None = None
+    model: GivenModel,
+    samples: Samples,
+    place: Place,
+    rules: Rules,
+    tuning: Tuning | None = None,
+    *,
+    runtimes: frozenset[str] | None = None,
 ) -> RaceInput:
     """The input of the stage ``race``, with what stands behind a place now.
 
-    Of ``tuning`` nothing is kept where the model cannot be fine-tuned, so that it decides nothing.
+    Of ``tuning`` nothing is kept where the model cannot be fine-tuned, so that it decides nothing; of
+    ``runtimes``, those that may be chosen, only which variants it leaves out.
 
     Raises:
         ExportError: no variant fits.
     """
     fitting: dict[str, dict[str, str]] = {}
     unfit: dict[str, str] = {}
-    runtimes: set[str] = set()
+    needed: set[str] = set()
     for variant, why in place.variants():
         if variant.takes not in model.files:
             unfit[variant.name] = f"it takes {variant.takes} models; give the network of torch"
@@ -183,9 +192,11 @@ def race_input(
             unfit[variant.name] = "the model is compiled for an NPU already"
         elif why:
             unfit[variant.name] = why
+        elif runtimes is not None and variant.runtime not in runtimes:
+            unfit[variant.name] = f"a bundle has no inference script for {variant.runtime}"
         else:
             fitting[variant.name] = versions_of(variant)
-            runtimes.add(variant.runtime)
+            needed.add(variant.runtime)
     if not fitting:
         raise ExportError(
             f"nothing compiles {model.name} for {place}",
@@ -193,7 +204,7 @@ def race_input(
             fix="name another target, or install a runtime; see docs/devices/runtimes.md",
         )
     protocol = replace(MeasuringProtocol(), launches=LAUNCHES)
-    identity = place.identity(frozenset(runtimes))
+    identity = place.identity(frozenset(needed))
     tuning = None if why_not_tuned(tuning, model, samples) else tuning
     return RaceInput(model, samples, place, identity, fitting, unfit, rules, protocol, tuning)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,11 @@ from numpy.typing import NDArray
 from pipeline.compile.model import GivenModel, TensorSpec
 from pipeline.data.base import Preprocessing
 from pipeline.errors import DataError
+from pipeline.memory import gigabytes, machine_bytes
+
+_AT_A_TIME = 64
+_COPIES = 2
+"""Of inputs: themselves, and the file as it is written."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +45,6 @@ class Feeding:
         return mean, std
 
 
-def square_side(spec: TensorSpec) -> int | None:
-    """Side of the images that an input takes, if they are square."""
-    size = image_size(spec)
-    return size[0] if size is not None and size[0] == size[1] else None
-
-
 def image_size(spec: TensorSpec) -> tuple[int, int, int] | None:
     """Height, width and channels of the images that an input takes, if it takes images."""
     shape = spec.shape
@@ -59,22 +59,48 @@ def fed(values: NDArray[Any], feeding: Feeding, model: GivenModel, spec: TensorS
     """What one input of the model takes.
 
     Raises:
-        DataError: they have another shape or type.
+        DataError: they have another shape or type, or this machine has not the memory for them.
     """
-    wanted, dtype = spec.shape[1:], np.dtype(spec.dtype)
+    wanted = spec.shape[1:]
+    _require_room(len(values), model, spec)
     if values.dtype == np.uint8 and (spec.is_float or values.shape[1:] != wanted):
-        images = images_of(values, model, spec)
-        rows: NDArray[Any] = feeding(images, images.shape[3]) if spec.is_float else images
-        rows = rows if wanted == images.shape[1:] else np.ascontiguousarray(rows.transpose(0, 3, 1, 2))
-        return rows.astype(dtype)
+        return _fed_images(images_of(values, model, spec), feeding, model, spec)
     if values.shape[1:] != wanted or (values.dtype.kind == "f") != spec.is_float:
         raise _misfit(values, model, spec, "numbers are given to the model as they are")
-    if spec.is_float and not np.isfinite(values).all():
-        raise DataError("the data hold NaN or infinity", fix="leave these inputs out")
-    found: NDArray[Any] = values.astype(dtype)
+    with np.errstate(over="ignore"):
+        found: NDArray[Any] = values.astype(spec.dtype, copy=False)
+    if spec.is_float and not np.isfinite(found).all():
+        raise DataError(
+            f"the data hold NaN, infinity or numbers beyond {spec.dtype}", fix="leave these inputs out"
+        )
     if not spec.is_float and not np.array_equal(found, values):
-        raise _misfit(values, model, spec, f"its numbers do not fit into {dtype}")
+        raise _beyond(model, spec)
     return found
+
+
+def _fed_images(
+    images: NDArray[np.uint8], feeding: Feeding, model: GivenModel, spec: TensorSpec
+) -> NDArray[Any]:
+    """Some at a time, as they take several times their memory on the way."""
+    found = np.empty((len(images), *spec.shape[1:]), spec.dtype)
+    for start in range(0, len(images), _AT_A_TIME):
+        some, into = images[start : start + _AT_A_TIME], found[start : start + _AT_A_TIME]
+        rows: NDArray[Any] = feeding(some, images.shape[3]) if spec.is_float else some
+        rows = rows if images.shape[1:] == spec.shape[1:] else rows.transpose(0, 3, 1, 2)
+        into[:] = rows
+        if not spec.is_float and not np.array_equal(into, rows):
+            raise _beyond(model, spec)
+    return found
+
+
+def _require_room(count: int, model: GivenModel, spec: TensorSpec) -> None:
+    needed = _COPIES * count * math.prod(spec.shape) * np.dtype(spec.dtype).itemsize
+    if needed > machine_bytes():
+        raise DataError(
+            f"{count} inputs of {model.name} need at least {gigabytes(needed)} of memory",
+            why=f"this machine has {gigabytes(machine_bytes())}",
+            fix="give fewer, or export the model for smaller inputs",
+        )
 
 
 def images_of(values: NDArray[np.uint8], model: GivenModel, spec: TensorSpec) -> NDArray[np.uint8]:
@@ -91,13 +117,19 @@ def images_of(values: NDArray[np.uint8], model: GivenModel, spec: TensorSpec) ->
         why = "bytes are images (N, height, width, channels) with 1 or 3 channels"
         raise _misfit(values, model, spec, why)
     height, width, channels = size
-    if images.shape[1:3] != (height, width) and height == width:
-        images = resize_all(images, height)
-    images = with_channels(images, channels)
+    images = with_channels(resize_all(images, (height, width)), channels)
     if images.shape[1:] != size:
         why = f"images of {height}x{width} with {channels} channels are needed"
         raise _misfit(values, model, spec, why)
     return images
+
+
+def _beyond(model: GivenModel, spec: TensorSpec) -> DataError:
+    return DataError(
+        f"the data do not fit {model.name}",
+        why=f"some numbers do not fit into {spec.dtype}, which its input '{spec.name}' takes",
+        fix=f"give them as {spec.dtype} in the model's own shape and scale, in an .npz or .npy file",
+    )
 
 
 def _misfit(values: NDArray[Any], model: GivenModel, spec: TensorSpec, why: str) -> DataError:

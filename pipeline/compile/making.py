@@ -124,7 +124,7 @@ def calibration_of(
         folder: of a stage, which finds them.
         turned: channels go last.
     """
-    inputs = inputs_in(open_samples(samples, folder.find(samples.arrays)), "calibration")
+    inputs = inputs_in(open_samples(samples, folder.find(samples.arrays), "calibration"), "calibration")
     inputs = tuple(map(channels_last, inputs)) if turned else inputs
     return dict(zip(input_names, inputs, strict=True)), folder.path.parent / samples.arrays.stage / "shared"
 

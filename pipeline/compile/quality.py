@@ -70,7 +70,7 @@ def take_outputs(given: OutputsInput, folder: StageFolder, services: CompileServ
         MeasurementError: it cannot be run.
         TargetError: the target cannot be reached.
     """
-    arrays = open_samples(given.samples, folder.find(given.samples.arrays))
+    arrays = open_samples(given.samples, folder.find(given.samples.arrays), "held_out")
     inputs = inputs_in(arrays, "held_out")
     inputs = tuple(map(channels_last, inputs)) if given.turned else inputs
     with services.reporter.task(f"running the held-out inputs on {given.target}", ""):

@@ -23,13 +23,14 @@ from numpy.typing import NDArray
 
 from devices.untrusted import array_from, arrays_from
 from devices.words import cause_of, count_of
-from pipeline.compile.feeding import Feeding, fed, images_of, square_side
+from pipeline.compile.feeding import Feeding, fed, image_size, images_of
 from pipeline.compile.model import GivenModel, TensorSpec
 from pipeline.compile.services import CompileServices
 from pipeline.data.base import Dataset, Split
 from pipeline.data.config import DataConfig
 from pipeline.data.fingerprint import fingerprint
 from pipeline.errors import DataError
+from pipeline.memory import gigabytes
 from pipeline.tasks import SINGLE_LABEL, AnyTask, Embedding, MultiLabel, Regression, TaskKind
 from pipeline.work.canonical import OutsideFile, StoredFile
 from pipeline.work.disk import write_atomically
@@ -39,6 +40,8 @@ CALIBRATION = 128
 """Inputs to calibrate with: more change no range that matters."""
 HELD_OUT = 2000
 """Inputs at most for the accuracy: half a point is then ten of them."""
+MOST_BYTES = 1_250_000_000
+"""Of inputs that are held out, with their outputs: 2 000 of 224x224 pixels have room."""
 RANDOM = 16
 _ARRAYS = "samples.safetensors"
 
@@ -165,12 +168,12 @@ def _task_of(given: SamplesInput) -> AnyTask | None:
     return MultiLabel() if kind == "multi-label" else Embedding()
 
 
-def open_samples(samples: Samples, path: Path) -> dict[str, NDArray[Any]]:
-    """The arrays of a file that ``prepare_samples`` wrote."""
-    from safetensors.numpy import load_file
+def open_samples(samples: Samples, path: Path, part: str = "") -> dict[str, NDArray[Any]]:
+    """The arrays of a file that ``prepare_samples`` wrote, or those whose names begin with ``part``."""
+    from safetensors import safe_open
 
-    arrays: dict[str, NDArray[Any]] = load_file(path)
-    return arrays
+    with safe_open(path, framework="numpy") as stored:
+        return {name: stored.get_tensor(name) for name in list(stored.keys()) if name.startswith(part)}
 
 
 def inputs_in(
@@ -216,11 +219,19 @@ def _read(path: Path, asked: SamplesInput) -> _Read:
             fix="give an .npz file with an array for each, by its name",
         )
     (entry,) = model.inputs
+    size = image_size(entry)
+    if size is None:
+        raise DataError(
+            f"'{path}' has images, and {model.name} takes none",
+            why=f"its input is {' x '.join(map(str, entry.shape[1:]))}",
+            fix="give its inputs in an .npz or .npy file",
+        )
     kind = kind_of_data(path)
     if kind is None:
-        return _of_images(path, feeding, model)
+        return _of_images(path, size[:2], feeding, model)
     dataset = dataset_at(path, kind, entry, task=asked.task, train_limit=4 * CALIBRATION)
-    train, test = dataset.train, dataset.test
+    train = dataset.train
+    test = dataset.test.first(held_out_limit(model))
     order = np.random.default_rng(0).permutation(len(train))[:CALIBRATION]
     images = images_of(test.images, model, entry)
     return _Read(
@@ -230,7 +241,7 @@ def _read(path: Path, asked: SamplesInput) -> _Read:
         labels_of(test),
         images if entry.is_float else None,
         dataset.classes,
-        dataset.notes,
+        (*dataset.notes, *_few_held_out(len(dataset.test), model)),
     )
 
 
@@ -259,16 +270,24 @@ def dataset_at(path: Path, kind: Any, entry: TensorSpec, *, task: TaskKind, trai
             f"'{path}' has a class for each image, and the task is {task}",
             fix="give a .csv table or an .npz file; see docs/guides/other-tasks.md",
         )
-    config = DataConfig(
-        kind=kind,
-        path=path,
-        task=task,
-        train_limit=train_limit,
-        test_limit=HELD_OUT,
-        duplicates="keep",
-        broken="skip",
-        image_size=square_side(entry),
-    )
+    size = image_size(entry)
+    try:
+        config = DataConfig(
+            kind=kind,
+            path=path,
+            task=task,
+            train_limit=train_limit,
+            test_limit=HELD_OUT,
+            duplicates="keep",
+            broken="skip",
+            image_size=size and size[:2],
+        )
+    except ValueError as error:
+        raise DataError(
+            f"images in '{path}' cannot be brought to the size of the input",
+            why=f"it is {' x '.join(map(str, entry.shape[1:]))}; sides of images have 4 to 4096 pixels",
+            fix="give the inputs in an .npz or .npy file",
+        ) from error
     return load(config, seed=0)
 
 
@@ -315,7 +334,7 @@ def _of_arrays(path: Path, arrays: dict[str, NDArray[Any]], asked: SamplesInput)
         )
     others = {name: each for name, each in arrays.items() if name not in [spec.name for spec in model.inputs]}
     labels = labels_in(others, count, path, asked.task)
-    first, second = parts_of(np.random.default_rng(0).permutation(count))
+    first, second = parts_of(np.random.default_rng(0).permutation(count), model)
 
     def fed_rows(rows: NDArray[np.int64]) -> tuple[NDArray[Any], ...]:
         parts = zip(model.inputs, given, strict=True)
@@ -330,6 +349,7 @@ def _of_arrays(path: Path, arrays: dict[str, NDArray[Any]], asked: SamplesInput)
         None if labels is None else labels[second],
         images_of(given[0][second], model, entry) if images else None,
         tuple(map(str, others["classes"].reshape(-1))) if "classes" in others else (),
+        _few_held_out(count - len(first), model),
     )
 
 
@@ -375,14 +395,14 @@ def array_of_input(
     return values
 
 
-def _of_images(path: Path, feeding: Feeding, model: GivenModel) -> _Read:
+def _of_images(path: Path, size: tuple[int, int], feeding: Feeding, model: GivenModel) -> _Read:
     from pipeline.data.images import IMAGE_SUFFIXES, decode_all
 
     files = sorted(each for each in path.iterdir() if each.suffix.lower() in IMAGE_SUFFIXES)
     order = np.random.default_rng(0).permutation(len(files))
-    first, second = parts_of(order)
+    first, second = parts_of(order, model)
     chosen = [files[n] for n in (*first, *second)]
-    decoded = decode_all(chosen, [each.name for each in chosen], square_side(model.inputs[0]))
+    decoded = decode_all(chosen, [each.name for each in chosen], size)
     if len(decoded.pixels) < 2:
         raise DataError(
             f"there are not enough images in '{path}'", why=", ".join(decoded.broken[:5]), fix="give more"
@@ -390,13 +410,32 @@ def _of_images(path: Path, feeding: Feeding, model: GivenModel) -> _Read:
     notes = (f"left out {len(decoded.broken)} images that cannot be decoded",) if decoded.broken else ()
     values = fed(decoded.pixels, feeding, model, model.inputs[0])
     count = max(1, int((decoded.rows < len(first)).sum()))
+    notes = (*notes, *_few_held_out(len(files) - len(first), model))
     return _Read((values[:count],), (values[count:],), notes=notes)
 
 
-def parts_of(order: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def parts_of(order: NDArray[np.int64], model: GivenModel) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Rows to calibrate with, at most half, and rows that are held out."""
     count = min(CALIBRATION, math.ceil(len(order) / 2))
-    return order[:count], order[count : count + HELD_OUT]
+    return order[:count], order[count : count + held_out_limit(model)]
+
+
+def held_out_limit(model: GivenModel) -> int:
+    """How many inputs are held out at most: fewer where they or their outputs are large."""
+    inputs = sum(math.prod(each.shape) * np.dtype(each.dtype).itemsize for each in model.inputs)
+    outputs = sum(math.prod(each.shape) * np.dtype(np.float32).itemsize for each in model.outputs)
+    return max(1, min(HELD_OUT, MOST_BYTES // (inputs + outputs)))
+
+
+def _few_held_out(count: int, model: GivenModel) -> tuple[str, ...]:
+    """What there is to say where not all of so many inputs are held out because of their size."""
+    limit = held_out_limit(model)
+    if limit >= min(count, HELD_OUT):
+        return ()
+    room = gigabytes(MOST_BYTES)
+    return (
+        f"{limit} of {count_of(count, 'input')} are held out: with their outputs no more fit into {room}",
+    )
 
 
 def _check(read: _Read, path: Path, model: GivenModel, task: AnyTask | None) -> None:

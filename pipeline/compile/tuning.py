@@ -149,7 +149,9 @@ def fine_tune(given: TuneInput, folder: StageFolder, services: CompileServices) 
 
     tuning = given.tuning
     dataset = training_data(tuning.data)
-    calibration = inputs_in(open_samples(given.samples, folder.find(given.samples.arrays)), "calibration")
+    calibration = inputs_in(
+        open_samples(given.samples, folder.find(given.samples.arrays), "calibration"), "calibration"
+    )
     images = torch.from_numpy(calibration[0])
     network = _trainable(network_of(tuning.model.source), images)
     student = network
@@ -258,7 +260,7 @@ def training_data(given: SamplesInput) -> Dataset:
         labels = labels_in(arrays, len(values), path, given.task)
         assert labels is not None
         order = np.random.default_rng(0).permutation(len(values))
-        first, held_out = parts_of(order)
+        first, held_out = parts_of(order, model)
         left = order[len(first) + len(held_out) :]
         rows = np.concatenate([first, left])[:MOST_IMAGES]
         split = Split(values[rows], labels[rows])

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 
+from devices.untrusted import regular_size
 from latency_db.errors import EstimateError
 from pipeline.errors import RecipeError
 from pipeline.spaces.add_on.config import AddOnSpaceConfig
@@ -18,6 +19,9 @@ from pipeline.spaces.mobile.config import MobileSpaceConfig, Preset, SpaceConfig
 from pipeline.spaces.mobile.space import MobileSpace
 
 _SHAPE = re.compile(r"(?:(?P<channels>[1-9]\d{0,3})x)?(?P<height>[1-9]\d{0,3})x(?P<width>[1-9]\d{0,3})")
+
+_OF_TEACHER = ("subgraph", "dna")
+"""Methods whose spaces are made from the teacher."""
 
 
 def find_space(name: str, shape: str, classes: int) -> Space:
@@ -29,7 +33,8 @@ def find_space(name: str, shape: str, classes: int) -> Space:
         classes: number of logits.
 
     Raises:
-        RecipeError: there is no such space or file, or the shape cannot be read.
+        RecipeError: there is no such space or file, the shape cannot be read, or the recipe's space is made
+            from its teacher.
     """
     match = _SHAPE.fullmatch(shape)
     if match is None or classes < 1:
@@ -40,15 +45,23 @@ def find_space(name: str, shape: str, classes: int) -> Space:
     size = (int(match["channels"] or 3), int(match["height"]), int(match["width"]))
     if name in get_args(Preset):
         return MobileSpace.from_config(SpaceConfig.model_validate({"preset": name}), size, classes)
-    if not Path(name).is_file():
+    try:
+        regular_size(Path(name))
+    except (OSError, ValueError) as error:
         raise RecipeError(
             f"there is no space '{name}'",
             why="it is neither a known space nor a file",
             fix="write mobile or akd, or the path of a recipe whose [space] is meant",
-        )
+        ) from error
     from pipeline.recipe.loading import load_recipe
 
     recipe, _ = load_recipe(name, [])
+    if recipe.method in _OF_TEACHER:
+        raise RecipeError(
+            f"the space of {name} cannot be made from the recipe alone",
+            why=f'its method is "{recipe.method}", which makes its space from the teacher',
+            fix=f"run 'lathe run {name}', which builds this table, or name mobile, akd or another recipe",
+        )
     if recipe.method == "oracle":
         return AddOnSpace(recipe.oracle.space or AddOnSpaceConfig.for_input(size), size, classes)
     return MobileSpace.from_config(recipe.space, size, classes)

@@ -30,6 +30,7 @@ from typing import Any
 
 import numpy as np
 from alone import alone
+from vectorised import Decomposition, VectorisedModel
 
 from devices.measurement import MeasuringProtocol, Outcome
 from devices.measuring import OtherLoad
@@ -41,7 +42,6 @@ from pipeline.progress import ConsoleReporter
 from pipeline.spaces.base import Space
 from pipeline.tables.building.bench import Bench
 from pipeline.tables.building.space_table import SpaceTable, build
-from pipeline.tables.prediction.vectorised import Decomposition, VectorisedModel
 from pipeline.tables.spaces import find_space
 from pipeline.tables.validation.table import verify
 from pipeline.work.disk import write_atomically

@@ -14,6 +14,7 @@ import time
 
 import numpy as np
 import torch
+from vectorised import Decomposition, VectorisedModel
 
 from devices.measurement import Interval
 from devices.target import Target
@@ -30,7 +31,6 @@ from pipeline.search.strategies.random_search import RandomStrategy
 from pipeline.spaces.cost import block_cost
 from pipeline.spaces.mobile.config import SpaceConfig
 from pipeline.spaces.mobile.space import MobileSpace
-from pipeline.tables.prediction.vectorised import Decomposition, VectorisedModel
 
 TARGETS = ("host/onnxruntime:fp32@1", "host/litert:fp32@1")
 SPACES = (("mobile", 32), ("mobile", 224), ("akd", 224))

@@ -11,11 +11,12 @@ from typing import Any
 
 import typer
 
+from devices.errors import LatheError
 from devices.untrusted import toml_from
 from pipeline.cli.compile.arguments import ChoiceOptions, ModelOptions
 from pipeline.cli.compile.text import show
 from pipeline.cli.libraries import let_waiting_threads_sleep, quiet_libraries
-from pipeline.cli.output import print_json, write_error
+from pipeline.cli.output import error_json, print_json, write_error
 from pipeline.compile import (
     BetweenOf,
     CompiledModel,
@@ -48,6 +49,10 @@ def compile_for(
     quiet_libraries()
     let_waiting_threads_sleep()
     wish = _wish(model, targets, given, rules)
+    if out is not None:
+        from pipeline.cli.compile.bundling import wish_for_bundle
+
+        wish = wish_for_bundle(wish, Path(out))
     folder = WorkFolder(Path(work))
     with ConsoleReporter() as reporter, folder.opened(), _history(db) as history:
         found = compile_model(wish, folder, reporter, history)
@@ -58,16 +63,19 @@ def compile_for(
             from pipeline.cli.compile.documents import compiled_json
 
             document = compiled_json(found, profiles, folder)
+        bundle: Path | LatheError | None = None
         if out is not None and chosen:
+            from pipeline.cli.compile.bundling import write_to
             from pipeline.stages.delivery.compiled_bundle import CompiledBundle
 
-            bundle = CompiledBundle(found, wish, folder, reporter)
-            document["bundle"] = str(bundle.write(_portable(document), Path(out)))
+            bundle = write_to(Path(out), CompiledBundle(found, wish, folder, reporter), document)
+    if bundle is not None:
+        document["bundle"] = error_json(bundle) if isinstance(bundle, LatheError) else str(bundle)
     if as_json:
         print_json(document)
     else:
-        show(found, profiles, folder, document.get("bundle"))
-    _end(found)
+        show(found, profiles, folder, bundle)
+    _end(found, bundle)
 
 
 @contextmanager
@@ -85,17 +93,11 @@ def _history(db: str | None) -> Iterator[Callable[[], BetweenOf]]:
         yield history
 
 
-def _portable(document: dict[str, Any]) -> dict[str, Any]:
-    """What was tried without what differs between machines and calls: the same inputs give the same bytes."""
-    targets = [
-        {**target, "variants": [{**row, "file": None} for row in target["variants"]]}
-        for target in document["targets"]
-    ]
-    return {**{name: document[name] for name in ("model", "samples")}, "targets": targets}
-
-
-def _end(found: CompiledModel) -> None:
+def _end(found: CompiledModel, bundle: Path | LatheError | None) -> None:
     """Tell of what failed, and end with its code."""
+    if isinstance(bundle, LatheError):
+        write_error(bundle)
+        raise typer.Exit(bundle.exit_code)
     for place, error in found.errors.items():
         sys.stderr.write(f"on {place}: ")
         write_error(error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from textwrap import shorten
 
 from rich.console import Console
@@ -26,7 +27,9 @@ _MOST_SAID = 160
 Profiles = Mapping[str, tuple[OperationProfile, OperationProfile] | LatheError]
 
 
-def show(found: CompiledModel, profiles: Profiles, folder: WorkFolder, bundle: str | None = None) -> None:
+def show(
+    found: CompiledModel, profiles: Profiles, folder: WorkFolder, bundle: Path | LatheError | None = None
+) -> None:
     """A table for each target, the choice, and what to mind."""
     console = Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 200)
     model, samples = found.model, found.samples
@@ -45,7 +48,9 @@ def show(found: CompiledModel, profiles: Profiles, folder: WorkFolder, bundle: s
             console.print(f"operations   {profile.what} ({profile.why})", soft_wrap=True)
         elif profile is not None:
             _show_operations(console, raced, *profile)
-    if bundle is not None:
+    if isinstance(bundle, LatheError):
+        console.print(f"bundle       {bundle.what} ({bundle.why})", soft_wrap=True)
+    elif bundle is not None:
         console.print(f"bundle       {bundle}", soft_wrap=True)
     if found.cached:
         console.print(f"\nnothing was new: found in {folder.path}", soft_wrap=True)

@@ -13,7 +13,8 @@ from pathlib import Path
 import typer
 
 from devices.target import Target
-from devices.words import count_of, listed
+from devices.untrusted import regular_size
+from devices.words import cause_of, count_of, listed
 from latency_db.errors import StoreError
 from latency_db.published import import_table
 from latency_db.store import (
@@ -121,12 +122,10 @@ def _sound(batches: Iterable[Sequence[Record]], damaged: list[Record]) -> Iterat
 
 def _require_file(path: str) -> None:
     """Ask before a database is made for what is not there."""
-    if not Path(path).is_file():
-        raise StoreError(
-            f"there is no file {path}",
-            why="it is a folder" if Path(path).is_dir() else "",
-            fix="check the name",
-        )
+    try:
+        regular_size(Path(path))
+    except (OSError, ValueError) as error:
+        raise StoreError(f"there is no file {path}", why=cause_of(error), fix="check the name") from error
 
 
 def merge_database(other: str, db: str | None, *, as_json: bool) -> None:

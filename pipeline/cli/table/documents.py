@@ -69,11 +69,13 @@ def _sample_json(sample: Sample[Block] | Sample[Architecture]) -> dict[str, Any]
     what = {"what": str(sample.what), "drawn": sample.drawn}
     if not isinstance(sample.outcome, Measurement):
         reason = sample.outcome.reason
-        return {**what, "failed": {"code": reason.code, "detail": reason.detail}}
+        kind = "missing" if sample.outcome.passing else "failed"
+        return {**what, kind: {"code": reason.code, "detail": reason.detail}}
     latency = sample.outcome.latency
     return {
         **what,
         "latency_ms": latency.value_ns / 1e6,
         "low_ms": latency.low_ns / 1e6,
         "high_ms": latency.high_ns / 1e6,
+        "disturbed": not sample.outcome.sharp,
     }

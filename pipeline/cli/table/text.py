@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from statistics import median
 from typing import Any
 
-from devices.measurement import PASSING_CODES, Measurement
+from devices.measurement import PASSING_CODES, Interval, Measurement, MeasurementFailure
 from devices.words import count_of
+from latency_db.estimate import Estimate
 from latency_db.models import NetworkModel
 from latency_db.tables import WorkPackage
 from pipeline.tables.building.space_table import described
@@ -60,7 +61,7 @@ def shown_text(model: NetworkModel, blocks: dict[str, str]) -> str:
     disturbed = set(table.disturbed)
     lines = [
         f"{row.value_ns / 1e6:9.4f} ms  {blocks.get(name, name)}"
-        + (f"  disturbed: [{row.low_ns / 1e6:.4f}, {row.high_ns / 1e6:.4f}]" if name in disturbed else "")
+        + (f"  disturbed: {_interval(row)}" if name in disturbed else "")
         for name, row in sorted(table.rows.items(), key=lambda each: -each[1].value_ns)
     ]
     lines += [
@@ -72,6 +73,10 @@ def shown_text(model: NetworkModel, blocks: dict[str, str]) -> str:
         for name, reason in table.missing.items()
     ]
     return "\n".join([*lines, table_line(model)])
+
+
+def _interval(latency: Interval | Estimate) -> str:
+    return f"[{latency.low_ns / 1e6:.4f}, {latency.high_ns / 1e6:.4f}]"
 
 
 def difference_text(found: TableDifference) -> str:
@@ -126,12 +131,13 @@ def transferred_text(transferred: Transferred, blocks: dict[str, str]) -> str:
 def _block_lines(transferred: Transferred, blocks: dict[str, str]) -> Iterator[str]:
     model = transferred.model
     for name, row in sorted(model.measured.items(), key=lambda each: -each[1].value_ns):
-        yield f"measured   {row.value_ns / 1e6:9.4f} ms {'':20} {blocks[name]}"
+        disturbed = f"  disturbed: {_interval(row)}" if name in model.disturbed else ""
+        yield f"measured   {row.value_ns / 1e6:9.4f} ms {'':20} {blocks[name]}{disturbed}"
     for name, reason in model.failed.items():
         yield f"cannot run {'':33} {blocks[name]}: {reason.code}: {reason.detail}"
     for name, estimate in sorted(model.estimated.items(), key=lambda each: -each[1].value_ns):
-        interval = f"[{estimate.low_ns / 1e6:.4f}, {estimate.high_ns / 1e6:.4f}]"
-        yield f"estimated {f'~{estimate.value_ns / 1e6:.4f}':>10} ms {interval:20} {blocks[name]}"
+        value = f"~{estimate.value_ns / 1e6:.4f}"
+        yield f"estimated {value:>10} ms {_interval(estimate):20} {blocks[name]}"
     for block in transferred.unknown:
         yield f"unknown    {'':33} {block}: it ran on no source"
 
@@ -140,10 +146,17 @@ def _summary_lines(transferred: Transferred) -> Iterator[str]:
     model = transferred.model
     yield f"{model.target} from {', '.join(map(str, model.sources))}"
     for what, samples in (("block", transferred.blocks), ("network", transferred.networks)):
-        failed = sum(not isinstance(sample.outcome, Measurement) for sample in samples)
-        yield f"measured {count_of(len(samples) - failed, what)}" + (
-            f", {failed} cannot run" if failed else ""
+        ran = [sample.outcome for sample in samples if isinstance(sample.outcome, Measurement)]
+        disturbed = sum(not outcome.sharp for outcome in ran)
+        failed = sum(
+            isinstance(each.outcome, MeasurementFailure) and not each.outcome.passing for each in samples
         )
+        missing = len(samples) - len(ran) - failed
+        counts = [f"measured {count_of(len(ran), what)}"]
+        counts += [f"{disturbed} of them disturbed"] if disturbed else []
+        counts += [f"{failed} cannot run"] if failed else []
+        counts += [f"{missing} missing: run again to measure them"] if missing else []
+        yield ", ".join(counts)
     if model.estimated:
         width = median(each.high_ns / each.value_ns - 1 for each in model.estimated.values())
         claim = f"{next(iter(model.estimated.values())).coverage:.0%} coverage"

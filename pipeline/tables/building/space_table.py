@@ -149,10 +149,7 @@ def fit_networks(
         TargetError, MeasurementError: a target cannot be reached or measured on.
     """
     plan = calibration_plan(space)
-    rest = {
-        target: [each for each in plan if runs(space, table, each.architecture)]
-        for target, table in tables.items()
-    }
+    rest = {target: _feasible(space, table, plan) for target, table in tables.items()}
     seen: dict[Target, list[SeenNetwork]] = {target: [] for target in tables}
     failed: dict[Target, list[Outcome | None]] = {target: [] for target in tables}
     measured: dict[Target, list[Outcome | None]] = {target: [] for target in tables}
@@ -200,10 +197,11 @@ def load(space: Space, target: Target, bench: Bench) -> SpaceTable:
     workloads = [block_workload(block, fmt) for block in space.distinct_blocks()]
     table = _table(space, target, bench, look_up(bench, target, workloads, disturbed=True))
     plan = calibration_plan(space)
+    feasible = _feasible(space, table, plan)
     there: list[PlannedNetwork] = []
     outcomes: list[Outcome] = []
-    for start in range(0, len(plan), NETWORKS):
-        planned = plan[start : start + NETWORKS]
+    for start in range(0, len(feasible), NETWORKS):
+        planned = feasible[start : start + NETWORKS]
         parts = network_workloads(space, [each.architecture for each in planned], fmt)
         found = look_up(bench, target, [part.workload for part in parts], disturbed=True)
         if not found:
@@ -264,6 +262,10 @@ def _table(space: Space, target: Target, bench: Bench, outcomes: Mapping[str, Ou
     return LatencyTable.of(target, rows, sizes_of(blocks, space))
 
 
+def _feasible(space: Space, table: LatencyTable, plan: Sequence[PlannedNetwork]) -> list[PlannedNetwork]:
+    return [each for each in plan if runs(space, table, each.architecture)]
+
+
 def _sorted_out(
     target: Target, planned: Sequence[PlannedNetwork], outcomes: Sequence[Outcome | None]
 ) -> tuple[list[SeenNetwork], list[Outcome | None]]:
@@ -296,7 +298,7 @@ def _fitted(
     failures = [each for each in failed if isinstance(each, MeasurementFailure)]
     needed = MIN_NETWORKS
     if space.count() < MIN_NETWORKS:
-        needed = sum(runs(space, table, each.architecture) for each in plan) or 1
+        needed = len(_feasible(space, table, plan)) or 1
     if len(usable) < needed:
         reasons = [f"{each.reason.code}: {each.reason.detail}" for each in failures]
         raise EstimateError(

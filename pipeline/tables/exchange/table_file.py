@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from devices.untrusted import regular_size
 from latency_db.errors import EstimateError
 from latency_db.models import NetworkModel
 from pipeline.tables.exchange.documents import Content, Document
@@ -30,11 +31,15 @@ def table_file(name: str) -> Path | None:
         EstimateError: it is no target, and there is no such file.
     """
     path = Path(name)
-    if path.suffix == ".json" and not path.is_file():
-        raise EstimateError(
-            f"there is no file '{name}'", fix="name a file of 'lathe table export', or a target"
-        )
-    return path if path.is_file() else None
+    try:
+        regular_size(path)
+    except (OSError, ValueError) as error:
+        if path.suffix == ".json":
+            raise EstimateError(
+                f"there is no file '{name}'", fix="name a file of 'lathe table export', or a target"
+            ) from error
+        return None
+    return path
 
 
 def read_table(path: Path) -> Content[NetworkModel]:

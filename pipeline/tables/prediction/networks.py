@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -113,9 +114,10 @@ def written(space: Space, text: str) -> list[Architecture]:
         RecipeError: it cannot be read, or describes no network of the space.
     """
     try:
-        if "=" in text and not text.lstrip().startswith(("{", "[")) and not Path(text).exists():
-            return [_architecture(space, _printed(space, text))]
         inline = text.lstrip().startswith(("{", "["))
+        # An architecture may be longer than any name of a file, of which Path.exists makes an error.
+        if "=" in text and not inline and not os.access(text, os.F_OK):
+            return [_architecture(space, _printed(space, text))]
         document = json_from(text if inline else file_bytes(Path(text), MOST_BYTES))
         return [
             _architecture(space, each) for each in (document if isinstance(document, list) else [document])

@@ -15,7 +15,7 @@ from devices.target import Target
 from devices.words import count_of
 from latency_db.errors import EstimateError
 from latency_db.estimate import Estimate
-from latency_db.few_shot import Explanation, Transfer, TransferredModel
+from latency_db.few_shot import MIN_SAMPLES_ALONE, Explanation, Transfer, TransferredModel
 from latency_db.history import history_of, latest
 from latency_db.models import NetworkModel
 from latency_db.tables import TableKey
@@ -188,22 +188,25 @@ class _Rows:
             EstimateError: too few of them ran.
         """
         ran = {row: each for row, each in self.outcomes.items() if isinstance(each, Measurement)}
-        failed = {row: each for row, each in self.outcomes.items() if _cannot_run(each)}
-        missing = {row for row in self.outcomes if row not in ran and row not in failed}
-        drawn = [row for row in self.drawn if row in ran]
+        others = {row: each for row, each in self.outcomes.items() if isinstance(each, MeasurementFailure)}
+        failed = {row: each for row, each in others.items() if _cannot_run(each)}
+        missing = others.keys() - failed.keys()
+        used = self._used(ran)
+        drawn = [row for row in self.drawn if row in used]
         blocks = [row for row in ran if row < len(self._blocks)]
         if len(drawn) < FEWEST_NETWORKS or not blocks:
             raise EstimateError(
                 f"only {count_of(len(blocks), 'block')} and {count_of(len(drawn), 'random network')} ran on "
                 f"{self._target}",
-                why=next((f"{each.reason.code}: {each.reason.detail}" for each in failed.values()), ""),
+                why=next((_reason(each) for each in (*failed.values(), *others.values())), ""),
                 fix=f"one block and {FEWEST_NETWORKS} random networks are needed: ask for more samples",
             )
         canary_ns = _usual_canary_ns(ran.values())
-        index = np.array(list(ran), np.int64)
-        measured_ns = np.array([_latency_ns(each, canary_ns) for each in ran.values()])
+        index = np.array(list(used), np.int64)
+        measured_ns = np.array([_latency_ns(each, canary_ns) for each in used.values()])
         fit = self._transfer.fit(index, measured_ns, COVERAGE)
-        factor, coverage = self._transfer.calibrate(index, measured_ns, drawn, COVERAGE)
+        ends_ns = {row: _ends_ns(each, canary_ns) for row, each in used.items() if not each.sharp}
+        factor, coverage = self._transfer.calibrate(index, measured_ns, drawn, COVERAGE, disturbed=ends_ns)
         names = [block.identity for block in self._blocks]
         tried = {names[row] for row in self.outcomes if row < len(names) and row not in missing}
         first = next(iter(ran.values()))
@@ -230,10 +233,11 @@ class _Rows:
             fixed_ns=fit.fixed_ns,
             upper_factor=math.exp(math.hypot(math.log(factor), level)),
             coverage=coverage,
-            fitted_networks=len(ran) - len(blocks),
+            fitted_networks=sum(row >= len(names) for row in used),
             canary_ns=canary_ns,
+            disturbed=tuple(names[row] for row in blocks if not ran[row].sharp),
         )
-        others = [
+        untried = [
             network
             for row, network in enumerate(self._networks, len(names))
             if row in self.drawn and row not in self.outcomes
@@ -243,12 +247,25 @@ class _Rows:
             self._samples(self._blocks, 0),
             self._samples(self._networks, len(names)),
             tuple(
-                zip(others, model.estimate([block_names(self._space, each) for each in others]), strict=True)
+                zip(
+                    untried, model.estimate([block_names(self._space, each) for each in untried]), strict=True
+                )
             ),
             tuple(self._unknown),
             self._transfer.explain(index, measured_ns),
             len(self.parts) - len(self.outcomes.keys() | set(self._infeasible())),
         )
+
+    def _used(self, ran: dict[int, Measurement]) -> dict[int, Measurement]:
+        """What is fitted on: what was not disturbed, or all of it where that would be too little."""
+        sound = {row: each for row, each in ran.items() if each.sharp}
+        drawn, sound_drawn = (sum(row in some for row in self.drawn) for some in (ran, sound))
+        enough = (
+            len(sound) > max(MIN_SAMPLES_ALONE, len(ran) / 2)
+            and sound_drawn >= max(FEWEST_NETWORKS, drawn / 2)
+            and min(sound) < len(self._blocks)
+        )
+        return sound if enough else ran
 
     def _samples(self, things: Sequence[T], first: int) -> tuple[Sample[T], ...]:
         return tuple(
@@ -284,5 +301,18 @@ def _latency_ns(outcome: Outcome, canary_ns: float | None) -> float:
     """Latency corrected for drift to this canary; NaN of what has none."""
     if isinstance(outcome, MeasurementFailure):
         return math.nan
-    slowdown = outcome.canary_ns / canary_ns if outcome.canary_ns and canary_ns else 1.0
-    return outcome.latency.value_ns / slowdown
+    return outcome.latency.value_ns / _slowdown(outcome, canary_ns)
+
+
+def _ends_ns(measurement: Measurement, canary_ns: float | None) -> tuple[float, float]:
+    """Its interval, corrected likewise."""
+    slowdown = _slowdown(measurement, canary_ns)
+    return measurement.latency.low_ns / slowdown, measurement.latency.high_ns / slowdown
+
+
+def _slowdown(measurement: Measurement, canary_ns: float | None) -> float:
+    return measurement.canary_ns / canary_ns if measurement.canary_ns and canary_ns else 1.0
+
+
+def _reason(failure: MeasurementFailure) -> str:
+    return f"{failure.reason.code}: {failure.reason.detail}"

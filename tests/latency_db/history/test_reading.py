@@ -3,16 +3,18 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import pytest
 from sqlalchemy import text
 
-from devices.measurement import MeasurementFailure, Reason, Verdict
-from latency_db.history import PRIOR, history_of
+from devices.measurement import Measurement, MeasurementFailure, Reason, Verdict
+from latency_db.history import PRIOR, history_of, reading
 from latency_db.history.reading import moment_of, standard_error
-from latency_db.store.store import Store
+from latency_db.store.store import Store, open_store
 from tests.latency_db.made_up_history import CANARY_NS, START, batch, hourly, store_batches, wave
 from tests.latency_db.measurement_samples import DEVICE, PROTOCOL, RUNTIME, block
+from tests.peak_memory import grown_bytes
 
 
 def test_an_empty_database_knows_nothing_of_a_machine(store: Store) -> None:
@@ -124,6 +126,40 @@ def test_the_history_until_a_moment_stays_what_it_was(store: Store) -> None:
     store_batches(store, later)
     assert history_of(store, DEVICE, known.batches[-1].started_at) == known
     assert len(history_of(store, DEVICE).batches) == 8
+
+
+def test_later_measurements_crowd_out_nothing_of_the_history_until_a_moment(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "MOST_LISTED", 5)
+    store_batches(store, hourly([1.0, 1.02, 0.98]))
+    known = history_of(store, DEVICE)
+    store_batches(store, hourly([2.0] * 9)[3:])
+    assert len(known.batches) == 3
+    assert history_of(store, DEVICE, known.batches[-1].started_at) == known
+    assert [each.started_at.hour for each in history_of(store, DEVICE).batches] == [12, 13, 14, 15, 16]
+
+
+@pytest.mark.slow
+def test_a_long_history_takes_no_more_memory_than_a_few_of_its_measurements(tmp_path: Path) -> None:
+    location = str(tmp_path / "latency.db")
+    with open_store(location) as store:
+        store_batches(store, [with_samples(each, 20_000) for each in hourly(wave(40, 0.02))])
+    # All of them have 4 million samples, of some 40 bytes each.
+    assert grown_bytes(read_history, location) < 80 << 20
+
+
+def with_samples(measurement: Measurement, count: int) -> Measurement:
+    launches = [
+        replace(each, samples_ns=tuple(each.samples_ns[0] + n for n in range(count)))
+        for each in measurement.launches
+    ]
+    return replace(measurement, launches=tuple(launches))
+
+
+def read_history(location: str) -> None:
+    with open_store(location) as store:
+        assert len(history_of(store, DEVICE).repeats) == 40
 
 
 def test_a_clock_that_only_goes_on_is_not_called_set_back(store: Store) -> None:

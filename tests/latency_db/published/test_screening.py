@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -138,6 +139,16 @@ def test_findings_and_flags_do_not_depend_on_how_a_table_is_cut_into_batches(
     at_once, in_parts = screened(whole), screened(*parts)
     assert in_parts.findings() == (at_once.findings() if parts else [])
     assert [flag for cells in parts for flag in in_parts.flags(cells)] == at_once.flags(whole)
+
+
+def test_choices_that_hardly_repeat_take_no_memory_for_a_fit_that_is_not_made() -> None:
+    choices = np.random.default_rng(0).permutation(10_000).reshape(1000, 10)
+    found = screened(networks(np.linspace(1.5, 3.5, 1000), choices))
+    tracemalloc.start()
+    assert found.findings() == []
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2_000_000
 
 
 def test_what_is_kept_of_a_long_table_is_bounded_and_spread_over_all_of_it(

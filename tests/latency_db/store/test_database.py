@@ -159,7 +159,7 @@ def test_open_store_refuses_when_a_table_is_lost(tmp_path: Path) -> None:
     assert "published_latencies" in error.why
 
 
-@pytest.mark.parametrize("folder", ["a file/under", "/proc/lathe"])
+@pytest.mark.parametrize("folder", ["a file/under", "/proc/lathe", "x" * 300])
 def test_open_store_refuses_when_the_folder_cannot_be_written(tmp_path: Path, folder: str) -> None:
     (tmp_path / "a file").write_text("not a folder")
     error = refusal(tmp_path / folder / "latency.db")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
+import tempfile
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -38,6 +39,7 @@ from tests.latency_db.measurement_samples import (
     measurement,
 )
 from tests.latency_db.postgresql_server import PostgresqlServer
+from tests.small_disks import small_disk
 
 OLD = Path(__file__).with_name("data") / "schema_1.db"
 TARGET = "host/onnxruntime:fp32@1"
@@ -295,7 +297,7 @@ def test_clear_keeps_copies_that_hold_more_than_the_database(tmp_path: Path) -> 
     shutil.copy(OLD, tmp_path / "latency.db.schema-1.20260101T000000.backup")
     with open_store(str(path)) as store, pytest.raises(StoreError, match="may be needed") as caught:
         clear(store)
-    assert "6 rows more of measurements" in caught.value.why
+    assert "has 6 rows of measurements that the database lacks" in caught.value.why
     assert len(backups_of(path)) == 1
 
 
@@ -306,11 +308,66 @@ def test_clear_keeps_copies_that_hold_more_published_latencies_than_the_database
     with open_store(str(path)) as store:
         with pytest.raises(StoreError, match="may be needed") as caught:
             clear(store)
-        assert "4 rows more of published_latencies" in caught.value.why
+        assert "has 4 rows of published_latencies that the database lacks" in caught.value.why
         assert backup.exists()
         merge(store, str(backup))
         assert backup.name in clear(store).backups
         assert not backup.exists()
+
+
+def test_clear_keeps_a_copy_with_the_only_rows_however_many_others_the_database_has(tmp_path: Path) -> None:
+    path = tmp_path / "latency.db"
+    old = Path(shutil.copy(OLD, tmp_path / "latency.db.schema-1.20260101T000000.backup"))
+    newer = tmp_path / "latency.db.schema-4.20260102T000000.backup"
+    with open_store(str(tmp_path / "other.db")) as store:
+        fill(store, 0, 2)
+        add_table(store, "its own table")
+    shutil.copy(tmp_path / "other.db", newer)
+    with open_store(str(path)) as store:
+        fill(store, 10, 30)
+        add_table(store, "a table")
+        add_table(store, "another table")
+        merge(store, str(old))
+        with pytest.raises(StoreError, match="nothing was cleared") as caught:
+            clear(store)
+        assert caught.value.why == f"{newer.name} has 2 rows of measurements that the database lacks"
+        assert backups_of(path) == [old, newer]
+        fill(store, 0, 2)  # The same latencies measured once more are other rows.
+        with pytest.raises(StoreError, match="nothing was cleared"):
+            clear(store)
+        merge(store, str(newer))
+        assert clear(store).backups == (old.name, newer.name)
+        assert backups_of(path) == []
+
+
+@pytest.mark.parametrize("first", [0, 4096])
+def test_clear_keeps_everything_where_a_copy_is_damaged(tmp_path: Path, first: int) -> None:
+    path = Path(shutil.copy(OLD, tmp_path / "latency.db"))
+    with open_store(str(path)) as store:
+        (backup,) = backups_of(path)
+        content = bytearray(backup.read_bytes())
+        content[first:] = b"\xa5" * (len(content) - first)
+        backup.write_bytes(content)
+        with pytest.raises(StoreError, match="nothing was cleared") as caught:
+            clear(store)
+        assert caught.value.why.startswith(f"{backup.name} cannot be compared")
+        assert backups_of(path) == [backup]
+
+
+def test_an_older_file_that_cannot_be_copied_is_neither_merged_nor_cleared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = Path(shutil.copy(OLD, tmp_path / "old.db"))
+    path = tmp_path / "latency.db"
+    backup = Path(shutil.copy(OLD, tmp_path / "latency.db.schema-1.20260101T000000.backup"))
+    with small_disk(tmp_path / "temporary", "40k") as disk, open_store(str(path)) as store:
+        monkeypatch.setattr(tempfile, "tempdir", str(disk.path))
+        with pytest.raises(StoreError, match=r"old\.db cannot be copied") as caught:
+            merge(store, str(old))
+        assert "full" in caught.value.why
+        with pytest.raises(StoreError, match="nothing was cleared"):
+            clear(store)
+    assert backup.exists()
 
 
 def test_clear_removes_unused_parts_on_every_database(store: Store) -> None:

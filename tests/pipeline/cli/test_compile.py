@@ -191,6 +191,53 @@ def test_what_cannot_be_understood_ends_with_its_code(
     assert (found, said in messages) == (code, True), messages
 
 
+@pytest.mark.parametrize(
+    ("target", "code", "said"),
+    [
+        ("host/onnxruntime@1", 9, "it exists and is not a bundle"),
+        ("host/tensorrt", 6, "there is no inference script for the runtime 'tensorrt'"),
+    ],
+)
+def test_what_keeps_a_bundle_from_being_written_is_told_before_anything_is_made(
+    target: str, code: int, said: str, lathe: Lathe, tmp_path: Path
+) -> None:
+    save_classifier(tmp_path / "net.onnx")
+    if code == 9:
+        (tmp_path / "bundle").mkdir()
+    found, _, messages = lathe("compile", "net.onnx", "--target", target, "--out", "bundle")
+    assert (found, said in messages) == (code, True), messages
+    assert not (tmp_path / "lathe-work").exists()
+
+
+@pytest.mark.slow
+def test_choices_that_run_on_the_same_target_are_one_target_of_the_bundle(
+    lathe: Lathe, given: list[str], tmp_path: Path
+) -> None:
+    words = ["compile", *given, "--target", "host@1", "--max-drop", "50", "--out", "bundle", "--json"]
+    code, output, messages = lathe(*words)
+    assert code == 0, messages
+    raced = json.loads(output)["targets"]
+    assert [each["target"] for each in raced] == ["host/onnxruntime@1", "host@1"]
+    assert [each["chosen"] for each in raced] == [INT8, INT8]
+    manifest = read_bundle(tmp_path / "bundle")
+    assert [each.target for each in manifest.targets] == ["host/onnxruntime:int8@1"]
+
+
+@pytest.mark.slow
+def test_what_was_found_is_shown_where_the_bundle_cannot_be_written(lathe: Lathe, given: list[str]) -> None:
+    Path("file").write_bytes(b"")
+    words = ["compile", *given[:3], "--out", "file/bundle"]
+    code, output, messages = lathe(*words)
+    assert code == 9
+    assert f"choice       nothing is faster than {BASE}" in output
+    assert "bundle       cannot write" in output
+    assert "error: cannot write" in messages
+    code, output, _ = lathe(*words, "--json")
+    document = json.loads(output)
+    assert code == document["bundle"]["error"]["exit_code"] == 9
+    assert document["targets"][0]["chosen"] == BASE
+
+
 @pytest.mark.slow
 def test_the_script_gives_the_probabilities_of_a_network_that_ends_in_softmax(
     lathe: Lathe, given: list[str], tmp_path: Path

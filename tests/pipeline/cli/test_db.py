@@ -313,3 +313,14 @@ def test_no_database_is_made_for_a_source_that_is_not_there(database: Path, argu
     assert isinstance(ended.exception, StoreError)
     assert "there is no file no." in str(ended.exception)
     assert not database.exists()
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "folder"])
+def test_what_can_be_no_file_is_not_there(database: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "folder").mkdir()
+    for command in ("merge", "import"):
+        ended = CliRunner().invoke(db_app, [command, str(tmp_path / name)])
+        assert isinstance(ended.exception, StoreError)
+        assert "there is no file" in ended.exception.what
+        assert ended.exception.why
+    assert not database.exists()

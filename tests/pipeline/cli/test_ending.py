@@ -13,6 +13,7 @@ import pytest
 import typer
 
 from pipeline.cli.main import app
+from pipeline.errors import UsageError
 from tests.pipeline.cli.conftest import Lathe
 
 
@@ -102,6 +103,13 @@ def test_a_fault_of_lathe_is_one_json_document(lathe: Lathe, monkeypatch: pytest
     assert code == error["exit_code"] == 1
     assert "nothing to share" in error["what"]
     assert "Traceback" in messages
+
+
+@pytest.mark.parametrize("words", [("verify",), ("profile", "--target", "host/onnxruntime")])
+def test_a_text_that_no_file_can_have_as_name_is_wrong_usage(lathe: Lathe, words: tuple[str, ...]) -> None:
+    code, output, _ = lathe(*words, "x" * 5000, "--json")
+    assert code == UsageError.exit_code
+    assert "too long for the name of a file" in json.loads(output)["error"]["what"]
 
 
 def test_a_folder_that_is_no_bundle_does_not_hold(lathe: Lathe) -> None:

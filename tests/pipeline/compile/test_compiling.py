@@ -136,6 +136,22 @@ def test_a_variant_that_loses_too_much_is_rejected_and_others_stand_in_for_it(
     assert raced.chosen == mixed.name
 
 
+def test_runtimes_that_may_not_be_chosen_are_left_out(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed(monkeypatch, fp32=100)
+    known = (find_variant(BASE), find_variant("openvino:fp32"))
+    monkeypatch.setattr("pipeline.compile.place.known_variants", lambda: known)
+    places = (Place.parse("host@1"),)
+    raced = only(compiled(model, tmp_path, places=places, runtimes=frozenset({"onnxruntime"})))
+    assert raced.chosen == BASE
+    row = raced.row("openvino:fp32")
+    assert (row.fate, row.why) == (Fate.LEFT_OUT, "a bundle has no inference script for openvino")
+    with pytest.raises(ExportError, match="nothing compiles net for host/onnxruntime@1") as caught:
+        compiled(model, tmp_path, runtimes=frozenset({"litert"}))
+    assert caught.value.why == "a bundle has no inference script for onnxruntime"
+
+
 def test_an_operator_that_the_runtime_lacks_is_named(tmp_path: Path) -> None:
     model = save_classifier(tmp_path / "net.onnx", odd_operator="Sparkle")
     with pytest.raises(LatheError) as caught:

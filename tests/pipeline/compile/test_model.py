@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -56,6 +57,65 @@ def test_an_open_batch_is_set_to_one_and_that_is_said(tmp_path: Path) -> None:
     assert model.inputs[0].shape == (1, 3, 8, 8)
     assert model.outputs[0].shape == (1, 4)
     assert "1x3x8x8" in model.notes[0]
+
+
+def save_reshaped(path: Path) -> Path:
+    """``x.view(x.size(0), -1)`` of an open batch of 2x5 numbers, as torch exports it."""
+    weights = {"zero": np.array(0), "axis": np.array([0]), "rest": np.array([-1])}
+    nodes = [
+        helper.make_node("Shape", ["x"], ["shape"]),
+        helper.make_node("Gather", ["shape", "zero"], ["size"], axis=0),
+        helper.make_node("Unsqueeze", ["size", "axis"], ["batch"]),
+        helper.make_node("Concat", ["batch", "rest"], ["wanted"], axis=0),
+        helper.make_node("Reshape", ["x", "wanted"], ["y"]),
+    ]
+    entry = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 2, 5])
+    return save(path, nodes, [entry], [of_floats("y", ["batch", 10])], weights)
+
+
+def of_floats(name: str, shape: Sequence[int | str]) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+
+def test_an_output_that_is_reshaped_by_the_open_batch_keeps_its_size(tmp_path: Path) -> None:
+    model = opened(save_reshaped(tmp_path / "model.onnx"), tmp_path)
+    assert model.outputs == (TensorSpec("y", (1, 10), "float32"),)
+    assert model.classes == 10
+
+
+def save_odd(path: Path, output: onnx.ValueInfoProto, batch: int | str = "batch") -> Path:
+    """An operator of which nobody can infer what it gives."""
+    node = helper.make_node("Sparkle", ["x"], [output.name], domain="made.up")
+    domains = [helper.make_opsetid("", 17), helper.make_opsetid("made.up", 1)]
+    return save(path, [node], [of_floats("x", [batch, 4])], [output], {}, domains)
+
+
+@pytest.mark.parametrize("batch", ["batch", 1])
+def test_what_cannot_be_inferred_of_an_output_is_as_it_was_declared(batch: int | str, tmp_path: Path) -> None:
+    path = save_odd(tmp_path / "model.onnx", of_floats("y", [batch, 7]), batch)
+    assert opened(path, tmp_path).outputs[0].shape == (1, 7)
+
+
+@pytest.mark.parametrize("batch", ["batch", 1])
+def test_an_output_of_unknown_size_is_refused(batch: int | str, tmp_path: Path) -> None:
+    path = save_odd(tmp_path / "model.onnx", of_floats("y", ["found", 7]), batch)
+    with pytest.raises(ExportError, match=r"the output 'y' of model\.onnx has no fixed size: \? x 7"):
+        opened(path, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [
+        (helper.make_tensor_value_info("y", TensorProto.STRING, [1, 7]), "'y' gives object"),
+        (helper.make_tensor_sequence_value_info("y", TensorProto.FLOAT, [1, 7]), "'y' gives unknown"),
+    ],
+)
+def test_an_output_that_is_no_tensor_of_numbers_is_refused(
+    output: onnx.ValueInfoProto, said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ExportError, match="cannot be compiled") as caught:
+        opened(save_odd(tmp_path / "model.onnx", output), tmp_path)
+    assert said in caught.value.why
 
 
 def test_open_height_and_width_are_refused_until_a_shape_is_given(tmp_path: Path) -> None:
@@ -216,6 +276,72 @@ def test_a_litert_file_without_a_graph_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="cannot be compiled") as caught:
         opened(tmp_path / "model.tflite", tmp_path)
     assert caught.value.why == "it has no graph"
+
+
+def changed_canary(path: Path, change: Callable[[Any], object]) -> Path:
+    """The canary, in which something was changed."""
+    pytest.importorskip("ai_edge_litert")
+    content = flatbuffer.read((ROOT / "devices" / "canary" / "canary.tflite").read_bytes())
+    change(content)
+    path.write_bytes(flatbuffer.write(content))
+    return path
+
+
+def signed(model: Any, signature: Sequence[int]) -> None:
+    graph = model.subgraphs[0]
+    graph.tensors[graph.inputs[0]].shapeSignature = list(signature)
+
+
+def test_the_open_batch_of_a_litert_file_is_taken_as_one_and_that_is_said(tmp_path: Path) -> None:
+    path = changed_canary(tmp_path / "model.tflite", lambda model: signed(model, (-1, 32, 32, 3)))
+    model = opened(path, tmp_path)
+    assert model.inputs[0].shape == (1, 32, 32, 3)
+    assert model.notes == (f"the open batch of the input '{model.inputs[0].name}' is taken as 1",)
+
+
+def test_open_dimensions_of_a_litert_file_are_refused(tmp_path: Path) -> None:
+    path = changed_canary(tmp_path / "model.tflite", lambda model: signed(model, (-1, -1, -1, 3)))
+    for shape in (None, (32, 32, 3)):
+        with pytest.raises(ExportError, match=r"has open dimensions: \? x \? x \? x 3"):
+            opened(path, tmp_path, shape)
+
+
+def test_a_shape_that_is_not_that_of_a_litert_file_is_refused(tmp_path: Path) -> None:
+    path = changed_canary(tmp_path / "model.tflite", lambda model: None)
+    assert opened(path, tmp_path, (32, 32, 3)).inputs[0].shape == (1, 32, 32, 3)
+    with pytest.raises(ExportError, match="does not take inputs of shape 64x64x3"):
+        opened(path, tmp_path, (64, 64, 3))
+
+
+def without(name: str) -> Callable[[Any], None]:
+    return lambda model: setattr(model.subgraphs[0], name, None)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda model: setattr(model.subgraphs[0], "inputs", [1000]),
+        lambda model: setattr(model.subgraphs[0], "outputs", [-1]),
+        lambda model: setattr(model.subgraphs[0].operators[0], "opcodeIndex", 1000),
+        lambda model: setattr(model.subgraphs[0].tensors[model.subgraphs[0].inputs[0]], "name", b"\xff"),
+        *(without(name) for name in ("inputs", "outputs", "operators", "tensors")),
+    ],
+)
+def test_a_litert_file_that_names_what_it_does_not_have_is_refused(
+    damage: Callable[[Any], None], tmp_path: Path
+) -> None:
+    path = changed_canary(tmp_path / "model.tflite", damage)
+    with pytest.raises(ExportError, match="is not a whole LiteRT model"):
+        opened(path, tmp_path)
+
+
+def test_a_litert_output_of_no_size_is_refused(tmp_path: Path) -> None:
+    def damage(model: Any) -> None:
+        graph = model.subgraphs[0]
+        graph.tensors[graph.outputs[0]].shape = [1, 0]
+
+    with pytest.raises(ExportError, match=r"has no fixed size: 1 x \?"):
+        opened(changed_canary(tmp_path / "model.tflite", damage), tmp_path)
 
 
 FACTORY = "pipeline.teachers.resnet:resnet_cifar"

@@ -15,6 +15,7 @@ from pipeline.compile.samples import (
     CALIBRATION,
     Samples,
     SamplesInput,
+    held_out_limit,
     open_samples,
     prepare_samples,
 )
@@ -99,6 +100,103 @@ def test_floating_point_inputs_are_given_as_they_are(tmp_path: Path) -> None:
 def test_images_of_another_size_are_resized(tmp_path: Path) -> None:
     _, arrays = prepared(saved(tmp_path / "data.npz", x=pixels(size=16)), tmp_path)
     assert arrays["held_out.0"].shape[1:] == (3, 8, 8)
+
+
+def images_in(folder: Path, count: int = 6, size: int = 8, *, classes: int = 0) -> Path:
+    for number, image in enumerate(pixels(count, size)):
+        path = folder / (f"class{number % classes}" if classes else "") / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+    return folder
+
+
+@pytest.mark.parametrize("classes", [0, 4])
+def test_photographs_are_brought_to_the_height_and_width_of_the_model(classes: int, tmp_path: Path) -> None:
+    folder = images_in(tmp_path / "images", COUNT, size=16, classes=classes)
+    _, arrays = prepared(folder, tmp_path, model((1, 3, 6, 10)))
+    assert arrays["held_out.0"].shape[1:] == (3, 6, 10)
+    path = saved(tmp_path / "data.npz", x=pixels(size=16))
+    _, arrays = prepared(path, tmp_path, model((1, 6, 10, 3)))
+    assert arrays["held_out.0"].shape[1:] == (6, 10, 3)
+
+
+@pytest.mark.parametrize("classes", [0, 4])
+def test_images_are_refused_for_a_model_that_takes_none(classes: int, tmp_path: Path) -> None:
+    folder = images_in(tmp_path / "images", classes=classes)
+    with pytest.raises(DataError, match="has images, and net takes none") as caught:
+        prepared(folder, tmp_path, model((1, 2)))
+    assert caught.value.why == "its input is 2"
+
+
+def test_images_that_cannot_be_as_small_as_the_input_are_refused(tmp_path: Path) -> None:
+    folder = images_in(tmp_path / "images", COUNT, classes=4)
+    with pytest.raises(DataError, match="cannot be brought to the size of the input") as caught:
+        prepared(folder, tmp_path, model((1, 3, 2, 5)))
+    assert "it is 3 x 2 x 5" in caught.value.why
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"), [((1, 3, 8, 8), "int8"), ((1, 8, 8, 3), "int8"), ((1, 3, 8, 8), "bool")]
+)
+def test_bytes_that_an_input_cannot_hold_are_refused(
+    shape: tuple[int, ...], dtype: str, tmp_path: Path
+) -> None:
+    given = replace(model(), inputs=(TensorSpec("image", shape, dtype),))
+    with pytest.raises(DataError, match="do not fit net") as caught:
+        prepared(saved(tmp_path / "data.npz", x=pixels()), tmp_path, given)
+    assert f"some numbers do not fit into {dtype}" in caught.value.why
+    assert f"give them as {dtype}" in caught.value.fix
+    held = pixels() % 2
+    _, arrays = prepared(saved(tmp_path / "data.npz", x=held), tmp_path, given)
+    assert arrays["held_out.0"].dtype == dtype
+    assert set(np.unique(arrays["held_out.0"])) == {0, 1}
+
+
+def test_numbers_beyond_half_precision_are_refused(tmp_path: Path) -> None:
+    given = replace(model(), inputs=(TensorSpec("image", (1, 2), "float16"),))
+    path = saved(tmp_path / "data.npz", x=np.full((COUNT, 2), 70_000, np.float32))
+    with pytest.raises(DataError, match="numbers beyond float16"):
+        prepared(path, tmp_path, given)
+
+
+def test_more_images_than_are_turned_at_a_time_are_all_fed(tmp_path: Path) -> None:
+    images = pixels(300)
+    _, arrays = prepared(saved(tmp_path / "data.npz", x=images), tmp_path)
+    order = np.random.default_rng(0).permutation(300)
+    wanted = images.transpose(0, 3, 1, 2) / np.float32(255)
+    np.testing.assert_allclose(arrays["calibration.0"], wanted[order[:CALIBRATION]], rtol=1e-6)
+    np.testing.assert_allclose(arrays["held_out.0"], wanted[order[CALIBRATION:]], rtol=1e-6)
+
+
+def test_two_thousand_photographs_of_224_pixels_are_held_out_and_fewer_of_640() -> None:
+    assert held_out_limit(model((1, 3, 224, 224), (1, 1000))) == 2000
+    # 4 bytes for each of 3 x 640 x 640 inputs and 84 x 8400 outputs.
+    assert held_out_limit(model((1, 3, 640, 640), (1, 84, 8400))) == 1_250_000_000 // 7_737_600
+
+
+@pytest.mark.parametrize("kind", ["arrays", "images", "classes"])
+def test_of_large_inputs_fewer_are_held_out_and_that_is_said(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 4 bytes for each of 3 x 8 x 8 inputs and 4 outputs: room for 5.
+    monkeypatch.setattr("pipeline.compile.samples.MOST_BYTES", 5 * 784)
+    if kind == "arrays":
+        path = saved(tmp_path / "data.npz", x=pixels())
+    else:
+        path = images_in(tmp_path / "images", COUNT, classes=4 if kind == "classes" else 0)
+    samples, arrays = prepared(path, tmp_path)
+    assert samples.counts[1] == len(arrays["held_out.0"]) == 5
+    assert any(note.startswith("5 of ") and "are held out" in note for note in samples.notes)
+
+
+def test_inputs_beyond_the_memory_of_this_machine_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = saved(tmp_path / "data.npz", x=pixels())
+    monkeypatch.setattr("pipeline.compile.feeding.machine_bytes", lambda: 10_000)
+    with pytest.raises(DataError, match="20 inputs of net need at least") as caught:
+        prepared(path, tmp_path)
+    assert "give fewer" in caught.value.fix
 
 
 def test_a_folder_of_images_without_classes_is_enough(tmp_path: Path) -> None:

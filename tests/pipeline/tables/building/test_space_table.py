@@ -24,6 +24,7 @@ from pipeline.spaces.base import Block
 from pipeline.spaces.cost import block_cost
 from pipeline.spaces.mobile.config import MobileSpaceConfig, StageConfig
 from pipeline.spaces.mobile.space import MobileSpace
+from pipeline.tables.building import space_table
 from pipeline.tables.building.bench import Bench
 from pipeline.tables.building.plan import block_names, calibration_plan
 from pipeline.tables.building.space_table import (
@@ -126,6 +127,19 @@ def test_network_with_a_block_that_cannot_run_is_infinite_and_never_free(
     assert all(failing not in SPACE.blocks(network) for network in found.architectures)
     assert len(found.networks) == NETWORKS
     assert load(SPACE, TARGET, bench).table == found.table
+
+
+def test_load_finds_what_was_built_however_many_networks_of_the_plan_cannot_run(
+    bench: Bench, measurer: MadeUpMeasurer
+) -> None:
+    unsupported = {("kernel", 3), ("expansion", 4)}
+    failing = [block for block in BLOCKS if unsupported & set(block.arguments)]
+    measurer.special = {identity(block): "unsupported" for block in failing}
+    can_run = [set(failing).isdisjoint(SPACE.blocks(each.architecture)) for each in PLAN]
+    assert can_run.index(True) > 2 * space_table.NETWORKS
+    found = built(bench, networks=6)
+    assert len(found.networks) == 6
+    assert load(SPACE, TARGET, bench) == found
 
 
 def test_blocks_whose_failures_may_pass_are_missing_now_and_measured_by_the_next_call(

@@ -17,6 +17,7 @@ from pipeline.errors import RecipeError
 from pipeline.progress import ConsoleReporter
 from pipeline.spaces.base import Architecture, Condition, Decision
 from pipeline.spaces.decisions import DecisionSpace
+from pipeline.spaces.mobile.config import SpaceConfig
 from pipeline.spaces.mobile.space import MobileSpace
 from pipeline.tables.building.bench import Bench
 from pipeline.tables.building.space_table import load
@@ -129,6 +130,21 @@ def test_architectures_are_read_from_text_and_from_files(tmp_path: Path) -> None
 def test_printed_architectures_can_be_pasted_back() -> None:
     for network in drawn(SPACE, 5, 3).values():
         assert written(SPACE, str(network)) == [network]
+
+
+def test_printed_architectures_may_be_longer_than_the_name_of_a_file() -> None:
+    large = MobileSpace.from_config(SpaceConfig(preset="akd"), (3, 224, 224), 1000)
+    network = large.reference()
+    assert len(str(network)) > 255
+    assert written(large, str(network)) == [network]
+
+
+def test_a_file_whose_name_reads_like_an_architecture_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("depth=1.json").write_text(json.dumps(dict(SPACE.reference().choices)))
+    assert written(SPACE, "depth=1.json") == [SPACE.reference()]
 
 
 @pytest.mark.parametrize(

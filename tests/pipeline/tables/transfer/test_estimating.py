@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,17 +11,21 @@ import pytest
 from devices.measurement.measurement import Measurement, Reason
 from devices.target import Target
 from latency_db.errors import EstimateError
+from latency_db.few_shot.transferred import TransferredModel
 from latency_db.models.network_model import NetworkModel
 from latency_db.store.store import open_store
+from latency_db.tables import quiet
 from latency_db.tables.table import TableKey
 from pipeline.cli.table.documents import transferred_json
 from pipeline.cli.table.text import transferred_text
+from pipeline.export.base import Format, block_workload, network_workload
 from pipeline.progress import ConsoleReporter
 from pipeline.spaces.base import Architecture, Block
 from pipeline.tables.building.bench import Bench
 from pipeline.tables.building.plan import block_names, calibration_plan
 from pipeline.tables.building.space_table import load
 from pipeline.tables.transfer.estimating import FEWEST_NETWORKS, transfer
+from tests.made_up_measurer import MadeUpMeasurer, exported_to, latencies_of
 from tests.made_up_tables import (
     NEW,
     OLD,
@@ -178,6 +183,95 @@ def test_too_few_networks_that_ran_are_an_error_that_says_why(bench: Bench, mode
     with pytest.raises(EstimateError, match="0 random networks") as caught:
         transfer(SPACE, NEW, [model], bench, samples=FEWEST_NETWORKS - 2)
     assert "no kernel for it" in caught.value.why
+
+
+@pytest.fixture(name="measuring")
+def _measuring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Bench, MadeUpMeasurer]]:
+    """A bench whose measurer knows the new target's latencies."""
+    monkeypatch.setattr(quiet, "PATIENCE_S", 0.0)
+    measurer = MadeUpMeasurer(latencies_of(SPACE, new_ns, Format.ONNX))
+    with open_store(str(tmp_path / "measured.db")) as store:
+        yield Bench(store, PROTOCOL, ConsoleReporter(), measurer, partial(exported_to, tmp_path)), measurer
+
+
+def identity(block: Block) -> str:
+    return block_workload(block, Format.ONNX).identity
+
+
+def network_identity(network: Architecture) -> str:
+    return network_workload(SPACE.description, network, Format.ONNX).identity
+
+
+def errors_of(model: TransferredModel, networks: list[Architecture]) -> list[float]:
+    estimates = model.estimate([block_names(SPACE, network) for network in networks])
+    return [
+        abs(each.value_ns / network_ns(network, new_ns) - 1)
+        for each, network in zip(estimates, networks, strict=True)
+    ]
+
+
+def test_disturbed_samples_do_not_take_part_where_enough_others_do_and_are_marked(
+    measuring: tuple[Bench, MadeUpMeasurer], model: NetworkModel
+) -> None:
+    bench, measurer = measuring
+    disturbed = [*map(network_identity, DRAWN[:3]), *map(identity, BLOCKS[::5])]
+    measurer.latencies_ns = {**measurer.latencies_ns, **dict.fromkeys(disturbed, 3e6)}
+    measurer.special = dict.fromkeys(disturbed, "invalid")
+    found = transfer(SPACE, NEW, [model], bench, samples=SAMPLES)
+    tried = [sample.what for sample in found.blocks]
+    marked = [block for block in tried if block in BLOCKS[::5]]
+    assert marked
+    assert found.model.disturbed == tuple(block.identity for block in marked)
+    assert found.model.measured.keys() == {block.identity for block in tried}
+    assert found.model.fitted_networks == len(found.networks) - 3
+    assert max(errors_of(found.model, PLAN[60:120])) < 0.1
+    text, document = transferred_text(found, names := block_texts()), transferred_json(found, names)
+    assert text.count("  disturbed: [") == len(marked)
+    assert f"measured {len(tried)} blocks, {len(marked)} of them disturbed\n" in text
+    assert f"measured {len(found.networks)} networks, 3 of them disturbed\n" in text
+    assert [row["what"] for row in document["measured_blocks"] if row["disturbed"]] == list(map(str, marked))
+    assert sum(row["disturbed"] for row in document["measured_networks"]) == 3
+
+
+def test_where_all_samples_are_disturbed_the_interval_reaches_to_their_farther_ends(
+    measuring: tuple[Bench, MadeUpMeasurer], model: NetworkModel
+) -> None:
+    bench, measurer = measuring
+    measurer.special = dict.fromkeys(measurer.latencies_ns, "invalid")
+    disturbed = transfer(SPACE, NEW, [model], bench, samples=SAMPLES)
+    tried = [*disturbed.blocks, *disturbed.networks]
+    assert len(disturbed.model.disturbed) == len(disturbed.blocks)
+    assert disturbed.model.fitted_networks == len(disturbed.networks)
+    measurer.special = {}
+    calm = transfer(SPACE, NEW, [model], bench, samples=len(tried))
+    assert calm.model.disturbed == ()
+    # The level of the machine, which both include, is wider than what disturbed launches took longer.
+    assert disturbed.model.upper_factor > 1.015 * calm.model.upper_factor
+
+
+def test_failures_that_may_pass_are_missing_and_not_said_to_be_unable(
+    measuring: tuple[Bench, MadeUpMeasurer], model: NetworkModel
+) -> None:
+    bench, measurer = measuring
+    lost, failing = network_identity(DRAWN[0]), network_identity(DRAWN[1])
+    measurer.special = {lost: "timeout", failing: "unsupported"}
+    found = transfer(SPACE, NEW, [model], bench, samples=SAMPLES)
+    text, document = transferred_text(found, block_texts()), transferred_json(found, block_texts())
+    ran = len(found.networks) - 2
+    assert f"measured {ran} networks, 1 cannot run, 1 missing: run again to measure them\n" in text
+    kinds = {row["what"]: row.keys() & {"failed", "missing"} for row in document["measured_networks"]}
+    assert kinds[str(DRAWN[0])] == {"missing"}
+    assert kinds[str(DRAWN[1])] == {"failed"}
+
+
+def test_where_nothing_ran_the_failure_that_may_pass_is_named(
+    measuring: tuple[Bench, MadeUpMeasurer], model: NetworkModel
+) -> None:
+    bench, measurer = measuring
+    measurer.special = dict.fromkeys(measurer.latencies_ns, "device-lost")
+    with pytest.raises(EstimateError, match="only 0 blocks and 0 random networks ran") as caught:
+        transfer(SPACE, NEW, [model], bench, samples=SAMPLES)
+    assert caught.value.why == "device-lost: made up: device-lost"
 
 
 def strange_ns(block: Block) -> float:

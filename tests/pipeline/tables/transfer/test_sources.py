@@ -93,5 +93,9 @@ def test_file_that_is_no_table_is_refused(bench: Bench, tmp_path: Path, text: st
 def test_name_that_is_neither_file_nor_target_is_refused(bench: Bench) -> None:
     with pytest.raises(EstimateError, match="there is no file"):
         source_models(SPACE, ["nowhere.json"], NEW, bench)
+    with pytest.raises(EstimateError, match="there is no file"):
+        source_models(SPACE, [f"{'x' * 300}.json"], NEW, bench)
     with pytest.raises(TargetError, match="is not a target"):
         source_models(SPACE, ["nowhere"], NEW, bench)
+    with pytest.raises(TargetError, match="is not a target"):
+        source_models(SPACE, ["x" * 300], NEW, bench)

@@ -16,8 +16,8 @@ from pipeline.spaces.decisions import DecisionSpace
 from pipeline.spaces.mobile.config import Preset, SpaceConfig
 from pipeline.spaces.mobile.space import MobileSpace
 from pipeline.tables.building.block_sizes import sizes_of
-from pipeline.tables.prediction import vectorised
-from pipeline.tables.prediction.vectorised import Decomposition, NotDecomposable, VectorisedModel
+from tools.bench import vectorised
+from tools.bench.vectorised import Decomposition, NotDecomposable, VectorisedModel
 
 
 def model_of(space, failing: float = 0.0) -> NetworkModel:
