@@ -11,7 +11,6 @@ from tests.places import ROOT
 PACKAGES = ("devices", "latency_db", "pipeline")
 OF_PYTHON = {"abstractmethod", "cached_property", "classmethod", "contextmanager", "property", "staticmethod"}
 ALLOWED = {
-    "VectorisedModel": "benches filter a million networks by it",
     "expression": "NNI calls it",
     "find_class": "pickle calls it",
     "format_options": "click calls it",

@@ -10,12 +10,16 @@ from __future__ import annotations
 import importlib.resources
 import itertools
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from devices.inventory import runtime_of
 from devices.target import Target
+from pipeline.bundle.claims import check_descriptions
 from pipeline.bundle.descriptions import edges_of
 from pipeline.bundle.manifest import Manifest, TargetEntry, TensorDescription, target_slug
 from pipeline.bundle.reading import read_bundle
+from pipeline.bundle.verification import read_verdict
 from pipeline.errors import VerificationError
 from pipeline.tasks import Regression
 from pipeline.work.disk import disk_errors, write_atomically
@@ -23,6 +27,7 @@ from pipeline.work.disk import disk_errors, write_atomically
 _TEMPLATES = "pipeline.bundle.templates"
 _BYTES_IN_LINE = 16
 _SESSIONS = ("onnxruntime", "litert")
+_EXAMPLES = "there are examples for ONNX Runtime, and for LiteRT without an NPU"
 _KOTLIN_TYPES = ("float32", "int8", "uint8", "int32", "int64", "bool")
 Tensors = tuple[tuple[TensorDescription, ...], tuple[TensorDescription, ...]]
 """Inputs and outputs."""
@@ -30,7 +35,20 @@ ALIGNMENT = 64
 """Of the model's bytes in the header: that of a cache line, which every runtime is content with."""
 
 
-def write_callers(bundle: Path, folder: Path, *, c_header: bool) -> tuple[Path, ...]:
+@dataclass(frozen=True)
+class Callers:
+    """Example programs that were written.
+
+    Attributes:
+        files: where they lie, and the headers.
+        notes: which targets have no program, or one that does not run as was measured; a sentence for each.
+    """
+
+    files: tuple[Path, ...]
+    notes: tuple[str, ...]
+
+
+def write_callers(bundle: Path, folder: Path, *, c_header: bool) -> Callers:
     """Write the example programs for each target of a bundle into a folder of its own.
 
     Args:
@@ -38,21 +56,26 @@ def write_callers(bundle: Path, folder: Path, *, c_header: bool) -> tuple[Path, 
         folder: where to; a folder per target is made in it.
         c_header: also write ``model_data.h``, the artifact's bytes as a C and C++ header.
 
-    Returns:
-        The files.
-
     Raises:
-        VerificationError: the bundle was changed, or there is no example for any of it.
+        VerificationError: the bundle was changed, its manifest describes other inputs or outputs than the
+            artifacts have, or there is no example for any of it.
         WorkFolderError: the folder cannot be written.
     """
     manifest = read_bundle(bundle)
+    for entry in manifest.targets:
+        check_descriptions(bundle, entry, read_verdict(bundle, entry))
     written: list[Path] = []
+    notes: list[str] = []
     with disk_errors(folder):
         for entry in manifest.targets:
             target = Target.parse(entry.target)
             place = folder / target_slug(target)
-            for name, text in _files(manifest, entry, target, bundle / entry.artifact):
-                written.append(_write(place / name, text))
+            programs = dict(_files(manifest, entry, target, bundle / entry.artifact))
+            written += [_write(place / name, text) for name, text in programs.items()]
+            if not programs:
+                notes.append(f"{target} has no program: {_EXAMPLES}")
+            elif (elsewhere := _elsewhere(target)) is not None:
+                notes.append(f"{target}: {elsewhere}")
             if c_header:
                 artifact = bundle / entry.artifact
                 header = c_header_of(artifact.read_bytes(), f"{entry.artifact} of the bundle {manifest.name}")
@@ -60,10 +83,10 @@ def write_callers(bundle: Path, folder: Path, *, c_header: bool) -> tuple[Path, 
     if not written:
         raise VerificationError(
             f"there is no example program for the bundle {bundle}",
-            why="there are examples for ONNX Runtime, and for LiteRT without an NPU",
+            why=_EXAMPLES,
             fix="ask for the model's bytes with --c-header, or start from the inference script",
         )
-    return tuple(written)
+    return Callers(tuple(written), tuple(notes))
 
 
 def c_header_of(content: bytes, what: str) -> str:
@@ -111,9 +134,11 @@ def _files(
     classifier = manifest.classifier
     reads_images = classifier is not None and _takes_reals(entry.inputs[0])
     task = "" if classifier is None else classifier.task.kind.replace("-", "_")
+    elsewhere = _elsewhere(target)
+    note = "" if elsewhere is None else f"// {elsewhere}\n"
     yield "tensors.h", template("tensors.h")
     yield "session.h", template(f"{target.runtime}.h")
-    yield "model_info.h", _cpp_constants(manifest, entry, target, tensors, images=reads_images)
+    yield "model_info.h", note + _cpp_constants(manifest, entry, target, tensors, images=reads_images)
     yield "run.cc", template("run.cc")
     if reads_images:
         yield "image.h", template("image.h")
@@ -122,10 +147,19 @@ def _files(
     if target.runtime == "litert" and all(each.dtype in _KOTLIN_TYPES for each in itertools.chain(*tensors)):
         yield "Tensors.kt", template("Tensors.kt")
         yield "Runner.kt", template("Runner.kt")
-        yield "ModelInfo.kt", _kotlin_constants(manifest, tensors, images=reads_images)
+        yield "ModelInfo.kt", note + _kotlin_constants(manifest, tensors, images=reads_images)
         if reads_images:
             yield "ImageModel.kt", template("ImageModel.kt")
             yield "Answer.kt", template(f"Answer_{task}.kt")
+
+
+def _elsewhere(target: Target) -> str | None:
+    """Where a model was measured on an accelerator, which the programs do not know: that they use the CPU."""
+    runtime = runtime_of(target)
+    delegate = runtime.delegate(target)
+    if delegate == runtime.delegate(replace(target, options=())):
+        return None
+    return f"the model was measured on {delegate}, and the programs run it on the CPU"
 
 
 def _named(entry: TargetEntry, artifact: Path) -> Tensors:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,13 +28,21 @@ class Edge:
         names: that it goes by; of LiteRT that of the signature and that of the tensor.
         sizes: ``None`` for an open one; ``None`` for all where the file tells none.
         dtype: empty where it has no name here.
-        quantisation: of an integer with one scale.
+        scale, zero_point: of an integer with one scale above 0, which may be infinite in a foreign file.
     """
 
     names: tuple[str, ...]
     sizes: tuple[int | None, ...] | None
     dtype: str
-    quantisation: Quantisation | None = None
+    scale: float | None = None
+    zero_point: int = 0
+
+    @property
+    def quantisation(self) -> Quantisation | None:
+        """Which real numbers an integer stands for, where that can be said."""
+        if self.scale is None or math.isinf(self.scale):
+            return None
+        return Quantisation(scale=self.scale, zero_point=self.zero_point)
 
 
 def edges_of(artifact: Path) -> tuple[tuple[Edge, ...], tuple[Edge, ...]] | None:
@@ -82,6 +91,8 @@ def _differences(
             yield f"{about} is called '{edge.names[0]}' in {where}"
         if edge.dtype and said.dtype != edge.dtype:
             yield f"{about} is of {said.dtype}, and {where} has {edge.dtype}"
+        if edge.scale is not None and math.isinf(edge.scale):
+            yield f"{about} has an infinite scale in {where}"
         if edge.names and said.quantisation != edge.quantisation and said.quantisation is not None:
             yield f"{about} has another scale or zero point in {where}"
         if edge.sizes is not None and not _fits(said.shape, edge.sizes):
@@ -126,15 +137,15 @@ def _litert_edge(tensor: Any, number: int, named: Sequence[Any]) -> Edge:
         tuple(name.decode(errors="replace") if isinstance(name, bytes) else str(name) for name in names),
         tuple(None if size < 0 else int(size) for size in signature),
         _LITERT_TYPES.get(tensor.type, ""),
-        _quantisation(tensor),
+        *_scale(tensor),
     )
 
 
-def _quantisation(tensor: Any) -> Quantisation | None:
-    """Of a tensor of integers with one scale, above 0."""
+def _scale(tensor: Any) -> tuple[float | None, int]:
+    """Scale and zero point of a tensor of integers with one scale, above 0."""
     about = tensor.quantization
     if about is None or about.scale is None or about.zeroPoint is None:
-        return None
+        return None, 0
     if len(about.scale) != 1 or len(about.zeroPoint) != 1 or not about.scale[0] > 0:
-        return None
-    return Quantisation(scale=float(about.scale[0]), zero_point=int(about.zeroPoint[0]))
+        return None, 0
+    return float(about.scale[0]), int(about.zeroPoint[0])

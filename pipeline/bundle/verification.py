@@ -192,6 +192,9 @@ def read_verdict(folder: Path, entry: TargetEntry) -> TargetVerdict:
             or max(protocol.warmup_ns, protocol.min_ns) > MOST_NS
         ):
             raise ValueError(f"{protocol.launches} launches of {protocol.min_ns / 1e9:g} s are too much")
+        # Nothing that makes bundles waits between launches.
+        if protocol.spread_ns:
+            raise ValueError(f"launches that are spread over {protocol.spread_ns / 1e9:g} s are too much")
         return verdict
     except (OSError, ValueError, LookupError, TypeError, ArithmeticError, AttributeError) as error:
         raise refused(folder, entry.measurements, f"cannot be read: {cause_of(error)}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.resources
 import json
+import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -18,11 +19,13 @@ from devices.digests import file_digest
 from devices.errors import TargetError
 from devices.inventory import runtime_of
 from devices.target import Target
+from devices.untrusted import file_bytes, json_from
 from devices.words import listed
 from latency_db.estimate import Estimate
 from pipeline.bundle.components import ListedArtifact, component_list
 from pipeline.bundle.manifest import (
     MANIFEST_NAME,
+    SIGNATURE_NAME,
     AccuracyEntry,
     BudgetEntry,
     ClassEntry,
@@ -45,7 +48,7 @@ from pipeline.bundle.manifest import (
     portable_name,
     target_slug,
 )
-from pipeline.bundle.reading import listing
+from pipeline.bundle.reading import MOST_JSON_BYTES, listing
 from pipeline.data.base import Preprocessing, Split
 from pipeline.errors import VerificationError, WorkFolderError
 from pipeline.target_verdict import Accuracy, TargetVerdict
@@ -168,16 +171,11 @@ def write_bundle(content: BundleContent, folder: Path) -> Path:
     """Write a bundle; it stands at ``folder`` complete or not at all. An earlier bundle there is replaced.
 
     Raises:
-        WorkFolderError: ``folder`` holds something that is not a bundle, or cannot be written.
+        WorkFolderError: ``folder`` is not a bundle or holds a file that is not of it, or cannot be written.
         VerificationError: an artifact is not the file that was verified.
     """
     folder = folder.absolute()
-    if folder.is_symlink() or (folder.exists() and not (folder / MANIFEST_NAME).is_file()):
-        raise WorkFolderError(
-            f"{folder} is not replaced by a bundle",
-            why="it exists and is not a bundle",
-            fix="choose another folder, or move it away",
-        )
+    require_replaceable(folder)
     partial, old = (folder.with_name(f".{folder.name}.{kind}") for kind in ("partial", "old"))
     with disk_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -220,6 +218,33 @@ def inference_script(runtime: str) -> str:
     common = f"{_METRICS_IMPORT.sub('', common).rstrip()}\n\n\n{functions}"
     script = _DISPATCH_IMPORT.sub(lambda _: dispatch.strip() + "\n\n\n", template.read_text(encoding="utf-8"))
     return _COMMON_IMPORT.sub(lambda _: common.strip() + "\n", script)
+
+
+def require_replaceable(folder: Path) -> None:
+    """See that a bundle may be written to a folder: it is not there, or an earlier bundle and nothing else.
+
+    Raises:
+        WorkFolderError: it holds something of somebody else.
+    """
+    if os.path.lexists(folder) and (why := _why_kept(folder)) is not None:
+        raise WorkFolderError(
+            f"{folder.absolute()} is not replaced by a bundle",
+            why=why,
+            fix="choose another folder, or move it away",
+        )
+
+
+def _why_kept(folder: Path) -> str | None:
+    """Why a folder is not replaced; ``None`` for a bundle of any version with no file beside its own."""
+    try:
+        document = json_from(file_bytes(folder / MANIFEST_NAME, MOST_JSON_BYTES))
+        is_bundle = not folder.is_symlink() and document["digest"] == manifest_digest(document)
+        others = listing(folder) - {MANIFEST_NAME, SIGNATURE_NAME, *document["files"]}
+    except (OSError, ValueError, LookupError, TypeError, VerificationError):
+        is_bundle = False
+    if not is_bundle:
+        return "it exists and is not a bundle"
+    return f"it holds {min(others)}, which is not of the bundle there" if others else None
 
 
 def _below_future(source: Traversable) -> str:

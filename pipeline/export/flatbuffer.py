@@ -5,6 +5,9 @@ from __future__ import annotations
 import copy
 import struct
 from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -15,18 +18,33 @@ from pipeline.errors import ExportError
 _IDENTIFIER = b"TFL3"
 _BUFFER_ALIGNMENT = 16
 _NO_TENSOR = -1
+_REFERRED_BYTES = 8
+"""Of the smallest table or text: the offset that leads there, and what it begins with."""
+_UNIONS = {
+    "ArrayIndices": "SparseIndexVector",
+    "ArraySegments": "SparseIndexVector",
+    "BuiltinOptions": "BuiltinOptions",
+    "BuiltinOptions2": "BuiltinOptions2",
+    "Details": "QuantizationDetails",
+}
+"""The schema's name for what a field holds one of."""
+MOST_TABLES = 500_000
+"""Tables that are unpacked, each as often as something refers to it: networks have tens of thousands."""
 
 
 def read(data: bytes) -> Any:
     """The object tree (``ModelT``) of a flatbuffer, with the constants that stand behind it in the file.
 
     Raises:
-        ExportError: LiteRT is not installed, or the bytes are no LiteRT model.
+        ExportError: LiteRT is not installed, the bytes are no LiteRT model, or they unpack to more than they
+            can have, see ``MOST_TABLES``.
     """
     if data[4:8] != _IDENTIFIER:
         raise ExportError("the file is not a LiteRT model", why="its file identifier is missing")
     try:
-        model = _schema().ModelT.InitFromPackedBuf(data, 0)
+        root = _schema().Model.GetRootAs(data)
+        _Unpacked(len(data)).add(root)
+        model = _schema().ModelT.InitFromObj(root)
         for buffer in model.buffers:
             # Offset and size of bytes outside of the flatbuffer proper; 0 and 1 say that there are none.
             if buffer.offset > 1:
@@ -141,6 +159,95 @@ def operator_names(model: Any) -> list[str]:
         custom = code.customCode.decode() if isinstance(code.customCode, bytes) else code.customCode
         found.append(str(custom) if kind == "CUSTOM" and custom else kind)
     return found
+
+
+class _Unpacked:
+    """How much a file unpacks to, counted before it is: offsets may all lead to one table, vector or text, of
+    which the object tree has a copy for each.
+
+    Args:
+        size: of the file in bytes.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._tables_left = MOST_TABLES
+        self._bytes_left = size
+
+    def add(self, value: Any) -> None:
+        """Count a table or a text, and all that it refers to.
+
+        Raises:
+            ValueError: that is more than a file of this size has where nothing is referred to twice.
+        """
+        self._take(_REFERRED_BYTES)
+        if isinstance(value, bytes):
+            self._take(len(value))
+            return
+        self._tables_left -= 1
+        if self._tables_left < 0:
+            raise ValueError(f"it unpacks to more than {MOST_TABLES:,} tables")
+        of = _accessors(value.__class__)
+        for name in of.numbers:
+            self._take(getattr(value, f"{name}Length")())
+        for name in of.vectors:
+            for place in range(getattr(value, f"{name}Length")()):
+                self.add(getattr(value, name)(place))
+        for name in of.fields:
+            if (inner := getattr(value, name)()) is not None:
+                self.add(inner)
+        for name in of.unions:
+            inner, kind = getattr(value, name)(), _member(name, getattr(value, f"{name}Type")())
+            if inner is not None and kind is not None:
+                member = kind()
+                member.Init(inner.Bytes, inner.Pos)
+                self.add(member)
+
+    def _take(self, count: int) -> None:
+        self._bytes_left -= count
+        if self._bytes_left < 0:
+            raise ValueError(
+                "its offsets lead to the same bytes so often that it unpacks to more than it has"
+            )
+
+
+@dataclass(frozen=True)
+class _Accessors:
+    """Names of a generated class for what takes room.
+
+    Attributes:
+        numbers: vectors of numbers.
+        vectors: of tables or texts, which take a place.
+        fields: a table or a text.
+        unions: a table of one of several kinds.
+    """
+
+    numbers: tuple[str, ...]
+    vectors: tuple[str, ...]
+    fields: tuple[str, ...]
+    unions: tuple[str, ...]
+
+
+@cache
+def _accessors(kind: type) -> _Accessors:
+    calls = {
+        name: each.__code__.co_names for name, each in vars(kind).items() if isinstance(each, FunctionType)
+    }
+    numbers = tuple(name.removesuffix("AsNumpy") for name in calls if name.endswith("AsNumpy"))
+    vectors = tuple(name for name in calls if f"{name}IsNone" in calls and name not in numbers)
+    fields = tuple(
+        name for name, used in calls.items() if name not in vectors and {"String", "Indirect"} & set(used)
+    )
+    return _Accessors(
+        numbers, vectors, fields, tuple(name for name, used in calls.items() if "Union" in used)
+    )
+
+
+@cache
+def _member(field: str, number: int) -> Any:
+    """The class of what a union has; ``None`` for nothing, and for what is unknown, which is not unpacked."""
+    schema = _schema()
+    kinds = {value: name for name, value in vars(getattr(schema, _UNIONS[field])).items() if name[0] != "_"}
+    return getattr(schema, kinds.get(number, ""), None)
 
 
 class _Renumbered:

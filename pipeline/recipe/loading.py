@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import tomllib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
@@ -168,7 +170,8 @@ def load_recipe(source: str | None, overrides: Sequence[str] = ()) -> tuple[Reci
             are TOML where they parse as TOML and text otherwise.
 
     Returns:
-        The recipe, and its text for provenance (overrides appended as comments).
+        The recipe, and a text that makes it again from the same folder: that of the file, with its comments,
+        and the overrides in it.
 
     Raises:
         RecipeError: the file cannot be read, or a key or value is wrong; names the nearest valid key.
@@ -187,8 +190,23 @@ def load_recipe(source: str | None, overrides: Sequence[str] = ()) -> tuple[Reci
     for override in overrides:
         _apply(document, override)
     recipe = parse_recipe(document, base)
-    notes = "".join(f"# --set {override}\n" for override in overrides)
-    return recipe, text + (f"\n{notes}" if notes else "")
+    return recipe, _changed(text, overrides, document) if overrides else text
+
+
+def _changed(text: str, overrides: Sequence[str], document: dict[str, Any]) -> str:
+    """A recipe's text with overrides in it, so that it says what ``document`` does, where possible with its
+    comments."""
+    import tomlkit
+    from tomlkit.exceptions import TOMLKitError
+
+    with suppress(TOMLKitError):
+        commented = tomlkit.parse(text)
+        for override in overrides:
+            _apply(commented, override)
+        # Among dotted keys, tomlkit puts a table that replaces some of them where it means something else.
+        if tomllib.loads(commented.as_string()) == document:
+            return commented.as_string()
+    return tomlkit.dumps(document)
 
 
 def embedded_text(name: str) -> str:

@@ -9,10 +9,8 @@ from typing import Any
 
 from devices.errors import LatheError, TargetError
 from devices.runtimes import known_runtimes
-from pipeline.bundle import MANIFEST_NAME
-from pipeline.bundle.writing import inference_script
+from pipeline.bundle.writing import inference_script, require_replaceable
 from pipeline.compile import Raced, Wish
-from pipeline.errors import WorkFolderError
 from pipeline.stages.delivery.compiled_bundle import CompiledBundle
 
 
@@ -20,15 +18,10 @@ def wish_for_bundle(wish: Wish, out: Path) -> Wish:
     """What is asked for, among the runtimes that a bundle has inference scripts for.
 
     Raises:
-        WorkFolderError: ``out`` is there and no bundle.
+        WorkFolderError: ``out`` is there and not a bundle alone.
         TargetError: a place names a runtime without an inference script.
     """
-    if out.is_symlink() or (out.exists() and not (out / MANIFEST_NAME).is_file()):
-        raise WorkFolderError(
-            f"{out.absolute()} is not replaced by a bundle",
-            why="it exists and is not a bundle",
-            fix="choose another folder, or move it away",
-        )
+    require_replaceable(out)
     for place in wish.places:
         if place.runtime is not None:
             inference_script(place.runtime)  # raises where there is none

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 
 from pipeline.bundle import (
@@ -86,5 +87,7 @@ def make_bundle(given: BundleInput, folder: StageFolder, services: Services) -> 
         ),
         versions=installed(PACKAGES),
     )
+    # An earlier one is the stage's own, damaged or not.
+    shutil.rmtree(folder / _FOLDER, ignore_errors=True)
     write_bundle(content, folder / _FOLDER)
     return BundleMade(folder.stored(f"{_FOLDER}/{MANIFEST_NAME}"))

@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -183,7 +184,7 @@ def test_kotlin_answers_are_those_of_the_task(
     litert_content: BundleContent, tmp_path: Path, task: AnyTask
 ) -> None:
     bundle = write_bundle(with_task(litert_content, task), tmp_path / "bundle")
-    files = write_callers(bundle, tmp_path / "examples", c_header=False)
+    files = write_callers(bundle, tmp_path / "examples", c_header=False).files
     answer = next(file for file in files if file.name == "Answer.kt").read_text()
     refuse_bad_kotlin(answer)
     functions = {"multi-label": "probabilities", "regression": "values", "embedding": "unit"}
@@ -247,7 +248,7 @@ def test_a_label_in_kotlin_has_neither_quotes_nor_templates_of_its_own(text: str
 @pytest.mark.slow
 def test_kotlin_is_written_for_litert(litert_content: BundleContent, tmp_path: Path) -> None:
     bundle = write_bundle(litert_content, tmp_path / "bundle")
-    files = write_callers(bundle, tmp_path / "examples", c_header=False)
+    files = write_callers(bundle, tmp_path / "examples", c_header=False).files
     kotlin = [file for file in files if file.suffix == ".kt"]
     assert {file.parent.name for file in kotlin} == {"host_litert_fp32_1"}
     names = {"Answer.kt", "ImageModel.kt", "ModelInfo.kt", "Runner.kt", "Tensors.kt"}
@@ -266,7 +267,7 @@ def test_a_runtime_without_an_example_has_the_bytes_of_its_model_only(
     bundle = write_bundle(with_program(bundle_content, tmp_path), tmp_path / "bundle")
     with pytest.raises(VerificationError, match="no example program"):
         write_callers(bundle, tmp_path / "examples", c_header=False)
-    (header,) = write_callers(bundle, tmp_path / "examples", c_header=True)
+    (header,) = write_callers(bundle, tmp_path / "examples", c_header=True).files
     assert header.name == "model_data.h"
 
 
@@ -274,7 +275,7 @@ def test_a_model_of_several_inputs_is_run_by_their_files(
     compiled_content: BundleContent, tmp_path: Path
 ) -> None:
     bundle = write_bundle(compiled_content, tmp_path / "bundle")
-    files = write_callers(bundle, tmp_path / "examples", c_header=False)
+    files = write_callers(bundle, tmp_path / "examples", c_header=False).files
     assert {file.name for file in files} == {"model_info.h", "run.cc", "session.h", "tensors.h"}
     folder = files[0].parent
     np.array([1.5, -2], np.float32).tofile(folder / "left")
@@ -306,7 +307,7 @@ def test_integers_with_a_scale_take_and_give_real_numbers(
     compiled_content: BundleContent, tmp_path: Path
 ) -> None:
     bundle = write_bundle(compiled_content, tmp_path / "bundle")
-    folder = write_callers(bundle, tmp_path / "examples", c_header=False)[0].parent
+    folder = write_callers(bundle, tmp_path / "examples", c_header=False).files[0].parent
     manifest = read_bundle(bundle)
     (entry,) = manifest.targets
     constants = _cpp_constants(
@@ -355,6 +356,55 @@ def test_kotlin_has_scales_and_names_of_any_kind(compiled_content: BundleContent
     assert 'Tensor("count", Type.INT64, intArrayOf(), 0.0f, 0)' in constants
     with pytest.raises(AssertionError):
         refuse_bad_kotlin(constants.replace(")", "", 1))
+
+
+@pytest.mark.parametrize(
+    ("target", "delegate"),
+    [("host/onnxruntime:fp32+cuda@1", "CUDAExecutionProvider"), ("host/onnxruntime:fp32+cores=0@1", None)],
+)
+def test_programs_that_run_elsewhere_than_the_model_was_measured_say_so(
+    bundle_content: BundleContent, tmp_path: Path, target: str, delegate: str | None
+) -> None:
+    (given,) = bundle_content.targets
+    elsewhere = replace(given, verdict=replace(given.verdict, target=target))
+    bundle = write_bundle(replace(bundle_content, targets=(elsewhere,)), tmp_path / "bundle")
+    written = write_callers(bundle, tmp_path / "examples", c_header=False)
+    constants = next(file for file in written.files if file.name == "model_info.h").read_text()
+    said = f"the model was measured on {delegate}, and the programs run it on the CPU"
+    assert written.notes == (() if delegate is None else (f"{target}: {said}",))
+    assert constants.startswith("// What the model takes" if delegate is None else f"// {said}\n")
+
+
+def test_a_target_without_an_example_beside_one_with_is_named(
+    bundle_content: BundleContent, tmp_path: Path
+) -> None:
+    (other,) = with_program(bundle_content, tmp_path).targets
+    content = replace(bundle_content, targets=(*bundle_content.targets, other))
+    written = write_callers(write_bundle(content, tmp_path / "bundle"), tmp_path / "examples", c_header=False)
+    assert {file.parent.name for file in written.files} == {"host_onnxruntime_fp32_1"}
+    assert len(written.notes) == 1
+    assert written.notes[0].startswith("host/torch:fp32@1 has no program: there are examples for")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda outputs: (*outputs, outputs[0]), "it describes 3 outputs, and the artifact has 2"),
+        (lambda outputs: outputs[:1], "it describes 1 outputs, and the artifact has 2"),
+    ],
+)
+def test_a_bundle_that_describes_other_outputs_than_its_artifact_has_gets_no_examples(
+    compiled_content: BundleContent,
+    tmp_path: Path,
+    change: Callable[[tuple[TensorDescription, ...]], tuple[TensorDescription, ...]],
+    said: str,
+) -> None:
+    (target,) = compiled_content.targets
+    wrong = replace(compiled_content, targets=(replace(target, outputs=change(target.outputs)),))
+    bundle = write_bundle(wrong, tmp_path / "bundle")
+    with pytest.raises(VerificationError, match=said):
+        write_callers(bundle, tmp_path / "examples", c_header=True)
+    assert not (tmp_path / "examples").exists()
 
 
 def test_a_changed_bundle_gets_no_examples(own_bundle: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import math
 import re
 import tracemalloc
 import zipfile
@@ -21,12 +22,21 @@ from devices.inventory.devices import HOST, known_devices
 from devices.inventory.devices_file import trust_project_file
 from devices.measurement import BetweenBatches, Spread
 from pipeline.budget import Budget
-from pipeline.bundle import BundleContent, read_bundle, verify_bundle, write_bundle
+from pipeline.bundle import (
+    BundleContent,
+    TensorDescription,
+    read_bundle,
+    verify_bundle,
+    write_bundle,
+    write_callers,
+)
 from pipeline.bundle.claims import not_repeated
-from pipeline.bundle.descriptions import description_differences, edges_of
-from pipeline.bundle.manifest import manifest_bytes, manifest_digest
+from pipeline.bundle.descriptions import Edge, description_differences, edges_of
+from pipeline.bundle.manifest import Quantisation, manifest_bytes, manifest_digest
 from pipeline.errors import VerificationError
+from pipeline.export import flatbuffer
 from pipeline.target_verdict import Accuracy, judge
+from tests.devices.tiny_models import INPUTS, OUTPUTS, write_tiny_tflite
 from tests.pipeline.tiny_bundles import with_program
 
 WILD = BetweenBatches(Spread(20.0, 20, 20), Spread(0.0, 5, 3))
@@ -212,6 +222,43 @@ def test_descriptions_are_held_against_litert_files_by_the_names_of_signature_an
     ]
 
 
+def test_an_artifact_with_an_infinite_scale_is_not_what_any_manifest_describes(
+    bundle_content: BundleContent, tmp_path: Path
+) -> None:
+    schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
+    artifact = write_tiny_tflite(tmp_path / "model.tflite")
+
+    def with_scale(scale: float) -> Edge:
+        model = flatbuffer.read(artifact.read_bytes())
+        output = model.subgraphs[0].tensors[model.subgraphs[0].outputs[0]]
+        output.quantization = schema.QuantizationParametersT(scale=[scale], zeroPoint=[3])
+        artifact.write_bytes(flatbuffer.write(model))
+        edges = edges_of(artifact)
+        assert edges is not None
+        return edges[1][0]
+
+    assert with_scale(0.5).quantisation == Quantisation(scale=0.5, zero_point=3)
+    assert with_scale(math.inf).quantisation is None
+    (given,) = bundle_content.targets
+    verdict = dataclasses.replace(
+        given.verdict, target="host/litert:fp32@1", artifact_digest=file_digest(artifact), accuracy=None
+    )
+    target = dataclasses.replace(
+        given,
+        artifact=artifact,
+        inputs=(TensorDescription(name="x", shape=(1, INPUTS)),),
+        outputs=(TensorDescription(name="y", shape=(1, OUTPUTS)),),
+        verdict=verdict,
+    )
+    content = dataclasses.replace(bundle_content, targets=(target,), classifier=None)
+    bundle = write_bundle(content, tmp_path / "bundle")
+    (described,) = read_bundle(bundle).targets
+    said = "the output 'y' has an infinite scale in the artifact"
+    assert said in description_differences(bundle / described.artifact, described, verdict.measurement)
+    with pytest.raises(VerificationError, match=said):
+        write_callers(bundle, tmp_path / "examples", c_header=False)
+
+
 def test_verify_bundle_refuses_an_artifact_that_is_not_what_was_measured(own_bundle: Path) -> None:
     def exchange(manifest: dict[str, Any]) -> None:
         (target,) = manifest["targets"]
@@ -255,6 +302,7 @@ def test_verify_bundle_refuses_a_manifest_that_describes_nothing_that_runs(
         (lambda found: found["accuracy"].update(total=0), "cannot be read"),
         (lambda found: found["measurement"]["protocol"].update(launches=99_999), "are too much"),
         (lambda found: found["measurement"]["protocol"].update(min_ns=10**13), "are too much"),
+        (lambda found: found["measurement"]["protocol"].update(spread_ns=10**9), "over 1 s are too much"),
         (lambda found: found["reference"].update(artifact_digest="0" * 64), "the reference has the digest"),
     ],
 )

@@ -24,7 +24,7 @@ from pipeline.bundle import (
     read_bundle,
     write_bundle,
 )
-from pipeline.bundle.manifest import plain_path, target_slug
+from pipeline.bundle.manifest import manifest_bytes, manifest_digest, plain_path, target_slug
 from pipeline.bundle.writing import inference_script
 from pipeline.errors import VerificationError, WorkFolderError
 from pipeline.target_verdict import TargetVerdict
@@ -115,7 +115,8 @@ def test_write_bundle_writes_the_same_bytes_for_the_same_content(
 def test_write_bundle_replaces_an_earlier_bundle_whole(
     bundle_content: BundleContent, own_bundle: Path
 ) -> None:
-    (own_bundle / "extra").write_text("")
+    (own_bundle / "signature.json").write_text("")
+    (own_bundle / "report.html").write_text("changed")
     write_bundle(dataclasses.replace(bundle_content, name="second"), own_bundle)
     assert read_bundle(own_bundle).name == "second"
     assert [path.name for path in own_bundle.parent.iterdir()] == ["bundle"]
@@ -134,13 +135,64 @@ def test_write_bundle_leaves_the_earlier_bundle_when_it_fails(
     assert [path.name for path in own_bundle.parent.iterdir()] == ["bundle"]
 
 
-def test_write_bundle_does_not_replace_a_folder_that_is_no_bundle(
-    bundle_content: BundleContent, tmp_path: Path
+def test_write_bundle_replaces_a_bundle_of_an_older_version(
+    bundle_content: BundleContent, own_bundle: Path
 ) -> None:
-    (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(WorkFolderError, match="is not replaced by a bundle"):
+    document = json.loads((own_bundle / "manifest.json").read_bytes())
+    del document["components"]
+    document["schema_version"] = 1
+    document["digest"] = manifest_digest(document)
+    (own_bundle / "manifest.json").write_bytes(manifest_bytes(document))
+    write_bundle(bundle_content, own_bundle)
+    assert read_bundle(own_bundle).name == "tiny"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("thesis.txt", "years of work"),
+        ("manifest.json", '{"name": "a web app", "start_url": "/"}'),
+        ("manifest.json", '{"digest": "0", "files": {}}'),
+        ("manifest.json", "[]"),
+        ("manifest.json", "no JSON"),
+    ],
+)
+def test_write_bundle_does_not_replace_a_folder_that_is_no_bundle(
+    bundle_content: BundleContent, tmp_path: Path, name: str, content: str
+) -> None:
+    (tmp_path / "index.html").write_text("a page")
+    (tmp_path / name).write_text(content)
+    before = files_of(tmp_path)
+    with pytest.raises(WorkFolderError, match="is not replaced by a bundle") as caught:
         write_bundle(bundle_content, tmp_path)
-    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+    assert caught.value.why == "it exists and is not a bundle"
+    assert files_of(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "artifacts/mine/model.onnx"])
+def test_write_bundle_does_not_replace_a_bundle_with_a_file_of_somebody(
+    bundle_content: BundleContent, own_bundle: Path, name: str
+) -> None:
+    (own_bundle / name).parent.mkdir(exist_ok=True)
+    (own_bundle / name).write_text("years of work")
+    before = files_of(own_bundle)
+    with pytest.raises(WorkFolderError, match="is not replaced by a bundle") as caught:
+        write_bundle(bundle_content, own_bundle)
+    assert caught.value.why == f"it holds {name}, which is not of the bundle there"
+    assert caught.value.fix == "choose another folder, or move it away"
+    assert files_of(own_bundle) == before
+
+
+def test_write_bundle_does_not_replace_a_bundle_with_a_link_or_in_place_of_one(
+    bundle_content: BundleContent, own_bundle: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "link").symlink_to(own_bundle)
+    with pytest.raises(WorkFolderError, match="is not replaced by a bundle"):
+        write_bundle(bundle_content, tmp_path / "link")
+    (own_bundle / "data" / "more").symlink_to(tmp_path)
+    with pytest.raises(WorkFolderError, match="is not replaced by a bundle"):
+        write_bundle(bundle_content, own_bundle)
+    assert (own_bundle / "data" / "more").is_symlink()
 
 
 def test_write_bundle_refuses_an_artifact_that_was_not_verified(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 
 from pipeline.errors import RecipeError
-from pipeline.recipe.loading import EMBEDDED, load_recipe, parse_recipe
+from pipeline.recipe.loading import EMBEDDED, embedded_text, load_recipe, parse_recipe
 from pipeline.recipe.ratings import ratings_of
 from pipeline.recipe.sections import SearchConfig
 from pipeline.search.evaluators.registry import UNTRAINED
@@ -226,7 +227,76 @@ def test_overrides_change_values_by_dotted_keys() -> None:
     )
     assert (recipe.seed, recipe.search.evaluations, recipe.distil.augment) == (3, 5, "none")
     assert [str(target.limit()) for target in recipe.target] == ["0.5x", "0.6x"]
-    assert "# --set seed=3" in text
+    assert text.startswith("# Handwritten digits")
+    assert "seed = 3\n" in text
+
+
+OVERRIDES = (
+    ["seed=3", "name=mine", "allow_chance=true", "target.*.budget_ms=2.5"],
+    ["search.evaluations=5", "search.training.epochs=7", "target.1.budget=0.5x soft"],
+    ["search.training={epochs=4, patience=2}", "seed=1", "data.background=[0,0,0]"],
+    ['distil.loss=[{kind="labels",weight=0.1},{kind="soft_targets",weight=0.9}]', "distil.epochs=3"],
+    ["export.tolerance=1e-3", "distil.augment=none", "verify.launches=7"],
+)
+INLINE = """# mine
+name = "inline"
+teacher = [{kind = "train"}]  # small
+target = [{name = "host/litert:fp32@1", budget = "1x"}, {name = "host/onnxruntime:fp32@1", budget_ms = 2}]
+data.kind = "digits"
+search.evaluations = 3
+search.training.epochs = 2
+"""
+SCATTERED = """# mine
+name = "scattered"
+[search]
+evaluations = 3
+[data]
+kind = "digits"
+[[target]]  # the first
+name = "host/litert:fp32@1"
+budget = "1x"
+[search.training]
+epochs = 1
+[[teacher]]
+kind = "train"
+[[target]]
+name = "host/onnxruntime:fp32@1"
+budget = "1x"
+[distil]
+loss = [{kind = "labels"}]"""
+
+
+@pytest.mark.parametrize("source", ["quickstart", "quickstart-akd", INLINE, SCATTERED])
+@pytest.mark.parametrize("overrides", OVERRIDES, ids=lambda overrides: overrides[0].partition("=")[0])
+def test_the_text_that_is_kept_makes_the_recipe_with_its_overrides_again(
+    tmp_path: Path, source: str, overrides: list[str]
+) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(embedded_text(source) if source in EMBEDDED else source)
+    recipe, text = load_recipe(str(path), overrides)
+    path.write_text(text)
+    assert load_recipe(str(path)) == (recipe, text)
+    assert recipe != parse_recipe(
+        tomllib.loads(source if "\n" in source else embedded_text(source)), tmp_path
+    )
+
+
+def test_comments_are_kept_with_overrides_and_without_them_every_byte(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    for source in (INLINE, SCATTERED):
+        path.write_text(source)
+        assert load_recipe(str(path))[1] == source
+    path.write_text(INLINE)
+    _, text = load_recipe(str(path), ["target.0.budget=0.5x", "search.evaluations=9"])
+    assert text == INLINE.replace('"1x"', '"0.5x"').replace("evaluations = 3", "evaluations = 9")
+
+
+def test_a_path_in_the_text_that_is_kept_starts_where_it_did(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(SCATTERED)
+    recipe, text = load_recipe(str(path), ["data.kind=npz", "data.path=data/mine.npz"])
+    assert recipe.data.path == tmp_path / "data" / "mine.npz"
+    assert 'path = "data/mine.npz"' in text
 
 
 def test_an_override_with_a_star_changes_every_item_and_replaces_the_other_form_of_a_budget() -> None:
