@@ -42,6 +42,8 @@ def test_a_candidate_that_was_disturbed_is_measured_again_and_wins(
 ) -> None:
     FATES.verdicts = {of[0]: ["disturbed", "kept"]}
     found = lathe.run(RECIPE)
+    # No other candidate was trained meanwhile.
+    assert [each.name for each in found.stages].count("distil") == 1
     assert found.winner.distilled.architecture == of[0]
     assert found.winner.passed_over == ()
     assert found.winner.rejected == ()
@@ -50,7 +52,7 @@ def test_a_candidate_that_was_disturbed_is_measured_again_and_wins(
 def test_one_that_stays_unmeasured_ends_the_run_as_not_measured_and_the_next_run_goes_on(
     lathe: Lathe, of: list[Architecture]
 ) -> None:
-    FATES.verdicts = {of[0]: ["disturbed"] * 2}
+    FATES.verdicts = {of[0]: ["disturbed"] * 3}
     with pytest.raises(NotMeasuredError) as caught:
         lathe.run(RECIPE)
     assert caught.value.exit_code == 12
@@ -64,7 +66,7 @@ def test_one_that_stays_unmeasured_ends_the_run_as_not_measured_and_the_next_run
 
 
 def test_a_recipe_may_pass_it_over_and_is_told_so_everywhere(lathe: Lathe, of: list[Architecture]) -> None:
-    FATES.verdicts = {of[0]: ["disturbed"] * 2}
+    FATES.verdicts = {of[0]: ["disturbed"] * 3}
     found = lathe.run(PASSING_OVER)
     assert found.winner.distilled.architecture == of[1]
     assert [each.architecture for each in found.winner.passed_over] == [of[0]]
@@ -80,7 +82,7 @@ def test_a_recipe_may_pass_it_over_and_is_told_so_everywhere(lathe: Lathe, of: l
 def test_what_exceeded_a_budget_is_told_apart_from_what_could_not_be_measured(
     lathe: Lathe, of: list[Architecture]
 ) -> None:
-    FATES.verdicts = {of[0]: ["exceeded"], of[1]: ["disturbed"] * 2}
+    FATES.verdicts = {of[0]: ["exceeded"], of[1]: ["disturbed"] * 3}
     winner = lathe.run(PASSING_OVER).winner
     assert [each.architecture for each in winner.rejected] == [of[0]]
     assert [each.architecture for each in winner.passed_over] == [of[1]]
@@ -88,7 +90,7 @@ def test_what_exceeded_a_budget_is_told_apart_from_what_could_not_be_measured(
 
 
 def test_nothing_is_passed_over_for_nothing(lathe: Lathe, of: list[Architecture]) -> None:
-    FATES.verdicts = {of[0]: ["disturbed"] * 2, of[1]: ["exceeded"], of[2]: ["exceeded"]}
+    FATES.verdicts = {of[0]: ["disturbed"] * 3, of[1]: ["exceeded"], of[2]: ["exceeded"]}
     with pytest.raises(NotMeasuredError) as caught:
         lathe.run(PASSING_OVER)
     assert "pass-over" not in caught.value.fix
@@ -97,7 +99,7 @@ def test_nothing_is_passed_over_for_nothing(lathe: Lathe, of: list[Architecture]
 def test_one_that_exceeds_its_budget_when_measured_again_is_rejected(
     lathe: Lathe, of: list[Architecture]
 ) -> None:
-    FATES.verdicts = {of[0]: ["disturbed", "exceeded"]}
+    FATES.verdicts = {of[0]: ["disturbed", "disturbed", "exceeded"]}
     winner = lathe.run(RECIPE).winner
     assert winner.distilled.architecture == of[1]
     assert [each.architecture for each in winner.rejected] == [of[0]]
@@ -106,7 +108,7 @@ def test_one_that_exceeds_its_budget_when_measured_again_is_rejected(
 def test_the_first_that_keeps_its_budget_when_measured_again_wins(
     lathe: Lathe, of: list[Architecture]
 ) -> None:
-    FATES.verdicts = {of[0]: ["disturbed", "exceeded"], of[1]: ["disturbed", "kept"]}
+    FATES.verdicts = {of[0]: ["disturbed", "disturbed", "exceeded"], of[1]: ["disturbed"] * 2}
     assert lathe.run(RECIPE).winner.distilled.architecture == of[1]
 
 
