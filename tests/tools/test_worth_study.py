@@ -94,6 +94,8 @@ def test_the_page_compares_the_best_method_with_the_best_student_made_by_hand(
     assert "In float the best method is subgraph, the best student made by hand shallower: +2.50" in compared
     assert "+2.50 points (target: at least 1.0; reached" in compared
     assert "made by hand mixed-inherited-int8: +0.10 points (target: at least 1.0; missed" in compared
+    assert "In int8 beside float the best method is subgraph-int8" in compared
+    assert "made by hand shallower: +4.10 points (target: at least 1.0; reached" in compared
     assert "all stages but the final training and its checks, on two cores;" in text.replace("\n", " ")
     assert "Not run yet: mobilenetv2, narrower-inherited," in compared
     assert (tmp_path / "figures" / "worth.png").stat().st_size > 0
