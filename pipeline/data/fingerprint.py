@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -30,9 +32,21 @@ def fingerprint(config: DataConfig) -> str:
 
 
 def _entries(folder: Path) -> list[list[str | int]]:
-    """Name, size and change time of every file."""
-    found = [entry for entry in sorted(folder.rglob("*")) if entry.is_file()]
+    """Name, size and change time of every file, also below folders that are links."""
+    found = sorted(_files(folder, frozenset()))
     return [
         [entry.relative_to(folder).as_posix(), stat.st_size, stat.st_mtime_ns]
         for entry, stat in zip(found, (entry.stat() for entry in found), strict=True)
     ]
+
+
+def _files(folder: Path, around: frozenset[Path]) -> Iterator[Path]:
+    """Files below a folder; a link to one of the folders around it leads nowhere new."""
+    place = folder.resolve()
+    if place in around or not os.access(folder, os.R_OK | os.X_OK):
+        return
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            yield from _files(entry, around | {place})
+        elif entry.is_file():
+            yield entry

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from devices.words import count_of
 from pipeline.data.sources.base import CheckLabels, Source, check_labels, check_vectors
-from pipeline.data.splits import balanced_subset, random_split, stratified_split
+from pipeline.data.splits import balanced_subset, paired_split, random_split, stratified_split
 from pipeline.errors import DataError
 from pipeline.tasks import AnyTask, Embedding, MultiLabel, Regression, SingleLabel, TaskKind
 
@@ -57,11 +57,11 @@ class Labelling(Protocol):
         """
         ...
 
-    def task(self, train: NDArray[Any]) -> AnyTask:
-        """The task, from the labels of the train split.
+    def task(self, splits: Mapping[str, NDArray[Any]]) -> AnyTask:
+        """The task, from the labels of all splits by their names.
 
         Raises:
-            DataError: there is nothing to learn in them.
+            DataError: there is nothing to learn in those of the train split, or nothing to judge by.
         """
         ...
 
@@ -107,16 +107,22 @@ class ByClass:
     def split(
         self, labels: NDArray[Any], share: float, names: tuple[str, ...], seed: int
     ) -> tuple[Index, Index]:
-        """The same share of each class."""
+        """The same share of each class; with ``open`` at least two images of a class."""
+        if self.open:
+            return paired_split(labels, share, seed=seed)
         return stratified_split(labels, share, names, seed=seed)
 
     def subset(self, labels: NDArray[Any], limit: int, names: tuple[str, ...], seed: int) -> Index:
         """As many of each class."""
-        return balanced_subset(labels, limit, len(names), seed=seed)
+        return balanced_subset(labels, limit, seed=seed)
 
-    def task(self, train: NDArray[Any]) -> AnyTask:
-        """It needs nothing of them."""
-        return Embedding() if self.open else SingleLabel()
+    def task(self, splits: Mapping[str, NDArray[Any]]) -> AnyTask:
+        """An embedding is judged by images that have the same label."""
+        if not self.open:
+            return SingleLabel()
+        for name in ("validation", "test"):
+            _require_pair(splits[name], name)
+        return Embedding()
 
 
 @dataclass(frozen=True)
@@ -153,11 +159,11 @@ class ByVector:
         """Whatever their labels."""
         return np.random.default_rng(seed).permutation(len(labels))[:limit]
 
-    def task(self, train: NDArray[Any]) -> AnyTask:
+    def task(self, splits: Mapping[str, NDArray[Any]]) -> AnyTask:
         """A regression has the mean and spread of its numbers."""
         if self.binary:
             return MultiLabel()
-        task = Regression.of(train)
+        task = Regression.of(splits["train"])
         if min(task.std) <= 0:
             raise DataError(
                 f"number {task.std.index(0.0)} is the same for every train image",
@@ -190,6 +196,15 @@ def _require_every_class(labels: Mapping[str, NDArray[Any]], classes: tuple[str,
             "classes without images" if len(labels) == 1 else "classes differ between train and test",
             why="; ".join(lacking),
             fix="give every split images of every class (labels count from 0), or remove the class from both",
+        )
+
+
+def _require_pair(labels: NDArray[Any], name: str) -> None:
+    if not (np.bincount(labels) > 1).any():
+        raise DataError(
+            f"no two {name} images have the same label",
+            why="an embedding is judged by whether the image most similar to another has its label",
+            fix=f"give two images or more of a label, and raise the limit on {name} images if there is one",
         )
 
 

@@ -88,7 +88,7 @@ def load(
                 stored[name] = stored[name].keep(kept)
             journal_of(stored[name].path).unlink()
         splits = _splits(chosen, stored)
-    task = labelling.task(splits[0].labels)
+    task = labelling.task({name: split.labels for name, split in zip(SPLITS, splits, strict=True)})
     splits = [_of_task(split, task) for split in splits]
     preprocessing = _statistics(splits[0].images)
     digest = _digest(splits, classes, preprocessing)

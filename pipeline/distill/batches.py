@@ -163,6 +163,7 @@ class Batches(Dataset[Batch]):
             prefetch_factor=_AHEAD,
             persistent_workers=True,
             worker_init_fn=_as_a_worker,
+            generator=torch.Generator(),  # Without one it draws from that of dropout.
             multiprocessing_context=context,
         )
 

@@ -63,8 +63,14 @@ class StoredTargets:
     """
 
     def __init__(self, teacher: LogitSource, train: Split, preprocessing: Preprocessing) -> None:
-        batches = [teacher.member_logits(batch).cpu() for batch in batches_of(train, preprocessing)]
-        self._logits = torch.cat(batches, dim=1)
+        self._logits, done = torch.empty(0), 0
+        for batch in batches_of(train, preprocessing):
+            found = teacher.member_logits(batch)
+            if not done:
+                members, _, classes = found.shape
+                self._logits = torch.empty(members, len(train), classes)
+            self._logits[:, done : done + len(batch)] = found
+            done += len(batch)
 
     def __call__(self, images: Tensor, index: Tensor) -> Tensor:
         """The stored logits of rows ``index``."""

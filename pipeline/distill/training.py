@@ -19,6 +19,7 @@ from pipeline.distill.allocator import freed_memory_kept
 from pipeline.distill.batches import Batches, class_weights
 from pipeline.distill.crash_marker import Tell, told_next_time
 from pipeline.distill.divergence import TrainingDiverged
+from pipeline.distill.draws import drawing_from
 from pipeline.distill.objective import Objective
 from pipeline.distill.onednn_workaround import sampled_before_convolution
 from pipeline.distill.ranks import Training, trained_together
@@ -56,14 +57,14 @@ def fit(
 ) -> TrainingResult:
     """Train ``model`` in place; it ends on the CPU, in eval mode, with the weights of its best epoch.
 
-    Each epoch draws its order and augmentation from ``seed`` and the epoch's number, so a run that was killed
-    and resumed from ``checkpoint`` gives the same weights as one that was not.
+    Each epoch draws its order, augmentation and dropout from ``seed`` and the epoch's number, so a run that
+    was killed and resumed from ``checkpoint`` gives the same weights as one that was not.
 
     Args:
         model: ``(N, C, H, W)`` to outputs ``(N, K)`` of the data's task; its present weights are the start.
         dataset: trained on ``train``, stopped by ``validation``; ``test`` is not touched.
         settings: schedule and losses.
-        seed: of order, augmentation, and what connects the layers of student and teacher.
+        seed: of order, augmentation, dropout, and what connects the layers of student and teacher.
         targets: what the teacher says; without it the student learns from the labels alone.
         checkpoint: file written after every epoch and continued from when it exists. While the training
             runs, a marker lies beside it, by which the next call knows of a sudden death.
@@ -191,9 +192,10 @@ def _train(
         epoch = len(progress.history)
         model.train()
         total_loss, rate = 0.0, 0.0
-        for number, batch in enumerate(batches.of_epoch(epoch), start=epoch * batches.count):
-            rate = learning_rate_at(number, steps, settings)
-            total_loss += step(batch, rate) * len(batch.index)
+        with drawing_from(seed, epoch, team.rank):
+            for number, batch in enumerate(batches.of_epoch(epoch), start=epoch * batches.count):
+                rate = learning_rate_at(number, steps, settings)
+                total_loss += step(batch, rate) * len(batch.index)
         total_loss = team.mean(total_loss)
         if not math.isfinite(total_loss):
             raise TrainingDiverged(f"the training loss became {total_loss} in epoch {epoch + 1}")

@@ -30,12 +30,14 @@ class Built:
         config: the recipe's table, completed by what the network's files say.
         classes: names of its outputs, if they have names.
         known_output: whether it is known by its kind where its logits are.
+        drawn: whether weights of it are drawn, for the training here; what it gives says nothing before.
     """
 
     network: nn.Module
     config: TeacherConfig
     classes: tuple[str, ...] = ()
     known_output: bool = False
+    drawn: bool = False
 
 
 def build(config: TeacherConfig, dataset: Dataset, tell: Tell = lambda line: None) -> Built:
@@ -58,11 +60,12 @@ def build(config: TeacherConfig, dataset: Dataset, tell: Tell = lambda line: Non
     elif config.kind == "factory" and config.factory is not None:
         network = network_of_factory(config.factory, config.arguments)
     else:
-        return Built(ConvNet(channels, classes, width=config.width, depth=config.depth), config)
+        network = ConvNet(channels, classes, width=config.width, depth=config.depth)
+        return Built(network, config, drawn=True)
     if config.weights is not None:
         weights = read_weights(config.weights, config.weights_key)
         fit_weights(network, weights, f"'{config.weights}'", tell)
-    return Built(network, config)
+    return Built(network, config, drawn=config.weights is None and config.training is not None)
 
 
 def network_of_factory(factory: str, arguments: Mapping[str, Any]) -> nn.Module:

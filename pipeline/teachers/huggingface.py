@@ -78,7 +78,8 @@ def build_from_folder(config: TeacherConfig, classes: int, tell: Tell) -> Built:
     if drawn:
         tell(f"teacher      '{config.name}' begins with new weights in {_listed(drawn)}")
     names = () if changed else _class_names(network.config)
-    return Built(network, _completed(config, settings, folder, transformers), names, known_output=True)
+    completed = _completed(config, settings, folder, transformers)
+    return Built(network, completed, names, known_output=True, drawn=bool(drawn))
 
 
 def _require_plain_files(folder: Path) -> None:

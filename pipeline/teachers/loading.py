@@ -141,26 +141,68 @@ def _described(adapted: AdaptedNetwork, built: Built, dataset: Dataset, tell: Te
         )
     if adapted.place is not None and not built.known_output:
         tell(f"teacher      '{config.name}': {described(output, adapted.place)} is taken as logits")
-    _fit_to_task(adapted, logits, dataset.task, tell)
+    _find_place_in_training(adapted, logits.shape[1], dataset, tell)
+    _read_probabilities(adapted, logits, dataset.task, built, tell)
     if not isinstance(dataset.task, Embedding):
         adapted.take(
             outputs_of_classes(
                 config.classes, classes, logits.shape[1], built.classes, teacher=config.name, tell=tell
             )
         )
+    if isinstance(dataset.task, Regression) and not built.drawn:
+        adapted.in_units_of(dataset.task)
+        adapted.put_unit_into_last_layer(images)
     return adapted
 
 
-def _fit_to_task(adapted: AdaptedNetwork, outputs: Tensor, task: AnyTask, tell: Tell) -> None:
-    """Bring what a network gives to the form that the task wants: logits, or numbers in its units."""
-    name = adapted.config.name
+def _find_place_in_training(adapted: AdaptedNetwork, outputs: int, dataset: Dataset, tell: Tell) -> None:
+    """Find out where the logits are in training mode, on two images.
+
+    Raises:
+        TeacherError: it will be trained here, and gives none in that mode.
+    """
+    config, network = adapted.config, adapted.network
+    adapted.place_in_training = adapted.place
+    images = adapted.prepared(to_tensor(dataset.train.images[:2], dataset.preprocessing))
+    # In this mode the statistics of norms change, and dropout draws.
+    kept = {name: tensor.clone() for name, tensor in network.named_buffers()}
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            output = network.train()(images)
+        place = place_of_logits(output, outputs)
+        shape = tuple(logits_in(output, place).shape)
+        if shape != (len(images), outputs):
+            raise ValueError(f"{len(images)} images gave {shape} there")
+    except Exception as error:  # whatever the network's own code raises
+        if config.training is None:
+            return
+        raise TeacherError(
+            f"the teacher '{config.name}' gives no logits in training mode",
+            why=str(error).splitlines()[0] if str(error) else type(error).__name__,
+            fix="let its forward return the logits in training mode too, alone, first in a tuple, or as "
+            "'logits' in a dictionary",
+        ) from error
+    finally:
+        network.eval()
+        for name, tensor in kept.items():
+            network.get_buffer(name).copy_(tensor)
+    if place not in (None, adapted.place) and config.training is not None:
+        where = described(output, place)
+        tell(f"teacher      '{config.name}': in training, {where} is taken as logits")
+    adapted.place_in_training = place
+
+
+def _read_probabilities(
+    adapted: AdaptedNetwork, outputs: Tensor, task: AnyTask, built: Built, tell: Tell
+) -> None:
+    """Let logarithms or logits stand for probabilities, if those are what the network gives."""
     adapted.several_labels = isinstance(task, MultiLabel)
+    if adapted.several_labels and built.drawn:
+        return  # Of few labels, all logits of a network that has learned nothing may lie within 0 and 1.
     if isinstance(task, SingleLabel | MultiLabel) and are_probabilities(outputs, adapted.several_labels):
         adapted.gives_probabilities = True
         used = "logits are" if adapted.several_labels else "logarithm is"
-        tell(f"teacher      '{name}' gives probabilities, not logits; their {used} used")
-    if isinstance(task, Regression) and adapted.config.kind != "train":
-        adapted.in_units_of(task)
+        tell(f"teacher      '{adapted.config.name}' gives probabilities, not logits; their {used} used")
 
 
 def _train(

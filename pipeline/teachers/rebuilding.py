@@ -18,6 +18,7 @@ from torch import Tensor, fx, nn
 
 from pipeline.errors import TeacherError
 from pipeline.teachers.exported import ExportedNetwork, Step
+from pipeline.teachers.teacher import AdaptedNetwork
 
 _TOLERANCE = 1e-4
 _CPU = torch.device("cpu")
@@ -68,6 +69,8 @@ def rebuild_layers(network: nn.Module, images: Tensor) -> None:
                 fix="save what torch.export.export gives with an open batch size, dynamic_shapes=({0: "
                 "torch.export.Dim('batch')},), without run_decompositions; or use kind 'factory' or 'timm'",
             )
+    if isinstance(network, AdaptedNetwork):
+        network.put_unit_into_last_layer(images)
 
 
 def _are_close(given: Tensor, expected: Tensor) -> bool:

@@ -18,6 +18,7 @@ from pipeline.distill.settings import EpochRecord
 from pipeline.tasks import Regression
 from pipeline.teachers.classes import Outputs
 from pipeline.teachers.config import TeacherConfig
+from pipeline.teachers.last_layer import standardise_last_layer
 from pipeline.teachers.outputs import Place, logits_of_probabilities, tensor_at
 
 
@@ -72,6 +73,7 @@ class AdaptedNetwork(nn.Module):
     Attributes:
         config: the same.
         place: of the logits in what the network gives.
+        place_in_training: the same in training mode, where networks may give more, as auxiliary heads.
         gives_probabilities: whether the network ends in a softmax, whose logarithm then stands for logits; or
             with ``several_labels`` in sigmoids, whose logits are taken.
         several_labels: whether the labels of an image do not exclude each other.
@@ -90,6 +92,7 @@ class AdaptedNetwork(nn.Module):
         self.network = network
         self.config = config
         self.place: Place = None
+        self.place_in_training: Place = None
         self.gives_probabilities = False
         self.several_labels = False
         self._unit = False
@@ -124,6 +127,24 @@ class AdaptedNetwork(nn.Module):
         self.register_buffer("_spread", torch.tensor(task.std), persistent=False)
         self._unit = True
 
+    def put_unit_into_last_layer(self, images: Tensor) -> None:
+        """Let the network itself give the unit of the labels, if its last layer can.
+
+        A training of the network, or of what is left of it, then takes the same steps in every unit.
+
+        Args:
+            images: ``(N, C, H, W)`` as the data give them.
+        """
+        if not self._unit:
+            return
+        prepared = self.prepared(images)
+        with torch.no_grad():
+            count = logits_in(self.network(prepared), self.place).shape[1]
+        mean, std = torch.zeros(count), torch.ones(count)
+        places = slice(None) if self.outputs is None else self._chosen[:, 0]
+        mean[places], std[places] = self._centre, self._spread
+        self._unit = not standardise_last_layer(self.network, prepared, self.place, mean, std)
+
     def prepared(self, images: Tensor) -> Tensor:
         """``(N, C, H, W)`` as the data give them, to what the network was trained on."""
         if self._channels is not None:  # Of coloured images this repeats nothing.
@@ -140,13 +161,15 @@ class AdaptedNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """``(N, C, H, W)`` as the data give them, to logits."""
-        logits = logits_in(self.network(self.prepared(images)), self.place)
+        place = self.place_in_training if self.training else self.place
+        logits = logits_in(self.network(self.prepared(images)), place)
         if self.gives_probabilities:
             logits = logits_of_probabilities(logits, self.several_labels)
-        if self._unit:
-            logits = (logits - self._centre) / self._spread
-        if self.outputs is None:
-            return logits
+        if self.outputs is not None:
+            logits = self._of_classes(logits)
+        return (logits - self._centre) / self._spread if self._unit else logits
+
+    def _of_classes(self, logits: Tensor) -> Tensor:
         if self._chosen.shape[1] == 1:
             return logits.index_select(1, self._chosen[:, 0])
         return (logits[:, self._chosen] + self._absent).logsumexp(2)

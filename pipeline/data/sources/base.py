@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from devices.words import count_of
 from pipeline.data.base import Decoded
 from pipeline.errors import DataError
 
@@ -19,6 +20,8 @@ Labels = NDArray[Any]
 CheckLabels = Callable[..., Labels]
 """``check_labels`` or ``check_vectors``."""
 
+LARGEST = float(np.finfo(np.float32).max)
+"""Of the numbers that labels may be."""
 CHANNELS = (1, 2, 3, 4)
 """How many an array's images may have. One is grey and three are a colour; two and four are what they are."""
 
@@ -122,11 +125,19 @@ def check_vectors(labels: Any, count: int, *, what: str) -> NDArray[np.float32]:
             f"the {what} split has {count} images but {len(numbers)} labels",
             fix="store exactly one label per image, in the same order",
         )
-    if not np.isfinite(numbers).all():
+    with np.errstate(over="ignore"):
+        found: NDArray[np.float32] = numbers.astype(np.float32)
+    if not np.isfinite(found).all():
         raise DataError(
-            f"the {what} labels hold NaN or infinity", fix="leave out images whose labels are not known"
+            f"the {what} labels hold NaN or infinity, or a number above {LARGEST:.1e}",
+            fix="leave out images whose labels are not known",
         )
-    return numbers.astype(np.float32)
+    return found
+
+
+def not_used(split: str, count: int) -> str:
+    """The note on a split that nothing takes."""
+    return f"{count_of(count, 'image')} of '{split}' {'is' if count == 1 else 'are'} not used"
 
 
 def missing(path: Path, expected: str) -> DataError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from devices.words import count_of, listed
 from pipeline.data.base import Decoded
 from pipeline.data.images import IMAGE_SUFFIXES, WHITE, Colour, Size, decode_all
-from pipeline.data.sources.base import Index, LabelledImages, Source, missing
+from pipeline.data.sources.base import Index, LabelledImages, Source, missing, not_used
 from pipeline.errors import DataError
 
 _NEVER = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
@@ -24,7 +24,8 @@ def read(path: Path, *, image_size: Size | None, background: Colour = WHITE) -> 
 
     Without ``test``, a folder ``val``, ``valid`` or ``validation`` stands for it. Hidden files and folders
     never count, nor do those that systems leave behind (``__MACOSX``, ``Thumbs.db``). Other files that are no
-    images by their suffix are left out, which the source's notes say.
+    images by their suffix are left out, which the source's notes say, as do they of images in other folders
+    beside ``train``.
 
     Raises:
         DataError: no such folder, no classes, no images.
@@ -32,9 +33,11 @@ def read(path: Path, *, image_size: Size | None, background: Colour = WHITE) -> 
     if not path.is_dir():
         raise missing(path, _LAYOUT)
     split = {folder.name: folder for folder in _folders(path)}
+    notes: tuple[str, ...] = ()
     if "train" in split and _folders(split["train"]):
         train = split["train"]
         test = next((split[name] for name in _TEST_NAMES if name in split), None)
+        notes = _not_used(folder for folder in split.values() if folder not in (train, test))
     elif split.keys() <= {"train", *_TEST_NAMES} and any(map(_folders, split.values())):
         raise _no_train(path, split)
     else:
@@ -45,7 +48,7 @@ def read(path: Path, *, image_size: Size | None, background: Colour = WHITE) -> 
     left_out: list[Path] = []
     learned = _labelled(train, names, image_size, background, left_out)
     held_out = None if test is None else _labelled(test, names, image_size, background, left_out)
-    return Source(learned, held_out, tuple(names), _notes(left_out))
+    return Source(learned, held_out, tuple(names), (*_notes(left_out), *notes))
 
 
 def _no_train(path: Path, split: Mapping[str, Path]) -> DataError:
@@ -65,7 +68,7 @@ def _labelled(
     labels: list[int] = []
     for label, name in enumerate(names):
         candidates = [file for file in sorted((folder / name).rglob("*")) if _counts(file, folder)]
-        found = [file for file in candidates if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()]
+        found = [file for file in candidates if _is_image(file)]
         images = set(found)
         left_out += [file for file in candidates if file not in images and not file.is_dir()]
         files += map(str, found)
@@ -82,6 +85,18 @@ def _labelled(
         return decode_all([Path(file) for file in chosen], chosen, image_size, background)
 
     return LabelledImages(np.asarray(labels, np.int64), decode)
+
+
+def _not_used(folders: Iterable[Path]) -> tuple[str, ...]:
+    counts = {
+        folder.name: sum(_is_image(file) for file in folder.rglob("*") if _counts(file, folder))
+        for folder in folders
+    }
+    return tuple(not_used(name, count) for name, count in counts.items() if count)
+
+
+def _is_image(file: Path) -> bool:
+    return file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
 
 
 def _notes(left_out: list[Path]) -> tuple[str, ...]:

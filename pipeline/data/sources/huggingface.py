@@ -13,7 +13,7 @@ from devices.words import cause_of
 from pipeline.data.base import Decoded
 from pipeline.data.images import WHITE, Colour, Size, decode_all
 from pipeline.data.sources.arrow import refuse_compressed
-from pipeline.data.sources.base import Index, LabelledImages, Source, check_labels, missing
+from pipeline.data.sources.base import Index, LabelledImages, Source, check_labels, missing, not_used
 from pipeline.errors import DataError
 
 _EXPECTED = "a folder written by datasets' save_to_disk"
@@ -23,7 +23,8 @@ _TEST_NAMES = ("test", "validation", "valid", "val")
 def read(path: Path, *, image_size: Size | None, background: Colour = WHITE) -> Source:
     """Read a ``Dataset``, or a ``DatasetDict`` with ``train`` and ``test`` (or ``validation``).
 
-    The columns are found by their features: exactly one ``Image`` and one ``ClassLabel``.
+    The columns are found by their features: exactly one ``Image`` and one ``ClassLabel``. The source's notes
+    name splits that are not used.
 
     Raises:
         DataError: datasets is not installed, the folder is something else, or the columns are not clear.
@@ -45,10 +46,13 @@ def read(path: Path, *, image_size: Size | None, background: Colour = WHITE) -> 
         # As it was written, whatever format of what is read the folder asks for.
         saved = datasets.load_from_disk(str(path)).with_format(None)
         _require_content(saved, sum(file.stat().st_size for file in files))
+    notes: tuple[str, ...] = ()
     if not isinstance(saved, datasets.DatasetDict):
         train, test = saved, None
     elif "train" in saved:
-        train, test = saved["train"], next((saved[name] for name in _TEST_NAMES if name in saved), None)
+        held = next((name for name in _TEST_NAMES if name in saved), None)
+        train, test = saved["train"], None if held is None else saved[held]
+        notes = tuple(not_used(name, len(saved[name])) for name in saved if name not in ("train", held))
     else:
         raise DataError(
             f"'{path}' has no train split", why=f"it has {', '.join(saved)}", fix="name one 'train'"
@@ -61,7 +65,7 @@ def read(path: Path, *, image_size: Size | None, background: Colour = WHITE) -> 
             fix="save both splits with the same ClassLabel feature",
         )
     held_out = None if test is None else _labelled(path, test, "test", image_size, background)
-    return Source(_labelled(path, train, "train", image_size, background), held_out, classes)
+    return Source(_labelled(path, train, "train", image_size, background), held_out, classes, notes)
 
 
 def _data_files(path: Path) -> Iterator[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,19 +16,23 @@ from devices.untrusted import file_bytes
 from devices.words import listed
 from pipeline.data.base import Decoded
 from pipeline.data.images import WHITE, Colour, Size, decode_all
-from pipeline.data.sources.base import Index, LabelledImages, Source, missing
+from pipeline.data.sources.base import LARGEST, Index, LabelledImages, Source, missing, not_used
 from pipeline.errors import DataError
 
 _EXPECTED = "a CSV file with a column 'file', and 'class' or a column for each label or number"
 _MOST_BYTES = 1 << 30
 _FILE, _SPLIT, _CLASS = "file", "split", "class"
-_SPLITS = {"train": "train", "test": "test", "val": "test", "valid": "test", "validation": "test"}
+_TRAIN, _TEST, _VALIDATION = "train", "test", ("val", "valid", "validation")
+_SPLITS = (_TRAIN, _TEST, *_VALIDATION)
 
 Row = dict[str, str]
 
 
 def read(path: Path, *, image_size: Size | None, by_class: bool, background: Colour = WHITE) -> Source:
     """Read a table: ``file`` relative to it, if wanted ``split`` (``train`` or ``test``), and labels.
+
+    Where no line says ``test``, ``val``, ``valid`` and ``validation`` stand for it. Else these lines are not
+    used, which the source's notes say.
 
     Args:
         path: of the table, with a header.
@@ -50,18 +55,20 @@ def read(path: Path, *, image_size: Size | None, by_class: bool, background: Col
             why=f"it has {listed([repr(each) for each in columns]) or 'none'}",
             fix=f"write {_EXPECTED}",
         )
-    classes = tuple(sorted({row[_CLASS] for row in rows})) if by_class else tuple(named)
+    by_split: dict[str, list[Row]] = {name: [] for name in _SPLITS}
+    for row in rows:
+        by_split[_split_of(row, path)].append(row)
+    train, test = by_split[_TRAIN], by_split[_TEST]
+    validation = {name: by_split[name] for name in _VALIDATION if by_split[name]}
+    notes = tuple(not_used(name, len(found)) for name, found in validation.items()) if test else ()
+    test = test or [row for found in validation.values() for row in found]
+    classes = tuple(sorted({row[_CLASS] for row in (*train, *test)})) if by_class else tuple(named)
 
-    def split(name: str) -> LabelledImages | None:
-        chosen = [row for row in rows if _split_of(row, path) == name]
-        if not chosen and name == "test":
-            return None
+    def labelled(chosen: list[Row]) -> LabelledImages:
         labels = _classes(chosen, classes) if by_class else _numbers(chosen, classes, path)
         return _labelled(path.parent, chosen, labels, image_size, background)
 
-    train = split("train")
-    assert train is not None
-    return Source(train, split("test"), classes)
+    return Source(labelled(train), labelled(test) if test else None, classes, notes)
 
 
 def _rows(path: Path) -> tuple[list[Row], list[str]]:
@@ -83,13 +90,13 @@ def _rows(path: Path) -> tuple[list[Row], list[str]]:
 
 
 def _split_of(row: Row, path: Path) -> str:
-    name = row.get(_SPLIT, "train")
+    name = row.get(_SPLIT, _TRAIN)
     if name not in _SPLITS:
         raise DataError(
             f"'{path}' names the split {name!r} for '{row[_FILE]}'",
-            fix=f"name one of {listed(list(_SPLITS))}",
+            fix=f"name one of {listed(_SPLITS)}",
         )
-    return _SPLITS[name]
+    return name
 
 
 def _classes(rows: Sequence[Row], classes: tuple[str, ...]) -> NDArray[np.int64]:
@@ -101,14 +108,22 @@ def _numbers(rows: Sequence[Row], names: tuple[str, ...], path: Path) -> NDArray
     found = np.zeros((len(rows), len(names)), np.float32)
     for place, row in enumerate(rows):
         for column, name in enumerate(names):
-            try:
-                found[place, column] = float(row[name])
-            except ValueError as error:
+            number = _number(row[name])
+            if not abs(number) <= LARGEST:  # NaN fails the comparison
                 raise DataError(
-                    f"'{path}' has {row[name]!r} as {name!r} of '{row[_FILE]}', which is no number",
-                    fix="write a number in every column but 'file' and 'split', or remove the column",
-                ) from error
+                    f"'{path}' has {row[name]!r} as {name!r} of '{row[_FILE]}', which is no finite number",
+                    why=f"labels are numbers of 32 bits, up to {LARGEST:.1e}",
+                    fix="write a number in every column but 'file' and 'split', or remove the column or line",
+                )
+            found[place, column] = number
     return found
+
+
+def _number(cell: str) -> float:
+    try:
+        return float(cell)
+    except ValueError:
+        return math.nan
 
 
 def _labelled(

@@ -23,6 +23,7 @@ from pipeline.distill.aggregation.settings import MixtureSearchSettings
 from pipeline.distill.augment import augment
 from pipeline.distill.crash_marker import Tell, told_next_time
 from pipeline.distill.divergence import TrainingDiverged
+from pipeline.distill.draws import drawing_from
 from pipeline.distill.ensemble import members_maps
 from pipeline.distill.feature_groups import LayerGroup, layer_groups
 from pipeline.distill.feature_maps import feature_maps, watched
@@ -68,7 +69,7 @@ def search_mixtures(
         dataset: its train split is used.
         settings: of the search.
         training: gives augmentation, size of batches and threads.
-        seed: of halves, order, augmentation and connectors.
+        seed: of halves, order, augmentation, dropout and connectors.
         checkpoint: file written after every epoch and continued from when it exists.
         on_epoch: called with epochs done, and epochs at most.
         tell: called with a line when the last process that searched died in the middle.
@@ -175,11 +176,12 @@ class _Search:
     def _search(self, group: _Group, checkpoint: Path | None, on_epoch: OnEpoch | None) -> None:
         progress, epochs = self.progress, self.settings.epochs
         while (epoch := len(progress.history)) < epochs:
-            if epoch == self.settings.warmup_epochs:
-                progress.slopes = group.slopes(self._draw("slopes", epoch))
             seeds = self._draw("weights", epoch), self._draw("mixture", epoch)
             searches = epoch >= self.settings.warmup_epochs
-            loss = group.epoch(*seeds, progress.slopes if searches else None, epoch / epochs)
+            with drawing_from(self._draw("layers", epoch)):
+                if epoch == self.settings.warmup_epochs:
+                    progress.slopes = group.slopes(self._draw("slopes", epoch))
+                loss = group.epoch(*seeds, progress.slopes if searches else None, epoch / epochs)
             if not math.isfinite(loss):
                 raise TrainingDiverged(f"the loss of the search for mixtures became {loss}")
             progress.history.append(MixtureEpoch(loss, group.shares()))

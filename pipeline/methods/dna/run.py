@@ -63,7 +63,6 @@ def run_dna(
             features that do not vary.
         BudgetError: no architecture of the space runs on every target.
         RecipeError: a limit has no latency model or no meaning, or the settings do not fit together.
-        DataError: the train split is too small to be divided.
         DnaError: training diverged, or a worker was lost again and again.
         WorkFolderError: the folder cannot be written, or a checkpoint is damaged.
     """

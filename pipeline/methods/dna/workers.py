@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -25,7 +25,7 @@ def run_tasks(run: Callable[[Task], Result], tasks: Sequence[Task], workers: int
     """Yield the result of every task, in their order.
 
     A pool of processes breaks when one of them ends, for want of memory for example, and takes with it all
-    that was going on. What was lost is done again, one task at a time.
+    that was going on. What was lost is done again, one task at a time. An error of a task ends the others.
 
     Args:
         run: does one task; should keep what it has done, so that it can be called again. It travels with the
@@ -43,13 +43,37 @@ def run_tasks(run: Callable[[Task], Result], tasks: Sequence[Task], workers: int
     with ProcessPoolExecutor(workers, mp_context=_SPAWN, initializer=end_with_parent) as pool:
         with _without_interrupts():
             futures = [pool.submit(run, task) for task in tasks]
-        for number, (task, future) in enumerate(zip(tasks, futures, strict=True), start=1):
-            try:
-                result = future.result()
-            except BrokenExecutor:
-                check_interruption()
-                result = _alone(run, task, number)
-            yield result
+        try:
+            for number, (task, future) in enumerate(zip(tasks, futures, strict=True), start=1):
+                try:
+                    result = _result(future, futures)
+                except BrokenExecutor:
+                    check_interruption()
+                    result = _alone(run, task, number)
+                yield result
+        except BaseException:
+            _end(pool)
+            raise
+
+
+def _result(future: Future[Result], futures: Sequence[Future[Result]]) -> Result:
+    """Of one task, unless another fails before."""
+    pending = set(futures)
+    while not future.done():
+        done, pending = wait(pending, return_when=FIRST_COMPLETED)
+        error = next((error for each in done if (error := each.exception()) is not None), None)
+        if error is not None:
+            raise error
+    return future.result()
+
+
+def _end(pool: ProcessPoolExecutor) -> None:
+    """At once, whatever its processes do: nobody waits for it any more."""
+    processes = list((pool._processes or {}).values())
+    pool.shutdown(wait=False, cancel_futures=True)
+    for process in processes:
+        process.kill()
+        process.join()
 
 
 def _alone(run: Callable[[Task], Result], task: Task, number: int) -> Result:

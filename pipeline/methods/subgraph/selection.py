@@ -17,6 +17,7 @@ from pipeline.data.tensors import to_tensor
 from pipeline.distill.augment import augment
 from pipeline.distill.crash_marker import Tell, told_next_time
 from pipeline.distill.divergence import TrainingDiverged
+from pipeline.distill.draws import drawing_from
 from pipeline.distill.losses.settings import LabelsSettings, LossSettings, SoftTargetsSettings
 from pipeline.distill.objective import Objective
 from pipeline.distill.onednn_workaround import sampled_before_convolution
@@ -107,7 +108,7 @@ def select(
         dataset: only ``train`` is used.
         settings: schedule.
         costs: what subgraphs cost, and may cost.
-        seed: of order and augmentation.
+        seed: of order, augmentation and dropout.
         checkpoint: written after every epoch, and continued from when it is there.
         on_step: called with steps done and all steps.
         tell: called with a line when the last process that selected here died in the middle.
@@ -147,15 +148,17 @@ def _descend(
     batches = max(1, math.ceil((len(labels) - 1) / settings.batch_size))
     total = settings.epochs * batches
     while run.step < total:
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + run.step // batches)
+        epoch = run.step // batches
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
         order = torch.randperm(len(labels), generator=generator)
-        for index in torch.split(order, settings.batch_size)[:batches]:
-            images = to_tensor(dataset.train.images[index.numpy()], dataset.preprocessing)
-            images = augment(images, settings.augment, generator)
-            images = images.to(run.device, memory_format=torch.channels_last)
-            run.train_step(images, index, labels[index].to(run.device), total)
-            if on_step is not None:
-                on_step(run.step, total)
+        with drawing_from(seed, epoch):
+            for index in torch.split(order, settings.batch_size)[:batches]:
+                images = to_tensor(dataset.train.images[index.numpy()], dataset.preprocessing)
+                images = augment(images, settings.augment, generator)
+                images = images.to(run.device, memory_format=torch.channels_last)
+                run.train_step(images, index, labels[index].to(run.device), total)
+                if on_step is not None:
+                    on_step(run.step, total)
         if checkpoint is not None:
             save_atomically(run.state(), checkpoint)
 

@@ -233,10 +233,22 @@ def _sizes(network: nn.Module, input_shape: Shape, config: TeacherSpaceConfig) -
 
 
 def _fresh(network: nn.Module) -> nn.Module:
+    """With new weights, in place: each layer draws its own, and others are drawn with the mean and spread
+    that they had.
+    """
+    bare: list[tuple[nn.Parameter, Tensor]] = []
     for module in network.modules():
-        reset = getattr(module, "reset_parameters", None)
-        if callable(reset):
+        resets = [getattr(module, name, None) for name in ("reset_parameters", "_reset_parameters")]
+        reset = next(filter(callable, resets), None)
+        if reset is not None:
             reset()
+        else:
+            bare += [(each, each.detach().clone()) for each in module.parameters(recurse=False)]
+    with torch.no_grad():
+        for parameter, before in bare:
+            # A module around it may have drawn it.
+            if torch.equal(parameter, before):
+                parameter.normal_(before.mean().item(), before.std(correction=0).item())
     return network.requires_grad_(True)
 
 

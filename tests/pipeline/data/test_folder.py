@@ -219,3 +219,13 @@ def test_splits_without_one_to_learn_from_are_told(tmp_path, folders, why):
         load(DataConfig(kind="folder", path=tmp_path), seed=0)
     assert caught.value.why == why
     assert "train/CLASS/" in caught.value.fix
+
+
+def test_images_of_folders_that_are_not_used_are_counted(tmp_path: Path) -> None:
+    for name, count in (("train", 6), ("test", 3), ("val", 2), ("spare", 1)):
+        fill(tmp_path / name, "ab", count)
+    (tmp_path / "notes").mkdir()
+    data = load(DataConfig(kind="folder", path=tmp_path, duplicates="keep"), seed=0)
+    assert len(data.test) == 6
+    unused = [note for note in data.notes if "not used" in note]
+    assert unused == ["2 images of 'spare' are not used", "4 images of 'val' are not used"]

@@ -47,6 +47,14 @@ def test_load_finds_image_and_label_by_their_features(tmp_path: Path, name: str)
     assert ((data.test.images[:, 0, 0, 0] >= 100) == data.test.labels).all()
 
 
+def test_splits_that_are_not_used_are_told(tmp_path: Path) -> None:
+    path = saved(tmp_path, train=12, test=6, validation=4, extra=1)
+    data = load(DataConfig(kind="huggingface", path=path, duplicates="keep"), seed=0)
+    assert len(data.test) == 6
+    unused = [note for note in data.notes if "not used" in note]
+    assert unused == ["4 images of 'validation' are not used", "1 image of 'extra' is not used"]
+
+
 def test_load_holds_out_a_test_split_when_only_one_is_saved(tmp_path: Path) -> None:
     data = load(DataConfig(kind="huggingface", path=saved(tmp_path, only=16), image_size=4), seed=0)
     assert len(data.test) == 4

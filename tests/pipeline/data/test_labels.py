@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from pipeline.data import DataConfig, Dataset
 from pipeline.data.loading import load
@@ -61,6 +62,47 @@ def test_people_of_the_test_split_need_not_be_among_those_of_the_train_split(tmp
         loaded(tmp_path, "single-label", [0, 0, 1, 1] * 5, [2, 2, 3, 3], list("abcd"))
 
 
+def of_people(folder: Path, people: np.ndarray) -> DataConfig:
+    """Image files of people, a folder for each."""
+    generator = np.random.default_rng(0)
+    for number, person in enumerate(people):
+        (folder / "faces" / f"{person:02}").mkdir(parents=True, exist_ok=True)
+        pixels = generator.integers(0, 256, (4, 4), np.uint8)
+        Image.fromarray(pixels).save(folder / "faces" / f"{person:02}" / f"{number}.png")
+    return DataConfig(kind="folder", path=folder / "faces", task="embedding")
+
+
+def one_hot(labels: np.ndarray) -> np.ndarray:
+    return np.eye(int(labels.max()) + 1, dtype=np.float32)[labels]
+
+
+def test_people_with_few_images_are_held_out_with_two_of_them(tmp_path: Path) -> None:
+    people = np.repeat(np.arange(60), 4)
+    config = of_people(tmp_path, people)
+    data = load(config, seed=0)
+    for split, share in ((data.test, 0.25), (data.validation, 0.75 * 0.15)):
+        assert set(np.bincount(split.labels)) == {0, 2}
+        assert len(split) == pytest.approx(share * len(people), abs=2)
+        assert split.task.value(one_hot(split.labels), split.labels) == 1
+
+
+def test_a_test_split_without_a_limit_has_any_number_of_people(tmp_path: Path) -> None:
+    names = [f"person {number}" for number in range(60)]
+    data = loaded(tmp_path, "embedding", np.repeat(np.arange(40), 6), np.repeat(np.arange(40, 60), 2), names)
+    assert len(data.test) == 40
+
+
+@pytest.mark.parametrize(
+    ("test", "settings", "which"), [([2, 3], {}, "test"), ([2, 2, 3, 3], {"test_limit": 2}, "test")]
+)
+def test_people_that_are_all_alone_in_a_split_are_refused(
+    tmp_path: Path, test: list[int], settings: dict[str, Any], which: str
+) -> None:
+    with pytest.raises(DataError, match=f"no two {which} images have the same label") as caught:
+        loaded(tmp_path, "embedding", [0, 0, 1, 1] * 5, test, list("abcd"), **settings)
+    assert "two images or more of a label" in caught.value.fix
+
+
 def test_the_task_is_part_of_the_digest(tmp_path: Path) -> None:
     labels = [0, 1] * 10
     digests = {loaded(tmp_path, task, labels, labels).digest for task in ("single-label", "embedding")}
@@ -75,6 +117,7 @@ def test_the_task_is_part_of_the_digest(tmp_path: Path) -> None:
         ("multi-label", [[0, 1], [0, 1], [1, 0]], [[1, 0, 1]], "name 2 outputs"),
         ("regression", [[0.5, np.nan]] * 3, [[1.0, 2.0]], "NaN or infinity"),
         ("regression", [[0.5, 1.0], [0.5, 2.0], [0.5, 3.0]], [[1.0, 2.0]], "number 0 is the same"),
+        ("regression", [[0.5, 1e39]] * 3, [[1.0, 2.0]], "a number above 3.4e.38"),
         ("regression", [["a"], ["b"]], [["c"]], "not a table of numbers"),
         ("regression", [[1.0]], [[2.0]], "one image is too few"),
         ("regression", [[[1.0]]], [[2.0]], "not a table of numbers"),

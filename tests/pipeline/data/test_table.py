@@ -63,6 +63,21 @@ def test_classes_are_numbered_by_their_names(folder: Path) -> None:
     assert (data.train.labels == 1 - data.train.images[:, 0, 0, 0] % 2).all()
 
 
+@pytest.mark.parametrize("name", ["val", "valid", "validation"])
+def test_lines_for_validation_are_the_test_split_only_where_no_line_says_test(
+    folder: Path, name: str
+) -> None:
+    held = loaded(folder, of_splits(8 * ["train"] + 4 * [name]))
+    assert (len(held.test), held.notes) == (4, ())
+    both = loaded(folder, of_splits(8 * ["train"] + 2 * ["test"] + 2 * [name]))
+    assert (len(both.train) + len(both.validation), len(both.test)) == (8, 2)
+    assert both.notes == (f"2 images of '{name}' are not used",)
+
+
+def of_splits(splits: list[str]) -> str:
+    return table("file,split,class", [f"{split},{'ab'[row % 2]}" for row, split in enumerate(splits)])
+
+
 def test_a_changed_image_or_line_changes_the_fingerprint(folder: Path) -> None:
     text = table("file,class", ["pear", "apple"] * 6)
     first = fingerprint(config(folder, text))
@@ -81,6 +96,9 @@ def test_a_changed_image_or_line_changes_the_fingerprint(folder: Path) -> None:
         ("file,x\nday 0/00.png,1\nday 1/01.png\n", "regression", "line 3 of .* has not as many cells"),
         ("file,x\nday 0/00.png,1,2\n", "regression", "line 2 of .* has not as many cells"),
         ("file,x\nday 0/00.png,one\n", "regression", "'one' as 'x' of 'day 0/00.png'"),
+        ("file,x\nday 0/00.png,nan\n", "regression", "labels.csv' has 'nan' as 'x' of 'day 0/00.png'"),
+        ("file,x\nday 0/00.png,-inf\n", "regression", "'-inf' as 'x' of 'day 0/00.png'"),
+        ("file,x\nday 0/00.png,1e39\n", "regression", "'1e39' as 'x' of 'day 0/00.png'"),
         ("file,split,x\nday 0/00.png,both,1\n", "regression", "names the split 'both'"),
         ("file,x\n../elsewhere.png,1\n", "regression", "outside the folder"),
         ('file,x\n"day,1\n', "regression", "cannot be read as a table"),

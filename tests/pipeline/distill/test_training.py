@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 
 from pipeline.data.base import Dataset, Preprocessing, Split
+from pipeline.data.tensors import to_tensor
 from pipeline.distill.divergence import TrainingDiverged
 from pipeline.distill.losses.settings import LabelsSettings, SoftTargetsSettings
 from pipeline.distill.settings import DistillationSettings, EpochRecord, TrainingSettings
@@ -118,6 +120,37 @@ def test_fit_resumed_from_a_checkpoint_gives_the_weights_of_an_uninterrupted_run
     assert _equal(_weights(resumed), _weights(whole))
 
 
+def _with_dropout(seed: int = 0) -> nn.Module:
+    return nn.Sequential(nn.Dropout(0.2), _network(seed))
+
+
+def test_fit_resumed_drops_what_an_uninterrupted_run_drops(dataset: Dataset, tmp_path: Path) -> None:
+    whole = _with_dropout()
+    expected = fit(whole, dataset, SETTINGS, seed=1)
+
+    def kill(done: int, total: int, record: EpochRecord) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    checkpoint = tmp_path / "checkpoint.pt"
+    with pytest.raises(KeyboardInterrupt):
+        fit(_with_dropout(), dataset, SETTINGS, seed=1, checkpoint=checkpoint, on_epoch=kill)
+    resumed = _with_dropout(seed=99)
+    assert fit(resumed, dataset, SETTINGS, seed=1, checkpoint=checkpoint) == expected
+    assert _equal(_weights(resumed), _weights(whole))
+
+
+def test_dropout_follows_from_the_seed_whoever_prepares_batches(dataset: Dataset) -> None:
+    runs = []
+    for workers in (0, 2):
+        model = _with_dropout()
+        torch.manual_seed(workers)
+        fit(model, dataset, SETTINGS.model_copy(update={"epochs": 1, "workers": workers}), seed=7)
+        runs.append(_weights(model))
+        assert torch.equal(torch.rand(3), torch.manual_seed(workers) and torch.rand(3))
+    assert _equal(*runs)
+
+
 def test_fit_in_fp16_goes_on_with_the_scale_of_gradients_that_it_had(
     dataset: Dataset, tmp_path: Path
 ) -> None:
@@ -143,6 +176,24 @@ def test_fit_raises_when_the_loss_is_not_finite(dataset: Dataset) -> None:
     settings = SETTINGS.model_copy(update={"learning_rate": 1e20})
     with pytest.raises(TrainingDiverged, match="loss became"):
         fit(_network(), dataset, settings, seed=0)
+
+
+def test_stored_targets_hold_no_batch_beside_their_own_copy(dataset: Dataset) -> None:
+    large = replace(dataset, train=_split(600, 0))
+    given: list[weakref.ref[torch.Tensor]] = []
+
+    class Watched(_Teacher):
+        def member_logits(self, images: torch.Tensor) -> torch.Tensor:
+            assert [each() for each in given[:-1]] == [None] * len(given[:-1])
+            logits = super().member_logits(images)
+            given.append(weakref.ref(logits))
+            return logits
+
+    stored = StoredTargets(Watched(), large.train, large.preprocessing)
+    assert len(given) > 2
+    index = torch.tensor([599, 0, 300])
+    images = to_tensor(large.train.images[index.numpy()], large.preprocessing)
+    assert torch.equal(stored(images, index), _Teacher().member_logits(images))
 
 
 def test_stored_and_live_targets_give_the_same_student_when_images_are_not_augmented(

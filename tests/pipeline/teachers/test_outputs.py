@@ -9,12 +9,15 @@ import torch
 from torch import nn
 
 from pipeline.data import Dataset
+from pipeline.distill.settings import TrainingSettings
 from pipeline.errors import TeacherError
 from pipeline.teachers.config import TeacherConfig
 from pipeline.teachers.convnet import ConvNet
 from pipeline.teachers.loading import load_teacher
 from pipeline.teachers.outputs import giving_logits
 from pipeline.teachers.teacher import Teacher
+
+SHORT = TrainingSettings(epochs=2, batch_size=16)
 
 
 @dataclass
@@ -43,6 +46,8 @@ class Odd(nn.Module):
             "probabilities": logits.softmax(1),
             "nothing": None,
             "more": torch.cat([logits, logits], 1),
+            "auxiliary": (logits, -logits) if self.training else logits,
+            "loss in training": {"loss": torch.zeros(())} if self.training else logits,
         }[self.kind]
 
 
@@ -50,7 +55,7 @@ def make(kind: str) -> nn.Module:
     return Odd(kind)
 
 
-def _load(kind: str, dataset: Dataset, folder: Path, tell: Any = print) -> Teacher:
+def _load(kind: str, dataset: Dataset, folder: Path, tell: Any = print, **keys: Any) -> Teacher:
     torch.manual_seed(0)
     torch.save(Odd("plain").state_dict(), folder / "w.pt")
     config = TeacherConfig(
@@ -58,6 +63,7 @@ def _load(kind: str, dataset: Dataset, folder: Path, tell: Any = print) -> Teach
         factory=f"{make.__module__}:make",
         arguments={"kind": kind},
         weights=folder / "w.pt",
+        **keys,
     )
     return load_teacher([config], dataset, folder=folder, seed=0, progress=lambda *_: None, tell=tell)
 
@@ -81,6 +87,33 @@ def test_logits_are_found_in_what_a_network_gives_and_told(
     plain = _load("plain", dataset, tmp_path).module(images)
     assert torch.equal(_load(kind, dataset, tmp_path, told.append).module(images), plain)
     assert told == ([] if said is None else [f"teacher      'make': {said} is taken as logits"])
+
+
+def test_logits_are_found_beside_what_is_given_in_training_alone(dataset: Dataset, tmp_path: Path) -> None:
+    told: list[str] = []
+    plain = _load("plain", dataset, tmp_path, training=SHORT)
+    teacher = _load("auxiliary", dataset, tmp_path, told.append, training=SHORT)
+    images = torch.rand(4, 1, 8, 8)
+    assert torch.equal(teacher.module(images), plain.module(images))
+    where = "number 0, counted from 0, of the 2 outputs"
+    assert told == [f"teacher      'make': in training, {where} is taken as logits"]
+
+
+def test_a_student_may_be_trained_from_a_finished_teacher_with_auxiliary_outputs(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    module = _load("auxiliary", dataset, tmp_path).module
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    assert module.train()(torch.rand(4, 1, 8, 8)).shape == (4, 3)
+    again = _load("auxiliary", dataset, tmp_path).module.state_dict()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in again.items())
+
+
+def test_a_network_that_gives_no_logits_in_training_is_not_trained(dataset: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(TeacherError, match="'make' gives no logits in training mode") as caught:
+        _load("loss in training", dataset, tmp_path, training=SHORT)
+    assert "first in a tuple" in caught.value.fix
+    assert _load("loss in training", dataset, tmp_path).module(torch.rand(4, 1, 8, 8)).shape == (4, 3)
 
 
 def test_logits_of_half_precision_become_single(dataset: Dataset, tmp_path: Path) -> None:

@@ -105,6 +105,24 @@ def test_a_killed_search_resumed_equals_one_that_was_not(
     assert resumed == found
 
 
+def _student_with_dropout() -> nn.Module:
+    torch.manual_seed(1)
+    return nn.Sequential(ConvNet(1, 2, width=3, depth=1), nn.Dropout(0.2))
+
+
+def test_a_search_with_dropout_goes_on_as_one_that_was_not_stopped(tmp_path: Path) -> None:
+    whole = _search(student=_student_with_dropout())
+
+    def stop(number: int, total: int) -> None:
+        if number == 5:
+            raise KeyboardInterrupt
+
+    checkpoint = tmp_path / "checkpoint.pt"
+    with pytest.raises(KeyboardInterrupt):
+        _search(student=_student_with_dropout(), checkpoint=checkpoint, on_epoch=stop)
+    assert _search(student=_student_with_dropout(), checkpoint=checkpoint) == whole
+
+
 def test_there_is_nothing_to_search_in_a_group_of_one_map() -> None:
     found = _search(teacher=_teacher(depth=1))
     assert [each.shares for each in found[1:]] == [(1.0,), (1.0,)]

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 
 
@@ -21,3 +22,15 @@ def fail_always(name: str) -> str:
     """End the process by the signal of this name."""
     os.kill(os.getpid(), signal.Signals[name])
     return name
+
+
+def wait_or_fail(task: tuple[str, Path]) -> None:
+    """One task says where it runs and waits for long; the other fails as soon as that has begun."""
+    name, path = task
+    if name == "wait":
+        path.with_suffix(".part").write_text(str(os.getpid()))
+        path.with_suffix(".part").rename(path)
+        time.sleep(600)
+    while not path.exists():
+        time.sleep(0.01)
+    raise ValueError("no use in going on")

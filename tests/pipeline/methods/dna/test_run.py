@@ -1,3 +1,4 @@
+import os
 import signal
 import subprocess
 import sys
@@ -27,7 +28,7 @@ from tests.pipeline.methods.dna.dna_parts import (
     space,
     teacher,
 )
-from tests.pipeline.methods.dna.lost_tasks import double, fail_always, fail_once
+from tests.pipeline.methods.dna.lost_tasks import double, fail_always, fail_once, wait_or_fail
 from tests.places import ROOT
 
 DATA, SPACE = dataset(), space()
@@ -192,6 +193,16 @@ def test_task_that_ends_every_process_is_told_with_the_signal(name, fix):
     with pytest.raises(DnaError, match=f"block 1 was ended by {name}") as caught:
         list(run_tasks(fail_always, [name], 2))
     assert fix in caught.value.fix
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("names", [("wait", "fail", "wait"), ("fail", "wait", "wait")])
+def test_a_task_that_fails_ends_the_others_at_once(tmp_path, names):
+    path = tmp_path / "waits"
+    with pytest.raises(ValueError, match="no use in going on"):
+        list(run_tasks(wait_or_fail, [(name, path) for name in names], 2))
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(path.read_text()), 0)
 
 
 def test_one_worker_is_this_process():

@@ -202,3 +202,21 @@ def test_members_of_an_ensemble_that_agree_teach_as_one(space: OpenTeacherSpace)
             return super().__call__(batch, index).expand(2, -1, -1)
 
     assert selected(space, 0.5, teacher=Both(space.network)).kept == selected(space, 0.5).kept
+
+
+def test_a_selection_with_dropout_goes_on_as_one_that_was_not_stopped(tmp_path: Path) -> None:
+    network = nn.Sequential(resnet(), nn.Dropout(0.2)).eval()
+    config = describe_teacher(network, SHAPE, find_structures(network, SHAPE), most_blocks=100)
+    space = OpenTeacherSpace(config, SHAPE, 5, partial(_itself, network))
+    whole = selected(space, 0.5)
+
+    def stop(done: int, total: int) -> None:
+        if done > total // 2:
+            raise KeyboardInterrupt
+
+    checkpoint = tmp_path / "checkpoint.pt"
+    with pytest.raises(KeyboardInterrupt):
+        selected(space, 0.5, checkpoint=checkpoint, on_step=stop)
+    resumed = selected(space, 0.5, checkpoint=checkpoint)
+    assert (resumed.kept, resumed.history) == (whole.kept, whole.history)
+    torch.testing.assert_close(resumed.network.state_dict(), whole.network.state_dict(), rtol=0, atol=0)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import TeacherError
 from pipeline.methods.subgraph.structures import find_structures
-from pipeline.methods.subgraph.units import OpenTeacherSpace, describe_teacher
+from pipeline.methods.subgraph.units import OpenTeacherSpace, _fresh, describe_teacher
 from pipeline.spaces.teacher.config import TeacherSpaceConfig
 from pipeline.teachers.resnet import resnet_cifar
 from tests.pipeline.methods.subgraph.networks import (
@@ -143,3 +143,38 @@ def test_blocks_of_layers_with_groups_follow_each_other_at_every_number_of_group
             assert tuple(values.shape[1:]) == block.input_shape
             values = space.build_block(block).eval()(values)
         assert values.shape == (2, 5)
+
+
+class Bare(nn.Module):
+    """Attention of torch, whose layers are parameters, and tokens with places and scales that are its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 4, stride=4)
+        self.places = nn.Parameter(3 + torch.randn(1, 64, 8))
+        self.scale = nn.Parameter(torch.tensor(7.0))
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.classifier = nn.Linear(8, 5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.stem(images).flatten(2).transpose(1, 2)
+        tokens = features + self.places[:, : features.shape[1]]
+        return self.classifier(self.scale * self.attention(tokens, tokens, tokens)[0].mean(1))
+
+
+def test_fresh_networks_have_no_weights_of_the_teacher() -> None:
+    torch.manual_seed(0)
+    network = Bare()
+    teacher = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name not in ("places", "scale"):
+                parameter.fill_(0.5)
+    fresh = dict(_fresh(network).named_parameters())
+    assert not any((parameter == 0.5).any() for name, parameter in fresh.items() if name != "scale")
+    assert not torch.isclose(fresh["places"], teacher["places"]).all()
+    assert fresh["places"].mean().item() == pytest.approx(3, abs=0.2)
+    assert fresh["places"].std().item() == pytest.approx(1, abs=0.2)
+    # One number says nothing but its size.
+    assert fresh["scale"].item() == 7
+    assert all(parameter.requires_grad for parameter in fresh.values())
