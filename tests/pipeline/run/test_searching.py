@@ -318,12 +318,12 @@ def test_a_rating_that_failed_and_works_after_a_kill_changes_nothing_of_the_sear
         made.append(ByMacs(lives))
         return EvaluatorKind(lambda task: made[-1])
 
-    settings: Any = {"evaluator": "mortal", "ratings": ["passing", "naswot"], "evaluations": 7}
-    monkeypatch.setitem(EVALUATORS, "mortal", make(5))
+    settings: Any = {"evaluator": "short-lived", "ratings": ["passing", "naswot"], "evaluations": 7}
+    monkeypatch.setitem(EVALUATORS, "short-lived", make(5))
     monkeypatch.setitem(EVALUATORS, "passing", EvaluatorKind(lambda task: OutOfMemory()))
     with pytest.raises(KeyboardInterrupt):
         searched(folder, "search", **settings)
-    monkeypatch.setitem(EVALUATORS, "mortal", make(None))
+    monkeypatch.setitem(EVALUATORS, "short-lived", make(None))
     monkeypatch.setitem(EVALUATORS, "passing", EvaluatorKind(lambda task: ByMacs()))
     continued = searched(folder, "search", **settings)
     assert len(made[-1].evaluated) == 2
