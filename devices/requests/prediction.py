@@ -25,7 +25,7 @@ from devices.untrusted import array_from, npy_header, regular_size
 from devices.words import cause_of
 
 DEFAULT_TIMEOUT_S = 600.0
-FIRST_ROWS = 64
+FIRST_ROWS = 256
 """So many inputs run in the first process, and more in the next as long as that leaves time enough."""
 GROWTH = 4
 MOST_PIECE_BYTES = 256 << 20
