@@ -84,7 +84,8 @@ class Launcher:
 
         Args:
             order: the jobs.
-            reached: an earlier launch ran there, so that a device which cannot be had now went away.
+            reached: an earlier launch ran there, so that a device which cannot be had now, or runs no more
+                processes, went away.
 
         Raises:
             TargetError: the runtime is not installed, or the device cannot be reached at all.
@@ -92,16 +93,19 @@ class Launcher:
         """
         done = Tally()
         suspects: list[Job] = []
-        waiting, fruitless = list(order), 0
+        waiting, fruitless, was_there = list(order), 0, reached
         while waiting and done.lost is None:
-            tally = self._run(waiting, reached)
-            reached = True
+            tally = self._run(waiting, was_there)
+            was_there = True
             done.timed |= tally.timed
             done.lost = tally.lost
             suspects += tally.failed
             fruitless = fruitless + 1 if len(tally.untouched) == len(waiting) else 0
             if fruitless == MAX_FRUITLESS:
                 cause = tally.untouched[waiting[0]]
+                if reached:
+                    done.lost = cause
+                    break
                 raise MeasurementError(
                     f"processes on '{self.target}' end before they load a model ({cause.code})",
                     why=cause.detail,
@@ -109,15 +113,15 @@ class Launcher:
             waiting = list(tally.untouched)
         for job in suspects:
             if done.lost is None:
-                tally = self._run([job], reached=True)
+                tally = self._run([job], was_there=True)
                 done.timed |= tally.timed
                 done.failed |= tally.failed | tally.untouched
                 done.lost = tally.lost
         return done
 
-    def _run(self, order: Sequence[Job], reached: bool) -> Tally:
+    def _run(self, order: Sequence[Job], was_there: bool) -> Tally:
         """One process over some jobs, in that order; further ones for the rest where the device goes away."""
-        done = self._attempt_again(order) if reached else self._attempt(order)
+        done = self._attempt_again(order) if was_there else self._attempt(order)
         for pause_s in LOST_PAUSES_S:
             if done.lost is None:
                 break

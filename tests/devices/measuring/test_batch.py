@@ -11,7 +11,7 @@ import pytest
 
 import devices.measuring.batch
 import devices.measuring.launch
-from devices.connections import LocalConnection
+from devices.connections import Completed, LocalConnection
 from devices.digests import file_digest
 from devices.errors import MeasurementError, TargetError
 from devices.locking.queue import lock_state, machine_folder
@@ -203,6 +203,21 @@ def test_measure_keeps_what_it_has_when_the_device_cannot_be_had_for_a_later_lau
     assert found.verdict is Verdict.DEGRADED
     assert (found.reasons[-1].code, found.reasons[-1].detail) == ("device-lost", "no route to the device")
     assert connection.runs == 1 + 2 + 3
+
+
+def test_measure_keeps_what_it_has_when_later_processes_end_before_they_load_a_model(hostile, script):
+    class Exhausted(Vanishing):
+        def run(self, argv, *, on_line=None, **options):
+            self.runs += 1
+            if self.runs > 3:
+                return Completed(-9, "out of memory")
+            return LocalConnection.run(self, argv, on_line=on_line, **options)
+
+    protocol = replace(QUICK, launches=4)
+    found = measure([script("a", "run")], hostile, protocol, connection=Exhausted(()))["a"]
+    assert len(found.launches) == 2
+    assert found.verdict is Verdict.DEGRADED
+    assert found.reasons[-1].code == "crashed-signal-9"
 
 
 def test_measure_goes_on_when_the_device_can_be_had_again_soon_after_a_launch_began(
