@@ -38,8 +38,8 @@ def failed_rehearsal(
         teachers,
         targets,
         context.verification_protocol,
-        budgets,
         context.where.exporters,
+        budgets,
     )
     ratios = context.do(rehearse, given).ratios
     shares = {name: ratio.high / _allowed(budgets, name) for name, ratio in ratios.items()}

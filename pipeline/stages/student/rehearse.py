@@ -16,13 +16,16 @@ from devices.errors import MeasurementError
 from devices.measurement import MeasuringProtocol, Ratio, Reason, Verdict, paired_ratio
 from devices.measuring import GoingOn, side_by_side
 from pipeline.budget import Budget
+from pipeline.export.base import Format
+from pipeline.export.cached_exports import Exportable
 from pipeline.spaces.base import Architecture
 from pipeline.stages.inputs.space import SpacePlan
 from pipeline.stages.latency.targets import BoundTarget
 from pipeline.stages.services import Services
+from pipeline.tables.building.measuring import ModuleWorkload
 from pipeline.tables.building.networks import network_workloads
 from pipeline.target_verdict import measure_artifact
-from pipeline.work.canonical import StoredFile
+from pipeline.work.canonical import StoredFile, without_influence
 from pipeline.work.stage import StageFolder, stage
 
 
@@ -35,6 +38,7 @@ class RehearsalInput:
         teachers: the teacher in float, by target whose budget refers to it.
         protocol: of the measurement.
         exporters: by target.
+        budgets: by target; a ratio is the same whatever it is compared with.
     """
 
     plan: SpacePlan
@@ -43,8 +47,8 @@ class RehearsalInput:
     teachers: Mapping[str, StoredFile]
     targets: tuple[BoundTarget, ...]
     protocol: MeasuringProtocol
-    budgets: Mapping[str, Budget]
     exporters: Mapping[str, Any]
+    budgets: Mapping[str, Budget] = without_influence()
 
 
 @dataclass(frozen=True)
@@ -71,22 +75,22 @@ def rehearse(given: RehearsalInput, folder: StageFolder, services: Services) -> 
         TargetError: a target cannot be reached.
     """
     space = given.plan.open(folder)
-    networks = {
-        each.name: network_workloads(space, [given.architecture, given.reference], each.format)
-        for each in given.targets
-    }
-    wanted = {
-        each.format: {part.workload.identity: (part.build, part.shape) for part in networks[each.name]}
-        for each in given.targets
-    }
+    networks: dict[str, list[ModuleWorkload]] = {}
+    wanted: dict[Format, dict[str, Exportable]] = {}
+    for each in given.targets:
+        beside = [] if each.name in given.teachers else [given.reference]
+        networks[each.name] = network_workloads(space, [given.architecture, *beside], each.format)
+        wanted.setdefault(each.format, {}).update(
+            {part.workload.identity: (part.build, part.shape) for part in networks[each.name]}
+        )
     with services.export(wanted, "networks", services.reporter) as files:
 
         def measure(target: BoundTarget, going_on: GoingOn) -> Ratio | None:
             going_on()
-            its_files = files[target.format]
-            candidate, reference = (its_files[each.workload.identity] for each in networks[target.name])
+            both = [files[target.format][each.workload.identity] for each in networks[target.name]]
             if target.name in given.teachers:
-                reference = folder.find(given.teachers[target.name])
+                both.append(folder.find(given.teachers[target.name]))
+            candidate, reference = both
             if isinstance(candidate, Reason) or isinstance(reference, Reason):
                 return None
             return _ratio(candidate, reference, target, given.protocol)

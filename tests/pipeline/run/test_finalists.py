@@ -136,6 +136,9 @@ def test_a_candidate_that_exceeds_a_relative_budget_untrained_is_not_trained(
         "more than 0.25x of the teacher"
     )
     assert "rehearse" not in lathe.again(relative())
+    # A ratio does not depend on what it is compared with.
+    looser = [each | {"budget": "0.3x teacher"} for each in relative()["target"][:1]]
+    assert "rehearse" not in lathe.again(relative(target=[*looser, *relative()["target"][1:]]))
 
 
 @pytest.mark.parametrize(

@@ -26,8 +26,8 @@ def rehearsed(context: Context, teachers: Mapping[str, StoredFile]) -> Rehearsed
         teachers,
         context.targets,
         context.protocol,
-        context.budgets,
         context.where.exporters,
+        context.budgets,
     )
     return context.do(rehearse, given)
 
